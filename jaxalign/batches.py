@@ -1,0 +1,97 @@
+"""What travels into a step: frozen pytrees of arrays whose first axis is the (global) batch.
+
+Masks are boolean and say what is *real*: nothing is ever inferred from a token id. Rows of padding (to make
+a batch divisible) have all-zero masks and weight nothing.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+
+
+def pytree(cls):
+    """Class decorator: a frozen, keyword-only dataclass that jax treats as a pytree of its fields."""
+    return jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True, kw_only=True)(cls))
+
+
+@pytree
+class TokenBatch:
+    """Token sequences: prompt, then response; padding may stand on either side.
+
+    tokens: `[B, T]` int32 ids.
+    prompt_mask: `[B, T]` bool, true where the token belongs to the prompt.
+    response_mask: `[B, T]` bool, true where the token belongs to the response (what is trained on).
+    index: `[B]` int32 global example index; noise (dropout, sampling) is folded from it.
+    """
+
+    tokens: jax.Array
+    prompt_mask: jax.Array
+    response_mask: jax.Array
+    index: jax.Array
+
+    @property
+    def mask(self) -> jax.Array:
+        """`[B, T]` bool: true on every real token."""
+        return self.prompt_mask | self.response_mask
+
+
+@pytree
+class PairLogps:
+    """Two `[B]` arrays of summed response log-probabilities in nats, one a side of the pair."""
+
+    chosen: jax.Array
+    rejected: jax.Array
+
+
+@pytree
+class PreferenceBatch:
+    """Pairs of responses to one prompt.
+
+    chosen, rejected: `TokenBatch` of the two sides, both `[B, T]`.
+    reference: `PairLogps` under the frozen reference policy, or None for reference-free losses.
+    weights: `[B]` float32, 1 for a real pair, 0 for a row of padding.
+    """
+
+    chosen: TokenBatch
+    rejected: TokenBatch
+    reference: PairLogps | None
+    weights: jax.Array
+
+
+@pytree
+class ComparisonBatch:
+    """Groups of K texts that people compared with each other (K = 2 is the ordinary pair).
+
+    texts: `TokenBatch` whose arrays carry one more axis, `[G, K, T]` (index: `[G, K]`).
+    preferences: `[G, K, K]` float32; entry i, j is the share (or number) of people who preferred text i to
+      text j; 0 where nobody compared them; the diagonal is 0.
+    margins: `[G, K, K]` float32, by how much i should beat j, in reward units (0 when not known).
+    """
+
+    texts: TokenBatch
+    preferences: jax.Array
+    margins: jax.Array
+
+
+@pytree
+class Experience:
+    """Decisions of the behaviour policy with what PPO needs to learn from them, in any domain.
+
+    inputs: what the policy reads; a `TokenBatch` for text, `[B, T, ...]` observations or images otherwise.
+    actions: `[B, T]` int32 decisions (for text: the tokens).
+    mask: `[B, T]` bool, true where a decision was made.
+    behaviour_logps: `[B, T]` log-probability of the action under the policy that took it.
+    values: `[B, T]` value predictions at the time of acting.
+    advantages, returns: `[B, T]` estimates and value targets.
+    index: `[B]` int32 global example index.
+    """
+
+    inputs: Any
+    actions: jax.Array
+    mask: jax.Array
+    behaviour_logps: jax.Array
+    values: jax.Array
+    advantages: jax.Array
+    returns: jax.Array
+    index: jax.Array

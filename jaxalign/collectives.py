@@ -1,0 +1,27 @@
+"""Collectives that are identities on one device, so that a step is written once for every layout."""
+
+import jax
+
+
+def vary(tree, axis_name: str | None):
+    """Mark replicated leaves as device-varying, so that `grad` of a local sum stays local.
+
+    Inside `shard_map` the gradient with respect to a *replicated* value is already summed over devices;
+    a `psum` after it would count every device twice. Differentiating a varying copy gives the local
+    gradient on every layout, and one `psum` then gives the global one.
+
+    Args:
+      tree: pytree of arrays, replicated over `axis_name`.
+      axis_name: name of the mapped axis, or None on one device.
+
+    Returns:
+      The same numbers; on one device the same tree.
+    """
+    if axis_name is None:
+        return tree
+    return jax.tree.map(lambda leaf: jax.lax.pcast(leaf, axis_name, to="varying"), tree)
+
+
+def psum(tree, axis_name: str | None):
+    """Sum every leaf over the mapped axis; the identity when `axis_name` is None."""
+    return tree if axis_name is None else jax.lax.psum(tree, axis_name)
