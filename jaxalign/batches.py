@@ -5,11 +5,12 @@ a batch divisible) have all-zero masks and weight nothing.
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, dataclass_transform
 
 import jax
 
 
+@dataclass_transform(frozen_default=True, kw_only_default=True)
 def pytree(cls):
     """Class decorator: a frozen, keyword-only dataclass that jax treats as a pytree of its fields."""
     return jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True, kw_only=True)(cls))

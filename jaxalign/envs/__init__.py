@@ -1,0 +1,1 @@
+"""Environments: control and images, one small protocol."""
