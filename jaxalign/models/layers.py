@@ -1,0 +1,95 @@
+"""The parts of a block besides attention: norms, feed-forward layers, dropout, and what padding means."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+def filled(tokens: jax.Array, mask: jax.Array, before: jax.Array) -> jax.Array:
+    """Every padding position repeats the last real token before it.
+
+    Such a position asks the same question as the real one (same token, same position, same visible keys), so it
+    carries the same hidden state: what follows padding continues from the last real token, and the last column
+    is always the end of the text. Padding never answers: attention masks it as a key.
+
+    Args:
+      tokens: `[B, T]` ids, anything where `mask` is false.
+      mask: `[B, T]` bool, true on real tokens.
+      before: `[B]` the last real token before column 0.
+
+    Returns:
+      `[B, T]` ids.
+    """
+    columns = jnp.arange(1, tokens.shape[1] + 1, dtype=jnp.int32)
+    latest = jax.lax.cummax(jnp.where(mask, columns[None], 0), axis=1)
+    known = jnp.concatenate((before[:, None].astype(tokens.dtype), tokens), axis=1)
+    return jnp.take_along_axis(known, latest, axis=1)
+
+
+def positions_of(mask: jax.Array, count: jax.Array) -> jax.Array:
+    """`[B, T]` int32 positions: how many of the row's real tokens (`count [B]` of them earlier) precede."""
+    return jnp.maximum(count[:, None] + jnp.cumsum(mask, axis=1, dtype=jnp.int32) - 1, 0)
+
+
+def drop(x: jax.Array, rate: float, keys: jax.Array | None, positions: jax.Array) -> jax.Array:
+    """Dropout whose noise belongs to the example and the position: `x * kept / (1 - rate)`.
+
+    Args:
+      x: `[B, T, D]`.
+      rate: share that is dropped, in [0, 1).
+      keys: `[B]` typed keys, one an example, or None for no dropout.
+      positions: `[B, T]` int32; equal positions of a row get equal noise, wherever padding stands.
+
+    Returns:
+      `[B, T, D]`.
+
+    Source: Srivastava et al. 2014, https://jmlr.org/papers/v15/srivastava14a.html, section 4.
+    """
+    if keys is None or rate == 0:
+        return x
+    noise = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(keys)
+    kept = jnp.take_along_axis(noise, positions[:, :, None], axis=1)
+    return jnp.where(kept, x / (1 - rate), 0)
+
+
+def fold(keys: jax.Array | None, data: jax.Array | int) -> jax.Array | None:
+    """`fold_in` for a vector of keys; None stays None."""
+    return None if keys is None else jax.vmap(jax.random.fold_in, (0, None))(keys, data)
+
+
+def make_norm(kind: str, *, epsilon: float, dtype: jnp.dtype, name: str) -> nn.Module:
+    """RMS norm (https://arxiv.org/abs/1910.07467, Eq. 4) or layer norm (https://arxiv.org/abs/1607.06450)."""
+    if kind == "rms":
+        return nn.RMSNorm(epsilon=epsilon, dtype=dtype, name=name)
+    return nn.LayerNorm(epsilon=epsilon, dtype=dtype, use_fast_variance=False, name=name)
+
+
+class FeedForward(nn.Module):
+    """`down(silu(gate(x)) * up(x))` (swiglu) or `down(gelu(up(x)))` with the tanh form of gelu.
+
+    Source: Shazeer 2020, https://arxiv.org/abs/2002.05202, Eq. 6; Hendrycks and Gimpel 2016,
+    https://arxiv.org/abs/1606.08415, section 2.
+    """
+
+    mlp_width: int
+    activation: str
+    biases: bool
+    output_init: nn.initializers.Initializer
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x):
+        """`[B, T, D]` -> `[B, T, D]`."""
+        up = nn.Dense(self.mlp_width, self.biases, dtype=self.dtype, name="up")(x)
+        if self.activation == "swiglu":
+            up *= nn.silu(nn.Dense(self.mlp_width, self.biases, dtype=self.dtype, name="gate")(x))
+        else:
+            up = nn.gelu(up, approximate=True)
+        output = nn.Dense(
+            x.shape[-1],
+            self.biases,
+            dtype=self.dtype,
+            kernel_init=self.output_init,
+            name="down",
+        )
+        return output(up)

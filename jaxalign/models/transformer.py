@@ -1,0 +1,278 @@
+"""The policy, value and reward network: a decoder-only transformer with up to three heads."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxalign.batches import pytree
+from jaxalign.errors import UserError
+from jaxalign.models.architecture import TransformerConfig
+from jaxalign.models.attention import Attention, Cache, rotary, visible_keys
+from jaxalign.models.heads import ScoreHead, ValueHead
+from jaxalign.models.layers import FeedForward, drop, filled, fold, make_norm, positions_of
+
+__all__ = ["Cache", "Outputs", "Transformer", "TransformerConfig", "empty_cache", "unrolled"]
+
+
+# Folded into the dropout keys of a separate value trunk, beyond any site of the policy's trunk.
+VALUE_TRUNK = 1 << 20
+
+
+@pytree
+class Outputs:
+    """What a forward pass yields; heads that the network lacks are None.
+
+    hidden: `[B, T, D]` after the final norm, in the compute dtype; padding repeats the last real token.
+    unembedding: `[D, V]`, so that logits are `hidden @ unembedding`.
+    values: `[B, T]` float32, entry t is the value before tokens[t] was chosen.
+    scores: `[B]` float32.
+    cache: the cache with this call's columns written, when one was given.
+    """
+
+    hidden: jax.Array
+    unembedding: jax.Array | None
+    values: jax.Array | None
+    scores: jax.Array | None
+    cache: Cache | None
+
+    @property
+    def logits(self) -> jax.Array:
+        """`[B, T, V]` float32; entry t predicts tokens[t + 1]."""
+        assert self.unembedding is not None, "this network has no logits head"
+        weights = self.unembedding.astype(self.hidden.dtype)
+        return jnp.matmul(self.hidden, weights, preferred_element_type=jnp.float32)
+
+
+@pytree
+class Context:
+    """What every block of a trunk reads.
+
+    positions: `[B, T]`; visible: `[B, T, S]`; rotation: cosine and sine, or None; keys: `[B]` or None.
+    """
+
+    positions: jax.Array
+    visible: jax.Array
+    rotation: tuple[jax.Array, jax.Array] | None
+    keys: jax.Array | None
+
+
+class Block(nn.Module):
+    """`x + attention(norm(x))`, then `x + feed_forward(norm(x))` (pre-norm)."""
+
+    config: TransformerConfig
+
+    @nn.compact
+    def __call__(self, x, scanned, context):
+        """`x [B, T, D]`, `scanned` = (layer number, its past or None) -> `x`, (keys, values) or None."""
+        config, (layer, past) = self.config, scanned
+        out, buffers = self._attention()(
+            self._norm("attention_norm")(x), context.rotation, context.visible, past
+        )
+        x += drop(out, config.dropout, fold(context.keys, 2 * layer), context.positions)
+        out = self._feed_forward()(self._norm("feed_forward_norm")(x))
+        x += drop(out, config.dropout, fold(context.keys, 2 * layer + 1), context.positions)
+        return x, None if past is None else buffers
+
+    def _attention(self):
+        c = self.config
+        sizes = (c.heads, c.kv_heads, c.head_width, c.biases)
+        return Attention(*sizes, self._output_init(), c.dtype, name="attention")
+
+    def _feed_forward(self):
+        c = self.config
+        sizes = (c.mlp_width, c.activation, c.biases)
+        return FeedForward(*sizes, self._output_init(), c.dtype, name="feed_forward")
+
+    def _norm(self, name):
+        c = self.config
+        return make_norm(c.norm, epsilon=c.norm_epsilon, dtype=c.dtype, name=name)
+
+    def _output_init(self):
+        # 2 * layers branches add up on the residual stream: GPT-2's scaling.
+        return nn.initializers.variance_scaling(0.5 / self.config.layers, "fan_in", "normal")
+
+
+class Trunk(nn.Module):
+    """Embedding, blocks and final norm."""
+
+    config: TransformerConfig
+
+    def setup(self):
+        c, init = self.config, nn.initializers.normal(0.02)
+        self.embedding = self.param("embedding", init, (c.vocab_size, c.width))
+        if c.positions == "learned":
+            self.position_embedding = self.param("positions", init, (c.max_length, c.width))
+        block = nn.remat(Block, prevent_cse=not c.scan_layers) if c.remat else Block
+        if c.scan_layers:
+            self.layers = _scanned(block, c.layers)(c)
+        else:
+            self.layers = [block(c) for _ in range(c.layers)]
+        self.norm = make_norm(c.norm, epsilon=c.norm_epsilon, dtype=c.dtype, name="norm")
+
+    def __call__(self, tokens, context, past):
+        """`tokens [B, T]` with padding filled -> `hidden [B, T, D]` and each layer's buffers."""
+        c = self.config
+        x = self.embedding[tokens]
+        if c.positions == "learned":
+            x += self.position_embedding[context.positions]
+        x = drop(x.astype(c.dtype), c.dropout, fold(context.keys, 2 * c.layers), context.positions)
+        if c.scan_layers:
+            x, buffers = self.layers(x, (jnp.arange(c.layers), None), context)
+            return self.norm(x), buffers
+        buffers = []
+        for layer, block in enumerate(self.layers):
+            x, buffer = block(x, (layer, None if past is None else past[layer]), context)
+            buffers.append(buffer)
+        return self.norm(x), buffers
+
+
+def _scanned(block, layers):
+    return nn.scan(
+        block,
+        variable_axes={"params": 0},
+        split_rngs={"params": True},
+        in_axes=(0, nn.broadcast),
+        length=layers,
+    )
+
+
+class Transformer(nn.Module):
+    """Decoder-only transformer with the heads of `config.heads_out`.
+
+    Positions count the real tokens of a row, and padding is never attended to, so left, right and interior
+    padding give the same numbers on real tokens. Keys turn dropout on.
+    """
+
+    config: TransformerConfig
+
+    def setup(self):
+        c = self.config
+        self.trunk = Trunk(c)
+        if "logits" in c.heads_out and not c.tie_embeddings:
+            init = nn.initializers.lecun_normal()
+            self.unembedding = self.param("unembedding", init, (c.width, c.vocab_size))
+        if "value" in c.heads_out:
+            self.value = ValueHead()
+            if c.value_trunk == "separate":
+                self.value_trunk = Trunk(c)
+        if "score" in c.heads_out:
+            bag = (c.score_bag, c.score_bag_buckets)
+            self.score = ScoreHead(c.vocab_size, c.score_pooling, *bag)
+
+    def __call__(
+        self,
+        tokens: jax.Array,
+        mask: jax.Array,
+        *,
+        keys: jax.Array | None = None,
+        cache: Cache | None = None,
+    ) -> Outputs:
+        """Hidden states and what the heads make of them.
+
+        Args:
+          tokens: `[B, T]` ids below vocab_size; anything where `mask` is false.
+          mask: `[B, T]` bool, true on real tokens.
+          keys: `[B]` typed keys for dropout, one an example; None for none.
+          cache: columns read before, for decoding: no values or scores are made then.
+
+        Raises:
+          UserError: more columns than `max_length`; a cache with scanned layers.
+        """
+        self._check(tokens, cache)
+        if cache is not None:
+            return self._continue(tokens, mask, keys, cache)
+        heads, none = self.config.heads_out, jnp.zeros_like(tokens[:, 0])
+        tokens = filled(tokens, mask, none)
+        context = self._context(
+            positions_of(mask, none), visible_keys(mask, 0, mask.shape[1]), keys
+        )
+        hidden, _ = self.trunk(tokens, context, None)
+        values = self._values(hidden, tokens, mask, context) if "value" in heads else None
+        scores = self.score(hidden, tokens, mask) if "score" in heads else None
+        return Outputs(
+            hidden=hidden, unembedding=self._unembedding(), values=values, scores=scores, cache=None
+        )
+
+    def _continue(self, tokens, mask, keys, cache):
+        column, queries = cache.length, tokens.shape[1]
+        seen = jax.lax.dynamic_update_slice_in_dim(cache.mask, mask, column, axis=1)
+        positions = positions_of(mask, cache.mask.sum(axis=1, dtype=jnp.int32))
+        tokens = filled(tokens, mask, cache.last_tokens)
+        context = self._context(positions, visible_keys(seen, column, queries), keys)
+        past = [(k, v, column) for k, v in zip(cache.keys, cache.values, strict=True)]
+        hidden, buffers = self.trunk(tokens, context, past)
+        keys, values = zip(*buffers, strict=True)
+        cache = Cache(
+            keys=keys,
+            values=values,
+            mask=seen,
+            last_tokens=tokens[:, -1],
+            length=column + queries,
+        )
+        return Outputs(
+            hidden=hidden, unembedding=self._unembedding(), values=None, scores=None, cache=cache
+        )
+
+    def _context(self, positions, visible, keys):
+        c = self.config
+        rotation = None
+        if c.positions == "rope":
+            rotation = rotary(positions, c.head_width, c.rope_theta)
+        return Context(positions=positions, visible=visible, rotation=rotation, keys=keys)
+
+    def _unembedding(self):
+        c = self.config
+        if "logits" not in c.heads_out:
+            return None
+        return self.trunk.embedding.T if c.tie_embeddings else self.unembedding
+
+    def _values(self, hidden, tokens, mask, context):
+        if self.config.value_trunk == "separate":
+            keys = fold(context.keys, VALUE_TRUNK)
+            hidden, _ = self.value_trunk(tokens, dataclasses.replace(context, keys=keys), None)
+        return self.value(hidden, mask)
+
+    def _check(self, tokens, cache):
+        c = self.config
+        length = tokens.shape[1] if cache is None else cache.mask.shape[1]
+        if length > c.max_length:
+            raise UserError(
+                f"{length} columns of tokens, but the model's max_length is {c.max_length}"
+            )
+        if cache is not None and c.scan_layers:
+            raise UserError(
+                "a cache needs a network that is not scanned: use unrolled(model, params)"
+            )
+
+
+def empty_cache(config: TransformerConfig, tokens: jax.Array, columns: int) -> Cache:
+    """A cache with nothing read, for rows like `tokens [B, ...]` and up to `columns` columns."""
+    batch = tokens.shape[0]
+    shape = (batch, config.kv_heads, columns, config.head_width)
+    buffers = tuple(jnp.zeros_like(tokens, config.dtype, shape) for _ in range(config.layers))
+    return Cache(
+        keys=buffers,
+        values=buffers,
+        mask=jnp.zeros_like(tokens, bool, (batch, columns)),
+        last_tokens=jnp.zeros_like(tokens, jnp.int32, (batch,)),
+        length=jnp.int32(0),
+    )
+
+
+def unrolled(model: Transformer, params) -> tuple[Transformer, dict]:
+    """The same network with one parameter tree a layer instead of a scanned stack, for decoding."""
+    if not model.config.scan_layers:
+        return model, params
+    config = dataclasses.replace(model.config, scan_layers=False)
+    return Transformer(config), {
+        name: _unstack(tree, config.layers) if name in ("trunk", "value_trunk") else tree
+        for name, tree in params.items()
+    }
+
+
+def _unstack(trunk, layers):
+    rest = {name: tree for name, tree in trunk.items() if name != "layers"}
+    stacked = trunk["layers"]
+    return rest | {f"layers_{i}": jax.tree.map(lambda x, i=i: x[i], stacked) for i in range(layers)}
