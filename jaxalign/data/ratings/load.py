@@ -1,0 +1,151 @@
+"""Prepares the ratings once, in a cache directory, and reads them into NumPy columns."""
+
+import contextlib
+import dataclasses
+import io
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from jaxalign.data.ratings.splits import SPLITS
+from jaxalign.errors import UserError
+
+CONFIGS = ("movies", "products")
+VERSION = "1.0.0"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Ratings:
+    """N texts and what people thought of them.
+
+    ids: N identifiers of the published files.
+    texts: N cleaned texts.
+    ratings: `[N, R]` int8, -4 (extremely negative) to 4 (extremely positive), 0 beyond
+    `num_ratings`. Within
+      a movie block column r is one person; for products the columns mean nothing.
+    num_ratings: `[N]` int32.
+    block: `[N]` int32, the block of 30 movies that one set of people rated; -1 for products.
+    split: `[N]` strings, one of `SPLITS`.
+    """
+
+    ids: list[str]
+    texts: list[str]
+    ratings: np.ndarray
+    num_ratings: np.ndarray
+    block: np.ndarray
+    split: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    @property
+    def rated(self) -> np.ndarray:
+        """`[N, R]` bool: true where there is a rating."""
+        return np.arange(self.ratings.shape[1]) < self.num_ratings[:, None]
+
+    @property
+    def means(self) -> np.ndarray:
+        """`[N]` float64 mean ratings."""
+        return self.ratings.sum(1, dtype=np.int64) / self.num_ratings
+
+    def rows(self, indices: np.ndarray) -> "Ratings":
+        """The texts at the given positions."""
+        return Ratings(
+            ids=[self.ids[i] for i in indices],
+            texts=[self.texts[i] for i in indices],
+            ratings=self.ratings[indices],
+            num_ratings=self.num_ratings[indices],
+            block=self.block[indices],
+            split=self.split[indices],
+        )
+
+    def part(self, *splits: str) -> "Ratings":
+        """The texts of one or more splits."""
+        if unknown := set(splits) - set(SPLITS):
+            raise UserError(f"no split {sorted(unknown)}; there are {list(SPLITS)}")
+        return self.rows(np.flatnonzero(np.isin(self.split, splits)))
+
+
+def cache_directory() -> Path:
+    """`$XDG_CACHE_HOME/jaxalign`, or `~/.cache/jaxalign`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxalign"
+
+
+@contextlib.contextmanager
+def quiet_tfds():
+    """tensorflow-datasets without its announcements, log lines and progress bars."""
+    import tensorflow_datasets as tfds
+    from absl import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    tfds.disable_progress_bar()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield tfds
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def prepare_ratings(config: str, data_dir: Path) -> Path:
+    """The directory of the prepared data set; prepared on first use.
+
+    Written aside and moved into place in one rename: a killed process leaves nothing half done, and
+    of two that prepare at once either one's result stands (they are the same).
+    """
+    final = data_dir / "human_ratings" / config / VERSION
+    if final.is_dir():
+        return final
+    from jaxalign.data.ratings.builder import HumanRatings
+
+    final.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".preparing-", dir=data_dir) as aside, quiet_tfds():
+        builder = HumanRatings(config=config, data_dir=aside)
+        builder.download_and_prepare(file_format="array_record")
+        with contextlib.suppress(OSError):  # the other process was first: checked below
+            Path(builder.data_dir).rename(final)
+    if not final.is_dir():
+        raise OSError(f"could not move the prepared ratings to {final}")
+    return final
+
+
+def _columns(source, num_examples: int, where: Path) -> dict[str, list]:
+    """Every field of every example; a file format that loses rows (parquet does) is an error."""
+    examples = source.__getitems__(range(len(source)))
+    if len(examples) != num_examples:
+        raise UserError(
+            f"{where} holds {len(examples)} of {num_examples} examples; delete that directory, "
+            "it is made again on the next use"
+        )
+    return {key: [example[key] for example in examples] for key in examples[0]}
+
+
+def load_ratings(config: str = "movies", data_dir: str | Path | None = None) -> Ratings:
+    """The human ratings of movie or product review sentences (Hutto & Gilbert 2014).
+
+    Args:
+      config: "movies" or "products".
+      data_dir: where the prepared data set is kept; the user's cache directory by default.
+    Returns: all splits; `.part("policy")` selects one.
+    Raises: UserError for an unknown config or a damaged cache.
+    """
+    if config not in CONFIGS:
+        raise UserError(f"no ratings called {config!r}; there are {list(CONFIGS)}")
+    where = prepare_ratings(config, Path(data_dir) if data_dir else cache_directory())
+    parts = []
+    with quiet_tfds() as tfds:
+        builder = tfds.builder_from_directory(where)
+        sources = builder.as_data_source()
+        for split in SPLITS:
+            wanted = builder.info.splits[split].num_examples
+            parts.append(_columns(sources[split], wanted, where))
+    return Ratings(
+        ids=[key.decode() for part in parts for key in part["id"]],
+        texts=[text.decode() for part in parts for text in part["text"]],
+        ratings=np.concatenate([np.stack(part["ratings"]) for part in parts]),
+        num_ratings=np.array([n for part in parts for n in part["num_ratings"]], np.int32),
+        block=np.array([n for part in parts for n in part["block"]], np.int32),
+        split=np.repeat(SPLITS, [len(part["id"]) for part in parts]),
+    )
