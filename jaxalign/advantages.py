@@ -1,0 +1,221 @@
+"""Advantages and per-step rewards.
+
+Step t of a row is a decision where `mask` is true. Masked steps in between (observation tokens, say) are skipped:
+the step "after" a decision is the next unmasked one, and nothing of a masked step reaches any result.
+"""
+
+from collections.abc import Callable
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from jaxalign.precision import widen
+
+Recurrence = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+
+
+def gae(
+    rewards: jax.Array,
+    values: jax.Array,
+    mask: jax.Array,
+    *,
+    gamma: float,
+    gae_lambda: float,
+    terminations: jax.Array | None = None,
+    truncations: jax.Array | None = None,
+    final_values: jax.Array | None = None,
+    bootstrap_values: jax.Array | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """Generalized advantage estimates and the value targets they imply.
+
+      delta_t = r_t + gamma V'_t - V_t          A_t = delta_t + gamma lambda A_{t'}          returns_t = A_t + V_t
+
+    where t' is the next unmasked step and V'_t the value after step t:
+
+      V(t')               inside an episode
+      0                   where the episode terminated at t        (then A_{t'} counts 0)
+      final_values[t]     where it was truncated at t              (then A_{t'} counts 0)
+      bootstrap_values    after the last unmasked step; 0 if None
+
+    A step that is marked both terminated and truncated is terminal. Flags on masked steps are ignored.
+
+    Args:
+      rewards: `[B, T]`, reward units; reward t is the one received for step t.
+      values: `[B, T]`, reward units, V of what was seen before acting at t.
+      mask: `[B, T]` bool, true where a decision was made.
+      gamma: discount in [0, 1].
+      gae_lambda: in [0, 1]; 0 is the one-step TD error, 1 the Monte-Carlo return less the value.
+      terminations: `[B, T]` bool, the episode ended by itself at t; None: nowhere.
+      truncations: `[B, T]` bool, the episode was cut at t by a limit; None: nowhere.
+      final_values: `[B, T]`, V of the last observation of the episode cut at t; read where truncated.
+      bootstrap_values: `[B]`, V of the observation after the last step, of a rollout cut in the middle of an
+        episode; None: the end is terminal.
+
+    Returns:
+      Advantages and returns, both `[B, T]` in reward units, 0 where masked.
+
+    Raises:
+      AssertionError: the shapes differ.
+      ValueError: truncations without final_values.
+
+    Source: Schulman et al. 2016, https://arxiv.org/abs/1506.02438, Eqs. 11 to 16. Time limits: Pardo et al. 2018,
+      https://arxiv.org/abs/1712.00378, Eq. 6.
+
+    >>> rewards, values = jnp.array([[0.0, 1.0]]), jnp.array([[0.5, 0.5]])
+    >>> advantages, returns = gae(rewards, values, jnp.ones((1, 2), bool), gamma=1.0, gae_lambda=0.5)
+    >>> advantages.tolist(), returns.tolist()  # delta = 0, 0.5
+    ([[0.25, 0.5]], [[0.75, 1.0]])
+    """
+    flags = (terminations, truncations, final_values, bootstrap_values)
+    return _gae(_scan, rewards, values, mask, gamma, gae_lambda, flags)
+
+
+def gae_associative(
+    rewards: jax.Array,
+    values: jax.Array,
+    mask: jax.Array,
+    *,
+    gamma: float,
+    gae_lambda: float,
+    terminations: jax.Array | None = None,
+    truncations: jax.Array | None = None,
+    final_values: jax.Array | None = None,
+    bootstrap_values: jax.Array | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """`gae` in O(log T) parallel steps, for long rollouts on accelerators; same arguments, same numbers.
+
+    The recurrence A_t = delta_t + c_t A_{t+1} is a composition of affine maps, which is associative.
+
+    Source: Blelloch 1990, Prefix Sums and Their Applications, sec. 1.4.1.
+
+    >>> rewards, values = jnp.array([[0.0, 1.0]]), jnp.array([[0.5, 0.5]])
+    >>> gae_associative(rewards, values, jnp.ones((1, 2), bool), gamma=1.0, gae_lambda=0.5)[0].tolist()
+    [[0.25, 0.5]]
+    """
+    flags = (terminations, truncations, final_values, bootstrap_values)
+    return _gae(_associative_scan, rewards, values, mask, gamma, gae_lambda, flags)
+
+
+def _gae(recurrence: Recurrence, rewards, values, mask, gamma, gae_lambda, flags):
+    terminations, truncations, final_values, bootstrap_values = flags
+    present = [x for x in flags[:3] if x is not None]
+    chex.assert_equal_shape([rewards, values, mask, *present])
+    chex.assert_rank(rewards, 2)
+    if truncations is not None and final_values is None:
+        raise ValueError(
+            "truncations need final_values, the values of the observations they cut at"
+        )
+    rewards, values = widen(jnp.where(mask, rewards, 0), jnp.where(mask, values, 0))
+    terminations = mask & False if terminations is None else terminations
+    truncations = mask & False if truncations is None else truncations
+    final_values = values if final_values is None else final_values
+    after_last = jnp.zeros_like(values[:, 0])
+    if bootstrap_values is not None:
+        chex.assert_equal_shape([bootstrap_values, after_last])
+        after_last = bootstrap_values.astype(values.dtype)
+
+    next_values = _next_unmasked(recurrence, values, mask, after_last)
+    next_values = jnp.where(truncations, final_values.astype(values.dtype), next_values)
+    next_values = jnp.where(terminations, 0, next_values)
+    deltas = jnp.where(mask, rewards + gamma * next_values - values, 0)
+    decays = jnp.where(terminations | truncations, 0, gamma * gae_lambda)
+    decays = jnp.where(mask, decays, 1).astype(values.dtype)
+    advantages = jnp.where(mask, recurrence(decays, deltas, jnp.zeros_like(after_last)), 0)
+    return advantages, advantages + values
+
+
+def _next_unmasked(recurrence: Recurrence, values, mask, after_last):
+    """Entry t: the value at the first unmasked step after t, or `after_last` if there is none."""
+    from_here = recurrence((~mask).astype(values.dtype), values, after_last)
+    return jnp.concatenate([from_here[:, 1:], after_last[:, None]], axis=1)
+
+
+def _scan(factors: jax.Array, terms: jax.Array, last: jax.Array) -> jax.Array:
+    """x_t = terms_t + factors_t x_{t+1} from the end, x_T = last; all `[B, T]`, one step at a time."""
+
+    def step(after, now):
+        x = now[1] + now[0] * after
+        return x, x
+
+    last = last + 0 * terms[:, 0]  # varying over the same mapped axes as what is scanned
+    _, xs = jax.lax.scan(step, last, (factors.T, terms.T), reverse=True)
+    return xs.T
+
+
+def _associative_scan(factors: jax.Array, terms: jax.Array, last: jax.Array) -> jax.Array:
+    """`_scan` as a parallel prefix of the affine maps x -> term + factor x."""
+
+    def compose(later, earlier):
+        return later[0] * earlier[0], earlier[1] + earlier[0] * later[1]
+
+    maps = jax.lax.associative_scan(compose, (factors, terms), reverse=True, axis=1)
+    return maps[1] + maps[0] * last[:, None]
+
+
+def shaped_rewards(
+    scores: jax.Array, kl: jax.Array, mask: jax.Array, *, kl_coef: float | jax.Array
+) -> jax.Array:
+    """Per-token rewards: the score on the last response token, less a KL charge on every one.
+
+      r_t = -kl_coef kl_t + [t is the last unmasked step] score
+
+    Args:
+      scores: `[B]`, reward units, one a response.
+      kl: `[B, T]` nats, an estimate per token (k1 is the usual one).
+      mask: `[B, T]` bool, true on response tokens; the end comes from it, not from token ids.
+      kl_coef: reward units per nat.
+
+    Returns:
+      `[B, T]`, reward units, 0 where masked; a row without response gets nothing.
+
+    Raises:
+      AssertionError: the shapes do not fit.
+
+    Source: Ziegler et al. 2019, https://arxiv.org/abs/1909.08593, Eq. 2; placed as in Stiennon et al. 2020,
+      https://arxiv.org/abs/2009.01325, sec. 3.4.
+
+    >>> kl, mask = jnp.array([[1.0, 1.0, 1.0]]), jnp.array([[True, True, False]])
+    >>> shaped_rewards(jnp.array([0.75]), kl, mask, kl_coef=0.5).tolist()
+    [[-0.5, 0.25, 0.0]]
+    """
+    chex.assert_rank([scores, kl], [1, 2])
+    chex.assert_equal_shape([kl, mask])
+    chex.assert_equal_shape([kl[:, 0], scores])
+    scores, kl = widen(scores, kl)
+    remaining = jnp.cumsum(mask[:, ::-1], axis=1)[:, ::-1]
+    rewards = jnp.where(mask & (remaining == 1), scores[:, None], 0) - kl_coef * kl
+    return jnp.where(mask, rewards, 0)
+
+
+def missing_eos_penalty(
+    scores: jax.Array, tokens: jax.Array, mask: jax.Array, *, eos_id: int, penalty: float
+) -> jax.Array:
+    """Scores less a penalty for responses that never ended.
+
+      score - penalty [no response token is EOS]
+
+    Args:
+      scores: `[B]`, reward units.
+      tokens: `[B, T]` ids.
+      mask: `[B, T]` bool, true on response tokens; an EOS in prompt or padding does not count.
+      eos_id: the id that ends a response.
+      penalty: reward units, subtracted.
+
+    Returns:
+      `[B]`, reward units; rows without response are left as they are.
+
+    Raises:
+      AssertionError: the shapes do not fit.
+
+    Source: Huang et al. 2024, https://arxiv.org/abs/2403.17031, detail "EOS trick".
+
+    >>> tokens, mask = jnp.array([[5, 2], [5, 2]]), jnp.array([[True, True], [True, False]])
+    >>> missing_eos_penalty(jnp.array([1.0, 1.0]), tokens, mask, eos_id=2, penalty=3.0).tolist()
+    [1.0, -2.0]
+    """
+    chex.assert_equal_shape([tokens, mask])
+    chex.assert_equal_shape([tokens[:, 0], scores])
+    (scores,) = widen(scores)
+    ended = jnp.any(mask & (tokens == eos_id), axis=1)
+    return jnp.where(jnp.any(mask, axis=1) & ~ended, scores - penalty, scores)

@@ -1,0 +1,196 @@
+"""Kullback-Leibler divergence from a reference: sample estimators, the exact sum, and its coefficient."""
+
+import math
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from jaxalign.logprobs import log_softmax, logits_of, map_time_chunks, shift_right
+from jaxalign.precision import saturating_exp, widen
+
+
+def k1(policy_logps: jax.Array, reference_logps: jax.Array) -> jax.Array:
+    """The plain KL estimator: unbiased, but negative for about half of the samples.
+
+      k1 = log pi(x) - log pi_ref(x),  E_pi[k1] = KL(pi, pi_ref)
+
+    As a *loss* on policy it teaches nothing: its expected gradient is 0. Use it in the reward.
+
+    Args:
+      policy_logps: `[...]` nats, of samples from the policy.
+      reference_logps: `[...]` nats, of the same samples under the reference.
+
+    Returns:
+      `[...]` nats.
+
+    Raises:
+      AssertionError: the shapes differ.
+
+    Source: Schulman 2020, http://joschu.net/blog/kl-approx.html, k1.
+
+    >>> float(k1(jnp.float32(-1.0), jnp.float32(-1.5)))
+    0.5
+    """
+    chex.assert_equal_shape([policy_logps, reference_logps])
+    policy_logps, reference_logps = widen(policy_logps, reference_logps)
+    return policy_logps - reference_logps
+
+
+def k2(policy_logps: jax.Array, reference_logps: jax.Array) -> jax.Array:
+    """The squared KL estimator: never negative, biased, and its gradient on policy is that of the KL.
+
+      k2 = (log pi(x) - log pi_ref(x))^2 / 2
+
+    Args:
+      policy_logps: `[...]` nats, of samples from the policy.
+      reference_logps: `[...]` nats, of the same samples under the reference.
+
+    Returns:
+      `[...]` nats.
+
+    Raises:
+      AssertionError: the shapes differ.
+
+    Source: Schulman 2020, http://joschu.net/blog/kl-approx.html, k2.
+
+    >>> float(k2(jnp.float32(-1.0), jnp.float32(-3.0)))
+    2.0
+    """
+    return k1(policy_logps, reference_logps) ** 2 / 2
+
+
+def k3(policy_logps: jax.Array, reference_logps: jax.Array) -> jax.Array:
+    """The KL estimator of low variance: unbiased and never negative.
+
+      k3 = exp(-d) - 1 + d,  d = log pi(x) - log pi_ref(x),  E_pi[k3] = KL(pi, pi_ref)
+
+    As a loss its expected gradient on policy is that of the *other* KL, KL(pi_ref, pi).
+
+    Args:
+      policy_logps: `[...]` nats, of samples from the policy.
+      reference_logps: `[...]` nats, of the same samples under the reference.
+
+    Returns:
+      `[...]` nats.
+
+    Raises:
+      AssertionError: the shapes differ.
+
+    Source: Schulman 2020, http://joschu.net/blog/kl-approx.html, k3.
+
+    >>> float(k3(jnp.float32(0.0), jnp.float32(0.0)))
+    0.0
+    """
+    return _exp_less_tangent(-k1(policy_logps, reference_logps))
+
+
+def _exp_less_tangent(x: jax.Array) -> jax.Array:
+    """exp(x) - 1 - x without cancellation: its Taylor series near 0."""
+    near = jnp.abs(x) < 0.25
+    small = jnp.where(near, x, 0)
+    series = jnp.zeros_like(x)
+    for power in range(14, 1, -1):  # the next term is 2e-19 of the first
+        series = series * small + 1 / math.factorial(power)
+    large = jnp.where(near, 0, x)
+    return jnp.where(near, series * small**2, saturating_exp(large) - 1 - large)
+
+
+def exact_kl(policy_logits: jax.Array, reference_logits: jax.Array) -> jax.Array:
+    """KL divergence between two categorical distributions, summed over every outcome.
+
+      KL(p, q) = sum_v p_v (log p_v - log q_v) = sum_v p_v (exp(-d_v) - 1 + d_v),  d = log p - log q
+
+    The second form, used here, has no negative terms: a KL of 1e-9 is right in float32 too. No shift in time:
+    entry t belongs to logits t.
+
+    Args:
+      policy_logits: `[..., V]`, unnormalised log-probabilities of p.
+      reference_logits: `[..., V]`, of q.
+
+    Returns:
+      `[...]` nats, at least 0; infinite where p allows what q forbids (a logit of -inf).
+
+    Raises:
+      AssertionError: the shapes differ.
+
+    >>> kl = exact_kl(jnp.array([0.0, -jnp.inf]), jnp.array([0.0, 0.0]))
+    >>> round(float(kl), 6)  # log 2
+    0.693147
+    """
+    chex.assert_equal_shape([policy_logits, reference_logits])
+    log_p, log_q = map(log_softmax, widen(policy_logits, reference_logits))
+    p, q = jnp.exp(log_p), jnp.exp(log_q)
+    d = jnp.where(p > 0, log_p, 0) - jnp.where(p > 0, log_q, 0)
+    near = d > -1
+    terms = jnp.where(near, p * _exp_less_tangent(-jnp.where(near, d, 0)), q - p + p * d)
+    return jnp.sum(jnp.where(p > 0, terms, q), axis=-1)
+
+
+def fused_exact_kl(
+    policy_hidden: jax.Array,
+    policy_unembedding: jax.Array,
+    reference_hidden: jax.Array,
+    reference_unembedding: jax.Array,
+    *,
+    temperature: float = 1.0,
+    chunk_size: int,
+) -> jax.Array:
+    """Exact KL per token of two language models, without either's `[B, T, V]` logits in memory.
+
+    Entry t is the KL of the two distributions that tokens[t] was drawn from, as in `token_logps`; 0 at t = 0.
+    For scoring: chunks are not rematerialised, so take no gradient through it.
+
+    Args:
+      policy_hidden, reference_hidden: `[B, T, D]`, after the last norm (widths may differ).
+      policy_unembedding, reference_unembedding: `[D, V]`.
+      temperature: both logits are divided by it.
+      chunk_size: tokens whose logits exist at one time.
+
+    Returns:
+      `[B, T]` nats, at least 0.
+
+    Raises:
+      AssertionError: batch, time or vocabulary differ.
+    """
+    chex.assert_equal_shape_prefix([policy_hidden, reference_hidden], 2)
+    chex.assert_equal(policy_unembedding.shape[-1], reference_unembedding.shape[-1])
+
+    def chunk_kl(policy, reference):
+        policy_logits = logits_of(policy, policy_unembedding) / temperature
+        return exact_kl(policy_logits, logits_of(reference, reference_unembedding) / temperature)
+
+    return shift_right(map_time_chunks(chunk_kl, (policy_hidden, reference_hidden), chunk_size))
+
+
+def adapted_coef(
+    coef: jax.Array, kl: jax.Array, *, target: float, horizon: float, batch_size: int
+) -> jax.Array:
+    """The KL coefficient after one batch of a controller that holds the KL near its target.
+
+      e = clip(KL / target - 1, -0.2, 0.2)        coef' = coef (1 + e batch_size / horizon)
+
+    A fixed coefficient is a plain float and needs no function.
+
+    Args:
+      coef: `[]`, the present coefficient.
+      kl: `[]` nats per sequence, the mean over the batch.
+      target: nats per sequence.
+      horizon: episodes in which a persistent error of 0.2 changes the coefficient by the factor e^0.2.
+      batch_size: episodes in this batch.
+
+    Returns:
+      `[]`, the next coefficient.
+
+    Raises:
+      AssertionError: `coef` or `kl` is no scalar.
+
+    Source: Ziegler et al. 2019, https://arxiv.org/abs/1909.08593, sec. 2.2 (K_beta = batch_size / horizon).
+
+    >>> kl_now = jnp.float32(12.0)  # twice the target: the error is clipped at 0.2
+    >>> round(float(adapted_coef(jnp.float32(0.1), kl_now, target=6.0, horizon=10, batch_size=5)), 6)
+    0.11
+    """
+    coef, kl = widen(coef, kl)
+    chex.assert_rank([coef, kl], 0)
+    return coef * (1 + jnp.clip(kl / target - 1, -0.2, 0.2) * batch_size / horizon)

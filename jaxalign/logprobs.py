@@ -1,0 +1,335 @@
+"""Log-probabilities of tokens and actions: the only place where tokens shift by one.
+
+Convention: position t of every `[B, T]` result belongs to `tokens[t]` and comes from the logits of position t - 1,
+which have seen `tokens[<t]`. Nothing predicts the first token: its entry is 0. Callers multiply by a mask.
+
+The dense functions take `[B, T, V]` logits. The fused ones take hidden states and the unembedding matrix, make
+logits for a chunk of positions at a time, and make them again in the backward pass.
+"""
+
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from jaxalign.masking import masked_sum
+from jaxalign.precision import widen
+
+
+def shift_right(x: jax.Array) -> jax.Array:
+    """`x` moved one step later in time: what was computed at t - 1 now stands at t.
+
+    Args:
+      x: `[B, T, ...]`.
+
+    Returns:
+      `[B, T, ...]`, zeros at t = 0; the last step of `x` is dropped.
+
+    Raises:
+      AssertionError: `x` has no time axis.
+
+    >>> shift_right(jnp.array([[1, 2, 3]])).tolist()
+    [[0, 1, 2]]
+    """
+    chex.assert_rank(x, set(range(2, 8)))
+    return jnp.concatenate([jnp.zeros_like(x[:, :1]), x[:, :-1]], axis=1)
+
+
+def log_softmax(logits: jax.Array) -> jax.Array:
+    """Normalised log-probabilities over the last axis, in float32 or wider; never above 0.
+
+      log p_v = z_v - max z - log sum_u exp(z_u - max z)
+
+    Args:
+      logits: `[..., V]`; -inf forbids an outcome, at least one must be finite.
+
+    Returns:
+      `[..., V]` nats.
+
+    >>> log_softmax(jnp.array([1e4, -jnp.inf])).tolist()
+    [0.0, -inf]
+    """
+    (logits,) = widen(logits)
+    shifted = logits - jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
+    return shifted - jnp.log(jnp.sum(jnp.exp(shifted), axis=-1, keepdims=True))
+
+
+def action_logps(logits: jax.Array, actions: jax.Array) -> jax.Array:
+    """Log-probability of each action under the logits of the same position: no shift.
+
+      log pi(a) = z_a - log sum_v exp(z_v)
+
+    Args:
+      logits: `[..., A]`.
+      actions: `[...]` integers in [0, A).
+
+    Returns:
+      `[...]` nats, at most 0; float32 or wider.
+
+    Raises:
+      AssertionError: the leading shapes differ, or actions are no integers.
+
+    >>> action_logps(jnp.array([[0.0, 0.0], [1e4, 0.0]]), jnp.array([1, 0])).round(4).tolist()
+    [-0.6931..., 0.0]
+    """
+    chex.assert_equal_shape([logits[..., 0], actions])
+    chex.assert_type(actions, int)
+    (logits,) = widen(logits)
+    shifted = logits - jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
+    picked = jnp.take_along_axis(shifted, actions[..., None], axis=-1)[..., 0]
+    return picked - jnp.log(jnp.sum(jnp.exp(shifted), axis=-1))
+
+
+def entropy(logits: jax.Array) -> jax.Array:
+    """Entropy of the categorical distribution of each position: no shift.
+
+      H = -sum_v p_v log p_v
+
+    Args:
+      logits: `[..., A]`; forbidden outcomes (-inf) count 0.
+
+    Returns:
+      `[...]` nats, at least 0.
+
+    >>> entropy(jnp.array([0.0, 0.0, -jnp.inf])).round(4).tolist()  # log 2
+    0.6931...
+    """
+    log_p = log_softmax(logits)
+    p = jnp.exp(log_p)
+    return -jnp.sum(p * jnp.where(p > 0, log_p, 0), axis=-1)
+
+
+def token_logps(logits: jax.Array, tokens: jax.Array, *, temperature: float = 1.0) -> jax.Array:
+    """Log-probability of every token given those before it.
+
+      entry t = log pi(tokens[t] | tokens[<t]),  pi = softmax(logits[t - 1] / temperature);  entry 0 = 0
+
+    Args:
+      logits: `[B, T, V]`; logits[t] have seen tokens up to and with t.
+      tokens: `[B, T]` integers in [0, V).
+      temperature: above 0; the one that the tokens were sampled with.
+
+    Returns:
+      `[B, T]` nats, at most 0; float32 or wider, whatever the logits are.
+
+    Raises:
+      AssertionError: shapes do not fit.
+      ValueError: the temperature is not positive.
+
+    >>> logits = jnp.array([[[0.0, 0.0], [jnp.log(3.0), 0.0], [9.0, 9.0]]])
+    >>> token_logps(logits, jnp.array([[1, 1, 0]])).round(4).tolist()  # 0, log 1/2, log 3/4
+    [[0.0, -0.6931..., -0.2876...]]
+    """
+    chex.assert_rank(logits, 3)
+    chex.assert_equal_shape([logits[..., 0], tokens])
+    (logits,) = widen(logits)
+    _check_temperature(temperature)
+    return shift_right(action_logps(logits / temperature, jnp.roll(tokens, -1, axis=1)))
+
+
+def token_entropy(logits: jax.Array, *, temperature: float = 1.0) -> jax.Array:
+    """Entropy of the distribution that each token was drawn from.
+
+      entry t = H(softmax(logits[t - 1] / temperature));  entry 0 = 0
+
+    Args:
+      logits: `[B, T, V]`.
+      temperature: above 0.
+
+    Returns:
+      `[B, T]` nats, at least 0.
+
+    Raises:
+      AssertionError: `logits` is not `[B, T, V]`.
+      ValueError: the temperature is not positive.
+
+    >>> token_entropy(jnp.zeros((1, 2, 4))).round(4).tolist()  # log 4
+    [[0.0, 1.386...]]
+    """
+    chex.assert_rank(logits, 3)
+    (logits,) = widen(logits)
+    _check_temperature(temperature)
+    return shift_right(entropy(logits / temperature))
+
+
+def sequence_logps(token_logps: jax.Array, mask: jax.Array) -> jax.Array:
+    """Log-probability of the response: the sum over its tokens, not their mean.
+
+      log pi(y | x) = sum_t m_t log pi(y_t | x, y_<t)
+
+    Args:
+      token_logps: `[B, T]` nats.
+      mask: `[B, T]` bool, true on response tokens.
+
+    Returns:
+      `[B]` nats; 0 for an empty response.
+
+    Raises:
+      AssertionError: the shapes differ or are not `[B, T]`.
+
+    >>> sequence_logps(jnp.array([[-9.0, -1.0, -2.0]]), jnp.array([[False, True, True]])).tolist()
+    [-3.0]
+    """
+    chex.assert_rank(token_logps, 2)
+    return masked_sum(token_logps, mask, axis=1)
+
+
+def logits_of(hidden: jax.Array, unembedding: jax.Array) -> jax.Array:
+    """Logits, accumulated and returned in float32 or wider: `[..., D]` times `[D, V]`."""
+    (wide,) = widen(jnp.zeros((), jnp.promote_types(hidden.dtype, unembedding.dtype)))
+    return jnp.einsum("...d,dv->...v", hidden, unembedding, preferred_element_type=wide.dtype)
+
+
+def fused_token_logps(
+    hidden: jax.Array,
+    unembedding: jax.Array,
+    tokens: jax.Array,
+    *,
+    temperature: float = 1.0,
+    chunk_size: int,
+) -> jax.Array:
+    """`token_logps(hidden @ unembedding, tokens)` without the `[B, T, V]` logits.
+
+    Memory for logits is `chunk_size * V` numbers, forward and backward; the price is one more matrix product in the
+    backward pass. The gradient of the unembedding is accumulated in float32 or wider.
+
+    Args:
+      hidden: `[B, T, D]`, after the last norm.
+      unembedding: `[D, V]`.
+      tokens: `[B, T]` integers in [0, V).
+      temperature: above 0; the one that the tokens were sampled with.
+      chunk_size: tokens whose logits exist at one time; rounded to whole time steps of all B rows (at least one), so
+        that a batch that is sharded over B stays so.
+
+    Returns:
+      `[B, T]` nats, at most 0; float32 or wider.
+
+    Raises:
+      AssertionError: shapes do not fit.
+      ValueError: the temperature or the chunk size is not positive.
+
+    >>> logps = fused_token_logps(jnp.ones((1, 3, 2)), jnp.zeros((2, 4)), jnp.zeros((1, 3), int), chunk_size=2)
+    >>> logps.round(4).tolist()  # 0, then log 1/4
+    [[0.0, -1.386..., -1.386...]]
+    """
+    return fused_token_logps_and_entropy(
+        hidden, unembedding, tokens, temperature=temperature, chunk_size=chunk_size
+    )[0]
+
+
+def fused_token_logps_and_entropy(
+    hidden: jax.Array,
+    unembedding: jax.Array,
+    tokens: jax.Array,
+    *,
+    temperature: float = 1.0,
+    chunk_size: int,
+) -> tuple[jax.Array, jax.Array]:
+    """`token_logps` and `token_entropy` of `hidden @ unembedding`, both from one pass over chunks of logits.
+
+    Args:
+      hidden, unembedding, tokens, temperature, chunk_size: as in `fused_token_logps`.
+
+    Returns:
+      Log-probabilities and entropies, both `[B, T]` nats with 0 at t = 0; both have gradients.
+
+    Raises:
+      AssertionError: shapes do not fit.
+      ValueError: the temperature or the chunk size is not positive.
+    """
+    chex.assert_rank([hidden, unembedding, tokens], [3, 2, 2])
+    chex.assert_equal_shape_prefix([hidden, tokens], 2)
+    chex.assert_equal(hidden.shape[2], unembedding.shape[0])
+    chex.assert_type(tokens, int)
+    _check_temperature(temperature)
+    hidden, unembedding = _on_same_axes(hidden, unembedding, tokens)
+    next_tokens = jnp.roll(tokens, -1, axis=1)
+    statistics = _fused(temperature, chunk_size, hidden, unembedding, next_tokens)
+    return shift_right(statistics[0]), shift_right(statistics[1])
+
+
+def _check_temperature(temperature: float):
+    if temperature <= 0:
+        raise ValueError(f"temperature must be above 0, got {temperature}")
+
+
+def _on_same_axes(hidden, unembedding, tokens):
+    """Both arrays varying over the same mapped axes, so that the gradient of a replicated one is summed by jax."""
+    zero = 0 * (jnp.zeros_like(hidden, shape=()) + jnp.zeros_like(unembedding, shape=()))
+    zero = zero + jnp.zeros_like(tokens, shape=())
+    return hidden + zero.astype(hidden.dtype), unembedding + zero.astype(unembedding.dtype)
+
+
+def _time_chunks(x: jax.Array, chunk_size: int) -> jax.Array:
+    """`[B, T, ...]` as `[chunks, B, steps, ...]` with about `chunk_size` tokens a chunk, zeros added at the end."""
+    if chunk_size <= 0:
+        raise ValueError(f"chunk_size must be above 0, got {chunk_size}")
+    batch, length = x.shape[:2]
+    chunks = -(-length // max(1, chunk_size // max(1, batch)))
+    steps = -(-length // chunks)
+    padding = [(0, 0), (0, chunks * steps - length)] + [(0, 0)] * (x.ndim - 2)
+    padded = jnp.pad(x, padding).reshape(batch, chunks, steps, *x.shape[2:])
+    return jnp.moveaxis(padded, 1, 0)
+
+
+def _join_chunks(x: jax.Array, length: int) -> jax.Array:
+    """The inverse of `_time_chunks`: `[chunks, B, steps, ...]` as `[B, length, ...]`."""
+    x = jnp.moveaxis(x, 0, 1)
+    return x.reshape(x.shape[0], -1, *x.shape[3:])[:, :length]
+
+
+def map_time_chunks(fn, arrays: tuple[jax.Array, ...], chunk_size: int):
+    """`fn(*arrays)` over `[B, steps, ...]` pieces of `[B, T, ...]` arrays, one after another."""
+    length = arrays[0].shape[1]
+    pieces = tuple(_time_chunks(x, chunk_size) for x in arrays)
+    results = jax.lax.map(lambda piece: fn(*piece), pieces)
+    return jax.tree.map(lambda x: _join_chunks(x, length), results)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _fused(temperature, chunk_size, hidden, unembedding, targets):
+    return _fused_forward(temperature, chunk_size, hidden, unembedding, targets)[0]
+
+
+def _fused_forward(temperature, chunk_size, hidden, unembedding, targets):
+    def statistics(hidden, targets):
+        logits = logits_of(hidden, unembedding) / temperature
+        top = jnp.max(logits, axis=-1)
+        shifted = logits - top[..., None]
+        weights = jnp.exp(shifted)
+        total = jnp.sum(weights, axis=-1)
+        log_total = jnp.log(total)
+        entropies = log_total - jnp.sum(weights * shifted, axis=-1) / total
+        picked = jnp.take_along_axis(shifted, targets[..., None], axis=-1)[..., 0]
+        return picked - log_total, entropies, top + log_total
+
+    logps, entropies, normalisers = map_time_chunks(statistics, (hidden, targets), chunk_size)
+    return (logps, entropies), (hidden, unembedding, targets, normalisers, entropies)
+
+
+def _fused_backward(temperature, chunk_size, residuals, cotangents):
+    """d log pi(a) / d z = onehot(a) - p;  d H / d z = -p (log p + H);  z = hidden @ unembedding / temperature."""
+    hidden, unembedding, targets, normalisers, entropies = residuals
+
+    def accumulate(unembedding_grad, chunk):
+        hidden, targets, normaliser, entropies, logp_grad, entropy_grad = chunk
+        log_p = logits_of(hidden, unembedding) / temperature - normaliser[..., None]
+        chosen = jax.lax.broadcasted_iota(targets.dtype, log_p.shape, log_p.ndim - 1)
+        chosen = chosen == targets[..., None]
+        per_p = logp_grad[..., None] + entropy_grad[..., None] * (log_p + entropies[..., None])
+        grad = jnp.where(chosen, logp_grad[..., None], 0) - jnp.exp(log_p) * per_p
+        grad = (grad / temperature).astype(jnp.result_type(hidden, unembedding))
+        hidden_grad = jnp.einsum("btv,dv->btd", grad, unembedding)
+        wide = dict(preferred_element_type=unembedding_grad.dtype)
+        return unembedding_grad + jnp.einsum("btd,btv->dv", hidden, grad, **wide), hidden_grad
+
+    chunks = (hidden, targets, normalisers, entropies, *cotangents)
+    pieces = tuple(_time_chunks(x, chunk_size) for x in chunks)
+    zeros = jnp.zeros_like(unembedding, dtype=normalisers.dtype)
+    unembedding_grad, hidden_grads = jax.lax.scan(accumulate, zeros, pieces)
+    hidden_grad = _join_chunks(hidden_grads, hidden.shape[1]).astype(hidden.dtype)
+    return hidden_grad, unembedding_grad.astype(unembedding.dtype), None
+
+
+_fused.defvjp(_fused_forward, _fused_backward)

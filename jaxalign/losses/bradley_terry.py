@@ -1,0 +1,57 @@
+"""Reward modelling from comparisons."""
+
+import chex
+import jax
+
+from jaxalign.precision import widen
+
+
+def bradley_terry_loss(differences: jax.Array, *, margins: float | jax.Array = 0.0) -> jax.Array:
+    """Negative log-likelihood of a preference under the Bradley-Terry model.
+
+      L = -log sigmoid(s_chosen - s_rejected - margin)
+
+    Args:
+      differences: `[...]`, reward units, the chosen score minus the rejected one.
+      margins: by how much the chosen one should win; a number or `[...]`, reward units.
+
+    Returns:
+      `[...]` nats.
+
+    Raises:
+      AssertionError: margins are an array of another shape.
+
+    Source: Ouyang et al. 2022, https://arxiv.org/abs/2203.02155, Eq. 1; margin: Touvron et al. 2023,
+      https://arxiv.org/abs/2307.09288, Eq. 2.
+
+    >>> bradley_terry_loss(jnp.array([0.0, 1e4, -1e4])).round(4).tolist()
+    [0.6931..., 0.0, 10000.0]
+    """
+    differences, margins = widen(differences, margins)
+    if margins.ndim:
+        chex.assert_equal_shape([differences, margins])
+    return jax.nn.softplus(margins - differences)
+
+
+def centering_penalty(chosen: jax.Array, rejected: jax.Array) -> jax.Array:
+    """Penalty that holds scores near 0, which the Bradley-Terry loss leaves undetermined.
+
+      L = (s_chosen + s_rejected)^2
+
+    Args:
+      chosen, rejected: `[...]` scores, reward units.
+
+    Returns:
+      `[...]`, squared reward units; add it times a small coefficient (0.01).
+
+    Raises:
+      AssertionError: the shapes differ.
+
+    Source: Eisenstein et al. 2023, https://arxiv.org/abs/2312.09244, Eq. 3.
+
+    >>> centering_penalty(jnp.array([3.0, 1.0]), jnp.array([-1.0, -1.0])).tolist()
+    [4.0, 0.0]
+    """
+    chex.assert_equal_shape([chosen, rejected])
+    chosen, rejected = widen(chosen, rejected)
+    return (chosen + rejected) ** 2

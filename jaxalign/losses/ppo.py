@@ -1,0 +1,232 @@
+"""Proximal Policy Optimization: clipped policy loss, clipped value loss, their sum, and what was clipped."""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from jaxalign.precision import saturating_exp, widen
+
+ClipRange = float | tuple[float, float]
+
+
+def probability_ratios(logps: jax.Array, behaviour_logps: jax.Array) -> jax.Array:
+    """How much likelier an action has become since it was taken.
+
+      r = exp(log pi(a) - log pi_behaviour(a))
+
+    Beyond 1.8e19 (float32) it goes on linearly in the log-ratio, so that it never overflows.
+
+    Args:
+      logps: `[...]` nats under the policy that is trained.
+      behaviour_logps: `[...]` nats under the policy that acted; gets no gradient.
+
+    Returns:
+      `[...]`, dimensionless.
+
+    Raises:
+      AssertionError: the shapes differ.
+
+    >>> probability_ratios(jnp.array([-1.0, -1.0]), jnp.array([-1.0, -2.0])).round(4).tolist()
+    [1.0, 2.718...]
+    """
+    chex.assert_equal_shape([logps, behaviour_logps])
+    logps, behaviour_logps = widen(logps, behaviour_logps)
+    return saturating_exp(logps - jax.lax.stop_gradient(behaviour_logps))
+
+
+def ppo_policy_loss(
+    logps: jax.Array,
+    behaviour_logps: jax.Array,
+    advantages: jax.Array,
+    *,
+    clip_range: ClipRange,
+    dual_clip: float | None = None,
+) -> jax.Array:
+    """The clipped surrogate loss: no gain from moving the ratio out of the clip range.
+
+      L = -min(r A, clip(r, 1 - low, 1 + high) A)
+        = -A min(r, 1 + high)  for A >= 0,    -A max(r, 1 - low)  for A < 0
+
+    With `dual_clip` c, the ratio is also capped at c where A < 0:  L = -max(min(...), c A).
+
+    Args:
+      logps: `[...]` nats under the policy that is trained.
+      behaviour_logps: `[...]` nats under the policy that acted; gets no gradient.
+      advantages: `[...]`; get no gradient.
+      clip_range: above 0; one number for both sides or (low, high).
+      dual_clip: above 1 + high (3 is usual), or None for the plain loss.
+
+    Returns:
+      `[...]`, in the unit of the advantages.
+
+    Raises:
+      AssertionError: the shapes differ.
+      ValueError: a clip range that is not positive, or a dual clip inside it.
+
+    Source: Schulman et al. 2017, https://arxiv.org/abs/1707.06347, Eq. 7; asymmetric: Yu et al. 2025,
+      https://arxiv.org/abs/2503.14476, Eq. 8; dual clip: Ye et al. 2020, https://arxiv.org/abs/1912.09729, Eq. 5.
+
+    >>> logps = jnp.log(jnp.array([1.5, 1.5, 0.5]))
+    >>> advantages = jnp.array([1.0, -1.0, 1.0])
+    >>> ppo_policy_loss(logps, jnp.zeros(3), advantages, clip_range=0.2).round(4).tolist()
+    [-1.2..., 1.5, -0.5]
+    """
+    low, high = _bounds(clip_range, dual_clip)
+    ratios = probability_ratios(logps, behaviour_logps)
+    chex.assert_equal_shape([ratios, advantages])
+    advantages = jax.lax.stop_gradient(advantages)
+    clipped = jnp.where(advantages < 0, jnp.maximum(ratios, 1 - low), jnp.minimum(ratios, 1 + high))
+    if dual_clip is not None:
+        clipped = jnp.where(advantages < 0, jnp.minimum(clipped, dual_clip), clipped)
+    return -advantages * clipped
+
+
+def ppo_policy_clipped(
+    logps: jax.Array,
+    behaviour_logps: jax.Array,
+    advantages: jax.Array,
+    *,
+    clip_range: ClipRange,
+    dual_clip: float | None = None,
+) -> jax.Array:
+    """True where `ppo_policy_loss` is flat; its masked mean is `ppo/clip_fraction`.
+
+    Args:
+      logps, behaviour_logps, advantages, clip_range, dual_clip: as in `ppo_policy_loss`.
+
+    Returns:
+      `[...]` bool.
+
+    Raises:
+      AssertionError: the shapes differ.
+      ValueError: a clip range that is not positive, or a dual clip inside it.
+
+    >>> logps, advantages = jnp.log(jnp.array([1.5, 1.5])), jnp.array([1.0, -1.0])
+    >>> ppo_policy_clipped(logps, jnp.zeros(2), advantages, clip_range=0.2).tolist()
+    [True, False]
+    """
+    low, high = _bounds(clip_range, dual_clip)
+    ratios = probability_ratios(logps, behaviour_logps)
+    chex.assert_equal_shape([ratios, advantages])
+    cap = jnp.inf if dual_clip is None else dual_clip
+    outside = jnp.where(advantages < 0, (ratios < 1 - low) | (ratios > cap), ratios > 1 + high)
+    return outside & (advantages != 0)
+
+
+def _bounds(clip_range: ClipRange, dual_clip: float | None) -> tuple[float, float]:
+    low, high = clip_range if isinstance(clip_range, tuple) else (clip_range, clip_range)
+    if low <= 0 or high <= 0:
+        raise ValueError(f"clip_range must be above 0, got {clip_range}")
+    if dual_clip is not None and dual_clip <= 1 + high:
+        raise ValueError(f"dual_clip must be above 1 + clip range = {1 + high}, got {dual_clip}")
+    return low, high
+
+
+def ppo_value_loss(
+    values: jax.Array,
+    behaviour_values: jax.Array,
+    returns: jax.Array,
+    *,
+    value_clip_range: float | None,
+) -> jax.Array:
+    """Squared error of the values, pessimistic about moves away from the old prediction.
+
+      L = max((V - R)^2, (clip(V, V_old - c, V_old + c) - R)^2) / 2;    (V - R)^2 / 2 without clipping
+
+    Args:
+      values: `[...]`, reward units, of the value function that is trained.
+      behaviour_values: `[...]`, predictions at the time of acting; get no gradient.
+      returns: `[...]`, targets; get no gradient.
+      value_clip_range: c in reward units, or None for the plain squared error.
+
+    Returns:
+      `[...]`, squared reward units.
+
+    Raises:
+      AssertionError: the shapes differ.
+      ValueError: a clip range that is not positive.
+
+    Source: Schulman et al. 2017, https://arxiv.org/abs/1707.06347, Eq. 9 (plain, there without 1/2); clipping and 1/2:
+      Ziegler et al. 2019, https://arxiv.org/abs/1909.08593, its published code.
+
+    >>> values, old, returns = jnp.array([2.0]), jnp.array([0.0]), jnp.array([3.0])
+    >>> ppo_value_loss(values, old, returns, value_clip_range=0.5).tolist()  # max(1, 2.5^2) / 2
+    [3.125]
+    >>> ppo_value_loss(values, old, returns, value_clip_range=None).tolist()
+    [0.5]
+    """
+    errors, clipped_errors = _value_errors(values, behaviour_values, returns, value_clip_range)
+    return jnp.maximum(errors**2, clipped_errors**2) / 2
+
+
+def ppo_value_clipped(
+    values: jax.Array,
+    behaviour_values: jax.Array,
+    returns: jax.Array,
+    *,
+    value_clip_range: float | None,
+) -> jax.Array:
+    """True where `ppo_value_loss` is flat; its masked mean is `ppo/value_clip_fraction`.
+
+    Args:
+      values, behaviour_values, returns, value_clip_range: as in `ppo_value_loss`.
+
+    Returns:
+      `[...]` bool.
+
+    Raises:
+      AssertionError: the shapes differ.
+      ValueError: a clip range that is not positive.
+
+    >>> values, old, returns = jnp.array([2.0, 0.2]), jnp.zeros(2), jnp.array([3.0, 3.0])
+    >>> ppo_value_clipped(values, old, returns, value_clip_range=0.5).tolist()
+    [True, False]
+    """
+    errors, clipped_errors = _value_errors(values, behaviour_values, returns, value_clip_range)
+    return clipped_errors**2 > errors**2
+
+
+def _value_errors(values, behaviour_values, returns, value_clip_range: float | None):
+    chex.assert_equal_shape([values, behaviour_values, returns])
+    values, old, returns = widen(values, behaviour_values, returns)
+    old, returns = jax.lax.stop_gradient((old, returns))
+    if value_clip_range is None:
+        return values - returns, values - returns
+    if value_clip_range <= 0:
+        raise ValueError(f"value_clip_range must be above 0 or None, got {value_clip_range}")
+    clipped = jnp.clip(values, old - value_clip_range, old + value_clip_range)
+    return values - returns, clipped - returns
+
+
+def ppo_loss(
+    policy_losses: jax.Array,
+    value_losses: jax.Array,
+    entropies: jax.Array,
+    *,
+    value_coef: float,
+    entropy_coef: float,
+) -> jax.Array:
+    """The whole PPO loss of each step: policy, value, and a bonus for entropy.
+
+      L = L_policy + value_coef L_value - entropy_coef H
+
+    Args:
+      policy_losses: `[...]` from `ppo_policy_loss`.
+      value_losses: `[...]` from `ppo_value_loss`.
+      entropies: `[...]` nats, of the policy that is trained.
+      value_coef, entropy_coef: weights of the two.
+
+    Returns:
+      `[...]`.
+
+    Raises:
+      AssertionError: the shapes differ.
+
+    Source: Schulman et al. 2017, https://arxiv.org/abs/1707.06347, Eq. 9.
+
+    >>> one = jnp.ones(1)
+    >>> ppo_loss(one, one, one, value_coef=0.5, entropy_coef=0.25).tolist()
+    [1.25]
+    """
+    chex.assert_equal_shape([policy_losses, value_losses, entropies])
+    return policy_losses + value_coef * value_losses - entropy_coef * entropies

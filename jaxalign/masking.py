@@ -1,0 +1,145 @@
+"""Sums over what is real: masked sum, global mean, variance and whitening.
+
+A mask is `True` (or a weight of 1) where an entry is real. Entries that are masked out never reach the result,
+not even if they are NaN, and get a gradient of exactly 0. With `axis_name`, sums and counts are added up over
+that mapped axis first, so every device gets the number of the whole batch.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from jaxalign.collectives import psum
+from jaxalign.precision import widen
+
+
+def masked_sum(
+    x: jax.Array, mask: jax.Array, axis: int | None = None, axis_name: str | None = None
+) -> jax.Array:
+    """Sum of the unmasked entries.
+
+      sum_i m_i x_i
+
+    Args:
+      x: `[...]`, any unit; bfloat16 is summed in float32.
+      mask: `[...]`, bool, or non-negative weights.
+      axis: the axis to sum over; None sums over all.
+      axis_name: mapped axis to sum over as well, or None.
+
+    Returns:
+      The sum; 0 where everything is masked.
+
+    Raises:
+      AssertionError: the shapes differ.
+
+    >>> float(masked_sum(jnp.array([1.0, 2.0, jnp.nan]), jnp.array([True, True, False])))
+    3.0
+    """
+    chex.assert_equal_shape([x, mask])
+    (x,) = widen(x)
+    kept = jnp.where(mask != 0, x, 0) * jnp.asarray(mask, x.dtype)
+    return psum(jnp.sum(kept, axis=axis), axis_name)
+
+
+def masked_mean(x: jax.Array, mask: jax.Array, *, axis_name: str | None = None) -> jax.Array:
+    """Mean of the unmasked entries, over all axes and all devices.
+
+      sum_i m_i x_i / sum_i m_i
+
+    Args:
+      x: `[...]`, any unit.
+      mask: `[...]`, bool, or non-negative weights.
+      axis_name: mapped axis to average over as well, or None.
+
+    Returns:
+      A scalar; 0, with a gradient of 0, where everything is masked.
+
+    Raises:
+      AssertionError: the shapes differ.
+
+    >>> float(masked_mean(jnp.array([1.0, 2.0, 6.0]), jnp.array([True, True, False])))
+    1.5
+    """
+    chex.assert_equal_shape([x, mask])
+    total = masked_sum(x, mask, axis_name=axis_name)
+    weight = masked_sum(jnp.ones_like(x), mask, axis_name=axis_name)
+    return total / jnp.where(weight == 0, 1, weight)
+
+
+def _deviations(x: jax.Array, mask: jax.Array, axis_name: str | None):
+    """`x` minus its global mean, and that mean; exactly 0 for constant `x`.
+
+    The mean is taken relative to the smallest entry, or the rounding of the mean would give equal entries
+    a variance.
+    """
+    smallest = jnp.min(jax.lax.stop_gradient(jnp.where(mask != 0, x, jnp.inf)))
+    smallest = smallest if axis_name is None else jax.lax.pmin(smallest, axis_name)
+    origin = jnp.where(jnp.isfinite(smallest), smallest, 0)
+    mean_above = masked_mean(x - origin, mask, axis_name=axis_name)
+    return x - origin - mean_above, origin + mean_above
+
+
+def masked_variance(
+    x: jax.Array, mask: jax.Array, *, ddof: int, axis_name: str | None = None
+) -> jax.Array:
+    """Variance of the unmasked entries, over all axes and all devices, in two passes.
+
+      sum_i m_i (x_i - mean)^2 / (sum_i m_i - ddof)
+
+    Args:
+      x: `[...]`, any unit.
+      mask: `[...]`, bool, or non-negative weights.
+      ddof: 0 for the variance of these entries, 1 for the unbiased estimate (Bessel's correction).
+      axis_name: mapped axis to pool as well, or None.
+
+    Returns:
+      A scalar; 0 where no more than `ddof` entries are unmasked, and exactly 0 for equal entries.
+
+    Raises:
+      AssertionError: the shapes differ.
+
+    >>> x, mask = jnp.array([1.0, 3.0, 9.0]), jnp.array([True, True, False])
+    >>> float(masked_variance(x, mask, ddof=0)), float(masked_variance(x, mask, ddof=1))
+    (1.0, 2.0)
+    """
+    chex.assert_equal_shape([x, mask])
+    (x,) = widen(x)
+    deviations, _ = _deviations(x, mask, axis_name)
+    total = masked_sum(deviations**2, mask, axis_name=axis_name)
+    freedom = masked_sum(jnp.ones_like(x), mask, axis_name=axis_name) - ddof
+    return jnp.where(freedom > 0, total / jnp.where(freedom > 0, freedom, 1), 0)
+
+
+def whiten(
+    x: jax.Array, mask: jax.Array, *, shift_mean: bool = True, axis_name: str | None = None
+) -> jax.Array:
+    """The unmasked entries scaled to unit variance and, with `shift_mean`, to mean 0.
+
+      (x - mean) / sqrt(var),  var with ddof 0;  without `shift_mean` the mean is added back
+
+    Statistics are those of the whole batch on all devices. There is no epsilon: where the variance is 0 the
+    result is x - mean, which is 0 (or x, without `shift_mean`).
+
+    Args:
+      x: `[...]`, any unit.
+      mask: `[...]` bool.
+      shift_mean: whether the result has mean 0; if not, the mean of `x` is kept.
+      axis_name: mapped axis over which statistics are pooled, or None.
+
+    Returns:
+      `[...]`, dimensionless, 0 where masked.
+
+    Raises:
+      AssertionError: the shapes differ.
+
+    Source: Ziegler et al. 2019, https://arxiv.org/abs/1909.08593, sec. 2.2 (their `whiten`, less its epsilon).
+
+    >>> whiten(jnp.array([1.0, 3.0, 9.0]), jnp.array([True, True, False])).tolist()
+    [-1.0, 1.0, 0.0]
+    """
+    chex.assert_equal_shape([x, mask])
+    (x,) = widen(x)
+    deviations, mean = _deviations(x, mask, axis_name)
+    variance = masked_variance(x, mask, ddof=0, axis_name=axis_name)
+    scaled = deviations / jnp.sqrt(jnp.where(variance == 0, 1, variance))
+    return jnp.where(mask != 0, scaled if shift_mean else scaled + mean, 0)
