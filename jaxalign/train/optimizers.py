@@ -1,0 +1,109 @@
+"""Optimizers and learning-rate schedules: optax chains with the names of the config."""
+
+import jax
+import optax
+
+from jaxalign.errors import UserError
+
+OPTIMIZERS = ("adamw", "rmsprop")
+SCHEDULES = ("constant", "linear", "cosine")
+
+
+def make_schedule(
+    *, learning_rate: float, schedule: str, warmup_steps: int, total_steps: int
+) -> optax.Schedule:
+    """Learning rate as a function of the number of updates done.
+
+    It rises linearly from 0 over `warmup_steps`, then stays (constant) or falls to 0 at `total_steps` (linear,
+    cosine). With a warm-up the very first update has rate `learning_rate / warmup_steps`, not 0.
+
+    Args:
+      learning_rate: the peak.
+      schedule: "constant", "linear" or "cosine".
+      warmup_steps: updates until the peak.
+      total_steps: updates of the whole run.
+
+    Raises:
+      UserError: unknown schedule, or a warm-up longer than the run.
+    """
+    if schedule not in SCHEDULES:
+        raise UserError(f"schedule {schedule!r} is unknown; use one of {', '.join(SCHEDULES)}")
+    if warmup_steps > total_steps:
+        raise UserError(
+            f"warmup_steps {warmup_steps} exceeds total_steps {total_steps}; shorten the warm-up"
+        )
+    falling_steps = max(total_steps - warmup_steps, 1)
+    after = {
+        "constant": optax.constant_schedule(learning_rate),
+        "linear": optax.linear_schedule(learning_rate, 0.0, falling_steps),
+        "cosine": optax.cosine_decay_schedule(learning_rate, falling_steps),
+    }[schedule]
+    if warmup_steps == 0:
+        return after
+    rising = optax.linear_schedule(learning_rate / warmup_steps, learning_rate, warmup_steps - 1)
+    return optax.join_schedules([rising, after], [warmup_steps])
+
+
+def make_optimizer(
+    *,
+    learning_rate: float,
+    schedule: str = "constant",
+    warmup_steps: int = 0,
+    total_steps: int,
+    weight_decay: float = 0.0,
+    max_grad_norm: float | None = 1.0,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    name: str = "adamw",
+) -> optax.GradientTransformation:
+    """Clip by the global norm, precondition, decay the weights of matrices, scale by the schedule.
+
+      g <- g min(1, max_grad_norm / |g|)      w <- w - rate (precondition(g) + weight_decay w)
+
+    Decay is decoupled from the gradient and applies to matrices only: not to biases, norm scales or other vectors,
+    also when these are stacked over layers.
+
+    Args:
+      learning_rate, schedule, warmup_steps, total_steps: as in `make_schedule`.
+      weight_decay: per unit of learning rate.
+      max_grad_norm: largest global norm of the gradient; None does not clip.
+      b1: decay rate of the first moment (adamw only; rmsprop keeps none).
+      b2: decay rate of the second moment.
+      eps: added to the root of the second moment, as in the papers.
+      name: "adamw" or "rmsprop" (the optimizer of the DPO paper).
+
+    Raises:
+      UserError: unknown optimizer or schedule.
+
+    Source: Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101, Algorithm 2 (the decay there is times the
+    schedule only, here times the learning rate, as in PyTorch and optax).
+    """
+    if name not in OPTIMIZERS:
+        raise UserError(f"optimizer {name!r} is unknown; use one of {', '.join(OPTIMIZERS)}")
+    rate = make_schedule(
+        learning_rate=learning_rate,
+        schedule=schedule,
+        warmup_steps=warmup_steps,
+        total_steps=total_steps,
+    )
+    precondition = {
+        "adamw": optax.scale_by_adam(b1=b1, b2=b2, eps=eps),
+        "rmsprop": optax.scale_by_rms(decay=b2, eps=eps, eps_in_sqrt=False),
+    }[name]
+    return optax.chain(
+        optax.identity() if max_grad_norm is None else optax.clip_by_global_norm(max_grad_norm),
+        precondition,
+        optax.add_decayed_weights(weight_decay, mask=decayed),
+        optax.scale_by_learning_rate(rate),
+    )
+
+
+def decayed(params):
+    """Pytree of bools: which leaves weight decay applies to (matrices; never a `bias` or `scale`)."""
+
+    def is_matrix(path, leaf):
+        name = jax.tree_util.keystr(path[-1:], simple=True) if path else ""
+        return leaf.ndim >= 2 and name not in ("bias", "scale")
+
+    return jax.tree_util.tree_map_with_path(is_matrix, params)

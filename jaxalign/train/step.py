@@ -1,0 +1,165 @@
+"""One training step for every stage: sum locally, add up globally, divide once.
+
+A loss is a function `loss_fn(params, batch, key) -> (sum, (weight, metric_sums))`: sums over the rows that it was
+given, and the weight (tokens, pairs, decisions) to divide them by. Sums can be added over micro-batches and
+devices in any split and order, means cannot; so the one division by the one global weight is here.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxalign.batches import pytree
+from jaxalign.collectives import psum, vary
+from jaxalign.errors import UserError
+
+Params = Any
+Batch = Any
+Metrics = dict[str, jax.Array]
+LossFn = Callable[[Params, Batch, jax.Array], tuple[jax.Array, tuple[jax.Array, Metrics]]]
+
+
+@pytree
+class TrainState:
+    """All that training changes, and the key that its noise comes from.
+
+    step: int32 scalar, updates done so far.
+    params: pytree of parameters.
+    opt_state: state of the optimizer.
+    key: typed random key of the run; it never changes, update i draws from `fold_in(key, i)`.
+    """
+
+    step: jax.Array
+    params: Any
+    opt_state: Any
+    key: jax.Array
+
+
+def initial_state(
+    params: Params, optimizer: optax.GradientTransformation, key: jax.Array
+) -> TrainState:
+    """The state before the first update.
+
+    Args:
+      params: pytree of parameters.
+      optimizer: what `train_step` will be given.
+      key: typed key, `jax.random.key(seed)`.
+    """
+    opt_state = optimizer.init(params)
+    return TrainState(step=jnp.int32(0), params=params, opt_state=opt_state, key=key)
+
+
+def train_step(
+    state: TrainState,
+    batch: Batch,
+    *,
+    loss_fn: LossFn,
+    optimizer: optax.GradientTransformation,
+    axis_name: str | None = None,
+    micro_batches: int = 1,
+) -> tuple[TrainState, Metrics]:
+    """One update from one global batch, the same numbers for every split of its rows.
+
+      gradient = (sum over devices and micro-batches of grad sum_loss) / (sum of weights)
+
+    A batch of weight 0 leaves parameters and optimizer as they were (weight decay and momentum included) and has
+    metrics of 0; only `step` moves on.
+
+    Args:
+      state: before the update.
+      batch: pytree of arrays with a row axis first: this device's rows under a mapped axis, all rows otherwise.
+      loss_fn: gives sums and a weight. Its key is the same on every device: fold in the example index.
+      optimizer: an optax transformation.
+      axis_name: mapped axis that the other devices' rows are on, or None.
+      micro_batches: the rows are taken in this many parts, one after the other, to save memory.
+
+    Returns:
+      The new state, and metrics divided by the global weight, with `loss` and `grad_norm` (before any clipping).
+
+    Raises:
+      UserError: the rows do not split into `micro_batches` equal parts.
+    """
+    key = jax.random.fold_in(state.key, state.step)
+    params = vary(state.params, axis_name)
+    local_sums = _gradient_sums(loss_fn, params, batch, key, micro_batches, axis_name)
+    (loss, (weight, metrics)), grads = psum(local_sums, axis_name)
+    grads, metrics = _means((grads, metrics | {"loss": loss}), weight)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    params, opt_state = jax.tree.map(
+        lambda new, old: jnp.where(weight > 0, new, old),
+        (params, opt_state),
+        (state.params, state.opt_state),
+    )
+    state = TrainState(step=state.step + 1, params=params, opt_state=opt_state, key=state.key)
+    return state, metrics | {"grad_norm": optax.tree.norm(grads)}
+
+
+def loss_sums(
+    params_and_key: tuple[Params, jax.Array],
+    batch: Batch,
+    *,
+    loss_fn: LossFn,
+    axis_name: str | None = None,
+) -> tuple[jax.Array, Metrics]:
+    """The weight and the metric sums of one global batch, without an update: add them up, divide once.
+
+    Args:
+      params_and_key: parameters, and the key for a loss that draws noise.
+      batch: as in `train_step`.
+      loss_fn: as in `train_step`.
+      axis_name: as in `train_step`.
+
+    Returns:
+      `(weight, metric_sums)`, the latter with `loss`.
+    """
+    loss, (weight, metrics) = loss_fn(params_and_key[0], batch, params_and_key[1])
+    return psum(_wide((weight, metrics | {"loss": loss})), axis_name)
+
+
+def _gradient_sums(loss_fn, params, batch, key, micro_batches, axis_name):
+    """`((sum, (weight, metric_sums)), gradient of sum)` over these rows, at least float32."""
+
+    def sums(rows):
+        return _wide(jax.value_and_grad(loss_fn, has_aux=True)(params, rows, key))
+
+    if micro_batches == 1:
+        return sums(batch)
+    parts = jax.tree.map(lambda rows: _split_rows(rows, micro_batches), batch)
+    first = jax.tree.map(lambda rows: rows[0], parts)
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(sums, first))
+    total, _ = jax.lax.scan(
+        lambda total, rows: (jax.tree.map(jnp.add, total, sums(rows)), None),
+        vary(zeros, axis_name),
+        parts,
+    )
+    return total
+
+
+def _split_rows(rows, micro_batches):
+    """`[B, ...]` to `[K, B / K, ...]` with row r in part r mod K.
+
+    Strided, so that rows that lie on different devices do so within every part: no part is one device's work.
+    """
+    if len(rows) % micro_batches:
+        raise UserError(
+            f"{len(rows)} rows on a device do not split into {micro_batches} micro-batches; "
+            "the batch size must be a multiple of devices x micro_batches"
+        )
+    return jnp.moveaxis(rows.reshape(-1, micro_batches, *rows.shape[1:]), 1, 0)
+
+
+def _wide(tree):
+    """Sums are held in float32 or wider, whatever the dtype of what is summed."""
+    return jax.tree.map(
+        lambda x: jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32)), tree
+    )
+
+
+def _means(sums, weight):
+    """Sums divided by the weight; 0 where the weight is 0."""
+    divisor = jnp.where(weight > 0, weight, 1)
+    return jax.tree.map(lambda total: jnp.where(weight > 0, total / divisor, 0), sums)
