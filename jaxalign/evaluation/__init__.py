@@ -1,0 +1,40 @@
+"""Judges, agreement with people, win rates, reward-KL frontier and text statistics; NumPy only."""
+
+from jaxalign.evaluation.agreement import human_ceiling, scorer_agreement, scorer_row
+from jaxalign.evaluation.best_of_n import best_of_n_kl, best_of_n_mean
+from jaxalign.evaluation.bootstrap import Estimate, mean_estimate
+from jaxalign.evaluation.frontier import GaoFit, dominant, fit_best_of_n, fit_reinforced
+from jaxalign.evaluation.judges import RidgeJudge, rule_based_scorer
+from jaxalign.evaluation.tables import (
+    METHOD_COLUMNS,
+    SCORER_COLUMNS,
+    Column,
+    markdown_table,
+    rich_table,
+)
+from jaxalign.evaluation.text_statistics import sample_statistics
+from jaxalign.evaluation.win_rates import win_rate, wins
+
+__all__ = [
+    "METHOD_COLUMNS",
+    "SCORER_COLUMNS",
+    "Column",
+    "Estimate",
+    "GaoFit",
+    "RidgeJudge",
+    "best_of_n_kl",
+    "best_of_n_mean",
+    "dominant",
+    "fit_best_of_n",
+    "fit_reinforced",
+    "human_ceiling",
+    "markdown_table",
+    "mean_estimate",
+    "rich_table",
+    "rule_based_scorer",
+    "sample_statistics",
+    "scorer_agreement",
+    "scorer_row",
+    "win_rate",
+    "wins",
+]

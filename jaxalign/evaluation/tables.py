@@ -1,0 +1,271 @@
+"""Result tables from lists of dicts: for the terminal (rich), for a README (markdown)."""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Row = Mapping[str, object]
+DASH = "–"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Column:
+    """One column: where its number stands in a row, how it is printed and what it means."""
+
+    key: str
+    title: str
+    explanation: str
+    form: str = ".2f"  # a format specification; "" for text
+    scale: float = 1.0  # the number is multiplied by this before printing
+    better: int = 0  # 1: higher is better, -1: lower, 0: neither
+
+    def text(self, row: Row) -> str:
+        """The number with its interval, if the row has one; a dash if it is absent or NaN.
+
+        >>> METHOD_COLUMNS[1].text({"win_rate": 0.71, "win_rate_low": 0.67, "win_rate_high": 0.75})
+        '71.0 [67.0, 75.0]'
+        """
+        ends = [row.get(f"{self.key}_low"), row.get(f"{self.key}_high")]
+        if any(number(end) is None for end in ends):
+            return self.value_text(row)
+        low, high = (self.number_text(end) for end in ends)
+        return f"{self.value_text(row)} [{low}, {high}]"
+
+    def value_text(self, row: Row) -> str:
+        """The number alone."""
+        return self.number_text(row.get(self.key))
+
+    def number_text(self, value: object) -> str:
+        """Any number printed as this column prints them."""
+        if not self.form:
+            return DASH if value is None else str(value)
+        finite = number(value)
+        if finite is None:
+            return DASH
+        text = format(finite * self.scale, self.form)
+        return text.replace("-", "−")
+
+
+def number(value: object) -> float | None:
+    """The value as a finite float; None for None, NaN, infinities and text."""
+    if isinstance(value, bool) or not hasattr(value, "__float__"):
+        return None
+    finite = float(value)  # pyright: ignore[reportArgumentType]
+    return finite if math.isfinite(finite) else None
+
+
+def present(columns: Iterable[Column], rows: Sequence[Row]) -> list[Column]:
+    """The columns that at least one row has something for."""
+    return [column for column in columns if any(column.value_text(row) != DASH for row in rows)]
+
+
+def markdown_table(rows: Sequence[Row], columns: Sequence[Column]) -> str:
+    """A GitHub table of the columns that any row fills; pipes in texts are escaped."""
+    shown = present(columns, rows)
+    if not shown:
+        return ""
+    lines = [
+        [column.title for column in shown],
+        [":--" if not column.form else "--:" for column in shown],
+        *([column.text(row).replace("|", r"\|") for column in shown] for row in rows),
+    ]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def rich_table(rows: Sequence[Row], columns: Sequence[Column], *, title: str = "") -> "Table":
+    """The same table for `rich.print`."""
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left")
+    shown = present(columns, rows)
+    for column in shown:
+        table.add_column(column.title, justify="right" if column.form else "left")
+    for row in rows:
+        table.add_row(*(escape(column.text(row)) for column in shown))
+    return table
+
+
+_WIN = (
+    "Share of held-out prompts on which {judge} scores the method's continuation above the "
+    "supervised model's (ties half). 50% means no difference. Brackets: 95% interval, bootstrap "
+    "over prompts."
+)
+
+METHOD_COLUMNS: tuple[Column, ...] = (
+    Column(key="method", title="method", form="", explanation="How the policy was made."),
+    Column(
+        key="win_rate",
+        title="win rate, %",
+        form=".1f",
+        scale=100,
+        better=1,
+        explanation=_WIN.format(
+            judge="the judge (ridge regression on human ratings of texts no policy was trained on)"
+        ),
+    ),
+    Column(
+        key="rule_win_rate",
+        title="win rate (rules), %",
+        form=".1f",
+        scale=100,
+        better=1,
+        explanation=_WIN.format(judge="a rule-based scorer that learned nothing (VADER)"),
+    ),
+    Column(
+        key="judge_score",
+        title="judge score",
+        form="+.2f",
+        better=1,
+        explanation="Mean score of the samples by the judge, on the scale of the human ratings.",
+    ),
+    Column(
+        key="reward_score",
+        title="reward score",
+        form="+.2f",
+        better=1,
+        explanation="Mean score by the reward model. PPO and best-of-n maximise it, so for them it "
+        "measures how hard they tried, not how good they are.",
+    ),
+    Column(
+        key="kl",
+        title="KL, nats",
+        explanation="KL divergence from the supervised model per continuation: how far the method "
+        "moved. Best-of-n: ln n − (n − 1)/n, an upper bound.",
+    ),
+    Column(
+        key="kl_estimate",
+        title="KL (sampled), nats",
+        explanation="The same divergence estimated by the mean log-ratio of the samples.",
+    ),
+    Column(
+        key="perplexity",
+        title="ppl of human texts",
+        form=".0f",
+        better=-1,
+        explanation="Perplexity of held-out human texts under the method: rises as it forgets how "
+        "people write.",
+    ),
+    Column(
+        key="sample_perplexity",
+        title="ppl of samples",
+        form=".0f",
+        explanation="Perplexity of the method's samples under the supervised model. Very low: "
+        "stock phrases; very high: no longer the language it came from.",
+    ),
+    Column(
+        key="distinct_1",
+        title="distinct-1",
+        better=1,
+        explanation="Different tokens over all tokens of all samples; equal numbers of samples.",
+    ),
+    Column(
+        key="distinct_2",
+        title="distinct-2",
+        better=1,
+        explanation="The same for pairs of adjacent tokens. A fall means the samples grow alike.",
+    ),
+    Column(
+        key="repeated_3",
+        title="repeated-3",
+        explanation="Share of token triples that occurred before in the same sample.",
+    ),
+    Column(
+        key="length",
+        title="length, tokens",
+        form=".1f",
+        explanation="Mean length. A judge can be won over by length alone; watch it move.",
+    ),
+    Column(
+        key="ended",
+        title="ended, %",
+        form=".0f",
+        scale=100,
+        explanation="Share of samples that ended by themselves before the token limit.",
+    ),
+    Column(
+        key="copied",
+        title="copied, %",
+        form=".1f",
+        scale=100,
+        better=-1,
+        explanation="Share of the samples' runs of five tokens found word for word in a training "
+        "text: memory, not skill.",
+    ),
+    Column(
+        key="copied_whole",
+        title="copied whole, %",
+        form=".1f",
+        scale=100,
+        better=-1,
+        explanation="Share of samples that stand as a whole inside a training text.",
+    ),
+)
+
+SCORER_COLUMNS: tuple[Column, ...] = (
+    Column(key="scorer", title="scorer", form="", explanation="What gives the score."),
+    Column(
+        key="pair_accuracy",
+        title="pairs, %",
+        form=".1f",
+        scale=100,
+        better=1,
+        explanation="Share of pairs of held-out texts put in the order of their mean ratings; "
+        "50% is chance. Brackets: 95% bootstrap interval.",
+    ),
+    Column(
+        key="pair_accuracy_gap1",
+        title="clear pairs, %",
+        form=".1f",
+        scale=100,
+        better=1,
+        explanation="The same for pairs whose mean ratings differ by more than 1 point.",
+    ),
+    Column(
+        key="pair_accuracy_within",
+        title="pairs, same raters, %",
+        form=".1f",
+        scale=100,
+        better=1,
+        explanation="The same for pairs of texts that were rated by the same people: closer, "
+        "harder pairs.",
+    ),
+    Column(
+        key="recall_positive",
+        title="recall +, %",
+        form=".1f",
+        scale=100,
+        better=1,
+        explanation="Of the texts people clearly liked (mean above 0.5), the share scored as "
+        "positive.",
+    ),
+    Column(
+        key="recall_negative",
+        title="recall −, %",
+        form=".1f",
+        scale=100,
+        better=1,
+        explanation="Of the texts people clearly disliked (mean below −0.5), the share scored "
+        "negative.",
+    ),
+    Column(
+        key="macro_recall",
+        title="macro recall, %",
+        form=".1f",
+        scale=100,
+        better=1,
+        explanation="The mean of the two recalls, so that neither class can be bought with the "
+        "other.",
+    ),
+    Column(
+        key="spearman",
+        title="Spearman",
+        better=1,
+        explanation="Rank correlation with the mean human rating.",
+    ),
+)
