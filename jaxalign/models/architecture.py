@@ -24,16 +24,17 @@ class TransformerConfig:
     vocab_size, max_length: ids, and the longest sequence in tokens.
     width, layers, heads, kv_heads, mlp_width: D, number of blocks, query heads, key and value heads
       (`heads / kv_heads` queries share one), and the hidden width of the feed-forward layers.
-    norm, positions, activation, biases, tie_embeddings: Llama is rms, rope, swiglu, False; GPT-2 is layer,
-      learned, gelu, True, True.
-    norm_epsilon, rope_theta: added to the variance; longest wavelength / 2 pi of the rotary positions.
-    dropout: share of the embeddings and of every block's output that is dropped when keys are given.
+    norm, positions, activation, biases, tie_embeddings: Llama is rms, rope, swiglu, False;
+      GPT-2 is layer, learned, gelu, True, True.
+    norm_epsilon, rope_theta: added to the variance; base of the rotary wavelengths.
+    dropout: share of the embeddings and of both branches of a block that keys make it drop.
     compute_dtype: of activations and matrix products; parameters, softmax and heads are float32.
     remat, scan_layers: recompute blocks in the backward pass; compile one block and loop over it.
     heads_out: which of logits, value and score the network has.
     value_trunk: whether values share the policy's trunk or have a network of their own.
-    score_pooling, score_bag, score_bag_buckets: the score reads the last real token or the mean over real
-      tokens; adds a bag of single tokens and of token pairs hashed into that many buckets.
+    score_pooling: the score reads the last real token, or the mean over real tokens.
+    score_bag, score_bag_buckets: whether it adds a bag of single tokens and of token pairs, and the
+      number of buckets that the pairs are hashed into.
     """
 
     vocab_size: int

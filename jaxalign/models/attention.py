@@ -45,7 +45,7 @@ def rotary(positions: jax.Array, head_width: int, theta: float) -> tuple[jax.Arr
 
 
 def rotate(x: jax.Array, rotation: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """Turn the pairs (x_i, x_{i + H/2}) of `x [B, N, T, H]` by the rotary angles (Llama's pairing)."""
+    """Turn the pairs (x_i, x_{i + H/2}) of `x [B, N, T, H]` by the rotary angles."""
     cos, sin = rotation
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     turned = jnp.concatenate((first * cos - second * sin, second * cos + first * sin), axis=-1)
@@ -53,7 +53,7 @@ def rotate(x: jax.Array, rotation: tuple[jax.Array, jax.Array]) -> jax.Array:
 
 
 def visible_keys(mask: jax.Array, offset: jax.Array | int, queries: int) -> jax.Array:
-    """`[B, queries, S]`: query t, in column offset + t, sees the real tokens up to its own column."""
+    """`[B, queries, S]`: query t, in column offset + t, sees real tokens up to that column."""
     columns = jnp.arange(mask.shape[1], dtype=jnp.int32)
     ages = offset + jnp.arange(queries, dtype=jnp.int32)[:, None] - columns[None, :]
     return mask[:, None, :] & (ages >= 0)[None]

@@ -17,7 +17,7 @@ def readout(width: int, name: str) -> nn.Dense:
 
 
 class ValueHead(nn.Module):
-    """The value of the state in which each token was chosen: `values[t] = w . hidden[t - 1] + b`."""
+    """Value of the state in which each token was chosen: `values[t] = w . hidden[t - 1] + b`."""
 
     @nn.compact
     def __call__(self, hidden, mask):
@@ -28,7 +28,7 @@ class ValueHead(nn.Module):
 
 
 class ScoreHead(nn.Module):
-    """One number a text, from its last hidden state or the mean over its real tokens, plus a bag of tokens.
+    """One number a text, from its last or its mean hidden state, plus a bag of tokens.
 
     score = w . pooled + b  [+ sum_t (u[x_t] + z[hash(x_{t-1}, x_t)]) / sqrt(n)]
     """
@@ -40,7 +40,7 @@ class ScoreHead(nn.Module):
 
     @nn.compact
     def __call__(self, hidden, tokens, mask):
-        """`hidden [B, T, D]`, `tokens [B, T]` with padding filled, `mask [B, T]` -> `[B]`; 0 for no tokens."""
+        """`hidden [B, T, D]`, `tokens [B, T]` (padding filled), `mask` -> `[B]`; 0 if empty."""
         count = jnp.maximum(mask.sum(axis=1), 1).astype(jnp.float32)
         pooled = hidden[:, -1].astype(jnp.float32)  # the last column repeats the last real token
         if self.pooling == "mean":

@@ -1,4 +1,4 @@
-"""The parts of a block besides attention: norms, feed-forward layers, dropout, and what padding means."""
+"""The parts of a block besides attention: norms, feed-forward, dropout, and what padding means."""
 
 import flax.linen as nn
 import jax
@@ -8,9 +8,9 @@ import jax.numpy as jnp
 def filled(tokens: jax.Array, mask: jax.Array, before: jax.Array) -> jax.Array:
     """Every padding position repeats the last real token before it.
 
-    Such a position asks the same question as the real one (same token, same position, same visible keys), so it
-    carries the same hidden state: what follows padding continues from the last real token, and the last column
-    is always the end of the text. Padding never answers: attention masks it as a key.
+    Such a position asks the same question as the real one (same token, same position, same visible
+    keys), so it carries the same hidden state: what follows padding continues from the last real
+    token, and the last column is always the end of the text. Attention never reads it as a key.
 
     Args:
       tokens: `[B, T]` ids, anything where `mask` is false.
@@ -27,7 +27,7 @@ def filled(tokens: jax.Array, mask: jax.Array, before: jax.Array) -> jax.Array:
 
 
 def positions_of(mask: jax.Array, count: jax.Array) -> jax.Array:
-    """`[B, T]` int32 positions: how many of the row's real tokens (`count [B]` of them earlier) precede."""
+    """`[B, T]` int32: how many real tokens precede, `count [B]` of them in earlier calls."""
     return jnp.maximum(count[:, None] + jnp.cumsum(mask, axis=1, dtype=jnp.int32) - 1, 0)
 
 

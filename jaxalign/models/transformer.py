@@ -24,7 +24,7 @@ VALUE_TRUNK = 1 << 20
 class Outputs:
     """What a forward pass yields; heads that the network lacks are None.
 
-    hidden: `[B, T, D]` after the final norm, in the compute dtype; padding repeats the last real token.
+    hidden: `[B, T, D]` after the final norm, compute dtype; padding repeats the last real token.
     unembedding: `[D, V]`, so that logits are `hidden @ unembedding`.
     values: `[B, T]` float32, entry t is the value before tokens[t] was chosen.
     scores: `[B]` float32.
@@ -49,7 +49,8 @@ class Outputs:
 class Context:
     """What every block of a trunk reads.
 
-    positions: `[B, T]`; visible: `[B, T, S]`; rotation: cosine and sine, or None; keys: `[B]` or None.
+    positions: `[B, T]`; visible: `[B, T, S]`; keys: `[B]` or None.
+    rotation: cosine and sine of the rotary angles, or None.
     """
 
     positions: jax.Array
@@ -65,7 +66,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x, scanned, context):
-        """`x [B, T, D]`, `scanned` = (layer number, its past or None) -> `x`, (keys, values) or None."""
+        """`x [B, T, D]`, (layer number, its past or None) -> `x`, its (keys, values) or None."""
         config, (layer, past) = self.config, scanned
         out, buffers = self._attention()(
             self._norm("attention_norm")(x), context.rotation, context.visible, past
@@ -106,7 +107,7 @@ class Trunk(nn.Module):
             self.position_embedding = self.param("positions", init, (c.max_length, c.width))
         block = nn.remat(Block, prevent_cse=not c.scan_layers) if c.remat else Block
         if c.scan_layers:
-            self.layers = _scanned(block, c.layers)(c)
+            self.stack = _scanned(block, c.layers)(c)
         else:
             self.layers = [block(c) for _ in range(c.layers)]
         self.norm = make_norm(c.norm, epsilon=c.norm_epsilon, dtype=c.dtype, name="norm")
@@ -119,8 +120,8 @@ class Trunk(nn.Module):
             x += self.position_embedding[context.positions]
         x = drop(x.astype(c.dtype), c.dropout, fold(context.keys, 2 * c.layers), context.positions)
         if c.scan_layers:
-            x, buffers = self.layers(x, (jnp.arange(c.layers), None), context)
-            return self.norm(x), buffers
+            x, _ = self.stack(x, (jnp.arange(c.layers), None), context)
+            return self.norm(x), []
         buffers = []
         for layer, block in enumerate(self.layers):
             x, buffer = block(x, (layer, None if past is None else past[layer]), context)
@@ -133,7 +134,7 @@ def _scanned(block, layers):
         block,
         variable_axes={"params": 0},
         split_rngs={"params": True},
-        in_axes=(0, nn.broadcast),
+        in_axes=(0, nn.broadcast),  # pyright: ignore[reportArgumentType]
         length=layers,
     )
 
@@ -141,8 +142,8 @@ def _scanned(block, layers):
 class Transformer(nn.Module):
     """Decoder-only transformer with the heads of `config.heads_out`.
 
-    Positions count the real tokens of a row, and padding is never attended to, so left, right and interior
-    padding give the same numbers on real tokens. Keys turn dropout on.
+    Positions count the real tokens of a row, and padding is never attended to, so left, right and
+    interior padding give the same numbers on real tokens. Keys turn dropout on.
     """
 
     config: TransformerConfig
@@ -273,6 +274,6 @@ def unrolled(model: Transformer, params) -> tuple[Transformer, dict]:
 
 
 def _unstack(trunk, layers):
-    rest = {name: tree for name, tree in trunk.items() if name != "layers"}
-    stacked = trunk["layers"]
+    rest = {name: tree for name, tree in trunk.items() if name != "stack"}
+    stacked = trunk["stack"]
     return rest | {f"layers_{i}": jax.tree.map(lambda x, i=i: x[i], stacked) for i in range(layers)}

@@ -1,0 +1,211 @@
+"""Autoregressive decoding: one compiled loop, and the distribution it draws from.
+
+A row's text depends on the parameters, its prompt, the key and its global example index, and on
+nothing else: not on the other rows, their number, or where padding stands.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from jaxalign.batches import TokenBatch, pytree
+from jaxalign.models.transformer import Cache, Outputs, Transformer, empty_cache, unrolled
+
+
+@pytree
+class Samples:
+    """Prompts with a response drawn for each.
+
+    batch: `[B, P + N]`; the prompts' columns, then one column a new token. The EOS token belongs to
+      the response; after it the masks are false and the tokens 0.
+    logps: `[B, P + N]` float32, log-probability in nats of each response token under the
+      distribution it was drawn from (temperature, top-k, top-p, minimal length), 0 elsewhere.
+    """
+
+    batch: TokenBatch
+    logps: jax.Array
+
+
+@pytree
+class Progress:
+    """The loop's carry: what is drawn, what the model has read, and whose text has not ended."""
+
+    batch: TokenBatch
+    logps: jax.Array
+    cache: Cache
+    alive: jax.Array
+    drawn: jax.Array
+
+
+def filtered_logits(
+    logits: jax.Array, *, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0
+) -> jax.Array:
+    """Logits of the distribution that `sample` draws from; what it never draws is -inf.
+
+      pi(a) ~ exp(l_a / T) on the k likeliest tokens, of them the fewest that together reach top_p
+
+    Tokens that tie with the last one kept are kept too. Temperature 0 keeps the likeliest only.
+
+    Args:
+      logits: `[..., V]` float32.
+      temperature: T >= 0.
+      top_k: 0 keeps all.
+      top_p: probability in (0, 1]; 1 keeps all.
+
+    Returns:
+      `[..., V]` unnormalised logits.
+
+    Source: Fan et al. 2018, https://arxiv.org/abs/1805.04833, section 5.4 (top-k); Holtzman et al.
+    2020, https://arxiv.org/abs/1904.09751, Eq. 2 and 3 (top-p).
+
+    >>> logits = jnp.log(jnp.array([0.5, 0.3, 0.2]))
+    >>> jnp.exp(filtered_logits(logits, top_p=0.7)).round(1).tolist()
+    [0.5, 0.30000001192092896, 0.0]
+    """
+    if temperature == 0:
+        temperature, top_k = 1.0, 1
+    logits = logits / temperature
+    if top_k:
+        least = jax.lax.top_k(logits, min(top_k, logits.shape[-1]))[0][..., -1:]
+        logits = jnp.where(logits >= least, logits, -jnp.inf)
+    if top_p < 1:
+        logits = jnp.where(logits >= _nucleus_edge(logits, top_p), logits, -jnp.inf)
+    return logits
+
+
+def _nucleus_edge(logits, top_p):
+    descending = -jnp.sort(-logits, axis=-1)
+    probabilities = jax.nn.softmax(descending)
+    before = jnp.cumsum(probabilities, axis=-1) - probabilities
+    kept = jnp.sum(before < top_p, axis=-1, keepdims=True)
+    return jnp.take_along_axis(descending, kept - 1, axis=-1)
+
+
+def inverse_cdf(probabilities: jax.Array, uniforms: jax.Array) -> jax.Array:
+    """The first token whose cumulative probability exceeds u: a draw from one uniform number.
+
+    Args:
+      probabilities: `[B, V]`, >= 0; need not sum to one.
+      uniforms: `[B]` in [0, 1).
+
+    Returns:
+      `[B]` int32 tokens, each of positive probability.
+
+    Source: Devroye 1986, Non-Uniform Random Variate Generation, section III.2.
+    """
+    cumulative = jnp.cumsum(probabilities, axis=-1)
+    reached = cumulative > uniforms[:, None] * cumulative[:, -1:]
+    tokens = jnp.argmax(reached & (probabilities > 0), axis=-1)
+    return tokens.astype(jnp.int32)
+
+
+@functools.partial(
+    jax.jit,
+    static_argnames=(
+        "model", "max_new_tokens", "eos_id", "temperature", "top_k", "top_p", "min_new_tokens",
+    ),
+)  # fmt: skip
+def sample(
+    model: Transformer,
+    params,
+    prompts: TokenBatch,
+    key: jax.Array,
+    *,
+    max_new_tokens: int,
+    eos_id: int,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    min_new_tokens: int = 0,
+) -> Samples:
+    """Draw one response a prompt; stops early when every row has drawn its EOS token.
+
+    Token t of row i is drawn with the key `fold_in(fold_in(key, index_i), t)`. A response that
+    reaches max_new_tokens is cut, not ended: it has no EOS token. Rows without a prompt stay empty.
+
+    Args:
+      model: with a logits head.
+      params: its parameters.
+      prompts: `[B, P]`, all real tokens are the prompt; padded left, right or inside.
+      key: typed key of this pass.
+      max_new_tokens: N >= 1.
+      eos_id: the token that ends a response; it may occur in the prompt.
+      temperature, top_k, top_p: see `filtered_logits`.
+      min_new_tokens: the EOS token has probability 0 before that many tokens were drawn.
+    """
+    model, params = unrolled(model, params)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, prompts.index)
+    prompt_columns = prompts.tokens.shape[1]
+
+    def draw(logits, drawn):
+        if min_new_tokens:
+            ends = (jnp.arange(logits.shape[-1]) == eos_id) & (drawn < min_new_tokens)
+            logits = jnp.where(ends[None], -jnp.inf, logits)
+        logits = filtered_logits(logits, temperature=temperature, top_k=top_k, top_p=top_p)
+        logps = jax.nn.log_softmax(logits)
+        uniforms = jax.vmap(lambda k: jax.random.uniform(jax.random.fold_in(k, drawn)))(keys)
+        tokens = inverse_cdf(jnp.exp(logps), uniforms)
+        return tokens, jnp.take_along_axis(logps, tokens[:, None], axis=1)[:, 0]
+
+    def unfinished(progress):
+        return (progress.drawn < max_new_tokens) & progress.alive.any()
+
+    def step(progress):
+        batch, column = progress.batch, prompt_columns + progress.drawn
+        tokens, mask = (_column(x, column - 1) for x in (batch.tokens, batch.mask))
+        outputs = _read(model, params, tokens, mask, progress.cache)
+        tokens, logps = draw(outputs.logits[:, 0], progress.drawn)
+        return _append(progress, column, tokens, logps, outputs.cache, eos_id)
+
+    progress = _prefilled(model, params, prompts, max_new_tokens)
+    progress = jax.lax.while_loop(unfinished, step, progress)
+    return Samples(batch=progress.batch, logps=progress.logps)
+
+
+def _prefilled(model, params, prompts, max_new_tokens):
+    """Room for the response, and a cache that has read all of the prompt but its last column."""
+    batch = TokenBatch(
+        tokens=jnp.pad(prompts.tokens, ((0, 0), (0, max_new_tokens))),
+        prompt_mask=jnp.pad(prompts.mask, ((0, 0), (0, max_new_tokens))),
+        response_mask=jnp.pad(jnp.zeros_like(prompts.mask), ((0, 0), (0, max_new_tokens))),
+        index=prompts.index,
+    )
+    cache = empty_cache(model.config, batch.tokens, batch.tokens.shape[1])
+    if prompts.tokens.shape[1] > 1:
+        cache = _read(model, params, prompts.tokens[:, :-1], prompts.mask[:, :-1], cache).cache
+    logps = jnp.zeros_like(batch.tokens, jnp.float32)
+    alive = prompts.mask.any(axis=1)
+    return Progress(batch=batch, logps=logps, cache=cache, alive=alive, drawn=jnp.int32(0))
+
+
+def _read(model, params, tokens, mask, cache) -> Outputs:
+    outputs = model.apply({"params": params}, tokens, mask, cache=cache)
+    assert isinstance(outputs, Outputs)
+    return outputs
+
+
+def _column(buffer, column):
+    return jax.lax.dynamic_slice_in_dim(buffer, column, 1, axis=1)
+
+
+def _append(progress, column, tokens, logps, cache, eos_id):
+    """Write a column of drawn tokens into the rows that have not ended."""
+    alive, batch = progress.alive, progress.batch
+
+    def write(buffer, new):
+        return jax.lax.dynamic_update_slice_in_dim(buffer, new[:, None], column, axis=1)
+
+    batch = TokenBatch(
+        tokens=write(batch.tokens, jnp.where(alive, tokens, 0)),
+        prompt_mask=batch.prompt_mask,
+        response_mask=write(batch.response_mask, alive),
+        index=batch.index,
+    )
+    return Progress(
+        batch=batch,
+        logps=write(progress.logps, jnp.where(alive, logps, 0.0)),
+        cache=cache,
+        alive=alive & (tokens != eos_id),
+        drawn=progress.drawn + 1,
+    )
