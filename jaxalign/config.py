@@ -122,3 +122,135 @@ class SamplingConfig:
     """Keep the likeliest tokens that together reach this probability; 1 keeps all."""
     max_new_tokens: int = 32
     """Longest response in tokens."""
+
+    def __post_init__(self):
+        require(self.temperature > 0, f"temperature is {self.temperature}; it must be above 0")
+        require(0 < self.top_p <= 1, f"top_p is {self.top_p}; it must lie in (0, 1]")
+
+
+@config
+class TokenizerConfig:
+    """The vocabulary that is learned from the training texts."""
+
+    kind: Literal["word", "bpe"] = "word"
+    """Frequent whole words with a fallback for the others, or byte-level BPE."""
+    vocab_size: int = 4096
+    """Largest number of tokens."""
+
+
+@config
+class DataConfig:
+    """Where rows come from and what is done with bad ones."""
+
+    path: str = ""
+    """A .jsonl or .parquet file, `tfds:NAME[/CONFIG]:SPLIT`, or `ratings` for the embedded human ratings."""
+    evaluation_path: str = ""
+    """Held-out rows, same forms; empty: none."""
+    on_bad_row: Literal["error", "skip"] = "error"
+    """Stop at bad rows, or leave them out and say how many and which."""
+    max_length: int = 128
+    """Longest prompt and response together, in tokens; a longer row is a bad row."""
+
+    def __post_init__(self):
+        require(
+            self.max_length >= 4, f"data.max_length is {self.max_length}; it must be at least 4"
+        )
+
+
+@config
+class PlaceConfig:
+    """Where a run computes."""
+
+    layout: Literal["auto", "device", "pmap", "shards", "mesh"] = "auto"
+    """One device, or data parallel over several; auto: pmap as soon as there are several."""
+    devices: int | None = None
+    """How many of the visible devices; None: all."""
+
+
+@config
+class RewardSettings:
+    """The Bradley-Terry reward model."""
+
+    group_size: int = 8
+    """Texts compared with one another in one group of the embedded ratings (pairs are groups of 2)."""
+    pooling: Literal["last", "mean"] = "mean"
+    """Whether the score reads the last token or the mean over tokens."""
+    bag: bool = True
+    """Add a learned weight for every token and (hashed) pair of tokens."""
+    dropout: float = 0.3
+    """Dropout of the trunk while the reward model is trained."""
+    centering: float = 0.001
+    """Coefficient that keeps scores near 0."""
+    fit: FitConfig = FitConfig(steps=300, batch_size=128)
+    """Training loop."""
+
+
+@config
+class DPOSettings:
+    """Direct Preference Optimization."""
+
+    beta: float = 0.1
+    """Strength of the pull towards the reference."""
+    label_smoothing: float = 0.0
+    """Probability that a label is flipped."""
+    robust: bool = False
+    """Use the robust form of the loss under flipped labels instead of the conservative one."""
+    fit: FitConfig = FitConfig(
+        steps=150, optimizer=OptimizerConfig(learning_rate=1e-4, schedule="linear")
+    )
+    """Training loop; a batch counts pairs."""
+
+    def __post_init__(self):
+        require(self.beta > 0, f"dpo.beta is {self.beta}; it must be above 0")
+        require(
+            0 <= self.label_smoothing < 0.5,
+            f"dpo.label_smoothing is {self.label_smoothing}; it must lie in [0, 0.5)",
+        )
+
+
+@config
+class PPOSettings:
+    """PPO on sampled responses with a KL penalty to the reference."""
+
+    iterations: int = 30
+    """Rounds of sampling and learning."""
+    batch_size: int = 256
+    """Responses sampled in a round."""
+    epochs: int = 4
+    """Passes over a round's responses."""
+    minibatches: int = 4
+    """Optimizer steps in a pass."""
+    kl_coef: float = 0.05
+    """Price of a nat of KL to the reference, in reward units."""
+    kl_target: float | None = None
+    """Adapt the price until a response costs this many nats; None: fixed price."""
+    kl_horizon: int = 2560
+    """Responses over which the price adapts."""
+    clip_range: float = 0.2
+    """How far the ratio may leave 1."""
+    dual_clip: float | None = None
+    """Bound for unlikely actions with negative advantage; None: none."""
+    value_clip_range: float | None = 0.2
+    """How far a value may leave its old prediction; None: anywhere."""
+    value_coef: float = 0.1
+    """Weight of the value loss."""
+    entropy_coef: float = 0.0
+    """Weight of the entropy bonus."""
+    gamma: float = 1.0
+    """Discount."""
+    gae_lambda: float = 0.95
+    """Trace decay of the advantage estimator."""
+    missing_eos_penalty: float = 1.0
+    """Taken from the score of a response that did not end by itself."""
+    log_every: int = 1
+    """Rounds between lines of metrics."""
+    checkpoint_every: int = 10
+    """Rounds between checkpoints."""
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=2e-4, schedule="constant")
+    """Update rule."""
+
+    def __post_init__(self):
+        require(
+            self.batch_size % self.minibatches == 0,
+            f"ppo.batch_size {self.batch_size} is not a multiple of minibatches {self.minibatches}",
+        )

@@ -11,10 +11,16 @@ import jax.numpy as jnp
 from jaxalign.batches import ComparisonBatch, Experience, PairLogps, PreferenceBatch, TokenBatch
 from jaxalign.kl import k3
 from jaxalign.logprobs import sequence_logps
-from jaxalign.losses.bradley_terry import bradley_terry_loss
+from jaxalign.losses.bradley_terry import bradley_terry_loss, centering_penalty
 from jaxalign.losses.cross_entropy import cross_entropy_loss
 from jaxalign.losses.dpo import dpo_loss, implicit_rewards, robust_dpo_loss
-from jaxalign.losses.ppo import clipped_fraction, ppo_policy_loss, ppo_value_loss
+from jaxalign.losses.ppo import (
+    ppo_loss,
+    ppo_policy_clipped,
+    ppo_policy_loss,
+    ppo_value_clipped,
+    ppo_value_loss,
+)
 from jaxalign.masking import masked_sum
 
 
@@ -50,10 +56,11 @@ def reward(scores, *, centering: float = 0.0):
         groups, size = batch.texts.index.shape
         rows = jax.tree.map(lambda leaf: leaf.reshape(groups * size, *leaf.shape[2:]), batch.texts)
         score = scores(params, rows, example_keys(key, rows.index)).reshape(groups, size)
-        first, second = score[:, :, None], score[:, None, :]
         preferences = batch.preferences
+        first = jnp.broadcast_to(score[:, :, None], preferences.shape)
+        second = jnp.broadcast_to(score[:, None, :], preferences.shape)
         pair_loss = bradley_terry_loss(first - second, margins=batch.margins)
-        pair_loss += centering * jnp.square(first + second)
+        pair_loss += centering * centering_penalty(first, second)
         right = (first > second) + 0.5 * (first == second)
         metrics = {
             "rewards/accuracy": (preferences * right).sum(),
@@ -130,21 +137,21 @@ def ppo(
 
     def loss_fn(params, batch: Experience, key):
         logps, entropy, values = evaluate(params, batch, example_keys(key, batch.index))
-        policy_loss = ppo_policy_loss(
-            logps, batch.behaviour_logps, batch.advantages, clip_range=clip_range, dual_clip=dual_clip
+        decision = (logps, batch.behaviour_logps, batch.advantages)
+        clip = {"clip_range": clip_range, "dual_clip": dual_clip}
+        policy_loss = ppo_policy_loss(*decision, **clip)
+        target, value_clip = (values, batch.values, batch.returns), value_clip_range
+        value_loss = ppo_value_loss(*target, value_clip_range=value_clip)
+        loss = ppo_loss(
+            policy_loss, value_loss, entropy, value_coef=value_coef, entropy_coef=entropy_coef
         )
-        value_loss = ppo_value_loss(
-            values, batch.values, batch.returns, value_clip_range=value_clip_range
-        )
-        loss = policy_loss + value_coef * value_loss - entropy_coef * entropy
         per_decision = {
             "ppo/policy_loss": policy_loss,
             "ppo/value_loss": value_loss,
             "ppo/entropy": entropy,
             "ppo/approx_kl": k3(batch.behaviour_logps, logps),
-            "ppo/clip_fraction": clipped_fraction(
-                logps, batch.behaviour_logps, batch.advantages, clip_range=clip_range
-            ),
+            "ppo/clip_fraction": ppo_policy_clipped(*decision, **clip),
+            "ppo/value_clip_fraction": ppo_value_clipped(*target, value_clip_range=value_clip),
         }
         sums = {name: masked_sum(value, batch.mask) for name, value in per_decision.items()}
         return masked_sum(loss, batch.mask), (batch.mask.sum().astype(logps.dtype), sums)

@@ -1,0 +1,95 @@
+"""Text as an environment: sampled responses, what they are worth, and the experience that PPO learns from.
+
+The response's tokens are the actions; the score arrives with the last one; every token pays for its KL to the
+reference. Tokens go in and come out as tokens, nothing is decoded and encoded again.
+"""
+
+import jax
+
+from jaxalign.advantages import gae, shaped_rewards
+from jaxalign.batches import Experience, TokenBatch, pytree
+from jaxalign.kl import k1
+from jaxalign.logprobs import token_logps
+from jaxalign.sampling import Samples, sample
+
+
+@pytree
+class ScoredSamples:
+    """Sampled responses with everything frozen models have to say about them.
+
+    samples: the responses, with their log-probabilities under the policy that drew them.
+    scores: `[B]` reward-model scores of prompt and response together.
+    values: `[B, T]` the policy's value predictions when it chose each token.
+    reference_logps: `[B, T]` log-probabilities of the same tokens under the frozen reference.
+    """
+
+    samples: Samples
+    scores: jax.Array
+    values: jax.Array
+    reference_logps: jax.Array
+
+
+def sample_and_score(policy, reward, *, temperature: float, max_new_tokens: int, eos_id: int):
+    """`(shared, prompts: TokenBatch) -> ScoredSamples`: one compiled pass, row by row independent.
+
+    Args:
+      policy: transformer with logits and value heads; the reference has the same architecture.
+      reward: transformer with a score head.
+      temperature: of the policy and of the reference, in sampling and in every log-probability.
+      max_new_tokens, eos_id: see `sample`.
+
+    Returns:
+      A function for `Layout.rows`; `shared` is `(policy_params, reference_params, reward_params, key)`.
+    """
+
+    def scored(shared, prompts: TokenBatch) -> ScoredSamples:
+        params, reference_params, reward_params, key = shared
+        drawn = sample(
+            policy,
+            params,
+            prompts,
+            key,
+            max_new_tokens=max_new_tokens,
+            eos_id=eos_id,
+            temperature=temperature,
+        )
+        rows = drawn.batch
+        outputs = policy.apply({"params": params}, rows.tokens, rows.mask)
+        reference = policy.apply({"params": reference_params}, rows.tokens, rows.mask)
+        return ScoredSamples(
+            samples=drawn,
+            scores=reward.apply({"params": reward_params}, rows.tokens, rows.mask).scores,
+            values=outputs.values,
+            reference_logps=token_logps(reference.logits, rows.tokens, temperature=temperature),
+        )
+
+    return scored
+
+
+def text_experience(
+    scored: ScoredSamples, scores: jax.Array, *, kl_coef, gamma: float, gae_lambda: float
+) -> Experience:
+    """Rewards shaped by the KL, advantages and value targets of sampled responses.
+
+    Args:
+      scored: what `sample_and_score` returned.
+      scores: `[B]` the scores to learn from (normalised, with penalties).
+      kl_coef: price of a nat, in score units.
+      gamma, gae_lambda: discount and trace decay, in [0, 1].
+
+    Source: Ziegler et al. 2019, https://arxiv.org/abs/1909.08593, Eq. 2 (per-token KL in the reward).
+    """
+    rows, logps = scored.samples.batch, scored.samples.logps
+    mask = rows.response_mask
+    rewards = shaped_rewards(scores, k1(logps, scored.reference_logps), mask, kl_coef=kl_coef)
+    advantages, returns = gae(rewards, scored.values, mask, gamma=gamma, gae_lambda=gae_lambda)
+    return Experience(
+        inputs=rows,
+        actions=rows.tokens,
+        mask=mask,
+        behaviour_logps=logps,
+        values=scored.values,
+        advantages=advantages,
+        returns=returns,
+        index=rows.index,
+    )
