@@ -6,6 +6,7 @@ import io
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -137,7 +138,7 @@ def load_ratings(config: str = "movies", data_dir: str | Path | None = None) -> 
     parts = []
     with quiet_tfds() as tfds:
         builder = tfds.builder_from_directory(where)
-        sources = builder.as_data_source()
+        sources: Any = builder.as_data_source()
         for split in SPLITS:
             wanted = builder.info.splits[split].num_examples
             parts.append(_columns(sources[split], wanted, where))

@@ -1,0 +1,168 @@
+"""Token sequences to batches of NumPy arrays; which rows come when is a pure function of the step.
+
+Nothing is cut silently: a sequence longer than the batch is an error. `truncated` cuts on purpose,
+and what it
+cuts off includes the EOS: a text that is cut does not teach that texts end there.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal, TypeVar
+
+import jax
+import numpy as np
+
+from jaxalign.batches import ComparisonBatch, PreferenceBatch, TokenBatch
+from jaxalign.data.chat import TokenRow, token_row
+from jaxalign.errors import UserError
+
+Batch = TypeVar("Batch")
+
+
+def truncated(row: TokenRow, max_length: int) -> TokenRow:
+    """The first `max_length` tokens; of a longer sequence the EOS is lost, on purpose."""
+    return TokenRow(row.tokens[:max_length], row.is_response[:max_length])
+
+
+def bucket_length(longest: int, *, multiple: int = 16, max_length: int | None = None) -> int:
+    """`longest` rounded up to a multiple (few lengths mean few compilations), at most
+    `max_length`.
+    """
+    rounded = -(-longest // multiple) * multiple
+    return rounded if max_length is None else max(longest, min(rounded, max_length))
+
+
+def token_batch(
+    rows: Sequence[TokenRow],
+    *,
+    pad_id: int,
+    length: int | None = None,
+    index: Sequence[int] | np.ndarray | None = None,
+    padding: Literal["left", "right"] = "right",
+) -> TokenBatch:
+    """Rows of different lengths side by side, `[B, T]`.
+
+    Args:
+      length: T; the longest row by default.
+      index: `[B]` global example indices (noise is derived from them); 0, 1, 2 ... by default.
+      padding: "right" for training, "left" for prompts that sampling continues.
+    Raises: UserError if a row is longer than `length`.
+    """
+    longest = max((len(row) for row in rows), default=0)
+    length = longest if length is None else length
+    if longest > length:
+        raise UserError(f"a sequence of {longest} tokens does not fit length {length}: truncate it")
+    tokens = np.full((len(rows), length), pad_id, np.int32)
+    prompt_mask, response_mask = np.zeros((2, len(rows), length), bool)
+    for b, row in enumerate(rows):
+        where = slice(length - len(row), length) if padding == "left" else slice(len(row))
+        tokens[b, where] = row.tokens
+        prompt_mask[b, where] = ~row.is_response
+        response_mask[b, where] = row.is_response
+    numbers = np.arange(len(rows)) if index is None else np.asarray(index)
+    return _token_batch(tokens, prompt_mask, response_mask, numbers.astype(np.int32))
+
+
+def _token_batch(tokens: Any, prompt_mask: Any, response_mask: Any, index: Any) -> TokenBatch:
+    """The batch types are declared for jax arrays; on the host they hold NumPy arrays."""
+    return TokenBatch(
+        tokens=tokens, prompt_mask=prompt_mask, response_mask=response_mask, index=index
+    )
+
+
+def prompt_batch(
+    prompts: Sequence[Sequence[int]],
+    *,
+    pad_id: int,
+    length: int | None = None,
+    index: Sequence[int] | np.ndarray | None = None,
+) -> TokenBatch:
+    """Left-padded prompts (`prompt_ids`) that sampling continues."""
+    rows = [token_row((ids, False)) for ids in prompts]
+    return token_batch(rows, pad_id=pad_id, length=length, index=index, padding="left")
+
+
+def preference_batch(
+    chosen: Sequence[TokenRow],
+    rejected: Sequence[TokenRow],
+    *,
+    pad_id: int,
+    length: int | None = None,
+    index: Sequence[int] | np.ndarray | None = None,
+) -> PreferenceBatch:
+    """Pairs, both sides `[B, T]` of one length; no reference log-probabilities yet."""
+    longest = max((len(row) for row in [*chosen, *rejected]), default=0)
+    sides: list[Any] = [
+        token_batch(rows, pad_id=pad_id, length=length or longest, index=index)
+        for rows in (chosen, rejected)
+    ]
+    weights: Any = np.ones(len(chosen), np.float32)
+    return PreferenceBatch(chosen=sides[0], rejected=sides[1], reference=None, weights=weights)
+
+
+def comparison_batch(
+    groups: Sequence[Sequence[TokenRow]],
+    preferences: np.ndarray,
+    *,
+    pad_id: int,
+    length: int | None = None,
+    margins: np.ndarray | None = None,
+    index: np.ndarray | None = None,
+) -> ComparisonBatch:
+    """Groups of K texts, `[G, K, T]`, with who was preferred to whom.
+
+    Args:
+      preferences, margins: `[G, K, K]`; margins are 0 by default.
+      index: `[G, K]`; counted through by default.
+    """
+    shape = preferences.shape[:2]
+    if [len(group) for group in groups] != [shape[1]] * shape[0]:
+        raise UserError(f"preferences {preferences.shape} do not fit groups of the given sizes")
+    rows = [row for group in groups for row in group]
+    numbers = None if index is None else index.reshape(-1)
+    flat = token_batch(rows, pad_id=pad_id, length=length, index=numbers)
+    texts = jax.tree.map(lambda array: array.reshape(*shape, *array.shape[1:]), flat)
+    zeros = np.zeros(preferences.shape, np.float32)
+    arrays: list[Any] = [
+        preferences.astype(np.float32),
+        zeros if margins is None else margins.astype(np.float32),
+    ]
+    return ComparisonBatch(texts=texts, preferences=arrays[0], margins=arrays[1])
+
+
+def fill_rows(batch: Batch, rows: int) -> Batch:
+    """The batch (any tree of `[B, ...]` arrays) with rows of zeros behind it, `rows` in all.
+
+    Zero masks and weights: the added rows count for nothing, so the last batch of an evaluation has
+    the shape of the others (and divides by the number of devices).
+    """
+
+    def filled(array: np.ndarray) -> np.ndarray:
+        if len(array) > rows:
+            raise UserError(f"a batch of {len(array)} rows cannot be filled up to {rows}")
+        return np.concatenate([array, np.zeros((rows - len(array), *array.shape[1:]), array.dtype)])
+
+    return jax.tree.map(filled, batch)
+
+
+def epoch_order(n: int, seed: int, epoch: int) -> np.ndarray:
+    """A permutation of `range(n)`, a pure function of its arguments."""
+    return np.random.default_rng([seed, epoch]).permutation(n)
+
+
+def batch_indices(step: int, n: int, batch_size: int, seed: int) -> np.ndarray:
+    """The `[batch_size]` examples of one training step.
+
+    The epochs' permutations, one behind the other, are dealt out in batches: every example is used
+    once an epoch, none is dropped, and a batch may end one epoch and begin the next.
+    """
+    if n == 0:
+        raise UserError("there are no examples to draw batches from")
+    positions = np.arange(step * batch_size, (step + 1) * batch_size)
+    epochs = range(positions[0] // n, positions[-1] // n + 1)
+    orders = np.stack([epoch_order(n, seed, epoch) for epoch in epochs])
+    return orders[positions // n - epochs[0], positions % n]
+
+
+def evaluation_batches(n: int, batch_size: int) -> list[np.ndarray]:
+    """`range(n)` in order, in batches; the last may be smaller (`fill_rows`)."""
+    return [np.arange(start, min(start + batch_size, n)) for start in range(0, n, batch_size)]

@@ -1,0 +1,99 @@
+"""Prompts and responses to token ids: one BOS in front, one EOS behind, whatever the text says.
+
+A conversation is written as plain text, a turn a paragraph:
+
+    User: What is 2 + 2?
+    Assistant: 4
+
+Prompt and response are tokenized apart and then joined, so the ids that are trained on are those
+that sampling after the prompt can produce; no text is ever decoded and tokenized again.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxalign.data.tokenizer import Tokenizer
+from jaxalign.errors import UserError
+
+Messages = Sequence[dict[str, str]]
+ROLES = {"system": "System", "user": "User", "assistant": "Assistant", "tool": "Tool"}
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenRow:
+    """One sequence: `tokens` `[L]` int32 and `is_response` `[L]` bool, true where it is trained
+    on.
+    """
+
+    tokens: np.ndarray
+    is_response: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+def token_row(*parts: tuple[Sequence[int], bool]) -> TokenRow:
+    """Joins `(ids, is_response)` parts."""
+    tokens = np.array([i for ids, _ in parts for i in ids], np.int32)
+    is_response = np.array([flag for ids, flag in parts for _ in ids], bool)
+    return TokenRow(tokens, is_response)
+
+
+def _plain(text: str, tokenizer: Tokenizer) -> str:
+    """The text without a BOS or EOS that somebody already wrote into it."""
+    bos = "" if tokenizer.bos_id is None else tokenizer.token(tokenizer.bos_id)
+    return text.removeprefix(bos).removesuffix(tokenizer.token(tokenizer.eos_id))
+
+
+def _turns(messages: Messages, tokenizer: Tokenizer) -> list[tuple[str, bool]]:
+    """Text fragments of a conversation; true where the assistant speaks."""
+    fragments = []
+    for message in messages:
+        role = message["role"]
+        if role not in ROLES:
+            raise UserError(f"no role {role!r}; there are {list(ROLES)}")
+        said = _plain(message["content"], tokenizer)
+        fragments += [(f"{ROLES[role]}:", False), (f" {said}\n", role == "assistant")]
+    return fragments
+
+
+def prompt_ids(prompt: str | Messages, tokenizer: Tokenizer) -> list[int]:
+    """BOS and the prompt; after a conversation, the cue that it is the assistant's turn.
+
+    The ids are the prompt part of what `response_row` makes, so a policy is sampled from what it
+    was trained after.
+    """
+    bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+    if isinstance(prompt, str):
+        return bos + tokenizer.encode(_plain(prompt, tokenizer))
+    fragments = [*_turns(prompt, tokenizer), (f"{ROLES['assistant']}:", False)]
+    return bos + [i for text, _ in fragments for i in tokenizer.encode(text)]
+
+
+def response_row(
+    prompt: str | Messages, response: str | Messages, tokenizer: Tokenizer
+) -> TokenRow:
+    """BOS, prompt, response, EOS. In a response of several turns only the assistant's are trained
+    on.
+
+    Args:
+      prompt, response: both text or both lists of `{"role", "content"}`; a response's first message
+      is
+        the assistant's.
+    """
+    start = (prompt_ids(prompt, tokenizer), False)
+    end = ([tokenizer.eos_id], True)
+    if isinstance(response, str):
+        return token_row(start, (tokenizer.encode(_plain(response, tokenizer)), True), end)
+    if response[0]["role"] != "assistant":
+        raise UserError(f"a response begins with the assistant, not {response[0]['role']!r}")
+    turns = _turns(response, tokenizer)[1:]  # the first cue ends the prompt
+    turns[-1] = (turns[-1][0].removesuffix("\n"), turns[-1][1])
+    return token_row(start, *((tokenizer.encode(text), flag) for text, flag in turns), end)
+
+
+def text_row(text: str, tokenizer: Tokenizer) -> TokenRow:
+    """A plain text that is all response: BOS is the prompt."""
+    return response_row("", text, tokenizer)

@@ -1,0 +1,216 @@
+"""Text to token ids and back, without loss, on the `tokenizers` library.
+
+Three rules hold for every tokenizer, ours or a loaded one:
+
+- text never turns into special tokens: "<eos>" in somebody's text is five characters, not an end;
+- `encode` adds nothing: BOS and EOS are placed once, by `chat.py`;
+- text is in NFC; `decode(encode(text))` is that text again, for any text (with our own tokenizers).
+"""
+
+import collections
+import dataclasses
+import functools
+import json
+import os
+import unicodedata
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tokenizers
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
+
+from jaxalign.errors import UserError
+
+PAD, BOS, EOS = "<pad>", "<bos>", "<eos>"
+# A word with the space before it, a number, a run of punctuation, or other white space. Lengths are
+# bounded because matching a piece against the vocabulary costs the square of its length.
+PIECES = Regex(
+    r" ?\p{L}(?:[\p{L}\p{M}]|'(?=\p{L})){0,31}"
+    r"| ?\p{N}{1,4}"
+    r"| ?[^\s\p{L}\p{N}]{1,8}"
+    r"|\s{1,8}"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokenizer:
+    """A tokenizer with the ids that training needs; `bos_id` is None for models that have no
+    BOS.
+    """
+
+    backend: tokenizers.Tokenizer
+    pad_id: int
+    bos_id: int | None
+    eos_id: int
+
+    @functools.cached_property
+    def vocab_size(self) -> int:
+        """One more than the largest id."""
+        return max(self.backend.get_vocab(with_added_tokens=True).values()) + 1
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of the text, without BOS or EOS."""
+        return self.backend.encode(text, add_special_tokens=False).ids
+
+    def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode` for many texts, in parallel."""
+        encodings = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of the ids; special tokens are left out."""
+        return self.backend.decode([int(i) for i in np.asarray(ids)], skip_special_tokens=True)
+
+    def token(self, token_id: int) -> str:
+        """The text of one id as the vocabulary spells it."""
+        return str(self.backend.id_to_token(int(token_id)))
+
+    def save(self, directory: str | Path) -> None:
+        """Writes `tokenizer.json` and `tokenizer_config.json` (the names of the special tokens)."""
+        names = {"pad_token": self.pad_id, "bos_token": self.bos_id, "eos_token": self.eos_id}
+        named = {key: None if i is None else self.token(i) for key, i in names.items()}
+        contents = {"tokenizer.json": self.backend.to_str(pretty=True)}
+        contents["tokenizer_config.json"] = json.dumps(named, ensure_ascii=False, indent=2)
+        Path(directory).mkdir(parents=True, exist_ok=True)
+        for name, text in contents.items():
+            aside = Path(directory) / f".{name}.{os.getpid()}"
+            aside.write_text(text, encoding="utf-8")
+            aside.replace(Path(directory) / name)
+
+
+def _wrapped(backend: tokenizers.Tokenizer) -> Tokenizer:
+    """With our own special tokens."""
+    backend.encode_special_tokens = True
+    vocabulary = backend.get_vocab()
+    return Tokenizer(
+        backend, pad_id=vocabulary[PAD], bos_id=vocabulary[BOS], eos_id=vocabulary[EOS]
+    )
+
+
+def _byte_level(model: models.Model) -> tokenizers.Tokenizer:
+    """NFC, pieces, bytes: every text has a spelling."""
+    backend = tokenizers.Tokenizer(model)
+    backend.normalizer = normalizers.NFC()
+    pieces = pre_tokenizers.Split(PIECES, behavior="isolated")
+    as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.pre_tokenizer = pre_tokenizers.Sequence([pieces, as_bytes])
+    backend.decoder = decoders.ByteLevel()
+    return backend
+
+
+def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    """Byte-level byte-pair encoding: frequent words become one token, rare ones several."""
+    _check_size(vocab_size)
+    backend = _byte_level(models.BPE())
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[PAD, BOS, EOS],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    backend.train_from_iterator(texts, trainer)
+    return _wrapped(backend)
+
+
+def train_words(texts: Iterable[str], vocab_size: int, *, pieces_share: float = 0.2) -> Tokenizer:
+    """A vocabulary of the most frequent whole words; the others are spelled in pieces and bytes.
+
+    A word is matched from its start with the longest entry, again and again. So a text made of
+    frequent words is one token a word, and a model that samples whole words writes no broken ones.
+
+    Args:
+      vocab_size: specials, 256 bytes, pieces and words together (fewer if the texts have fewer
+      words).
+      pieces_share: share of the entries after the bytes that goes to frequent parts of words.
+    """
+    _check_size(vocab_size)
+    texts = list(texts)
+    room = vocab_size - 3 - 256
+    pieces = train_bpe(texts, 3 + 256 + int(room * pieces_share))
+    vocabulary = dict(sorted(pieces.backend.get_vocab().items(), key=lambda item: item[1]))
+    for word in _words_by_frequency(texts, pieces.backend):
+        if len(vocabulary) == vocab_size:
+            break
+        vocabulary.setdefault(word, len(vocabulary))
+    longest_first = models.WordPiece(
+        vocabulary, unk_token=PAD, continuing_subword_prefix="", max_input_chars_per_word=10_000
+    )
+    backend = _byte_level(longest_first)
+    backend.add_special_tokens([PAD, BOS, EOS])
+    return _wrapped(backend)
+
+
+def _words_by_frequency(texts: list[str], backend: tokenizers.Tokenizer) -> list[str]:
+    """The pieces that occur at least twice, in bytes, most frequent first, equal ones by name."""
+    counts = collections.Counter()
+    pre_tokenizer: Any = backend.pre_tokenizer
+    for text in texts:
+        normal = unicodedata.normalize("NFC", text)
+        counts.update(piece for piece, _ in pre_tokenizer.pre_tokenize_str(normal))
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return [word for word, count in ranked if count > 1]
+
+
+def _check_size(vocab_size: int) -> None:
+    if vocab_size < 3 + 256:
+        raise UserError(
+            f"vocab_size {vocab_size} is too small: 3 special tokens and 256 bytes need 259"
+        )
+
+
+TRAINERS = {"word": train_words, "bpe": train_bpe}
+
+
+def train_tokenizer(texts: Iterable[str], *, vocab_size: int, kind: str = "word") -> Tokenizer:
+    """Trains a tokenizer on the texts; the same texts in any order of processes give the same one.
+
+    Args:
+      kind: "word" (`train_words`) or "bpe" (`train_bpe`).
+    """
+    if kind not in TRAINERS:
+        raise UserError(f"no tokenizer kind {kind!r}; there are {sorted(TRAINERS)}")
+    return TRAINERS[kind](texts, vocab_size)
+
+
+def load_tokenizer(path: str | Path) -> Tokenizer:
+    """A saved tokenizer, or any Hugging Face one: a directory with `tokenizer.json`, or that file.
+
+    The special tokens are those that `tokenizer_config.json` beside it names; without one, <pad>,
+    <bos> and <eos>. Where a model has no padding token, EOS serves: masks, not ids, say what is
+    padding.
+    """
+    file = Path(path) / "tokenizer.json" if Path(path).is_dir() else Path(path)
+    if not file.is_file():
+        raise UserError(f"no tokenizer at {file}")
+    try:
+        backend = tokenizers.Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises bare Exception
+        raise UserError(f"{file} is not a tokenizer: {error}") from None
+    backend.no_padding()
+    backend.no_truncation()
+    backend.encode_special_tokens = True
+    names = _special_names(file.with_name("tokenizer_config.json"))
+    ids = {key: _token_id(backend, name, file) for key, name in names.items()}
+    if ids["eos_token"] is None:
+        raise UserError(f"{file}: no EOS; name it as eos_token in tokenizer_config.json beside it")
+    pad_id = ids["eos_token"] if ids["pad_token"] is None else ids["pad_token"]
+    return Tokenizer(backend, pad_id=pad_id, bos_id=ids["bos_token"], eos_id=ids["eos_token"])
+
+
+def _special_names(config: Path) -> dict[str, str | None]:
+    """The names of the special tokens (plain, or `{"content": name}` as some files write them)."""
+    if not config.is_file():
+        return {"pad_token": PAD, "bos_token": BOS, "eos_token": EOS}
+    given = json.loads(config.read_text(encoding="utf-8"))
+    names = {key: given.get(key) for key in ("pad_token", "bos_token", "eos_token")}
+    return {k: name["content"] if isinstance(name, dict) else name for k, name in names.items()}
+
+
+def _token_id(backend: tokenizers.Tokenizer, name: str | None, file: Path) -> int | None:
+    if name is None:
+        return None
+    if (token_id := backend.token_to_id(name)) is None:
+        raise UserError(f"{file}: no token {name!r}; name it in tokenizer_config.json beside it")
+    return token_id
