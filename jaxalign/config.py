@@ -254,3 +254,113 @@ class PPOSettings:
             self.batch_size % self.minibatches == 0,
             f"ppo.batch_size {self.batch_size} is not a multiple of minibatches {self.minibatches}",
         )
+
+
+@config
+class SFTConfig:
+    """Supervised fine-tuning on texts, or on prompts and completions."""
+
+    init: str = ""
+    """Run directory of the policy to start from; empty: a new model and a new vocabulary."""
+    model: ModelConfig = ModelConfig()
+    """The new model."""
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    """The new vocabulary."""
+    data: DataConfig = DataConfig()
+    """Rows with `text`, or `prompt` and `completion`."""
+    fit: FitConfig = FitConfig()
+    """Training loop."""
+    place: PlaceConfig = PlaceConfig()
+    """Where it computes."""
+    seed: int = 0
+    """Of initial parameters, order of rows and dropout."""
+
+
+@config
+class RewardConfig:
+    """A reward model from preferences."""
+
+    init: str = ""
+    """Run directory of the policy whose trunk and vocabulary it starts from; empty: new ones."""
+    model: ModelConfig = ModelConfig()
+    """The new model."""
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    """The new vocabulary."""
+    data: DataConfig = DataConfig()
+    """Rows with `chosen` and `rejected`, with or without `prompt`."""
+    reward: RewardSettings = RewardSettings()
+    """Head, loss and training loop."""
+    place: PlaceConfig = PlaceConfig()
+    """Where it computes."""
+    seed: int = 0
+    """Of new parameters, order of rows and dropout."""
+
+
+@config
+class DPOConfig:
+    """Direct Preference Optimization of a policy from preferences."""
+
+    policy: str = ""
+    """Run directory of the policy to start from; it is the reference too."""
+    data: DataConfig = DataConfig()
+    """Rows with `chosen` and `rejected`, with or without `prompt`."""
+    dpo: DPOSettings = DPOSettings()
+    """Loss and training loop."""
+    place: PlaceConfig = PlaceConfig()
+    """Where it computes."""
+    seed: int = 0
+    """Of the order of rows and dropout."""
+
+
+@config
+class TextPPOConfig:
+    """PPO of a policy against a reward model."""
+
+    policy: str = ""
+    """Run directory of the policy to start from; it is the reference too."""
+    reward: str = ""
+    """Run directory of the reward model; the same vocabulary."""
+    data: DataConfig = DataConfig()
+    """Rows with `prompt`."""
+    ppo: PPOSettings = PPOSettings()
+    """Objective and loop."""
+    temperature: float = 1.0
+    """Of the policy and the reference, in sampling and training alike, > 0."""
+    max_new_tokens: int = 32
+    """Longest response in tokens."""
+    place: PlaceConfig = PlaceConfig()
+    """Where it computes."""
+    seed: int = 0
+    """Of prompts' order and sampling."""
+
+
+@config
+class EvaluateConfig:
+    """Perplexity of a policy on texts, or accuracy of a policy or reward model on preferences."""
+
+    model: str = ""
+    """Run directory of the model."""
+    reference: str = ""
+    """Run directory of the reference of a policy trained by DPO; empty: compare plain log-probabilities."""
+    data: DataConfig = DataConfig()
+    """Rows of the kind that `sft` or `dpo` takes."""
+    batch_size: int = 64
+    """Rows of a pass."""
+    place: PlaceConfig = PlaceConfig()
+    """Where it computes."""
+
+
+@config
+class GenerateConfig:
+    """Samples of a policy."""
+
+    model: str = ""
+    """Run directory of the policy."""
+    prompt: str = ""
+    """Text that the samples continue; empty: whole texts."""
+    samples: int = 4
+    """How many."""
+    sampling: SamplingConfig = SamplingConfig()
+    """Temperature, filters and length."""
+    seed: int = 0
+    """Of the noise."""

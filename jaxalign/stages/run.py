@@ -1,0 +1,148 @@
+"""A run: its directory, its metrics, where it computes, and the one way in which a stage trains."""
+
+import dataclasses
+import functools
+import importlib.metadata
+import json
+import platform
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxalign.config import FitConfig, OptimizerConfig, PlaceConfig
+from jaxalign.errors import UserError
+from jaxalign.train.checkpoints import Checkpoints, write_atomically
+from jaxalign.train.layouts import Layout, make_layout
+from jaxalign.train.loop import fit
+from jaxalign.train.metrics import MetricsWriter
+from jaxalign.train.optimizers import make_optimizer
+from jaxalign.train.step import initial_state, train_step
+
+PACKAGES = ("jaxalign", "jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+    """An open run directory.
+
+    directory: where everything is written.
+    layout: where it computes.
+    metrics: `metrics.jsonl` and TensorBoard events.
+    seed: all randomness of the run comes from it.
+    """
+
+    directory: Path
+    layout: Layout
+    metrics: MetricsWriter
+    seed: int
+
+    def key(self, name: str) -> jax.Array:
+        """A typed key that belongs to that name."""
+        return jax.random.fold_in(jax.random.key(self.seed), zlib.crc32(name.encode()))
+
+    def checkpoints(self, name: str) -> Checkpoints:
+        """The checkpoints of that stage."""
+        return Checkpoints(self.directory / "checkpoints" / name)
+
+    def fit(
+        self,
+        name: str,
+        loss_fn,
+        params,
+        batches: Callable[[int], Any],
+        settings: FitConfig,
+        *,
+        evaluate: Callable[[Any], dict[str, float]] | None = None,
+        evaluate_every: int | None = None,
+        tokens_per_step: int | None = None,
+    ):
+        """Train `params` on a loss, resuming where an earlier run of this stage stopped.
+
+        Args:
+          name: of the stage, in metrics, checkpoints and progress.
+          loss_fn: from `objectives.py`.
+          params: at the start.
+          batches: batch number -> global batch in NumPy.
+          settings: the loop.
+          evaluate: metrics of some parameters, every `evaluate_every` steps.
+          tokens_per_step: for the progress.
+
+        Returns:
+          The trained parameters, on the host.
+        """
+        optimizer = optimizer_of(settings.optimizer, settings.steps)
+        step = functools.partial(
+            train_step,
+            loss_fn=loss_fn,
+            optimizer=optimizer,
+            micro_batches=settings.micro_batches,
+        )
+        state = initial_state(params, optimizer, self.key(name))
+        checkpoints = self.checkpoints(name)
+        state = fit(
+            self.layout.place(state),
+            self.layout.step(step),
+            batches,
+            steps=settings.steps,
+            on_metrics=functools.partial(self.metrics.write, name),
+            on_start=functools.partial(self.metrics.resume, name),
+            log_every=settings.log_every,
+            checkpoints=checkpoints,
+            checkpoint_every=settings.checkpoint_every,
+            evaluate=None if evaluate is None else lambda state: evaluate(state.params),
+            evaluate_every=evaluate_every,
+            label=name,
+            tokens_per_step=tokens_per_step,
+        )
+        checkpoints.close()
+        return jax.device_get(state.params)
+
+
+def optimizer_of(settings: OptimizerConfig, total_steps: int):
+    """The optax transformation of a configuration."""
+    return make_optimizer(**dataclasses.asdict(settings), total_steps=total_steps)
+
+
+def open_run(directory: Path, config, place: PlaceConfig, seed: int) -> Run:
+    """Create or reopen a run directory; a run goes on only under the configuration that began it.
+
+    Raises:
+      UserError: the directory holds a run of another configuration.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    _keep_config(directory / "config.json", config)
+    layout = make_layout(place.layout, devices=place.devices)
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    versions |= {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": f"{len(layout.devices)} x {layout.devices[0].device_kind} ({layout.name})",
+        "started": time.strftime("%Y-%m-%d %H:%M:%S"),
+    }
+    write_atomically(directory / "versions.json", json.dumps(versions, indent=2).encode())
+    return Run(directory=directory, layout=layout, metrics=MetricsWriter(directory), seed=seed)
+
+
+def _keep_config(path: Path, config) -> None:
+    given = json.loads(json.dumps(dataclasses.asdict(config)))
+    if path.exists():
+        before, now = _leaves(json.loads(path.read_text())), _leaves(given)
+        names = sorted(name for name in before | now if before.get(name) != now.get(name))
+        if names:
+            raise UserError(
+                f"{path.parent} holds a run with {names[0]} = {before.get(names[0])}, this one has "
+                f"{now.get(names[0])}; use the same configuration to resume it or a new run directory"
+            )
+    write_atomically(path, json.dumps(given, indent=2).encode())
+
+
+def _leaves(tree: dict, prefix: str = "") -> dict[str, Any]:
+    """Nested dicts as one, with names joined by dots."""
+    flat = {}
+    for name, value in tree.items():
+        flat |= _leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
