@@ -1,0 +1,193 @@
+"""Preferences of people, read off their ratings: who rated which of two texts higher.
+
+Nobody was asked to compare; a person who rated one sentence 3 and another 1 is taken to prefer the
+first. Two
+kinds of pair:
+
+- *same rater*: two sentences of one block and one person's ratings of both. Real disagreement
+between people,
+  and hard: sentences of a block are alike in sentiment.
+- *across blocks*: two sentences of different blocks, a random rating of each, so mostly by
+different people.
+
+A pair that got equal ratings is no preference and is left out of the pairs; in the soft preferences
+of groups a tie counts half for either side, so that p[i, j] + p[j, i] = 1 for every two texts.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from jaxalign.data.ratings import Ratings
+from jaxalign.errors import UserError
+
+LEVELS = np.arange(-4, 5)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pairs:
+    """P strict preferences, each of one person (or of two, across blocks).
+
+    chosen, rejected: `[P]` positions of the two texts.
+    gaps: `[P]` how much higher the chosen text was rated, 1 to 8.
+    """
+
+    chosen: np.ndarray
+    rejected: np.ndarray
+    gaps: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def take(self, order: np.ndarray) -> "Pairs":
+        """The pairs at the given positions."""
+        return Pairs(self.chosen[order], self.rejected[order], self.gaps[order])
+
+
+def joined(parts: list[Pairs]) -> Pairs:
+    """The pairs of all parts, one part after the other."""
+    return Pairs(
+        np.concatenate([part.chosen for part in parts]),
+        np.concatenate([part.rejected for part in parts]),
+        np.concatenate([part.gaps for part in parts]),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Groups:
+    """G groups of K texts that people compared.
+
+    texts: `[G, K]` positions.
+    preferences: `[G, K, K]` float32, the share of people (or pairs of people) who prefer text i to
+    text j,
+      a tie counting half; 0 on the diagonal.
+    """
+
+    texts: np.ndarray
+    preferences: np.ndarray
+
+
+def blocks_of(ratings: Ratings) -> list[np.ndarray]:
+    """The positions of each block's texts; where raters are unknown, each text is a block."""
+    labels = np.where(ratings.block < 0, -1 - np.arange(len(ratings)), ratings.block)
+    order = np.argsort(labels, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
+
+
+def rated_blocks(ratings: Ratings) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Each block as positions `[n]` and ratings `[n, people]`, column r being one person."""
+    if (ratings.block < 0).any():
+        raise UserError("it is not known who rated what here: same-rater comparisons need movies")
+    return [(b, ratings.ratings[b, : ratings.num_ratings[b[0]]]) for b in blocks_of(ratings)]
+
+
+def all_same_rater_pairs(ratings: Ratings) -> Pairs:
+    """Every strict preference of every person within a block, in a fixed order."""
+    parts = []
+    for texts, given in rated_blocks(ratings):
+        gaps = given[:, None] - given[None]  # [text i, text j, person]
+        i, j, person = np.nonzero(gaps > 0)
+        parts.append(Pairs(texts[i], texts[j], gaps[i, j, person]))
+    return joined(parts)
+
+
+def same_rater_pairs(ratings: Ratings, num_pairs: int, seed: int) -> Pairs:
+    """A random selection of `all_same_rater_pairs`, none twice.
+
+    Raises: UserError if there are not so many, or if the raters are unknown (products).
+    """
+    pairs = all_same_rater_pairs(ratings)
+    if num_pairs > len(pairs):
+        raise UserError(f"asked for {num_pairs} same-rater pairs, there are {len(pairs)}")
+    return pairs.take(np.random.default_rng(seed).choice(len(pairs), num_pairs, replace=False))
+
+
+def cross_block_pairs(ratings: Ratings, num_pairs: int, seed: int) -> Pairs:
+    """Random texts of two blocks (two different texts, for products) and a random rating of
+    each.
+    """
+    labels = np.where(ratings.block < 0, -1 - np.arange(len(ratings)), ratings.block)
+    rng, parts, missing, rounds = np.random.default_rng(seed), [], num_pairs, 0
+    while missing > 0:
+        if (rounds := rounds + 1) > 1000:
+            raise UserError("hardly any two blocks have different ratings: no pairs across blocks")
+        texts = rng.integers(len(ratings), size=(2, 2 * missing + 16))
+        first, second = ratings.ratings[texts, rng.integers(ratings.num_ratings[texts])]
+        apart = labels[texts[0]] != labels[texts[1]]
+        kept = np.flatnonzero(apart & (first != second))[:missing]
+        winner = (first < second)[kept].astype(np.int64)
+        gaps = np.abs(first - second)[kept]
+        parts.append(Pairs(texts[winner, kept], texts[1 - winner, kept], gaps))
+        missing -= len(kept)
+    return joined(parts)
+
+
+def mixed_pairs(
+    ratings: Ratings, num_pairs: int, seed: int, *, same_rater_share: float = 0.5
+) -> Pairs:
+    """Both kinds of pair, shuffled: `same_rater_share` of one person each, the others across
+    blocks.
+    """
+    num_same = round(num_pairs * same_rater_share)
+    parts = [cross_block_pairs(ratings, num_pairs - num_same, seed)] if num_same < num_pairs else []
+    if num_same:
+        parts.append(same_rater_pairs(ratings, num_same, seed))
+    pairs = joined(parts)
+    return pairs.take(np.random.default_rng(seed).permutation(len(pairs)))
+
+
+def paired_preferences(given: np.ndarray) -> np.ndarray:
+    """`[..., K, K]` share of the people who rated text i above text j, a tie counting half.
+
+    Args:
+      given: `[..., K, people]` ratings, column r of all K texts being one person.
+    """
+    signs = np.sign(given[..., :, None, :].astype(np.int64) - given[..., None, :, :])
+    shares = (0.5 + 0.5 * signs.mean(-1)).astype(np.float32)
+    return shares * (1 - np.eye(shares.shape[-1], dtype=np.float32))
+
+
+def rating_shares(ratings: Ratings) -> np.ndarray:
+    """`[N, 9]` the share of each text's ratings at -4, -3, ... 4."""
+    hits = (ratings.ratings[..., None] == LEVELS) & ratings.rated[..., None]
+    return hits.sum(1) / ratings.num_ratings[:, None]
+
+
+def unpaired_preferences(shares: np.ndarray) -> np.ndarray:
+    """`[..., K, K]` share of pairs of people, one rating text i and one text j, where i got more.
+
+    A tie counts half. This is what a random rating of each gives, exactly.
+
+    Args:
+      shares: `[..., K, 9]` from `rating_shares`.
+    """
+    beats = (LEVELS[:, None] > LEVELS) + 0.5 * (LEVELS[:, None] == LEVELS)
+    preferences = (shares @ beats @ np.swapaxes(shares, -1, -2)).astype(np.float32)
+    return preferences * (1 - np.eye(preferences.shape[-1], dtype=np.float32))
+
+
+def same_block_groups(ratings: Ratings, num_groups: int, group_size: int, seed: int) -> Groups:
+    """Groups of different texts of one block, with what its people thought of all of them."""
+    rng = np.random.default_rng(seed)
+    blocks = [block for block in rated_blocks(ratings) if len(block[0]) >= group_size]
+    if not blocks:
+        raise UserError(f"no block has {group_size} texts")
+    texts, preferences = [], []
+    for number in rng.integers(len(blocks), size=num_groups):
+        positions, given = blocks[number]
+        members = rng.choice(len(positions), group_size, replace=False)
+        texts.append(positions[members])
+        preferences.append(paired_preferences(given[members]))
+    return Groups(np.stack(texts), np.stack(preferences))
+
+
+def cross_block_groups(ratings: Ratings, num_groups: int, group_size: int, seed: int) -> Groups:
+    """Groups of texts of different blocks (different texts, for products), compared across
+    people.
+    """
+    rng, blocks = np.random.default_rng(seed), blocks_of(ratings)
+    if len(blocks) < group_size:
+        raise UserError(f"groups of {group_size} need as many blocks, there are {len(blocks)}")
+    chosen = [rng.choice(len(blocks), group_size, replace=False) for _ in range(num_groups)]
+    texts = np.array([[rng.choice(blocks[number]) for number in group] for group in chosen])
+    return Groups(texts, unpaired_preferences(rating_shares(ratings)[texts]))
