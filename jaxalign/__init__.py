@@ -1,4 +1,4 @@
-"""Alignment fine-tuning in JAX. This module holds the mathematics: pure, unreduced, jit, vmap and grad safe."""
+"""Alignment fine-tuning in JAX; here its mathematics: pure, unreduced, jit, vmap and grad safe."""
 
 from jaxalign.advantages import gae, gae_associative, missing_eos_penalty, shaped_rewards
 from jaxalign.batches import ComparisonBatch, Experience, PairLogps, PreferenceBatch, TokenBatch

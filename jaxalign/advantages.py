@@ -1,7 +1,8 @@
 """Advantages and per-step rewards.
 
-Step t of a row is a decision where `mask` is true. Masked steps in between (observation tokens, say) are skipped:
-the step "after" a decision is the next unmasked one, and nothing of a masked step reaches any result.
+Step t of a row is a decision where `mask` is true. Masked steps in between (observation tokens,
+say) are skipped: the step "after" a decision is the next unmasked one, and nothing of a masked step
+reaches any result.
 """
 
 from collections.abc import Callable
@@ -29,7 +30,7 @@ def gae(
 ) -> tuple[jax.Array, jax.Array]:
     """Generalized advantage estimates and the value targets they imply.
 
-      delta_t = r_t + gamma V'_t - V_t          A_t = delta_t + gamma lambda A_{t'}          returns_t = A_t + V_t
+      delta_t = r_t + gamma V'_t - V_t,  A_t = delta_t + gamma lambda A_{t'},  returns_t = A_t + V_t
 
     where t' is the next unmasked step and V'_t the value after step t:
 
@@ -38,7 +39,7 @@ def gae(
       final_values[t]     where it was truncated at t              (then A_{t'} counts 0)
       bootstrap_values    after the last unmasked step; 0 if None
 
-    A step that is marked both terminated and truncated is terminal. Flags on masked steps are ignored.
+    A step marked both terminated and truncated is terminal. Flags on masked steps are ignored.
 
     Args:
       rewards: `[B, T]`, reward units; reward t is the one received for step t.
@@ -48,9 +49,10 @@ def gae(
       gae_lambda: in [0, 1]; 0 is the one-step TD error, 1 the Monte-Carlo return less the value.
       terminations: `[B, T]` bool, the episode ended by itself at t; None: nowhere.
       truncations: `[B, T]` bool, the episode was cut at t by a limit; None: nowhere.
-      final_values: `[B, T]`, V of the last observation of the episode cut at t; read where truncated.
-      bootstrap_values: `[B]`, V of the observation after the last step, of a rollout cut in the middle of an
-        episode; None: the end is terminal.
+      final_values: `[B, T]`, V of the last observation of the episode cut at t; read where
+        truncated.
+      bootstrap_values: `[B]`, V of the observation after the last step, of a rollout cut in the
+        middle of an episode; None: the end is terminal.
 
     Returns:
       Advantages and returns, both `[B, T]` in reward units, 0 where masked.
@@ -59,11 +61,12 @@ def gae(
       AssertionError: the shapes differ.
       ValueError: truncations without final_values.
 
-    Source: Schulman et al. 2016, https://arxiv.org/abs/1506.02438, Eqs. 11 to 16. Time limits: Pardo et al. 2018,
-      https://arxiv.org/abs/1712.00378, Eq. 6.
+    Source: Schulman et al. 2016, https://arxiv.org/abs/1506.02438, Eqs. 11 to 16. Time limits:
+      Pardo et al. 2018, https://arxiv.org/abs/1712.00378, Eq. 6.
 
     >>> rewards, values = jnp.array([[0.0, 1.0]]), jnp.array([[0.5, 0.5]])
-    >>> advantages, returns = gae(rewards, values, jnp.ones((1, 2), bool), gamma=1.0, gae_lambda=0.5)
+    >>> mask = jnp.ones((1, 2), bool)
+    >>> advantages, returns = gae(rewards, values, mask, gamma=1.0, gae_lambda=0.5)
     >>> advantages.tolist(), returns.tolist()  # delta = 0, 0.5
     ([[0.25, 0.5]], [[0.75, 1.0]])
     """
@@ -83,14 +86,15 @@ def gae_associative(
     final_values: jax.Array | None = None,
     bootstrap_values: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """`gae` in O(log T) parallel steps, for long rollouts on accelerators; same arguments, same numbers.
+    """`gae` in O(log T) parallel steps, for long rollouts on accelerators; same arguments, numbers.
 
-    The recurrence A_t = delta_t + c_t A_{t+1} is a composition of affine maps, which is associative.
+    The recurrence A_t = delta_t + c_t A_{t+1} composes affine maps, which is associative.
 
     Source: Blelloch 1990, Prefix Sums and Their Applications, sec. 1.4.1.
 
     >>> rewards, values = jnp.array([[0.0, 1.0]]), jnp.array([[0.5, 0.5]])
-    >>> gae_associative(rewards, values, jnp.ones((1, 2), bool), gamma=1.0, gae_lambda=0.5)[0].tolist()
+    >>> mask = jnp.ones((1, 2), bool)
+    >>> gae_associative(rewards, values, mask, gamma=1.0, gae_lambda=0.5)[0].tolist()
     [[0.25, 0.5]]
     """
     flags = (terminations, truncations, final_values, bootstrap_values)
@@ -132,13 +136,13 @@ def _next_unmasked(recurrence: Recurrence, values, mask, after_last):
 
 
 def _scan(factors: jax.Array, terms: jax.Array, last: jax.Array) -> jax.Array:
-    """x_t = terms_t + factors_t x_{t+1} from the end, x_T = last; all `[B, T]`, one step at a time."""
+    """x_t = terms_t + factors_t x_{t+1}, x_T = last, one step at a time; arrays are `[B, T]`."""
 
     def step(after, now):
         x = now[1] + now[0] * after
         return x, x
 
-    last = last + 0 * terms[:, 0]  # varying over the same mapped axes as what is scanned
+    last = last + jnp.zeros_like(terms[:, 0])  # varying over the same mapped axes as the terms
     _, xs = jax.lax.scan(step, last, (factors.T, terms.T), reverse=True)
     return xs.T
 
@@ -172,8 +176,8 @@ def shaped_rewards(
     Raises:
       AssertionError: the shapes do not fit.
 
-    Source: Ziegler et al. 2019, https://arxiv.org/abs/1909.08593, Eq. 2; placed as in Stiennon et al. 2020,
-      https://arxiv.org/abs/2009.01325, sec. 3.4.
+    Source: Ziegler et al. 2019, https://arxiv.org/abs/1909.08593, Eq. 2; placed as in Stiennon et
+      al. 2020, https://arxiv.org/abs/2009.01325, sec. 3.4.
 
     >>> kl, mask = jnp.array([[1.0, 1.0, 1.0]]), jnp.array([[True, True, False]])
     >>> shaped_rewards(jnp.array([0.75]), kl, mask, kl_coef=0.5).tolist()

@@ -1,4 +1,4 @@
-"""Kullback-Leibler divergence from a reference: sample estimators, the exact sum, and its coefficient."""
+"""Kullback-Leibler divergence from a reference: estimators, the exact sum, its coefficient."""
 
 import math
 
@@ -38,7 +38,7 @@ def k1(policy_logps: jax.Array, reference_logps: jax.Array) -> jax.Array:
 
 
 def k2(policy_logps: jax.Array, reference_logps: jax.Array) -> jax.Array:
-    """The squared KL estimator: never negative, biased, and its gradient on policy is that of the KL.
+    """The squared KL estimator: never negative, biased; on policy its gradient is that of the KL.
 
       k2 = (log pi(x) - log pi_ref(x))^2 / 2
 
@@ -101,8 +101,8 @@ def exact_kl(policy_logits: jax.Array, reference_logits: jax.Array) -> jax.Array
 
       KL(p, q) = sum_v p_v (log p_v - log q_v) = sum_v p_v (exp(-d_v) - 1 + d_v),  d = log p - log q
 
-    The second form, used here, has no negative terms: a KL of 1e-9 is right in float32 too. No shift in time:
-    entry t belongs to logits t.
+    The second form, used here, has no negative terms: a KL of 1e-9 is right in float32 too. No
+    shift in time: entry t belongs to logits t.
 
     Args:
       policy_logits: `[..., V]`, unnormalised log-probabilities of p.
@@ -138,7 +138,7 @@ def fused_exact_kl(
 ) -> jax.Array:
     """Exact KL per token of two language models, without either's `[B, T, V]` logits in memory.
 
-    Entry t is the KL of the two distributions that tokens[t] was drawn from, as in `token_logps`; 0 at t = 0.
+    Entry t is the KL of the distributions that tokens[t] was drawn from, as in `token_logps`.
     For scoring: chunks are not rematerialised, so take no gradient through it.
 
     Args:
@@ -176,7 +176,8 @@ def adapted_coef(
       coef: `[]`, the present coefficient.
       kl: `[]` nats per sequence, the mean over the batch.
       target: nats per sequence.
-      horizon: episodes in which a persistent error of 0.2 changes the coefficient by the factor e^0.2.
+      horizon: episodes in which a persistent error of 0.2 changes the coefficient by a factor
+        e^0.2.
       batch_size: episodes in this batch.
 
     Returns:
@@ -185,10 +186,11 @@ def adapted_coef(
     Raises:
       AssertionError: `coef` or `kl` is no scalar.
 
-    Source: Ziegler et al. 2019, https://arxiv.org/abs/1909.08593, sec. 2.2 (K_beta = batch_size / horizon).
+    Source: Ziegler et al. 2019, https://arxiv.org/abs/1909.08593, sec. 2.2, with
+      K_beta = batch_size / horizon.
 
-    >>> kl_now = jnp.float32(12.0)  # twice the target: the error is clipped at 0.2
-    >>> round(float(adapted_coef(jnp.float32(0.1), kl_now, target=6.0, horizon=10, batch_size=5)), 6)
+    >>> coef, kl = jnp.float32(0.1), jnp.float32(12.0)  # twice the target: e is clipped at 0.2
+    >>> round(float(adapted_coef(coef, kl, target=6.0, horizon=10, batch_size=5)), 6)
     0.11
     """
     coef, kl = widen(coef, kl)

@@ -1,8 +1,8 @@
 """Sums over what is real: masked sum, global mean, variance and whitening.
 
-A mask is `True` (or a weight of 1) where an entry is real. Entries that are masked out never reach the result,
-not even if they are NaN, and get a gradient of exactly 0. With `axis_name`, sums and counts are added up over
-that mapped axis first, so every device gets the number of the whole batch.
+A mask is `True` (or a weight of 1) where an entry is real. Entries that are masked out never reach
+the result, not even if they are NaN, and get a gradient of exactly 0. With `axis_name`, sums and
+counts are added up over that mapped axis first, so every device gets the number of the whole batch.
 """
 
 import chex
@@ -69,8 +69,8 @@ def masked_mean(x: jax.Array, mask: jax.Array, *, axis_name: str | None = None) 
 def _deviations(x: jax.Array, mask: jax.Array, axis_name: str | None):
     """`x` minus its global mean, and that mean; exactly 0 for constant `x`.
 
-    The mean is taken relative to the smallest entry, or the rounding of the mean would give equal entries
-    a variance.
+    The mean is taken relative to the smallest entry, or the rounding of the mean would give equal
+    entries a variance.
     """
     smallest = jnp.min(jax.lax.stop_gradient(jnp.where(mask != 0, x, jnp.inf)))
     smallest = smallest if axis_name is None else jax.lax.pmin(smallest, axis_name)
@@ -117,8 +117,8 @@ def whiten(
 
       (x - mean) / sqrt(var),  var with ddof 0;  without `shift_mean` the mean is added back
 
-    Statistics are those of the whole batch on all devices. There is no epsilon: where the variance is 0 the
-    result is x - mean, which is 0 (or x, without `shift_mean`).
+    Statistics are those of the whole batch on all devices. There is no epsilon: where the variance
+    is 0 the result is x - mean, which is 0 (or x, without `shift_mean`).
 
     Args:
       x: `[...]`, any unit.
@@ -132,7 +132,8 @@ def whiten(
     Raises:
       AssertionError: the shapes differ.
 
-    Source: Ziegler et al. 2019, https://arxiv.org/abs/1909.08593, sec. 2.2 (their `whiten`, less its epsilon).
+    Source: Ziegler et al. 2019, https://arxiv.org/abs/1909.08593, published code
+      (`whiten`, less its epsilon).
 
     >>> whiten(jnp.array([1.0, 3.0, 9.0]), jnp.array([True, True, False])).tolist()
     [-1.0, 1.0, 0.0]

@@ -1,4 +1,4 @@
-"""The losses, one paper a file. All are unreduced: sum over a mask, divide once by the global weight."""
+"""The losses, one paper a file, all unreduced: sum over a mask, divide once by a global weight."""
 
 from jaxalign.losses.bradley_terry import bradley_terry_loss, centering_penalty
 from jaxalign.losses.cross_entropy import cross_entropy_loss

@@ -25,6 +25,7 @@ def implicit_rewards(policy: PairLogps, reference: PairLogps, *, beta: float) ->
 
     Source: Rafailov et al. 2023, https://arxiv.org/abs/2305.18290, Eq. 5 (without beta log Z).
 
+    >>> import jax.numpy as jnp
     >>> pair = PairLogps(chosen=jnp.array([-1.0]), rejected=jnp.array([-2.0]))
     >>> start = PairLogps(chosen=jnp.array([-3.0]), rejected=jnp.array([-1.0]))
     >>> rewards = implicit_rewards(pair, start, beta=0.5)
@@ -69,12 +70,13 @@ def dpo_loss(
       AssertionError: the shapes differ.
       ValueError: `label_smoothing` outside [0, 0.5).
 
-    Source: Rafailov et al. 2023, https://arxiv.org/abs/2305.18290, Eq. 7; smoothing: Mitchell 2023,
-      https://ericmitchell.ai/cdpo.pdf, Eq. 3.
+    Source: Rafailov et al. 2023, https://arxiv.org/abs/2305.18290, Eq. 7; smoothing: Mitchell
+      2023, https://ericmitchell.ai/cdpo.pdf, Eq. 3.
 
+    >>> import jax.numpy as jnp
     >>> pair = PairLogps(chosen=jnp.array([-1.0]), rejected=jnp.array([-2.0]))
-    >>> dpo_loss(pair, pair, beta=0.1).round(4).tolist()
-    [0.6931...]
+    >>> print(dpo_loss(pair, pair, beta=0.1).round(4))  # log 2
+    [0.6931]
     """
     _check_smoothing(label_smoothing)
     right, flipped = _log_likelihoods(policy, reference, beta)
@@ -105,9 +107,10 @@ def robust_dpo_loss(
 
     Source: Chowdhury et al. 2024, https://arxiv.org/abs/2403.00409, Eq. 12.
 
+    >>> import jax.numpy as jnp
     >>> pair = PairLogps(chosen=jnp.array([-1.0]), rejected=jnp.array([-2.0]))
-    >>> robust_dpo_loss(pair, pair, beta=0.1, label_smoothing=0.2).round(4).tolist()
-    [0.6931...]
+    >>> print(robust_dpo_loss(pair, pair, beta=0.1, label_smoothing=0.2).round(4))  # log 2
+    [0.6931]
     """
     _check_smoothing(label_smoothing)
     right, flipped = _log_likelihoods(policy, reference, beta)
