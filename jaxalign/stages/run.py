@@ -144,5 +144,9 @@ def _leaves(tree: dict, prefix: str = "") -> dict[str, Any]:
     """Nested dicts as one, with names joined by dots."""
     flat = {}
     for name, value in tree.items():
-        flat |= _leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+        flat |= (
+            _leaves(value, f"{prefix}{name}.")
+            if isinstance(value, dict)
+            else {prefix + name: value}
+        )
     return flat

@@ -85,9 +85,7 @@ def load_text_model(directory: str | Path, head: str, option: str) -> TextModel:
             f"--{option} {directory} has the heads {', '.join(config.heads_out)}; "
             f"a model with a {head} head is needed"
         )
-    return TextModel(
-        model=Transformer(config), params=params, tokenizer=load_tokenizer(folder)
-    )
+    return TextModel(model=Transformer(config), params=params, tokenizer=load_tokenizer(folder))
 
 
 def _initialised(config: TransformerConfig, tokenizer: Tokenizer, key) -> TextModel:

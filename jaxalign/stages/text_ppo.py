@@ -1,0 +1,169 @@
+"""PPO of a text policy against a reward model: sample, score, shape, estimate, learn."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxalign import objectives
+from jaxalign.advantages import missing_eos_penalty
+from jaxalign.batches import TokenBatch, pytree
+from jaxalign.config import PPOSettings
+from jaxalign.data.batching import batch_indices, prompt_batch
+from jaxalign.kl import adapted_coef, k1
+from jaxalign.masking import masked_sum
+from jaxalign.rollouts import ppo_epochs_loop
+from jaxalign.scoring import text_policy
+from jaxalign.stages.run import Run, optimizer_of
+from jaxalign.stages.text_models import TextModel, with_heads
+from jaxalign.text_rollouts import ScoredSamples, sample_and_score, text_experience
+from jaxalign.train.loop import fit
+from jaxalign.train.step import TrainState, initial_state, train_step
+
+
+@pytree
+class PPOState:
+    """What PPO changes: the training state and the price of a nat of KL."""
+
+    train: TrainState
+    kl_coef: jax.Array
+
+
+def train_ppo(
+    run: Run,
+    name: str,
+    policy: TextModel,
+    reward: TextModel,
+    prompts: Sequence[Sequence[int]],
+    settings: PPOSettings,
+    *,
+    temperature: float,
+    max_new_tokens: int,
+    evaluate: Callable[[Any], dict[str, float]] | None = None,
+    evaluate_every: int | None = None,
+) -> TextModel:
+    """PPO from the policy, which is the reference, resuming where an earlier run stopped.
+
+    Args:
+      policy: start and reference.
+      reward: scores prompt and response together.
+      prompts: token ids, BOS included; dealt out in random order.
+      settings: objective and loop.
+      temperature: of policy and reference, in sampling and training.
+      max_new_tokens: longest response.
+      evaluate: metrics of some parameters, every `evaluate_every` iterations.
+    """
+    actor = with_heads(policy, ("logits", "value"), run.key(f"{name}/init"), dropout=0.0)
+    optimizer = optimizer_of(
+        settings.optimizer, settings.iterations * settings.epochs * settings.minibatches
+    )
+    state = PPOState(
+        train=initial_state(actor.params, optimizer, run.key(name)),
+        kl_coef=jnp.float32(settings.kl_coef),
+    )
+    length = max(len(prompt) for prompt in prompts)
+
+    def batch(number: int) -> TokenBatch:
+        index = batch_indices(number, len(prompts), settings.batch_size, run.seed)
+        return prompt_batch(
+            [prompts[i] for i in index],
+            pad_id=policy.tokenizer.pad_id,
+            length=length,
+            index=np.arange(settings.batch_size),
+        )
+
+    checkpoints = run.checkpoints(name)
+    state = fit(
+        run.layout.place(state),
+        _iteration(
+            run, actor, policy.params, reward, optimizer, settings, temperature, max_new_tokens
+        ),
+        batch,
+        steps=settings.iterations,
+        on_metrics=functools.partial(run.metrics.write, name),
+        on_start=functools.partial(run.metrics.resume, name),
+        log_every=settings.log_every,
+        checkpoints=checkpoints,
+        checkpoint_every=settings.checkpoint_every,
+        evaluate=None if evaluate is None else lambda state: evaluate(state.train.params),
+        evaluate_every=evaluate_every,
+        label=name,
+    )
+    checkpoints.close()
+    return dataclasses.replace(actor, params=jax.device_get(state.train.params))
+
+
+def _iteration(
+    run, actor, reference_params, reward, optimizer, settings, temperature, max_new_tokens
+):
+    """`(PPOState, prompts) -> (PPOState, metrics)`: one round of sampling and learning."""
+    eos_id = actor.tokenizer.eos_id
+    collect = run.layout.rows(
+        sample_and_score(
+            actor.model,
+            reward.model,
+            temperature=temperature,
+            max_new_tokens=max_new_tokens,
+            eos_id=eos_id,
+        )
+    )
+    loss = objectives.ppo(
+        text_policy(actor.model, temperature=temperature),
+        clip_range=settings.clip_range,
+        dual_clip=settings.dual_clip,
+        value_clip_range=settings.value_clip_range,
+        value_coef=settings.value_coef,
+        entropy_coef=settings.entropy_coef,
+    )
+    step = run.layout.step(functools.partial(train_step, loss_fn=loss, optimizer=optimizer))
+    assess = jax.jit(functools.partial(_assess, settings=settings, eos_id=eos_id))
+
+    def iterate(state: PPOState, prompts: TokenBatch):
+        key = jax.random.fold_in(state.train.key, state.train.step)
+        scored = collect((state.train.params, reference_params, reward.params, key), prompts)
+        experience, metrics = assess(scored, state.kl_coef)
+        train, learned = ppo_epochs_loop(
+            state.train,
+            experience,
+            jax.random.fold_in(key, settings.batch_size),
+            step=step,
+            epochs=settings.epochs,
+            minibatches=settings.minibatches,
+        )
+        kl_coef = state.kl_coef
+        if settings.kl_target is not None:
+            kl_coef = adapted_coef(
+                kl_coef,
+                metrics["kl/reference"],
+                target=settings.kl_target,
+                horizon=settings.kl_horizon,
+                batch_size=settings.batch_size,
+            )
+        return PPOState(train=train, kl_coef=kl_coef), learned | metrics
+
+    return iterate
+
+
+def _assess(scored: ScoredSamples, kl_coef, *, settings: PPOSettings, eos_id: int):
+    """Experience from scored samples, and metrics of the round."""
+    rows = scored.samples.batch
+    mask = rows.response_mask
+    penalty = settings.missing_eos_penalty
+    scores = missing_eos_penalty(scored.scores, rows.tokens, mask, eos_id=eos_id, penalty=penalty)
+    experience = text_experience(
+        scored, scores, kl_coef=kl_coef, gamma=settings.gamma, gae_lambda=settings.gae_lambda
+    )
+    kl = masked_sum(k1(scored.samples.logps, scored.reference_logps), mask, axis=1)
+    ended = jnp.any(mask & (rows.tokens == eos_id), axis=1)
+    return experience, {
+        "scores/mean": scored.scores.mean(),
+        "scores/std": scored.scores.std(),
+        "kl/reference": kl.mean(),
+        "kl/coef": kl_coef,
+        "response/length": mask.sum(axis=1).mean(),
+        "response/ended": ended.mean(),
+    }
