@@ -62,7 +62,8 @@ def gae(
       ValueError: truncations without final_values.
 
     Source: Schulman et al. 2016, https://arxiv.org/abs/1506.02438, Eqs. 11 to 16. Time limits:
-      Pardo et al. 2018, https://arxiv.org/abs/1712.00378, Eq. 6.
+      Pardo et al. 2018, https://arxiv.org/abs/1712.00378, sec. 3 (partial-episode
+      bootstrapping).
 
     >>> rewards, values = jnp.array([[0.0, 1.0]]), jnp.array([[0.5, 0.5]])
     >>> mask = jnp.ones((1, 2), bool)
@@ -176,8 +177,8 @@ def shaped_rewards(
     Raises:
       AssertionError: the shapes do not fit.
 
-    Source: Ziegler et al. 2019, https://arxiv.org/abs/1909.08593, Eq. 2; placed as in Stiennon et
-      al. 2020, https://arxiv.org/abs/2009.01325, sec. 3.4.
+    Source: Ziegler et al. 2019, https://arxiv.org/abs/1909.08593, Eq. 2, spread over tokens as in
+      its published code.
 
     >>> kl, mask = jnp.array([[1.0, 1.0, 1.0]]), jnp.array([[True, True, False]])
     >>> shaped_rewards(jnp.array([0.75]), kl, mask, kl_coef=0.5).tolist()

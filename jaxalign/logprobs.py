@@ -8,8 +8,6 @@ The dense functions take `[B, T, V]` logits. The fused ones take hidden states a
 matrix, make logits for a chunk of positions at a time, and make them again in the backward pass.
 """
 
-from functools import partial
-
 import chex
 import jax
 import jax.numpy as jnp
@@ -290,8 +288,7 @@ def map_time_chunks(fn, arrays: tuple[jax.Array, ...], chunk_size: int):
     return jax.tree.map(lambda x: _join_chunks(x, length), results)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _fused(
+def _statistics(
     temperature: float,
     chunk_size: int,
     hidden: jax.Array,
@@ -341,4 +338,5 @@ def _fused_backward(temperature, chunk_size, residuals, cotangents):
     return hidden_grad, unembedding_grad.astype(unembedding.dtype), None
 
 
+_fused = jax.custom_vjp(_statistics, nondiff_argnums=(0, 1))
 _fused.defvjp(_fused_forward, _fused_backward)

@@ -50,7 +50,8 @@ def centering_penalty(chosen: jax.Array, rejected: jax.Array) -> jax.Array:
     Raises:
       AssertionError: the shapes differ.
 
-    Source: Eisenstein et al. 2023, https://arxiv.org/abs/2312.09244, Eq. 3.
+    Source: Eisenstein et al. 2023, https://arxiv.org/abs/2312.09244, the regulariser of their
+      reward model loss.
 
     >>> import jax.numpy as jnp
     >>> centering_penalty(jnp.array([3.0, 1.0]), jnp.array([-1.0, -1.0])).tolist()

@@ -71,7 +71,7 @@ def dpo_loss(
       ValueError: `label_smoothing` outside [0, 0.5).
 
     Source: Rafailov et al. 2023, https://arxiv.org/abs/2305.18290, Eq. 7; smoothing: Mitchell
-      2023, https://ericmitchell.ai/cdpo.pdf, Eq. 3.
+      2023, https://ericmitchell.ai/cdpo.pdf, the conservative loss.
 
     >>> import jax.numpy as jnp
     >>> pair = PairLogps(chosen=jnp.array([-1.0]), rejected=jnp.array([-2.0]))
@@ -105,7 +105,7 @@ def robust_dpo_loss(
       AssertionError: the shapes differ.
       ValueError: `label_smoothing` outside [0, 0.5).
 
-    Source: Chowdhury et al. 2024, https://arxiv.org/abs/2403.00409, Eq. 12.
+    Source: Chowdhury et al. 2024, https://arxiv.org/abs/2403.00409, the rDPO loss.
 
     >>> import jax.numpy as jnp
     >>> pair = PairLogps(chosen=jnp.array([-1.0]), rejected=jnp.array([-2.0]))

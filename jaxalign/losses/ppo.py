@@ -64,8 +64,8 @@ def ppo_policy_loss(
       ValueError: a clip range that is not positive, or a dual clip inside it.
 
     Source: Schulman et al. 2017, https://arxiv.org/abs/1707.06347, Eq. 7; asymmetric: Yu et al.
-      2025, https://arxiv.org/abs/2503.14476, Eq. 10; dual clip: Ye et al. 2020,
-      https://arxiv.org/abs/1912.09729, Eq. 5.
+      2025, https://arxiv.org/abs/2503.14476, Eq. 10 (clip-higher); dual clip: Ye et al. 2020,
+      https://arxiv.org/abs/1912.09729, the dual-clip objective.
 
     >>> logps = jnp.log(jnp.array([1.5, 1.5, 0.5]))
     >>> advantages = jnp.array([1.0, -1.0, 1.0])
