@@ -1,8 +1,8 @@
-"""Where a step runs: one device, or the rows of a global batch split over several. The same update everywhere.
+"""Where a step runs: on one device or on several, with the same update everywhere.
 
-A layout turns functions of `(shared, batch)` into functions that take a *global* host batch: any pytree of arrays
-with a row axis first. What is shared (state, parameters, keys) has one logical shape whatever the devices, so
-a checkpoint written under one layout is read under any other.
+A layout turns functions of `(shared, batch)` into functions that take a *global* host batch: any
+pytree of arrays with a row axis first. What is shared (state, parameters, keys) has one logical
+shape whatever the devices, so a checkpoint written under one layout is read under any other.
 """
 
 import dataclasses
@@ -39,26 +39,28 @@ class Layout:
     wrap: Callable[[Callable, str], Callable]
 
     def place(self, tree):
-        """A copy of a state (or parameters) on the devices; a step may then overwrite the copy's memory."""
+        """A copy of a state (or parameters) on the devices, whose memory a step may overwrite."""
         shardings = self.shardings(tree)
         copy = jax.jit(lambda leaves: jax.tree.map(jnp.copy, leaves), out_shardings=shardings)
         return copy(jax.device_put(tree, shardings))
 
     def step(self, fn):
-        """Compile `fn(state, batch, axis_name=...) -> (state, metrics)` to `(state, batch) -> (state, metrics)`.
+        """Compile `fn(state, batch, axis_name=...) -> (state, metrics)`.
 
-        The state goes in as `place` returned it and is used up: only the returned one may be used afterwards.
+        The state goes in as `place` returned it and is used up: only the returned one may be used
+        afterwards.
         """
         return self.wrap(functools.partial(fn, axis_name=self.axis_name), "state")
 
     def sums(self, fn):
-        """Compile `fn(shared, batch, axis_name=...) -> tree`, the tree equal on all devices (after a `psum`)."""
+        """Compile `fn(shared, batch, axis_name=...) -> tree`, equal on all devices (psum it)."""
         return self.wrap(functools.partial(fn, axis_name=self.axis_name), "sums")
 
     def rows(self, fn):
-        """Compile `fn(shared, batch) -> tree of [rows, ...]` to a function that returns all rows, in NumPy.
+        """Compile `fn(shared, batch) -> tree of [rows, ...]`; the result is all rows, in NumPy.
 
-        For scoring and sampling. `shared` is any pytree that every device needs, such as `(params, key)`.
+        For scoring and sampling. `shared` is any pytree that every device needs, such as
+        `(params, key)`.
         """
         return self.wrap(fn, "rows")
 
@@ -87,7 +89,7 @@ def on_device(device=None) -> Layout:
 
 
 def on_pmap(devices: Sequence | None = None) -> Layout:
-    """Data parallel by `pmap`: every device holds the whole state and an equal share of the rows."""
+    """Data parallel by `pmap`: every device holds the state and an equal share of the rows."""
     devices = tuple(jax.devices() if devices is None else devices)
 
     def wrap(fn, returns):
@@ -124,7 +126,8 @@ def on_shards(devices: Sequence | None = None) -> Layout:
     whole, by_row = PartitionSpec(), PartitionSpec(AXIS)
 
     def wrap(fn, returns):
-        # check_vma stays off so that a model may start a scan from zeros without marking them device-varying
+        # check_vma stays off so that a model may start a scan from zeros without marking them
+        # device-varying
         mapped = jax.shard_map(
             fn,
             mesh=mesh,
@@ -150,10 +153,11 @@ def on_shards(devices: Sequence | None = None) -> Layout:
 
 
 def on_mesh(devices: Sequence | None = None) -> Layout:
-    """Fully sharded data parallel: rows *and* every leaf of the state are split over the devices (`jit`).
+    """Fully sharded data parallel: rows *and* state are split over the devices (`jit`).
 
-    For a state that does not fit one device. The compiler inserts the collectives; a step sees all rows. The
-    output shardings are pinned to those of the input, so that the second step is the first one's program.
+    For a state that does not fit one device. The compiler inserts the collectives; a step sees all
+    rows. The output shardings are pinned to those of the input, so that the second step is the
+    first one's program.
     """
     devices = tuple(jax.devices() if devices is None else devices)
     mesh = Mesh(np.array(devices), (AXIS,))
@@ -189,7 +193,8 @@ def make_layout(name: str = "auto", *, devices: int | None = None) -> Layout:
     """The layout of that name.
 
     Args:
-      name: "device", "pmap", "shards", "mesh"; "auto" is "device" on one device and "pmap" on several.
+      name: "device", "pmap", "shards", "mesh"; "auto" is "device" on one device and "pmap" on
+        several.
       devices: how many of the visible devices to use; None is all ("device" uses one).
 
     Raises:
@@ -225,7 +230,8 @@ def pad_rows(tree, multiple: int):
 
     Args:
       tree: pytree of `[B, ...]` host arrays.
-      multiple: what the number of rows must divide by (devices, or the batch size of one compiled pass).
+      multiple: what the number of rows must divide by (devices, or the batch size of one compiled
+        pass).
 
     Returns:
       The padded tree and B, for `trim_rows` afterwards.
@@ -267,5 +273,5 @@ def _unfold(rows):
 
 
 def _host(out, returns: str):
-    """Rows are data for the next batch: bring them to the host; leave state and sums where they are."""
+    """Rows are data for the next batch and go to the host; state and sums stay."""
     return jax.device_get(out) if returns == "rows" else out

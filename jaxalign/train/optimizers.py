@@ -14,8 +14,9 @@ def make_schedule(
 ) -> optax.Schedule:
     """Learning rate as a function of the number of updates done.
 
-    It rises linearly from 0 over `warmup_steps`, then stays (constant) or falls to 0 at `total_steps` (linear,
-    cosine). With a warm-up the very first update has rate `learning_rate / warmup_steps`, not 0.
+    It rises linearly from 0 over `warmup_steps`, then stays (constant) or falls to 0 at
+    `total_steps` (linear, cosine). With a warm-up the very first update has rate
+    `learning_rate / warmup_steps`, not 0.
 
     Args:
       learning_rate: the peak.
@@ -61,8 +62,8 @@ def make_optimizer(
 
       g <- g min(1, max_grad_norm / |g|)      w <- w - rate (precondition(g) + weight_decay w)
 
-    Decay is decoupled from the gradient and applies to matrices only: not to biases, norm scales or other vectors,
-    also when these are stacked over layers.
+    Decay is decoupled from the gradient and applies to matrices only: not to biases, norm scales or
+    other vectors, also when these are stacked over layers.
 
     Args:
       learning_rate, schedule, warmup_steps, total_steps: as in `make_schedule`.
@@ -76,8 +77,8 @@ def make_optimizer(
     Raises:
       UserError: unknown optimizer or schedule.
 
-    Source: Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101, Algorithm 2 (the decay there is times the
-    schedule only, here times the learning rate, as in PyTorch and optax).
+    Source: Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101, Algorithm 2 (the decay
+    there is times the schedule only, here times the learning rate, as in PyTorch and optax).
     """
     if name not in OPTIMIZERS:
         raise UserError(f"optimizer {name!r} is unknown; use one of {', '.join(OPTIMIZERS)}")
@@ -100,7 +101,7 @@ def make_optimizer(
 
 
 def decayed(params):
-    """Pytree of bools: which leaves weight decay applies to (matrices; never a `bias` or `scale`)."""
+    """Pytree of bools: which leaves decay (matrices, stacked or not; no `bias` or `scale`)."""
 
     def is_matrix(path, leaf):
         name = jax.tree_util.keystr(path[-1:], simple=True) if path else ""

@@ -1,8 +1,9 @@
 """One training step for every stage: sum locally, add up globally, divide once.
 
-A loss is a function `loss_fn(params, batch, key) -> (sum, (weight, metric_sums))`: sums over the rows that it was
-given, and the weight (tokens, pairs, decisions) to divide them by. Sums can be added over micro-batches and
-devices in any split and order, means cannot; so the one division by the one global weight is here.
+A loss is a function `loss_fn(params, batch, key) -> (sum, (weight, metric_sums))`: sums over the
+rows that it was given, and the weight (tokens, pairs, decisions) to divide them by. Sums can be
+added over micro-batches and devices in any split and order, means cannot; so the one division by
+the one global weight is here.
 """
 
 from collections.abc import Callable
@@ -65,19 +66,22 @@ def train_step(
 
       gradient = (sum over devices and micro-batches of grad sum_loss) / (sum of weights)
 
-    A batch of weight 0 leaves parameters and optimizer as they were (weight decay and momentum included) and has
-    metrics of 0; only `step` moves on.
+    A batch of weight 0 leaves parameters and optimizer as they were (weight decay and momentum
+    included) and has metrics of 0; only `step` moves on.
 
     Args:
       state: before the update.
-      batch: pytree of arrays with a row axis first: this device's rows under a mapped axis, all rows otherwise.
-      loss_fn: gives sums and a weight. Its key is the same on every device: fold in the example index.
+      batch: pytree of arrays with a row axis first: this device's rows under a mapped axis, all
+        rows otherwise.
+      loss_fn: gives sums and a weight. Its key is the same on every device: fold in the example
+        index.
       optimizer: an optax transformation.
       axis_name: mapped axis that the other devices' rows are on, or None.
       micro_batches: the rows are taken in this many parts, one after the other, to save memory.
 
     Returns:
-      The new state, and metrics divided by the global weight, with `loss` and `grad_norm` (before any clipping).
+      The new state, and metrics divided by the global weight, with `loss` and `grad_norm` (before
+      any clipping).
 
     Raises:
       UserError: the rows do not split into `micro_batches` equal parts.
@@ -105,7 +109,9 @@ def loss_sums(
     loss_fn: LossFn,
     axis_name: str | None = None,
 ) -> tuple[jax.Array, Metrics]:
-    """The weight and the metric sums of one global batch, without an update: add them up, divide once.
+    """The weight and the metric sums of one global batch, without an update.
+
+    Add them up over batches, then divide once.
 
     Args:
       params_and_key: parameters, and the key for a loss that draws noise.
@@ -142,7 +148,8 @@ def _gradient_sums(loss_fn, params, batch, key, micro_batches, axis_name):
 def _split_rows(rows, micro_batches):
     """`[B, ...]` to `[K, B / K, ...]` with row r in part r mod K.
 
-    Strided, so that rows that lie on different devices do so within every part: no part is one device's work.
+    Strided, so that rows that lie on different devices do so within every part: no part is one
+    device's work.
     """
     if len(rows) % micro_batches:
         raise UserError(

@@ -1,0 +1,223 @@
+"""Checkpoints for exact resumption (orbax), and the final parameters as safetensors.
+
+A checkpoint appears under its final name only when it is whole, so a process may be killed at any
+moment. It holds one logical shape per array whatever the layout, so it is read under any other.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxalign.errors import UserError
+
+PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
+
+
+class Checkpoints:
+    """The last few states of a run, in a directory of their own.
+
+    Writing goes on in the background while training continues; `wait` or `close` ends it. Typed
+    random keys are stored as their bits and come back as keys.
+    """
+
+    def __init__(self, directory: str | os.PathLike, *, keep: int = 2):
+        """Open or create `directory`; the `keep` newest checkpoints stay in it."""
+        import absl.logging
+        import orbax.checkpoint as ocp
+
+        absl.logging.set_verbosity(absl.logging.ERROR)  # orbax narrates every save otherwise
+        self.directory = Path(directory).absolute()
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, create=True, cleanup_tmp_directories=True
+        )
+        self._orbax = ocp
+        self._manager = ocp.CheckpointManager(self.directory, options=options)
+
+    def save(self, step: int, state) -> None:
+        """Write `state` as that of `step`; returns once the arrays are copied, not yet written."""
+        args = self._orbax.args
+        parts = args.Composite(
+            state=args.StandardSave(_numbered(jax.tree.leaves(state))),
+            manifest=args.JsonSave({"leaves": _manifest(state)}),
+        )
+        if self._manager.latest_step() != step:
+            self._manager.save(step, args=parts, force=True)
+
+    def restore(self, template) -> tuple[int, Any] | None:
+        """The newest state, with the shardings of `template`, or None where there is none.
+
+        Args:
+          template: a state of the same structure, shapes and dtypes; its numbers are not used.
+
+        Raises:
+          UserError: the checkpoint holds other arrays than the template.
+        """
+        self.wait()
+        step = self._manager.latest_step()
+        if step is None:
+            return None
+        args = self._orbax.args
+        stored = self._manager.restore(step, args=args.Composite(manifest=args.JsonRestore()))
+        _check_manifest(
+            stored["manifest"]["leaves"], _manifest(template), self.directory / str(step)
+        )
+        wanted, structure = jax.tree.flatten(template)
+        parts = args.Composite(state=args.StandardRestore(_numbered(wanted)))
+        bits = self._manager.restore(step, args=parts)["state"]
+        leaves = [_from_bits(bits[str(i)], leaf) for i, leaf in enumerate(wanted)]
+        return step, jax.tree.unflatten(structure, leaves)
+
+    def wait(self) -> None:
+        """Return when every save is on disk; raises what went wrong in the background."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Finish writing and stop the background threads."""
+        self._manager.close()
+
+
+def save_model(directory: str | os.PathLike, params, config: dict) -> None:
+    """Write `model.safetensors` and `config.json`; each file appears whole or not at all.
+
+    Args:
+      directory: created if needed.
+      params: nested dicts of arrays; names are joined by "/".
+      config: what is needed to build the model again, as JSON types. A copy goes into the header of
+        `model.safetensors`, so that the two files cannot be of different models unnoticed.
+    """
+    from safetensors.numpy import save_file
+
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(config, indent=2, sort_keys=True)
+    # safetensors writes the memory of an array as it lies, so that must be in C order
+    arrays = {name: np.array(leaf, order="C") for name, leaf in _flatten(params).items()}
+    write_atomically(directory / "config.json", lambda file: file.write_text(text))
+    write_atomically(
+        directory / "model.safetensors",
+        lambda file: save_file(arrays, file, metadata={"config": text}),
+    )
+
+
+def load_model(directory: str | os.PathLike) -> tuple[dict, dict]:
+    """Parameters (nested dicts of NumPy arrays) and config, as `save_model` wrote them.
+
+    Raises:
+      UserError: the files are missing, are pickles, or belong to different models.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    directory = Path(directory)
+    path = directory / "model.safetensors"
+    _refuse_pickles(directory)
+    for needed in (path, directory / "config.json"):
+        if not needed.is_file():
+            raise UserError(f"{needed} does not exist; give a directory that save_model wrote")
+    config = json.loads((directory / "config.json").read_text())
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata, names = file.metadata() or {}, file.keys()
+            params = _unflatten({name: file.get_tensor(name) for name in names})
+    except SafetensorError as error:
+        raise UserError(f"{path} is no whole safetensors file ({error}); write it again") from error
+    if "config" in metadata and json.loads(metadata["config"]) != config:
+        raise UserError(f"{directory}: config.json is not the config of model.safetensors")
+    return params, config
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Replace a file by a whole one: whoever reads it, whenever, sees the old or the new content.
+
+    Args:
+      path: the file.
+      write: writes the new content to the path that it is given, next to `path`.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    write(temporary)
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def _refuse_pickles(path: Path):
+    pickles = [path] if path.suffix in PICKLES else []
+    if path.is_dir() and not (path / "model.safetensors").exists():
+        pickles = sorted(file for file in path.iterdir() if file.suffix in PICKLES)
+    if pickles:
+        raise UserError(
+            f"{pickles[0]} is a pickle, and reading one runs whatever code is in it; "
+            "convert it to model.safetensors first"
+        )
+
+
+def _is_key(leaf) -> bool:
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _numbered(leaves) -> dict:
+    """What orbax stores: the bits of a key, any other array as it is, by position."""
+    return {
+        str(i): jax.random.key_data(leaf) if _is_key(leaf) else jnp.asarray(leaf)
+        for i, leaf in enumerate(leaves)
+    }
+
+
+def _from_bits(bits, leaf):
+    """A key where `leaf` is one, otherwise the array as it is."""
+    if _is_key(leaf):
+        return jax.random.wrap_key_data(bits, impl=jax.random.key_impl(leaf))
+    return bits
+
+
+def _manifest(state) -> list:
+    """Name, shape and dtype of every leaf, in order, as JSON types."""
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return [
+        [
+            jax.tree_util.keystr(path, simple=True, separator="/"),
+            list(np.shape(leaf)),
+            str(leaf.dtype if _is_key(leaf) else jnp.result_type(leaf)),
+        ]
+        for path, leaf in leaves
+    ]
+
+
+def _check_manifest(stored: list, wanted: list, where: Path):
+    """The first array that differs, in one line."""
+    hint = "use the configuration that wrote it, or a new run directory"
+    have = {name: (tuple(shape), dtype) for name, shape, dtype in stored}
+    want = {name: (tuple(shape), dtype) for name, shape, dtype in wanted}
+    for name in [*want, *have]:
+        if have.get(name) != want.get(name):
+            old, new = (f"{t[name][0]} {t[name][1]}" if name in t else "no" for t in (have, want))
+            raise UserError(f"checkpoint {where} has {old} {name}, this run has {new}; {hint}")
+
+
+def _flatten(params, prefix: str = "") -> dict:
+    """Nested dicts to one dict with names joined by "/"."""
+    if not isinstance(params, dict):
+        return {prefix: params}
+    flat = {}
+    for name, value in params.items():
+        if not isinstance(name, str) or "/" in name or not name:
+            raise UserError(f"parameter name {name!r} under {prefix!r} must be a word without '/'")
+        flat |= _flatten(value, f"{prefix}/{name}" if prefix else name)
+    return flat
+
+
+def _unflatten(flat: dict) -> dict:
+    """The inverse of `_flatten`."""
+    params: dict = {}
+    for path, value in flat.items():
+        *parents, name = path.split("/")
+        node = params
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[name] = value
+    return params

@@ -1,0 +1,203 @@
+"""The training loop of every stage: it can be stopped anywhere, and goes on exactly from there."""
+
+import collections
+import contextlib
+import math
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxalign.errors import UserError
+from jaxalign.train.checkpoints import Checkpoints
+from jaxalign.train.metrics import progress
+
+IN_FLIGHT = 2  # steps that are handed to the device before an earlier one must have ended
+
+
+def fit(
+    state,
+    step: Callable[[Any, Any], tuple[Any, dict]],
+    batches: Callable[[int], Any],
+    *,
+    steps: int,
+    on_metrics: Callable[[int, dict[str, float]], None],
+    log_every: int = 1,
+    on_start: Callable[[int], None] = lambda step: None,
+    checkpoints: Checkpoints | None = None,
+    checkpoint_every: int | None = None,
+    evaluate: Callable[[Any], dict[str, float]] | None = None,
+    evaluate_every: int | None = None,
+    label: str | None = None,
+    tokens_per_step: int | None = None,
+):
+    """Run `state, metrics = step(state, batches(i))` for i up to `steps`, from the last checkpoint
+    on.
+
+    Step n is the state after n updates: its metrics are those of batch n - 1. Since batch i depends
+    on i only and the state holds all else, a run that was killed and started again ends with the
+    same bits as one that was not. On SIGTERM or Ctrl-C the state is saved, one line says how to go
+    on, and the process exits with status 128 + signal; a second signal exits at once.
+
+    Args:
+      state: as `Layout.place` returned it; it is used up.
+      step: compiled step of a layout, or any function of that form.
+      batches: pure function of the number of the batch.
+      steps: updates of the whole run.
+      on_metrics: gets a step and its metrics as floats, in order, at most two steps late.
+      log_every: steps between calls of `on_metrics`.
+      on_start: gets the step that the run goes on from (0 for a new one), before anything else.
+      checkpoints: where states are saved and found; None neither saves nor resumes.
+      checkpoint_every: steps between saves; the last step is always saved.
+      evaluate: metrics of a state, passed to `on_metrics`: at the start, every `evaluate_every`
+        steps and at the end.
+      evaluate_every: steps between evaluations; None for the start and the end only.
+      label: shows progress under this name; None shows nothing.
+      tokens_per_step: lets the progress tell tokens per second.
+
+    Returns:
+      The state after `steps` updates.
+
+    Raises:
+      UserError: the loss is not finite, or the checkpoint is beyond `steps`.
+    """
+    start, state = _resumed(state, checkpoints, steps)
+    on_start(start)
+    silent = contextlib.nullcontext(lambda done, note: None)
+    counts = {"total": steps, "start": start, "tokens_per_step": tokens_per_step}
+    log = _Log(on_metrics, log_every)
+    if evaluate is not None and start == 0:
+        on_metrics(0, evaluate(state))
+    with (
+        _stop_signals() as signals,
+        silent if label is None else progress(label, **counts) as advance,
+    ):
+        done = start
+        for done in range(start + 1, steps + 1):
+            state, metrics = step(state, batches(done - 1))
+            log.add(done, metrics)
+            advance(done, log.note)
+            if evaluate is not None and _due(done, evaluate_every, steps):
+                log.flush()
+                on_metrics(done, evaluate(state))
+            if checkpoints is not None and (_due(done, checkpoint_every, steps) or signals):
+                log.flush()
+                checkpoints.save(done, state)
+            if signals:
+                break
+        log.flush()
+    if checkpoints is not None:
+        checkpoints.wait()
+    if signals:
+        _leave(signals[0], done, steps, saved=checkpoints is not None)
+    return state
+
+
+def mean_metrics(sums: Callable, shared, batches: Iterable) -> dict[str, float]:
+    """Metrics over many batches: sums added up, divided once by the weight of all.
+
+    Args:
+      sums: `layout.sums(partial(loss_sums, loss_fn=...))`.
+      shared: its first argument, `(params, key)`.
+      batches: what to go through; padding rows weigh nothing.
+    """
+    weight, totals = 0.0, collections.defaultdict(float)
+    for batch in batches:
+        batch_weight, batch_sums = jax.device_get(sums(shared, batch))
+        weight += float(batch_weight)
+        for name, value in batch_sums.items():
+            totals[name] += float(value)
+    if weight == 0:
+        raise UserError("nothing to evaluate: every row of the evaluation data is masked out")
+    return {name: total / weight for name, total in totals.items()}
+
+
+class _Log:
+    """Hands metrics on when their step has ended, so that nobody waits for the running one."""
+
+    def __init__(self, on_metrics, log_every: int):
+        self.on_metrics, self.log_every, self.note = on_metrics, log_every, ""
+        self.waiting = collections.deque()
+
+    def add(self, done: int, metrics: dict) -> None:
+        self.waiting.append((done, metrics))
+        if len(self.waiting) > IN_FLIGHT:
+            self._next()
+
+    def flush(self) -> None:
+        """Wait for all steps; a state whose loss is not finite never gets past here."""
+        if self.waiting:
+            _check_finite(*self.waiting[-1])
+        while self.waiting:
+            self._next()
+
+    def _next(self) -> None:
+        done, metrics = self.waiting.popleft()
+        jax.block_until_ready(metrics)
+        if done % self.log_every == 0:
+            _check_finite(done, metrics)
+            numbers = {name: float(value) for name, value in jax.device_get(metrics).items()}
+            self.note = f"loss {numbers['loss']:.4g}" if "loss" in numbers else ""
+            self.on_metrics(done, numbers)
+
+
+def _check_finite(done: int, metrics: dict) -> None:
+    for name in ("loss", "grad_norm"):
+        if name in metrics and not math.isfinite(value := float(np.asarray(metrics[name]))):
+            raise UserError(
+                f"{name} is {value} at step {done}; lower learning_rate or max_grad_norm and run "
+                "again (no state with it was saved)"
+            )
+
+
+def _resumed(state, checkpoints: Checkpoints | None, steps: int):
+    found = None if checkpoints is None else checkpoints.restore(state)
+    if found is None:
+        return 0, state
+    if found[0] > steps:
+        raise UserError(
+            f"the checkpoint is of step {found[0]}, the run has {steps} steps; "
+            "raise the number of steps or use a new run directory"
+        )
+    return found
+
+
+def _due(done: int, every: int | None, steps: int) -> bool:
+    return done == steps or (every is not None and done % every == 0)
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[list[int]]:
+    """Collects the first SIGTERM or SIGINT; the next one has its usual effect."""
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in numbers}
+
+    def restore():
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def receive(number, frame):
+        received.append(number)
+        restore()
+
+    for number in numbers:
+        signal.signal(number, receive)
+    try:
+        yield received
+    finally:
+        restore()
+
+
+def _leave(number: int, done: int, steps: int, *, saved: bool) -> None:
+    name = signal.Signals(number).name
+    kept = "saved; run the same command again to go on" if saved else "not saved"
+    print(f"{name} after step {done} of {steps}: {kept}", file=sys.stderr, flush=True)
+    raise SystemExit(128 + number)

@@ -1,0 +1,168 @@
+"""Metrics of a run on disk: JSON lines and TensorBoard events; and the progress of a loop."""
+
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from jaxalign.errors import UserError
+from jaxalign.train.checkpoints import write_atomically
+
+
+class MetricsWriter:
+    """Appends metrics to `metrics.jsonl` and to TensorBoard events under `tensorboard/<stage>`.
+
+    One line is one call: `{"stage": ..., "step": ..., "time": ..., <name>: <number>, ...}`; time in
+    seconds since 1970. Step n is the state after n updates.
+    """
+
+    def __init__(self, run_dir: str | os.PathLike):
+        """Open the files of `run_dir` for appending; a line torn by a kill is dropped."""
+        self.directory = Path(run_dir)
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._path = self.directory / "metrics.jsonl"
+        self._events = {}
+        self._file = _reopened(self._path, lambda line: True)
+
+    def resume(self, stage: str, step: int) -> None:
+        """Drop the lines of `stage` after `step` (all of them for step 0): they will come again."""
+
+        def keep(line):
+            return line["stage"] != stage or (step > 0 and line["step"] <= step)
+
+        self._file.close()
+        self._file = _reopened(self._path, keep)
+        self._events[stage] = self._open_events(stage, purge_step=step + 1)
+
+    def write(self, stage: str, step: int, metrics: dict) -> None:
+        """Append the numbers of one step; they are on disk when this returns."""
+        numbers = {name: float(value) for name, value in metrics.items()}
+        line = {"stage": stage, "step": int(step), "time": round(time.time(), 3), **numbers}
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+        if stage not in self._events:
+            self._events[stage] = self._open_events(stage, purge_step=None)
+        for name, value in numbers.items():
+            self._events[stage].add_scalar(name, value, int(step))
+
+    def close(self) -> None:
+        """Close all files."""
+        self._file.close()
+        for events in self._events.values():
+            events.close()
+
+    def _open_events(self, stage: str, purge_step: int | None):
+        from tensorboardX import SummaryWriter
+
+        if stage in self._events:
+            self._events[stage].close()
+        return SummaryWriter(str(self.directory / "tensorboard" / stage), purge_step=purge_step)
+
+
+def _reopened(path: Path, keep: Callable[[dict], bool]):
+    """The file, opened for appending after it was replaced by those of its lines to keep."""
+    lines = [json.dumps(line) + "\n" for line in read_metrics(path.parent) if keep(line)]
+    write_atomically(path, lambda file: file.write_text("".join(lines)))
+    return path.open("a")
+
+
+def read_metrics(run_dir: str | os.PathLike) -> list[dict]:
+    """All lines of a run's `metrics.jsonl`; an unfinished last line (a kill) is left out.
+
+    Raises:
+      UserError: a line that is not JSON, with its number.
+    """
+    path = Path(run_dir) / "metrics.jsonl"
+    if not path.exists():
+        return []
+    whole, _, _ = path.read_text().rpartition("\n")
+    lines = []
+    for number, line in enumerate(whole.splitlines(), start=1):
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path}:{number}: not a line of JSON ({error}); remove it") from error
+    return lines
+
+
+@contextlib.contextmanager
+def progress(
+    label: str, *, total: int, start: int = 0, tokens_per_step: int | None = None
+) -> Iterator[Callable[..., None]]:
+    """Show how far a loop is: a bar on a terminal, otherwise a plain line every tenth.
+
+    Args:
+      label: what is going on.
+      total: steps of the whole loop.
+      start: steps done before.
+      tokens_per_step: shows tokens per second too.
+
+    Yields:
+      `advance(done, note="")`, to be called with the number of steps done so far.
+    """
+    rate = _Rate(total, tokens_per_step)
+    if sys.stdout.isatty():
+        with _bar(label, total, start, rate) as advance:
+            yield advance
+        return
+    shown = start * 10 // max(total, 1)
+
+    def advance(done: int, note: str = "") -> None:
+        nonlocal shown
+        text = rate(done)
+        if done * 10 // max(total, 1) > shown:
+            shown = done * 10 // max(total, 1)
+            print(f"{label}: {done}/{total} {text} {note}".rstrip(), flush=True)
+
+    yield advance
+
+
+@contextlib.contextmanager
+def _bar(label: str, total: int, start: int, rate: "_Rate"):
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[text]}"),
+    )
+    with Progress(*columns, refresh_per_second=4) as bar:
+        task = bar.add_task(label, total=total, completed=start, text="")
+
+        def advance(done: int, note: str = "") -> None:
+            bar.update(task, completed=done, text=f"{rate(done)} {note}")
+
+        yield advance
+
+
+class _Rate:
+    """Steps per second and time left, from the second step on (the first one compiles)."""
+
+    def __init__(self, total: int, tokens_per_step: int | None):
+        self.total, self.tokens_per_step = total, tokens_per_step
+        self.first: tuple[int, float] | None = None
+
+    def __call__(self, done: int) -> str:
+        now = time.monotonic()
+        if self.first is None:
+            self.first = (done, now)
+        seconds = now - self.first[1]
+        if done == self.first[0] or seconds == 0:
+            return ""
+        per_second = (done - self.first[0]) / seconds
+        left = (self.total - done) / per_second
+        text = f"{per_second:.3g} steps/s"
+        if self.tokens_per_step is not None:
+            text += f", {per_second * self.tokens_per_step:,.0f} tokens/s"
+        return f"{text}, {_clock(left)} left"
+
+
+def _clock(seconds: float) -> str:
+    """1:02:03 for 3723 seconds."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}"
