@@ -364,3 +364,71 @@ class GenerateConfig:
     """Temperature, filters and length."""
     seed: int = 0
     """Of the noise."""
+
+
+@config
+class EvaluationSettings:
+    """How policies are compared."""
+
+    prompts: int = 512
+    """Held-out prompts of the result table."""
+    curve_prompts: int = 128
+    """The first of them, for the points along training."""
+    curve_points: int = 4
+    """Points along the training of each method."""
+    best_of: int = 16
+    """Samples of which the reward model picks one."""
+    best_of_prompts: int = 192
+    """The first of the held-out prompts, for best-of-N."""
+    rows: int = 256
+    """Samples drawn at the same time."""
+    shown: int = 24
+    """Prompts whose samples are written side by side."""
+
+
+@config
+class RLHFConfig:
+    """The main job: SFT, reward model, PPO, DPO and best-of-N on human ratings of review sentences."""
+
+    model: ModelConfig = ModelConfig()
+    """The policy; the reward model has the same trunk."""
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    """Learned from the policy's texts."""
+    products: bool = True
+    """Also learn to write from the product reviews."""
+    max_length: int = 48
+    """Longest text in tokens; longer ones are cut and have no end."""
+    prompt_tokens: tuple[int, int] = (2, 4)
+    """Fewest and most tokens of a held-out text that a policy has to continue."""
+    temperature: float = 1.0
+    """Of every policy, in sampling, in PPO and in the KL."""
+    sft: FitConfig = FitConfig(steps=1000)
+    """Supervised fine-tuning."""
+    groups: int = 4000
+    """Groups of compared texts for the reward model; half of them within a block of raters."""
+    same_rater_share: float = 0.5
+    """Share of comparisons made by the same people, for the reward model and for DPO."""
+    reward: RewardSettings = RewardSettings()
+    """Reward model."""
+    ppo: PPOSettings = PPOSettings()
+    """PPO against the reward model."""
+    pairs: int = 8000
+    """Human preference pairs for DPO and preferred fine-tuning."""
+    preferred: FitConfig = FitConfig(steps=120, optimizer=OptimizerConfig(learning_rate=2e-4))
+    """Supervised fine-tuning on the preferred sides of the human pairs."""
+    dpo_human: DPOSettings = DPOSettings()
+    """DPO on the human pairs."""
+    dpo_samples: DPOSettings = DPOSettings()
+    """DPO on the policy's own samples, labelled by the reward model."""
+    sampled_prompts: int = 512
+    """Prompts that are sampled for that."""
+    samples_per_prompt: int = 4
+    """Samples of each; the best and the worst make a pair."""
+    unpenalised: PPOSettings = PPOSettings(kl_coef=0.0)
+    """PPO without a price on KL, to show over-optimisation; 0 iterations: left out."""
+    evaluation: EvaluationSettings = EvaluationSettings()
+    """How policies are compared."""
+    place: PlaceConfig = PlaceConfig(layout="device")
+    """Where it computes."""
+    seed: int = 0
+    """Of everything but the splits of the data, which are fixed."""

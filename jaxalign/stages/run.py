@@ -39,6 +39,13 @@ class Run:
     layout: Layout
     metrics: MetricsWriter
     seed: int
+    passes: dict = dataclasses.field(default_factory=dict, repr=False)
+
+    def rows(self, fn):
+        """`layout.rows(fn)`, compiled once for every function."""
+        if fn not in self.passes:
+            self.passes[fn] = self.layout.rows(fn)
+        return self.passes[fn]
 
     def key(self, name: str) -> jax.Array:
         """A typed key that belongs to that name."""

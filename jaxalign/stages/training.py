@@ -21,8 +21,7 @@ from jaxalign.data.batching import (
 )
 from jaxalign.data.chat import TokenRow
 from jaxalign.data.preferences import Groups
-from jaxalign.logprobs import sequence_logps
-from jaxalign.scoring import text_logps, text_scores
+from jaxalign.scoring import response_logps_of, text_logps, text_scores
 from jaxalign.stages.run import Run
 from jaxalign.stages.text_models import TextModel, with_heads
 from jaxalign.train.layouts import pad_rows, trim_rows
@@ -138,7 +137,11 @@ def train_dpo(
     rejected: Sequence[TokenRow],
     settings: DPOSettings,
 ) -> TextModel:
-    """DPO from the policy, which is the reference; its log-probabilities are computed once."""
+    """DPO from the policy, which is the reference; its log-probabilities are computed once.
+
+    Without dropout, so that policy and reference are the same function at the first step.
+    """
+    policy = with_heads(policy, ("logits",), run.key(f"{name}/init"), dropout=0.0)
     token_logps = text_logps(policy.model)
     length = longest([*chosen, *rejected])
     logps = [response_logps(run, policy, side) for side in (chosen, rejected)]
@@ -167,7 +170,7 @@ def train_dpo(
 
 def by_rows(run: Run, fn, shared, rows: Sequence[TokenRow], pad_id: int) -> np.ndarray:
     """`fn(shared, TokenBatch) -> [B, ...]` over any number of rows, in passes of one shape."""
-    compiled = run.layout.rows(fn)
+    compiled = run.rows(fn)
     length, parts = longest(rows), []
     for index in evaluation_batches(len(rows), SCORING_ROWS):
         batch = token_batch([rows[i] for i in index], pad_id=pad_id, length=length, index=index)
@@ -183,11 +186,7 @@ def score_rows(run: Run, reward: TextModel, rows: Sequence[TokenRow]) -> np.ndar
 
 def response_logps(run: Run, policy: TextModel, rows: Sequence[TokenRow]) -> np.ndarray:
     """`[N]` log-probabilities of the responses in nats."""
-    token_logps = text_logps(policy.model)
-
-    def summed(params, batch):
-        return sequence_logps(token_logps(params, batch), batch.response_mask)
-
+    summed = response_logps_of(policy.model)
     return by_rows(run, summed, policy.params, rows, policy.tokenizer.pad_id)
 
 
