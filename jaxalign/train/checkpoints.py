@@ -98,8 +98,8 @@ def save_model(directory: str | os.PathLike, params, config: dict) -> None:
     text = json.dumps(config, indent=2, sort_keys=True)
     # safetensors writes the memory of an array as it lies, so that must be in C order
     arrays = {name: np.array(leaf, order="C") for name, leaf in _flatten(params).items()}
-    write_atomically(directory / "config.json", lambda file: file.write_text(text))
-    write_atomically(
+    write_atomically(directory / "config.json", text.encode())
+    _replace(
         directory / "model.safetensors",
         lambda file: save_file(arrays, file, metadata={"config": text}),
     )
@@ -131,13 +131,13 @@ def load_model(directory: str | os.PathLike) -> tuple[dict, dict]:
     return params, config
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Replace a file by a whole one: whoever reads it, whenever, sees the old or the new content.
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace a file by a whole one: whoever reads it, whenever, sees the old or the new content."""
+    _replace(path, lambda temporary: temporary.write_bytes(content))
 
-    Args:
-      path: the file.
-      write: writes the new content to the path that it is given, next to `path`.
-    """
+
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` make a file next to `path`, then give it that name."""
     temporary = path.with_name(f".{path.name}.tmp")
     write(temporary)
     with temporary.open("rb") as file:

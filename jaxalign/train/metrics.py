@@ -65,7 +65,7 @@ class MetricsWriter:
 def _reopened(path: Path, keep: Callable[[dict], bool]):
     """The file, opened for appending after it was replaced by those of its lines to keep."""
     lines = [json.dumps(line) + "\n" for line in read_metrics(path.parent) if keep(line)]
-    write_atomically(path, lambda file: file.write_text("".join(lines)))
+    write_atomically(path, "".join(lines).encode())
     return path.open("a")
 
 
