@@ -16,3 +16,9 @@ def x64():
     """Double precision inside one test."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(scope="session")
+def ratings_dir(tmp_path_factory):
+    """Where the human ratings are prepared, once in a session."""
+    return tmp_path_factory.mktemp("ratings")

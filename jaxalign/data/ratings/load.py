@@ -101,26 +101,41 @@ def prepare_ratings(config: str, data_dir: Path) -> Path:
         return final
     from jaxalign.data.ratings.builder import HumanRatings
 
-    final.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".preparing-", dir=data_dir) as aside, quiet_tfds():
-        builder = HumanRatings(config=config, data_dir=aside)
-        builder.download_and_prepare(file_format="array_record")
-        with contextlib.suppress(OSError):  # the other process was first: checked below
-            Path(builder.data_dir).rename(final)
-    if not final.is_dir():
-        raise OSError(f"could not move the prepared ratings to {final}")
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".preparing-", dir=data_dir) as aside, quiet_tfds():
+            builder = HumanRatings(config=config, data_dir=aside)
+            builder.download_and_prepare(file_format="array_record")
+            _move(Path(builder.data_dir), final)
+    except OSError as error:
+        raise UserError(
+            f"cannot prepare the ratings in {data_dir} ({error}); name another directory with "
+            "data_dir or XDG_CACHE_HOME"
+        ) from error
     return final
 
 
-def _columns(source, num_examples: int, where: Path) -> dict[str, list]:
-    """Every field of every example; a file format that loses rows (parquet does) is an error."""
-    examples = source.__getitems__(range(len(source)))
-    if len(examples) != num_examples:
-        raise UserError(
-            f"{where} holds {len(examples)} of {num_examples} examples; delete that directory, "
-            "it is made again on the next use"
-        )
-    return {key: [example[key] for example in examples] for key in examples[0]}
+def _move(source: Path, target: Path) -> None:
+    """Renames, unless another process has just done so."""
+    try:
+        source.rename(target)
+    except OSError:
+        if not target.is_dir():
+            raise
+
+
+def _columns(where: Path) -> dict[str, dict[str, list]]:
+    """Of every split, every field of every example; a reader that loses rows is an error."""
+    with quiet_tfds() as tfds:
+        builder = tfds.builder_from_directory(where)
+        sources: Any = builder.as_data_source()
+        columns = {}
+        for split in SPLITS:
+            examples = sources[split].__getitems__(range(len(sources[split])))
+            if len(examples) != (wanted := builder.info.splits[split].num_examples):
+                raise ValueError(f"{len(examples)} of {wanted} examples of {split}")
+            columns[split] = {key: [example[key] for example in examples] for key in examples[0]}
+    return columns
 
 
 def load_ratings(config: str = "movies", data_dir: str | Path | None = None) -> Ratings:
@@ -135,13 +150,13 @@ def load_ratings(config: str = "movies", data_dir: str | Path | None = None) -> 
     if config not in CONFIGS:
         raise UserError(f"no ratings called {config!r}; there are {list(CONFIGS)}")
     where = prepare_ratings(config, Path(data_dir) if data_dir else cache_directory())
-    parts = []
-    with quiet_tfds() as tfds:
-        builder = tfds.builder_from_directory(where)
-        sources: Any = builder.as_data_source()
-        for split in SPLITS:
-            wanted = builder.info.splits[split].num_examples
-            parts.append(_columns(sources[split], wanted, where))
+    try:
+        columns = _columns(where)
+    except Exception as error:  # whatever the reader makes of a damaged file
+        raise UserError(
+            f"{where} is damaged ({error}); delete that directory, it is made again"
+        ) from error
+    parts = list(columns.values())
     return Ratings(
         ids=[key.decode() for part in parts for key in part["id"]],
         texts=[text.decode() for part in parts for text in part["text"]],

@@ -1,0 +1,93 @@
+"""Users' data, checked: every row is used or named with its place and what is wrong with it."""
+
+import dataclasses
+from pathlib import Path
+from typing import Generic, Literal, TypeVar
+
+from jaxalign.data.records import FIELDS, BadRow, Record
+from jaxalign.data.sources import Fields, rows_of
+from jaxalign.data.tokenizer import Tokenizer
+from jaxalign.errors import UserError
+
+AnyRecord = TypeVar("AnyRecord", bound=Record)
+SHOWN = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Skipped:
+    """A row that was not used: `place` is file and line, Parquet file and row, or data set and
+    example.
+    """
+
+    place: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded(Generic[AnyRecord]):
+    """The records, and the rows that were skipped."""
+
+    records: list[AnyRecord]
+    skipped: list[Skipped]
+
+    def __str__(self) -> str:
+        """How many rows were read and which were skipped; a line for each of the first few."""
+        rows = len(self.records) + len(self.skipped)
+        return f"{len(self.records)} of {rows} rows used" + _listed(self.skipped)
+
+
+def _listed(skipped: list[Skipped]) -> str:
+    lines = [f"\n  {bad.place}: {bad.reason}" for bad in skipped[:SHOWN]]
+    more = len(skipped) - SHOWN
+    return "".join(lines) + (f"\n  and {more} more" if more > 0 else "")
+
+
+def load_records(
+    source: str | Path,
+    kind: type[AnyRecord],
+    *,
+    fields: Fields | None = None,
+    on_bad_row: Literal["error", "skip"] = "error",
+    tokenizer: Tokenizer | None = None,
+    max_length: int | None = None,
+) -> Loaded[AnyRecord]:
+    """Reads and checks `Prompt`, `PromptCompletion`, `Preference` or `Unpaired` records.
+
+    Args:
+      source: `*.jsonl`, `*.parquet` (patterns too) or `tfds:name/config:split`.
+      fields: our field name to the source's, where they differ: `{"prompt": "question"}`. An
+        empty name hides a field: `{"prompt": ""}` makes a preference's prompt implicit.
+      on_bad_row: "error" names the bad rows and stops; "skip" leaves them out and returns them too.
+      tokenizer, max_length: with both, a row of more tokens (BOS and EOS included) is bad.
+    Raises: UserError for bad rows ("error"), if no row is left, or if the source cannot be read.
+    """
+    if on_bad_row not in ("error", "skip"):
+        raise UserError(f'on_bad_row is {on_bad_row!r}, wanted "error" or "skip"')
+    if unknown := set(fields or {}) - set(FIELDS):
+        raise UserError(f"no such fields: {sorted(unknown)}; there are {list(FIELDS)}")
+    loaded = Loaded[AnyRecord]([], [])
+    for place, row in rows_of(source, fields or {}):
+        try:
+            if isinstance(row, BadRow):
+                raise row
+            record = kind.parse(row)
+            if tokenizer is not None and max_length is not None:
+                _check_length(record, tokenizer, max_length)
+            loaded.records.append(record)
+        except BadRow as reason:
+            loaded.skipped.append(Skipped(place, str(reason)))
+    if loaded.skipped and on_bad_row == "error":
+        bad, rows = len(loaded.skipped), len(loaded.skipped) + len(loaded.records)
+        advice = 'mend them, or leave them out with on_bad_row="skip"'
+        raise UserError(
+            f"{source}: {bad} of {rows} rows are bad; {advice}{_listed(loaded.skipped)}"
+        )
+    if not loaded.records:
+        raise UserError(f"{source}: no usable row{_listed(loaded.skipped)}")
+    return loaded
+
+
+def _check_length(record: Record, tokenizer: Tokenizer, max_length: int) -> None:
+    longest = max(len(row) for row in record.token_rows(tokenizer))
+    if longest > max_length:
+        raise BadRow(f"{longest} tokens, the limit is {max_length}")

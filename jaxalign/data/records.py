@@ -1,0 +1,250 @@
+"""The four kinds of training example, made from a row of somebody's data or refused with a reason.
+
+Field names and shapes are those that TRL documents
+(https://huggingface.co/docs/trl/dataset_formats): text is either plain or a conversation, a list of
+`{"role", "content"}`.
+"""
+
+import dataclasses
+import unicodedata
+from collections.abc import Mapping
+from typing import Any, Self
+
+from jaxalign.data.chat import ROLES, TokenRow, prompt_ids, response_row, token_row
+from jaxalign.data.tokenizer import Tokenizer
+
+FIELDS = ("prompt", "completion", "chosen", "rejected", "label", "text", "messages")
+Said = str | list[dict[str, str]]
+Row = Mapping[str, Any]
+
+
+class BadRow(Exception):
+    """Why a row cannot be used; the reader adds where it stands."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompt:
+    """`{"prompt"}`: what a policy is to answer."""
+
+    prompt: Said
+
+    @classmethod
+    def parse(cls, row: Row) -> Self:
+        return cls(_prompt(row))
+
+    def token_rows(self, tokenizer: Tokenizer) -> tuple[TokenRow, ...]:
+        """The prompt, one row."""
+        return (token_row((prompt_ids(self.prompt, tokenizer), False)),)
+
+
+@dataclasses.dataclass(frozen=True)
+class PromptCompletion:
+    """`{"prompt", "completion"}`, or `{"text"}`, or `{"messages"}`: an answer to imitate.
+
+    A text is all completion. Of messages, the completion begins with the assistant's first.
+    """
+
+    prompt: Said
+    completion: Said
+
+    @classmethod
+    def parse(cls, row: Row) -> Self:
+        if "completion" not in row and "text" in row:
+            return cls("", _response(row, "text", ""))
+        if "completion" not in row and "messages" in row:
+            return cls(*_first_answer(_said(row, "messages")))
+        prompt = _prompt(row, may_be_empty=True)
+        return cls(prompt, _response(row, "completion", prompt))
+
+    def token_rows(self, tokenizer: Tokenizer) -> tuple[TokenRow, ...]:
+        """Prompt and completion, one row."""
+        return (response_row(self.prompt, self.completion, tokenizer),)
+
+
+@dataclasses.dataclass(frozen=True)
+class Preference:
+    """`{"prompt", "chosen", "rejected"}`: two answers, the first preferred.
+
+    Without a "prompt" it is what both answers begin with (`shared_text`, `shared_messages`).
+    """
+
+    prompt: Said
+    chosen: Said
+    rejected: Said
+
+    @classmethod
+    def parse(cls, row: Row) -> Self:
+        if "prompt" in row:
+            prompt = _prompt(row, may_be_empty=True)
+            sides = _response(row, "chosen", prompt), _response(row, "rejected", prompt)
+        else:
+            prompt, *sides = _implicit(_said(row, "chosen"), _said(row, "rejected"))
+        if _same(*sides):
+            raise BadRow("chosen and rejected are the same")
+        return cls(prompt, *sides)
+
+    def token_rows(self, tokenizer: Tokenizer) -> tuple[TokenRow, ...]:
+        """Prompt and chosen, prompt and rejected: two rows."""
+        sides = (self.chosen, self.rejected)
+        return tuple(response_row(self.prompt, side, tokenizer) for side in sides)
+
+
+@dataclasses.dataclass(frozen=True)
+class Unpaired:
+    """`{"prompt", "completion", "label"}`: an answer and whether it was good."""
+
+    prompt: Said
+    completion: Said
+    label: bool
+
+    @classmethod
+    def parse(cls, row: Row) -> Self:
+        prompt = _prompt(row, may_be_empty=True)
+        label = _present(row, "label")
+        if label not in (0, 1) or not isinstance(label, bool | int):
+            raise BadRow(f"label is {_shown(label)}, wanted true or false")
+        return cls(prompt, _response(row, "completion", prompt), bool(label))
+
+    def token_rows(self, tokenizer: Tokenizer) -> tuple[TokenRow, ...]:
+        """Prompt and completion, one row."""
+        return (response_row(self.prompt, self.completion, tokenizer),)
+
+
+Record = Prompt | PromptCompletion | Preference | Unpaired
+
+
+def shared_text(chosen: str, rejected: str) -> str:
+    """What both texts begin with, up to the end of a word and with something left of both.
+
+    >>> shared_text("The sky is blue.", "The sky is black.")
+    'The sky is'
+    """
+    shared = 0
+    for one, other in zip(chosen, rejected, strict=False):
+        if one != other:
+            break
+        shared += 1
+    for cut in range(min(shared, len(chosen) - 1, len(rejected) - 1), 0, -1):
+        word_ends = (
+            chosen[cut].isspace() and rejected[cut].isspace() and not chosen[cut - 1].isspace()
+        )
+        if word_ends and chosen[cut:].strip() and rejected[cut:].strip():
+            return chosen[:cut]
+    return ""
+
+
+def shared_messages(chosen: list[dict[str, str]], rejected: list[dict[str, str]]) -> int:
+    """How many leading messages are the prompt: those both share, up to an answer on both sides."""
+    shared = 0
+    while shared < min(len(chosen), len(rejected)) and chosen[shared] == rejected[shared]:
+        shared += 1
+    for count in range(min(shared, len(chosen) - 1, len(rejected) - 1), 0, -1):
+        if chosen[count]["role"] == rejected[count]["role"] == "assistant":
+            return count
+    raise BadRow("chosen and rejected share no message that both go on to answer")
+
+
+def _implicit(chosen: Said, rejected: Said) -> tuple[Said, Said, Said]:
+    if isinstance(chosen, str) and isinstance(rejected, str):
+        cut = len(shared_text(chosen, rejected))
+    elif isinstance(chosen, list) and isinstance(rejected, list):
+        cut = shared_messages(chosen, rejected)
+    else:
+        raise BadRow("one of chosen and rejected is text, the other a conversation")
+    sides = _answer("chosen", chosen[cut:]), _answer("rejected", rejected[cut:])
+    return chosen[:cut], *sides
+
+
+def _first_answer(messages: Said) -> tuple[Said, Said]:
+    if isinstance(messages, str):
+        raise BadRow('messages is text, wanted a list of {"role", "content"}')
+    roles = [message["role"] for message in messages]
+    if "assistant" not in roles[1:] or roles[0] == "assistant":
+        raise BadRow("messages hold no answer of the assistant to something")
+    cut = roles.index("assistant")
+    return messages[:cut], _answer("messages", messages[cut:])
+
+
+def _present(row: Row, field: str) -> Any:
+    if field not in row:
+        raise BadRow(f"no {field!r}; the row has {sorted(row)}")
+    if row[field] is None:
+        raise BadRow(f"{field} is null")
+    return row[field]
+
+
+def _said(row: Row, field: str) -> Said:
+    """A field that is text or a conversation."""
+    value = _present(row, field)
+    if isinstance(value, str):
+        return _text(field, value)
+    if not isinstance(value, list):
+        raise BadRow(f'{field} is {_shown(value)}, wanted text or a list of {{"role", "content"}}')
+    if not value:
+        raise BadRow(f"{field} has no messages")
+    return [_message(f"{field}[{i}]", message) for i, message in enumerate(value)]
+
+
+def _message(field: str, message: Any) -> dict[str, str]:
+    if not isinstance(message, Mapping):
+        raise BadRow(f'{field} is {_shown(message)}, wanted {{"role", "content"}}')
+    role, content = _present(message, "role"), message.get("content")
+    if role not in ROLES:
+        raise BadRow(f"{field} has role {_shown(role)}, wanted one of {list(ROLES)}")
+    if not isinstance(content, str):
+        raise BadRow(f"{field} has content {_shown(content)}, wanted text")
+    return {"role": role, "content": _text(field, content)}
+
+
+def _text(field: str, text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise BadRow(f"{field} holds half a surrogate pair: invalid Unicode") from None
+    return text
+
+
+def _prompt(row: Row, *, may_be_empty: bool = False) -> Said:
+    prompt = _said(row, "prompt")
+    if isinstance(prompt, str):
+        if not prompt.strip() and not may_be_empty:
+            raise BadRow("prompt is empty")
+    elif prompt[-1]["role"] == "assistant":
+        raise BadRow("prompt ends with the assistant: nothing is left to answer")
+    return prompt
+
+
+def _response(row: Row, field: str, prompt: Said) -> Said:
+    response = _said(row, field)
+    if isinstance(response, str) != isinstance(prompt, str):
+        kinds = ["a conversation", "text"]
+        raise BadRow(
+            f"prompt is {kinds[isinstance(prompt, str)]}, "
+            f"but {field} is {kinds[isinstance(response, str)]}"
+        )
+    return _answer(field, response)
+
+
+def _answer(field: str, response: Said) -> Said:
+    """A response has something in it; a conversation's begins and ends with the assistant."""
+    if isinstance(response, str):
+        if not response.strip():
+            raise BadRow(f"{field} is empty")
+        return response
+    if not response or not response[0]["role"] == response[-1]["role"] == "assistant":
+        raise BadRow(f"the answer in {field} must begin and end with the assistant")
+    if any(m["role"] == "assistant" and not m["content"].strip() for m in response):
+        raise BadRow(f"{field} has an empty answer")
+    return response
+
+
+def _same(chosen: Said, rejected: Said) -> bool:
+    def normal(said: Said) -> list[str]:
+        texts = [said] if isinstance(said, str) else [part for m in said for part in m.values()]
+        return [unicodedata.normalize("NFC", text).strip() for text in texts]
+
+    return normal(chosen) == normal(rejected)
+
+
+def _shown(value: Any) -> str:
+    return f"{str(value)[:40]!r} ({type(value).__name__})"
