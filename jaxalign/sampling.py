@@ -5,11 +5,13 @@ nothing else: not on the other rows, their number, or where padding stands.
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
 
 from jaxalign.batches import TokenBatch, pytree
+from jaxalign.logprobs import log_softmax
 from jaxalign.models.transformer import Cache, Outputs, Transformer, empty_cache, unrolled
 
 
@@ -70,34 +72,60 @@ def filtered_logits(
         least = jax.lax.top_k(logits, min(top_k, logits.shape[-1]))[0][..., -1:]
         logits = jnp.where(logits >= least, logits, -jnp.inf)
     if top_p < 1:
-        logits = jnp.where(logits >= _nucleus_edge(logits, top_p), logits, -jnp.inf)
+        probabilities = jax.nn.softmax(logits)
+        kept = probabilities >= _nucleus_edge(probabilities, top_p)
+        logits = jnp.where(kept, logits, -jnp.inf)
     return logits
 
 
-def _nucleus_edge(logits, top_p):
-    descending = -jnp.sort(-logits, axis=-1)
-    probabilities = jax.nn.softmax(descending)
-    before = jnp.cumsum(probabilities, axis=-1) - probabilities
-    kept = jnp.sum(before < top_p, axis=-1, keepdims=True)
-    return jnp.take_along_axis(descending, kept - 1, axis=-1)
+def _nucleus_edge(probabilities, top_p):
+    """The largest probability p for which the tokens of probability >= p together reach top_p.
+
+    Bisects the bit pattern, whose order is that of positive floats: exact, and no sort of `[B, V]`.
+    """
+
+    def halve(_, bounds):
+        low, high = bounds
+        middle = (low + high) // 2
+        edge = jax.lax.bitcast_convert_type(middle, jnp.float32)
+        mass = jnp.sum(jnp.where(probabilities >= edge, probabilities, 0.0), axis=-1, keepdims=True)
+        reached = mass >= top_p
+        return jnp.where(reached, middle, low), jnp.where(reached, high, middle)
+
+    low = jnp.zeros_like(probabilities[..., :1], jnp.int32)
+    high = jnp.full_like(low, jnp.float32(1.0).view(jnp.int32) + 1)
+    low, _ = jax.lax.fori_loop(0, 30, halve, (low, high))
+    return jax.lax.bitcast_convert_type(low, jnp.float32)
 
 
-def inverse_cdf(probabilities: jax.Array, uniforms: jax.Array) -> jax.Array:
-    """The first token whose cumulative probability exceeds u: a draw from one uniform number.
+def categorical(probabilities: jax.Array, uniforms: jax.Array) -> jax.Array:
+    """Draws by inverting the distribution function twice: first a block of tokens, then one inside.
 
     Args:
       probabilities: `[B, V]`, >= 0; need not sum to one.
-      uniforms: `[B]` in [0, 1).
+      uniforms: `[B, 2]` in [0, 1), independent.
 
     Returns:
       `[B]` int32 tokens, each of positive probability.
 
     Source: Devroye 1986, Non-Uniform Random Variate Generation, section III.2.
     """
-    cumulative = jnp.cumsum(probabilities, axis=-1)
+    batch, vocabulary = probabilities.shape
+    size = math.isqrt(vocabulary - 1) + 1
+    padded = jnp.pad(probabilities, ((0, 0), (0, -vocabulary % size)))
+    blocks = padded.reshape(batch, -1, size)
+    block = _invert(blocks.sum(axis=-1), uniforms[:, 0])
+    inside = jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0]
+    return block * size + _invert(inside, uniforms[:, 1])
+
+
+def _invert(weights, uniforms):
+    """The first index of positive weight whose cumulative weight exceeds u times the total."""
+    cumulative = jnp.cumsum(weights, axis=-1)
     reached = cumulative > uniforms[:, None] * cumulative[:, -1:]
-    tokens = jnp.argmax(reached & (probabilities > 0), axis=-1)
-    return tokens.astype(jnp.int32)
+    positive = weights > 0
+    # Sums in blocks may fall by an ulp: should none be reached, take the first positive one.
+    return jnp.argmax(2 * (reached & positive) + positive, axis=-1).astype(jnp.int32)
 
 
 @functools.partial(
@@ -143,9 +171,9 @@ def sample(
             ends = (jnp.arange(logits.shape[-1]) == eos_id) & (drawn < min_new_tokens)
             logits = jnp.where(ends[None], -jnp.inf, logits)
         logits = filtered_logits(logits, temperature=temperature, top_k=top_k, top_p=top_p)
-        logps = jax.nn.log_softmax(logits)
-        uniforms = jax.vmap(lambda k: jax.random.uniform(jax.random.fold_in(k, drawn)))(keys)
-        tokens = inverse_cdf(jnp.exp(logps), uniforms)
+        logps = log_softmax(logits)
+        uniforms = jax.vmap(lambda k: jax.random.uniform(jax.random.fold_in(k, drawn), (2,)))(keys)
+        tokens = categorical(jnp.exp(logps), uniforms)
         return tokens, jnp.take_along_axis(logps, tokens[:, None], axis=1)[:, 0]
 
     def unfinished(progress):
@@ -154,9 +182,9 @@ def sample(
     def step(progress):
         batch, column = progress.batch, prompt_columns + progress.drawn
         tokens, mask = (_column(x, column - 1) for x in (batch.tokens, batch.mask))
-        outputs = _read(model, params, tokens, mask, progress.cache)
-        tokens, logps = draw(outputs.logits[:, 0], progress.drawn)
-        return _append(progress, column, tokens, logps, outputs.cache, eos_id)
+        logits, cache = _read(model, params, tokens, mask, progress.cache)
+        tokens, logps = draw(logits[:, 0], progress.drawn)
+        return _append(progress, column, tokens, logps, cache, eos_id)
 
     progress = _prefilled(model, params, prompts, max_new_tokens)
     progress = jax.lax.while_loop(unfinished, step, progress)
@@ -173,16 +201,16 @@ def _prefilled(model, params, prompts, max_new_tokens):
     )
     cache = empty_cache(model.config, batch.tokens, batch.tokens.shape[1])
     if prompts.tokens.shape[1] > 1:
-        cache = _read(model, params, prompts.tokens[:, :-1], prompts.mask[:, :-1], cache).cache
+        _, cache = _read(model, params, prompts.tokens[:, :-1], prompts.mask[:, :-1], cache)
     logps = jnp.zeros_like(batch.tokens, jnp.float32)
     alive = prompts.mask.any(axis=1)
     return Progress(batch=batch, logps=logps, cache=cache, alive=alive, drawn=jnp.int32(0))
 
 
-def _read(model, params, tokens, mask, cache) -> Outputs:
+def _read(model, params, tokens, mask, cache) -> tuple[jax.Array, Cache]:
     outputs = model.apply({"params": params}, tokens, mask, cache=cache)
-    assert isinstance(outputs, Outputs)
-    return outputs
+    assert isinstance(outputs, Outputs) and outputs.cache is not None
+    return outputs.logits, outputs.cache
 
 
 def _column(buffer, column):

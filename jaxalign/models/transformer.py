@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from jaxalign.batches import pytree
 from jaxalign.errors import UserError
+from jaxalign.logprobs import logits_of
 from jaxalign.models.architecture import TransformerConfig
 from jaxalign.models.attention import Attention, Cache, rotary, visible_keys
 from jaxalign.models.heads import ScoreHead, ValueHead
@@ -25,7 +26,7 @@ class Outputs:
     """What a forward pass yields; heads that the network lacks are None.
 
     hidden: `[B, T, D]` after the final norm, compute dtype; padding repeats the last real token.
-    unembedding: `[D, V]`, so that logits are `hidden @ unembedding`.
+    unembedding: `[D, V]`, compute dtype; logits are `hidden @ unembedding`, summed in float32.
     values: `[B, T]` float32, entry t is the value before tokens[t] was chosen.
     scores: `[B]` float32.
     cache: the cache with this call's columns written, when one was given.
@@ -41,8 +42,7 @@ class Outputs:
     def logits(self) -> jax.Array:
         """`[B, T, V]` float32; entry t predicts tokens[t + 1]."""
         assert self.unembedding is not None, "this network has no logits head"
-        weights = self.unembedding.astype(self.hidden.dtype)
-        return jnp.matmul(self.hidden, weights, preferred_element_type=jnp.float32)
+        return logits_of(self.hidden, self.unembedding)
 
 
 @pytree
@@ -227,7 +227,8 @@ class Transformer(nn.Module):
         c = self.config
         if "logits" not in c.heads_out:
             return None
-        return self.trunk.embedding.T if c.tie_embeddings else self.unembedding
+        weights = self.trunk.embedding.T if c.tie_embeddings else self.unembedding
+        return weights.astype(c.dtype)
 
     def _values(self, hidden, tokens, mask, context):
         if self.config.value_trunk == "separate":
