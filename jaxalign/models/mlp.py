@@ -1,6 +1,6 @@
 """A policy and a value function on flat observations (control, small images)."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from flax import linen as nn
@@ -41,6 +41,16 @@ class PolicyMLP(nn.Module):
         for layer, width in enumerate(self.widths):
             x = ACTIVATIONS[self.activation](dense(x, width, 2.0**0.5, f"{name}_{layer}"))
         return x
+
+
+def acting(model: PolicyMLP, params):
+    """`observations -> PolicyOutputs` with these parameters."""
+
+    def policy(observations: jax.Array) -> PolicyOutputs:
+        outputs: Any = model.apply({"params": params}, observations)
+        return PolicyOutputs(*outputs)
+
+    return policy
 
 
 def dense(x: jax.Array, width: int, scale: float, name: str) -> jax.Array:
