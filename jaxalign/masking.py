@@ -72,6 +72,7 @@ def _deviations(x: jax.Array, mask: jax.Array, axis_name: str | None):
     The mean is taken relative to the smallest entry, or the rounding of the mean would give equal
     entries a variance.
     """
+    (x,) = widen(jnp.where(mask != 0, x, 0))
     smallest = jnp.min(jax.lax.stop_gradient(jnp.where(mask != 0, x, jnp.inf)))
     smallest = smallest if axis_name is None else jax.lax.pmin(smallest, axis_name)
     origin = jnp.where(jnp.isfinite(smallest), smallest, 0)
@@ -103,10 +104,9 @@ def masked_variance(
     (1.0, 2.0)
     """
     chex.assert_equal_shape([x, mask])
-    (x,) = widen(x)
     deviations, _ = _deviations(x, mask, axis_name)
     total = masked_sum(deviations**2, mask, axis_name=axis_name)
-    freedom = masked_sum(jnp.ones_like(x), mask, axis_name=axis_name) - ddof
+    freedom = masked_sum(jnp.ones_like(deviations), mask, axis_name=axis_name) - ddof
     return jnp.where(freedom > 0, total / jnp.where(freedom > 0, freedom, 1), 0)
 
 
@@ -139,7 +139,6 @@ def whiten(
     [-1.0, 1.0, 0.0]
     """
     chex.assert_equal_shape([x, mask])
-    (x,) = widen(x)
     deviations, mean = _deviations(x, mask, axis_name)
     variance = masked_variance(x, mask, ddof=0, axis_name=axis_name)
     scaled = deviations / jnp.sqrt(jnp.where(variance == 0, 1, variance))
