@@ -21,7 +21,7 @@ Messages = Sequence[dict[str, str]]
 ROLES = {"system": "System", "user": "User", "assistant": "Assistant", "tool": "Tool"}
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class TokenRow:
     """One sequence: `tokens` `[L]` int32 and `is_response` `[L]` bool, true where it is trained
     on.
@@ -32,6 +32,12 @@ class TokenRow:
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, TokenRow) and (
+            np.array_equal(self.tokens, other.tokens)
+            and np.array_equal(self.is_response, other.is_response)
+        )
 
 
 def token_row(*parts: tuple[Sequence[int], bool]) -> TokenRow:
@@ -79,16 +85,15 @@ def response_row(
     on.
 
     Args:
-      prompt, response: both text or both lists of `{"role", "content"}`; a response's first message
-      is
-        the assistant's.
+      prompt, response: both text, or both lists of `{"role", "content"}`; a response's first and
+        last messages are the assistant's.
     """
     start = (prompt_ids(prompt, tokenizer), False)
     end = ([tokenizer.eos_id], True)
     if isinstance(response, str):
         return token_row(start, (tokenizer.encode(_plain(response, tokenizer)), True), end)
-    if response[0]["role"] != "assistant":
-        raise UserError(f"a response begins with the assistant, not {response[0]['role']!r}")
+    if [response[0]["role"], response[-1]["role"]] != ["assistant", "assistant"]:
+        raise UserError("a response begins and ends with the assistant")
     turns = _turns(response, tokenizer)[1:]  # the first cue ends the prompt
     turns[-1] = (turns[-1][0].removesuffix("\n"), turns[-1][1])
     return token_row(start, *((tokenizer.encode(text), flag) for text, flag in turns), end)

@@ -59,7 +59,7 @@ class Tokenizer:
         encodings = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
-    def decode(self, ids: Iterable[int]) -> str:
+    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """The text of the ids; special tokens are left out."""
         return self.backend.decode([int(i) for i in np.asarray(ids)], skip_special_tokens=True)
 

@@ -1,0 +1,158 @@
+"""Batches hold what went in, whatever the padding; the order of examples is a function of the
+step.
+"""
+
+import numpy as np
+import pytest
+
+from jaxalign.data.batching import (
+    batch_indices,
+    bucket_length,
+    comparison_batch,
+    epoch_order,
+    evaluation_batches,
+    fill_rows,
+    preference_batch,
+    prompt_batch,
+    token_batch,
+    truncated,
+)
+from jaxalign.data.chat import token_row
+from jaxalign.errors import UserError
+
+PAD = 9
+
+
+def row(prompt, response):
+    return token_row((prompt, False), (response, True))
+
+
+ROWS = [row([1, 5], [6, 2]), row([1], [7]), row([1, 5, 5], [])]
+
+
+@pytest.mark.parametrize("padding", ["left", "right"])
+@pytest.mark.parametrize("length", [None, 4, 7])
+def test_a_batch_holds_its_rows(padding, length):
+    batch = token_batch(ROWS, pad_id=PAD, length=length, padding=padding)
+    assert batch.tokens.shape == (3, length or 4)
+    assert not (batch.prompt_mask & batch.response_mask).any()
+    for b, given in enumerate(ROWS):
+        np.testing.assert_array_equal(batch.tokens[b][batch.mask[b]], given.tokens)
+        np.testing.assert_array_equal(batch.response_mask[b][batch.mask[b]], given.is_response)
+        assert (batch.tokens[b][~batch.mask[b]] == PAD).all()
+        # the real tokens stand together, at the end that the padding leaves
+        edge = slice(-len(given), None) if padding == "left" else slice(len(given))
+        assert batch.mask[b][edge].all()
+
+
+def test_dtypes_and_indices():
+    batch = token_batch(ROWS, pad_id=PAD, index=[40, 7, 8])
+    assert (batch.tokens.dtype, batch.index.dtype) == (np.int32, np.int32)
+    assert (batch.prompt_mask.dtype, batch.response_mask.dtype) == (bool, bool)
+    assert batch.index.tolist() == [40, 7, 8]
+    assert token_batch(ROWS, pad_id=PAD).index.tolist() == [0, 1, 2]
+
+
+def test_nothing_is_cut_silently():
+    with pytest.raises(UserError, match="4 tokens does not fit length 3"):
+        token_batch(ROWS, pad_id=PAD, length=3)
+    with pytest.raises(UserError, match="does not fit"):
+        preference_batch(ROWS[1:2], ROWS[:1], pad_id=PAD, length=2)
+
+
+def test_truncation_loses_the_end_and_only_that():
+    cut = truncated(ROWS[0], 3)
+    assert cut.tokens.tolist() == [1, 5, 6] and cut.is_response.tolist() == [False, False, True]
+    assert truncated(ROWS[0], 4) == ROWS[0]
+
+
+def test_an_interleaved_row_keeps_both_masks():
+    given = token_row(([1, 3], False), ([4], True), ([5], False), ([6, 2], True))
+    batch = token_batch([given], pad_id=PAD, length=8)
+    assert batch.prompt_mask[0].tolist() == [1, 1, 0, 1, 0, 0, 0, 0]
+    assert batch.response_mask[0].tolist() == [0, 0, 1, 0, 1, 1, 0, 0]
+
+
+def test_prompts_end_where_sampling_begins():
+    batch = prompt_batch([[1, 5, 6], [1]], pad_id=PAD, length=4)
+    assert batch.tokens.tolist() == [[PAD, 1, 5, 6], [PAD, PAD, PAD, 1]]
+    assert batch.prompt_mask.tolist() == [[0, 1, 1, 1], [0, 0, 0, 1]]
+    assert not batch.response_mask.any()
+
+
+def test_both_sides_of_a_pair_have_one_length():
+    batch = preference_batch(ROWS[1:2], ROWS[:1], pad_id=PAD, index=[3])
+    assert batch.chosen.tokens.tolist() == [[1, 7, PAD, PAD]]
+    assert batch.rejected.tokens.tolist() == [[1, 5, 6, 2]]
+    assert batch.chosen.index.tolist() == batch.rejected.index.tolist() == [3]
+    assert batch.reference is None and batch.weights.tolist() == [1.0]
+    assert batch.weights.dtype == np.float32
+
+
+def test_groups_keep_their_texts_in_order():
+    preferences = np.arange(8.0).reshape(2, 2, 2)
+    batch = comparison_batch([ROWS[:2], ROWS[1:]], preferences, pad_id=PAD, length=5)
+    assert batch.texts.tokens.shape == batch.texts.response_mask.shape == (2, 2, 5)
+    for g, k, r in [(0, 0, 0), (0, 1, 1), (1, 0, 1), (1, 1, 2)]:
+        found = batch.texts.tokens[g, k][batch.texts.mask[g, k]]
+        np.testing.assert_array_equal(found, ROWS[r].tokens)
+    assert batch.texts.index.tolist() == [[0, 1], [2, 3]]
+    np.testing.assert_array_equal(batch.preferences, preferences.astype(np.float32))
+    assert batch.margins.shape == (2, 2, 2) and not batch.margins.any()
+    given = comparison_batch(
+        [ROWS[:2]], preferences[:1], pad_id=PAD, margins=preferences[1:], index=np.array([[8, 4]])
+    )
+    assert given.texts.index.tolist() == [[8, 4]]
+    np.testing.assert_array_equal(given.margins, preferences[1:])
+    with pytest.raises(UserError, match="do not fit"):
+        comparison_batch([ROWS], preferences[:1], pad_id=PAD)
+
+
+def test_filled_rows_count_for_nothing():
+    batch = preference_batch(ROWS[:2], ROWS[1:], pad_id=PAD)
+    filled = fill_rows(batch, 4)
+    assert filled.weights.tolist() == [1, 1, 0, 0]
+    assert filled.chosen.tokens.shape == (4, 4)
+    np.testing.assert_array_equal(filled.chosen.tokens[:2], batch.chosen.tokens)
+    assert not filled.chosen.mask[2:].any() and not filled.rejected.mask[2:].any()
+    assert filled.chosen.tokens.dtype == np.int32 and filled.chosen.mask.dtype == bool
+    with pytest.raises(UserError, match="2 rows cannot be filled up to 1"):
+        fill_rows(batch, 1)
+
+
+def test_an_epoch_is_a_permutation_that_depends_on_seed_and_epoch():
+    orders = {(s, e): epoch_order(50, s, e).tolist() for s in (0, 1) for e in (0, 1)}
+    assert all(sorted(order) == list(range(50)) for order in orders.values())
+    assert len({tuple(order) for order in orders.values()}) == 4
+    assert orders[1, 1] == epoch_order(50, 1, 1).tolist()
+
+
+@pytest.mark.parametrize("n, batch_size", [(10, 4), (3, 8), (1, 1), (7, 7), (64, 16)])
+def test_every_example_comes_once_an_epoch_whatever_the_batch_size(n, batch_size):
+    steps = -(-3 * n // batch_size)
+    stream = np.concatenate([batch_indices(s, n, batch_size, seed=5) for s in range(steps)])
+    for epoch in range(3):
+        np.testing.assert_array_equal(stream[epoch * n : (epoch + 1) * n], epoch_order(n, 5, epoch))
+
+
+def test_a_step_is_the_same_without_the_steps_before_it():
+    assert batch_indices(1000, 37, 16, 3).tolist() == batch_indices(1000, 37, 16, 3).tolist()
+    assert batch_indices(1000, 37, 16, 3).tolist() != batch_indices(1000, 37, 16, 4).tolist()
+    # a twice as large batch holds the examples of two steps
+    both = np.concatenate([batch_indices(2 * 500, 37, 8, 3), batch_indices(2 * 500 + 1, 37, 8, 3)])
+    np.testing.assert_array_equal(batch_indices(500, 37, 16, 3), both)
+    with pytest.raises(UserError, match="no examples"):
+        batch_indices(0, 0, 4, 0)
+
+
+def test_evaluation_sees_every_row_once():
+    batches = evaluation_batches(10, 4)
+    assert [len(batch) for batch in batches] == [4, 4, 2]
+    assert np.concatenate(batches).tolist() == list(range(10))
+    assert evaluation_batches(0, 4) == []
+
+
+def test_buckets_are_few_and_large_enough():
+    assert [bucket_length(n, multiple=16) for n in (1, 16, 17, 31)] == [16, 16, 32, 32]
+    assert [bucket_length(n, multiple=16, max_length=24) for n in (3, 17, 24)] == [16, 24, 24]
+    assert {bucket_length(n, multiple=8) for n in range(1, 33)} == {8, 16, 24, 32}
