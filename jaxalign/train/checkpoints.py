@@ -132,7 +132,7 @@ def load_model(directory: str | os.PathLike) -> tuple[dict, dict]:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file by a whole one: whoever reads it, whenever, sees the old or the new content."""
+    """Replace a file by a whole one: a reader sees the old or the new content, at any moment."""
     _replace(path, lambda temporary: temporary.write_bytes(content))
 
 

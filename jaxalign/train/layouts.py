@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from jaxalign.errors import UserError
 
@@ -29,14 +29,18 @@ class Layout:
     devices: where it runs.
     axis_name: name of the axis that rows are mapped over, None where a step sees all rows.
     shardings: gives the sharding of every leaf of a shared tree.
-    wrap: `wrap(fn, returns)` compiles `fn(shared, batch)`; see the methods.
+    compile: `compile(fn, returns)` for arguments on the devices; returns: "state", "sums", "rows".
+    put_rows: a host batch onto the devices.
+    take_rows: the rows of a result onto the host.
     """
 
     name: str
     devices: tuple[Any, ...]
     axis_name: str | None
     shardings: Callable[[Any], Any]
-    wrap: Callable[[Callable, str], Callable]
+    compile: Callable[[Callable, str], Callable]
+    put_rows: Callable[[Any], Any]
+    take_rows: Callable[[Any], Any]
 
     def place(self, tree):
         """A copy of a state (or parameters) on the devices, whose memory a step may overwrite."""
@@ -50,82 +54,88 @@ class Layout:
         The state goes in as `place` returned it and is used up: only the returned one may be used
         afterwards.
         """
-        return self.wrap(functools.partial(fn, axis_name=self.axis_name), "state")
+        return self._run(functools.partial(fn, axis_name=self.axis_name), "state")
 
     def sums(self, fn):
         """Compile `fn(shared, batch, axis_name=...) -> tree`, equal on all devices (psum it)."""
-        return self.wrap(functools.partial(fn, axis_name=self.axis_name), "sums")
+        return self._run(functools.partial(fn, axis_name=self.axis_name), "sums")
 
     def rows(self, fn):
         """Compile `fn(shared, batch) -> tree of [rows, ...]`; the result is all rows, in NumPy.
 
         For scoring and sampling. `shared` is any pytree that every device needs, such as
-        `(params, key)`.
+        `(params, key)`; `place` it once if it is used often.
         """
-        return self.wrap(fn, "rows")
+        run = self._run(fn, "rows")
+        return lambda shared, batch: self.take_rows(run(shared, batch))
+
+    def _run(self, fn, returns: str):
+        compiled = self.compile(fn, returns)
+
+        def run(shared, batch):
+            check_rows(batch, len(self.devices))
+            return compiled(_moved(shared, self.shardings(shared)), self.put_rows(batch))
+
+        return run
 
 
 def on_device(device=None) -> Layout:
     """Everything on one device: `jit`."""
     device = jax.devices()[0] if device is None else device
-    sharding = jax.sharding.SingleDeviceSharding(device)
+    sharding = SingleDeviceSharding(device)
 
-    def wrap(fn, returns):
-        run = jax.jit(fn, donate_argnums=0 if returns == "state" else ())
-
-        def call(shared, batch):
-            _count_rows(batch, 1)
-            return _host(run(shared, jax.device_put(batch, sharding)), returns)
-
-        return call
+    def compile(fn, returns):
+        return jax.jit(fn, donate_argnums=_used_up(returns))
 
     return Layout(
         name="device",
         devices=(device,),
         axis_name=None,
         shardings=lambda tree: jax.tree.map(lambda leaf: sharding, tree),
-        wrap=wrap,
+        compile=compile,
+        put_rows=lambda batch: jax.device_put(batch, sharding),
+        take_rows=jax.device_get,
     )
 
 
 def on_pmap(devices: Sequence | None = None) -> Layout:
     """Data parallel by `pmap`: every device holds the state and an equal share of the rows."""
-    devices = tuple(jax.devices() if devices is None else devices)
+    mesh = _mesh(devices)
+    whole = NamedSharding(mesh, PartitionSpec())
 
-    def wrap(fn, returns):
-        run = jax.pmap(
+    def compile(fn, returns):
+        return jax.pmap(
             fn,
             axis_name=AXIS,
             in_axes=(None, 0),
             out_axes=0 if returns == "rows" else None,
-            devices=devices,
-            donate_argnums=0 if returns == "state" else (),
+            devices=tuple(mesh.devices),
+            donate_argnums=_used_up(returns),
         )
 
-        def call(shared, batch):
-            _count_rows(batch, len(devices))
-            out = run(shared, jax.tree.map(lambda rows: _fold(rows, len(devices)), batch))
-            return jax.tree.map(_unfold, jax.device_get(out)) if returns == "rows" else out
+    def fold(rows):
+        return rows.reshape(mesh.size, -1, *rows.shape[1:])
 
-        return call
+    def unfold(rows):
+        return rows.reshape(-1, *rows.shape[2:])
 
-    whole = NamedSharding(Mesh(np.array(devices), (AXIS,)), PartitionSpec())
     return Layout(
         name="pmap",
-        devices=devices,
+        devices=tuple(mesh.devices),
         axis_name=AXIS,
         shardings=lambda tree: jax.tree.map(lambda leaf: whole, tree),
-        wrap=wrap,
+        compile=compile,
+        put_rows=lambda batch: jax.tree.map(fold, batch),
+        take_rows=lambda out: jax.tree.map(unfold, jax.device_get(out)),
     )
 
 
 def on_shards(devices: Sequence | None = None) -> Layout:
     """Data parallel by `jit` of `shard_map`: what `pmap` does, in its newer form."""
-    devices = tuple(jax.devices() if devices is None else devices)
-    mesh = Mesh(np.array(devices), (AXIS,))
+    mesh = _mesh(devices)
     whole, by_row = PartitionSpec(), PartitionSpec(AXIS)
 
-    def wrap(fn, returns):
+    def compile(fn, returns):
         # check_vma stays off so that a model may start a scan from zeros without marking them
         # device-varying
         mapped = jax.shard_map(
@@ -135,20 +145,16 @@ def on_shards(devices: Sequence | None = None) -> Layout:
             out_specs=by_row if returns == "rows" else whole,
             check_vma=False,
         )
-        run = jax.jit(mapped, donate_argnums=0 if returns == "state" else ())
-
-        def call(shared, batch):
-            _count_rows(batch, len(devices))
-            return _host(run(shared, jax.device_put(batch, NamedSharding(mesh, by_row))), returns)
-
-        return call
+        return jax.jit(mapped, donate_argnums=_used_up(returns))
 
     return Layout(
         name="shards",
-        devices=devices,
+        devices=tuple(mesh.devices),
         axis_name=AXIS,
         shardings=lambda tree: jax.tree.map(lambda leaf: NamedSharding(mesh, whole), tree),
-        wrap=wrap,
+        compile=compile,
+        put_rows=lambda batch: jax.device_put(batch, NamedSharding(mesh, by_row)),
+        take_rows=jax.device_get,
     )
 
 
@@ -159,34 +165,42 @@ def on_mesh(devices: Sequence | None = None) -> Layout:
     rows. The output shardings are pinned to those of the input, so that the second step is the
     first one's program.
     """
-    devices = tuple(jax.devices() if devices is None else devices)
-    mesh = Mesh(np.array(devices), (AXIS,))
-    whole, by_row = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(AXIS))
+    mesh = _mesh(devices)
+    whole, by_row = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), (AXIS,)))
 
     def shardings(tree):
-        spec = functools.partial(fsdp_spec, devices=len(devices))
-        return jax.tree.map(lambda leaf: NamedSharding(mesh, spec(np.shape(leaf))), tree)
+        def sharding(leaf):
+            return NamedSharding(mesh, fsdp_spec(np.shape(leaf), devices=mesh.size))
 
-    def wrap(fn, returns):
+        return jax.tree.map(sharding, tree)
+
+    def compile(fn, returns):
         @functools.cache
         def compiled(structure, leaves):
             shared = jax.tree.unflatten(structure, leaves)
-            outs = {"state": (shared, whole), "sums": whole, "rows": by_row}[returns]
+            out = {"state": (shared, whole), "sums": whole, "rows": by_row}[returns]
             return jax.jit(
                 fn,
                 in_shardings=(shared, by_row),
-                out_shardings=outs,
-                donate_argnums=0 if returns == "state" else (),
+                out_shardings=out,
+                donate_argnums=_used_up(returns),
             )
 
-        def call(shared, batch):
-            _count_rows(batch, len(devices))
+        def run(shared, batch):
             leaves, structure = jax.tree.flatten(shardings(shared))
-            return _host(compiled(structure, tuple(leaves))(shared, batch), returns)
+            return compiled(structure, tuple(leaves))(shared, batch)
 
-        return call
+        return run
 
-    return Layout(name="mesh", devices=devices, axis_name=None, shardings=shardings, wrap=wrap)
+    return Layout(
+        name="mesh",
+        devices=tuple(mesh.devices),
+        axis_name=None,
+        shardings=shardings,
+        compile=compile,
+        put_rows=lambda batch: jax.device_put(batch, by_row),
+        take_rows=jax.device_get,
+    )
 
 
 def make_layout(name: str = "auto", *, devices: int | None = None) -> Layout:
@@ -236,7 +250,7 @@ def pad_rows(tree, multiple: int):
     Returns:
       The padded tree and B, for `trim_rows` afterwards.
     """
-    rows = _count_rows(tree, 1)
+    rows = check_rows(tree, 1)
     missing = -rows % multiple
     pad = [(0, missing)]
     padded = jax.tree.map(lambda x: np.pad(x, pad + [(0, 0)] * (np.ndim(x) - 1)), tree)
@@ -248,7 +262,7 @@ def trim_rows(tree, rows: int):
     return jax.tree.map(lambda x: x[:rows], tree)
 
 
-def _count_rows(batch, devices: int) -> int:
+def check_rows(batch, devices: int) -> int:
     """Number of rows, the same in every leaf and divisible by the devices."""
     counts = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(batch)}
     if len(counts) != 1 or () in counts:
@@ -262,16 +276,21 @@ def _count_rows(batch, devices: int) -> int:
     return rows
 
 
-def _fold(rows, devices: int):
-    """`[B, ...]` to `[devices, B / devices, ...]`."""
-    return rows.reshape(devices, -1, *rows.shape[1:])
+def _mesh(devices: Sequence | None) -> Mesh:
+    """The devices (all visible ones if None) along the one axis that rows are split over."""
+    return Mesh(np.array(jax.devices() if devices is None else devices), (AXIS,))
 
 
-def _unfold(rows):
-    """`[devices, B / devices, ...]` to `[B, ...]`."""
-    return rows.reshape(-1, *rows.shape[2:])
+def _used_up(returns: str) -> tuple[int, ...]:
+    """A step may write the new state over the old one."""
+    return (0,) if returns == "state" else ()
 
 
-def _host(out, returns: str):
-    """Rows are data for the next batch and go to the host; state and sums stay."""
-    return jax.device_get(out) if returns == "rows" else out
+def _moved(tree, shardings):
+    """The tree with these shardings; leaves that have theirs already are not touched."""
+
+    def moved(leaf, sharding):
+        there = isinstance(leaf, jax.Array) and leaf.sharding == sharding
+        return leaf if there else jax.device_put(leaf, sharding)
+
+    return jax.tree.map(moved, tree, shardings)
