@@ -9,8 +9,9 @@ import jax
 from jaxalign.advantages import gae, shaped_rewards
 from jaxalign.batches import Experience, TokenBatch, pytree
 from jaxalign.kl import k1
-from jaxalign.logprobs import token_logps
+from jaxalign.logprobs import fused_token_logps
 from jaxalign.sampling import Samples, sample
+from jaxalign.scoring import CHUNK
 
 
 @pytree
@@ -29,11 +30,12 @@ class ScoredSamples:
     reference_logps: jax.Array
 
 
-def sample_and_score(policy, reward, *, temperature: float, max_new_tokens: int, eos_id: int):
+def sample_and_score(policy, reference, reward, *, temperature: float, max_new_tokens: int, eos_id: int):
     """`(shared, prompts: TokenBatch) -> ScoredSamples`: one compiled pass, row by row independent.
 
     Args:
-      policy: transformer with logits and value heads; the reference has the same architecture.
+      policy: transformer with logits and value heads.
+      reference: transformer with a logits head and the same vocabulary.
       reward: transformer with a score head.
       temperature: of the policy and of the reference, in sampling and in every log-probability.
       max_new_tokens, eos_id: see `sample`.
@@ -55,12 +57,18 @@ def sample_and_score(policy, reward, *, temperature: float, max_new_tokens: int,
         )
         rows = drawn.batch
         outputs = policy.apply({"params": params}, rows.tokens, rows.mask)
-        reference = policy.apply({"params": reference_params}, rows.tokens, rows.mask)
+        frozen = reference.apply({"params": reference_params}, rows.tokens, rows.mask)
         return ScoredSamples(
             samples=drawn,
             scores=reward.apply({"params": reward_params}, rows.tokens, rows.mask).scores,
             values=outputs.values,
-            reference_logps=token_logps(reference.logits, rows.tokens, temperature=temperature),
+            reference_logps=fused_token_logps(
+                frozen.hidden,
+                frozen.unembedding,
+                rows.tokens,
+                temperature=temperature,
+                chunk_size=CHUNK,
+            ),
         )
 
     return scored

@@ -80,7 +80,7 @@ def train_ppo(
     state = fit(
         run.layout.place(state),
         _iteration(
-            run, actor, policy.params, reward, optimizer, settings, temperature, max_new_tokens
+            run, actor, policy, reward, optimizer, settings, temperature, max_new_tokens
         ),
         batch,
         steps=settings.iterations,
@@ -98,13 +98,14 @@ def train_ppo(
 
 
 def _iteration(
-    run, actor, reference_params, reward, optimizer, settings, temperature, max_new_tokens
+    run, actor, reference, reward, optimizer, settings, temperature, max_new_tokens
 ):
     """`(PPOState, prompts) -> (PPOState, metrics)`: one round of sampling and learning."""
     eos_id = actor.tokenizer.eos_id
     collect = run.layout.rows(
         sample_and_score(
             actor.model,
+            reference.model,
             reward.model,
             temperature=temperature,
             max_new_tokens=max_new_tokens,
@@ -124,7 +125,7 @@ def _iteration(
 
     def iterate(state: PPOState, prompts: TokenBatch):
         key = jax.random.fold_in(state.train.key, state.train.step)
-        scored = collect((state.train.params, reference_params, reward.params, key), prompts)
+        scored = collect((state.train.params, reference.params, reward.params, key), prompts)
         experience, metrics = assess(scored, state.kl_coef)
         train, learned = ppo_epochs_loop(
             state.train,

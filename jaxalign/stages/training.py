@@ -4,7 +4,8 @@ The same functions train on a user's data (`jaxalign sft`, ...) and in the main 
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -136,6 +137,9 @@ def train_dpo(
     chosen: Sequence[TokenRow],
     rejected: Sequence[TokenRow],
     settings: DPOSettings,
+    *,
+    evaluate: Callable[[Any], dict[str, float]] | None = None,
+    evaluate_every: int | None = None,
 ) -> TextModel:
     """DPO from the policy, which is the reference; its log-probabilities are computed once.
 
@@ -164,7 +168,15 @@ def train_dpo(
         label_smoothing=settings.label_smoothing,
         robust=settings.robust,
     )
-    params = run.fit(name, loss, policy.params, batch, settings.fit)
+    params = run.fit(
+        name,
+        loss,
+        policy.params,
+        batch,
+        settings.fit,
+        evaluate=evaluate,
+        evaluate_every=evaluate_every,
+    )
     return dataclasses.replace(policy, params=params)
 
 

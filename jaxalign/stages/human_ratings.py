@@ -1,0 +1,104 @@
+"""The embedded human ratings as a language task: vocabulary, token rows, prompts, comparisons."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxalign.config import RLHFConfig
+from jaxalign.data.batching import truncated
+from jaxalign.data.chat import TokenRow, text_row
+from jaxalign.data.preferences import (
+    Groups,
+    Pairs,
+    cross_block_groups,
+    mixed_pairs,
+    same_block_groups,
+)
+from jaxalign.data.ratings import Ratings, load_ratings
+from jaxalign.data.tokenizer import Tokenizer, train_tokenizer
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """The ratings, split, and the policy's texts as token rows.
+
+    policy, validation, judge, evaluation: disjoint movie sentences with their ratings.
+    tokenizer: learned from the policy's texts.
+    rows: of the policy's movie sentences, in their order.
+    sft_rows: `rows`, then the product sentences if they are used.
+    max_length: longest row.
+    """
+
+    policy: Ratings
+    validation: Ratings
+    judge: Ratings
+    evaluation: Ratings
+    tokenizer: Tokenizer
+    rows: list[TokenRow]
+    sft_rows: list[TokenRow]
+    max_length: int
+
+    def token_rows(self, texts: Sequence[str]) -> list[TokenRow]:
+        """BOS, text, EOS; a text that is too long is cut."""
+        return [truncated(text_row(text, self.tokenizer), self.max_length) for text in texts]
+
+    def prompts(self, texts: Sequence[str], tokens: tuple[int, int]) -> list[list[int]]:
+        """BOS and the first tokens of each text, one length after the other in turn.
+
+        A text needs one more token than its prompt, or there is nothing to continue.
+        """
+        fewest, most = tokens
+        lengths = [1 + fewest + i % (most - fewest + 1) for i in range(len(texts))]
+        rows = self.token_rows(texts)
+        pairs = zip(rows, lengths, strict=True)
+        return [row.tokens[:length].tolist() for row, length in pairs if len(row) > length + 1]
+
+
+def read_corpus(config: RLHFConfig) -> Corpus:
+    """Prepares the data set on first use, splits it and learns the vocabulary."""
+    movies, products = load_ratings("movies"), load_ratings("products")
+    policy = movies.part("policy")
+    product_texts = products.part("policy", "policy_validation").texts if config.products else []
+    tokenizer = train_tokenizer(
+        [*policy.texts, *product_texts],
+        vocab_size=config.tokenizer.vocab_size,
+        kind=config.tokenizer.kind,
+    )
+    corpus = Corpus(
+        policy=policy,
+        validation=movies.part("policy_validation"),
+        judge=movies.part("judge"),
+        evaluation=movies.part("evaluation"),
+        tokenizer=tokenizer,
+        rows=[],
+        sft_rows=[],
+        max_length=config.max_length,
+    )
+    rows = corpus.token_rows(policy.texts)
+    return dataclasses.replace(
+        corpus, rows=rows, sft_rows=[*rows, *corpus.token_rows(product_texts)]
+    )
+
+
+def comparison_groups(
+    ratings: Ratings, *, groups: int, group_size: int, same_rater_share: float, seed: int
+) -> Groups:
+    """Groups within blocks (the same people) and across blocks, shuffled."""
+    within = round(groups * same_rater_share)
+    parts = [
+        same_block_groups(ratings, within, group_size, seed),
+        cross_block_groups(ratings, groups - within, group_size, seed),
+    ]
+    order = np.random.default_rng(seed).permutation(groups)
+    return Groups(
+        np.concatenate([part.texts for part in parts])[order],
+        np.concatenate([part.preferences for part in parts])[order],
+    )
+
+
+def human_pairs(corpus: Corpus, config: RLHFConfig) -> Pairs:
+    """Single people's preferences among the policy's texts."""
+    return mixed_pairs(
+        corpus.policy, config.pairs, config.seed, same_rater_share=config.same_rater_share
+    )
