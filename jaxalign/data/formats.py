@@ -50,6 +50,7 @@ def load_records(
     on_bad_row: Literal["error", "skip"] = "error",
     tokenizer: Tokenizer | None = None,
     max_length: int | None = None,
+    data_dir: str | Path | None = None,
 ) -> Loaded[AnyRecord]:
     """Reads and checks `Prompt`, `PromptCompletion`, `Preference` or `Unpaired` records.
 
@@ -59,6 +60,7 @@ def load_records(
         empty name hides a field: `{"prompt": ""}` makes a preference's prompt implicit.
       on_bad_row: "error" names the bad rows and stops; "skip" leaves them out and returns them too.
       tokenizer, max_length: with both, a row of more tokens (BOS and EOS included) is bad.
+      data_dir: where tensorflow-datasets keeps prepared data; its own default if None.
     Raises: UserError for bad rows ("error"), if no row is left, or if the source cannot be read.
     """
     if on_bad_row not in ("error", "skip"):
@@ -66,7 +68,7 @@ def load_records(
     if unknown := set(fields or {}) - set(FIELDS):
         raise UserError(f"no such fields: {sorted(unknown)}; there are {list(FIELDS)}")
     loaded = Loaded[AnyRecord]([], [])
-    for place, row in rows_of(source, fields or {}):
+    for place, row in rows_of(source, fields or {}, data_dir):
         try:
             if isinstance(row, BadRow):
                 raise row

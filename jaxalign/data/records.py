@@ -189,7 +189,7 @@ def _message(field: str, message: Any) -> dict[str, str]:
     if not isinstance(message, Mapping):
         raise BadRow(f'{field} is {_shown(message)}, wanted {{"role", "content"}}')
     role, content = _present(message, "role"), message.get("content")
-    if role not in ROLES:
+    if not isinstance(role, str) or role not in ROLES:
         raise BadRow(f"{field} has role {_shown(role)}, wanted one of {list(ROLES)}")
     if not isinstance(content, str):
         raise BadRow(f"{field} has content {_shown(content)}, wanted text")

@@ -6,7 +6,9 @@ came from.
 """
 
 import glob
+import importlib
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,19 +16,26 @@ from typing import Any
 from jaxalign.data.records import BadRow
 from jaxalign.errors import UserError
 
+TFDS_SOURCE = re.compile(r"tfds:(?P<name>[^:\[\]]+(?::\d+\.\d+\.\d+)?):(?P<split>.+)")
+# Parts of tensorflow-datasets that register their data sets only when they are imported.
+TFDS_PACKAGES = ("question_answering", "structured", "summarization", "text", "text_simplification")
 Fields = dict[str, str]
+Placed = tuple[str, dict[str, Any] | BadRow]
 
 
-def rows_of(source: str | Path, fields: Fields) -> Iterator[tuple[str, dict[str, Any] | BadRow]]:
+def rows_of(
+    source: str | Path, fields: Fields, data_dir: str | Path | None = None
+) -> Iterator[Placed]:
     """`(place, row)`, or `(place, BadRow)` where there is no row to be had.
 
     Args:
       source: a file, a pattern of files (read in the order of their names), or `tfds:name:split`.
       fields: our field name to the source's, where they differ: `{"prompt": "question"}`.
+      data_dir: where tensorflow-datasets keeps prepared data; its own default if None.
     Raises: UserError if there is no such source.
     """
     if str(source).startswith("tfds:"):
-        found = _tfds_rows(str(source))
+        found = _tfds_rows(str(source), data_dir)
     else:
         found = (row for file in _files(str(source)) for row in _file_rows(file))
     for place, row in found:
@@ -47,7 +56,7 @@ def _files(pattern: str) -> list[Path]:
     return [Path(file) for file in files]
 
 
-def _file_rows(file: Path) -> Iterator[tuple[str, dict[str, Any] | BadRow]]:
+def _file_rows(file: Path) -> Iterator[Placed]:
     if file.suffix == ".parquet":
         return _parquet_rows(file)
     if file.suffix in (".jsonl", ".ndjson"):
@@ -55,7 +64,7 @@ def _file_rows(file: Path) -> Iterator[tuple[str, dict[str, Any] | BadRow]]:
     raise UserError(f"{file}: the name must end in .jsonl or .parquet")
 
 
-def _jsonl_rows(file: Path) -> Iterator[tuple[str, dict[str, Any] | BadRow]]:
+def _jsonl_rows(file: Path) -> Iterator[Placed]:
     """One JSON object a line; empty lines are passed over, a byte order mark is dropped."""
     with file.open("rb") as lines:
         for number, line in enumerate(lines, 1):
@@ -67,17 +76,27 @@ def _jsonl_rows(file: Path) -> Iterator[tuple[str, dict[str, Any] | BadRow]]:
 
 def _json_row(line: bytes) -> dict[str, Any] | BadRow:
     try:
-        row = json.loads(line.decode())
+        row = json.loads(line.decode(), object_pairs_hook=_without_repetition)
     except UnicodeDecodeError as error:
         return BadRow(f"invalid UTF-8 at byte {error.start + 1} of the line")
     except RecursionError:
         return BadRow("invalid JSON: nested too deeply")
+    except BadRow as reason:
+        return reason
     except ValueError as error:
         return BadRow(f"invalid JSON: {error}")
     return row if isinstance(row, dict) else BadRow(f"not an object but {type(row).__name__}")
 
 
-def _parquet_rows(file: Path) -> Iterator[tuple[str, dict[str, Any] | BadRow]]:
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Of a field that stands twice in an object JSON readers keep one, silently."""
+    names = [name for name, _ in pairs]
+    if repeated := {name for name in names if names.count(name) > 1}:
+        raise BadRow(f"{min(repeated)!r} stands there twice")
+    return dict(pairs)
+
+
+def _parquet_rows(file: Path) -> Iterator[Placed]:
     """Read in batches of 1,000 rows, so that memory does not grow with the file."""
     import pyarrow
     import pyarrow.parquet
@@ -100,21 +119,20 @@ def _parquet_row(batch: Any) -> dict[str, Any] | BadRow:
         return BadRow(f"invalid UTF-8 at byte {error.start + 1} of a text")
 
 
-def _tfds_rows(source: str) -> Iterator[tuple[str, dict[str, Any] | BadRow]]:
-    """`tfds:name[/config][:version]:split`, prepared on first use; texts come as bytes."""
-    from jaxalign.data.ratings.load import quiet_tfds
+def _tfds_rows(source: str, data_dir: str | Path | None) -> Iterator[Placed]:
+    """`tfds:name[/config][:version]:split`, downloaded and prepared on first use."""
+    import tensorflow_datasets as tfds
 
-    name, _, split = source.removeprefix("tfds:").rpartition(":")
-    if not name or not split:
+    for package in TFDS_PACKAGES:
+        importlib.import_module(f"tensorflow_datasets.{package}")
+    importlib.import_module("jaxalign.data.ratings.builder")  # human_ratings
+    if not (parts := TFDS_SOURCE.fullmatch(source)):
         raise UserError(f"{source!r} is not of the form tfds:name/config:split")
-    with quiet_tfds() as tfds:
-        import jaxalign.data.ratings.builder  # noqa: F401  (so that its name is known)
-
-        try:
-            examples: Any = tfds.data_source(name, split=split)
-        except Exception as error:  # each builder fails in its own way
-            reason = str(error).strip().split("\n")[0]
-            raise UserError(f"{source}: {type(error).__name__}: {reason}") from None
+    try:
+        examples: Any = tfds.data_source(parts["name"], split=parts["split"], data_dir=data_dir)
+    except Exception as error:  # each builder fails in its own way
+        reason = str(error).strip().split("\n")[0]
+        raise UserError(f"{source}: {type(error).__name__}: {reason}") from None
     for number in range(len(examples)):
         try:
             row = _plain(examples[number])

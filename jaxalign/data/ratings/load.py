@@ -82,9 +82,9 @@ def quiet_tfds():
 
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)
-    tfds.disable_progress_bar()
+    nowhere = io.StringIO()
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
             yield tfds
     finally:
         logging.set_verbosity(verbosity)
