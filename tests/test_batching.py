@@ -7,11 +7,9 @@ import pytest
 
 from jaxalign.data.batching import (
     batch_indices,
-    bucket_length,
     comparison_batch,
     epoch_order,
     evaluation_batches,
-    fill_rows,
     preference_batch,
     prompt_batch,
     token_batch,
@@ -108,18 +106,6 @@ def test_groups_keep_their_texts_in_order():
         comparison_batch([ROWS], preferences[:1], pad_id=PAD)
 
 
-def test_filled_rows_count_for_nothing():
-    batch = preference_batch(ROWS[:2], ROWS[1:], pad_id=PAD)
-    filled = fill_rows(batch, 4)
-    assert filled.weights.tolist() == [1, 1, 0, 0]
-    assert filled.chosen.tokens.shape == (4, 4)
-    np.testing.assert_array_equal(filled.chosen.tokens[:2], batch.chosen.tokens)
-    assert not filled.chosen.mask[2:].any() and not filled.rejected.mask[2:].any()
-    assert filled.chosen.tokens.dtype == np.int32 and filled.chosen.mask.dtype == bool
-    with pytest.raises(UserError, match="2 rows cannot be filled up to 1"):
-        fill_rows(batch, 1)
-
-
 def test_an_epoch_is_a_permutation_that_depends_on_seed_and_epoch():
     orders = {(s, e): epoch_order(50, s, e).tolist() for s in (0, 1) for e in (0, 1)}
     assert all(sorted(order) == list(range(50)) for order in orders.values())
@@ -150,9 +136,3 @@ def test_evaluation_sees_every_row_once():
     assert [len(batch) for batch in batches] == [4, 4, 2]
     assert np.concatenate(batches).tolist() == list(range(10))
     assert evaluation_batches(0, 4) == []
-
-
-def test_buckets_are_few_and_large_enough():
-    assert [bucket_length(n, multiple=16) for n in (1, 16, 17, 31)] == [16, 16, 32, 32]
-    assert [bucket_length(n, multiple=16, max_length=24) for n in (3, 17, 24)] == [16, 24, 24]
-    assert {bucket_length(n, multiple=8) for n in range(1, 33)} == {8, 16, 24, 32}

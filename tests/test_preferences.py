@@ -135,6 +135,15 @@ def test_mixed_pairs_have_the_share_that_was_asked_for(movies):
             assert 0 < same[:100].sum() < expected
 
 
+def test_none_are_none():
+    for pairs in (cross_block_pairs(SMALL, 0, 0), same_rater_pairs(SMALL, 0, 0)):
+        assert triples(pairs) == []
+    assert triples(mixed_pairs(SMALL, 0, 0)) == []
+    for make_groups in (same_block_groups, cross_block_groups):
+        groups = make_groups(SMALL, 0, 2, seed=0)
+        assert groups.texts.shape == (0, 2) and groups.preferences.shape == (0, 2, 2)
+
+
 def test_paired_preferences_by_hand():
     # Texts 0, 1: 2 > 1, 1 = 1, -1 < 0: one for, one tie, one against = 1/2.
     # Texts 0, 2: 2 > -3, 1 < 4, -1 < 0: 1/3. Texts 1, 2: 1 > -3, 1 < 4, 0 = 0: (1 + 1/2) / 3 = 1/2.

@@ -15,6 +15,7 @@ import pytest
 from jaxalign.data.ratings import SPLITS, load_ratings
 from jaxalign.data.ratings.clean import clean_text, text_key
 from jaxalign.data.ratings.load import CONFIGS, cache_directory, prepare_ratings
+from jaxalign.data.ratings.pack import records
 from jaxalign.data.ratings.splits import group_splits
 from jaxalign.errors import UserError
 
@@ -63,6 +64,31 @@ def test_the_packed_files_are_the_ones_that_were_checked_against_the_originals()
     for name, total in [("movies", 51.2288029702), ("products", 1417.65)]:
         means = [sum(row["ratings"]) / len(row["ratings"]) for row in published(name)]
         assert sum(means) == pytest.approx(total, abs=1e-5)
+
+
+def write_originals(directory, mean="1.5", ids=("1_2", "1_1")):
+    """As published: text file without, rating file with a byte order mark, in different orders."""
+    texts = f"1_1\t{mean}\tone   text\r\n1_2\t-1\tna\u00efve\r\n"
+    ratings = [f"{ids[0]}\t-1\t0\t[-1, -1]", f"{ids[1]}\t1.5\t0.5\t[1, 2]"]
+    (directory / "x_GroundTruth.txt").write_bytes(texts.encode())
+    (directory / "x_anonDataRatings.txt").write_bytes(("\ufeff" + "\r\n".join(ratings)).encode())
+
+
+def test_packing_joins_by_id_and_checks(tmp_path):
+    write_originals(tmp_path)
+    assert records(tmp_path, "x") == [
+        {"id": "1_1", "text": "one   text", "ratings": [1, 2]},
+        {"id": "1_2", "text": "na\u00efve", "ratings": [-1, -1]},
+    ]
+    write_originals(tmp_path, mean="1.4")
+    with pytest.raises(ValueError, match=r"1_1: mean 1\.4 is not the mean"):
+        records(tmp_path, "x")
+    write_originals(tmp_path, ids=("1_3", "1_1"))
+    with pytest.raises(ValueError, match="2 ids are in one file only"):
+        records(tmp_path, "x")
+    write_originals(tmp_path, ids=("1_1", "1_1"))
+    with pytest.raises(ValueError, match="1 ids occur twice"):
+        records(tmp_path, "x")
 
 
 def test_ratings_are_on_the_scale_and_means_ignore_padding(movies, products):

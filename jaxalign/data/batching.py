@@ -6,7 +6,7 @@ cuts off includes the EOS: a text that is cut does not teach that texts end ther
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -15,20 +15,10 @@ from jaxalign.batches import ComparisonBatch, PreferenceBatch, TokenBatch
 from jaxalign.data.chat import TokenRow, token_row
 from jaxalign.errors import UserError
 
-Batch = TypeVar("Batch")
-
 
 def truncated(row: TokenRow, max_length: int) -> TokenRow:
     """The first `max_length` tokens; of a longer sequence the EOS is lost, on purpose."""
     return TokenRow(row.tokens[:max_length], row.is_response[:max_length])
-
-
-def bucket_length(longest: int, *, multiple: int = 16, max_length: int | None = None) -> int:
-    """`longest` rounded up to a multiple (few lengths mean few compilations), at most
-    `max_length`.
-    """
-    rounded = -(-longest // multiple) * multiple
-    return rounded if max_length is None else max(longest, min(rounded, max_length))
 
 
 def token_batch(
@@ -129,21 +119,6 @@ def comparison_batch(
     return ComparisonBatch(texts=texts, preferences=arrays[0], margins=arrays[1])
 
 
-def fill_rows(batch: Batch, rows: int) -> Batch:
-    """The batch (any tree of `[B, ...]` arrays) with rows of zeros behind it, `rows` in all.
-
-    Zero masks and weights: the added rows count for nothing, so the last batch of an evaluation has
-    the shape of the others (and divides by the number of devices).
-    """
-
-    def filled(array: np.ndarray) -> np.ndarray:
-        if len(array) > rows:
-            raise UserError(f"a batch of {len(array)} rows cannot be filled up to {rows}")
-        return np.concatenate([array, np.zeros((rows - len(array), *array.shape[1:]), array.dtype)])
-
-    return jax.tree.map(filled, batch)
-
-
 def epoch_order(n: int, seed: int, epoch: int) -> np.ndarray:
     """A permutation of `range(n)`, a pure function of its arguments."""
     return np.random.default_rng([seed, epoch]).permutation(n)
@@ -164,5 +139,5 @@ def batch_indices(step: int, n: int, batch_size: int, seed: int) -> np.ndarray:
 
 
 def evaluation_batches(n: int, batch_size: int) -> list[np.ndarray]:
-    """`range(n)` in order, in batches; the last may be smaller (`fill_rows`)."""
+    """`range(n)` in order, in batches; the last may be smaller (`train.layouts.pad_rows`)."""
     return [np.arange(start, min(start + batch_size, n)) for start in range(0, n, batch_size)]

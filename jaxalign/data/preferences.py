@@ -46,10 +46,11 @@ class Pairs:
 
 def joined(parts: list[Pairs]) -> Pairs:
     """The pairs of all parts, one part after the other."""
+    none = np.zeros(0, np.int64)
     return Pairs(
-        np.concatenate([part.chosen for part in parts]),
-        np.concatenate([part.rejected for part in parts]),
-        np.concatenate([part.gaps for part in parts]),
+        np.concatenate([none, *(part.chosen for part in parts)]),
+        np.concatenate([none, *(part.rejected for part in parts)]),
+        np.concatenate([none.astype(np.int8), *(part.gaps for part in parts)]),
     )
 
 
@@ -141,6 +142,10 @@ def paired_preferences(given: np.ndarray) -> np.ndarray:
 
     Args:
       given: `[..., K, people]` ratings, column r of all K texts being one person.
+
+    >>> paired_preferences(np.array([[3, 1, 2], [1, 1, 4]]))  # one for, one tie, one against
+    array([[0. , 0.5],
+           [0.5, 0. ]], dtype=float32)
     """
     signs = np.sign(given[..., :, None, :].astype(np.int64) - given[..., None, :, :])
     shares = (0.5 + 0.5 * signs.mean(-1)).astype(np.float32)
@@ -178,7 +183,11 @@ def same_block_groups(ratings: Ratings, num_groups: int, group_size: int, seed: 
         members = rng.choice(len(positions), group_size, replace=False)
         texts.append(positions[members])
         preferences.append(paired_preferences(given[members]))
-    return Groups(np.stack(texts), np.stack(preferences))
+    shape = (num_groups, group_size)
+    return Groups(
+        np.array(texts, np.int64).reshape(shape),
+        np.array(preferences, np.float32).reshape(*shape, group_size),
+    )
 
 
 def cross_block_groups(ratings: Ratings, num_groups: int, group_size: int, seed: int) -> Groups:
@@ -189,5 +198,6 @@ def cross_block_groups(ratings: Ratings, num_groups: int, group_size: int, seed:
     if len(blocks) < group_size:
         raise UserError(f"groups of {group_size} need as many blocks, there are {len(blocks)}")
     chosen = [rng.choice(len(blocks), group_size, replace=False) for _ in range(num_groups)]
-    texts = np.array([[rng.choice(blocks[number]) for number in group] for group in chosen])
+    members = [rng.choice(blocks[number]) for group in chosen for number in group]
+    texts = np.array(members, np.int64).reshape(num_groups, group_size)
     return Groups(texts, unpaired_preferences(rating_shares(ratings)[texts]))

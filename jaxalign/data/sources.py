@@ -5,6 +5,7 @@ came from.
     tfds:human_ratings/movies:policy
 """
 
+import collections
 import glob
 import importlib
 import json
@@ -90,10 +91,11 @@ def _json_row(line: bytes) -> dict[str, Any] | BadRow:
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Of a field that stands twice in an object JSON readers keep one, silently."""
-    names = [name for name, _ in pairs]
-    if repeated := {name for name in names if names.count(name) > 1}:
-        raise BadRow(f"{min(repeated)!r} stands there twice")
-    return dict(pairs)
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        counts = collections.Counter(name for name, _ in pairs)
+        raise BadRow(f"{counts.most_common(1)[0][0]!r} stands there twice")
+    return row
 
 
 def _parquet_rows(file: Path) -> Iterator[Placed]:
