@@ -3,10 +3,12 @@
 from jaxalign.evaluation.agreement import human_ceiling, scorer_agreement, scorer_row
 from jaxalign.evaluation.best_of_n import best_of_n_kl, best_of_n_mean
 from jaxalign.evaluation.bootstrap import Estimate, mean_estimate
+from jaxalign.evaluation.calibration import preference_calibration
 from jaxalign.evaluation.frontier import GaoFit, dominant, fit_best_of_n, fit_reinforced
 from jaxalign.evaluation.judges import RidgeJudge, rule_based_scorer
 from jaxalign.evaluation.tables import (
     METHOD_COLUMNS,
+    MORE_METHOD_COLUMNS,
     SCORER_COLUMNS,
     Column,
     markdown_table,
@@ -17,6 +19,7 @@ from jaxalign.evaluation.win_rates import win_rate, wins
 
 __all__ = [
     "METHOD_COLUMNS",
+    "MORE_METHOD_COLUMNS",
     "SCORER_COLUMNS",
     "Column",
     "Estimate",
@@ -30,6 +33,7 @@ __all__ = [
     "human_ceiling",
     "markdown_table",
     "mean_estimate",
+    "preference_calibration",
     "rich_table",
     "rule_based_scorer",
     "sample_statistics",

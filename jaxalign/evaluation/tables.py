@@ -29,11 +29,14 @@ class Column:
         >>> METHOD_COLUMNS[1].text({"win_rate": 0.71, "win_rate_low": 0.67, "win_rate_high": 0.75})
         '71.0 [67.0, 75.0]'
         """
-        ends = [row.get(f"{self.key}_low"), row.get(f"{self.key}_high")]
-        if any(number(end) is None for end in ends):
-            return self.value_text(row)
-        low, high = (self.number_text(end) for end in ends)
-        return f"{self.value_text(row)} [{low}, {high}]"
+        return " ".join(part for part in (self.value_text(row), self.spread_text(row)) if part)
+
+    def spread_text(self, row: Row) -> str:
+        """The interval, or the standard deviation over seeds, if the row has one."""
+        low, high, sd = (row.get(f"{self.key}_{end}") for end in ("low", "high", "sd"))
+        if number(low) is not None and number(high) is not None:
+            return f"[{self.number_text(low)}, {self.number_text(high)}]"
+        return "" if number(sd) is None else f"± {self.number_text(sd).lstrip('+')}"
 
     def value_text(self, row: Row) -> str:
         """The number alone."""
@@ -93,8 +96,8 @@ def rich_table(rows: Sequence[Row], columns: Sequence[Column], *, title: str = "
 
 _WIN = (
     "Share of held-out prompts on which {judge} scores the method's continuation above the "
-    "supervised model's (ties half). 50% means no difference. Brackets: 95% interval, bootstrap "
-    "over prompts."
+    "supervised model's (ties half). 50% means no difference. Interval: 95%, bootstrap over "
+    "prompts."
 )
 
 METHOD_COLUMNS: tuple[Column, ...] = (
@@ -129,19 +132,55 @@ METHOD_COLUMNS: tuple[Column, ...] = (
         title="reward score",
         form="+.2f",
         better=1,
-        explanation="Mean score by the reward model. PPO and best-of-n maximise it, so for them it "
+        explanation="Mean score by the reward model. PPO and best of n maximise it, so for them it "
         "measures how hard they tried, not how good they are.",
+    ),
+    Column(
+        key="mean_return",
+        title="mean return",
+        form=".1f",
+        better=1,
+        explanation="Mean reward summed over an episode, over the last episodes of training.",
+    ),
+    Column(
+        key="solved_at_step",
+        title="solved at step",
+        form=",.0f",
+        better=-1,
+        explanation="Environment steps after which the mean return first counted as solving the "
+        "task.",
+    ),
+    Column(
+        key="accuracy",
+        title="accuracy, %",
+        form=".1f",
+        scale=100,
+        better=1,
+        explanation="Share of test examples that get the right class. ±: standard deviation over "
+        "seeds.",
+    ),
+    Column(
+        key="macro_recall",
+        title="macro recall, %",
+        form=".1f",
+        scale=100,
+        better=1,
+        explanation="Mean over the classes of the share of a class that is found, so that rare "
+        "classes count as much as common ones.",
+    ),
+    Column(
+        key="worst_recall",
+        title="worst recall, %",
+        form=".1f",
+        scale=100,
+        better=1,
+        explanation="That share for the class that is found least.",
     ),
     Column(
         key="kl",
         title="KL, nats",
-        explanation="KL divergence from the supervised model per continuation: how far the method "
-        "moved. Best-of-n: ln n − (n − 1)/n, an upper bound.",
-    ),
-    Column(
-        key="kl_estimate",
-        title="KL (sampled), nats",
-        explanation="The same divergence estimated by the mean log-ratio of the samples.",
+        explanation="KL divergence from the reference model per sample: how far the method moved. "
+        " Best of n: ln n − (n − 1)/n, an upper bound.",
     ),
     Column(
         key="perplexity",
@@ -159,34 +198,17 @@ METHOD_COLUMNS: tuple[Column, ...] = (
         "stock phrases; very high: no longer the language it came from.",
     ),
     Column(
-        key="distinct_1",
-        title="distinct-1",
-        better=1,
-        explanation="Different tokens over all tokens of all samples; equal numbers of samples.",
-    ),
-    Column(
         key="distinct_2",
         title="distinct-2",
         better=1,
-        explanation="The same for pairs of adjacent tokens. A fall means the samples grow alike.",
-    ),
-    Column(
-        key="repeated_3",
-        title="repeated-3",
-        explanation="Share of token triples that occurred before in the same sample.",
+        explanation="Different pairs of adjacent tokens over all such pairs. A fall "
+        "means the samples grow alike. Methods have equally many samples.",
     ),
     Column(
         key="length",
         title="length, tokens",
         form=".1f",
         explanation="Mean length. A judge can be won over by length alone; watch it move.",
-    ),
-    Column(
-        key="ended",
-        title="ended, %",
-        form=".0f",
-        scale=100,
-        explanation="Share of samples that ended by themselves before the token limit.",
     ),
     Column(
         key="copied",
@@ -196,6 +218,40 @@ METHOD_COLUMNS: tuple[Column, ...] = (
         better=-1,
         explanation="Share of the samples' runs of five tokens found word for word in a training "
         "text: memory, not skill.",
+    ),
+)
+
+MORE_METHOD_COLUMNS: tuple[Column, ...] = (
+    METHOD_COLUMNS[0],
+    Column(
+        key="kl_estimate",
+        title="KL (sampled), nats",
+        explanation="KL again, estimated by the mean log-ratio of the samples; noisier than the "
+        "exact sum over the vocabulary.",
+    ),
+    Column(
+        key="kl_per_token",
+        title="KL per token",
+        form=".3f",
+        explanation="KL divided by the number of tokens: comparable between lengths.",
+    ),
+    Column(
+        key="distinct_1",
+        title="distinct-1",
+        better=1,
+        explanation="The same for single tokens.",
+    ),
+    Column(
+        key="repeated_3",
+        title="repeated-3",
+        explanation="Share of token triples that occurred before in the same sample.",
+    ),
+    Column(
+        key="ended",
+        title="ended, %",
+        form=".0f",
+        scale=100,
+        explanation="Share of samples that ended by themselves before the token limit.",
     ),
     Column(
         key="copied_whole",
@@ -216,7 +272,7 @@ SCORER_COLUMNS: tuple[Column, ...] = (
         scale=100,
         better=1,
         explanation="Share of pairs of held-out texts put in the order of their mean ratings; "
-        "50% is chance. Brackets: 95% bootstrap interval.",
+        "50% is chance. Interval: 95%, bootstrap.",
     ),
     Column(
         key="pair_accuracy_gap1",

@@ -1,0 +1,37 @@
+"""HTML by construction: whatever is not made here is text, and is escaped."""
+
+import html
+
+
+class Markup(str):
+    """Text that is already HTML."""
+
+    __slots__ = ()
+
+
+def text(child: object) -> str:
+    """A child as HTML: markup as it is, anything else escaped.
+
+    >>> text("<b>")
+    '&lt;b&gt;'
+    """
+    return str(child) if isinstance(child, Markup) else html.escape(str(child))
+
+
+def join(*children: object) -> Markup:
+    """Children one after another; None is nothing."""
+    return Markup("".join(text(child) for child in children if child is not None))
+
+
+def tag(name: str, *children: object, **attributes: object) -> Markup:
+    """An element; `class_` is class, an attribute that is None is left out.
+
+    >>> tag("p", "1 < 2 ", tag("b", "&"), class_="x")
+    '<p class="x">1 &lt; 2 <b>&amp;</b></p>'
+    """
+    named = "".join(
+        f' {key.rstrip("_").replace("_", "-")}="{html.escape(str(value))}"'
+        for key, value in attributes.items()
+        if value is not None
+    )
+    return Markup(f"<{name}{named}>{join(*children)}</{name}>")

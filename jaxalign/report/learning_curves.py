@@ -1,0 +1,163 @@
+"""Learning curves: the metrics of a stage, grouped into panels that can be read together."""
+
+import dataclasses
+import re
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from jaxalign.evaluation.tables import number
+from jaxalign.report.labels import Label, end_labels
+from jaxalign.report.style import BLUE, COLOURS, MUTED, RED, empty, margins, new_figure, styled
+
+Rows = Sequence[dict[str, Any]]
+MAX_PANELS = 12
+_NOT_METRICS = {"stage", "step", "time", "seconds"}
+_COLOURS = (BLUE, RED, COLOURS["green"][0], COLOURS["purple"][0])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Panel:
+    """One small plot: its title with unit, metric name -> line label, and lines drawn pale."""
+
+    title: str
+    lines: dict[str, str]
+    pale: tuple[str, ...] = ()
+
+
+def _panel(title: str, *names: str, **labelled: str) -> Panel:
+    """A panel of unlabelled lines, or of lines by label."""
+    return Panel(title=title, lines=dict.fromkeys(names, "") | {n: k for k, n in labelled.items()})
+
+
+# Metrics that belong in one panel, in the order they are shown. Others follow, one panel each.
+_KNOWN = (
+    _panel("mean return of episodes", "returns"),
+    _panel("right answers, share", "rewards/right"),
+    _panel("accuracy on test examples", "test/accuracy"),
+    _panel("score of samples, reward-model units", "scores/mean", "scores"),
+    _panel("loss", training="loss", validation="validation/loss"),
+    _panel("perplexity of held-out texts", "perplexity", "validation/perplexity"),
+    _panel(
+        "pairs in the right order, share",
+        training="rewards/accuracy",
+        validation="validation/rewards/accuracy",
+    ),
+    _panel("implicit reward", chosen="rewards/chosen", rejected="rewards/rejected"),
+    _panel("margin between chosen and rejected", "rewards/margin"),
+    _panel("log-probability, nats", chosen="logps/chosen", rejected="logps/rejected"),
+    _panel("KL from the reference, nats", "kl/reference"),
+    _panel("price of a nat of KL", "kl/coef"),
+    _panel("entropy of a decision, nats", "ppo/entropy", "entropy"),
+    _panel("clipped, share", policy="ppo/clip_fraction", value="ppo/value_clip_fraction"),
+    _panel("KL of an update, nats", "ppo/approx_kl"),
+    _panel("value loss", "ppo/value_loss"),
+    _panel("length of responses, tokens", "response/length"),
+    _panel("responses that ended, share", "response/ended"),
+    _panel("gradient norm", "grad_norm"),
+)
+
+
+def panels(metrics: Rows, *, without: Collection[str] = ()) -> list[Panel]:
+    """The panels for one stage's lines, at most `MAX_PANELS`, best known first.
+
+    `name/seed_3` and its like are drawn pale in the panel of `name`.
+    """
+    found = [name for name in _numeric(metrics) if name not in without]
+    single = {name: re.sub(r"/seed_\w+$", "", name) for name in found}
+    seeds = {name: base for name, base in single.items() if name != base}
+    found = list(dict.fromkeys(single.values()))
+    known = [_among(panel, found) for panel in _KNOWN]
+    taken = {name for panel in known for name in panel.lines}
+    known += [_panel(name, name) for name in found if name not in taken]
+    chosen = [panel for panel in known if panel.lines][:MAX_PANELS]
+    return [
+        dataclasses.replace(
+            panel, pale=tuple(n for n, base in seeds.items() if base in panel.lines)
+        )
+        for panel in chosen
+    ]
+
+
+def _among(panel: Panel, found: Collection[str]) -> Panel:
+    """The panel with those of its lines that were found."""
+    lines = {name: label for name, label in panel.lines.items() if name in found}
+    return dataclasses.replace(panel, lines=lines)
+
+
+@styled
+def learning_curve(metrics: Rows, panel: Panel) -> Figure:
+    """One panel over the optimizer step; long noisy lines have a running mean on top."""
+    figure, (axes,) = new_figure(270, 170)
+    labelled = [label for label in panel.lines.values() if label]
+    several = len(panel.lines) > 1 and bool(labelled)
+    margins(figure, left=40, right=14 + (6 * max(map(len, labelled)) if several else 0))
+    for name in panel.pale:
+        steps, values = np.array(_points(metrics, name)).T
+        axes.plot(steps, values, color=BLUE, linewidth=0.8, alpha=0.35)
+    labels = []
+    for (name, label), colour in zip(panel.lines.items(), _COLOURS, strict=False):
+        points = _points(metrics, name)
+        if points:
+            end = _line(axes, np.array(points), colour)
+            labels.append(Label(x=end[0], y=end[1], text=label, colour=colour))
+    if not labels and not panel.pale:
+        empty(axes)
+        return figure
+    axes.set_title(panel.title, color=MUTED)
+    axes.set_xlabel("step")
+    axes.margins(x=0.02, y=0.1)
+    axes.locator_params(nbins=5)
+    axes.autoscale_view()
+    _widen(axes)
+    if several:
+        end_labels(axes, labels)
+    return figure
+
+
+def _numeric(metrics: Rows) -> list[str]:
+    """Names with a finite number in some line, in the order they appear."""
+    names = dict.fromkeys(name for line in metrics for name in line if name not in _NOT_METRICS)
+    return [name for name in names if _points(metrics, name)]
+
+
+def _points(metrics: Rows, name: str) -> list[tuple[float, float]]:
+    """(step, value) of the lines that have a finite value; without steps, the line number."""
+    found = [
+        (number(line.get("step", at)), number(line.get(name))) for at, line in enumerate(metrics)
+    ]
+    return [(step, value) for step, value in found if step is not None and value is not None]
+
+
+def _line(axes: Axes, points: np.ndarray, colour: str) -> tuple[float, float]:
+    """Draws a line, or a mark for a single point; returns its last point."""
+    steps, values = points.T
+    window = len(points) // 25
+    if len(points) < 12:
+        axes.plot(steps, values, color=colour, marker="o", markersize=3.5, linewidth=1.4)
+    elif window < 2:
+        axes.plot(steps, values, color=colour, linewidth=1.4)
+    else:
+        axes.plot(steps, values, color=colour, linewidth=0.8, alpha=0.3)
+        values = _running_mean(values, window)
+        axes.plot(steps, values, color=colour, linewidth=1.6)
+    return float(steps[-1]), float(values[-1])
+
+
+def _widen(axes: Axes) -> None:
+    """Room around a constant, whose rounding errors would otherwise fill the plot."""
+    low, high = axes.get_ylim()
+    middle = (low + high) / 2
+    if high - low < 1e-6 * abs(middle):
+        axes.set_ylim(middle - 0.1 * abs(middle), middle + 0.1 * abs(middle))
+
+
+def _running_mean(values: np.ndarray, window: int) -> np.ndarray:
+    """Mean of the `window` values on either side and the value itself; fewer at the ends."""
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    at = np.arange(len(values))
+    low, high = np.maximum(at - window, 0), np.minimum(at + window + 1, len(values))
+    return (sums[high] - sums[low]) / (high - low)

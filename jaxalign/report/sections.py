@@ -1,0 +1,254 @@
+"""The sections of the page; a section whose data a run does not have is None."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jaxalign.errors import UserError
+from jaxalign.evaluation import fit_best_of_n, fit_reinforced
+from jaxalign.evaluation.tables import (
+    METHOD_COLUMNS,
+    MORE_METHOD_COLUMNS,
+    SCORER_COLUMNS,
+    number,
+)
+from jaxalign.report import plots, reward_kl
+from jaxalign.report.about import settings
+from jaxalign.report.figures import Figures
+from jaxalign.report.html import Markup, tag
+from jaxalign.report.learning_curves import learning_curve, panels
+from jaxalign.report.run import Run
+from jaxalign.report.sample_cards import sample_cards
+from jaxalign.report.style import family, marks
+from jaxalign.report.table import meanings, table, unknown_columns
+
+
+def results(run: Run, figures: Figures) -> Markup | None:
+    """The table of methods, its columns explained, and the win rates drawn."""
+    rows = [row for row in run.rows("rows") if row.get("method") is not None]
+    if not rows:
+        return None
+    dots = {method: mark.colour for method, mark in marks(run.methods).items()}
+    more = [*MORE_METHOD_COLUMNS, *unknown_columns(rows, METHOD_COLUMNS + MORE_METHOD_COLUMNS)]
+    other = table(rows, more, dots=dots)
+    return section(
+        "results",
+        "Results",
+        _win_rates(run, rows, figures) or _notes(run),
+        table(rows, METHOD_COLUMNS, dots=dots),
+        meanings(rows, METHOD_COLUMNS),
+        tag("details", tag("summary", "More columns"), other, meanings(rows, more))
+        if other
+        else None,
+    )
+
+
+def frontier(run: Run, figures: Figures) -> Markup | None:
+    """Reward over KL for every method."""
+    curves = [
+        row | {"method": method}
+        for method, points in _by_method(run, _start(run)).items()
+        for row in points
+    ]
+    parts = run.rows("rows"), curves, run.rows("best_of_n")
+    drawn = [
+        figures.add(f"frontier_{key}", reward_kl.frontier(*parts, key=key, name=name), caption)
+        for key, name, caption in (
+            (
+                "judge_score",
+                "mean score by the judge, rating points",
+                "The judge's score over the distance paid for it: up and to the left is better. "
+                "Large marks are final models, small ones are on the way there. Best of n is drawn "
+                "at its analytic KL, ln n − (n − 1)/n, an upper bound.",
+            ),
+            (
+                "reward_score",
+                "mean score by the reward model",
+                "The same for the reward model, which PPO and best-of-n maximise. A method that is "
+                "ahead here and not on the judge's plot has fooled the reward model.",
+            ),
+        )
+        if sum(len(reward_kl.points_of(part, key)) for part in parts) > 1
+    ]
+    if not drawn:
+        return None
+    lead = (
+        "How much each method gains for how far it moves from the supervised model, as in Figure 2 "
+        "of the DPO paper (Rafailov et al. 2023)."
+    )
+    return section("frontier", "Reward against KL", paragraph(lead), plot_grid(drawn))
+
+
+def over_optimisation(run: Run, figures: Figures) -> Markup | None:
+    """Reward model against judge along training, one figure a method."""
+    start = _start(run)
+    curves = _by_method(run, start)
+    curves[reward_kl.BEST_OF_N] = run.rows("best_of_n")
+    drawn = []
+    for method, points in curves.items():
+        if (
+            max(len(reward_kl.points_of(points, key)) for key in ("judge_score", "reward_score"))
+            < 2
+        ):
+            continue
+        fits, said = _fits(points, start, best_of_n=method == reward_kl.BEST_OF_N)
+        name = f"over_optimisation_{len(drawn) + 1}"
+        figure = reward_kl.over_optimisation(points, method=method, start=start, fits=fits)
+        drawn.append(figures.add(name, figure, said or f"{method} along training."))
+    if not drawn:
+        return None
+    lead = (
+        "The reward model stands in for people; past some distance its score goes on rising while "
+        "the judge's does not (Goodhart's law; Gao et al. 2022). Both scores are shown as gains "
+        "over the supervised model, each in its own units. Below them: the perplexity of the "
+        "samples under the supervised model and their variety, which neither score sees."
+    )
+    return section("over-optimisation", "Over-optimisation", paragraph(lead), plot_grid(drawn))
+
+
+def reward_model(run: Run, figures: Figures) -> Markup | None:
+    """How well the reward model and its baselines agree with people, and how sure it is."""
+    rows, bins = run.rows("reward_model"), run.rows("calibration")
+    if not rows and not bins:
+        return None
+    drawn = []
+    if any(number(row.get("pair_accuracy")) is not None for row in rows):
+        caption = (
+            "Pairs of held-out texts ordered as their mean human ratings order them, with 95% "
+            "intervals. The human row is one person against the mean of the others."
+        )
+        drawn.append(figures.add("scorers", plots.scorers(rows), caption))
+    if bins:
+        caption = (
+            "Calibration: below the dashed line the reward model is surer than it is right. "
+            "Bars: two standard errors."
+        )
+        drawn.append(figures.add("calibration", plots.calibration(bins), caption))
+    return section(
+        "reward-model",
+        "Reward model",
+        plot_grid(drawn),
+        table(rows, [*SCORER_COLUMNS, *unknown_columns(rows, SCORER_COLUMNS)]),
+        meanings(rows, SCORER_COLUMNS),
+    )
+
+
+def samples(run: Run) -> Markup | None:
+    """The same prompts continued by every method."""
+    cards = sample_cards(run)
+    return section("samples", "Samples", cards) if cards else None
+
+
+def learning(run: Run, figures: Figures) -> Markup | None:
+    """Learning curves of every stage."""
+    measured = {key for row in run.rows("curves") for key in row}  # shown over KL instead
+    parts: list[Markup] = []
+    for stage in run.stages:
+        lines = [line for line in run.metrics if str(line.get("stage", "run")) == stage]
+        drawn = [
+            figures.add(f"{_slug(stage)}_{at}", learning_curve(lines, panel), None, panel.title)
+            for at, panel in enumerate(panels(lines, without=measured), 1)
+        ]
+        if drawn:
+            parts += [tag("h3", stage), tag("div", *drawn, class_="plots small")]
+    if not parts:
+        return None
+    lead = "Pale: every logged step. Strong: running mean, where there are many steps."
+    return section("learning", "Learning curves", paragraph(lead), *parts)
+
+
+def about(run: Run) -> Markup | None:
+    """Time per stage, the resolved configuration and the versions."""
+    content = settings(run)
+    return section("run", "What was run", content) if content else None
+
+
+def notes(run: Run) -> Markup | None:
+    """What the run says about itself, where there is no table to say it beside."""
+    said = None if run.methods else _notes(run)
+    return section("notes", "Notes", said) if said else None
+
+
+def section(name: str, title: str, *content: object) -> Markup:
+    """A section with its heading and anchor."""
+    return tag("section", tag("h2", title), *content, id=name)
+
+
+def paragraph(content: str) -> Markup:
+    """The sentence that introduces a section."""
+    return tag("p", content, class_="lead")
+
+
+def plot_grid(drawn: Sequence[Markup]) -> Markup | None:
+    """Plots beside one another where there is room."""
+    return tag("div", *drawn, class_="plots") if drawn else None
+
+
+def _win_rates(run: Run, rows: Sequence[Mapping[str, Any]], figures: Figures) -> Markup | None:
+    """The win rates drawn, and beside them how to read them and what the run has to say."""
+    if all(number(row.get("win_rate")) is None for row in rows):
+        return None
+    drawn = figures.add("win_rates", plots.win_rates(rows), None, "Win rates with intervals")
+    reading = (
+        "How often a method's continuation beats the supervised model's on the same held-out "
+        "prompt, with 95% intervals from a bootstrap over prompts. An interval that crosses the "
+        "line at 50% shows no difference."
+    )
+    judges = (
+        "The judge was fit on human ratings of texts kept apart from all training. The rule-based "
+        "scorer learned nothing at all. Where the two disagree, believe neither alone."
+    )
+    beside = tag("div", tag("p", reading), tag("p", judges), _notes(run), class_="aside")
+    return tag("div", drawn, beside, class_="plots")
+
+
+def _notes(run: Run) -> Markup | None:
+    """The notes of the run as a list."""
+    said = [tag("li", note) for note in run.rows("notes")]
+    return tag("ul", *said, class_="notes") if said else None
+
+
+def _start(run: Run) -> dict[str, Any]:
+    """The row of the supervised model, from which gains are counted."""
+    starts = [row for row in run.rows("rows") if family(str(row.get("method"))).lower() == "sft"]
+    return starts[0] if starts else {}
+
+
+def _by_method(run: Run, start: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """The points along training of each method, from the supervised model on."""
+    curves: dict[str, list[dict[str, Any]]] = {}
+    for row in run.rows("curves"):
+        first = [start | {"kl": 0.0, "step": 0}] if start else []
+        curves.setdefault(str(row.get("method")), first).append(row)
+    return curves
+
+
+def _fits(
+    points: list[dict[str, Any]], start: dict[str, Any], *, best_of_n: bool
+) -> tuple[dict[str, Any], str]:
+    """Gao's curve through each score's gains, where there are points enough, and what to say."""
+    if not start:
+        return {}, ""
+    fits, said = {}, []
+    for key, name in (("reward_score", "reward model"), ("judge_score", "judge")):
+        own, base = reward_kl.points_of(points, key), number(start.get(key))
+        if len(own) < 4 or base is None:
+            continue
+        kl, values = [point[0] for point in own], [point[1] - base for point in own]
+        try:
+            fit = (fit_best_of_n if best_of_n else fit_reinforced)(kl, values)  # type: ignore[arg-type]
+        except UserError:
+            continue
+        fits[key] = fit.best_of_n if best_of_n else fit.reinforced
+        alpha, beta = (f"{value:z.2f}".replace("-", "−") for value in (fit.alpha, fit.beta))
+        said.append(
+            f"{name} α\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{alpha}, "
+            f"β\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{beta}"
+        )
+    form = "d (α − β d)" if best_of_n else "d (α − β log d)"
+    about = f"Dotted: least-squares fit of {form}, d = √KL: {'; '.join(said)}."
+    return fits, about if said else ""
+
+
+def _slug(name: str) -> str:
+    """A name that can be a file name and an id."""
+    return "".join(letter if letter.isalnum() else "_" for letter in name.lower()) or "run"

@@ -1,0 +1,70 @@
+"""Tables of results as HTML."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jaxalign.evaluation.tables import Column, number, present
+from jaxalign.report.html import Markup, tag
+from jaxalign.report.style import COLOURS
+
+
+def table(
+    rows: Sequence[Mapping[str, Any]],
+    columns: Sequence[Column],
+    *,
+    dots: Mapping[str, str] | None = None,
+) -> Markup | None:
+    """The columns that some row fills; an interval stands small below its number."""
+    shown = present(columns, rows)
+    if not any(column.form for column in shown):
+        return None
+    head = tag("tr", *(tag("th", _unbroken(column.title), scope="col") for column in shown))
+    body = (_table_row(row, shown, dots or {}) for row in rows)
+    return tag("div", tag("table", tag("thead", head), tag("tbody", *body)), class_="scroll")
+
+
+def meanings(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> Markup | None:
+    """What each column shown means."""
+    shown = [column for column in present(columns, rows) if column.explanation and column.form]
+    cells = (tag("div", tag("dt", c.title), tag("dd", c.explanation)) for c in shown)
+    return tag("dl", *cells, class_="meaning") if shown else None
+
+
+def unknown_columns(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> list[Column]:
+    """A column for every number of the rows that none of the columns is about."""
+    known = {column.key for column in columns}
+    ends = {f"{key}{end}" for row in rows for key in row for end in ("_low", "_high", "_sd")}
+    found = dict.fromkeys(
+        key for row in rows for key, value in row.items() if number(value) is not None
+    )
+    extra = [key for key in found if key not in known and key not in ends]
+    return [
+        Column(key=key, title=key.replace("_", " "), explanation="", form=".3g") for key in extra
+    ]
+
+
+def _table_row(
+    row: Mapping[str, Any], columns: Sequence[Column], dots: Mapping[str, str]
+) -> Markup:
+    """One row; the first cell names it."""
+    cells = []
+    for column in columns:
+        value, spread = column.value_text(row), column.spread_text(row).strip("[]")
+        if column.form:
+            small = tag("small", spread.replace(", ", " – ")) if spread else None
+            cells.append(tag("td", value, small))
+        else:
+            long = "long" if len(value) > 14 else None
+            cells.append(tag("th", _dot(dots.get(value)), value, scope="row", class_=long))
+    return tag("tr", *cells)
+
+
+def _unbroken(title: str) -> str:
+    """A heading that does not break at its hyphens."""
+    return title.replace("-", "\N{NON-BREAKING HYPHEN}")
+
+
+def _dot(colour: str | None) -> Markup | None:
+    """The colour that a method has in the plots."""
+    name = next((name for name, pair in COLOURS.items() if pair[0] == colour), None)
+    return tag("span", class_="dot", style=f"background:var(--{name})") if name else None
