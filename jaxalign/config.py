@@ -7,7 +7,6 @@ import dataclasses
 from typing import Literal
 
 from jaxalign.errors import UserError
-from jaxalign.models.transformer import TransformerConfig
 
 
 def config(cls):
@@ -143,9 +142,11 @@ class DataConfig:
     """Where rows come from and what is done with bad ones."""
 
     path: str = ""
-    """A .jsonl or .parquet file, `tfds:NAME[/CONFIG]:SPLIT`, or `ratings` for the embedded human ratings."""
+    """A .jsonl or .parquet file (or a pattern of files), or `tfds:NAME[/CONFIG]:SPLIT`."""
     evaluation_path: str = ""
     """Held-out rows, same forms; empty: none."""
+    fields: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Our field names to those of the source, where they differ: `prompt question`."""
     on_bad_row: Literal["error", "skip"] = "error"
     """Stop at bad rows, or leave them out and say how many and which."""
     max_length: int = 128
@@ -267,7 +268,9 @@ class SFTConfig:
     tokenizer: TokenizerConfig = TokenizerConfig()
     """The new vocabulary."""
     data: DataConfig = DataConfig()
-    """Rows with `text`, or `prompt` and `completion`."""
+    """Rows with `text`, `messages`, or `prompt` and `completion`."""
+    labelled: bool = False
+    """Rows have a `label` too, and only those with a true one are imitated."""
     fit: FitConfig = FitConfig()
     """Training loop."""
     place: PlaceConfig = PlaceConfig()
@@ -341,13 +344,21 @@ class EvaluateConfig:
     model: str = ""
     """Run directory of the model."""
     reference: str = ""
-    """Run directory of the reference of a policy trained by DPO; empty: compare plain log-probabilities."""
+    """Run directory of the reference of a policy trained by DPO; empty: plain log-probabilities."""
+    on: Literal["texts", "preferences"] = "texts"
+    """What the rows are: those that `sft` takes, or those that `dpo` takes."""
     data: DataConfig = DataConfig()
-    """Rows of the kind that `sft` or `dpo` takes."""
-    batch_size: int = 64
-    """Rows of a pass."""
+    """The rows, in `path`."""
+    output: str = ""
+    """File for the measures, as JSON; empty: none."""
     place: PlaceConfig = PlaceConfig()
     """Where it computes."""
+
+    def __post_init__(self):
+        require(
+            not self.data.evaluation_path,
+            "evaluate reads --data.path; leave --data.evaluation_path empty",
+        )
 
 
 @config
@@ -432,3 +443,15 @@ class RLHFConfig:
     """Where it computes."""
     seed: int = 0
     """Of everything but the splits of the data, which are fixed."""
+
+
+@config
+class RatingsConfig:
+    """The embedded human ratings as files for the stages: texts, prompts and preferences."""
+
+    pairs: int = 4000
+    """Preferences of single people in each part."""
+    prompt_words: int = 3
+    """Words of a text that become its prompt."""
+    seed: int = 0
+    """Of the choice of pairs."""

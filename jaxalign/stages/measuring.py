@@ -11,8 +11,8 @@ from jaxalign.data.batching import evaluation_batches, prompt_batch
 from jaxalign.evaluation.judges import Scorer
 from jaxalign.evaluation.text_statistics import sample_statistics
 from jaxalign.evaluation.win_rates import win_rate
-from jaxalign.logprobs import fused_token_logps
 from jaxalign.kl import fused_exact_kl
+from jaxalign.logprobs import fused_token_logps
 from jaxalign.masking import masked_sum
 from jaxalign.sampling import sample
 from jaxalign.scoring import CHUNK

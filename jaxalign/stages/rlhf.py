@@ -18,7 +18,7 @@ from jaxalign.evaluation.judges import RidgeJudge, rule_based_scorer
 from jaxalign.evaluation.tables import METHOD_COLUMNS, SCORER_COLUMNS, rich_table
 from jaxalign.evaluation.win_rates import wins
 from jaxalign.report import write_report
-from jaxalign.stages.human_ratings import Corpus, comparison_groups, human_pairs, read_corpus
+from jaxalign.stages.human_ratings import comparison_groups, human_pairs, read_corpus
 from jaxalign.stages.measuring import Panel, Sampled, Sampler, result_row
 from jaxalign.stages.run import Run, open_run
 from jaxalign.stages.text_models import TextModel, new_text_model, save_text_model

@@ -62,13 +62,13 @@ def save_text_model(directory: Path, text_model: TextModel) -> None:
     save_model(directory, text_model.params, dataclasses.asdict(text_model.model.config))
 
 
-def load_text_model(directory: str | Path, head: str, option: str) -> TextModel:
+def load_text_model(directory: str | Path, option: str, *, head: str | None = None) -> TextModel:
     """The model of a run directory (its `model` folder) or of the folder itself.
 
     Args:
       directory: what the user gave.
-      head: a head that it must have: "logits" for a policy, "score" for a reward model.
       option: name of the option that gave it, for the error message.
+      head: a head that it must have: "logits" for a policy, "score" for a reward model.
 
     Raises:
       UserError: no directory, no model in it, or a model without that head.
@@ -80,7 +80,7 @@ def load_text_model(directory: str | Path, head: str, option: str) -> TextModel:
     params, fields = load_model(folder)
     fields["heads_out"] = tuple(fields["heads_out"])
     config = TransformerConfig(**fields)
-    if head not in config.heads_out:
+    if head is not None and head not in config.heads_out:
         raise UserError(
             f"--{option} {directory} has the heads {', '.join(config.heads_out)}; "
             f"a model with a {head} head is needed"

@@ -1,0 +1,5 @@
+"""`python -m jaxalign`."""
+
+from jaxalign.cli import main
+
+main()

@@ -1,0 +1,150 @@
+"""`jaxalign COMMAND`: reads a configuration, applies typed overrides, runs a stage.
+
+Nothing here computes. A mistake of the user is one line on standard error and exit status 2.
+"""
+
+import importlib
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+from jaxalign.errors import UserError
+
+HELP = """usage: jaxalign COMMAND [--run_dir DIR] [--config FILE.py] [--field value ...]
+
+  rlhf      SFT, reward model, PPO, DPO, best-of-N and their comparison, on human ratings
+  sft       supervised fine-tuning on texts, or on prompts and completions
+  reward    a reward model from preferences
+  ppo       PPO: of text against a reward model, on a control task, on images
+  dpo       Direct Preference Optimization from preferences
+  evaluate  perplexity on texts, accuracy on preferences
+  generate  samples of a trained policy
+  ratings   the embedded human ratings as files that the stages read
+  report    DIR: write report.html and the plots of a run directory again
+
+`jaxalign COMMAND --help` lists the fields. The same command again resumes an interrupted run."""
+
+# command: its default configuration, if it needs no file
+DEFAULTS = {
+    "rlhf": "RLHFConfig",
+    "sft": "SFTConfig",
+    "reward": "RewardConfig",
+    "ppo": "TextPPOConfig",
+    "dpo": "DPOConfig",
+    "evaluate": "EvaluateConfig",
+    "generate": "GenerateConfig",
+    "ratings": "RatingsConfig",
+}
+# configuration: the command it belongs to, the module whose `run` takes it, whether that takes a directory
+STAGES = {
+    "RLHFConfig": ("rlhf", "rlhf", True),
+    "SFTConfig": ("sft", "sft", True),
+    "RewardConfig": ("reward", "reward", True),
+    "TextPPOConfig": ("ppo", "ppo", True),
+    "ControlConfig": ("ppo", "control", True),
+    "ImagesConfig": ("ppo", "images", True),
+    "DPOConfig": ("dpo", "dpo", True),
+    "EvaluateConfig": ("evaluate", "evaluate", False),
+    "GenerateConfig": ("generate", "generate", False),
+    "RatingsConfig": ("ratings", "export_ratings", True),
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The `jaxalign` program."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        dispatch(arguments)
+    except UserError as error:
+        print(f"jaxalign: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def dispatch(arguments: list[str]) -> Any:
+    """Run the command and return what its stage returns."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(HELP)
+        return None
+    command, rest = arguments[0], arguments[1:]
+    if command == "report":
+        return report(rest)
+    if command not in DEFAULTS:
+        raise UserError(f"no command {command!r}; `jaxalign --help` lists them")
+    file, rest = option(rest, "config")
+    directory, rest = option(rest, "run_dir")
+    default = named_config(DEFAULTS[command]) if file is None else read_config(Path(file))
+    name = type(default).__name__
+    if STAGES.get(name, ("",))[0] != command:
+        raise UserError(f"{file} is a {name}, which `jaxalign {command}` does not take")
+    return run_stage(name, with_overrides(command, default, rest), directory)
+
+
+def run_stage(name: str, config, directory: str | None) -> Any:
+    """Import the stage of that configuration and run it."""
+    _, module, takes_directory = STAGES[name]
+    stage = importlib.import_module(f"jaxalign.stages.{module}")
+    if not takes_directory:
+        if directory is not None:
+            raise UserError(f"`{module}` writes no run directory; leave --run_dir out")
+        return stage.run(config)
+    return stage.run(config, Path(directory or f"runs/{module}"))
+
+
+def with_overrides(command: str, default, arguments: list[str]):
+    """The configuration with the fields that the command line gives."""
+    import tyro
+
+    return tyro.cli(
+        type(default),
+        default=default,
+        args=arguments,
+        prog=f"jaxalign {command}",
+        description=f"{type(default).__doc__}\n\nAlso: --run_dir DIR (where results go), --config FILE.py",
+        config=(tyro.conf.FlagConversionOff,),
+        use_underscores=True,
+    )
+
+
+def named_config(name: str):
+    """The default configuration of that class."""
+    return getattr(importlib.import_module("jaxalign.config"), name)()
+
+
+def read_config(file: Path):
+    """What `get_config()` of the user's own Python file returns."""
+    if not file.is_file():
+        raise UserError(f"--config {file}: no such file")
+    contents = runpy.run_path(str(file))
+    if "get_config" not in contents:
+        raise UserError(f"--config {file} defines no get_config()")
+    return contents["get_config"]()
+
+
+def option(arguments: list[str], name: str) -> tuple[str | None, list[str]]:
+    """The value of `--name value` or `--name=value`, and the other arguments.
+
+    >>> option(["--seed", "1", "--run_dir=runs/a"], "run_dir")
+    ('runs/a', ['--seed', '1'])
+    """
+    spellings = (f"--{name}", f"--{name.replace('_', '-')}")
+    for position, argument in enumerate(arguments):
+        before = arguments[:position]
+        if argument in spellings:
+            if position + 1 == len(arguments):
+                raise UserError(f"--{name} needs a value")
+            return arguments[position + 1], before + arguments[position + 2 :]
+        if argument.partition("=")[0] in spellings:
+            return argument.partition("=")[2], before + arguments[position + 1 :]
+    return None, arguments
+
+
+def report(arguments: list[str]) -> Path:
+    """Write the report of a run directory again."""
+    from jaxalign.report import write_report
+
+    if len(arguments) != 1 or not Path(arguments[0]).is_dir():
+        raise UserError("usage: jaxalign report DIR, with DIR a run directory")
+    page = write_report(Path(arguments[0]))
+    print(page)
+    return page

@@ -1,0 +1,53 @@
+"""`jaxalign dpo`: Direct Preference Optimization of a policy from a user's preferences."""
+
+from pathlib import Path
+
+import numpy as np
+
+from jaxalign.config import DPOConfig
+from jaxalign.data.chat import TokenRow
+from jaxalign.data.records import Preference
+from jaxalign.evaluation.bootstrap import mean_estimate
+from jaxalign.stages.run import Run, open_run
+from jaxalign.stages.sft import finish
+from jaxalign.stages.text_models import TextModel, load_text_model
+from jaxalign.stages.training import response_logps, train_dpo
+from jaxalign.stages.user_data import read_records, token_rows
+
+
+def run(config: DPOConfig, directory: Path) -> dict:
+    """Train, save `model`, write the report; returns what `results.json` holds."""
+    policy = load_text_model(config.policy, "policy", head="logits")
+    records = read_records(config.data, Preference, tokenizer=policy.tokenizer, log=directory)
+    chosen, rejected = zip(*token_rows(records, policy.tokenizer), strict=True)
+    held_out = []
+    if config.data.evaluation_path:
+        records = read_records(
+            config.data, Preference, tokenizer=policy.tokenizer, log=directory, held_out=True
+        )
+        held_out = token_rows(records, policy.tokenizer)
+    run = open_run(directory, config, config.place, config.seed)
+    trained = train_dpo(run, "dpo", policy, chosen, rejected, config.dpo)
+    scorers = []
+    if held_out:
+        accuracy = implicit_accuracy(run, trained, policy, held_out)
+        scorers = [{"scorer": "implicit reward of the policy", **accuracy}]
+    return finish(run, trained, {"method": "DPO"}, reward_model=scorers)
+
+
+def implicit_accuracy(
+    run: Run, policy: TextModel, reference: TextModel | None, pairs: list[tuple[TokenRow, ...]]
+) -> dict:
+    """Share of pairs whose chosen side has the larger log-ratio to the reference, with its interval.
+
+    Args:
+      policy: the trained policy.
+      reference: None compares the policy's own log-probabilities.
+      pairs: chosen and rejected rows.
+    """
+    rows = [row for pair in pairs for row in pair]
+    logps = response_logps(run, policy, rows)
+    if reference is not None:
+        logps = logps - response_logps(run, reference, rows)
+    chosen, rejected = logps.reshape(-1, 2).T
+    return mean_estimate(0.5 + 0.5 * np.sign(chosen - rejected)).columns("pair_accuracy")

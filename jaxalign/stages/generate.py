@@ -1,0 +1,33 @@
+"""`jaxalign generate`: samples of a trained policy."""
+
+import jax
+import numpy as np
+
+from jaxalign.config import GenerateConfig
+from jaxalign.data.batching import prompt_batch
+from jaxalign.data.chat import prompt_ids
+from jaxalign.sampling import sample
+from jaxalign.stages.ppo import check_room
+from jaxalign.stages.text_models import load_text_model
+
+
+def run(config: GenerateConfig) -> list[str]:
+    """Print the samples, one a paragraph, and return them."""
+    policy = load_text_model(config.model, "model", head="logits")
+    prompt = prompt_ids(config.prompt, policy.tokenizer)
+    check_room(policy, len(prompt), config.sampling.max_new_tokens)
+    drawn = sample(
+        policy.model,
+        policy.params,
+        prompt_batch([prompt] * config.samples, pad_id=policy.tokenizer.pad_id),
+        jax.random.key(config.seed),
+        eos_id=policy.tokenizer.eos_id,
+        max_new_tokens=config.sampling.max_new_tokens,
+        temperature=config.sampling.temperature,
+        top_k=config.sampling.top_k,
+        top_p=config.sampling.top_p,
+    )
+    tokens, mask = np.asarray(drawn.batch.tokens), np.asarray(drawn.batch.mask)
+    texts = [policy.tokenizer.decode(row[real]) for row, real in zip(tokens, mask, strict=True)]
+    print("\n\n".join(texts))
+    return texts

@@ -1,0 +1,65 @@
+"""`jaxalign sft`: supervised fine-tuning on a user's rows."""
+
+import json
+from pathlib import Path
+
+from jaxalign.config import SFTConfig
+from jaxalign.data.records import PromptCompletion, Unpaired
+from jaxalign.report import write_report
+from jaxalign.stages.run import Run, open_run
+from jaxalign.stages.text_models import (
+    TextModel,
+    load_text_model,
+    new_text_model,
+    save_text_model,
+)
+from jaxalign.stages.training import perplexity, train_sft
+from jaxalign.stages.user_data import learn_tokenizer, read_records, token_rows
+from jaxalign.train.checkpoints import write_atomically
+
+
+def run(config: SFTConfig, directory: Path) -> dict:
+    """Train, save `model`, write the report; returns what `results.json` holds."""
+    start = starting_model(config, directory) if config.init else None
+    tokenizer = None if start is None else start.tokenizer
+    if tokenizer is None:
+        tokenizer = learn_tokenizer(config.tokenizer, _imitated(config, directory, None))
+    rows = [row for (row,) in token_rows(_imitated(config, directory, tokenizer), tokenizer)]
+    held_out = []
+    if config.data.evaluation_path:
+        records = _imitated(config, directory, tokenizer, held_out=True)
+        held_out = [row for (row,) in token_rows(records, tokenizer)]
+    run = open_run(directory, config, config.place, config.seed)
+    if start is None:
+        start = new_text_model(
+            config.model, tokenizer, config.data.max_length, ("logits",), run.key("init")
+        )
+    trained = train_sft(run, "sft", start, rows, config.fit, evaluation_rows=held_out)
+    return finish(run, trained, _row(run, trained, held_out))
+
+
+def starting_model(config: SFTConfig, directory: Path) -> TextModel:
+    """The policy that the run goes on from."""
+    return load_text_model(config.init, "init", head="logits")
+
+
+def finish(run: Run, trained: TextModel, row: dict, **results) -> dict:
+    """Save the model, `results.json` and the report."""
+    save_text_model(run.directory / "model", trained)
+    results = {"title": f"{row['method']} run", "rows": [row], **results}
+    write_atomically(run.directory / "results.json", json.dumps(results, indent=1).encode())
+    run.metrics.close()
+    print(f"model: {run.directory / 'model'}\nreport: {write_report(run.directory)}")
+    return results
+
+
+def _imitated(config: SFTConfig, directory: Path, tokenizer, held_out: bool = False) -> list:
+    """The records to imitate: all, or those whose label is true."""
+    kind = Unpaired if config.labelled else PromptCompletion
+    records = read_records(config.data, kind, tokenizer=tokenizer, log=directory, held_out=held_out)
+    return [record for record in records if not config.labelled or record.label]
+
+
+def _row(run: Run, trained: TextModel, held_out: list) -> dict:
+    row = {"method": "SFT"}
+    return row | {"perplexity": perplexity(run, trained, held_out)} if held_out else row

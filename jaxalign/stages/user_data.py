@@ -1,0 +1,82 @@
+"""A user's rows as token rows: read, checked, reported."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from jaxalign.config import DataConfig, TokenizerConfig
+from jaxalign.data.chat import TokenRow
+from jaxalign.data.formats import load_records
+from jaxalign.data.records import Record, Said
+from jaxalign.data.tokenizer import Tokenizer, train_tokenizer
+from jaxalign.errors import UserError
+from jaxalign.train.checkpoints import write_atomically
+
+
+def read_records(
+    data: DataConfig,
+    kind: type,
+    *,
+    tokenizer: Tokenizer | None,
+    log: Path | None,
+    held_out: bool = False,
+) -> list:
+    """The usable records of a source; bad ones stop the run or are named.
+
+    Args:
+      data: the source, its limits, and what to do with bad rows.
+      kind: `Prompt`, `PromptCompletion`, `Preference` or `Unpaired`.
+      tokenizer: counts tokens; None checks no length.
+      log: directory in which skipped rows are listed; None: on the terminal.
+      held_out: read `evaluation_path` instead of `path`.
+    """
+    source = data.evaluation_path if held_out else data.path
+    if not source:
+        raise UserError("--data.path is empty; give a .jsonl or .parquet file or tfds:NAME:SPLIT")
+    loaded = load_records(
+        source,
+        kind,
+        fields=data.fields,
+        on_bad_row=data.on_bad_row,
+        tokenizer=tokenizer,
+        max_length=None if tokenizer is None else data.max_length,
+    )
+    if loaded.skipped and tokenizer is not None:
+        report_skipped(source, [f"{bad.place}: {bad.reason}" for bad in loaded.skipped], log)
+    return loaded.records
+
+
+def report_skipped(source: str, lines: list[str], log: Path | None) -> None:
+    """Say how many rows were left out and which: all of them in a file, or else here."""
+    console = Console(stderr=True, soft_wrap=True)
+    console.print(f"{source}: skipped {len(lines)} bad rows", markup=False)
+    shown = lines if log is None else lines[:10]
+    console.print("\n".join(f"  {line}" for line in shown), markup=False)
+    if log is not None:
+        log.mkdir(parents=True, exist_ok=True)
+        path = log / f"skipped_rows_{Path(source).name}.txt"
+        write_atomically(path, "".join(f"{line}\n" for line in lines).encode())
+        console.print(f"  all of them: {path}", markup=False)
+
+
+def token_rows(records: Sequence[Record], tokenizer: Tokenizer) -> list[tuple[TokenRow, ...]]:
+    """The token rows of every record: one each, two for preferences."""
+    return [record.token_rows(tokenizer) for record in records]
+
+
+def learn_tokenizer(config: TokenizerConfig, records: Sequence[Record]) -> Tokenizer:
+    """A vocabulary from all texts of the records."""
+    texts = [
+        text for record in records for said in vars(record).values() for text in texts_of(said)
+    ]
+    return train_tokenizer(texts, vocab_size=config.vocab_size, kind=config.kind)
+
+
+def texts_of(said: Said | bool) -> list[str]:
+    """A text, or what is said in a conversation, speakers included; nothing of a label."""
+    if isinstance(said, bool):
+        return []
+    if isinstance(said, str):
+        return [said]
+    return [f"{message['role'].capitalize()}: {message['content']}\n" for message in said]
