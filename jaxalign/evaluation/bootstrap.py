@@ -43,12 +43,19 @@ def resample_counts(
         return np.zeros((repeats, 0))
     generator = np.random.default_rng(seed)
     if blocks is None:
-        return generator.multinomial(num, np.full(num, 1 / num), size=repeats).astype(np.float64)
+        return _drawn(generator, num, repeats)
     if len(blocks) != num:
         raise UserError(f"blocks has {len(blocks)} labels for {num} items; give one per item")
     labels, members = np.unique(blocks, return_inverse=True)
-    share = np.full(len(labels), 1 / len(labels))
-    return generator.multinomial(len(labels), share, size=repeats).astype(np.float64)[:, members]
+    return _drawn(generator, len(labels), repeats)[:, members]
+
+
+def _drawn(generator: np.random.Generator, num: int, repeats: int) -> np.ndarray:
+    """`[R, N]` how often each of N is among N draws with replacement, R times."""
+    draws = generator.integers(num, size=(repeats, num))
+    flat = (draws + num * np.arange(repeats)[:, None]).ravel()
+    counts = np.bincount(flat, minlength=repeats * num)
+    return counts.reshape(repeats, num).astype(np.float64)
 
 
 def estimate(value: float, replicates: np.ndarray) -> Estimate:
