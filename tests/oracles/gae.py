@@ -14,7 +14,7 @@ def gae(
     final_values=None,
     bootstrap_values=None,
 ):
-    """A_t = sum_l (gamma lambda)^l delta_{t+l} over the unmasked steps left in the episode of step t."""
+    """A_t = sum_l (gamma lambda)^l delta_{t+l} over the unmasked steps left in the episode."""
     shape = np.shape(mask)
     terminations = np.zeros(shape, bool) if terminations is None else terminations
     truncations = np.zeros(shape, bool) if truncations is None else truncations

@@ -1,4 +1,4 @@
-"""Reads the golden vectors in tests/data/oracles: cases of independent libraries, inputs and outputs by name."""
+"""Reads the golden vectors in tests/data/oracles: cases of independent libraries."""
 
 import json
 from dataclasses import dataclass

@@ -37,6 +37,5 @@ def token_entropy(logits, temperature: float = 1.0) -> np.ndarray:
 
 
 def sequence_logps(token_logps, mask) -> np.ndarray:
-    return np.array(
-        [math.fsum(v for v, m in zip(*row, strict=True) if m) for row in zip(token_logps, mask)]
-    )
+    rows = zip(token_logps, mask, strict=True)
+    return np.array([math.fsum(v for v, m in zip(*row, strict=True) if m) for row in rows])

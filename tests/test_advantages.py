@@ -1,0 +1,211 @@
+"""GAE and shaped rewards: by hand, against the explicit sum, at the ends of episodes, with holes."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+from jax.test_util import check_grads
+
+from jaxalign import gae, gae_associative, missing_eos_penalty, shaped_rewards
+from tests.oracles import gae as oracle
+
+FORMS = {"scan": gae, "associative": gae_associative}
+
+
+def draw(seed, rows=6, steps=11):
+    """Random episodes: holes in the mask, terminations, truncations, rollouts that go on."""
+    rng = np.random.default_rng(seed)
+    rewards, values, final_values = rng.normal(size=(3, rows, steps))
+    mask = rng.random((rows, steps)) < 0.7
+    mask[0], mask[1, 1:] = False, False
+    flags = rng.random((2, rows, steps)) < 0.2
+    return {
+        "rewards": rewards,
+        "values": values,
+        "mask": mask,
+        "terminations": flags[0],
+        "truncations": flags[1],
+        "final_values": final_values,
+        "bootstrap_values": rng.normal(size=rows),
+    }
+
+
+def split(case):
+    case = dict(case)
+    return [case.pop(name) for name in ("rewards", "values", "mask")], case
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_by_hand(form):
+    # gamma 1/2, lambda 1/2; delta = 1 + 1 - 2 = 0, 2 + 2 - 2 = 2, 4 - 4 = 0
+    # A_2 = 0, A_1 = 2 + A_2 / 4 = 2, A_0 = 0 + 2 / 4
+    rewards, values = jnp.array([[1.0, 2.0, 4.0]]), jnp.array([[2.0, 2.0, 4.0]])
+    advantages, returns = form(rewards, values, jnp.ones((1, 3), bool), gamma=0.5, gae_lambda=0.5)
+    assert advantages.tolist() == [[0.5, 2.0, 0.0]]
+    assert returns.tolist() == [[2.5, 4.0, 4.0]]
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_ends_by_hand(form):
+    """Four rows, one step each, reward 1, value 0: terminal, truncated at a state of value 10, cut
+    by the end of the rollout before a state of value 20, and both flags at once."""
+    advantages, _ = form(
+        jnp.ones((4, 1)),
+        jnp.zeros((4, 1)),
+        jnp.ones((4, 1), bool),
+        gamma=0.5,
+        gae_lambda=0.9,
+        terminations=jnp.array([[True], [False], [False], [True]]),
+        truncations=jnp.array([[False], [True], [False], [True]]),
+        final_values=jnp.full((4, 1), 10.0),
+        bootstrap_values=jnp.full(4, 20.0),
+    )
+    assert advantages[:, 0].tolist() == [1, 6, 11, 1]
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+@pytest.mark.parametrize("gamma, gae_lambda", [(0.99, 0.95), (1.0, 1.0), (0.9, 0.0), (0.0, 0.5)])
+def test_against_the_explicit_sum(x64, form, gamma, gae_lambda):
+    case = draw(0)
+    (rewards, values, mask), rest = split(case)
+    estimate = jax.jit(partial(form, gamma=gamma, gae_lambda=gae_lambda))
+    ours = estimate(rewards, values, mask, **rest)
+    expected = oracle.gae(rewards, values, mask, gamma, gae_lambda, **rest)
+    for a, b in zip(ours, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)
+        assert not a[~mask].any()
+
+
+@pytest.mark.parametrize("name", ["terminations", "truncations", "bootstrap_values"])
+def test_without_one_kind_of_end(x64, name):
+    case = draw(1)
+    del case[name]
+    (rewards, values, mask), rest = split(case)
+    ours = jax.jit(partial(gae, gamma=0.9, gae_lambda=0.8))(rewards, values, mask, **rest)
+    expected = oracle.gae(rewards, values, mask, 0.9, 0.8, **rest)
+    for a, b in zip(ours, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)
+
+
+def test_associative_is_scan_over_a_thousand_steps(x64):
+    rng = np.random.default_rng(2)
+    rewards, values = rng.normal(size=(2, 2, 1000))
+    mask = rng.random((2, 1000)) < 0.9
+    forms = [jax.jit(partial(form, gamma=0.999, gae_lambda=0.97)) for form in FORMS.values()]
+    one, other = (form(rewards, values, mask) for form in forms)
+    for a, b in zip(one, other, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_what_is_masked_never_counts(form):
+    (rewards, values, mask), rest = split(draw(3))
+    estimate = jax.jit(partial(form, gamma=0.9, gae_lambda=0.8))
+    clean = estimate(rewards, values, mask, **rest)
+    rewards, values = (np.where(mask, x, np.nan) for x in (rewards, values))
+    rest["final_values"] = np.where(mask & rest["truncations"], rest["final_values"], np.nan)
+    jax.tree.map(np.testing.assert_array_equal, estimate(rewards, values, mask, **rest), clean)
+    total = jax.jit(jax.grad(lambda r, v: estimate(r, v, mask, **rest)[0].sum(), argnums=(0, 1)))
+    grads = total(jnp.asarray(rewards), jnp.asarray(values))
+    assert all(jnp.isfinite(g).all() and not g[~mask].any() for g in grads)
+
+
+def test_padding_changes_nothing():
+    """More masked steps, before or after, and rows in another order: the same bits."""
+    (rewards, values, mask), rest = split(draw(4))
+    estimate = jax.jit(partial(gae, gamma=0.9, gae_lambda=0.8))
+    expected = estimate(rewards, values, mask, **rest)[0]
+
+    def pad(x):
+        return np.pad(x[::-1], ((0, 0), (3, 2))) if x.ndim == 2 else x[::-1]
+
+    padded = estimate(*map(pad, (rewards, values, mask)), **jax.tree.map(pad, rest))[0]
+    np.testing.assert_array_equal(padded[::-1, 3:-2], expected)
+
+
+def test_gradients(x64):
+    (rewards, values, mask), rest = split(draw(5, rows=3, steps=4))
+    fn = jax.jit(lambda r, v: gae(r, v, mask, gamma=0.9, gae_lambda=0.8, **rest))
+    check_grads(fn, (rewards, values), order=2, modes=["rev"])
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_inside_shard_map(form):
+    (rewards, values, mask), rest = split(draw(6, rows=8, steps=5))
+    settings = {"gamma": 0.9, "gae_lambda": 0.8}
+    expected = form(rewards, values, mask, **settings, **rest)
+    mesh = jax.make_mesh((8,), ("i",), axis_types=(jax.sharding.AxisType.Auto,))
+
+    @jax.jit
+    @partial(jax.shard_map, mesh=mesh, in_specs=P("i"), out_specs=P("i"))
+    def shards(arrays, rest):
+        return form(*arrays, **settings, **rest)
+
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6),
+        shards((rewards, values, mask), rest),
+        expected,
+    )
+
+
+def test_extreme_rewards_are_finite():
+    rewards = jnp.array([[1e4, -1e4, 1e4]])
+    for form in FORMS.values():
+        advantages, _ = form(rewards, -rewards, jnp.ones((1, 3), bool), gamma=1.0, gae_lambda=1.0)
+        assert jnp.isfinite(advantages).all()
+
+
+def test_truncations_need_final_values():
+    x = jnp.zeros((1, 2))
+    with pytest.raises(ValueError, match="truncations need final_values"):
+        gae(x, x, x == 0, gamma=1.0, gae_lambda=1.0, truncations=x == 0)
+
+
+def test_shapes_must_agree():
+    x = jnp.zeros((2, 3))
+    with pytest.raises(AssertionError):
+        gae(x, x, jnp.ones((2, 1), bool), gamma=1.0, gae_lambda=1.0)
+    with pytest.raises(AssertionError):
+        gae(x, x, x == 0, gamma=1.0, gae_lambda=1.0, bootstrap_values=jnp.zeros((2, 1)))
+    with pytest.raises(AssertionError):
+        shaped_rewards(jnp.zeros(3), x, x == 0, kl_coef=0.1)
+
+
+def test_shaped_rewards_by_hand():
+    """The score stands on the last real token, wherever the padding is; an empty row gets nothing."""
+    mask = jnp.array([[0, 1, 1, 0], [1, 0, 1, 1], [1, 0, 0, 0], [0, 0, 0, 0]], bool)
+    scores = jnp.array([10.0, 20.0, 30.0, 40.0])
+    kl = jnp.array([[1.0, 2.0, 3.0, 4.0]] * 4)
+    rewards = shaped_rewards(scores, kl, mask, kl_coef=0.5)
+    assert rewards.tolist() == [
+        [0.0, -1.0, 8.5, 0.0],
+        [-0.5, 0.0, -1.5, 18.0],
+        [29.5, 0.0, 0.0, 0.0],
+        [0.0, 0.0, 0.0, 0.0],
+    ]
+
+
+def test_shaped_rewards_against_the_paper(x64):
+    rng = np.random.default_rng(7)
+    scores, kl, mask = rng.normal(size=5), rng.normal(size=(5, 9)), rng.random((5, 9)) < 0.5
+    ours = shaped_rewards(scores, kl, mask, kl_coef=0.3)
+    np.testing.assert_allclose(ours, oracle.shaped_rewards(scores, kl, mask, 0.3), atol=1e-12)
+
+
+def test_shaped_rewards_keep_fractions_of_integer_inputs():
+    mask = jnp.array([[True, True]])
+    rewards = shaped_rewards(jnp.array([1]), jnp.array([[1, 1]]), mask, kl_coef=0.25)
+    assert rewards.tolist() == [[-0.25, 0.75]]
+
+
+def test_missing_eos_penalty_by_hand():
+    """Only an EOS in the response counts: not in the prompt (row 1), not in the padding (row 2)."""
+    tokens = jnp.array([[5, 6, 2], [2, 5, 6], [5, 2, 2], [5, 5, 5]])
+    mask = jnp.array([[0, 1, 1], [0, 1, 1], [1, 0, 0], [0, 0, 0]], bool)
+    scores = missing_eos_penalty(jnp.ones(4), tokens, mask, eos_id=2, penalty=3.0)
+    assert scores.tolist() == [1, -2, -2, 1]
+    custom = missing_eos_penalty(jnp.ones(4), tokens, mask, eos_id=6, penalty=3.0)
+    assert custom.tolist() == [1, 1, -2, 1]

@@ -1,0 +1,129 @@
+"""KL estimators and the exact KL: by hand, against the definition, at extremes, gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+from jaxalign import adapted_coef, exact_kl, fused_exact_kl, k1, k2, k3
+from tests.oracles import kl as oracle
+
+
+def test_estimators_by_hand():
+    policy, reference = jnp.float32(np.log(0.5)), jnp.float32(np.log(0.25))
+    assert float(k1(policy, reference)) == pytest.approx(np.log(2))
+    assert float(k2(policy, reference)) == pytest.approx(np.log(2) ** 2 / 2)
+    assert float(k3(policy, reference)) == pytest.approx(0.5 - 1 + np.log(2))  # q / p = 1/2
+
+
+@pytest.mark.parametrize("name", ["k1", "k2", "k3"])
+def test_estimators_against_the_formula(x64, name):
+    rng = np.random.default_rng(0)
+    policy, reference = rng.uniform(-20, 0, (2, 200))
+    ours = {"k1": k1, "k2": k2, "k3": k3}[name](policy, reference)
+    expected = [getattr(oracle, name)(p, q) for p, q in zip(policy, reference, strict=True)]
+    np.testing.assert_allclose(ours, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_k3_is_never_negative_and_exact_near_zero(dtype):
+    """exp(-d) - 1 + d cancels: at d = 1e-4 float32 would keep 3 digits of it, at 1e-8 none."""
+    d = jnp.array([0.0, 1e-8, -1e-8, 1e-4, -1e-4, 0.2, -0.2, 0.3, -0.3, 5.0, -5.0], dtype)
+    exact = [oracle.k3(float(x), 0.0) for x in d]
+    exact[1:5] = [float(x) ** 2 / 2 - float(x) ** 3 / 6 for x in d[1:5]]
+    ours = k3(d, jnp.zeros_like(d))
+    assert (ours >= 0).all()
+    np.testing.assert_allclose(ours, exact, rtol=2e-6)  # eight roundings of 2^-24, and of x / 0.25
+
+
+@pytest.mark.parametrize("size", [1e2, 1e4])
+def test_estimators_at_extremes_are_finite(size):
+    d = jnp.array([-size, size], jnp.float32)
+    for estimator in (k1, k2, k3):
+        value, grads = jax.value_and_grad(lambda d, e=estimator: e(d, jnp.zeros(2)).sum())(d)
+        assert jnp.isfinite(value) and jnp.isfinite(grads).all()
+    slopes = jax.grad(lambda d: k3(d, jnp.zeros(2)).sum())(d)
+    assert slopes[0] < -1e19  # not a dead gradient, as a clamp would leave
+    assert float(slopes[1]) == 1
+
+
+def test_exact_kl_by_hand():
+    p, q = jnp.log(jnp.array([0.5, 0.5])), jnp.log(jnp.array([0.25, 0.75]))
+    expected = 0.5 * np.log(2) + 0.5 * np.log(2 / 3)
+    assert float(exact_kl(p, q)) == pytest.approx(expected, rel=1e-6)
+    assert float(exact_kl(p, p)) == 0
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0, 30.0])
+def test_exact_kl_against_the_definition(x64, scale):
+    rng = np.random.default_rng(1)
+    policy, reference = scale * rng.normal(size=(2, 20, 13))
+    expected = [oracle.exact_kl(p, q) for p, q in zip(policy, reference, strict=True)]
+    np.testing.assert_allclose(exact_kl(policy, reference), expected, rtol=1e-10, atol=1e-10)
+
+
+def test_a_small_kl_is_right_in_float32():
+    """Second order: KL = sum p d^2 / 2 about; the plain sum of p log(p / q) rounds at 1e-7."""
+    rng = np.random.default_rng(2)
+    logits = rng.normal(size=(50, 20)).astype(np.float32)
+    moved = logits + rng.normal(size=(50, 20)).astype(np.float32) * 1e-3
+    ours = exact_kl(jnp.asarray(moved), jnp.asarray(logits))
+    expected = [oracle.exact_kl(p, q) for p, q in zip(moved.tolist(), logits.tolist(), strict=True)]
+    assert (ours >= 0).all()
+    # KL ~ d^2 / 2, and d ~ 1e-3 carries the rounding of logits of size 3: 2 * 2e-7 / 1e-3
+    np.testing.assert_allclose(ours, expected, rtol=2e-3)
+
+
+def test_exact_kl_at_extremes():
+    logits = jnp.array([[1e4, 0.0, -1e4], [0.0, -jnp.inf, 0.0], [0.0, 0.0, 0.0]], jnp.float32)
+    other = jnp.array([[-1e4, 0.0, 1e4], [0.0, 0.0, 0.0], [0.0, -1e4, 0.0]], jnp.float32)
+    # row 2: p is 1/2, 0, 1/2 against thirds: log(3/2); row 3: (2 log(2/3) + log(2/3) + 1e4) / 3
+    expected = [2e4, np.log(1.5), np.log(2 / 3) + 1e4 / 3]
+    np.testing.assert_allclose(exact_kl(logits, other), expected, rtol=1e-6)
+    grads = jax.grad(lambda logits: exact_kl(logits, other).sum())(logits)
+    assert jnp.isfinite(grads).all()
+    forbidden = exact_kl(jnp.zeros(2), jnp.array([0.0, -jnp.inf]))
+    assert float(forbidden) == np.inf  # p allows what q forbids
+
+
+def test_gradients(x64):
+    rng = np.random.default_rng(3)
+    policy, reference = rng.normal(size=(2, 4, 5))
+    fn = jax.jit(lambda p, q: [kl(p, q) for kl in (k1, k2, k3, exact_kl)])
+    check_grads(fn, (policy, reference), order=2, modes=["rev"])
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_fused_exact_kl_is_dense(x64, temperature):
+    rng = np.random.default_rng(4)
+    policy, reference = rng.normal(size=(2, 5, 3)), rng.normal(size=(2, 5, 4))
+    policy_matrix, reference_matrix = rng.normal(size=(3, 7)), rng.normal(size=(4, 7))
+    fused = fused_exact_kl(
+        policy,
+        policy_matrix,
+        reference,
+        reference_matrix,
+        temperature=temperature,
+        chunk_size=3,
+    )
+    assert not fused[:, 0].any()
+    dense = exact_kl(
+        policy @ policy_matrix / temperature, reference @ reference_matrix / temperature
+    )
+    np.testing.assert_allclose(fused[:, 1:], dense[:, :-1], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("kl", [0.0, 5.7, 6.0, 6.6, 100.0])
+def test_adapted_coef(x64, kl):
+    settings = {"target": 6.0, "horizon": 10000.0, "batch_size": 256}
+    ours = adapted_coef(jnp.float64(0.2), jnp.float64(kl), **settings)
+    expected = oracle.adapted_coef(0.2, kl, **settings)
+    assert float(ours) == pytest.approx(expected, rel=1e-12)
+    assert np.sign(float(ours) - 0.2) == np.sign(kl - 6.0)
+
+
+def test_shapes_must_agree():
+    for fn in (k1, k2, k3, exact_kl):
+        with pytest.raises(AssertionError):
+            fn(jnp.zeros((2, 3)), jnp.zeros((1, 3)))
