@@ -85,6 +85,17 @@ def test_frequent_words_are_one_token_rare_ones_are_spelled(words):
     assert words.vocab_size <= 320
 
 
+def test_the_most_frequent_words_get_the_room_and_single_words_none():
+    texts = ["blue red"] * 3 + ["green green green green", "blue violet"]
+    # room for one word beside specials and bytes: " green" 3 times, " red" 3 times, "blue" 4 times
+    one = train_tokenizer(texts, vocab_size=260, kind="word")
+    assert [len(one.encode(word)) for word in ("blue", " red", "green", " violet")] == [1, 4, 5, 7]
+    two = train_tokenizer(texts, vocab_size=261, kind="word")  # equal counts go by name
+    assert [len(two.encode(word)) for word in ("blue", " red", " green")] == [1, 4, 1]
+    # however much room: what occurs once is spelled
+    assert len(train_tokenizer(texts, vocab_size=270, kind="word").encode(" violet")) > 1
+
+
 @pytest.mark.parametrize("kind", ["word", "bpe"])
 def test_training_is_the_same_in_another_process(kind, tmp_path):
     (tmp_path / "texts.json").write_text(json.dumps(TEXTS))
