@@ -30,6 +30,7 @@ class Prompt:
 
     @classmethod
     def parse(cls, row: Row) -> Self:
+        """The record of a row, or BadRow with the reason."""
         return cls(_prompt(row))
 
     def token_rows(self, tokenizer: Tokenizer) -> tuple[TokenRow, ...]:
@@ -49,6 +50,7 @@ class PromptCompletion:
 
     @classmethod
     def parse(cls, row: Row) -> Self:
+        """The record of a row, or BadRow with the reason."""
         if "completion" not in row and "text" in row:
             return cls("", _response(row, "text", ""))
         if "completion" not in row and "messages" in row:
@@ -74,6 +76,7 @@ class Preference:
 
     @classmethod
     def parse(cls, row: Row) -> Self:
+        """The record of a row, or BadRow with the reason."""
         if "prompt" in row:
             prompt = _prompt(row, may_be_empty=True)
             sides = _response(row, "chosen", prompt), _response(row, "rejected", prompt)
@@ -99,6 +102,7 @@ class Unpaired:
 
     @classmethod
     def parse(cls, row: Row) -> Self:
+        """The record of a row, or BadRow with the reason."""
         prompt = _prompt(row, may_be_empty=True)
         label = _present(row, "label")
         if label not in (0, 1) or not isinstance(label, bool | int):
