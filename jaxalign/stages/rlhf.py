@@ -334,6 +334,7 @@ class Job:
 
 
 UNPENALISED = "ppo_without_kl"
+TABLE_WIDTH = 160  # characters; a narrower terminal wraps the lines of the table
 METHODS = {
     "SFT": "sft",
     "preferred-FT": "preferred_ft",
@@ -376,21 +377,27 @@ def run(config: RLHFConfig, directory: Path) -> dict:
     Returns:
       What `results.json` holds.
     """
-    console = Console()
-    job = Job(config, open_run(directory, config, config.place, config.seed))
-    for stage in (job.prepare, job.sft, job.reward, job.open_panel):
-        stage()
-    for stage in (job.preferred, job.dpo_human, job.dpo_samples):
-        stage()
-    job.ppo("ppo", config.ppo)
-    if config.unpenalised.iterations:
-        job.ppo(UNPENALISED, config.unpenalised)
-    results = job.evaluate()
-    console.print(
-        rich_table(results["reward_model"], SCORER_COLUMNS, title="Scorers on held-out texts")
-    )
-    console.print(rich_table(results["rows"], METHOD_COLUMNS, title="Policies on held-out prompts"))
+    with open_run(directory, config, config.place, config.seed) as opened:
+        job = Job(config, opened)
+        for stage in (job.prepare, job.sft, job.reward, job.open_panel):
+            stage()
+        for stage in (job.preferred, job.dpo_human, job.dpo_samples):
+            stage()
+        job.ppo("ppo", config.ppo)
+        if config.unpenalised.iterations:
+            job.ppo(UNPENALISED, config.unpenalised)
+        results = job.evaluate()
+    show(results)
     with job.timed("report"):
         page = write_report(directory)
-    console.print(f"report: {page}")
+    print(f"report: {page}")
     return results
+
+
+def show(results: dict) -> None:
+    """The two tables, on the terminal."""
+    console = Console()
+    scorers = rich_table(results["reward_model"], SCORER_COLUMNS, title="Scorers on held-out texts")
+    policies = rich_table(results["rows"], METHOD_COLUMNS, title="Policies on held-out prompts")
+    for table in (scorers, policies):
+        console.print(table, width=max(console.width, TABLE_WIDTH), crop=False, soft_wrap=True)

@@ -41,6 +41,12 @@ class Run:
     seed: int
     passes: dict = dataclasses.field(default_factory=dict, repr=False)
 
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.metrics.close()
+
     def rows(self, fn):
         """`layout.rows(fn)`, compiled once for every function."""
         if fn not in self.passes:

@@ -1,0 +1,154 @@
+"""The command line: the stages on a user's own files, one after the other, and what mistakes look like."""
+
+import json
+
+import pytest
+
+from jaxalign.cli import dispatch, main
+from jaxalign.train.metrics import read_metrics
+
+TINY_MODEL = ["--model.width", "16", "--model.layers", "1", "--model.heads", "2"]
+WORDS = "a fine film with a warm heart and a sly wit that never once loses its way".split()
+
+
+def fit(prefix, steps):
+    return [
+        *(f"--{prefix}fit.steps", str(steps), f"--{prefix}fit.batch_size", "8"),
+        *(f"--{prefix}fit.log_every", "1", f"--{prefix}fit.optimizer.warmup_steps", "1"),
+    ]
+
+
+def write_rows(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def text(i):
+    return " ".join(WORDS[(i * k + k) % len(WORDS)] for k in range(1, 7))
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("rows")
+    preferences = [
+        {"prompt": "a ", "chosen": f"good {text(i)}", "rejected": f"bad {text(i)}"}
+        for i in range(24)
+    ]
+    return {
+        "texts": write_rows(folder / "texts.jsonl", [{"text": text(i)} for i in range(24)]),
+        "preferences": write_rows(folder / "preferences.jsonl", preferences),
+        "prompts": write_rows(folder / "prompts.jsonl", [{"prompt": w} for w in WORDS]),
+        "folder": folder,
+    }
+
+
+@pytest.fixture(scope="module")
+def policy(files):
+    """An SFT run, by the command line."""
+    directory = files["folder"] / "sft"
+    data = ["--data.path", files["texts"], "--data.evaluation_path", files["texts"]]
+    size = ["--tokenizer.vocab_size", "300", "--data.max_length", "40"]
+    arguments = ["sft", "--run_dir", str(directory), *data, *size, *TINY_MODEL, *fit("", 4)]
+    results = dispatch(arguments)
+    assert results["rows"][0]["perplexity"] > 1
+    return directory, arguments
+
+
+def test_sft_writes_a_run_and_resumes_it(policy):
+    directory, arguments = policy
+    for name in ("config.json", "versions.json", "results.json", "report.html", "metrics.jsonl"):
+        assert (directory / name).stat().st_size > 0
+    assert (directory / "model" / "model.safetensors").exists()
+    assert list((directory / "tensorboard").rglob("*tfevents*"))
+    before = (directory / "model" / "model.safetensors").read_bytes()
+    lines = read_metrics(directory)
+    dispatch(arguments)  # nothing is left to do
+    assert (directory / "model" / "model.safetensors").read_bytes() == before
+    assert read_metrics(directory) == lines
+
+
+def test_another_configuration_does_not_go_on_in_the_same_directory(policy, capsys):
+    _, arguments = policy
+    with pytest.raises(SystemExit):
+        main([*arguments, "--seed", "1"])
+    assert "holds a run with seed = 0, this one has 1" in capsys.readouterr().err
+
+
+def test_reward_dpo_ppo_evaluate_and_generate(policy, files, capsys):
+    directory, folder = str(policy[0]), files["folder"]
+    pairs = ["--data.path", files["preferences"], "--data.max_length", "40"]
+    reward, dpo, ppo = (str(folder / name) for name in ("reward", "dpo", "ppo"))
+    held_out = ["--data.evaluation_path", files["preferences"]]
+    results = dispatch(
+        ["reward", "--run_dir", reward, "--init", directory, *pairs, *held_out, *fit("reward.", 4)]
+    )
+    assert 0 <= results["reward_model"][0]["pair_accuracy"] <= 1
+    results = dispatch(
+        ["dpo", "--run_dir", dpo, "--policy", directory, *pairs, *held_out, *fit("dpo.", 4)]
+    )
+    first = read_metrics(dpo)[0]
+    assert first["loss"] == pytest.approx(0.6931472, abs=1e-6)  # policy = reference
+    small = ["--ppo.iterations", "2", "--ppo.batch_size", "8", "--ppo.optimizer.warmup_steps", "1"]
+    room = ["--max_new_tokens", "8", "--data.path", files["prompts"], "--data.max_length", "20"]
+    models = ["--policy", directory, "--reward", reward]
+    dispatch(["ppo", "--run_dir", ppo, *models, *small, *room])
+    assert abs(read_metrics(ppo)[0]["kl/reference"]) < 1e-3  # sampled by the reference itself
+    on = ["--on", "preferences", *pairs, "--reference", directory]
+    measured = dispatch(["evaluate", "--model", dpo, *on])
+    assert measured["pair_accuracy"] == pytest.approx(results["reward_model"][0]["pair_accuracy"])
+    out = str(folder / "out.json")
+    measured = dispatch(
+        ["evaluate", "--model", directory, "--data.path", files["texts"], "--output", out]
+    )
+    assert measured["perplexity"] > 1 and json.loads(open(out).read()) == measured
+    sampling = ["--sampling.max_new_tokens", "6", "--samples", "2"]
+    texts = dispatch(["generate", "--model", ppo, "--prompt", "a fine film", *sampling])
+    assert len(texts) == 2 and all(text.startswith("a fine film") for text in texts)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["rhlf"], "no command 'rhlf'"),
+        (["dpo"], "--policy is empty; give the run directory of a trained model"),
+        (["sft"], "--data.path is empty"),
+        (["sft", "--data.path", "no.jsonl"], "no.jsonl"),
+        (["ppo", "--config", "no.py"], "--config no.py: no such file"),
+        (["sft", "--run_dir"], "--run_dir needs a value"),
+        (["generate", "--run_dir", "x"], "writes no run directory"),
+        (["report", "/no/such/run"], "usage: jaxalign report DIR"),
+        (["generate", "--model", "/no/such/run"], "/no/such/run"),
+        (["generate", "--sampling.temperature", "-1"], "temperature is -1.0; it must be above 0"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, line, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    errors = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert line in errors and errors.count("\n") == 1
+
+
+def test_an_unknown_field_names_the_nearest(capsys):
+    with pytest.raises(SystemExit):
+        main(["dpo", "--polcy", "x"])
+    assert "--policy" in capsys.readouterr().err
+
+
+def test_a_configuration_of_another_command_is_refused(tmp_path, capsys):
+    file = tmp_path / "config.py"
+    file.write_text(
+        "from jaxalign.config import DPOConfig\ndef get_config():\n    return DPOConfig()\n"
+    )
+    with pytest.raises(SystemExit):
+        main(["sft", "--config", str(file)])
+    assert "is a DPOConfig, which `jaxalign sft` does not take" in capsys.readouterr().err
+
+
+def test_bad_rows_stop_or_are_named(files, capsys, tmp_path):
+    rows = [{"text": text(0)}, {"text": ""}, {"txt": "x"}]
+    path = write_rows(tmp_path / "bad.jsonl", rows)
+    with pytest.raises(SystemExit):
+        main(["sft", "--run_dir", str(tmp_path / "run"), "--data.path", path])
+    errors = capsys.readouterr().err
+    assert "2 of 3 rows are bad" in errors and "bad.jsonl:2" in errors and "bad.jsonl:3" in errors
