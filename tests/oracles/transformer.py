@@ -1,17 +1,19 @@
 """A transformer in float64 loops over tokens and heads, one unpadded text at a time; no jax.
 
-From the papers: attention (Vaswani et al. 2017, Eq. 1), pre-norm blocks (Radford et al. 2019, section 2.3), rotary
-positions (Su et al. 2021, Eq. 15; pairs (i, i + H/2) as in Llama), RMS norm (Zhang and Sennrich 2019, Eq. 4), layer
-norm (Ba et al. 2016, Eq. 4), SwiGLU (Shazeer 2020, Eq. 6), GELU in its tanh form (Hendrycks and Gimpel 2016).
+From the papers: attention (Vaswani et al. 2017, Eq. 1), pre-norm blocks (Radford et al. 2019,
+section 2.3), rotary positions (Su et al. 2021, Eq. 15; pairs (i, i + H/2) as in Llama), RMS norm
+(Zhang and Sennrich 2019, Eq. 4), layer norm (Ba et al. 2016, Eq. 4), SwiGLU (Shazeer 2020, Eq. 6),
+GELU in its tanh form (Hendrycks and Gimpel 2016).
 """
 
+import itertools
 import math
 
 import numpy as np
 
 
 def hidden_states(tokens, weights, *, heads, kv_heads, norm, positions, epsilon, theta=10_000.0):
-    """`[T, D]` after the final norm; `weights` is the nested tree of one trunk (`layers_0`, ...)."""
+    """`[T, D]` after the final norm; `weights` is the tree of one trunk (`layers_0`, ...)."""
     x = np.array([weights["embedding"][token] for token in tokens], np.float64)
     if positions == "learned":
         x = x + np.asarray(weights["positions"], np.float64)[: len(tokens)]
@@ -81,7 +83,7 @@ def feed_forward(row, weights):
 def bag(tokens, unigrams, bigrams):
     """Sum of single-token and hashed-pair weights over sqrt(n); the hash in Python's integers."""
     total = sum(float(unigrams[token]) for token in tokens)
-    for previous, token in zip(tokens[:-1], tokens[1:], strict=True):
+    for previous, token in itertools.pairwise(tokens):
         pair = (int(previous) * 2654435769 + int(token)) % 2**32
         mixed = (pair ^ (pair >> 16)) * 2246822519 % 2**32
         total += float(bigrams[(mixed ^ (mixed >> 13)) % len(bigrams)])

@@ -1,0 +1,416 @@
+"""The transformer against float64 loops, against Hugging Face, and under every kind of padding."""
+
+import dataclasses
+import functools
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from jaxalign.errors import UserError
+from jaxalign.logprobs import token_logps
+from jaxalign.models.layers import drop
+from jaxalign.models.transformer import Transformer, TransformerConfig, empty_cache, unrolled
+from tests.oracles import transformer as oracle
+
+HF = pathlib.Path(__file__).parent / "data" / "hf"
+LENGTH = 7
+LLAMA = TransformerConfig(
+    vocab_size=23,
+    max_length=16,
+    width=16,
+    layers=2,
+    heads=4,
+    kv_heads=2,
+    mlp_width=24,
+    heads_out=("logits", "value", "score"),
+    score_bag=True,
+    score_bag_buckets=101,
+)
+GPT2 = dataclasses.replace(
+    LLAMA,
+    kv_heads=4,
+    norm="layer",
+    positions="learned",
+    activation="gelu",
+    biases=True,
+    tie_embeddings=False,
+    score_pooling="mean",
+)
+MIXED = dataclasses.replace(
+    LLAMA, kv_heads=1, biases=True, activation="gelu", value_trunk="separate", score_bag=False
+)
+NOISY = dataclasses.replace(MIXED, dropout=0.2)
+KEYS = jax.random.split(jax.random.key(0), 3)
+# Weights of the sums of logits, values and scores in `gradient`.
+ALL, VALUES, SCORES = (np.array(x, np.float32) for x in ((1, 1, 1), (0, 1, 0), (0, 0, 1)))
+
+
+@functools.cache
+def random_params(config):
+    """Random numbers for all parameters, so that gains, biases and zero weights matter."""
+    tokens = np.zeros((1, 2), np.int32)
+    init = functools.partial(Transformer(config).init, jax.random.key(0))
+    shapes = jax.eval_shape(init, tokens, tokens == 0)["params"]
+    rng = np.random.default_rng(0)
+
+    def random(path, x):
+        center = 1.0 if path[-1].key == "scale" else 0.0
+        return rng.normal(center, 0.3, x.shape).astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(random, shapes)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def forward(config, params, tokens, mask, *, keys=None, cache=None):
+    return Transformer(config).apply({"params": params}, tokens, mask, keys=keys, cache=cache)
+
+
+def texts(rows=3, length=LENGTH):
+    tokens = np.random.default_rng(0).integers(0, LLAMA.vocab_size, (rows, length))
+    return tokens.astype(np.int32), np.ones((rows, length), bool)
+
+
+def trunk_oracle(config, weights, row):
+    return oracle.hidden_states(
+        row,
+        weights,
+        heads=config.heads,
+        kv_heads=config.kv_heads,
+        norm=config.norm,
+        positions=config.positions,
+        epsilon=config.norm_epsilon,
+    )
+
+
+@pytest.mark.parametrize("config", [LLAMA, GPT2, MIXED], ids=["llama", "gpt2", "mixed"])
+def test_forward_pass_agrees_with_float64_loops(config):
+    params = random_params(config)
+    tokens, mask = texts()
+    outputs = forward(config, params, tokens, mask)
+    weights = jax.tree.map(np.asarray, params)
+    unembedding = weights["trunk"]["embedding"].T
+    unembedding = unembedding if config.tie_embeddings else weights["unembedding"]
+    for row, text in enumerate(np.asarray(tokens)):
+        hidden = trunk_oracle(config, weights["trunk"], text)
+        critic = trunk_oracle(config, weights.get("value_trunk", weights["trunk"]), text)
+        values = oracle.linear(critic, weights["value"]["readout"])[:, 0]
+        pooled = hidden.mean(0) if config.score_pooling == "mean" else hidden[-1]
+        score = oracle.linear(pooled, weights["score"]["readout"])[0]
+        if config.score_bag:
+            score += oracle.bag(text, weights["score"]["unigrams"], weights["score"]["bigrams"])
+        np.testing.assert_allclose(outputs.logits[row], hidden @ unembedding, atol=1e-4)
+        np.testing.assert_allclose(outputs.values[row, 1:], values[:-1], atol=1e-4)
+        assert outputs.values[row, 0] == 0
+        np.testing.assert_allclose(outputs.scores[row], score, atol=1e-4)
+
+
+def llama_weights(weights, layers):
+    """Hugging Face's Llama names -> (our path, transposed?)."""
+    parts = {"self_attn.q_proj": "attention/query", "self_attn.k_proj": "attention/key"}
+    parts |= {"self_attn.v_proj": "attention/value", "self_attn.o_proj": "attention/output"}
+    parts |= {f"mlp.{name}_proj": f"feed_forward/{name}" for name in ("up", "gate", "down")}
+    tree = {"trunk": {"embedding": weights["model.embed_tokens.weight"]}}
+    tree["trunk"]["norm"] = {"scale": weights["model.norm.weight"]}
+    tree["unembedding"] = weights["lm_head.weight"].T
+    for i in range(layers):
+        block, prefix = {"attention": {}, "feed_forward": {}}, f"model.layers.{i}."
+        for theirs, ours in parts.items():
+            part, name = ours.split("/")
+            block[part][name] = {"kernel": weights[f"{prefix}{theirs}.weight"].T}
+        block["attention_norm"] = {"scale": weights[f"{prefix}input_layernorm.weight"]}
+        block["feed_forward_norm"] = {"scale": weights[f"{prefix}post_attention_layernorm.weight"]}
+        tree["trunk"][f"layers_{i}"] = block
+    return tree
+
+
+def gpt2_weights(weights, layers):
+    weights = {name.removeprefix("transformer."): x for name, x in weights.items()}
+
+    def pair(name, kernel="kernel"):
+        return {kernel: weights[f"{name}.weight"], "bias": weights[f"{name}.bias"]}
+
+    trunk = {"embedding": weights["wte.weight"], "positions": weights["wpe.weight"]}
+    trunk["norm"] = pair("ln_f", "scale")
+    for i in range(layers):
+        joint = pair(f"h.{i}.attn.c_attn")
+        kernels = zip(*(np.split(joint[x], 3, axis=-1) for x in ("kernel", "bias")), strict=True)
+        names = ("query", "key", "value")
+        attention = {n: {"kernel": k, "bias": b} for n, (k, b) in zip(names, kernels, strict=True)}
+        trunk[f"layers_{i}"] = {
+            "attention": attention | {"output": pair(f"h.{i}.attn.c_proj")},
+            "attention_norm": pair(f"h.{i}.ln_1", "scale"),
+            "feed_forward": {"up": pair(f"h.{i}.mlp.c_fc"), "down": pair(f"h.{i}.mlp.c_proj")},
+            "feed_forward_norm": pair(f"h.{i}.ln_2", "scale"),
+        }
+    return {"trunk": trunk}
+
+
+def hugging_face(name):
+    settings = json.loads((HF / name / "config.json").read_text())
+    weights = load_file(HF / name / "model.safetensors")
+    common = {"vocab_size": settings["vocab_size"], "norm_epsilon": 1e-5, "layers": 2, "heads": 4}
+    if name == "llama":
+        config = TransformerConfig(
+            **common, max_length=64, width=48, kv_heads=2, mlp_width=96, tie_embeddings=False
+        )
+        return config, llama_weights(weights, 2)
+    config = TransformerConfig(
+        **common,
+        max_length=64,
+        width=48,
+        kv_heads=4,
+        mlp_width=192,
+        norm="layer",
+        positions="learned",
+        activation="gelu",
+        biases=True,
+    )
+    return config, gpt2_weights(weights, 2)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def next_token_loss(config, params, tokens, mask):
+    """Mean cross-entropy of all next tokens with its gradient, and the logits."""
+
+    def loss(params):
+        logits = forward(config, params, tokens, mask).logits
+        predicted = mask & (jnp.arange(mask.shape[1]) > 0)[None]
+        logps = jnp.where(predicted, token_logps(logits, tokens), 0)
+        return -logps.sum() / predicted.sum(), logits
+
+    return jax.value_and_grad(loss, has_aux=True)(params)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_logits_loss_and_gradient_agree_with_hugging_face(name):
+    config, params = hugging_face(name)
+    expected = np.load(HF / name / "expected.npz")
+
+    def computed(side):
+        return next_token_loss(config, params, expected[f"{side}_ids"], expected[f"{side}_mask"])
+
+    for side in ("left", "right"):
+        (loss, logits), grads = computed(side)
+        error = np.abs(logits - expected[f"{side}_logits"])[expected[f"{side}_mask"]].max()
+        assert error <= 1e-4
+    np.testing.assert_allclose(loss, expected["loss"], rtol=1e-5)
+    squares = sum(float(np.sum(np.square(x))) for x in jax.tree.leaves(grads))
+    np.testing.assert_allclose(squares, np.sum(expected["grad_norms"] ** 2), rtol=1e-4)
+    norms = dict(zip(expected["grad_names"].tolist(), expected["grad_norms"], strict=True))
+    embedding = next(n for name, n in norms.items() if "embed_tokens" in name or "wte" in name)
+    ours = np.linalg.norm(grads["trunk"]["embedding"])
+    np.testing.assert_allclose(ours, embedding, rtol=1e-4)
+
+
+def layouts_of(tokens, lengths, columns):
+    """The same texts padded right, left and inside, with arbitrary ids where the mask is false."""
+    rng = np.random.default_rng(5)
+    for kind in ("right", "left", "inside"):
+        mask = np.zeros((len(lengths), columns), bool)
+        for row, n in enumerate(lengths):
+            inside = np.sort(rng.choice(columns, n, replace=False))
+            places = {"right": np.arange(n), "left": columns - n + np.arange(n), "inside": inside}
+            mask[row, places[kind]] = True
+        padded = rng.integers(0, LLAMA.vocab_size, mask.shape).astype(np.int32)
+        padded[mask] = np.concatenate([tokens[row, :n] for row, n in enumerate(lengths)])
+        yield padded, mask
+
+
+@pytest.mark.parametrize("config", [LLAMA, GPT2, MIXED], ids=["llama", "gpt2", "mixed"])
+def test_padding_of_any_kind_changes_nothing(config):
+    config = dataclasses.replace(config, dropout=0.3)
+    params, lengths = random_params(config), (7, 4, 1)
+    tokens, _ = texts()
+    results = []
+    for padded, mask in layouts_of(tokens, lengths, 12):
+        outputs = forward(config, params, padded, mask, keys=KEYS)
+        # Entry t depends on position t - 1, where padding must carry on from the last real token.
+        logps = np.where(np.asarray(outputs.values) != 0, token_logps(outputs.logits, padded), 0)
+        real = np.asarray(mask)
+        results.append((logps[real], outputs.values[real], outputs.hidden[real], outputs.scores))
+    for other in results[1:]:
+        for left, right in zip(results[0], other, strict=True):
+            np.testing.assert_allclose(left, right, atol=2e-5)
+
+
+def test_the_future_has_no_influence_at_all():
+    params = random_params(LLAMA)
+    tokens, mask = texts()
+    before = forward(LLAMA, params, tokens, mask)
+    for t in (1, 4):
+        changed = np.concatenate([tokens[:, :t], (tokens[:, t:] + 1) % 23], axis=1)
+        after = forward(LLAMA, params, changed, mask)
+        np.testing.assert_array_equal(after.hidden[:, :t], before.hidden[:, :t])
+        np.testing.assert_array_equal(after.values[:, : t + 1], before.values[:, : t + 1])
+        assert np.all(np.asarray(after.values[:, t + 1] != before.values[:, t + 1]))
+
+
+def test_grouped_queries_equal_repeated_key_value_heads():
+    params = random_params(LLAMA)
+    width = LLAMA.head_width
+
+    def repeated(path, x):
+        if not {"key", "value"} & {part.key for part in path[2:]}:
+            return x
+        return np.repeat(x.reshape(x.shape[0], 2, width), 2, axis=1).reshape(x.shape[0], -1)
+
+    full = jax.tree_util.tree_map_with_path(repeated, {"trunk": params["trunk"]})
+    tokens, mask = texts()
+    grouped = forward(LLAMA, params, tokens, mask).hidden
+    config = dataclasses.replace(LLAMA, kv_heads=4)
+    np.testing.assert_allclose(
+        grouped, forward(config, params | full, tokens, mask).hidden, atol=1e-5
+    )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def gradient(config, params, tokens, mask, weights, keys=None):
+    """Value and gradient of weighted sums of bounded functions of the logits, values and scores."""
+
+    def total(params):
+        outputs = forward(config, params, tokens, mask, keys=keys)
+        sums = (jnp.sin(outputs.logits).sum(), outputs.values.sum(), outputs.scores.sum())
+        return jnp.dot(jnp.stack(sums), weights)
+
+    return jax.value_and_grad(total)(params)
+
+
+def test_scanned_and_recomputed_layers_change_neither_value_nor_gradient():
+    scanned = dataclasses.replace(NOISY, scan_layers=True, remat=True)
+    stacked = random_params(scanned)
+    model, params = unrolled(Transformer(scanned), stacked)
+    assert model.config == dataclasses.replace(NOISY, remat=True)
+    total, grads = gradient(NOISY, params, *texts(), ALL, KEYS)
+    scanned_total, scanned_grads = gradient(scanned, stacked, *texts(), ALL, KEYS)
+    np.testing.assert_allclose(scanned_total, total, rtol=1e-5)
+    _, scanned_grads = unrolled(Transformer(scanned), scanned_grads)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), scanned_grads, grads)
+
+
+@pytest.mark.parametrize("config", [LLAMA, GPT2], ids=["llama", "gpt2"])
+def test_reading_in_pieces_with_a_cache_changes_nothing(config):
+    params = random_params(config)
+    tokens, _ = texts()
+    for padded, mask in layouts_of(tokens[:, 1:], (6, 4, 1), 7):
+        whole = forward(config, params, padded, mask)
+        cache = empty_cache(config, padded, 9)
+        start = 0
+        for size in (3, 1, 3):
+            piece = slice(start, start + size)
+            outputs = forward(config, params, padded[:, piece], mask[:, piece], cache=cache)
+            seen = np.cumsum(mask, axis=1)[:, piece] > 0
+            expected = whole.hidden[:, piece][seen]
+            np.testing.assert_allclose(outputs.hidden[seen], expected, atol=2e-5)
+            cache, start = outputs.cache, start + size
+        assert int(cache.length) == 7
+
+
+def test_bfloat16_computes_close_to_float32_and_sums_logits_in_float32():
+    params = random_params(LLAMA)
+    tokens, mask = texts()
+    exact = forward(LLAMA, params, tokens, mask)
+    config = dataclasses.replace(LLAMA, compute_dtype="bfloat16")
+    rough = forward(config, params, tokens, mask)
+    assert rough.hidden.dtype == jnp.bfloat16
+    assert rough.logits.dtype == rough.values.dtype == rough.scores.dtype == jnp.float32
+    assert np.any(rough.logits != rough.logits.astype(jnp.bfloat16).astype(jnp.float32))
+    # About ten roundings of 2^-9 follow each other in two blocks: relative error of a few percent.
+    scale = float(jnp.abs(exact.logits).max())
+    assert 1e-6 * scale < float(jnp.abs(rough.logits - exact.logits).max()) < 0.05 * scale
+
+
+def test_dropout_belongs_to_the_example_and_is_off_without_keys():
+    config = dataclasses.replace(LLAMA, dropout=0.3)
+    params = random_params(config)
+    tokens, mask = texts(3, 12)
+    off = forward(config, params, tokens, mask).hidden
+    np.testing.assert_array_equal(off, forward(LLAMA, params, tokens, mask).hidden)
+    on = forward(config, params, tokens, mask, keys=KEYS).hidden
+    assert np.all(np.abs(on - off).max(axis=(1, 2)) > 1e-2)
+    others = np.array([2, 0, 2])
+    moved = forward(config, params, tokens[others], mask[others], keys=KEYS[others]).hidden
+    np.testing.assert_array_equal(moved, on[others])
+    swapped = forward(config, params, tokens, mask, keys=KEYS[::-1]).hidden
+    assert np.all(np.abs(on - swapped).max(axis=(1, 2))[[0, 2]] > 1e-2)
+
+
+def test_drop_keeps_the_mean_and_scales_what_it_keeps():
+    keys = jax.random.split(jax.random.key(0), 50)
+    positions = jnp.tile(jnp.arange(20), (50, 1))
+    noise = jax.jit(drop, static_argnums=1)
+    dropped = np.asarray(noise(jnp.ones((50, 20, 10)), 0.25, keys, positions))
+    assert set(np.unique(dropped)) == {0.0, np.float32(1 / 0.75)}
+    # 10,000 draws: the standard error of the kept share is sqrt(0.25 * 0.75 / 10000) = 0.0043.
+    assert abs((dropped > 0).mean() - 0.75) < 4 * 0.0043
+    # No two positions share their noise, nor two examples, nor two units.
+    for axis in (0, 1, 2):
+        assert np.all(np.ptp(dropped, axis=axis).mean() > 0.9)
+    np.testing.assert_array_equal(
+        noise(jnp.ones((50, 20, 10)), 0.25, keys, positions * 0)[:, 3], dropped[:, 0]
+    )
+
+
+def test_separate_value_trunks_share_nothing_with_the_policy():
+    _, shared = gradient(LLAMA, random_params(LLAMA), *texts(), VALUES)
+    assert np.abs(shared["trunk"]["embedding"]).max() > 0
+    _, separate = gradient(NOISY, random_params(NOISY), *texts(), VALUES, KEYS)
+    assert all(not np.any(leaf) for leaf in jax.tree.leaves(separate["trunk"]))
+    assert np.abs(separate["value_trunk"]["embedding"]).max() > 0
+
+
+@pytest.mark.parametrize("config", [LLAMA, GPT2], ids=["last", "mean"])
+def test_a_row_without_tokens_scores_zero_and_has_finite_gradients(config):
+    params = random_params(config)
+    tokens, mask = texts()
+    empty = mask & (np.arange(3) != 1)[:, None]
+    outputs = forward(config, params, tokens, empty)
+    assert outputs.scores[1] == 0 and not np.any(outputs.values[1])
+    total, grads = gradient(config, params, tokens, empty, ALL)
+    assert np.isfinite(total)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
+
+    _, with_empty = gradient(config, params, tokens, empty, SCORES)
+    _, first_twice = gradient(config, params, tokens[[0, 0, 2]], mask, SCORES)
+    _, last_twice = gradient(config, params, tokens[[0, 2, 2]], mask, SCORES)
+    without = jax.tree.map(lambda a, b: (a + b) / 3, first_twice, last_twice)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), with_empty, without)
+
+
+def test_what_the_heads_lack_is_none_and_has_no_parameters():
+    config = dataclasses.replace(GPT2, heads_out=("score",), score_bag=False)
+    params = random_params(config)
+    assert set(params) == {"trunk", "score"} and set(params["score"]) == {"readout"}
+    outputs = forward(config, params, *texts())
+    assert outputs.unembedding is None and outputs.values is None and outputs.scores.shape == (3,)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"heads": 5}, "width 16 must be a multiple of heads 5"),
+        ({"kv_heads": 3}, "heads 4 must be a multiple of kv_heads 3"),
+        ({"norm": "batch"}, "norm must be one of rms, layer; got 'batch'"),
+        ({"heads_out": ("policy",)}, "heads_out must be one of logits, value, score"),
+        ({"heads": 16, "kv_heads": 16}, "width / heads must be even, got 1"),
+        ({"dropout": 1.0}, r"dropout must lie in \[0, 1\), got 1.0"),
+    ],
+)
+def test_impossible_configurations_are_one_clear_line(changes, message):
+    with pytest.raises(UserError, match=message):
+        dataclasses.replace(LLAMA, **changes)
+
+
+def test_too_many_columns_and_scanned_caches_are_one_clear_line():
+    params = random_params(LLAMA)
+    with pytest.raises(UserError, match="17 columns of tokens, but the model's max_length is 16"):
+        forward(LLAMA, params, *texts(1, 17))
+    config = dataclasses.replace(LLAMA, scan_layers=True)
+    tokens, mask = texts(1, 3)
+    cache = empty_cache(config, tokens, 8)
+    with pytest.raises(UserError, match="unrolled"):
+        forward(config, random_params(config), tokens, mask, cache=cache)
