@@ -13,7 +13,16 @@ import pytest
 
 from jaxalign.errors import UserError
 from jaxalign.evaluation import best_of_n_kl, preference_calibration
-from jaxalign.report import about, labels, learning_curves, plots, reward_kl, style, write_report
+from jaxalign.report import (
+    about,
+    labels,
+    learning_curves,
+    plots,
+    reward_kl,
+    sections,
+    style,
+    write_report,
+)
 from jaxalign.report.run import read_run
 from tests import run_fixture
 
@@ -294,6 +303,34 @@ def test_over_optimisation_shows_gains_over_the_start_along_training():
     assert holds(figure, [1, 2, 1.5], [1, 0.5, 0]) and holds(figure, [1, 2, 1.5], [1, 2, 4])
     assert holds(figure, [1, 2, 1.5], [0.9, 0.8, 0.5], at=1)
     assert len(figure.axes) == 2
+
+
+def test_curves_start_at_the_supervised_model(tmp_path):
+    results = {
+        "rows": [{"method": "SFT", "judge_score": 0.5}],
+        "curves": [
+            {"method": "PPO", "step": 5, "kl": 2.0, "judge_score": 1.0},
+            {"method": "DPO", "step": 0, "kl": 1e-7, "judge_score": 0.4},
+            {"method": "DPO", "step": 5, "kl": 1.0, "judge_score": 0.9},
+        ],
+    }
+    curves = sections.by_method(read_run(bare(tmp_path, results=results)))
+    assert [row["judge_score"] for row in curves["PPO"]] == [0.5, 1.0]
+    assert curves["PPO"][0]["kl"] == 0
+    # DPO has measured its own start, on the prompts of its curve.
+    assert [row["judge_score"] for row in curves["DPO"]] == [0.4, 0.9]
+
+
+def test_fits_are_those_of_the_gains(tmp_path):
+    d = np.linspace(0, 3, 7)
+    curve = [
+        {"method": "PPO", "kl": x**2, "step": i, "judge_score": 1 + x * (2 - 0.5 * np.log(x or 1))}
+        for i, x in enumerate(d.tolist())
+    ]
+    page = Page(report(bare(tmp_path, results={"curves": curve})))
+    assert "judge α\xa0=\xa02.00, β\xa0=\xa00.50" in page.text
+    few = Page(report(bare(tmp_path, results={"curves": curve[:4]})))
+    assert "least-squares" not in few.text
 
 
 def test_win_rates_draws_intervals_in_percent():

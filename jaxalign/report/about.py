@@ -10,12 +10,12 @@ from jaxalign.report.run import Run
 
 def facts(run: Run) -> Markup | None:
     """What a reader wants to know first: where and with what the run was made, and how long."""
-    seconds = sum(number(value) or 0 for value in (run.results.get("timing") or {}).values())
+    timing = run.results.get("timing") or {"all": run.results.get("seconds")}
+    seconds = sum(number(value) or 0 for value in timing.values())
     known = {str(key).lower(): value for key, value in run.versions.items()}
     pairs = {
         "device": known.get("device") or known.get("devices") or known.get("platform"),
         "time": duration(seconds) if seconds else None,
-        "stages": ", ".join(run.stages) or None,
         "seed": run.config.get("seed"),
         "jaxalign": known.get("jaxalign"),
         "jax": known.get("jax"),

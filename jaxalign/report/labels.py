@@ -7,18 +7,9 @@ import numpy as np
 from matplotlib.axes import Axes
 
 _SIZE = 8.5  # points
-_OFFSETS = (
-    (7, 0),
-    (0, 10),
-    (0, -10),
-    (-7, 0),
-    (7, 9),
-    (7, -9),
-    (-7, 9),
-    (-7, -9),
-    (0, 20),
-    (0, -20),
-)
+_SIDES = ((7, 0), (0, 10), (0, -10), (-7, 0), (7, 9), (7, -9), (-7, 9), (-7, -9))
+_FARTHER = ((0, 20), (0, -20), (14, 18), (14, -18), (-14, 18), (-14, -18), (20, 28), (20, -28))
+_OFFSETS = _SIDES + _FARTHER  # points; the nearest come first
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from jaxalign.evaluation.tables import number
 from jaxalign.report.labels import Label, end_labels
@@ -38,6 +39,9 @@ _KNOWN = (
     _panel("mean return of episodes", "returns"),
     _panel("right answers, share", "rewards/right"),
     _panel("accuracy on test examples", "test/accuracy"),
+    _panel("macro recall on test examples", "test/macro_recall"),
+    _panel("worst recall on test examples", "test/worst_recall"),
+    _panel("KL from the reference on test examples, nats", "test/kl"),
     _panel("score of samples, reward-model units", "scores/mean", "scores"),
     _panel("loss", training="loss", validation="validation/loss"),
     _panel("perplexity of held-out texts", "perplexity", "validation/perplexity"),
@@ -55,6 +59,7 @@ _KNOWN = (
     _panel("clipped, share", policy="ppo/clip_fraction", value="ppo/value_clip_fraction"),
     _panel("KL of an update, nats", "ppo/approx_kl"),
     _panel("value loss", "ppo/value_loss"),
+    _panel("policy loss", "ppo/policy_loss"),
     _panel("length of responses, tokens", "response/length"),
     _panel("responses that ended, share", "response/ended"),
     _panel("gradient norm", "grad_norm"),
@@ -110,7 +115,8 @@ def learning_curve(metrics: Rows, panel: Panel) -> Figure:
     axes.set_title(panel.title, color=MUTED)
     axes.set_xlabel("step")
     axes.margins(x=0.02, y=0.1)
-    axes.locator_params(nbins=5)
+    axes.locator_params(axis="y", nbins=5)
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.autoscale_view()
     _widen(axes)
     if several:

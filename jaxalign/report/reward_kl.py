@@ -156,6 +156,8 @@ def _has_label(method: str, *, final: bool, finals: Sequence[str]) -> bool:
     """A final model is named, and a curve that leads to none; a control is not."""
     if final:
         return not (family(method).lower() == "sft" and setting(method))
+    if method == BEST_OF_N:
+        return not any(name.lower().startswith("best") for name in finals)
     return method not in finals
 
 
@@ -221,12 +223,12 @@ def _gains(axes: Axes, points: Rows, start: dict[str, Any], fits: dict[str, Curv
         axes.plot(distance, gains, color=colour, marker="o", markersize=3.5, dashes=dashes)
         labels.append(Label(x=distance[-1], y=gains[-1], text=name, colour=colour))
         if key in fits:
-            grid = np.linspace(0, distance.max(), 100)
+            grid = np.linspace(distance[distance > 0].min(), distance.max(), 100)
             axes.plot(grid, fits[key](grid), color=colour, linewidth=1, linestyle=":")
     if not labels:
         empty(axes)
         return
-    axes.axhline(0, color=GRID, linewidth=1.2)
+    axes.axhline(0, color=GRID, linewidth=1.2, zorder=1)
     title = "gain over the supervised model, score units" if start else "score"
     axes.set_title(title, color=MUTED, pad=4, fontsize=8.5)
     axes.margins(x=0.03, y=0.08)

@@ -64,7 +64,7 @@ def _answer(method: str, response: Mapping[str, Any], top: float) -> Markup:
         chips.append(tag("span", _signed(judge), class_="score", style=style, title="judge"))
     if model is not None:
         chips.append(tag("span", _signed(model), class_="model", title="reward model"))
-    said = str(response.get("text") or "") or "(nothing)"
+    said = str(response.get("text") or "").strip() or "(nothing)"
     return tag("div", tag("h4", method, " ", *chips), tag("p", said), class_="answer")
 
 

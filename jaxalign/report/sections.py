@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxalign.errors import UserError
+import numpy as np
+
 from jaxalign.evaluation import fit_best_of_n, fit_reinforced
 from jaxalign.evaluation.tables import (
     METHOD_COLUMNS,
@@ -21,6 +22,9 @@ from jaxalign.report.sample_cards import sample_cards
 from jaxalign.report.style import family, marks
 from jaxalign.report.table import meanings, table, unknown_columns
 
+AT_START = {"kl": 0.0, "step": 0}
+MIN_FIT = 4  # distances: two coefficients from fewer points say nothing
+
 
 def results(run: Run, figures: Figures) -> Markup | None:
     """The table of methods, its columns explained, and the win rates drawn."""
@@ -30,11 +34,15 @@ def results(run: Run, figures: Figures) -> Markup | None:
     dots = {method: mark.colour for method, mark in marks(run.methods).items()}
     more = [*MORE_METHOD_COLUMNS, *unknown_columns(rows, METHOD_COLUMNS + MORE_METHOD_COLUMNS)]
     other = table(rows, more, dots=dots)
+    first = table(rows, METHOD_COLUMNS, dots=dots)
+    beside = _win_rates(run, rows, figures) or _notes(run)
+    if not (first or other or beside):
+        return None
     return section(
         "results",
         "Results",
-        _win_rates(run, rows, figures) or _notes(run),
-        table(rows, METHOD_COLUMNS, dots=dots),
+        beside,
+        first,
         meanings(rows, METHOD_COLUMNS),
         tag("details", tag("summary", "More columns"), other, meanings(rows, more))
         if other
@@ -45,9 +53,7 @@ def results(run: Run, figures: Figures) -> Markup | None:
 def frontier(run: Run, figures: Figures) -> Markup | None:
     """Reward over KL for every method."""
     curves = [
-        row | {"method": method}
-        for method, points in _by_method(run, _start(run)).items()
-        for row in points
+        row | {"method": method} for method, points in by_method(run).items() for row in points
     ]
     parts = run.rows("rows"), curves, run.rows("best_of_n")
     drawn = [
@@ -80,8 +86,7 @@ def frontier(run: Run, figures: Figures) -> Markup | None:
 
 def over_optimisation(run: Run, figures: Figures) -> Markup | None:
     """Reward model against judge along training, one figure a method."""
-    start = _start(run)
-    curves = _by_method(run, start)
+    curves = by_method(run)
     curves[reward_kl.BEST_OF_N] = run.rows("best_of_n")
     drawn = []
     for method, points in curves.items():
@@ -90,10 +95,11 @@ def over_optimisation(run: Run, figures: Figures) -> Markup | None:
             < 2
         ):
             continue
+        start = _own_start(points) or _start(run)
         fits, said = _fits(points, start, best_of_n=method == reward_kl.BEST_OF_N)
         name = f"over_optimisation_{len(drawn) + 1}"
         figure = reward_kl.over_optimisation(points, method=method, start=start, fits=fits)
-        drawn.append(figures.add(name, figure, said or f"{method} along training."))
+        drawn.append(figures.add(name, figure, said or None, method))
     if not drawn:
         return None
     lead = (
@@ -213,13 +219,21 @@ def _start(run: Run) -> dict[str, Any]:
     return starts[0] if starts else {}
 
 
-def _by_method(run: Run, start: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+def by_method(run: Run) -> dict[str, list[dict[str, Any]]]:
     """The points along training of each method, from the supervised model on."""
     curves: dict[str, list[dict[str, Any]]] = {}
     for row in run.rows("curves"):
-        first = [start | {"kl": 0.0, "step": 0}] if start else []
-        curves.setdefault(str(row.get("method")), first).append(row)
-    return curves
+        curves.setdefault(str(row.get("method")), []).append(row)
+    start = _start(run)
+    return {
+        method: points if _own_start(points) or not start else [start | AT_START, *points]
+        for method, points in curves.items()
+    }
+
+
+def _own_start(points: list[dict[str, Any]]) -> dict[str, Any]:
+    """The point that is the supervised model itself, measured as the others were; {} if none."""
+    return next((row for row in points if abs(reward_kl.kl_of(row) or 0.0) < 1e-3), {})
 
 
 def _fits(
@@ -231,13 +245,10 @@ def _fits(
     fits, said = {}, []
     for key, name in (("reward_score", "reward model"), ("judge_score", "judge")):
         own, base = reward_kl.points_of(points, key), number(start.get(key))
-        if len(own) < 4 or base is None:
+        if len({point[0] for point in own if point[0] > 1e-3}) < MIN_FIT or base is None:
             continue
         kl, values = [point[0] for point in own], [point[1] - base for point in own]
-        try:
-            fit = (fit_best_of_n if best_of_n else fit_reinforced)(kl, values)  # type: ignore[arg-type]
-        except UserError:
-            continue
+        fit = (fit_best_of_n if best_of_n else fit_reinforced)(np.array(kl), np.array(values))
         fits[key] = fit.best_of_n if best_of_n else fit.reinforced
         alpha, beta = (f"{value:z.2f}".replace("-", "−") for value in (fit.alpha, fit.beta))
         said.append(

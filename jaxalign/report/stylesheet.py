@@ -51,7 +51,7 @@ figure svg{display:block;width:100%;height:auto;overflow:visible}
 figure svg text{font-family:inherit;font-variant-numeric:tabular-nums}
 figcaption{color:var(--muted);font-size:.875rem;line-height:1.5;margin-top:.5rem;max-width:34rem}
 .scroll{overflow-x:auto;margin:1.25rem -1.25rem;padding:0 1.25rem}
-table{border-collapse:collapse;width:100%;font-size:.875rem;line-height:1.35}
+table{border-collapse:collapse;min-width:min(100%,40rem);font-size:.875rem;line-height:1.35}
 th,td{padding:.6rem .55rem;text-align:right;vertical-align:baseline;white-space:nowrap;
  border-bottom:1px solid var(--grid)}
 thead th{color:var(--muted);font-weight:500;font-size:.78rem;vertical-align:bottom;
