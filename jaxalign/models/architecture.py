@@ -12,7 +12,7 @@ CHOICES = {
     "activation": ("swiglu", "gelu"),
     "compute_dtype": ("float32", "bfloat16"),
     "value_trunk": ("shared", "separate"),
-    "score_pooling": ("last", "mean"),
+    "score_pooling": ("last", "mean", "none"),
 }
 HEADS = ("logits", "value", "score")
 
@@ -32,7 +32,7 @@ class TransformerConfig:
     remat, scan_layers: recompute blocks in the backward pass; compile one block and loop over it.
     heads_out: which of logits, value and score the network has.
     value_trunk: whether values share the policy's trunk or have a network of their own.
-    score_pooling: the score reads the last real token, or the mean over real tokens.
+    score_pooling: the score reads the last real token, the mean over real tokens, or no hidden state.
     score_bag, score_bag_buckets: whether it adds a bag of single tokens and of token pairs, and the
       number of buckets that the pairs are hashed into.
     """
@@ -59,7 +59,7 @@ class TransformerConfig:
     value_trunk: str = "shared"
     score_pooling: str = "last"
     score_bag: bool = False
-    score_bag_buckets: int = 32_768
+    score_bag_buckets: int = 262_144
 
     def __post_init__(self):
         for field, choices in CHOICES.items():

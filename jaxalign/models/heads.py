@@ -28,9 +28,12 @@ class ValueHead(nn.Module):
 
 
 class ScoreHead(nn.Module):
-    """One number a text, from its last or its mean hidden state, plus a bag of tokens.
+    """One number a text, from its last or mean hidden state, a bag of tokens, or both.
 
-    score = w . pooled + b  [+ sum_t (u[x_t] + z[hash(x_{t-1}, x_t)]) / sqrt(n)]
+      score = w . pooled + b  [+ sum_t (i[x_t] u[x_t] + j[h_t] z[h_t]) / sqrt(number of terms)]
+
+    where h_t is the bucket of the pair (x_{t-1}, x_t). The factors i and j say how rare a token or pair
+    is; they are 1 unless somebody puts inverse document frequencies there, and are never trained.
     """
 
     vocab_size: int
@@ -46,18 +49,24 @@ class ScoreHead(nn.Module):
         if self.pooling == "mean":
             total = jnp.where(mask[..., None], hidden.astype(jnp.float32), 0.0).sum(axis=1)
             pooled = total / count[:, None]
-        scores = readout(hidden.shape[-1], "readout")(pooled)[:, 0]
+        if self.pooling == "none":
+            scores = jnp.broadcast_to(self.param("bias", nn.initializers.zeros, ()), count.shape)
+        else:
+            scores = readout(hidden.shape[-1], "readout")(pooled)[:, 0]
         if self.bag:
-            scores += jnp.where(mask, self._bag(tokens, mask), 0.0).sum(axis=1) / jnp.sqrt(count)
+            terms = jnp.where(mask, self._bag(tokens, mask), 0.0)
+            scores += terms.sum(axis=1) / jnp.sqrt(2 * count - 1)
         return jnp.where(mask.any(axis=1), scores, 0.0)
 
     def _bag(self, tokens, mask):
-        zeros = nn.initializers.zeros
-        unigrams = self.param("unigrams", zeros, (self.vocab_size,))
-        bigrams = self.param("bigrams", zeros, (self.bag_buckets,))
         begun = shift_right(jnp.cumsum(mask, axis=1, dtype=jnp.int32)) > 0
         buckets = bigram_bucket(shift_right(tokens), tokens, self.bag_buckets)
-        return unigrams[tokens] + jnp.where(begun, bigrams[buckets], 0.0)
+        singles = self._weights("unigram", self.vocab_size)[tokens]
+        return singles + jnp.where(begun, self._weights("bigram", self.bag_buckets)[buckets], 0.0)
+
+    def _weights(self, name, size):
+        rarity = self.param(f"{name}_rarity", nn.initializers.ones, (size,))
+        return self.param(f"{name}s", nn.initializers.zeros, (size,)) * jax.lax.stop_gradient(rarity)
 
 
 def bigram_bucket(previous: jax.Array, tokens: jax.Array, buckets: int) -> jax.Array:

@@ -31,25 +31,27 @@ def positions_of(mask: jax.Array, count: jax.Array) -> jax.Array:
     return jnp.maximum(count[:, None] + jnp.cumsum(mask, axis=1, dtype=jnp.int32) - 1, 0)
 
 
-def drop(x: jax.Array, rate: float, keys: jax.Array | None, positions: jax.Array) -> jax.Array:
-    """Dropout whose noise belongs to the example and the position: `x * kept / (1 - rate)`.
+def drop(x: jax.Array, rate: float, keys: jax.Array | None) -> jax.Array:
+    """Dropout of whole features of an example, the same at all its positions: `x * kept / (1 - rate)`.
+
+    One draw a feature instead of one a number: the noise belongs to the example, wherever padding
+    stands, and costs next to nothing.
 
     Args:
       x: `[B, T, D]`.
-      rate: share that is dropped, in [0, 1).
+      rate: share of the features that is dropped, in [0, 1).
       keys: `[B]` typed keys, one an example, or None for no dropout.
-      positions: `[B, T]` int32; equal positions of a row get equal noise, wherever padding stands.
 
     Returns:
       `[B, T, D]`.
 
-    Source: Srivastava et al. 2014, https://jmlr.org/papers/v15/srivastava14a.html, section 4.
+    Source: Gal and Ghahramani 2016, https://arxiv.org/abs/1512.05287, section 4 (one mask a
+    sequence).
     """
     if keys is None or rate == 0:
         return x
-    noise = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(keys)
-    kept = jnp.take_along_axis(noise, positions[:, :, None], axis=1)
-    return jnp.where(kept, x / (1 - rate), 0)
+    kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[2:]))(keys)
+    return jnp.where(kept[:, None, :], x / (1 - rate), 0)
 
 
 def fold(keys: jax.Array | None, data: jax.Array | int) -> jax.Array | None:

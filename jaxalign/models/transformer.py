@@ -71,9 +71,9 @@ class Block(nn.Module):
         out, buffers = self._attention()(
             self._norm("attention_norm")(x), context.rotation, context.visible, past
         )
-        x += drop(out, config.dropout, fold(context.keys, 2 * layer), context.positions)
+        x += drop(out, config.dropout, fold(context.keys, 2 * layer))
         out = self._feed_forward()(self._norm("feed_forward_norm")(x))
-        x += drop(out, config.dropout, fold(context.keys, 2 * layer + 1), context.positions)
+        x += drop(out, config.dropout, fold(context.keys, 2 * layer + 1))
         return x, None if past is None else buffers
 
     def _attention(self):
@@ -118,7 +118,7 @@ class Trunk(nn.Module):
         x = self.embedding[tokens]
         if c.positions == "learned":
             x += self.position_embedding[context.positions]
-        x = drop(x.astype(c.dtype), c.dropout, fold(context.keys, 2 * c.layers), context.positions)
+        x = drop(x.astype(c.dtype), c.dropout, fold(context.keys, 2 * c.layers))
         if c.scan_layers:
             x, _ = self.stack(x, (jnp.arange(c.layers), None), context)
             return self.norm(x), []

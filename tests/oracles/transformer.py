@@ -80,11 +80,15 @@ def feed_forward(row, weights):
     return linear(0.5 * up * (1 + np.tanh(inner)), weights["down"])
 
 
-def bag(tokens, unigrams, bigrams):
-    """Sum of single-token and hashed-pair weights over sqrt(n); the hash in Python's integers."""
-    total = sum(float(unigrams[token]) for token in tokens)
-    for previous, token in itertools.pairwise(tokens):
+def bag(tokens, head):
+    """Weights of single tokens and hashed pairs, each times its rarity, over sqrt(terms).
+
+    The hash is in Python's integers.
+    """
+    total = sum(float(head["unigrams"][t]) * float(head["unigram_rarity"][t]) for t in tokens)
+    for previous, token in zip(tokens[:-1], tokens[1:], strict=True):
         pair = (int(previous) * 2654435769 + int(token)) % 2**32
         mixed = (pair ^ (pair >> 16)) * 2246822519 % 2**32
-        total += float(bigrams[(mixed ^ (mixed >> 13)) % len(bigrams)])
-    return total / math.sqrt(len(tokens))
+        bucket = (mixed ^ (mixed >> 13)) % len(head["bigrams"])
+        total += float(head["bigrams"][bucket]) * float(head["bigram_rarity"][bucket])
+    return total / math.sqrt(2 * len(tokens) - 1)
