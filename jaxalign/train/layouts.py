@@ -101,7 +101,7 @@ def on_device(device=None) -> Layout:
 def on_pmap(devices: Sequence | None = None) -> Layout:
     """Data parallel by `pmap`: every device holds the state and an equal share of the rows."""
     mesh = _mesh(devices)
-    whole = NamedSharding(mesh, PartitionSpec())
+    whole, by_row = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), (AXIS,)))
 
     def compile(fn, returns):
         return jax.pmap(
@@ -125,7 +125,7 @@ def on_pmap(devices: Sequence | None = None) -> Layout:
         axis_name=AXIS,
         shardings=lambda tree: jax.tree.map(lambda leaf: whole, tree),
         compile=compile,
-        put_rows=lambda batch: jax.tree.map(fold, batch),
+        put_rows=lambda batch: jax.device_put(jax.tree.map(fold, batch), by_row),
         take_rows=lambda out: jax.tree.map(unfold, jax.device_get(out)),
     )
 

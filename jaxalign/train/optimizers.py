@@ -2,10 +2,12 @@
 
 import jax
 import optax
+import optax.contrib
 
 from jaxalign.errors import UserError
 
-OPTIMIZERS = ("adamw", "rmsprop")
+OPTIMIZERS = ("adamw", "rmsprop", "muon")
+ADAM_SHARE = 0.2  # step of Adam relative to Muon, whose updates are of unit scale
 SCHEDULES = ("constant", "linear", "cosine")
 
 
@@ -72,13 +74,15 @@ def make_optimizer(
       b1: decay rate of the first moment (adamw only; rmsprop keeps none).
       b2: decay rate of the second moment.
       eps: added to the root of the second moment, as in the papers.
-      name: "adamw" or "rmsprop" (the optimizer of the DPO paper).
+      name: "adamw", "rmsprop" (the optimizer of the DPO paper), or "muon" for matrices of the blocks
+        with Adam for all else (embeddings, heads, vectors), whose updates are ADAM_SHARE as large.
 
     Raises:
       UserError: unknown optimizer or schedule.
 
     Source: Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101, Algorithm 2 (the decay
-    there is times the schedule only, here times the learning rate, as in PyTorch and optax).
+    there is times the schedule only, here times the learning rate, as in PyTorch and optax). Muon:
+    Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/.
     """
     if name not in OPTIMIZERS:
         raise UserError(f"optimizer {name!r} is unknown; use one of {', '.join(OPTIMIZERS)}")
@@ -91,6 +95,7 @@ def make_optimizer(
     precondition = {
         "adamw": optax.scale_by_adam(b1=b1, b2=b2, eps=eps),
         "rmsprop": optax.scale_by_rms(decay=b2, eps=eps, eps_in_sqrt=False),
+        "muon": orthogonalised(optax.scale_by_adam(b1=b1, b2=b2, eps=eps)),
     }[name]
     return optax.chain(
         optax.identity() if max_grad_norm is None else optax.clip_by_global_norm(max_grad_norm),
@@ -100,11 +105,39 @@ def make_optimizer(
     )
 
 
+def orthogonalised(adam: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Muon's direction for the matrices of the blocks, the given one for everything else."""
+    muon = optax.chain(
+        optax.contrib.scale_by_muon(weight_dimension_numbers=_matrix_axes),
+        optax.stateless_with_tree_map(
+            lambda update, _: update * max(1.0, update.shape[-1] / update.shape[-2]) ** 0.5
+        ),
+    )
+    rest = optax.chain(adam, optax.scale(ADAM_SHARE))
+    return optax.partition({"muon": muon, "rest": rest}, _in_blocks)
+
+
+def _in_blocks(params):
+    def label(path, leaf):
+        in_block = any("layers" in str(key) or "stack" in str(key) for key in path)
+        return "muon" if in_block and leaf.ndim >= 2 and _name(path) == "kernel" else "rest"
+
+    return jax.tree_util.tree_map_with_path(label, params)
+
+
+def _matrix_axes(params):
+    """The last two axes are the matrix; a scanned stack of layers has one more in front."""
+    return jax.tree.map(lambda leaf: optax.contrib.MuonDimensionNumbers(-2, -1), params)
+
+
+def _name(path) -> str:
+    return jax.tree_util.keystr(path[-1:], simple=True) if path else ""
+
+
 def decayed(params):
     """Pytree of bools: which leaves decay (matrices, stacked or not; no `bias` or `scale`)."""
 
     def is_matrix(path, leaf):
-        name = jax.tree_util.keystr(path[-1:], simple=True) if path else ""
-        return leaf.ndim >= 2 and name not in ("bias", "scale")
+        return leaf.ndim >= 2 and _name(path) not in ("bias", "scale")
 
     return jax.tree_util.tree_map_with_path(is_matrix, params)

@@ -161,9 +161,11 @@ def _split_rows(rows, micro_batches):
 
 def _wide(tree):
     """Sums are held in float32 or wider, whatever the dtype of what is summed."""
-    return jax.tree.map(
-        lambda x: jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32)), tree
-    )
+
+    def wide(x):
+        return jnp.asarray(x, jnp.promote_types(jnp.result_type(x, float), jnp.float32))
+
+    return jax.tree.map(wide, tree)
 
 
 def _means(sums, weight):
