@@ -124,8 +124,8 @@ class ImagesConfig:
     """How many of each."""
     pretraining_steps: int = 300
     """Full-batch gradient steps on the pretraining labels; as many for the supervised row."""
-    pretraining_learning_rate: float = 3e-3
-    """Of those steps."""
+    pretraining_learning_rate: float = 1e-2
+    """At the start of those steps; it falls linearly to 0."""
     updates: int = 150
     """PPO updates."""
     batch_size: int = 256
@@ -138,9 +138,7 @@ class ImagesConfig:
     """Updates between checkpoints, a multiple of `log_every`; the run resumes from the last one."""
     network: NetworkConfig = NetworkConfig(widths=(64,), activation="relu")
     """Classifier and value function."""
-    ppo: UpdateSettings = UpdateSettings(
-        learning_rate=3e-3, schedule="constant", max_grad_norm=1.0, entropy_coef=0.0
-    )
+    ppo: UpdateSettings = UpdateSettings(learning_rate=3e-3, max_grad_norm=1.0, entropy_coef=0.0)
     """The update."""
 
     def __post_init__(self):

@@ -135,7 +135,7 @@ def summarize(config: ControlConfig, states: ControlState, lines: list[dict]) ->
 
 def print_table(results: dict):
     """One row a seed."""
-    table = Table(title=f"CartPole, mean return of the last {RECENT} episodes")
+    table = Table(title=f"CartPole, last {RECENT} episodes")
     for name in ("seed", "mean return", f"steps to {SOLVED:.0f}"):
         table.add_column(name, justify="right")
     for row in results["seeds"]:
@@ -149,21 +149,20 @@ def print_table(results: dict):
 
 def run(config: ControlConfig, run_dir: Path) -> dict:
     """Trains all seeds (or resumes), then writes table, learning curve and `results.json`."""
-    run = open_run(run_dir, config, PlaceConfig(layout="device"), config.seeds[0])
     model = make_model(config.network, CartPole.num_actions)
     optimizer, step = make_ppo_step(model, config.ppo, updates=config.cadence.updates)
     start_keys, update_keys = seed_keys(config.seeds)
-    states = train_seeds(
-        run,
-        STAGE,
-        make_update(config, model, step),
-        update_keys,
-        jax.vmap(make_initial(config, model, optimizer))(start_keys),
-        cadence=config.cadence,
-        seeds=config.seeds,
-        by_seed=("returns",),
-    )
-    run.metrics.close()
+    with open_run(run_dir, config, PlaceConfig(layout="device"), config.seeds[0]) as run:
+        states = train_seeds(
+            run,
+            STAGE,
+            make_update(config, model, step),
+            update_keys,
+            jax.jit(jax.vmap(make_initial(config, model, optimizer)))(start_keys),
+            cadence=config.cadence,
+            seeds=config.seeds,
+            by_seed=("returns",),
+        )
     lines = [line for line in read_metrics(run_dir) if line["stage"] == STAGE]
     results = summarize(config, states, lines)
     write_results(run_dir, results)
