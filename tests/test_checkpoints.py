@@ -109,7 +109,7 @@ def test_another_state_is_refused(checkpoints):
         ({"kernel": jnp.ones((3, 5)), "bias": jnp.ones(4)}, r"\(3, 4\) float32 kernel.*\(3, 5\)"),
         ({"kernel": jnp.ones((3, 4)), "bias": jnp.int32([1] * 4)}, r"float32 bias.* \(4,\) int32;"),
         ({"kernel": jnp.ones((3, 4))}, r"\(4,\) float32 bias, this run has no;"),
-        ({"scale": jnp.ones(4)}, r"has no scale, this run has \(4,\) float32"),
+        ({"scale": jnp.ones(4)}, r"no scale, this run has \(4,\) float32"),
     ]:
         with pytest.raises(UserError, match=rf"^checkpoint \S*/5 has .*{reason}"):
             checkpoints.restore(other)

@@ -113,9 +113,7 @@ def test_no_warm_up_and_nothing_but_warm_up():
 def test_user_errors():
     with pytest.raises(UserError, match=r"^optimizer 'adam' is unknown; use one of adamw, rmsprop"):
         make_optimizer(learning_rate=1.0, total_steps=1, name="adam")
-    with pytest.raises(
-        UserError, match=r"^schedule 'step' is unknown; use one of constant"
-    ):
+    with pytest.raises(UserError, match=r"^schedule 'step' is unknown; use one of constant"):
         make_optimizer(learning_rate=1.0, total_steps=1, schedule="step")
     with pytest.raises(UserError, match=r"^warmup_steps 5 exceeds total_steps 4; shorten"):
         make_optimizer(learning_rate=1.0, total_steps=4, warmup_steps=5)

@@ -1,0 +1,105 @@
+"""The order of the package: imports come from above or beside; public names are documented."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import jaxalign
+
+PACKAGE = Path(jaxalign.__file__).parent
+LAYERS = [
+    ["errors", "precision", "collectives", "masking", "batches"],
+    ["logprobs", "kl", "advantages", "losses", "models", "data", "envs"],
+    ["sampling", "rollouts", "text_rollouts", "scoring", "objectives", "train"],
+    ["config", "config_domains"],
+    ["stages", "evaluation", "report"],
+    ["cli", "__main__"],
+]
+LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
+FILES = sorted(
+    path for path in PACKAGE.rglob("*.py") if path.relative_to(PACKAGE) != Path("__init__.py")
+)
+HEAVY = ("tensorflow_datasets", "orbax", "matplotlib", "tokenizers", "flax", "optax")
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def part_of(path: Path) -> str:
+    """The module or subpackage of `jaxalign` that a file belongs to."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> set[str]:
+    """Every dotted name that a file imports, anywhere in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def own_parts(path: Path) -> set[str]:
+    """The parts of `jaxalign` that a file imports from."""
+    return {
+        name.split(".")[1]
+        for name in imported(path)
+        if name.startswith("jaxalign.") and name.split(".")[1] in LAYER
+    }
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_imports_come_from_above(path):
+    part = part_of(path)
+    assert part in LAYER, f"{part} has no layer yet: give it one here"
+    below = sorted(other for other in own_parts(path) if LAYER[other] > LAYER[part])
+    assert not below, f"{path} imports {below} from a lower layer"
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_public_names_have_docstrings(path):
+    tree = ast.parse(path.read_text())
+    if path.name != "__init__.py":
+        assert ast.get_docstring(tree), f"{path} has no docstring"
+    definitions = (ast.FunctionDef, ast.ClassDef)
+    for node in tree.body:
+        if isinstance(node, definitions) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), f"{path}: {node.name} has no docstring"
+            methods = node.body if isinstance(node, ast.ClassDef) else []
+            for method in methods:
+                if isinstance(method, ast.FunctionDef) and not method.name.startswith("_"):
+                    assert ast.get_docstring(method), f"{path}: {node.name}.{method.name}"
+
+
+def test_losses_and_models_do_not_know_each_other():
+    for path in (PACKAGE / "losses").rglob("*.py"):
+        assert not own_parts(path) & {"models", "data", "envs"}, path
+    for path in (PACKAGE / "models").rglob("*.py"):
+        assert not own_parts(path) & {"losses", "data", "envs"}, path
+
+
+def test_data_is_numpy_only():
+    for path in (PACKAGE / "data").rglob("*.py"):
+        roots = {name.split(".")[0] for name in imported(path)}
+        assert not roots & {"jax", "flax", "optax"}, path
+        assert not own_parts(path) & {"models", "losses", "envs"}, path
+
+
+def test_a_wrong_import_is_found(tmp_path):
+    file = tmp_path / "bad.py"
+    file.write_text("def f():\n    from jaxalign.train.loop import fit\n    return fit\n")
+    assert own_parts(file) == {"train"}
+
+
+def test_importing_the_package_is_light():
+    code = f"import sys, jaxalign; print([m for m in {HEAVY} if m in sys.modules])"
+    command = [sys.executable, "-W", "error", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")

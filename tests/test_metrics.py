@@ -1,0 +1,151 @@
+"""Metrics on disk, after kills and resumptions; TensorBoard; progress."""
+
+import io
+import json
+import struct
+import sys
+
+import pytest
+
+from jaxalign.errors import UserError
+from jaxalign.train import metrics as metrics_module
+from jaxalign.train.metrics import MetricsWriter, progress, read_metrics
+
+
+def steps_of(run_dir) -> list[tuple[str, int]]:
+    return [(line["stage"], line["step"]) for line in read_metrics(run_dir)]
+
+
+def scalars(run_dir, stage: str) -> list[tuple[int, str, float]]:
+    """What TensorBoard would read: records of length, check, event, check."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    found = []
+    for path in sorted((run_dir / "tensorboard" / stage).iterdir()):
+        content = path.read_bytes()
+        while content:
+            (length,) = struct.unpack("<Q", content[:8])
+            event = Event.FromString(content[12 : 12 + length])
+            found += [(event.step, v.tag, v.simple_value) for v in event.summary.value]
+            content = content[16 + length :]
+    return found
+
+
+def test_lines_and_events(tmp_path):
+    writer = MetricsWriter(tmp_path)
+    writer.write("sft", 10, {"loss": 0.5, "grad_norm": 2})
+    assert read_metrics(tmp_path)[0]["loss"] == 0.5  # on disk at once
+    writer.write("dpo", 1, {"loss": 0.25})
+    writer.close()
+    lines = read_metrics(tmp_path)
+    assert list(lines[0]) == ["stage", "step", "time", "loss", "grad_norm"]
+    assert steps_of(tmp_path) == [("sft", 10), ("dpo", 1)]
+    assert scalars(tmp_path, "sft") == [(10, "loss", 0.5), (10, "grad_norm", 2)]
+    assert scalars(tmp_path, "dpo") == [(1, "loss", 0.25)]
+
+
+def test_a_run_without_metrics(tmp_path):
+    assert read_metrics(tmp_path) == []
+
+
+def write_two_stages(run_dir) -> MetricsWriter:
+    writer = MetricsWriter(run_dir)
+    for stage in ("sft", "dpo"):
+        for step in (0, 5, 10, 15):
+            writer.write(stage, step, {"loss": step})
+    return writer
+
+
+def test_resuming_drops_what_comes_again(tmp_path):
+    write_two_stages(tmp_path).close()
+    writer = MetricsWriter(tmp_path)
+    writer.resume("dpo", 10)
+    assert steps_of(tmp_path) == [
+        *[("sft", step) for step in (0, 5, 10, 15)],
+        *[("dpo", step) for step in (0, 5, 10)],
+    ]
+    writer.write("dpo", 15, {"loss": 1.0})
+    assert steps_of(tmp_path)[-1] == ("dpo", 15)
+    writer.close()
+
+
+def test_starting_anew_drops_the_stage(tmp_path):
+    writer = write_two_stages(tmp_path)
+    writer.resume("dpo", 0)
+    assert steps_of(tmp_path) == [("sft", step) for step in (0, 5, 10, 15)]
+    writer.close()
+
+
+def test_a_line_torn_by_a_kill(tmp_path):
+    write_two_stages(tmp_path).close()
+    path = tmp_path / "metrics.jsonl"
+    whole = path.read_text()
+    for cut in (1, 2, 20):
+        path.write_text(whole[:-cut])
+        assert len(read_metrics(tmp_path)) == 7
+        writer = MetricsWriter(tmp_path)
+        writer.write("dpo", 15, {"loss": 15})
+        writer.close()
+        assert steps_of(tmp_path)[-2:] == [("dpo", 10), ("dpo", 15)]
+
+
+def test_a_broken_line_is_named(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"stage": "sft", "step": 1}\nrubbish\n{"stage": "sft", "step": 2}\n')
+    with pytest.raises(UserError, match=r"metrics.jsonl:2: not a line of JSON .*; remove it$"):
+        read_metrics(tmp_path)
+
+
+def test_every_line_is_json(tmp_path):
+    write_two_stages(tmp_path).close()
+    for line in (tmp_path / "metrics.jsonl").read_text().splitlines():
+        assert json.loads(line)["loss"] == json.loads(line)["step"]
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that the test sets."""
+    now = [100.0]
+    monkeypatch.setattr(metrics_module.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_plain_lines_every_tenth(clock, capsys):
+    with progress("sft", total=1000, tokens_per_step=50) as advance:
+        for done in range(1, 501):
+            advance(done, f"loss {done}")
+            clock[0] += 0.5
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 5
+    # at step 100: 99 steps in 49.5 s, 900 to go
+    assert lines[0] == "sft: 100/1000 2 steps/s, 100 tokens/s, 0:07:30 left loss 100"
+
+
+def test_plain_lines_of_a_resumed_run(clock, capsys):
+    with progress("sft", total=10, start=7) as advance:
+        for done in (8, 9, 10):
+            advance(done)
+            clock[0] += 3600
+    assert capsys.readouterr().out.splitlines() == [
+        "sft: 8/10",
+        "sft: 9/10 0.000278 steps/s, 1:00:00 left",
+        "sft: 10/10 0.000278 steps/s, 0:00:00 left",
+    ]
+
+
+def test_a_bar_on_a_terminal(clock, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    with progress("sft", total=4, start=1) as advance:
+        for done in (2, 3, 4):
+            advance(done, "loss 1.5")
+            clock[0] += 0.5
+    shown = sys.stdout.getvalue()
+    assert "sft" in shown
+    assert "4/4" in shown
+    assert "2 steps/s, 0:00:00 left loss 1.5" in shown
