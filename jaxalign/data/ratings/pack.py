@@ -45,6 +45,7 @@ def records(directory: Path, prefix: str) -> list[dict]:
 
 
 def main(directory: str) -> None:
+    """Write both data files from the published tables in `directory`."""
     for name, prefix in SOURCES.items():
         lines = [json.dumps(row, ensure_ascii=False) for row in records(Path(directory), prefix)]
         packed = gzip.compress("\n".join(lines).encode() + b"\n", compresslevel=9, mtime=0)
