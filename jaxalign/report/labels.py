@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 _SIZE = 8.5  # points
 _SIDES = ((7, 0), (0, 10), (0, -10), (-7, 0), (7, 9), (7, -9), (-7, 9), (-7, -9))
 _FARTHER = ((0, 20), (0, -20), (14, 18), (14, -18), (-14, 18), (-14, -18), (20, 28), (20, -28))
-_OFFSETS = _SIDES + _FARTHER  # points; the nearest come first
+_OFFSETS = _SIDES + _FARTHER  # points; of equal ones the first is taken
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,8 @@ def place(axes: Axes, labels: Sequence[Label], avoid: Sequence[tuple[float, floa
     for index in sorted(range(len(labels)), key=lambda i: -pixels[i, 1]):
         boxes = [_box(pixels[index], offset, labels[index].text) for offset in _OFFSETS]
         others = [box for i, box in enumerate(taken) if i != index]
-        costs = [_cost(box, others, frame) + rank for rank, box in enumerate(boxes)]
+        far = [2 * np.hypot(*offset) for offset in _OFFSETS]
+        costs = [_cost(box, others, frame) + cost for box, cost in zip(boxes, far, strict=True)]
         best = int(np.argmin(costs))
         taken.append(boxes[best])
         _write(axes, labels[index], _OFFSETS[best])
@@ -63,7 +64,14 @@ def end_labels(axes: Axes, labels: Sequence[Label], *, gap: float = 11) -> None:
 
 
 def _write(axes: Axes, label: Label, offset: tuple[float, float]) -> None:
-    """One annotation; it stands on the side that the offset points to."""
+    """One annotation, on the side that the offset points to; from farther away with a line."""
+    leader = {
+        "arrowstyle": "-",
+        "color": label.colour,
+        "linewidth": 0.6,
+        "shrinkA": 1,
+        "shrinkB": 4,
+    }
     axes.annotate(
         label.text,
         (label.x, label.y),
@@ -74,6 +82,7 @@ def _write(axes: Axes, label: Label, offset: tuple[float, float]) -> None:
         fontsize=_SIZE,
         color=label.colour,
         annotation_clip=False,
+        arrowprops=leader if offset in _FARTHER else None,
     )
 
 

@@ -47,6 +47,7 @@ a:hover{text-decoration:underline}
 .plots.small{grid-template-columns:repeat(auto-fill,minmax(min(100%,18.5rem),1fr));
  gap:1.25rem 1.75rem}
 figure{margin:0;min-width:0;max-width:34rem}
+.small figure{max-width:24rem}
 figure svg{display:block;width:100%;height:auto;overflow:visible}
 figure svg text{font-family:inherit;font-variant-numeric:tabular-nums}
 figcaption{color:var(--muted);font-size:.875rem;line-height:1.5;margin-top:.5rem;max-width:34rem}
