@@ -79,7 +79,7 @@ def test_public_names_have_docstrings(path):
             assert ast.get_docstring(node), f"{path}: {node.name} has no docstring"
             methods = node.body if isinstance(node, ast.ClassDef) else []
             for method in methods:
-                if isinstance(method, ast.FunctionDef) and not method.name.startswith("_"):
+                if isinstance(method, ast.FunctionDef) and is_public_method(method.name):
                     assert ast.get_docstring(method), f"{path}: {node.name}.{method.name}"
 
 

@@ -43,7 +43,7 @@ def test_every_batch_once_and_metrics_by_step():
 
 def test_metrics_every_few_steps():
     _, reported = run(10, log_every=4)
-    assert [step for step, _ in reported] == [4, 8]
+    assert [step for step, _ in reported] == [4, 8, 10]
 
 
 def test_no_steps():
@@ -93,6 +93,7 @@ def test_evaluation_at_the_start_now_and_then_and_at_the_end():
         (2, {"seen": 0b11}),
         (3, {"loss": 0b11, "batch": 2}),
         (4, {"seen": 0b1111}),
+        (5, {"loss": 0b1111, "batch": 4}),
         (5, {"seen": 0b11111}),
     ]
 

@@ -49,7 +49,7 @@ def fit(
       batches: pure function of the number of the batch.
       steps: updates of the whole run.
       on_metrics: gets a step and its metrics as floats, in order, at most two steps late.
-      log_every: steps between calls of `on_metrics`.
+      log_every: steps between calls of `on_metrics`; the last step is always reported.
       on_start: gets the step that the run goes on from (0 for a new one), before anything else.
       checkpoints: where states are saved and found; None neither saves nor resumes.
       checkpoint_every: steps between saves; the last step is always saved.
@@ -69,7 +69,7 @@ def fit(
     on_start(start)
     silent = contextlib.nullcontext(lambda done, note: None)
     counts = {"total": steps, "start": start, "tokens_per_step": tokens_per_step}
-    log = _Log(on_metrics, log_every)
+    log = _Log(on_metrics, log_every, steps)
     if evaluate is not None and start == 0:
         on_metrics(0, evaluate(state))
     with (
@@ -119,8 +119,8 @@ def mean_metrics(sums: Callable, shared, batches: Iterable) -> dict[str, float]:
 class _Log:
     """Hands metrics on when their step has ended, so that nobody waits for the running one."""
 
-    def __init__(self, on_metrics, log_every: int):
-        self.on_metrics, self.log_every, self.note = on_metrics, log_every, ""
+    def __init__(self, on_metrics, log_every: int, steps: int):
+        self.on_metrics, self.log_every, self.steps, self.note = on_metrics, log_every, steps, ""
         self.waiting = collections.deque()
 
     def add(self, done: int, metrics: dict) -> None:
@@ -138,7 +138,7 @@ class _Log:
     def _next(self) -> None:
         done, metrics = self.waiting.popleft()
         jax.block_until_ready(metrics)
-        if done % self.log_every == 0:
+        if _due(done, self.log_every, self.steps):
             _check_finite(done, metrics)
             numbers = {name: float(value) for name, value in jax.device_get(metrics).items()}
             self.note = f"loss {numbers['loss']:.4g}" if "loss" in numbers else ""

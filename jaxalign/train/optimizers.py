@@ -74,7 +74,7 @@ def make_optimizer(
       b1: decay rate of the first moment (adamw only; rmsprop keeps none).
       b2: decay rate of the second moment.
       eps: added to the root of the second moment, as in the papers.
-      name: "adamw", "rmsprop" (the optimizer of the DPO paper), or "muon" for matrices of the blocks
+      name: "adamw", "rmsprop" (the optimizer of the DPO paper), or "muon": matrices of the blocks
         with Adam for all else (embeddings, heads, vectors), whose updates are ADAM_SHARE as large.
 
     Raises:
