@@ -1,4 +1,4 @@
-"""GAE and shaped rewards: by hand, against the explicit sum, at the ends of episodes, with holes."""
+"""GAE and shaped rewards: by hand, against the explicit sum, at ends of episodes, with holes."""
 
 from functools import partial
 
@@ -175,7 +175,7 @@ def test_shapes_must_agree():
 
 
 def test_shaped_rewards_by_hand():
-    """The score stands on the last real token, wherever the padding is; an empty row gets nothing."""
+    """The score stands on the last real token, wherever the padding is; an empty row has 0."""
     mask = jnp.array([[0, 1, 1, 0], [1, 0, 1, 1], [1, 0, 0, 0], [0, 0, 0, 0]], bool)
     scores = jnp.array([10.0, 20.0, 30.0, 40.0])
     kl = jnp.array([[1.0, 2.0, 3.0, 4.0]] * 4)

@@ -18,7 +18,9 @@ def test_import_loads_no_heavy_package():
 
 def test_import_starts_no_backend():
     """No array is made at import time, so that flags can still be set afterwards."""
-    program = "import jaxalign; from jax._src import xla_bridge; print(xla_bridge.backends_are_initialized())"
+    program = (
+        "import jaxalign; from jax._src import xla_bridge as b; print(b.backends_are_initialized())"
+    )
     root = Path(__file__).parents[1]
     result = subprocess.run(
         [sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True

@@ -196,7 +196,7 @@ def test_fused_in_bfloat16_accumulates_in_float32():
 
 
 def test_fused_bfloat16_inputs_against_float64():
-    """Each product and sum of a logit rounds once in float32: eps D |h| |u|, then the dense bound."""
+    """Products and sums of a logit round once in float32: eps D |h| |u|, then the dense bound."""
     hidden, unembedding, tokens = draw(8)
     hidden, unembedding = jnp.asarray(hidden, jnp.bfloat16), jnp.asarray(unembedding, jnp.bfloat16)
     logps = fused_token_logps(hidden, unembedding, tokens, chunk_size=5)
