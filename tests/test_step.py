@@ -111,10 +111,10 @@ def test_noise_changes_with_the_step_and_the_key_does_not():
 
 
 def test_low_precision_sums_do_not_saturate():
-    # in bfloat16 256 + 1 = 256: five hundred parts of weight 1 would weigh 256
+    # in bfloat16 256 + 1 = 256: a sum over five hundred parts of one row would be 256
     def count(params, batch, key):
         ones = jnp.ones(len(batch), jnp.bfloat16)
-        return jnp.sum(ones * params), (jnp.sum(ones), {"rows": jnp.sum(ones)})
+        return jnp.sum(ones * params), (jnp.float32(len(batch)), {"rows": jnp.sum(ones)})
 
     optimizer = optax.sgd(1.0)
     state = initial_state(jnp.bfloat16(0), optimizer, jax.random.key(0))

@@ -1,5 +1,7 @@
 """Optimizers and learning-rate schedules: optax chains with the names of the config."""
 
+from typing import Any
+
 import jax
 import optax
 import optax.contrib
@@ -109,12 +111,15 @@ def orthogonalised(adam: optax.GradientTransformation) -> optax.GradientTransfor
     """Muon's direction for the matrices of the blocks, the given one for everything else."""
     muon = optax.chain(
         optax.contrib.scale_by_muon(weight_dimension_numbers=_matrix_axes),
-        optax.stateless_with_tree_map(
-            lambda update, _: update * max(1.0, update.shape[-1] / update.shape[-2]) ** 0.5
-        ),
+        optax.stateless_with_tree_map(_scaled_to_shape),
     )
     rest = optax.chain(adam, optax.scale(ADAM_SHARE))
     return optax.partition({"muon": muon, "rest": rest}, _in_blocks)
+
+
+def _scaled_to_shape(update: Any, _):
+    """An orthogonal matrix times sqrt(max(1, columns / rows))."""
+    return update * max(1.0, update.shape[-1] / update.shape[-2]) ** 0.5
 
 
 def _in_blocks(params):
