@@ -67,9 +67,9 @@ class ModelConfig:
 
 @config
 class OptimizerConfig:
-    """AdamW or RMSprop with clipping and a schedule."""
+    """AdamW, RMSprop or Muon with clipping and a schedule."""
 
-    name: Literal["adamw", "rmsprop"] = "adamw"
+    name: Literal["adamw", "rmsprop", "muon"] = "adamw"
     """Update rule."""
     learning_rate: float = 1e-3
     """Peak learning rate."""
@@ -172,18 +172,33 @@ class PlaceConfig:
 class RewardSettings:
     """The Bradley-Terry reward model."""
 
-    group_size: int = 8
-    """Texts compared with one another in one group of the embedded ratings (pairs are groups of 2)."""
-    pooling: Literal["last", "mean"] = "mean"
-    """Whether the score reads the last token or the mean over tokens."""
+    pooling: Literal["last", "mean", "none"] = "none"
+    """What the score reads of the trunk: its last token, the mean over tokens, or nothing."""
     bag: bool = True
-    """Add a learned weight for every token and (hashed) pair of tokens."""
-    dropout: float = 0.3
+    """Add a weight for every token and every (hashed) pair of tokens, times its rarity in the texts."""
+    bag_buckets: int = 262_144
+    """Weights that the pairs of tokens share."""
+    bag_power: float = 0.4
+    """The sum is divided by the number of terms to this power: 0 sums, 1 averages; smaller values
+    favour longer texts."""
+    bag_l2: float = 3e-4
+    """Ridge penalty on those weights, for every comparison."""
+    dropout: float = 0.1
     """Dropout of the trunk while the reward model is trained."""
-    centering: float = 0.001
-    """Coefficient that keeps scores near 0."""
-    fit: FitConfig = FitConfig(steps=300, batch_size=128)
-    """Training loop."""
+    centering: float = 0.0
+    """Coefficient of the squared sum of two scores, which keeps scores near 0."""
+    fit: FitConfig = FitConfig(
+        steps=400,
+        batch_size=128,
+        optimizer=OptimizerConfig(learning_rate=0.02, warmup_steps=0, b2=0.999),
+    )
+    """Training loop; a batch counts texts."""
+
+    def __post_init__(self):
+        require(
+            self.bag or self.pooling != "none",
+            "reward.pooling none without reward.bag leaves nothing to score; choose one",
+        )
 
 
 @config
@@ -197,7 +212,7 @@ class DPOSettings:
     robust: bool = False
     """Use the robust form of the loss under flipped labels instead of the conservative one."""
     fit: FitConfig = FitConfig(
-        steps=150, optimizer=OptimizerConfig(learning_rate=1e-4, schedule="linear")
+        steps=120, batch_size=32, optimizer=OptimizerConfig(learning_rate=3e-4, warmup_steps=10)
     )
     """Training loop; a batch counts pairs."""
 
@@ -213,15 +228,15 @@ class DPOSettings:
 class PPOSettings:
     """PPO on sampled responses with a KL penalty to the reference."""
 
-    iterations: int = 30
+    iterations: int = 14
     """Rounds of sampling and learning."""
     batch_size: int = 256
     """Responses sampled in a round."""
-    epochs: int = 4
+    epochs: int = 2
     """Passes over a round's responses."""
     minibatches: int = 4
     """Optimizer steps in a pass."""
-    kl_coef: float = 0.05
+    kl_coef: float = 0.12
     """Price of a nat of KL to the reference, in reward units."""
     kl_target: float | None = None
     """Adapt the price until a response costs this many nats; None: fixed price."""
@@ -241,13 +256,15 @@ class PPOSettings:
     """Discount."""
     gae_lambda: float = 0.95
     """Trace decay of the advantage estimator."""
-    missing_eos_penalty: float = 1.0
+    missing_eos_penalty: float = 0.5
     """Taken from the score of a response that did not end by itself."""
     log_every: int = 1
     """Rounds between lines of metrics."""
     checkpoint_every: int = 10
     """Rounds between checkpoints."""
-    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=2e-4, schedule="constant")
+    optimizer: OptimizerConfig = OptimizerConfig(
+        learning_rate=2e-4, schedule="linear", warmup_steps=0
+    )
     """Update rule."""
 
     def __post_init__(self):
@@ -271,6 +288,8 @@ class SFTConfig:
     """Rows with `text`, `messages`, or `prompt` and `completion`."""
     labelled: bool = False
     """Rows have a `label` too, and only those with a true one are imitated."""
+    length_buckets: int = 3
+    """Batches hold texts of similar length, from so many ranges of lengths; each compiles once."""
     fit: FitConfig = FitConfig()
     """Training loop."""
     place: PlaceConfig = PlaceConfig()
@@ -309,6 +328,8 @@ class DPOConfig:
     """Rows with `chosen` and `rejected`, with or without `prompt`."""
     dpo: DPOSettings = DPOSettings()
     """Loss and training loop."""
+    temperature: float = 1.0
+    """The policy is the distribution at this temperature, > 0; sample from it at the same one."""
     place: PlaceConfig = PlaceConfig()
     """Where it computes."""
     seed: int = 0
@@ -378,6 +399,18 @@ class GenerateConfig:
 
 
 @config
+class ComparisonSettings:
+    """Groups of rated texts that the reward model compares, each with each."""
+
+    groups: int = 1600
+    """How many groups are drawn."""
+    group_size: int = 32
+    """Texts of a group."""
+    same_rater_share: float = 0.0
+    """Share of the groups within one block of raters (harder); the others are across blocks."""
+
+
+@config
 class EvaluationSettings:
     """How policies are compared."""
 
@@ -401,37 +434,49 @@ class EvaluationSettings:
 class RLHFConfig:
     """The main job: SFT, reward model, PPO, DPO and best-of-N on human ratings of review sentences."""
 
-    model: ModelConfig = ModelConfig()
+    model: ModelConfig = ModelConfig(width=96, layers=2, dropout=0.1)
     """The policy; the reward model has the same trunk."""
-    tokenizer: TokenizerConfig = TokenizerConfig()
+    tokenizer: TokenizerConfig = TokenizerConfig(kind="bpe")
     """Learned from the policy's texts."""
-    products: bool = True
+    lowercase: bool = True
+    """Read texts in lower case: fewer words to learn."""
+    products: bool = False
     """Also learn to write from the product reviews."""
     max_length: int = 48
     """Longest text in tokens; longer ones are cut and have no end."""
-    prompt_tokens: tuple[int, int] = (2, 4)
+    prompt_tokens: tuple[int, int] = (2, 5)
     """Fewest and most tokens of a held-out text that a policy has to continue."""
-    temperature: float = 1.0
+    temperature: float = 0.7
     """Of every policy, in sampling, in PPO and in the KL."""
-    sft: FitConfig = FitConfig(steps=1000)
+    sft: FitConfig = FitConfig(
+        steps=1500,
+        batch_size=20,
+        log_every=50,
+        checkpoint_every=500,
+        optimizer=OptimizerConfig(
+            name="muon", learning_rate=0.02, warmup_steps=30, weight_decay=0.1
+        ),
+    )
     """Supervised fine-tuning."""
-    groups: int = 4000
-    """Groups of compared texts for the reward model; half of them within a block of raters."""
-    same_rater_share: float = 0.5
-    """Share of comparisons made by the same people, for the reward model and for DPO."""
+    length_buckets: int = 3
+    """Ranges of lengths that its batches come from."""
+    comparisons: ComparisonSettings = ComparisonSettings()
+    """What the reward model learns from."""
     reward: RewardSettings = RewardSettings()
     """Reward model."""
     ppo: PPOSettings = PPOSettings()
     """PPO against the reward model."""
     pairs: int = 8000
     """Human preference pairs for DPO and preferred fine-tuning."""
+    same_rater_share: float = 0.0
+    """Share of them that one person made, within a block; the others are across blocks."""
     preferred: FitConfig = FitConfig(steps=120, optimizer=OptimizerConfig(learning_rate=2e-4))
     """Supervised fine-tuning on the preferred sides of the human pairs."""
-    dpo_human: DPOSettings = DPOSettings()
+    dpo_human: DPOSettings = DPOSettings(beta=0.03)
     """DPO on the human pairs."""
     dpo_samples: DPOSettings = DPOSettings()
     """DPO on the policy's own samples, labelled by the reward model."""
-    sampled_prompts: int = 512
+    sampled_prompts: int = 1024
     """Prompts that are sampled for that."""
     samples_per_prompt: int = 4
     """Samples of each; the best and the worst make a pair."""
@@ -443,6 +488,18 @@ class RLHFConfig:
     """Where it computes."""
     seed: int = 0
     """Of everything but the splits of the data, which are fixed."""
+
+    def __post_init__(self):
+        size = self.comparisons.group_size
+        require(
+            self.reward.fit.batch_size % size == 0,
+            f"reward.fit.batch_size {self.reward.fit.batch_size} is not a multiple of "
+            f"comparisons.group_size {size}",
+        )
+        require(
+            self.prompt_tokens[1] + 2 < self.max_length,
+            f"prompts of {self.prompt_tokens[1]} tokens leave no room in max_length {self.max_length}",
+        )
 
 
 @config

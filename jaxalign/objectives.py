@@ -7,6 +7,7 @@ The models come in as plain functions (see `scoring.py`); nothing here knows an 
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from jaxalign.batches import ComparisonBatch, Experience, PairLogps, PreferenceBatch, TokenBatch
 from jaxalign.kl import k3
@@ -44,12 +45,14 @@ def sft(token_logps):
     return loss_fn
 
 
-def reward(scores, *, centering: float = 0.0):
+def reward(scores, *, centering: float = 0.0, l2: float = 0.0, penalised=None):
     """Bradley-Terry over all compared pairs of a group of texts; weight: comparisons.
 
     Args:
       scores: `(params, TokenBatch, keys) -> [B]` scalar scores.
       centering: coefficient of the squared score sum, which holds the free constant of the scores near 0.
+      l2: coefficient of the sum of squares of the penalised parameters (ridge), per comparison.
+      penalised: `params -> pytree` of those parameters; needed where l2 is above 0.
     """
 
     def loss_fn(params, batch: ComparisonBatch, key):
@@ -67,7 +70,10 @@ def reward(scores, *, centering: float = 0.0):
             "rewards/margin": (preferences * (first - second)).sum(),
             "rewards/mean": (preferences * (first + second) / 2).sum(),
         }
-        return (preferences * pair_loss).sum(), (preferences.sum(), metrics)
+        loss, weight = (preferences * pair_loss).sum(), preferences.sum()
+        if l2:
+            loss += weight * l2 * optax.tree.norm(penalised(params), squared=True)
+        return loss, (weight, metrics)
 
     return loss_fn
 

@@ -60,9 +60,9 @@ def text_scores(model):
 
 
 @functools.cache
-def response_logps_of(model):
+def response_logps_of(model, *, temperature: float = 1.0):
     """`(params, TokenBatch) -> [B]`: log-probability of each response in nats."""
-    token_logps = text_logps(model)
+    token_logps = text_logps(model, temperature=temperature)
 
     def summed(params, batch: TokenBatch):
         return sequence_logps(token_logps(params, batch), batch.response_mask)

@@ -30,7 +30,9 @@ class ScoredSamples:
     reference_logps: jax.Array
 
 
-def sample_and_score(policy, reference, reward, *, temperature: float, max_new_tokens: int, eos_id: int):
+def sample_and_score(
+    policy, reference, reward, *, temperature: float, max_new_tokens: int, eos_id: int
+):
     """`(shared, prompts: TokenBatch) -> ScoredSamples`: one compiled pass, row by row independent.
 
     Args:

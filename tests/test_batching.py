@@ -10,6 +10,7 @@ from jaxalign.data.batching import (
     comparison_batch,
     epoch_order,
     evaluation_batches,
+    length_buckets,
     preference_batch,
     prompt_batch,
     token_batch,
@@ -136,3 +137,31 @@ def test_evaluation_sees_every_row_once():
     assert [len(batch) for batch in batches] == [4, 4, 2]
     assert np.concatenate(batches).tolist() == list(range(10))
     assert evaluation_batches(0, 4) == []
+
+
+def test_length_buckets_use_every_example_once_an_epoch():
+    lengths = np.random.default_rng(0).integers(3, 41, 103)
+    order = length_buckets(lengths, buckets=3, batch_size=8, multiple=4, seed=0)
+    assert len(order.limits) == 3 and order.limits[-1] == 40
+    for size, limit in zip(order.rows, order.limits, strict=True):
+        assert size % 4 == 0 and 8 * 40 - 4 * limit < size * limit <= 8 * 40
+    per_epoch = len(order._batches(0))
+    for epoch in range(2):
+        steps = range(epoch * per_epoch, (epoch + 1) * per_epoch)
+        batches = [order.batch(step) for step in steps]
+        assert sorted(np.concatenate([b[0] for b in batches])) == list(range(103))
+        for examples, length, rows in batches:
+            assert 0 < len(examples) <= rows and lengths[examples].max() <= length
+    again = length_buckets(lengths, buckets=3, batch_size=8, multiple=4, seed=0)
+    for step in (0, per_epoch, 5):  # a pure function of the step, in any order
+        np.testing.assert_array_equal(again.batch(step)[0], order.batch(step)[0])
+    other = length_buckets(lengths, buckets=3, batch_size=8, multiple=4, seed=1)
+    assert any(
+        len(a) != len(b) or (a != b).any()
+        for a, b in ((other.batch(i)[0], order.batch(i)[0]) for i in range(per_epoch))
+    )
+
+
+def test_one_bucket_is_plain_batches():
+    order = length_buckets([3, 9, 5], buckets=1, batch_size=2, multiple=1, seed=0)
+    assert order.limits == (12,) and order.rows == (2,)

@@ -5,6 +5,8 @@ and what it
 cuts off includes the EOS: a text that is cut does not teach that texts end there.
 """
 
+import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -141,3 +143,62 @@ def batch_indices(step: int, n: int, batch_size: int, seed: int) -> np.ndarray:
 def evaluation_batches(n: int, batch_size: int) -> list[np.ndarray]:
     """`range(n)` in order, in batches; the last may be smaller (`train.layouts.pad_rows`)."""
     return [np.arange(start, min(start + batch_size, n)) for start in range(0, n, batch_size)]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LengthBuckets:
+    """Batches of texts of similar length, so that little of a batch is padding.
+
+    Every example is used once an epoch; batches of all buckets come in random order. A batch of short
+    texts has more rows, so that all batches have about as many tokens; the last batch of a bucket may
+    have fewer rows than the others (`pad_rows`). Few buckets mean few compilations.
+
+    lengths: `[N]` tokens of each example.
+    limits: longest length of each bucket, ascending.
+    rows: rows of a batch in each bucket.
+    seed: of the orders.
+    """
+
+    lengths: np.ndarray
+    limits: tuple[int, ...]
+    rows: tuple[int, ...]
+    seed: int
+
+    def batch(self, step: int) -> tuple[np.ndarray, int, int]:
+        """The examples of one training step, the length of its batch and the rows of its shape."""
+        batches = len(self._batches(0))
+        bucket, examples = self._batches(step // batches)[step % batches]
+        return examples, self.limits[bucket], self.rows[bucket]
+
+    @functools.lru_cache(maxsize=2)  # noqa: B019  (two epochs of one training run)
+    def _batches(self, epoch: int) -> list[tuple[int, np.ndarray]]:
+        rng = np.random.default_rng([self.seed, epoch])
+        bucket_of = np.searchsorted(self.limits, self.lengths)
+        batches = []
+        for bucket, rows in enumerate(self.rows):
+            order = rng.permutation(np.flatnonzero(bucket_of == bucket))
+            parts = [order[start : start + rows] for start in range(0, len(order), rows)]
+            batches += [(bucket, part) for part in parts]
+        return [batches[i] for i in rng.permutation(len(batches))]
+
+    def __hash__(self) -> int:
+        return id(self)
+
+
+def length_buckets(
+    lengths: Sequence[int], *, buckets: int, batch_size: int, multiple: int, seed: int
+) -> LengthBuckets:
+    """Buckets that hold about equally many examples each.
+
+    Args:
+      lengths: `[N]` tokens of each example.
+      buckets: at most so many; 1 is plain batches of the longest length.
+      batch_size: rows in the bucket of the longest; the others have as many tokens.
+      multiple: rows of every batch divide by it (devices times micro-batches).
+      seed: of the orders.
+    """
+    sizes = np.asarray(lengths)
+    shares = np.arange(1, buckets + 1) / buckets
+    limits = sorted({-(-int(np.quantile(sizes, share)) // 4) * 4 for share in shares})
+    rows = [batch_size * limits[-1] // limit // multiple * multiple for limit in limits]
+    return LengthBuckets(lengths=sizes, limits=tuple(limits), rows=tuple(rows), seed=seed)

@@ -32,9 +32,10 @@ class TransformerConfig:
     remat, scan_layers: recompute blocks in the backward pass; compile one block and loop over it.
     heads_out: which of logits, value and score the network has.
     value_trunk: whether values share the policy's trunk or have a network of their own.
-    score_pooling: the score reads the last real token, the mean over real tokens, or no hidden state.
-    score_bag, score_bag_buckets: whether it adds a bag of single tokens and of token pairs, and the
-      number of buckets that the pairs are hashed into.
+    score_pooling: the score reads the last real token, their mean, or no hidden state.
+    score_bag, score_bag_buckets, score_bag_power: whether it adds a bag of single tokens and of token
+      pairs, the number of buckets that the pairs are hashed into, and the power of the number of
+      terms that the sum is divided by (0 sums, 1 averages).
     """
 
     vocab_size: int
@@ -60,6 +61,7 @@ class TransformerConfig:
     score_pooling: str = "last"
     score_bag: bool = False
     score_bag_buckets: int = 262_144
+    score_bag_power: float = 0.5
 
     def __post_init__(self):
         for field, choices in CHOICES.items():

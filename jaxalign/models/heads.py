@@ -17,12 +17,16 @@ def readout(width: int, name: str) -> nn.Dense:
 
 
 class ValueHead(nn.Module):
-    """Value of the state in which each token was chosen: `values[t] = w . hidden[t - 1] + b`."""
+    """Value of the state in which each token was chosen: `values[t] = w . hidden[t - 1] + b`.
+
+    It starts at 0 everywhere: a random baseline would only add noise to the first advantages.
+    """
 
     @nn.compact
     def __call__(self, hidden, mask):
         """`hidden [B, T, D]`, `mask [B, T]` -> `[B, T]`, 0 where no real token comes before t."""
-        values = shift_right(readout(hidden.shape[-1], "readout")(hidden)[..., 0])
+        head = nn.Dense(1, kernel_init=nn.initializers.zeros, dtype=jnp.float32, name="readout")
+        values = shift_right(head(hidden)[..., 0])
         begun = shift_right(jnp.cumsum(mask, axis=1, dtype=jnp.int32)) > 0
         return jnp.where(begun, values, 0.0)
 
@@ -30,16 +34,17 @@ class ValueHead(nn.Module):
 class ScoreHead(nn.Module):
     """One number a text, from its last or mean hidden state, a bag of tokens, or both.
 
-      score = w . pooled + b  [+ sum_t (i[x_t] u[x_t] + j[h_t] z[h_t]) / sqrt(number of terms)]
+      score = w . pooled + b  [+ sum_t (i[x_t] u[x_t] + j[h_t] z[h_t]) / (number of terms)^power]
 
-    where h_t is the bucket of the pair (x_{t-1}, x_t). The factors i and j say how rare a token or pair
-    is; they are 1 unless somebody puts inverse document frequencies there, and are never trained.
+    where h_t is the bucket of the pair (x_{t-1}, x_t). The factors i and j say how rare a token or
+    pair is; they are 1 unless somebody puts inverse document frequencies there, and never trained.
     """
 
     vocab_size: int
     pooling: str
     bag: bool
     bag_buckets: int
+    bag_power: float
 
     @nn.compact
     def __call__(self, hidden, tokens, mask):
@@ -55,7 +60,7 @@ class ScoreHead(nn.Module):
             scores = readout(hidden.shape[-1], "readout")(pooled)[:, 0]
         if self.bag:
             terms = jnp.where(mask, self._bag(tokens, mask), 0.0)
-            scores += terms.sum(axis=1) / jnp.sqrt(2 * count - 1)
+            scores += terms.sum(axis=1) / (2 * count - 1) ** self.bag_power
         return jnp.where(mask.any(axis=1), scores, 0.0)
 
     def _bag(self, tokens, mask):
@@ -66,7 +71,9 @@ class ScoreHead(nn.Module):
 
     def _weights(self, name, size):
         rarity = self.param(f"{name}_rarity", nn.initializers.ones, (size,))
-        return self.param(f"{name}s", nn.initializers.zeros, (size,)) * jax.lax.stop_gradient(rarity)
+        return self.param(f"{name}s", nn.initializers.zeros, (size,)) * jax.lax.stop_gradient(
+            rarity
+        )
 
 
 def bigram_bucket(previous: jax.Array, tokens: jax.Array, buckets: int) -> jax.Array:

@@ -32,7 +32,7 @@ def positions_of(mask: jax.Array, count: jax.Array) -> jax.Array:
 
 
 def drop(x: jax.Array, rate: float, keys: jax.Array | None) -> jax.Array:
-    """Dropout of whole features of an example, the same at all its positions: `x * kept / (1 - rate)`.
+    """Dropout of an example's features, the same at all its positions: `x * kept / (1 - rate)`.
 
     One draw a feature instead of one a number: the noise belongs to the example, wherever padding
     stands, and costs next to nothing.

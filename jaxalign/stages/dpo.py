@@ -27,7 +27,9 @@ def run(config: DPOConfig, directory: Path) -> dict:
         )
         held_out = token_rows(records, policy.tokenizer)
     run = open_run(directory, config, config.place, config.seed)
-    trained = train_dpo(run, "dpo", policy, chosen, rejected, config.dpo)
+    trained = train_dpo(
+        run, "dpo", policy, chosen, rejected, config.dpo, temperature=config.temperature
+    )
     scorers = []
     if held_out:
         accuracy = implicit_accuracy(run, trained, policy, held_out)

@@ -24,23 +24,28 @@ class Corpus:
     """The ratings, split, and the policy's texts as token rows.
 
     policy, validation, judge, evaluation: disjoint movie sentences with their ratings.
+    rated: policy and validation together, what the reward model learns from.
     tokenizer: learned from the policy's texts.
-    rows: of the policy's movie sentences, in their order.
-    sft_rows: `rows`, then the product sentences if they are used.
+    rows: of `rated`, in its order, so those of the policy come first.
+    sft_rows: the policy's rows, then the product sentences if they are used.
     max_length: longest row.
+    lowercase: texts are read in lower case.
     """
 
     policy: Ratings
     validation: Ratings
+    rated: Ratings
     judge: Ratings
     evaluation: Ratings
     tokenizer: Tokenizer
     rows: list[TokenRow]
     sft_rows: list[TokenRow]
     max_length: int
+    lowercase: bool
 
     def token_rows(self, texts: Sequence[str]) -> list[TokenRow]:
         """BOS, text, EOS; a text that is too long is cut."""
+        texts = [text.lower() for text in texts] if self.lowercase else texts
         return [truncated(text_row(text, self.tokenizer), self.max_length) for text in texts]
 
     def prompts(self, texts: Sequence[str], tokens: tuple[int, int]) -> list[list[int]]:
@@ -60,24 +65,28 @@ def read_corpus(config: RLHFConfig) -> Corpus:
     movies, products = load_ratings("movies"), load_ratings("products")
     policy = movies.part("policy")
     product_texts = products.part("policy", "policy_validation").texts if config.products else []
+    texts = [*policy.texts, *product_texts]
     tokenizer = train_tokenizer(
-        [*policy.texts, *product_texts],
+        [text.lower() for text in texts] if config.lowercase else texts,
         vocab_size=config.tokenizer.vocab_size,
         kind=config.tokenizer.kind,
     )
     corpus = Corpus(
         policy=policy,
         validation=movies.part("policy_validation"),
+        rated=movies.part("policy", "policy_validation"),
         judge=movies.part("judge"),
         evaluation=movies.part("evaluation"),
         tokenizer=tokenizer,
         rows=[],
         sft_rows=[],
         max_length=config.max_length,
+        lowercase=config.lowercase,
     )
-    rows = corpus.token_rows(policy.texts)
+    rows = corpus.token_rows(corpus.rated.texts)
+    own = rows[: len(policy)]
     return dataclasses.replace(
-        corpus, rows=rows, sft_rows=[*rows, *corpus.token_rows(product_texts)]
+        corpus, rows=rows, sft_rows=[*own, *corpus.token_rows(product_texts)]
     )
 
 
@@ -86,10 +95,11 @@ def comparison_groups(
 ) -> Groups:
     """Groups within blocks (the same people) and across blocks, shuffled."""
     within = round(groups * same_rater_share)
-    parts = [
-        same_block_groups(ratings, within, group_size, seed),
-        cross_block_groups(ratings, groups - within, group_size, seed),
-    ]
+    parts = []
+    if within:
+        parts.append(same_block_groups(ratings, within, group_size, seed))
+    if within < groups:
+        parts.append(cross_block_groups(ratings, groups - within, group_size, seed))
     order = np.random.default_rng(seed).permutation(groups)
     return Groups(
         np.concatenate([part.texts for part in parts])[order],
@@ -98,7 +108,7 @@ def comparison_groups(
 
 
 def human_pairs(corpus: Corpus, config: RLHFConfig) -> Pairs:
-    """Single people's preferences among the policy's texts."""
+    """Single people's preferences among the rated texts."""
     return mixed_pairs(
-        corpus.policy, config.pairs, config.seed, same_rater_share=config.same_rater_share
+        corpus.rated, config.pairs, config.seed, same_rater_share=config.same_rater_share
     )

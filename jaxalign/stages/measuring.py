@@ -149,7 +149,10 @@ class Sampler:
 
     def _sampled(self, measured: Measured, prompts, samples: int) -> Sampled:
         panel, tokenizer = self.panel, self.panel.reference.tokenizer
-        drawn = [row[mask].tolist() for row, mask in zip(measured.tokens, measured.response_mask, strict=True)]
+        drawn = [
+            row[mask].tolist()
+            for row, mask in zip(measured.tokens, measured.response_mask, strict=True)
+        ]
         ended = np.array([tokenizer.eos_id in row for row in drawn])
         responses = [row[:-1] if end else row for row, end in zip(drawn, ended, strict=True)]
         texts = [tokenizer.decode([*p, *row]) for p, row in zip(prompts, responses, strict=True)]

@@ -71,7 +71,13 @@ class Job:
             self._keep(
                 "sft",
                 train_sft(
-                    self.run, "sft", new, corpus.sft_rows, config.sft, evaluation_rows=held_out
+                    self.run,
+                    "sft",
+                    new,
+                    corpus.sft_rows,
+                    config.sft,
+                    evaluation_rows=held_out,
+                    buckets=config.length_buckets,
                 ),
             )
 
@@ -79,11 +85,12 @@ class Job:
         """The reward model, from soft preferences of all raters."""
         config, corpus = self.config, self.corpus
         with self.timed("reward"):
+            compared = config.comparisons
             groups = comparison_groups(
-                corpus.policy,
-                groups=config.groups,
-                group_size=config.reward.group_size,
-                same_rater_share=config.same_rater_share,
+                corpus.rated,
+                groups=compared.groups,
+                group_size=compared.group_size,
+                same_rater_share=compared.same_rater_share,
                 seed=config.seed,
             )
             self._keep(
@@ -118,7 +125,12 @@ class Job:
         with self.timed("preferred_ft"):
             chosen, _ = self._human_rows()
             model = train_sft(
-                self.run, "preferred_ft", self.models["sft"], chosen, self.config.preferred
+                self.run,
+                "preferred_ft",
+                self.models["sft"],
+                chosen,
+                self.config.preferred,
+                buckets=self.config.length_buckets,
             )
             self._keep("preferred_ft", model)
 
@@ -222,8 +234,8 @@ class Job:
 
     def _reward_rows(self) -> list[dict]:
         """The reward model beside its baselines, on texts that none of them saw."""
-        held_out, policy = self.corpus.evaluation, self.corpus.policy
-        same_data = RidgeJudge().fit(policy.texts, policy.means)
+        held_out, rated = self.corpus.evaluation, self.corpus.rated
+        same_data = RidgeJudge().fit(rated.texts, rated.means)
         rows = self.corpus.token_rows(held_out.texts)
         centre = float(np.median(score_rows(self.run, self.models["reward"], self.corpus.rows)))
         scorers = {
@@ -296,6 +308,7 @@ class Job:
             chosen,
             rejected,
             settings,
+            temperature=self.config.temperature,
             evaluate=functools.partial(self.point, name),
             evaluate_every=every,
         )

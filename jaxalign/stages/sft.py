@@ -34,7 +34,9 @@ def run(config: SFTConfig, directory: Path) -> dict:
         start = new_text_model(
             config.model, tokenizer, config.data.max_length, ("logits",), run.key("init")
         )
-    trained = train_sft(run, "sft", start, rows, config.fit, evaluation_rows=held_out)
+    trained = train_sft(
+        run, "sft", start, rows, config.fit, buckets=config.length_buckets, evaluation_rows=held_out
+    )
     return finish(run, trained, _row(run, trained, held_out))
 
 

@@ -79,9 +79,7 @@ def train_ppo(
     checkpoints = run.checkpoints(name)
     state = fit(
         run.layout.place(state),
-        _iteration(
-            run, actor, policy, reward, optimizer, settings, temperature, max_new_tokens
-        ),
+        _iteration(run, actor, policy, reward, optimizer, settings, temperature, max_new_tokens),
         batch,
         steps=settings.iterations,
         on_metrics=functools.partial(run.metrics.write, name),
@@ -97,9 +95,7 @@ def train_ppo(
     return dataclasses.replace(actor, params=jax.device_get(state.train.params))
 
 
-def _iteration(
-    run, actor, reference, reward, optimizer, settings, temperature, max_new_tokens
-):
+def _iteration(run, actor, reference, reward, optimizer, settings, temperature, max_new_tokens):
     """`(PPOState, prompts) -> (PPOState, metrics)`: one round of sampling and learning."""
     eos_id = actor.tokenizer.eos_id
     collect = run.layout.rows(

@@ -17,16 +17,19 @@ from jaxalign.data.batching import (
     batch_indices,
     comparison_batch,
     evaluation_batches,
+    length_buckets,
     preference_batch,
     token_batch,
 )
 from jaxalign.data.chat import TokenRow
 from jaxalign.data.preferences import Groups
+from jaxalign.models.heads import bigram_bucket
 from jaxalign.scoring import response_logps_of, text_logps, text_scores
 from jaxalign.stages.run import Run
 from jaxalign.stages.text_models import TextModel, with_heads
 from jaxalign.train.layouts import pad_rows, trim_rows
 
+BAG = ("unigrams", "bigrams")  # the trained weights of the score head's bag
 SCORING_ROWS = 256  # rows of a scoring pass; all passes have this shape, so each compiles once
 
 
@@ -42,17 +45,24 @@ def train_sft(
     rows: Sequence[TokenRow],
     settings: FitConfig,
     *,
+    buckets: int,
     evaluation_rows: Sequence[TokenRow] = (),
 ) -> TextModel:
-    """Next-token cross-entropy on the responses of the rows."""
+    """Next-token cross-entropy on the responses of the rows, in batches of similar lengths."""
     token_logps = text_logps(policy.model)
-    length = longest(rows)
+    order = length_buckets(
+        [len(row) for row in rows],
+        buckets=buckets,
+        batch_size=settings.batch_size,
+        multiple=len(run.layout.devices) * settings.micro_batches,
+        seed=run.seed,
+    )
 
     def batch(number: int):
-        index = batch_indices(number, len(rows), settings.batch_size, run.seed)
-        return token_batch(
-            [rows[i] for i in index], pad_id=policy.tokenizer.pad_id, length=length, index=index
-        )
+        index, length, size = order.batch(number)
+        chosen = [rows[i] for i in index]
+        pad_id = policy.tokenizer.pad_id
+        return pad_rows(token_batch(chosen, pad_id=pad_id, length=length, index=index), size)[0]
 
     def evaluate(params):
         return {
@@ -96,13 +106,17 @@ def train_reward(
         run.key(f"{name}/init"),
         score_pooling=settings.pooling,
         score_bag=settings.bag,
+        score_bag_buckets=settings.bag_buckets,
+        score_bag_power=settings.bag_power,
         dropout=settings.dropout,
     )
-    size = groups.texts.shape[1]
+    if settings.bag:
+        model = with_rarity(model, rows)
+    groups_per_batch = settings.fit.batch_size // groups.texts.shape[1]
     length = longest(rows)
 
     def batch(number: int):
-        chosen = batch_indices(number, len(groups.texts), settings.fit.batch_size // size, run.seed)
+        chosen = batch_indices(number, len(groups.texts), groups_per_batch, run.seed)
         return comparison_batch(
             [[rows[i] for i in group] for group in groups.texts[chosen]],
             groups.preferences[chosen],
@@ -111,23 +125,58 @@ def train_reward(
             index=groups.texts[chosen],
         )
 
-    loss = objectives.reward(text_scores(model.model), centering=settings.centering)
+    loss = objectives.reward(
+        text_scores(model.model),
+        centering=settings.centering,
+        l2=settings.bag_l2 if settings.bag else 0.0,
+        penalised=lambda params: [params["score"][name] for name in BAG],
+    )
     params = run.fit(name, loss, model.params, batch, settings.fit)
     trained = dataclasses.replace(model, params=params)
     return standardised(trained, score_rows(run, trained, rows))
 
 
+def with_rarity(reward: TextModel, rows: Sequence[TokenRow]) -> TextModel:
+    """The bag's factors set to the inverse document frequencies of the texts.
+
+      log((1 + N) / (1 + number of texts with it)) + 1
+
+    Source: Sparck Jones 1972, https://doi.org/10.1108/eb026526, smoothed as in scikit-learn.
+    """
+    config = reward.model.config
+    counts = {
+        "unigram": np.zeros(config.vocab_size),
+        "bigram": np.zeros(config.score_bag_buckets),
+    }
+    for row in rows:
+        counts["unigram"][np.unique(row.tokens)] += 1
+        pairs = bigram_bucket(row.tokens[:-1], row.tokens[1:], config.score_bag_buckets)
+        counts["bigram"][np.unique(pairs)] += 1
+    factors = {
+        f"{name}_rarity": np.float32(np.log((1 + len(rows)) / (1 + count)) + 1)
+        for name, count in counts.items()
+    }
+    params = reward.params | {"score": reward.params["score"] | factors}
+    return dataclasses.replace(reward, params=params)
+
+
 def standardised(reward: TextModel, scores: np.ndarray) -> TextModel:
     """The same ranking with mean 0 and deviation 1 over the texts that got these scores.
 
-    Every parameter of the score head is a factor of the score, so the scale goes into all of them
-    and the shift into the bias.
+    The score is linear in every trained weight of its head, so the scale goes into all of them and
+    the shift into the bias.
     """
-    scale = 1 / scores.std()
-    head = jax.tree.map(lambda leaf: leaf * scale, reward.params["score"])
-    readout = head["readout"] | {"bias": head["readout"]["bias"] - scores.mean() * scale}
-    params = reward.params | {"score": head | {"readout": readout}}
-    return dataclasses.replace(reward, params=params)
+    deviation = scores.std()
+    head = {
+        name: value if name.endswith("_rarity") else jax.tree.map(lambda x: x / deviation, value)
+        for name, value in reward.params["score"].items()
+    }
+    shift = np.float32(scores.mean() / deviation)
+    if "readout" in head:
+        head["readout"] = head["readout"] | {"bias": head["readout"]["bias"] - shift}
+    else:
+        head["bias"] = head["bias"] - shift
+    return dataclasses.replace(reward, params=reward.params | {"score": head})
 
 
 def train_dpo(
@@ -138,17 +187,19 @@ def train_dpo(
     rejected: Sequence[TokenRow],
     settings: DPOSettings,
     *,
+    temperature: float,
     evaluate: Callable[[Any], dict[str, float]] | None = None,
     evaluate_every: int | None = None,
 ) -> TextModel:
     """DPO from the policy, which is the reference; its log-probabilities are computed once.
 
-    Without dropout, so that policy and reference are the same function at the first step.
+    The policy is the distribution at that temperature, in the loss as in sampling. Without dropout, so that policy and reference are the same function at the first step.
     """
     policy = with_heads(policy, ("logits",), run.key(f"{name}/init"), dropout=0.0)
-    token_logps = text_logps(policy.model)
+    token_logps = text_logps(policy.model, temperature=temperature)
     length = longest([*chosen, *rejected])
-    logps = [response_logps(run, policy, side) for side in (chosen, rejected)]
+    sides = (chosen, rejected)
+    logps = [response_logps(run, policy, side, temperature=temperature) for side in sides]
 
     def batch(number: int):
         index = batch_indices(number, len(chosen), settings.fit.batch_size, run.seed)
@@ -196,9 +247,11 @@ def score_rows(run: Run, reward: TextModel, rows: Sequence[TokenRow]) -> np.ndar
     return by_rows(run, text_scores(reward.model), reward.params, rows, reward.tokenizer.pad_id)
 
 
-def response_logps(run: Run, policy: TextModel, rows: Sequence[TokenRow]) -> np.ndarray:
+def response_logps(
+    run: Run, policy: TextModel, rows: Sequence[TokenRow], *, temperature: float = 1.0
+) -> np.ndarray:
     """`[N]` log-probabilities of the responses in nats."""
-    summed = response_logps_of(policy.model)
+    summed = response_logps_of(policy.model, temperature=temperature)
     return by_rows(run, summed, policy.params, rows, policy.tokenizer.pad_id)
 
 

@@ -80,15 +80,15 @@ def feed_forward(row, weights):
     return linear(0.5 * up * (1 + np.tanh(inner)), weights["down"])
 
 
-def bag(tokens, head):
-    """Weights of single tokens and hashed pairs, each times its rarity, over sqrt(terms).
+def bag(tokens, head, power):
+    """Weights of single tokens and hashed pairs, each times its rarity, over terms^power.
 
     The hash is in Python's integers.
     """
     total = sum(float(head["unigrams"][t]) * float(head["unigram_rarity"][t]) for t in tokens)
-    for previous, token in zip(tokens[:-1], tokens[1:], strict=True):
+    for previous, token in itertools.pairwise(tokens):
         pair = (int(previous) * 2654435769 + int(token)) % 2**32
         mixed = (pair ^ (pair >> 16)) * 2246822519 % 2**32
         bucket = (mixed ^ (mixed >> 13)) % len(head["bigrams"])
         total += float(head["bigrams"][bucket]) * float(head["bigram_rarity"][bucket])
-    return total / math.sqrt(2 * len(tokens) - 1)
+    return total / (2 * len(tokens) - 1) ** power
