@@ -33,9 +33,9 @@ class TransformerConfig:
     heads_out: which of logits, value and score the network has.
     value_trunk: whether values share the policy's trunk or have a network of their own.
     score_pooling: the score reads the last real token, their mean, or no hidden state.
-    score_bag, score_bag_buckets, score_bag_power: whether it adds a bag of single tokens and of token
-      pairs, the number of buckets that the pairs are hashed into, and the power of the number of
-      terms that the sum is divided by (0 sums, 1 averages).
+    score_bag, score_bag_buckets, score_bag_power: whether it adds a bag of single tokens and of
+      token pairs, the number of buckets that the pairs are hashed into, and the power of the number
+      of terms that the sum is divided by (0 sums, 1 averages).
     """
 
     vocab_size: int
