@@ -1,10 +1,10 @@
 """Token log-probabilities with a large vocabulary: fused against dense, time and peak memory.
 
-    python -m benchmarks.logprobs [--vocabulary 50257] [--tokens 2048] [--width 512]
+    python -m benchmarks.logprobs [--vocabulary 50257] [--tokens 1024] [--width 512]
 
 Forward and gradient of both hidden states and unembedding, float32. `temporaries` is XLA's own
-account of scratch memory; `resident` is the growth of a fresh process' largest resident set over the
-steps.
+account of scratch memory; `resident` is the growth of the largest resident set of a fresh process
+when it steps.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import sys
 import time
 from functools import partial
 
-ROUNDS = 5
+ROUNDS = 3
 
 
 def make_step(kind: str, chunk_size: int):
@@ -83,7 +83,7 @@ def table(run) -> list[str]:
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--vocabulary", type=int, default=50257)
-    parser.add_argument("--tokens", type=int, default=2048)
+    parser.add_argument("--tokens", type=int, default=1024)
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--only", choices=("dense", "fused"))
     parser.add_argument("--chunk-size", type=int, default=128)

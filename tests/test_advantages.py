@@ -126,6 +126,35 @@ def test_padding_changes_nothing():
     np.testing.assert_array_equal(padded[::-1, 3:-2], expected)
 
 
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_observation_tokens_in_between_change_nothing(form):
+    """Masked steps put between the decisions, with any numbers in them: the same advantages."""
+    rng = np.random.default_rng(8)
+    rewards, values = rng.normal(size=(2, 2, 4)).astype(np.float32)
+    estimate = jax.jit(partial(form, gamma=0.9, gae_lambda=0.8))
+    expected = estimate(rewards, values, np.ones((2, 4), bool))
+    places = np.array([0, 3, 4, 8])  # two, none and three observation tokens in between
+
+    def spread(x):
+        wide = rng.normal(100.0, 50.0, (2, 10)).astype(np.float32)
+        wide[:, places] = x
+        return wide
+
+    mask = np.zeros((2, 10), bool)
+    mask[:, places] = True
+    for a, b in zip(estimate(spread(rewards), spread(values), mask), expected, strict=True):
+        np.testing.assert_allclose(a[:, places], b, rtol=1e-6, atol=1e-6)
+
+
+def test_the_last_token_is_judged_alike_however_the_response_ended():
+    """A(last) = score - kl_coef kl - V, whether padding follows or the length limit cut it there."""
+    mask = jnp.array([[True, True, False, False], [True, True, True, True]])
+    kl, values = jnp.full((2, 4), 0.5), jnp.full((2, 4), 0.25)
+    rewards = shaped_rewards(jnp.ones(2), kl, mask, kl_coef=0.1)
+    advantages, _ = gae(rewards, values, mask, gamma=0.9, gae_lambda=0.8)
+    np.testing.assert_allclose(advantages[[0, 1], [1, 3]], [0.7, 0.7], rtol=1e-6)
+
+
 def test_gradients(x64):
     (rewards, values, mask), rest = split(draw(5, rows=3, steps=4))
     fn = jax.jit(lambda r, v: gae(r, v, mask, gamma=0.9, gae_lambda=0.8, **rest))
@@ -199,6 +228,13 @@ def test_shaped_rewards_keep_fractions_of_integer_inputs():
     mask = jnp.array([[True, True]])
     rewards = shaped_rewards(jnp.array([1]), jnp.array([[1, 1]]), mask, kl_coef=0.25)
     assert rewards.tolist() == [[-0.25, 0.75]]
+
+
+def test_a_score_without_a_response_goes_nowhere():
+    """A judge may return NaN for an empty response; the row has no step to put it on."""
+    mask = jnp.array([[False, False], [True, False]])
+    rewards = shaped_rewards(jnp.array([jnp.nan, 2.0]), jnp.ones((2, 2)), mask, kl_coef=0.5)
+    assert rewards.tolist() == [[0, 0], [1.5, 0]]
 
 
 def test_missing_eos_penalty_by_hand():

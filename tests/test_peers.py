@@ -489,7 +489,7 @@ def test_logps_over_a_large_vocabulary():
     """float32 and bfloat16 logits up to 1e4 and beyond against float64 truth.
 
     Bound: dividing by the temperature and z - max round at the size of the logits; XLA adds V
-    numbers in lanes and trees, of depth far below 100. TRL's own bfloat16 answer is up to 120 nats off.
+    numbers in lanes and trees, of depth far below 100. TRL's bfloat16 answer is up to 120 nats off.
     """
 
     @jax.jit
