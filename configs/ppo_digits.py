@@ -1,6 +1,19 @@
 """PPO as fine-tuning of a digit classifier that hears only right or wrong, five seeds side by side.
 
-jaxalign ppo --config configs/ppo_digits.py
+    jaxalign ppo --config configs/ppo_digits.py
+
+The classifier has seen four examples each of 8 and 9. PPO samples a label for 38,400 images and hears
+whether it was right; rewards pay for the KL to the pretrained classifier.
+
+Device: CPU, two cores; 33 CPU-seconds with compilation, 2 min 30 s on a machine busy with other work.
+Expected, test images, mean ± standard deviation over five splits:
+
+                           accuracy       worst recall    recall of 8    recall of 9
+    pretrained             .883 ± .005    .431 ± .069     .461 ± .086    .593 ± .106
+    PPO, right or wrong    .951 ± .002    .870 ± .040     .901 ± .031    .898 ± .055
+    same images, labelled  .960 ± .010    .908 ± .027     .916 ± .034    .939 ± .026
+
+Settings were chosen on other splits (seeds 100 to 105), not on these.
 """
 
 from jaxalign.config_domains import ImagesConfig

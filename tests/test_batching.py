@@ -145,7 +145,7 @@ def test_length_buckets_use_every_example_once_an_epoch():
     assert len(order.limits) == 3 and order.limits[-1] == 40
     for size, limit in zip(order.rows, order.limits, strict=True):
         assert size % 4 == 0 and 8 * 40 - 4 * limit < size * limit <= 8 * 40
-    per_epoch = len(order._batches(0))
+    per_epoch = order.batches
     for epoch in range(2):
         steps = range(epoch * per_epoch, (epoch + 1) * per_epoch)
         batches = [order.batch(step) for step in steps]

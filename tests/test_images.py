@@ -10,7 +10,7 @@ import pytest
 
 from jaxalign.config_domains import ImagesConfig, NetworkConfig
 from jaxalign.envs.digits import Digits, DigitsBandit, DigitsSplit
-from jaxalign.models.mlp import PolicyOutputs
+from jaxalign.models.mlp import PolicyOutputs, acting
 from jaxalign.rollouts import rollout, start
 from jaxalign.stages import images
 from jaxalign.train.metrics import read_metrics
@@ -56,11 +56,14 @@ def test_penalty_is_the_log_ratio_to_the_reference():
     bandit = DigitsBandit(images=jnp.eye(3), labels=jnp.array([0, 1, 2]))
     policy = jnp.zeros((3, 3))
     reference = jnp.log(jnp.array([[0.5, 0.25, 0.25]] * 3))
-    running = start(bandit, KEY, jnp.arange(64))
-    _, steps = rollout(
-        bandit, lambda x: Linear().apply({"params": policy}, x), running, KEY, length=1
-    )
-    shaped, kl = images.penalized(steps, Linear(), reference, kl_coef=0.1)
+
+    @jax.jit
+    def play(key):
+        running = start(bandit, key, jnp.arange(64))
+        _, steps = rollout(bandit, acting(Linear(), policy), running, key, length=1)
+        return steps, *images.penalized(steps, Linear(), reference, kl_coef=0.1)
+
+    steps, shaped, kl = play(KEY)
     # log(1/3) - log(1/2) where the action is 0, else log(1/3) - log(1/4).
     expected = np.where(steps.actions == 0, np.log(2 / 3), np.log(4 / 3))
     np.testing.assert_allclose(kl, expected, atol=1e-6)

@@ -166,9 +166,14 @@ class LengthBuckets:
 
     def batch(self, step: int) -> tuple[np.ndarray, int, int]:
         """The examples of one training step, the length of its batch and the rows of its shape."""
-        batches = len(self._batches(0))
-        bucket, examples = self._batches(step // batches)[step % batches]
+        epoch, number = divmod(step, self.batches)
+        bucket, examples = self._batches(epoch)[number]
         return examples, self.limits[bucket], self.rows[bucket]
+
+    @property
+    def batches(self) -> int:
+        """Batches of an epoch."""
+        return len(self._batches(0))
 
     @functools.lru_cache(maxsize=2)  # noqa: B019  (two epochs of one training run)
     def _batches(self, epoch: int) -> list[tuple[int, np.ndarray]]:

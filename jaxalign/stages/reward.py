@@ -37,7 +37,7 @@ def run(config: RewardConfig, directory: Path) -> dict:
         base = new_text_model(
             config.model, tokenizer, config.data.max_length, ("logits",), run.key("init")
         )
-    trained = train_reward(run, "reward", base, rows, groups, config.reward)
+    trained, _ = train_reward(run, "reward", base, rows, groups, config.reward)
     row = {"method": "reward model"}
     scorers = []
     if held_out:

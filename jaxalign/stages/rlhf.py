@@ -12,8 +12,10 @@ from rich.console import Console
 
 from jaxalign.config import DPOSettings, PPOSettings, RLHFConfig
 from jaxalign.data.chat import TokenRow, token_row
+from jaxalign.data.preferences import cross_block_pairs
 from jaxalign.evaluation.agreement import human_ceiling, scorer_agreement, scorer_row
 from jaxalign.evaluation.best_of_n import best_of_n_kl, best_of_n_mean
+from jaxalign.evaluation.calibration import preference_calibration
 from jaxalign.evaluation.judges import RidgeJudge, rule_based_scorer
 from jaxalign.evaluation.tables import METHOD_COLUMNS, SCORER_COLUMNS, rich_table
 from jaxalign.evaluation.win_rates import wins
@@ -44,7 +46,8 @@ class Job:
 
     @contextlib.contextmanager
     def timed(self, stage: str):
-        """Seconds of a stage, added up over resumed runs."""
+        """Announce a stage and add up its seconds, over resumed runs too."""
+        print(f"== {stage}", flush=True)
         path = self.run.directory / "timing.json"
         start = time.monotonic()
         yield
@@ -93,12 +96,10 @@ class Job:
                 same_rater_share=compared.same_rater_share,
                 seed=config.seed,
             )
-            self._keep(
-                "reward",
-                train_reward(
-                    self.run, "reward", self.models["sft"], corpus.rows, groups, config.reward
-                ),
+            model, self.reward_deviation = train_reward(
+                self.run, "reward", self.models["sft"], corpus.rows, groups, config.reward
             )
+            self._keep("reward", model)
 
     def open_panel(self) -> None:
         """The judges and prompts that every policy meets."""
@@ -181,6 +182,7 @@ class Job:
             "title": "RLHF and DPO on human ratings of movie reviews",
             "rows": [*rows, best_row],
             "reward_model": self._reward_rows(),
+            "calibration": self._calibration(),
             "curves": self._curves(),
             "best_of_n": best,
             "timing": self.timing,
@@ -252,6 +254,15 @@ class Job:
         ]
         people = human_ceiling(held_out.ratings, held_out.rated, blocks=held_out.block)
         return [*table, scorer_row("one person against the rest", people)]
+
+    def _calibration(self) -> list[dict]:
+        """How often single people agree with the reward model, over its own probability."""
+        held_out = self.corpus.evaluation
+        pairs = cross_block_pairs(held_out, CALIBRATION_PAIRS, self.config.seed)
+        rows = self.corpus.token_rows(held_out.texts)
+        scores = self.reward_deviation * score_rows(self.run, self.models["reward"], rows)
+        differences = scores[pairs.chosen] - scores[pairs.rejected]
+        return preference_calibration(differences, np.ones(len(pairs)))
 
     def _curves(self) -> list[dict]:
         """The points that were measured along training."""
@@ -346,6 +357,7 @@ class Job:
         write_atomically(self.run.directory / name, json.dumps(content, indent=1).encode())
 
 
+CALIBRATION_PAIRS = 8000  # single ratings of two held-out texts
 UNPENALISED = "ppo_without_kl"
 TABLE_WIDTH = 160  # characters; a narrower terminal wraps the lines of the table
 METHODS = {

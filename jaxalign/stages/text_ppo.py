@@ -119,9 +119,11 @@ def _iteration(run, actor, reference, reward, optimizer, settings, temperature, 
     step = run.layout.step(functools.partial(train_step, loss_fn=loss, optimizer=optimizer))
     assess = jax.jit(functools.partial(_assess, settings=settings, eos_id=eos_id))
 
+    frozen = run.layout.place(reference.params), run.layout.place(reward.params)
+
     def iterate(state: PPOState, prompts: TokenBatch):
         key = jax.random.fold_in(state.train.key, state.train.step)
-        scored = collect((state.train.params, reference.params, reward.params, key), prompts)
+        scored = collect((state.train.params, *frozen, key), prompts)
         experience, metrics = assess(scored, state.kl_coef)
         train, learned = ppo_epochs_loop(
             state.train,

@@ -79,7 +79,7 @@ def train_sft(
         settings,
         evaluate=evaluate if evaluation_rows else None,
         evaluate_every=max(settings.steps // 5, 1),
-        tokens_per_step=round(settings.batch_size * float(np.mean([len(row) for row in rows]))),
+        tokens_per_step=round(float(order.lengths.sum()) / order.batches),
     )
     return dataclasses.replace(policy, params=params)
 
@@ -91,7 +91,7 @@ def train_reward(
     rows: Sequence[TokenRow],
     groups: Groups,
     settings: RewardSettings,
-) -> TextModel:
+) -> tuple[TextModel, float]:
     """Bradley-Terry on compared texts; scores are scaled to mean 0 and deviation 1 over `rows`.
 
     Args:
@@ -99,6 +99,10 @@ def train_reward(
       rows: all texts.
       groups: who was preferred to whom; `groups.texts` are positions in `rows`.
       settings: of head, loss and loop.
+
+    Returns:
+      The reward model, and the deviation that its scores had before: times that, a difference of
+      scores is the log-odds of a preference again.
     """
     model = with_heads(
         base,
@@ -133,7 +137,8 @@ def train_reward(
     )
     params = run.fit(name, loss, model.params, batch, settings.fit)
     trained = dataclasses.replace(model, params=params)
-    return standardised(trained, score_rows(run, trained, rows))
+    scores = score_rows(run, trained, rows)
+    return standardised(trained, scores), float(scores.std())
 
 
 def with_rarity(reward: TextModel, rows: Sequence[TokenRow]) -> TextModel:
