@@ -147,7 +147,7 @@ def test_observation_tokens_in_between_change_nothing(form):
 
 
 def test_the_last_token_is_judged_alike_however_the_response_ended():
-    """A(last) = score - kl_coef kl - V, whether padding follows or the length limit cut it there."""
+    """A(last) = score - kl_coef kl - V, whether padding follows or a length limit cut it."""
     mask = jnp.array([[True, True, False, False], [True, True, True, True]])
     kl, values = jnp.full((2, 4), 0.5), jnp.full((2, 4), 0.25)
     rewards = shaped_rewards(jnp.ones(2), kl, mask, kl_coef=0.1)
