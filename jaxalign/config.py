@@ -4,11 +4,12 @@ Batch sizes are global. Every field is read by the stage that declares it; `--he
 """
 
 import dataclasses
-from typing import Literal
+from typing import Literal, dataclass_transform
 
 from jaxalign.errors import UserError
 
 
+@dataclass_transform(frozen_default=True, kw_only_default=True)
 def config(cls):
     """Class decorator of every configuration."""
     return dataclasses.dataclass(frozen=True, kw_only=True)(cls)
