@@ -176,13 +176,15 @@ class RewardSettings:
     pooling: Literal["last", "mean", "none"] = "none"
     """What the score reads of the trunk: its last token, the mean over tokens, or nothing."""
     bag: bool = True
-    """Add a weight for every token and every (hashed) pair of tokens, times its rarity in the texts."""
+    """Add a weight for every token and pair of tokens, times its rarity in the texts."""
+    bag_characters: int = 16
+    """The bag also reads runs of 4 to 6 characters, of tokens up to this long; 0: it does not."""
     bag_buckets: int = 262_144
-    """Weights that the pairs of tokens share."""
+    """Weights that the pairs of tokens share by hashing, and weights that the runs share."""
     bag_power: float = 0.4
     """The sum is divided by the number of terms to this power: 0 sums, 1 averages; smaller values
     favour longer texts."""
-    bag_l2: float = 3e-4
+    bag_l2: float = 3e-3
     """Ridge penalty on those weights, for every comparison."""
     dropout: float = 0.1
     """Dropout of the trunk while the reward model is trained."""
@@ -237,6 +239,8 @@ class PPOSettings:
     """Passes over a round's responses."""
     minibatches: int = 4
     """Optimizer steps in a pass."""
+    micro_batches: int = 1
+    """Parts of a minibatch whose gradients are added up one after the other."""
     kl_coef: float = 0.12
     """Price of a nat of KL to the reference, in reward units."""
     kl_target: float | None = None
@@ -270,8 +274,9 @@ class PPOSettings:
 
     def __post_init__(self):
         require(
-            self.batch_size % self.minibatches == 0,
-            f"ppo.batch_size {self.batch_size} is not a multiple of minibatches {self.minibatches}",
+            self.batch_size % (self.minibatches * self.micro_batches) == 0,
+            f"ppo.batch_size {self.batch_size} is not a multiple of minibatches {self.minibatches} "
+            f"x micro_batches {self.micro_batches}",
         )
 
 
@@ -465,7 +470,11 @@ class RLHFConfig:
     """What the reward model learns from."""
     reward: RewardSettings = RewardSettings()
     """Reward model."""
-    ppo: PPOSettings = PPOSettings()
+    ppo: PPOSettings = PPOSettings(
+        micro_batches=4,
+        kl_coef=0.1,
+        optimizer=OptimizerConfig(learning_rate=3e-4, schedule="linear", warmup_steps=0),
+    )
     """PPO against the reward model."""
     pairs: int = 8000
     """Human preference pairs for DPO and preferred fine-tuning."""
@@ -473,15 +482,37 @@ class RLHFConfig:
     """Share of them that one person made, within a block; the others are across blocks."""
     preferred: FitConfig = FitConfig(steps=120, optimizer=OptimizerConfig(learning_rate=2e-4))
     """Supervised fine-tuning on the preferred sides of the human pairs."""
-    dpo_human: DPOSettings = DPOSettings(beta=0.03)
+    dpo_human: DPOSettings = DPOSettings(
+        beta=0.03,
+        fit=FitConfig(
+            steps=120,
+            batch_size=32,
+            micro_batches=4,
+            optimizer=OptimizerConfig(learning_rate=3e-4, warmup_steps=10),
+        ),
+    )
     """DPO on the human pairs."""
-    dpo_samples: DPOSettings = DPOSettings()
+    dpo_samples: DPOSettings = DPOSettings(
+        fit=FitConfig(
+            steps=70,
+            batch_size=32,
+            micro_batches=4,
+            optimizer=OptimizerConfig(learning_rate=3e-4, warmup_steps=10),
+        )
+    )
     """DPO on the policy's own samples, labelled by the reward model."""
     sampled_prompts: int = 1024
     """Prompts that are sampled for that."""
     samples_per_prompt: int = 4
     """Samples of each; the best and the worst make a pair."""
-    unpenalised: PPOSettings = PPOSettings(kl_coef=0.0)
+    unfinished_penalty: float = 1.0
+    """Taken there from the score of a sample that did not end by itself."""
+    unpenalised: PPOSettings = PPOSettings(
+        kl_coef=0.0,
+        iterations=12,
+        micro_batches=4,
+        optimizer=OptimizerConfig(learning_rate=1e-3, schedule="constant", warmup_steps=0),
+    )
     """PPO without a price on KL, to show over-optimisation; 0 iterations: left out."""
     evaluation: EvaluationSettings = EvaluationSettings()
     """How policies are compared."""

@@ -143,6 +143,8 @@ def ppo(
 
     def loss_fn(params, batch: Experience, key):
         logps, entropy, values = evaluate(params, batch, example_keys(key, batch.index))
+        if not entropy_coef:
+            entropy = jax.lax.stop_gradient(entropy)  # a metric only: spare its backward pass
         decision = (logps, batch.behaviour_logps, batch.advantages)
         clip = {"clip_range": clip_range, "dual_clip": dual_clip}
         policy_loss = ppo_policy_loss(*decision, **clip)

@@ -7,43 +7,63 @@ the batch once, outside. The same model gives the same function object, so that 
 import functools
 
 from jaxalign.batches import Experience, TokenBatch
-from jaxalign.logprobs import fused_token_logps, fused_token_logps_and_entropy, sequence_logps
+from jaxalign.logprobs import (
+    fused_token_logps,
+    fused_token_logps_and_entropy,
+    sequence_logps,
+    token_entropy,
+    token_logps,
+)
 
-# Tokens whose logits exist at the same time in the fused log-probabilities; bounds memory, not results.
+# Up to so many logits (128 MiB) exist at once, where that is quicker; beyond, the fused forms with
+# this many tokens at a time. The numbers are the same.
+DENSE_LOGITS = 2**25
 CHUNK = 1024
+
+
+def is_small(outputs, tokens) -> bool:
+    """Whether all logits of a batch may exist at once."""
+    return tokens.size * outputs.unembedding.shape[1] <= DENSE_LOGITS
+
+
+def logps_of(outputs, tokens, *, temperature: float):
+    """`[B, T]` log-probabilities of the tokens in nats, dense or fused by the size of the logits."""
+    if is_small(outputs, tokens):
+        return token_logps(outputs.logits, tokens, temperature=temperature)
+    hidden, unembedding = outputs.hidden, outputs.unembedding
+    return fused_token_logps(hidden, unembedding, tokens, temperature=temperature, chunk_size=CHUNK)
+
+
+def logps_and_entropy_of(outputs, tokens, *, temperature: float):
+    """The same, and the entropy of the distribution that each token was drawn from."""
+    if is_small(outputs, tokens):
+        logps = token_logps(outputs.logits, tokens, temperature=temperature)
+        return logps, token_entropy(outputs.logits, temperature=temperature)
+    hidden, unembedding = outputs.hidden, outputs.unembedding
+    return fused_token_logps_and_entropy(
+        hidden, unembedding, tokens, temperature=temperature, chunk_size=CHUNK
+    )
 
 
 @functools.cache
 def text_logps(model, *, temperature: float = 1.0):
-    """`(params, TokenBatch, keys=None) -> [B, T]`: log pi(token) in nats, never building `[B, T, V]`."""
+    """`(params, TokenBatch, keys=None) -> [B, T]`: log pi(token) in nats."""
 
-    def token_logps(params, batch: TokenBatch, keys=None):
+    def logps(params, batch: TokenBatch, keys=None):
         outputs = model.apply({"params": params}, batch.tokens, batch.mask, keys=keys)
-        return fused_token_logps(
-            outputs.hidden,
-            outputs.unembedding,
-            batch.tokens,
-            temperature=temperature,
-            chunk_size=CHUNK,
-        )
+        return logps_of(outputs, batch.tokens, temperature=temperature)
 
-    return token_logps
+    return logps
 
 
 @functools.cache
 def text_policy(model, *, temperature: float = 1.0):
-    """`(params, Experience, keys=None) -> (logps, entropy, values)`, each `[B, T]`, for `objectives.ppo`."""
+    """`(params, Experience, keys=None) -> (logps, entropy, values)`, each `[B, T]`, for PPO."""
 
     def evaluate(params, batch: Experience, keys=None):
         rows = batch.inputs
         outputs = model.apply({"params": params}, rows.tokens, rows.mask, keys=keys)
-        logps, entropy = fused_token_logps_and_entropy(
-            outputs.hidden,
-            outputs.unembedding,
-            rows.tokens,
-            temperature=temperature,
-            chunk_size=CHUNK,
-        )
+        logps, entropy = logps_and_entropy_of(outputs, rows.tokens, temperature=temperature)
         return logps, entropy, outputs.values
 
     return evaluate
@@ -62,9 +82,9 @@ def text_scores(model):
 @functools.cache
 def response_logps_of(model, *, temperature: float = 1.0):
     """`(params, TokenBatch) -> [B]`: log-probability of each response in nats."""
-    token_logps = text_logps(model, temperature=temperature)
+    logps = text_logps(model, temperature=temperature)
 
     def summed(params, batch: TokenBatch):
-        return sequence_logps(token_logps(params, batch), batch.response_mask)
+        return sequence_logps(logps(params, batch), batch.response_mask)
 
     return summed

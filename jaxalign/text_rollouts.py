@@ -9,9 +9,8 @@ import jax
 from jaxalign.advantages import gae, shaped_rewards
 from jaxalign.batches import Experience, TokenBatch, pytree
 from jaxalign.kl import k1
-from jaxalign.logprobs import fused_token_logps
 from jaxalign.sampling import Samples, sample
-from jaxalign.scoring import CHUNK
+from jaxalign.scoring import logps_of
 
 
 @pytree
@@ -64,13 +63,7 @@ def sample_and_score(
             samples=drawn,
             scores=reward.apply({"params": reward_params}, rows.tokens, rows.mask).scores,
             values=outputs.values,
-            reference_logps=fused_token_logps(
-                frozen.hidden,
-                frozen.unembedding,
-                rows.tokens,
-                temperature=temperature,
-                chunk_size=CHUNK,
-            ),
+            reference_logps=logps_of(frozen, rows.tokens, temperature=temperature),
         )
 
     return scored

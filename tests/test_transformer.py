@@ -25,6 +25,7 @@ LLAMA = TransformerConfig(
     mlp_width=24,
     heads_out=("logits", "value", "score"),
     score_bag=True,
+    score_characters=3,
     score_bag_buckets=101,
 )
 GPT2 = dataclasses.replace(
@@ -55,6 +56,9 @@ def random_params(config):
     rng = np.random.default_rng(0)
 
     def random(path, x):
+        if path[-1].key == "spelling":  # characters 97 to 99, then nothing
+            real = np.arange(x.shape[1]) < rng.integers(0, x.shape[1] + 1, (len(x), 1))
+            return np.where(real, rng.integers(97, 100, x.shape), 0).astype(np.float32)
         center = 1.0 if path[-1].key == "scale" else 0.0
         return rng.normal(center, 0.3, x.shape).astype(np.float32)
 

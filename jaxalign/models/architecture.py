@@ -33,9 +33,11 @@ class TransformerConfig:
     heads_out: which of logits, value and score the network has.
     value_trunk: whether values share the policy's trunk or have a network of their own.
     score_pooling: the score reads the last real token, their mean, or no hidden state.
-    score_bag, score_bag_buckets, score_bag_power: whether it adds a bag of single tokens and of
-      token pairs, the number of buckets that the pairs are hashed into, and the power of the number
-      of terms that the sum is divided by (0 sums, 1 averages).
+    score_bag: whether the score adds a bag of tokens and of pairs of tokens.
+    score_characters: longest token whose characters the bag reads too, in runs of 4 to 6; 0: none.
+    score_bag_buckets: number of weights that the pairs (and the runs) share by hashing.
+    score_bag_power: the bag's sum is divided by the number of its terms to this power (0 sums, 1
+      averages).
     """
 
     vocab_size: int
@@ -60,6 +62,7 @@ class TransformerConfig:
     value_trunk: str = "shared"
     score_pooling: str = "last"
     score_bag: bool = False
+    score_characters: int = 0
     score_bag_buckets: int = 262_144
     score_bag_power: float = 0.5
 

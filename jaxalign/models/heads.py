@@ -32,17 +32,20 @@ class ValueHead(nn.Module):
 
 
 class ScoreHead(nn.Module):
-    """One number a text, from its last or mean hidden state, a bag of tokens, or both.
+    """One number a text, from its last or mean hidden state, a bag of features, or both.
 
-      score = w . pooled + b  [+ sum_t (i[x_t] u[x_t] + j[h_t] z[h_t]) / (number of terms)^power]
+      score = w . pooled + b  [+ sum_f rarity_f weight_f / (number of features)^power]
 
-    where h_t is the bucket of the pair (x_{t-1}, x_t). The factors i and j say how rare a token or
-    pair is; they are 1 unless somebody puts inverse document frequencies there, and never trained.
+    The features f are the text's tokens, pairs of tokens and, with `characters`, runs of 4 to 6
+    characters across token borders (pairs and runs share weights by hashing). Rarity says how rare a
+    feature is; it is 1 unless somebody puts inverse document frequencies there, and like the spelling of
+    the tokens it is never trained.
     """
 
     vocab_size: int
     pooling: str
     bag: bool
+    characters: int
     bag_buckets: int
     bag_power: float
 
@@ -59,28 +62,69 @@ class ScoreHead(nn.Module):
         else:
             scores = readout(hidden.shape[-1], "readout")(pooled)[:, 0]
         if self.bag:
-            terms = jnp.where(mask, self._bag(tokens, mask), 0.0)
-            scores += terms.sum(axis=1) / (2 * count - 1) ** self.bag_power
+            scores += self._bag(tokens, mask)
         return jnp.where(mask.any(axis=1), scores, 0.0)
 
     def _bag(self, tokens, mask):
-        begun = shift_right(jnp.cumsum(mask, axis=1, dtype=jnp.int32)) > 0
-        buckets = bigram_bucket(shift_right(tokens), tokens, self.bag_buckets)
-        singles = self._weights("unigram", self.vocab_size)[tokens]
-        return singles + jnp.where(begun, self._weights("bigram", self.bag_buckets)[buckets], 0.0)
+        sizes = {"tokens": self.vocab_size, "pairs": self.bag_buckets, "runs": self.bag_buckets}
+        features = token_features(tokens, mask, self.bag_buckets)
+        if self.characters:
+            zeros, shape = nn.initializers.zeros, (self.vocab_size, self.characters)
+            spelling = jax.lax.stop_gradient(self.param("spelling", zeros, shape))
+            features |= character_features(
+                spelling.astype(jnp.uint32)[tokens], mask, self.bag_buckets
+            )
+        total, count = 0.0, 0.0
+        for name, (buckets, real) in features.items():
+            weights = self._weights(name, sizes[name])
+            total += jnp.where(real, weights[buckets], 0.0).sum(axis=1)
+            count += real.sum(axis=1)
+        return total / jnp.maximum(count, 1) ** self.bag_power
 
     def _weights(self, name, size):
         rarity = self.param(f"{name}_rarity", nn.initializers.ones, (size,))
-        return self.param(f"{name}s", nn.initializers.zeros, (size,)) * jax.lax.stop_gradient(
-            rarity
-        )
+        return self.param(name, nn.initializers.zeros, (size,)) * jax.lax.stop_gradient(rarity)
 
 
-def bigram_bucket(previous: jax.Array, tokens: jax.Array, buckets: int) -> jax.Array:
-    """Which of `buckets` weights a pair of ids shares: a multiplicative hash in 32-bit arithmetic.
+def token_features(tokens: jax.Array, mask: jax.Array, buckets: int) -> dict:
+    """Tokens and pairs of neighbours: `{name: (feature ids [B, T], which are real [B, T])}`."""
+    begun = shift_right(jnp.cumsum(mask, axis=1, dtype=jnp.int32)) > 0
+    pairs = bigram_bucket(shift_right(tokens), tokens, buckets)
+    return {"tokens": (tokens, mask), "pairs": (pairs, mask & begun)}
+
+
+def character_features(codes: jax.Array, mask: jax.Array, buckets: int) -> dict:
+    """Runs of 4, 5 and 6 characters of the text that the tokens spell, across their borders.
+
+    Args:
+      codes: `[B, T, C]` uint32 characters of each token, 0 after its last.
+      mask: `[B, T]` bool, true on real tokens.
+      buckets: ids are hashed into so many.
+    """
+    codes = jnp.where(mask[..., None], codes, 0).reshape(len(codes), -1)
+    place = jnp.cumsum(codes > 0, axis=1) - 1
+    rows = jnp.arange(len(codes))[:, None]
+    place = jnp.where(codes > 0, place, codes.shape[1])  # out of bounds: dropped
+    text = jnp.zeros_like(codes).at[rows, place].set(codes, mode="drop")
+    runs, hashed, real = [], text, text > 0
+    for length in range(2, 7):
+        hashed = mixed(shift_right(hashed), text)
+        real = shift_right(real) & (text > 0)
+        if length >= 4:
+            runs.append(((hashed % jnp.uint32(buckets)).astype(jnp.int32), real))
+    return {"runs": tuple(jnp.concatenate(parts, axis=1) for parts in zip(*runs, strict=True))}
+
+
+def mixed(before: jax.Array, code: jax.Array) -> jax.Array:
+    """A hash of what came before and the next code: multiply and fold, in 32-bit arithmetic.
 
     Source: Knuth, The Art of Computer Programming 3, section 6.4 (Fibonacci hashing).
     """
-    pair = previous.astype(jnp.uint32) * jnp.uint32(2654435769) + tokens.astype(jnp.uint32)
-    mixed = (pair ^ (pair >> 16)) * jnp.uint32(2246822519)
-    return ((mixed ^ (mixed >> 13)) % jnp.uint32(buckets)).astype(jnp.int32)
+    pair = before.astype(jnp.uint32) * jnp.uint32(2654435769) + code.astype(jnp.uint32)
+    folded = (pair ^ (pair >> 16)) * jnp.uint32(2246822519)
+    return folded ^ (folded >> 13)
+
+
+def bigram_bucket(previous: jax.Array, tokens: jax.Array, buckets: int) -> jax.Array:
+    """Which of `buckets` weights a pair of ids shares, `int32`."""
+    return (mixed(previous, tokens) % jnp.uint32(buckets)).astype(jnp.int32)

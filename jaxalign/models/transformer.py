@@ -66,7 +66,7 @@ class Transformer(nn.Module):
             if c.value_trunk == "separate":
                 self.value_trunk = Trunk(c)
         if "score" in c.heads_out:
-            bag = (c.score_bag, c.score_bag_buckets, c.score_bag_power)
+            bag = (c.score_bag, c.score_characters, c.score_bag_buckets, c.score_bag_power)
             self.score = ScoreHead(c.vocab_size, c.score_pooling, *bag)
 
     def __call__(

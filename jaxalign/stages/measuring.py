@@ -12,10 +12,9 @@ from jaxalign.evaluation.judges import Scorer
 from jaxalign.evaluation.text_statistics import sample_statistics
 from jaxalign.evaluation.win_rates import win_rate
 from jaxalign.kl import fused_exact_kl
-from jaxalign.logprobs import fused_token_logps
 from jaxalign.masking import masked_sum
 from jaxalign.sampling import sample
-from jaxalign.scoring import CHUNK
+from jaxalign.scoring import CHUNK, logps_of
 from jaxalign.stages.run import Run
 from jaxalign.stages.text_models import TextModel
 from jaxalign.train.layouts import pad_rows, trim_rows
@@ -99,7 +98,7 @@ def sample_and_measure(policy, reward, *, temperature: float, max_new_tokens: in
             policy.apply({"params": p}, rows.tokens, rows.mask) for p in (params, reference_params)
         )
         fused = {"temperature": temperature, "chunk_size": CHUNK}
-        reference_logps = fused_token_logps(theirs.hidden, theirs.unembedding, rows.tokens, **fused)
+        reference_logps = logps_of(theirs, rows.tokens, temperature=temperature)
         kl = fused_exact_kl(
             ours.hidden, ours.unembedding, theirs.hidden, theirs.unembedding, **fused
         )

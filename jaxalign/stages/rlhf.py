@@ -336,7 +336,8 @@ class Job:
         prompts = [prompts[i] for i in order[: config.sampled_prompts]]
         sampler = Sampler(self.run, dataclasses.replace(self.panel, prompts=prompts))
         drawn = sampler(sft.params, self.run.key("pairs"), samples=config.samples_per_prompt)
-        picked = drawn.reward_scores.argmax(axis=1), drawn.reward_scores.argmin(axis=1)
+        scores = drawn.reward_scores - config.unfinished_penalty * ~drawn.ended
+        picked = scores.argmax(axis=1), scores.argmin(axis=1)
 
         def row(i: int, k: int) -> TokenRow:
             end = [self.corpus.tokenizer.eos_id] if drawn.ended[i, k] else []
@@ -359,7 +360,7 @@ class Job:
 
 CALIBRATION_PAIRS = 8000  # single ratings of two held-out texts
 UNPENALISED = "ppo_without_kl"
-TABLE_WIDTH = 160  # characters; a narrower terminal wraps the lines of the table
+TABLE_WIDTH = 150  # characters; a narrower terminal wraps the lines of the table
 METHODS = {
     "SFT": "sft",
     "preferred-FT": "preferred_ft",
@@ -421,8 +422,8 @@ def run(config: RLHFConfig, directory: Path) -> dict:
 
 def show(results: dict) -> None:
     """The two tables, on the terminal."""
-    console = Console()
-    scorers = rich_table(results["reward_model"], SCORER_COLUMNS, title="Scorers on held-out texts")
-    policies = rich_table(results["rows"], METHOD_COLUMNS, title="Policies on held-out prompts")
-    for table in (scorers, policies):
-        console.print(table, width=max(console.width, TABLE_WIDTH), crop=False, soft_wrap=True)
+    console = Console(width=max(Console().width, TABLE_WIDTH))
+    console.print(
+        rich_table(results["reward_model"], SCORER_COLUMNS, title="Scorers on held-out texts")
+    )
+    console.print(rich_table(results["rows"], METHOD_COLUMNS, title="Policies on held-out prompts"))

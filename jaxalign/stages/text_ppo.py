@@ -116,7 +116,14 @@ def _iteration(run, actor, reference, reward, optimizer, settings, temperature, 
         value_coef=settings.value_coef,
         entropy_coef=settings.entropy_coef,
     )
-    step = run.layout.step(functools.partial(train_step, loss_fn=loss, optimizer=optimizer))
+    step = run.layout.step(
+        functools.partial(
+            train_step,
+            loss_fn=loss,
+            optimizer=optimizer,
+            micro_batches=settings.micro_batches,
+        )
+    )
     assess = jax.jit(functools.partial(_assess, settings=settings, eos_id=eos_id))
 
     frozen = run.layout.place(reference.params), run.layout.place(reward.params)

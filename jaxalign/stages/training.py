@@ -23,13 +23,16 @@ from jaxalign.data.batching import (
 )
 from jaxalign.data.chat import TokenRow
 from jaxalign.data.preferences import Groups
-from jaxalign.models.heads import bigram_bucket
+from jaxalign.data.tokenizer import Tokenizer
+from jaxalign.models.heads import character_features, token_features
 from jaxalign.scoring import response_logps_of, text_logps, text_scores
 from jaxalign.stages.run import Run
 from jaxalign.stages.text_models import TextModel, with_heads
 from jaxalign.train.layouts import pad_rows, trim_rows
 
-BAG = ("unigrams", "bigrams")  # the trained weights of the score head's bag
+BAG = ("tokens", "pairs", "runs")  # the trained weights of the score head's bag
+TRAINED = (*BAG, "readout", "bias")
+SPACE = "Ġ"  # how byte-level vocabularies spell a space
 SCORING_ROWS = 256  # rows of a scoring pass; all passes have this shape, so each compiles once
 
 
@@ -110,6 +113,7 @@ def train_reward(
         run.key(f"{name}/init"),
         score_pooling=settings.pooling,
         score_bag=settings.bag,
+        score_characters=settings.bag_characters if settings.bag else 0,
         score_bag_buckets=settings.bag_buckets,
         score_bag_power=settings.bag_power,
         dropout=settings.dropout,
@@ -133,7 +137,7 @@ def train_reward(
         text_scores(model.model),
         centering=settings.centering,
         l2=settings.bag_l2 if settings.bag else 0.0,
-        penalised=lambda params: [params["score"][name] for name in BAG],
+        penalised=lambda params: {k: v for k, v in params["score"].items() if k in BAG},
     )
     params = run.fit(name, loss, model.params, batch, settings.fit)
     trained = dataclasses.replace(model, params=params)
@@ -142,27 +146,40 @@ def train_reward(
 
 
 def with_rarity(reward: TextModel, rows: Sequence[TokenRow]) -> TextModel:
-    """The bag's factors set to the inverse document frequencies of the texts.
+    """The bag's frozen factors: inverse document frequencies, and how tokens are spelled.
 
-      log((1 + N) / (1 + number of texts with it)) + 1
+      log((1 + N) / (1 + number of texts with the feature)) + 1
+
+    BOS and EOS are spelled as a space: they are borders of words.
 
     Source: Sparck Jones 1972, https://doi.org/10.1108/eb026526, smoothed as in scikit-learn.
     """
-    config = reward.model.config
-    counts = {
-        "unigram": np.zeros(config.vocab_size),
-        "bigram": np.zeros(config.score_bag_buckets),
-    }
+    config, tokenizer, head = reward.model.config, reward.tokenizer, dict(reward.params["score"])
+    counts = {name: np.zeros(head[name].shape) for name in BAG if name in head}
+    if config.score_characters:
+        head["spelling"] = spelling(tokenizer, config.score_characters)
     for row in rows:
-        counts["unigram"][np.unique(row.tokens)] += 1
-        pairs = bigram_bucket(row.tokens[:-1], row.tokens[1:], config.score_bag_buckets)
-        counts["bigram"][np.unique(pairs)] += 1
-    factors = {
-        f"{name}_rarity": np.float32(np.log((1 + len(rows)) / (1 + count)) + 1)
-        for name, count in counts.items()
-    }
-    params = reward.params | {"score": reward.params["score"] | factors}
-    return dataclasses.replace(reward, params=params)
+        tokens, real = row.tokens[None], np.ones((1, len(row)), bool)
+        features = token_features(tokens, real, config.score_bag_buckets)
+        if config.score_characters:
+            codes = head["spelling"].astype(np.uint32)[tokens]
+            features |= character_features(codes, real, config.score_bag_buckets)
+        for name, (buckets, present) in features.items():
+            counts[name][np.unique(np.asarray(buckets)[np.asarray(present)])] += 1
+    for name, count in counts.items():
+        head[f"{name}_rarity"] = np.float32(np.log((1 + len(rows)) / (1 + count)) + 1)
+    return dataclasses.replace(reward, params=reward.params | {"score": head})
+
+
+def spelling(tokenizer: Tokenizer, longest_token: int) -> np.ndarray:
+    """`[V, longest_token]` float32 characters of every token, 0 after its last."""
+    codes = np.zeros((tokenizer.vocab_size, longest_token), np.float32)
+    borders = (tokenizer.bos_id, tokenizer.eos_id)
+    for number in range(tokenizer.vocab_size):
+        text = SPACE if number in borders else tokenizer.token(number)[:longest_token]
+        codes[number, : len(text)] = [ord(character) for character in text]
+    codes[tokenizer.pad_id] *= tokenizer.pad_id in borders
+    return codes
 
 
 def standardised(reward: TextModel, scores: np.ndarray) -> TextModel:
@@ -173,7 +190,7 @@ def standardised(reward: TextModel, scores: np.ndarray) -> TextModel:
     """
     deviation = scores.std()
     head = {
-        name: value if name.endswith("_rarity") else jax.tree.map(lambda x: x / deviation, value)
+        name: value if name not in TRAINED else jax.tree.map(lambda x: x / deviation, value)
         for name, value in reward.params["score"].items()
     }
     shift = np.float32(scores.mean() / deviation)

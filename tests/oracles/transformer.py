@@ -80,15 +80,30 @@ def feed_forward(row, weights):
     return linear(0.5 * up * (1 + np.tanh(inner)), weights["down"])
 
 
-def bag(tokens, head, power):
-    """Weights of single tokens and hashed pairs, each times its rarity, over terms^power.
+def mixed(before, code):
+    """The hash of the score head in Python's integers."""
+    pair = (int(before) * 2654435769 + int(code)) % 2**32
+    folded = (pair ^ (pair >> 16)) * 2246822519 % 2**32
+    return folded ^ (folded >> 13)
 
-    The hash is in Python's integers.
+
+def bag(tokens, head, power):
+    """Weights of tokens, hashed pairs and runs of 4 to 6 characters, each times its rarity.
+
+    Divided by the number of all of them to the power.
     """
-    total = sum(float(head["unigrams"][t]) * float(head["unigram_rarity"][t]) for t in tokens)
-    for previous, token in itertools.pairwise(tokens):
-        pair = (int(previous) * 2654435769 + int(token)) % 2**32
-        mixed = (pair ^ (pair >> 16)) * 2246822519 % 2**32
-        bucket = (mixed ^ (mixed >> 13)) % len(head["bigrams"])
-        total += float(head["bigrams"][bucket]) * float(head["bigram_rarity"][bucket])
-    return total / (2 * len(tokens) - 1) ** power
+    terms = [float(head["tokens"][t]) * float(head["tokens_rarity"][t]) for t in tokens]
+    for previous, token in zip(tokens[:-1], tokens[1:], strict=True):
+        bucket = mixed(previous, token) % len(head["pairs"])
+        terms.append(float(head["pairs"][bucket]) * float(head["pairs_rarity"][bucket]))
+    codes = []
+    if "spelling" in head:
+        codes = [int(code) for t in tokens for code in head["spelling"][t] if code > 0]
+    for length in (4, 5, 6):
+        for start in range(len(codes) - length + 1):
+            hashed = codes[start]
+            for code in codes[start + 1 : start + length]:
+                hashed = mixed(hashed, code)
+            bucket = hashed % len(head["runs"])
+            terms.append(float(head["runs"][bucket]) * float(head["runs_rarity"][bucket]))
+    return sum(terms) / len(terms) ** power

@@ -1,0 +1,126 @@
+"""The main job in miniature, on the real ratings: every file it leaves, and that it can be resumed."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from jaxalign.config import (
+    ComparisonSettings,
+    DPOSettings,
+    EvaluationSettings,
+    FitConfig,
+    ModelConfig,
+    OptimizerConfig,
+    PPOSettings,
+    RewardSettings,
+    RLHFConfig,
+    TokenizerConfig,
+)
+from jaxalign.stages import rlhf
+from jaxalign.stages.human_ratings import read_corpus
+from jaxalign.train.metrics import read_metrics
+
+FIT = FitConfig(
+    steps=2,
+    batch_size=8,
+    log_every=1,
+    optimizer=OptimizerConfig(warmup_steps=1, learning_rate=1e-3),
+)
+PPO = PPOSettings(iterations=1, batch_size=16, epochs=1, minibatches=2)
+CONFIG = RLHFConfig(
+    model=ModelConfig(width=16, layers=1, heads=2),
+    tokenizer=TokenizerConfig(kind="bpe", vocab_size=400),
+    max_length=24,
+    length_buckets=1,
+    sft=FIT,
+    comparisons=ComparisonSettings(groups=4, group_size=4),
+    reward=RewardSettings(fit=FIT, bag_buckets=1024),
+    ppo=PPO,
+    unpenalised=dataclasses.replace(PPO, kl_coef=0.0),
+    pairs=16,
+    preferred=FIT,
+    dpo_human=DPOSettings(fit=FIT),
+    dpo_samples=DPOSettings(fit=FIT),
+    sampled_prompts=8,
+    samples_per_prompt=2,
+    evaluation=EvaluationSettings(
+        prompts=16, curve_prompts=16, curve_points=1, best_of=2, best_of_prompts=8, rows=16, shown=2
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory, ratings_dir):
+    """A finished run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(ratings_dir))
+        directory = tmp_path_factory.mktemp("rlhf")
+        yield directory, rlhf.run(CONFIG, directory)
+
+
+def test_every_method_is_compared(job):
+    _, results = job
+    methods = [row["method"] for row in results["rows"]]
+    assert methods == [
+        *("SFT", "SFT again (control)", "preferred-FT", "DPO, human pairs"),
+        *("DPO, own samples", "PPO", "best of 2"),
+    ]
+    for row in results["rows"][1:]:
+        assert 0 <= row["win_rate_low"] <= row["win_rate"] <= row["win_rate_high"] <= 1
+        assert row["distinct_2"] > 0 and row["length"] > 0
+    sft = results["rows"][0]
+    assert sft["kl"] == pytest.approx(0, abs=1e-3) and sft["win_rate"] is None
+    assert all(row["kl"] > -1e-3 for row in results["rows"])
+    best_of_2 = results["rows"][-1]
+    assert best_of_2["kl"] == pytest.approx(np.log(2) - 1 / 2)
+    assert best_of_2["reward_score"] > sft["reward_score"]
+    scorers = {row["scorer"]: row["pair_accuracy"] for row in results["reward_model"]}
+    assert len(scorers) == 5
+    people = scorers["one person against the rest"]
+    assert 0.8 < people < 0.9 and scorers["bag-of-words ridge, same texts"] < people
+
+
+def test_the_run_directory_is_complete(job):
+    directory, _ = job
+    for name in ("config.json", "versions.json", "results.json", "samples.json", "report.html"):
+        assert (directory / name).stat().st_size > 0
+    assert {path.stem for path in (directory / "plots").glob("*.png")} >= {"reward_kl"} or list(
+        (directory / "plots").glob("*.png")
+    )
+    shown = json.loads((directory / "samples.json").read_text())
+    assert len(shown) == 2 and "PPO" in shown[0]["responses"]
+    stages = {line["stage"] for line in read_metrics(directory)}
+    assert stages >= {"sft", "reward", "preferred_ft", "dpo_human", "dpo_samples", "ppo"}
+
+
+def test_dpo_starts_at_log_2_and_ppo_at_the_reference(job):
+    directory, _ = job
+    lines = [line for line in read_metrics(directory) if line["step"] == 1]
+    first = {line["stage"]: line for line in lines if "grad_norm" in line}
+    for stage in ("dpo_human", "dpo_samples"):
+        assert first[stage]["loss"] == pytest.approx(np.log(2), abs=1e-6)
+    assert first["ppo"]["kl/reference"] == pytest.approx(0, abs=1e-3)
+
+
+def test_the_same_command_again_gives_the_same_results(job):
+    directory, results = job
+    lines = read_metrics(directory)
+    again = rlhf.run(CONFIG, directory)
+    del again["timing"], results["timing"]
+    assert json.dumps(again) == json.dumps(results)
+    assert read_metrics(directory) == lines
+
+
+def test_splits_share_no_text_and_prompts_are_beginnings(job):
+    corpus = read_corpus(CONFIG)
+    parts = [corpus.policy, corpus.validation, corpus.judge, corpus.evaluation]
+    texts = [set(part.texts) for part in parts]
+    assert sum(map(len, texts)) == len(set.union(*texts))
+    assert [len(part) for part in parts] == [5295, 1080, 2639, 1589]
+    prompts = corpus.prompts(corpus.evaluation.texts[:8], (2, 5))
+    assert [len(prompt) for prompt in prompts] == [3, 4, 5, 6, 3, 4, 5, 6]
+    for prompt, text in zip(prompts, corpus.evaluation.texts, strict=False):
+        assert prompt[0] == corpus.tokenizer.bos_id
+        assert text.lower().startswith(corpus.tokenizer.decode(prompt))
