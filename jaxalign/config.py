@@ -261,7 +261,7 @@ class PPOSettings:
     """Discount."""
     gae_lambda: float = 0.95
     """Trace decay of the advantage estimator."""
-    missing_eos_penalty: float = 0.5
+    missing_eos_penalty: float = 0.25
     """Taken from the score of a response that did not end by itself."""
     log_every: int = 1
     """Rounds between lines of metrics."""
@@ -424,7 +424,7 @@ class EvaluationSettings:
     """Held-out prompts of the result table."""
     curve_prompts: int = 128
     """The first of them, for the points along training."""
-    curve_points: int = 4
+    curve_points: int = 3
     """Points along the training of each method."""
     best_of: int = 16
     """Samples of which the reward model picks one."""
@@ -455,7 +455,7 @@ class RLHFConfig:
     temperature: float = 0.7
     """Of every policy, in sampling, in PPO and in the KL."""
     sft: FitConfig = FitConfig(
-        steps=1500,
+        steps=1400,
         batch_size=20,
         log_every=50,
         checkpoint_every=500,
@@ -471,6 +471,7 @@ class RLHFConfig:
     reward: RewardSettings = RewardSettings()
     """Reward model."""
     ppo: PPOSettings = PPOSettings(
+        iterations=12,
         micro_batches=4,
         kl_coef=0.1,
         optimizer=OptimizerConfig(learning_rate=3e-4, schedule="linear", warmup_steps=0),
@@ -480,12 +481,12 @@ class RLHFConfig:
     """Human preference pairs for DPO and preferred fine-tuning."""
     same_rater_share: float = 0.0
     """Share of them that one person made, within a block; the others are across blocks."""
-    preferred: FitConfig = FitConfig(steps=120, optimizer=OptimizerConfig(learning_rate=2e-4))
+    preferred: FitConfig = FitConfig(steps=80, optimizer=OptimizerConfig(learning_rate=2e-4))
     """Supervised fine-tuning on the preferred sides of the human pairs."""
     dpo_human: DPOSettings = DPOSettings(
         beta=0.03,
         fit=FitConfig(
-            steps=120,
+            steps=100,
             batch_size=32,
             micro_batches=4,
             optimizer=OptimizerConfig(learning_rate=3e-4, warmup_steps=10),
@@ -509,7 +510,7 @@ class RLHFConfig:
     """Taken there from the score of a sample that did not end by itself."""
     unpenalised: PPOSettings = PPOSettings(
         kl_coef=0.0,
-        iterations=12,
+        iterations=10,
         micro_batches=4,
         optimizer=OptimizerConfig(learning_rate=1e-3, schedule="constant", warmup_steps=0),
     )

@@ -4,6 +4,7 @@ The same functions train on a user's data (`jaxalign sft`, ...) and in the main 
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,6 +25,7 @@ from jaxalign.data.batching import (
 from jaxalign.data.chat import TokenRow
 from jaxalign.data.preferences import Groups
 from jaxalign.data.tokenizer import Tokenizer
+from jaxalign.models.architecture import TransformerConfig
 from jaxalign.models.heads import character_features, token_features
 from jaxalign.scoring import response_logps_of, text_logps, text_scores
 from jaxalign.stages.run import Run
@@ -158,17 +160,25 @@ def with_rarity(reward: TextModel, rows: Sequence[TokenRow]) -> TextModel:
     counts = {name: np.zeros(head[name].shape) for name in BAG if name in head}
     if config.score_characters:
         head["spelling"] = spelling(tokenizer, config.score_characters)
-    for row in rows:
-        tokens, real = row.tokens[None], np.ones((1, len(row)), bool)
-        features = token_features(tokens, real, config.score_bag_buckets)
-        if config.score_characters:
-            codes = head["spelling"].astype(np.uint32)[tokens]
-            features |= character_features(codes, real, config.score_bag_buckets)
-        for name, (buckets, present) in features.items():
-            counts[name][np.unique(np.asarray(buckets)[np.asarray(present)])] += 1
+    for index in evaluation_batches(len(rows), SCORING_ROWS):
+        part = token_batch([rows[i] for i in index], pad_id=tokenizer.pad_id, length=longest(rows))
+        features = bag_features(config, head, pad_rows(part, SCORING_ROWS)[0])
+        for name, (buckets, present) in jax.device_get(features).items():
+            for found, real in zip(buckets[: len(index)], present, strict=False):
+                counts[name][np.unique(found[real])] += 1
     for name, count in counts.items():
         head[f"{name}_rarity"] = np.float32(np.log((1 + len(rows)) / (1 + count)) + 1)
     return dataclasses.replace(reward, params=reward.params | {"score": head})
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def bag_features(config: TransformerConfig, head: dict, batch) -> dict:
+    """What the bag of that score head counts in the texts."""
+    features = token_features(batch.tokens, batch.mask, config.score_bag_buckets)
+    if not config.score_characters:
+        return features
+    codes = head["spelling"].astype(np.uint32)[batch.tokens]
+    return features | character_features(codes, batch.mask, config.score_bag_buckets)
 
 
 def spelling(tokenizer: Tokenizer, longest_token: int) -> np.ndarray:
