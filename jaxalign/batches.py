@@ -1,7 +1,7 @@
 """What travels into a step: frozen pytrees of arrays whose first axis is the (global) batch.
 
-Masks are boolean and say what is *real*: nothing is ever inferred from a token id. Rows of padding (to make
-a batch divisible) have all-zero masks and weight nothing.
+Masks are boolean and say what is *real*: nothing is ever inferred from a token id. Rows of padding
+(to make a batch divisible) have all-zero masks and weight nothing.
 """
 
 import dataclasses
@@ -12,7 +12,9 @@ import jax
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def pytree(cls):
-    """Class decorator: a frozen, keyword-only dataclass that jax treats as a pytree of its fields."""
+    """Class decorator: a frozen, keyword-only dataclass that jax treats as a pytree of its
+    fields.
+    """
     return jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True, kw_only=True)(cls))
 
 
@@ -65,8 +67,8 @@ class ComparisonBatch:
     """Groups of K texts that people compared with each other (K = 2 is the ordinary pair).
 
     texts: `TokenBatch` whose arrays carry one more axis, `[G, K, T]` (index: `[G, K]`).
-    preferences: `[G, K, K]` float32; entry i, j is the share (or number) of people who preferred text i to
-      text j; 0 where nobody compared them; the diagonal is 0.
+    preferences: `[G, K, K]` float32; entry i, j is the share (or number) of people who preferred
+      text i to text j; 0 where nobody compared them; the diagonal is 0.
     margins: `[G, K, K]` float32, by how much i should beat j, in reward units (0 when not known).
     """
 
@@ -79,7 +81,8 @@ class ComparisonBatch:
 class Experience:
     """Decisions of the behaviour policy with what PPO needs to learn from them, in any domain.
 
-    inputs: what the policy reads; a `TokenBatch` for text, `[B, T, ...]` observations or images otherwise.
+    inputs: what the policy reads; a `TokenBatch` for text, `[B, T, ...]` observations or images
+      otherwise.
     actions: `[B, T]` int32 decisions (for text: the tokens).
     mask: `[B, T]` bool, true where a decision was made.
     behaviour_logps: `[B, T]` log-probability of the action under the policy that took it.

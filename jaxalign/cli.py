@@ -26,6 +26,7 @@ HELP = """usage: jaxalign COMMAND [--run_dir DIR] [--config FILE.py] [--field va
 
 `jaxalign COMMAND --help` lists the fields. The same command again resumes an interrupted run."""
 
+ALSO = "Also: --run_dir DIR (where results go), --config FILE.py"
 # glibc's M_MMAP_MAX, M_TRIM_THRESHOLD and M_TOP_PAD, see mallopt(3)
 MALLOC = {-4: 0, -1: 2**31 - 1, -2: 2**26}
 # command: its default configuration, if it needs no file
@@ -39,7 +40,8 @@ DEFAULTS = {
     "generate": "GenerateConfig",
     "ratings": "RatingsConfig",
 }
-# configuration: the command it belongs to, the module whose `run` takes it, whether that takes a directory
+# configuration: the command it belongs to, the module whose `run` takes it, whether that takes a
+# directory
 STAGES = {
     "RLHFConfig": ("rlhf", "rlhf", True),
     "SFTConfig": ("sft", "sft", True),
@@ -116,7 +118,7 @@ def with_overrides(command: str, default, arguments: list[str]):
         default=default,
         args=arguments,
         prog=f"jaxalign {command}",
-        description=f"{type(default).__doc__}\n\nAlso: --run_dir DIR (where results go), --config FILE.py",
+        description=f"{type(default).__doc__}\n\n{ALSO}",
         config=(tyro.conf.FlagConversionOff,),
         use_underscores=True,
     )

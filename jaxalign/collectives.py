@@ -1,4 +1,6 @@
-"""Collectives that are identities on one device, so that a step is written once for every layout."""
+"""Collectives that are identities on one device, so that a step is written once for every
+layout.
+"""
 
 import jax
 
@@ -6,9 +8,9 @@ import jax
 def vary(tree, axis_name: str | None):
     """Mark replicated leaves as device-varying, so that `grad` of a local sum stays local.
 
-    Inside `shard_map` the gradient with respect to a *replicated* value is already summed over devices;
-    a `psum` after it would count every device twice. Differentiating a varying copy gives the local
-    gradient on every layout, and one `psum` then gives the global one.
+    Inside `shard_map` the gradient with respect to a *replicated* value is already summed over
+    devices; a `psum` after it would count every device twice. Differentiating a varying copy gives
+    the local gradient on every layout, and one `psum` then gives the global one.
 
     Args:
       tree: pytree of arrays, replicated over `axis_name`.

@@ -1,6 +1,7 @@
 """The configurations of all stages: frozen, keyword-only dataclasses, checked when they are made.
 
-Batch sizes are global. Every field is read by the stage that declares it; `--help` of a command shows them all.
+Batch sizes are global. Every field is read by the stage that declares it; `--help` of a command
+shows them all.
 """
 
 import dataclasses
@@ -23,7 +24,9 @@ def require(condition: bool, message: str):
 
 @config
 class ModelConfig:
-    """The policy/value transformer, short of what the data decide (vocabulary, length) and the heads."""
+    """The policy/value transformer, short of what the data decide (vocabulary, length) and the
+    heads.
+    """
 
     width: int = 128
     """Model width D."""
@@ -34,7 +37,9 @@ class ModelConfig:
     kv_heads: int | None = None
     """Key/value heads (grouped-query attention); None: as many as heads."""
     mlp_width: int | None = None
-    """Hidden width of the feed-forward part; None: 8/3 of the width for SwiGLU, 4 times for GELU."""
+    """Hidden width of the feed-forward part; None: 8/3 of the width for SwiGLU, 4 times for
+    GELU.
+    """
     norm: Literal["rms", "layer"] = "rms"
     """RMSNorm or LayerNorm."""
     positions: Literal["rope", "learned"] = "rope"
@@ -93,7 +98,9 @@ class FitConfig:
     steps: int = 500
     """Optimizer steps."""
     batch_size: int = 64
-    """Rows of a step over all devices and micro-batches (pairs for DPO, texts for a reward model)."""
+    """Rows of a step over all devices and micro-batches (pairs for DPO, texts for a reward
+    model).
+    """
     micro_batches: int = 1
     """Parts of a batch whose gradients are added up one after the other; the update is the same."""
     log_every: int = 20
@@ -112,7 +119,9 @@ class FitConfig:
 
 @config
 class SamplingConfig:
-    """How text is drawn; the policy is the tempered, filtered distribution in training and evaluation alike."""
+    """How text is drawn; the policy is the tempered, filtered distribution in training and
+    evaluation alike.
+    """
 
     temperature: float = 1.0
     """Logits are divided by it, > 0."""
@@ -438,7 +447,9 @@ class EvaluationSettings:
 
 @config
 class RLHFConfig:
-    """The main job: SFT, reward model, PPO, DPO and best-of-N on human ratings of review sentences."""
+    """The main job: SFT, reward model, PPO, DPO and best-of-N on human ratings of review
+    sentences.
+    """
 
     model: ModelConfig = ModelConfig(width=96, layers=2, dropout=0.1)
     """The policy; the reward model has the same trunk."""
@@ -531,7 +542,8 @@ class RLHFConfig:
         )
         require(
             self.prompt_tokens[1] + 2 < self.max_length,
-            f"prompts of {self.prompt_tokens[1]} tokens leave no room in max_length {self.max_length}",
+            f"prompts of {self.prompt_tokens[1]} tokens leave no room in "
+            f"max_length {self.max_length}",
         )
 
 

@@ -1,8 +1,9 @@
 """Where a model meets a loss: each function here returns `loss_fn(params, batch, key)`.
 
-A loss_fn returns `(sum, (weight, metric_sums))`: sums over this device's part of the batch, never means. The step
-adds them up over devices and micro-batches and divides once, so the update does not depend on how a batch is cut.
-The models come in as plain functions (see `scoring.py`); nothing here knows an architecture or a domain.
+A loss_fn returns `(sum, (weight, metric_sums))`: sums over this device's part of the batch, never
+means. The step adds them up over devices and micro-batches and divides once, so the update does
+not depend on how a batch is cut. The models come in as plain functions (see `scoring.py`); nothing
+here knows an architecture or a domain.
 """
 
 import jax
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxalign.batches import ComparisonBatch, Experience, PairLogps, PreferenceBatch, TokenBatch
+from jaxalign.errors import UserError
 from jaxalign.kl import k3
 from jaxalign.logprobs import sequence_logps
 from jaxalign.losses.bradley_terry import bradley_terry_loss, centering_penalty
@@ -26,7 +28,9 @@ from jaxalign.masking import masked_sum
 
 
 def example_keys(key, index):
-    """One key a row, folded from its global example index: the same noise in whatever batch it travels."""
+    """One key a row, folded from its global example index: the same noise in whatever batch it
+    travels.
+    """
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, index)
 
 
@@ -45,14 +49,15 @@ def sft(token_logps):
     return loss_fn
 
 
-def reward(scores, *, centering: float = 0.0, l2: float = 0.0, penalised=None):
+def reward(scores, *, centering: float = 0.0, l2: float = 0.0, penalised=lambda params: params):
     """Bradley-Terry over all compared pairs of a group of texts; weight: comparisons.
 
     Args:
       scores: `(params, TokenBatch, keys) -> [B]` scalar scores.
-      centering: coefficient of the squared score sum, which holds the free constant of the scores near 0.
-      l2: coefficient of the sum of squares of the penalised parameters (ridge), per comparison.
-      penalised: `params -> pytree` of those parameters; needed where l2 is above 0.
+      centering: coefficient of the squared score sum, which holds the free constant of the scores
+      near 0. l2: coefficient of the sum of squares of the penalised parameters (ridge), per
+      comparison.
+      penalised: `params -> pytree` of those parameters; all by default.
     """
 
     def loss_fn(params, batch: ComparisonBatch, key):
@@ -93,7 +98,8 @@ def both_sides(batch: PreferenceBatch, token_logps, params, key) -> PairLogps:
 
 
 def dpo(token_logps, *, beta: float, label_smoothing: float = 0.0, robust: bool = False):
-    """DPO log-sigmoid loss, conservative when `label_smoothing` > 0, or its robust form; weight: pairs.
+    """DPO log-sigmoid loss, conservative when `label_smoothing` > 0, or its robust form; weight:
+    pairs.
 
     Args:
       token_logps: `(params, TokenBatch, keys) -> [B, T]` log-probabilities of the policy.
@@ -104,9 +110,12 @@ def dpo(token_logps, *, beta: float, label_smoothing: float = 0.0, robust: bool 
     pair_loss = robust_dpo_loss if robust else dpo_loss
 
     def loss_fn(params, batch: PreferenceBatch, key):
+        reference = batch.reference
+        if reference is None:
+            raise UserError("DPO needs the reference's log-probabilities in batch.reference")
         policy = both_sides(batch, token_logps, params, key)
-        loss = pair_loss(policy, batch.reference, beta=beta, label_smoothing=label_smoothing)
-        rewards = implicit_rewards(policy, batch.reference, beta=beta)
+        loss = pair_loss(policy, reference, beta=beta, label_smoothing=label_smoothing)
+        rewards = implicit_rewards(policy, reference, beta=beta)
         margin = rewards.chosen - rewards.rejected
         per_pair = {
             "rewards/chosen": rewards.chosen,

@@ -1,10 +1,13 @@
 """Models as plain functions for the objectives, and the passes that turn frozen models into data.
 
-Reference log-probabilities, reward scores and old values never appear in a step: these passes write them into
-the batch once, outside. The same model gives the same function object, so that it compiles once.
+Reference log-probabilities, reward scores and old values never appear in a step: these passes
+write them into the batch once, outside. The same model gives the same function object, so that it
+compiles once.
 """
 
 import functools
+from collections.abc import Callable
+from typing import TypeVar, cast
 
 from jaxalign.batches import Experience, TokenBatch
 from jaxalign.logprobs import (
@@ -21,13 +24,23 @@ DENSE_LOGITS = 2**25
 CHUNK = 1024
 
 
+Maker = TypeVar("Maker", bound=Callable)
+
+
+def once(make: Maker) -> Maker:
+    """`functools.cache` that keeps the signature: the same arguments give the same function."""
+    return cast(Maker, functools.cache(make))
+
+
 def is_small(outputs, tokens) -> bool:
     """Whether all logits of a batch may exist at once."""
     return tokens.size * outputs.unembedding.shape[1] <= DENSE_LOGITS
 
 
 def logps_of(outputs, tokens, *, temperature: float):
-    """`[B, T]` log-probabilities of the tokens in nats, dense or fused by the size of the logits."""
+    """`[B, T]` log-probabilities of the tokens in nats, dense or fused by the size of the
+    logits.
+    """
     if is_small(outputs, tokens):
         return token_logps(outputs.logits, tokens, temperature=temperature)
     hidden, unembedding = outputs.hidden, outputs.unembedding
@@ -45,7 +58,7 @@ def logps_and_entropy_of(outputs, tokens, *, temperature: float):
     )
 
 
-@functools.cache
+@once
 def text_logps(model, *, temperature: float = 1.0):
     """`(params, TokenBatch, keys=None) -> [B, T]`: log pi(token) in nats."""
 
@@ -56,7 +69,7 @@ def text_logps(model, *, temperature: float = 1.0):
     return logps
 
 
-@functools.cache
+@once
 def text_policy(model, *, temperature: float = 1.0):
     """`(params, Experience, keys=None) -> (logps, entropy, values)`, each `[B, T]`, for PPO."""
 
@@ -69,7 +82,7 @@ def text_policy(model, *, temperature: float = 1.0):
     return evaluate
 
 
-@functools.cache
+@once
 def text_scores(model):
     """`(params, TokenBatch, keys=None) -> [B]`: one reward-model score a text."""
 
@@ -79,7 +92,7 @@ def text_scores(model):
     return scores
 
 
-@functools.cache
+@once
 def response_logps_of(model, *, temperature: float = 1.0):
     """`(params, TokenBatch) -> [B]`: log-probability of each response in nats."""
     logps = text_logps(model, temperature=temperature)

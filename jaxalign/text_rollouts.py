@@ -1,7 +1,8 @@
-"""Text as an environment: sampled responses, what they are worth, and the experience that PPO learns from.
+"""Text as an environment: sampled responses, what they are worth, and the experience that PPO
+learns from.
 
-The response's tokens are the actions; the score arrives with the last one; every token pays for its KL to the
-reference. Tokens go in and come out as tokens, nothing is decoded and encoded again.
+The response's tokens are the actions; the score arrives with the last one; every token pays for
+its KL to the reference. Tokens go in and come out as tokens, nothing is decoded and encoded again.
 """
 
 import jax
@@ -42,7 +43,8 @@ def sample_and_score(
       max_new_tokens, eos_id: see `sample`.
 
     Returns:
-      A function for `Layout.rows`; `shared` is `(policy_params, reference_params, reward_params, key)`.
+      A function for `Layout.rows`; `shared` is `(policy_params, reference_params, reward_params,
+      key)`.
     """
 
     def scored(shared, prompts: TokenBatch) -> ScoredSamples:
@@ -80,7 +82,8 @@ def text_experience(
       kl_coef: price of a nat, in score units.
       gamma, gae_lambda: discount and trace decay, in [0, 1].
 
-    Source: Ziegler et al. 2019, https://arxiv.org/abs/1909.08593, Eq. 2 (per-token KL in the reward).
+    Source: Ziegler et al. 2019, https://arxiv.org/abs/1909.08593, Eq. 2 (per-token KL in the
+    reward).
     """
     rows, logps = scored.samples.batch, scored.samples.logps
     mask = rows.response_mask

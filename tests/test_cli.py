@@ -1,6 +1,9 @@
-"""The command line: the stages on a user's own files, one after the other, and what mistakes look like."""
+"""The command line: the stages on a user's own files, one after the other, and what mistakes look
+like.
+"""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -8,7 +11,8 @@ from jaxalign.cli import dispatch, main
 from jaxalign.train.metrics import read_metrics
 
 TINY_MODEL = ["--model.width", "16", "--model.layers", "1", "--model.heads", "2"]
-WORDS = "a fine film with a warm heart and a sly wit that never once loses its way".split()
+TEXT = "a fine film with a warm heart and a sly wit that never once loses its way"
+WORDS = TEXT.split(" ")
 
 
 def fit(prefix, steps):
@@ -100,7 +104,7 @@ def test_reward_dpo_ppo_evaluate_and_generate(policy, files, capsys):
     measured = dispatch(
         ["evaluate", "--model", directory, "--data.path", files["texts"], "--output", out]
     )
-    assert measured["perplexity"] > 1 and json.loads(open(out).read()) == measured
+    assert measured["perplexity"] > 1 and json.loads(Path(out).read_text()) == measured
     sampling = ["--sampling.max_new_tokens", "6", "--samples", "2"]
     texts = dispatch(["generate", "--model", ppo, "--prompt", "a fine film", *sampling])
     assert len(texts) == 2 and all(text.startswith("a fine film") for text in texts)

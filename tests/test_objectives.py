@@ -1,4 +1,6 @@
-"""Objectives: sums and weights against formulas written out in NumPy, and the DPO-PPO theorem's pieces."""
+"""Objectives: sums and weights against formulas written out in NumPy, and the DPO-PPO theorem's
+pieces.
+"""
 
 import jax
 import jax.numpy as jnp

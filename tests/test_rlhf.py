@@ -1,4 +1,6 @@
-"""The main job in miniature, on the real ratings: every file it leaves, and that it can be resumed."""
+"""The main job in miniature, on the real ratings: every file it leaves, and that it can be
+resumed.
+"""
 
 import dataclasses
 import json

@@ -149,9 +149,9 @@ def evaluation_batches(n: int, batch_size: int) -> list[np.ndarray]:
 class LengthBuckets:
     """Batches of texts of similar length, so that little of a batch is padding.
 
-    Every example is used once an epoch; batches of all buckets come in random order. A batch of short
-    texts has more rows, so that all batches have about as many tokens; the last batch of a bucket may
-    have fewer rows than the others (`pad_rows`). Few buckets mean few compilations.
+    Every example is used once an epoch; batches of all buckets come in random order. A batch of
+    short texts has more rows, so that all batches have about as many tokens; the last batch of a
+    bucket may have fewer rows than the others (`pad_rows`). Few buckets mean few compilations.
 
     lengths: `[N]` tokens of each example.
     limits: longest length of each bucket, ascending.

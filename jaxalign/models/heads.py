@@ -37,9 +37,9 @@ class ScoreHead(nn.Module):
       score = w . pooled + b  [+ sum_f rarity_f weight_f / (number of features)^power]
 
     The features f are the text's tokens, pairs of tokens and, with `characters`, runs of 4 to 6
-    characters across token borders (pairs and runs share weights by hashing). Rarity says how rare a
-    feature is; it is 1 unless somebody puts inverse document frequencies there, and like the spelling of
-    the tokens it is never trained.
+    characters across token borders (pairs and runs share weights by hashing). Rarity says how rare
+    a feature is; it is 1 unless somebody puts inverse document frequencies there, and like the
+    spelling of the tokens it is never trained.
     """
 
     vocab_size: int

@@ -40,7 +40,8 @@ def run(config: DPOConfig, directory: Path) -> dict:
 def implicit_accuracy(
     run: Run, policy: TextModel, reference: TextModel | None, pairs: list[tuple[TokenRow, ...]]
 ) -> dict:
-    """Share of pairs whose chosen side has the larger log-ratio to the reference, with its interval.
+    """Share of pairs whose chosen side has the larger log-ratio to the reference, with its
+    interval.
 
     Args:
       policy: the trained policy.

@@ -1,4 +1,6 @@
-"""What is measured on a policy's samples: judges, reward model, exact KL, perplexity, statistics."""
+"""What is measured on a policy's samples: judges, reward model, exact KL, perplexity,
+statistics.
+"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -177,7 +179,9 @@ class Sampler:
 
 
 def result_row(method: str, sampled: Sampled, baseline: Sampled, panel: Panel) -> dict:
-    """One row of the result table: a method's samples against the baseline's on the same prompts."""
+    """One row of the result table: a method's samples against the baseline's on the same
+    prompts.
+    """
     flat = [response for group in sampled.responses for response in group]
     statistics = sample_statistics(
         flat, ended=sampled.ended.ravel().tolist(), training=panel.training

@@ -6,6 +6,7 @@ import functools
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -37,7 +38,9 @@ from jaxalign.train.metrics import read_metrics
 
 
 class Job:
-    """The stages of one main job, in order; each leaves its model in `models` and its time in `timing`."""
+    """The stages of one main job, in order; each leaves its model in `models` and its time in
+    `timing`.
+    """
 
     def __init__(self, config: RLHFConfig, run: Run):
         self.config, self.run = config, run
@@ -284,10 +287,11 @@ class Job:
             f"{len(self.panel.prompts)} held-out prompts of {self.config.prompt_tokens[0]} to "
             f"{self.config.prompt_tokens[1]} tokens; best of {settings.best_of} on the first "
             f"{settings.best_of_prompts} of them.",
-            f"Every policy samples at temperature {self.config.temperature:g}, and its KL is that of "
-            "the distribution that it samples from.",
-            "The judge is a ridge regression of human ratings on texts that no policy and no reward "
-            "model saw; it judges sentiment, not grammar. Length, variety and perplexity are beside it.",
+            f"Every policy samples at temperature {self.config.temperature:g}; its KL is that of "
+            "the distribution it samples from.",
+            "The judge is a ridge regression of human ratings on texts that no policy and no "
+            "reward model saw. It judges sentiment, not grammar: read length, variety and "
+            "perplexity beside it.",
             "The KL of best-of-N is the analytic bound ln n - (n - 1) / n.",
         ]
 
@@ -384,7 +388,7 @@ def best(pool: Sampled) -> Sampled:
     """The one sample of each prompt that the reward model scores highest."""
     index = pool.reward_scores.argmax(axis=1)
 
-    def pick(values):
+    def pick(values) -> Any:
         if isinstance(values, list):
             return [[group[i]] for group, i in zip(values, index, strict=True)]
         return np.take_along_axis(values, index[:, None], axis=1)

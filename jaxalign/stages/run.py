@@ -148,7 +148,7 @@ def _keep_config(path: Path, config) -> None:
         if names:
             raise UserError(
                 f"{path.parent} holds a run with {names[0]} = {before.get(names[0])}, this one has "
-                f"{now.get(names[0])}; use the same configuration to resume it or a new run directory"
+                f"{now.get(names[0])}; use the same configuration to resume it, or another run_dir"
             )
     write_atomically(path, json.dumps(given, indent=2).encode())
 

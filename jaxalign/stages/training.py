@@ -1,6 +1,7 @@
 """What the stages have in common below the command line: rows in, a trained text model out.
 
-The same functions train on a user's data (`jaxalign sft`, ...) and in the main job (`jaxalign rlhf`).
+The same functions train on a user's data (`jaxalign sft`, ...) and in the main job (`jaxalign
+rlhf`).
 """
 
 import dataclasses
@@ -225,13 +226,16 @@ def train_dpo(
 ) -> TextModel:
     """DPO from the policy, which is the reference; its log-probabilities are computed once.
 
-    The policy is the distribution at that temperature, in the loss as in sampling. Without dropout, so that policy and reference are the same function at the first step.
+    The policy is the distribution at that temperature, in the loss as in sampling. Without
+    dropout, so that policy and reference are the same function at the first step.
     """
     policy = with_heads(policy, ("logits",), run.key(f"{name}/init"), dropout=0.0)
     token_logps = text_logps(policy.model, temperature=temperature)
     length = longest([*chosen, *rejected])
     sides = (chosen, rejected)
-    logps = [response_logps(run, policy, side, temperature=temperature) for side in sides]
+    logps: list[Any] = [
+        response_logps(run, policy, side, temperature=temperature) for side in sides
+    ]
 
     def batch(number: int):
         index = batch_indices(number, len(chosen), settings.fit.batch_size, run.seed)

@@ -93,7 +93,7 @@ def bag(tokens, head, power):
     Divided by the number of all of them to the power.
     """
     terms = [float(head["tokens"][t]) * float(head["tokens_rarity"][t]) for t in tokens]
-    for previous, token in zip(tokens[:-1], tokens[1:], strict=True):
+    for previous, token in itertools.pairwise(tokens):
         bucket = mixed(previous, token) % len(head["pairs"])
         terms.append(float(head["pairs"][bucket]) * float(head["pairs_rarity"][bucket]))
     codes = []
