@@ -55,8 +55,8 @@ def reward(scores, *, centering: float = 0.0, l2: float = 0.0, penalised=lambda 
     Args:
       scores: `(params, TokenBatch, keys) -> [B]` scalar scores.
       centering: coefficient of the squared score sum, which holds the free constant of the scores
-      near 0. l2: coefficient of the sum of squares of the penalised parameters (ridge), per
-      comparison.
+        near 0.
+      l2: coefficient of the sum of squares of the penalised parameters (ridge), per comparison.
       penalised: `params -> pytree` of those parameters; all by default.
     """
 

@@ -1,0 +1,82 @@
+"""The main job over several seeds: `python -m benchmarks.rlhf --seeds 0 1 2`.
+
+Runs `jaxalign rlhf --seed S` one after the other (finished runs are read, not repeated) and prints the
+mean of every number with its standard deviation over seeds, and each run's lowest end of the win rate's
+interval.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+COLUMNS = {
+    "win_rate": "win rate",
+    "win_rate_low": "lower end",
+    "rule_win_rate": "win rate (rules)",
+    "judge_score": "judge",
+    "reward_score": "reward",
+    "kl": "KL",
+    "perplexity": "ppl of human texts",
+    "sample_perplexity": "ppl of samples",
+    "distinct_2": "distinct-2",
+    "length": "length",
+    "ended": "ended",
+    "copied_whole": "copied whole",
+}
+SCORERS = {
+    "pair_accuracy": "pairs",
+    "pair_accuracy_gap1": "clear pairs",
+    "macro_recall": "macro recall",
+    "spearman": "Spearman",
+}
+
+
+def run(seed: int, directory: Path) -> dict:
+    """The results of one seed; `seconds` is the time of its process, if it ran now."""
+    start = time.monotonic()
+    if not (directory / "results.json").exists():
+        command = [sys.executable, "-m", "jaxalign", "rlhf", "--seed", str(seed)]
+        subprocess.run([*command, "--run_dir", str(directory)], check=True)
+        (directory / "seconds.json").write_text(json.dumps(time.monotonic() - start))
+    results = json.loads((directory / "results.json").read_text())
+    return results | {"seconds": json.loads((directory / "seconds.json").read_text())}
+
+
+def spread(values: list) -> str:
+    """Mean and standard deviation of what is there; a dash for nothing."""
+    numbers = [value for value in values if value is not None]
+    if not numbers:
+        return "–"
+    mean = statistics.mean(numbers)
+    digits = 1 if abs(mean) >= 10 else 3
+    deviation = statistics.stdev(numbers) if len(numbers) > 1 else 0.0
+    return f"{mean:.{digits}f} ± {deviation:.{digits}f}"
+
+
+def table(name: str, parts: list[list[dict]], columns: dict[str, str]) -> None:
+    """A markdown table: one row a method, over the seeds."""
+    print("| " + " | ".join([name, *columns.values()]) + " |")
+    print("|" + ":--|" + "--:|" * len(columns))
+    for rows in zip(*parts, strict=True):
+        cells = [spread([row.get(key) for row in rows]) for key in columns]
+        print("| " + " | ".join([rows[0][name], *cells]) + " |")
+    print()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--directory", type=Path, default=Path("runs/seeds"))
+    options = parser.parse_args()
+    runs = [run(seed, options.directory / f"seed_{seed}") for seed in options.seeds]
+    print(f"\nseeds {options.seeds}; seconds {[round(result['seconds']) for result in runs]}\n")
+    table("scorer", [result["reward_model"] for result in runs], SCORERS)
+    table("method", [result["rows"] for result in runs], COLUMNS)
+
+
+if __name__ == "__main__":
+    main()
