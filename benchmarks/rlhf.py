@@ -1,7 +1,8 @@
 """The main job over several seeds: `python -m benchmarks.rlhf --seeds 0 1 2`.
 
-Runs `jaxalign rlhf --seed S` one after the other (finished runs are read, not repeated) and prints the
-mean of every number with its standard deviation over seeds, and each run's lowest end of the win rate's
+Runs `jaxalign rlhf --seed S` one after the other (finished runs are read, not repeated) and prints
+the mean of every number with its standard deviation over seeds, and each run's lowest end of the
+win rate's
 interval.
 """
 
