@@ -17,7 +17,7 @@ WORDS = TEXT.split(" ")
 
 def fit(prefix, steps):
     return [
-        *(f"--{prefix}fit.steps", str(steps), f"--{prefix}fit.batch_size", "8"),
+        *(f"--{prefix}fit.steps", str(steps), f"--{prefix}fit.batch_size", "16"),
         *(f"--{prefix}fit.log_every", "1", f"--{prefix}fit.optimizer.warmup_steps", "1"),
     ]
 
@@ -92,7 +92,7 @@ def test_reward_dpo_ppo_evaluate_and_generate(policy, files, capsys):
     )
     first = read_metrics(dpo)[0]
     assert first["loss"] == pytest.approx(0.6931472, abs=1e-6)  # policy = reference
-    small = ["--ppo.iterations", "2", "--ppo.batch_size", "8", "--ppo.optimizer.warmup_steps", "1"]
+    small = ["--ppo.iterations", "2", "--ppo.batch_size", "32", "--ppo.optimizer.warmup_steps", "1"]
     room = ["--max_new_tokens", "8", "--data.path", files["prompts"], "--data.max_length", "20"]
     models = ["--policy", directory, "--reward", reward]
     dispatch(["ppo", "--run_dir", ppo, *models, *small, *room])
@@ -122,7 +122,6 @@ def test_reward_dpo_ppo_evaluate_and_generate(policy, files, capsys):
         (["generate", "--run_dir", "x"], "writes no run directory"),
         (["report", "/no/such/run"], "usage: jaxalign report DIR"),
         (["generate", "--model", "/no/such/run"], "/no/such/run"),
-        (["generate", "--sampling.temperature", "-1"], "temperature is -1.0; it must be above 0"),
     ],
 )
 def test_mistakes_are_one_line(arguments, line, capsys):
@@ -137,6 +136,13 @@ def test_an_unknown_field_names_the_nearest(capsys):
     with pytest.raises(SystemExit):
         main(["dpo", "--polcy", "x"])
     assert "--policy" in capsys.readouterr().err
+
+
+def test_a_value_out_of_range_says_what_was_wanted(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["generate", "--sampling.temperature", "-1"])
+    assert stop.value.code == 2
+    assert "temperature is -1.0; it must be above 0" in capsys.readouterr().err
 
 
 def test_a_configuration_of_another_command_is_refused(tmp_path, capsys):

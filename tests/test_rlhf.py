@@ -40,7 +40,7 @@ CONFIG = RLHFConfig(
     comparisons=ComparisonSettings(groups=4, group_size=4),
     reward=RewardSettings(fit=FIT, bag_buckets=1024),
     ppo=PPO,
-    unpenalised=dataclasses.replace(PPO, kl_coef=0.0),
+    unpenalised=dataclasses.replace(PPO, iterations=0),
     pairs=16,
     preferred=FIT,
     dpo_human=DPOSettings(fit=FIT),

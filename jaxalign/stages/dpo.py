@@ -26,15 +26,15 @@ def run(config: DPOConfig, directory: Path) -> dict:
             config.data, Preference, tokenizer=policy.tokenizer, log=directory, held_out=True
         )
         held_out = token_rows(records, policy.tokenizer)
-    run = open_run(directory, config, config.place, config.seed)
-    trained = train_dpo(
-        run, "dpo", policy, chosen, rejected, config.dpo, temperature=config.temperature
-    )
-    scorers = []
-    if held_out:
-        accuracy = implicit_accuracy(run, trained, policy, held_out)
-        scorers = [{"scorer": "implicit reward of the policy", **accuracy}]
-    return finish(run, trained, {"method": "DPO"}, reward_model=scorers)
+    with open_run(directory, config, config.place, config.seed) as run:
+        trained = train_dpo(
+            run, "dpo", policy, chosen, rejected, config.dpo, temperature=config.temperature
+        )
+        scorers = []
+        if held_out:
+            accuracy = implicit_accuracy(run, trained, policy, held_out)
+            scorers = [{"scorer": "implicit reward of the policy", **accuracy}]
+        return finish(run, trained, {"method": "DPO"}, reward_model=scorers)
 
 
 def implicit_accuracy(

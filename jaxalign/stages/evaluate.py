@@ -19,11 +19,12 @@ from jaxalign.train.checkpoints import write_atomically
 def run(config: EvaluateConfig) -> dict[str, float]:
     """Print the measures, a line each, and return them."""
     model = load_text_model(config.model, "model")
-    with tempfile.TemporaryDirectory() as scratch:
-        run = open_run(Path(scratch), config, config.place, 0)
-        measure = perplexity_on_texts if config.on == "texts" else accuracy_on_preferences
+    measure = perplexity_on_texts if config.on == "texts" else accuracy_on_preferences
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        open_run(Path(scratch), config, config.place, 0) as run,
+    ):
         measures = measure(config, run, model)
-        run.metrics.close()
     for name, value in measures.items():
         print(f"{name} {value:.4f}")
     if config.output:

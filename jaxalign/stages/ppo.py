@@ -23,26 +23,26 @@ def run(config: TextPPOConfig, directory: Path) -> dict:
     records = read_records(config.data, Prompt, tokenizer=policy.tokenizer, log=directory)
     prompts = [row.tokens.tolist() for (row,) in token_rows(records, policy.tokenizer)]
     check_room(policy, max(map(len, prompts)), config.max_new_tokens)
-    run = open_run(directory, config, config.place, config.seed)
-    trained = train_ppo(
-        run,
-        "ppo",
-        policy,
-        reward,
-        prompts,
-        config.ppo,
-        temperature=config.temperature,
-        max_new_tokens=config.max_new_tokens,
-    )
-    last = [line for line in read_metrics(directory) if line["stage"] == "ppo"][-10:]
-    row = {
-        "method": "PPO",
-        "reward_score": float(np.mean([line["scores/mean"] for line in last])),
-        "kl": float(np.mean([line["kl/reference"] for line in last])),
-        "length": float(np.mean([line["response/length"] for line in last])),
-        "ended": float(np.mean([line["response/ended"] for line in last])),
-    }
-    return finish(run, trained, row, notes=["Means of the last 10 logged rounds of training."])
+    with open_run(directory, config, config.place, config.seed) as run:
+        trained = train_ppo(
+            run,
+            "ppo",
+            policy,
+            reward,
+            prompts,
+            config.ppo,
+            temperature=config.temperature,
+            max_new_tokens=config.max_new_tokens,
+        )
+        last = [line for line in read_metrics(directory) if line["stage"] == "ppo"][-10:]
+        row = {
+            "method": "PPO",
+            "reward_score": float(np.mean([line["scores/mean"] for line in last])),
+            "kl": float(np.mean([line["kl/reference"] for line in last])),
+            "length": float(np.mean([line["response/length"] for line in last])),
+            "ended": float(np.mean([line["response/ended"] for line in last])),
+        }
+        return finish(run, trained, row, notes=["Means of the last 10 logged rounds of training."])
 
 
 def check_same_vocabulary(policy: TextModel, reward: TextModel) -> None:

@@ -32,17 +32,17 @@ def run(config: RewardConfig, directory: Path) -> dict:
             config.data, Preference, tokenizer=tokenizer, log=directory, held_out=True
         )
         held_out = token_rows(records, tokenizer)
-    run = open_run(directory, config, config.place, config.seed)
-    if base is None:
-        base = new_text_model(
-            config.model, tokenizer, config.data.max_length, ("logits",), run.key("init")
-        )
-    trained, _ = train_reward(run, "reward", base, rows, groups, config.reward)
-    row = {"method": "reward model"}
-    scorers = []
-    if held_out:
-        scorers = [{"scorer": "reward model", **pair_accuracy(run, trained, held_out)}]
-    return finish(run, trained, row, reward_model=scorers)
+    with open_run(directory, config, config.place, config.seed) as run:
+        if base is None:
+            base = new_text_model(
+                config.model, tokenizer, config.data.max_length, ("logits",), run.key("init")
+            )
+        trained, _ = train_reward(run, "reward", base, rows, groups, config.reward)
+        row = {"method": "reward model"}
+        scorers = []
+        if held_out:
+            scorers = [{"scorer": "reward model", **pair_accuracy(run, trained, held_out)}]
+        return finish(run, trained, row, reward_model=scorers)
 
 
 def pairs_as_groups(pairs: list[tuple[TokenRow, ...]]) -> tuple[list[TokenRow], Groups]:

@@ -29,15 +29,21 @@ def run(config: SFTConfig, directory: Path) -> dict:
     if config.data.evaluation_path:
         records = _imitated(config, directory, tokenizer, held_out=True)
         held_out = [row for (row,) in token_rows(records, tokenizer)]
-    run = open_run(directory, config, config.place, config.seed)
-    if start is None:
-        start = new_text_model(
-            config.model, tokenizer, config.data.max_length, ("logits",), run.key("init")
+    with open_run(directory, config, config.place, config.seed) as run:
+        if start is None:
+            start = new_text_model(
+                config.model, tokenizer, config.data.max_length, ("logits",), run.key("init")
+            )
+        trained = train_sft(
+            run,
+            "sft",
+            start,
+            rows,
+            config.fit,
+            buckets=config.length_buckets,
+            evaluation_rows=held_out,
         )
-    trained = train_sft(
-        run, "sft", start, rows, config.fit, buckets=config.length_buckets, evaluation_rows=held_out
-    )
-    return finish(run, trained, _row(run, trained, held_out))
+        return finish(run, trained, _row(run, trained, held_out))
 
 
 def starting_model(config: SFTConfig, directory: Path) -> TextModel:
@@ -50,7 +56,6 @@ def finish(run: Run, trained: TextModel, row: dict, **results) -> dict:
     save_text_model(run.directory / "model", trained)
     results = {"title": f"{row['method']} run", "rows": [row], **results}
     write_atomically(run.directory / "results.json", json.dumps(results, indent=1).encode())
-    run.metrics.close()
     print(f"model: {run.directory / 'model'}\nreport: {write_report(run.directory)}")
     return results
 
