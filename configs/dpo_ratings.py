@@ -1,0 +1,31 @@
+"""DPO of the fine-tuned model on single people's preferences between two sentences.
+
+jaxalign dpo --config configs/dpo_ratings.py --run_dir runs/dpo
+
+after `configs/sft_ratings.py`.
+"""
+
+from jaxalign.config import DataConfig, DPOConfig, DPOSettings, FitConfig, OptimizerConfig
+
+
+def get_config() -> DPOConfig:
+    """A weak pull to the reference: single people disagree in every fifth pair."""
+    return DPOConfig(
+        policy="runs/sft",
+        data=DataConfig(
+            path="data/preferences_train.jsonl",
+            evaluation_path="data/preferences_test.jsonl",
+            on_bad_row="skip",
+            max_length=64,
+        ),
+        dpo=DPOSettings(
+            beta=0.03,
+            fit=FitConfig(
+                steps=100,
+                batch_size=32,
+                micro_batches=4,
+                optimizer=OptimizerConfig(learning_rate=3e-4, warmup_steps=10),
+            ),
+        ),
+        temperature=0.7,
+    )

@@ -1,0 +1,20 @@
+"""PPO of the fine-tuned model against the reward model, on beginnings of sentences.
+
+jaxalign ppo --config configs/ppo_ratings.py --run_dir runs/ppo
+
+after `configs/sft_ratings.py` and `configs/reward_ratings.py`.
+"""
+
+from jaxalign.config import DataConfig, PPOSettings, TextPPOConfig
+
+
+def get_config() -> TextPPOConfig:
+    """The policy is the distribution at temperature 0.7."""
+    return TextPPOConfig(
+        policy="runs/sft",
+        reward="runs/reward",
+        data=DataConfig(path="data/prompts_train.jsonl", on_bad_row="skip", max_length=20),
+        ppo=PPOSettings(iterations=12, micro_batches=4, kl_coef=0.1),
+        temperature=0.7,
+        max_new_tokens=40,
+    )

@@ -1,0 +1,35 @@
+"""Supervised fine-tuning of a small new model on the sentences of the human ratings.
+
+jaxalign ratings --run_dir data
+jaxalign sft --config configs/sft_ratings.py --run_dir runs/sft
+"""
+
+from jaxalign.config import (
+    DataConfig,
+    FitConfig,
+    ModelConfig,
+    OptimizerConfig,
+    SFTConfig,
+    TokenizerConfig,
+)
+
+
+def get_config() -> SFTConfig:
+    """Muon for the matrices; longer sentences than 64 tokens are left out."""
+    return SFTConfig(
+        model=ModelConfig(width=96, layers=2, dropout=0.1),
+        tokenizer=TokenizerConfig(kind="bpe", vocab_size=4096),
+        data=DataConfig(
+            path="data/texts_train.jsonl",
+            evaluation_path="data/texts_test.jsonl",
+            on_bad_row="skip",
+            max_length=64,
+        ),
+        fit=FitConfig(
+            steps=1000,
+            batch_size=20,
+            optimizer=OptimizerConfig(
+                name="muon", learning_rate=0.02, warmup_steps=30, weight_decay=0.1
+            ),
+        ),
+    )
