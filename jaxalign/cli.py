@@ -31,14 +31,14 @@ ALSO = "Also: --run_dir DIR (where results go), --config FILE.py"
 MALLOC = {-4: 0, -1: 2**31 - 1, -2: 2**26}
 # command: its default configuration, if it needs no file
 DEFAULTS = {
-    "rlhf": "RLHFConfig",
-    "sft": "SFTConfig",
-    "reward": "RewardConfig",
-    "ppo": "TextPPOConfig",
-    "dpo": "DPOConfig",
-    "evaluate": "EvaluateConfig",
-    "generate": "GenerateConfig",
-    "ratings": "RatingsConfig",
+    "rlhf": "config_rlhf.RLHFConfig",
+    "sft": "config.SFTConfig",
+    "reward": "config.RewardConfig",
+    "ppo": "config.TextPPOConfig",
+    "dpo": "config.DPOConfig",
+    "evaluate": "config.EvaluateConfig",
+    "generate": "config.GenerateConfig",
+    "ratings": "config.RatingsConfig",
 }
 # configuration: the command it belongs to, the module whose `run` takes it, whether that takes a
 # directory
@@ -125,8 +125,13 @@ def with_overrides(command: str, default, arguments: list[str]):
 
 
 def named_config(name: str):
-    """The default configuration of that class."""
-    return getattr(importlib.import_module("jaxalign.config"), name)()
+    """The default configuration, `module.Class` below `jaxalign`.
+
+    >>> named_config("config.GenerateConfig").samples
+    4
+    """
+    module, cls = name.split(".")
+    return getattr(importlib.import_module(f"jaxalign.{module}"), cls)()
 
 
 def read_config(file: Path):

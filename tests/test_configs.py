@@ -11,9 +11,9 @@ from jaxalign.config import (
     EvaluateConfig,
     ModelConfig,
     RewardSettings,
-    RLHFConfig,
     SamplingConfig,
 )
+from jaxalign.config_rlhf import RLHFConfig
 from jaxalign.errors import UserError
 
 FILES = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))

@@ -14,7 +14,7 @@ LAYERS = [
     ["errors", "precision", "collectives", "masking", "batches"],
     ["logprobs", "kl", "advantages", "losses", "models", "data", "envs"],
     ["sampling", "rollouts", "text_rollouts", "scoring", "objectives", "train"],
-    ["config", "config_domains"],
+    ["config", "config_rlhf", "config_domains"],
     ["stages", "evaluation", "report"],
     ["cli", "__main__"],
 ]

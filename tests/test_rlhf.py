@@ -9,17 +9,15 @@ import numpy as np
 import pytest
 
 from jaxalign.config import (
-    ComparisonSettings,
     DPOSettings,
-    EvaluationSettings,
     FitConfig,
     ModelConfig,
     OptimizerConfig,
     PPOSettings,
     RewardSettings,
-    RLHFConfig,
     TokenizerConfig,
 )
+from jaxalign.config_rlhf import ComparisonSettings, EvaluationSettings, RLHFConfig
 from jaxalign.stages import rlhf
 from jaxalign.stages.human_ratings import read_corpus
 from jaxalign.train.metrics import read_metrics

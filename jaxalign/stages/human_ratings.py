@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxalign.config import RLHFConfig
+from jaxalign.config_rlhf import RLHFConfig
 from jaxalign.data.batching import truncated
 from jaxalign.data.chat import TokenRow, text_row
 from jaxalign.data.preferences import (

@@ -229,8 +229,8 @@ def make_layout(name: str = "auto", *, devices: int | None = None) -> Layout:
 def fsdp_spec(shape: tuple[int, ...], *, devices: int) -> PartitionSpec:
     """Split the largest axis that divides over the devices; keep the array whole if none does.
 
-    >>> fsdp_spec((12, 64), devices=4)
-    PartitionSpec(None, 'data')
+    >>> tuple(fsdp_spec((12, 64), devices=4))
+    (None, 'data')
     """
     divisible = [axis for axis, size in enumerate(shape) if size and size % devices == 0]
     if not divisible:

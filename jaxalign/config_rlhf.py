@@ -1,0 +1,148 @@
+"""The configuration of the main job; its defaults are what `jaxalign rlhf` runs."""
+
+from jaxalign.config import (
+    DPOSettings,
+    FitConfig,
+    ModelConfig,
+    OptimizerConfig,
+    PlaceConfig,
+    PPOSettings,
+    RewardSettings,
+    TokenizerConfig,
+    config,
+    require,
+)
+
+
+@config
+class ComparisonSettings:
+    """Groups of rated texts that the reward model compares, each with each."""
+
+    groups: int = 1600
+    """How many groups are drawn."""
+    group_size: int = 32
+    """Texts of a group."""
+    same_rater_share: float = 0.0
+    """Share of the groups within one block of raters (harder); the others are across blocks."""
+
+
+@config
+class EvaluationSettings:
+    """How policies are compared."""
+
+    prompts: int = 512
+    """Held-out prompts of the result table."""
+    curve_prompts: int = 128
+    """The first of them, for the points along training."""
+    curve_points: int = 3
+    """Points along the training of each method."""
+    best_of: int = 16
+    """Samples of which the reward model picks one."""
+    best_of_prompts: int = 192
+    """The first of the held-out prompts, for best-of-N."""
+    rows: int = 256
+    """Samples drawn at the same time."""
+    shown: int = 24
+    """Prompts whose samples are written side by side."""
+
+
+@config
+class RLHFConfig:
+    """The main job: SFT, reward model, PPO, DPO and best-of-N on human ratings of review
+    sentences.
+    """
+
+    model: ModelConfig = ModelConfig(width=96, layers=2, dropout=0.1)
+    """The policy; the reward model has the same trunk."""
+    tokenizer: TokenizerConfig = TokenizerConfig(kind="bpe")
+    """Learned from the policy's texts."""
+    lowercase: bool = True
+    """Read texts in lower case: fewer words to learn."""
+    products: bool = False
+    """Also learn to write from the product reviews."""
+    max_length: int = 48
+    """Longest text in tokens; longer ones are cut and have no end."""
+    prompt_tokens: tuple[int, int] = (2, 5)
+    """Fewest and most tokens of a held-out text that a policy has to continue."""
+    temperature: float = 0.7
+    """Of every policy, in sampling, in PPO and in the KL."""
+    sft: FitConfig = FitConfig(
+        steps=1400,
+        batch_size=20,
+        log_every=50,
+        checkpoint_every=500,
+        optimizer=OptimizerConfig(
+            name="muon", learning_rate=0.02, warmup_steps=30, weight_decay=0.1
+        ),
+    )
+    """Supervised fine-tuning."""
+    length_buckets: int = 3
+    """Ranges of lengths that its batches come from."""
+    comparisons: ComparisonSettings = ComparisonSettings()
+    """What the reward model learns from."""
+    reward: RewardSettings = RewardSettings()
+    """Reward model."""
+    ppo: PPOSettings = PPOSettings(
+        iterations=12,
+        micro_batches=4,
+        kl_coef=0.1,
+        optimizer=OptimizerConfig(learning_rate=3e-4, schedule="linear", warmup_steps=0),
+    )
+    """PPO against the reward model."""
+    pairs: int = 8000
+    """Human preference pairs for DPO and preferred fine-tuning."""
+    same_rater_share: float = 0.0
+    """Share of them that one person made, within a block; the others are across blocks."""
+    preferred: FitConfig = FitConfig(steps=80, optimizer=OptimizerConfig(learning_rate=2e-4))
+    """Supervised fine-tuning on the preferred sides of the human pairs."""
+    dpo_human: DPOSettings = DPOSettings(
+        beta=0.03,
+        fit=FitConfig(
+            steps=100,
+            batch_size=32,
+            micro_batches=4,
+            optimizer=OptimizerConfig(learning_rate=3e-4, warmup_steps=10),
+        ),
+    )
+    """DPO on the human pairs."""
+    dpo_samples: DPOSettings = DPOSettings(
+        fit=FitConfig(
+            steps=70,
+            batch_size=32,
+            micro_batches=4,
+            optimizer=OptimizerConfig(learning_rate=3e-4, warmup_steps=10),
+        )
+    )
+    """DPO on the policy's own samples, labelled by the reward model."""
+    sampled_prompts: int = 1024
+    """Prompts that are sampled for that."""
+    samples_per_prompt: int = 4
+    """Samples of each; the best and the worst make a pair."""
+    unfinished_penalty: float = 1.0
+    """Taken there from the score of a sample that did not end by itself."""
+    unpenalised: PPOSettings = PPOSettings(
+        kl_coef=0.0,
+        iterations=10,
+        micro_batches=4,
+        optimizer=OptimizerConfig(learning_rate=1e-3, schedule="constant", warmup_steps=0),
+    )
+    """PPO without a price on KL, to show over-optimisation; 0 iterations: left out."""
+    evaluation: EvaluationSettings = EvaluationSettings()
+    """How policies are compared."""
+    place: PlaceConfig = PlaceConfig(layout="device")
+    """Where it computes."""
+    seed: int = 0
+    """Of everything but the splits of the data, which are fixed."""
+
+    def __post_init__(self):
+        size = self.comparisons.group_size
+        require(
+            self.reward.fit.batch_size % size == 0,
+            f"reward.fit.batch_size {self.reward.fit.batch_size} is not a multiple of "
+            f"comparisons.group_size {size}",
+        )
+        require(
+            self.prompt_tokens[1] + 2 < self.max_length,
+            f"prompts of {self.prompt_tokens[1]} tokens leave no room in "
+            f"max_length {self.max_length}",
+        )
