@@ -22,6 +22,11 @@ def require(condition: bool, message: str):
         raise UserError(message)
 
 
+def require_temperature(temperature: float):
+    """Raise a one-line `UserError` unless it is above 0."""
+    require(temperature > 0, f"temperature is {temperature}; it must be above 0")
+
+
 @config
 class ModelConfig:
     """The policy/value transformer, short of what the data decide (vocabulary, length) and the
@@ -133,7 +138,7 @@ class SamplingConfig:
     """Longest response in tokens."""
 
     def __post_init__(self):
-        require(self.temperature > 0, f"temperature is {self.temperature}; it must be above 0")
+        require_temperature(self.temperature)
         require(0 < self.top_p <= 1, f"top_p is {self.top_p}; it must lie in (0, 1]")
 
 
@@ -350,6 +355,9 @@ class DPOConfig:
     seed: int = 0
     """Of the order of rows and dropout."""
 
+    def __post_init__(self):
+        require_temperature(self.temperature)
+
 
 @config
 class TextPPOConfig:
@@ -372,6 +380,9 @@ class TextPPOConfig:
     seed: int = 0
     """Of prompts' order and sampling."""
 
+    def __post_init__(self):
+        require_temperature(self.temperature)
+
 
 @config
 class EvaluateConfig:
@@ -385,12 +396,15 @@ class EvaluateConfig:
     """What the rows are: those that `sft` takes, or those that `dpo` takes."""
     data: DataConfig = DataConfig()
     """The rows, in `path`."""
+    temperature: float = 1.0
+    """Logits of a policy are divided by it, > 0; a policy that was trained at one is that one's."""
     output: str = ""
     """File for the measures, as JSON; empty: none."""
     place: PlaceConfig = PlaceConfig()
     """Where it computes."""
 
     def __post_init__(self):
+        require_temperature(self.temperature)
         require(
             not self.data.evaluation_path,
             "evaluate reads --data.path; leave --data.evaluation_path empty",

@@ -11,6 +11,7 @@ from jaxalign.config import (
     TokenizerConfig,
     config,
     require,
+    require_temperature,
 )
 
 
@@ -38,7 +39,7 @@ class EvaluationSettings:
     """Points along the training of each method."""
     best_of: int = 16
     """Samples of which the reward model picks one."""
-    best_of_prompts: int = 192
+    best_of_prompts: int = 160
     """The first of the held-out prompts, for best-of-N."""
     rows: int = 256
     """Samples drawn at the same time."""
@@ -54,23 +55,24 @@ class RLHFConfig:
 
     model: ModelConfig = ModelConfig(width=96, layers=2, dropout=0.1)
     """The policy; the reward model has the same trunk."""
-    tokenizer: TokenizerConfig = TokenizerConfig(kind="bpe")
+    tokenizer: TokenizerConfig = TokenizerConfig(kind="word", vocab_size=8192)
     """Learned from the policy's texts."""
     lowercase: bool = True
     """Read texts in lower case: fewer words to learn."""
     products: bool = False
     """Also learn to write from the product reviews."""
-    max_length: int = 48
+    max_length: int = 40
     """Longest text in tokens; longer ones are cut and have no end."""
     prompt_tokens: tuple[int, int] = (2, 5)
     """Fewest and most tokens of a held-out text that a policy has to continue."""
     temperature: float = 0.7
     """Of every policy, in sampling, in PPO and in the KL."""
     sft: FitConfig = FitConfig(
-        steps=1400,
+        steps=1200,
         batch_size=20,
+        micro_batches=2,
         log_every=50,
-        checkpoint_every=500,
+        checkpoint_every=400,
         optimizer=OptimizerConfig(
             name="muon", learning_rate=0.02, warmup_steps=30, weight_decay=0.1
         ),
@@ -83,34 +85,38 @@ class RLHFConfig:
     reward: RewardSettings = RewardSettings()
     """Reward model."""
     ppo: PPOSettings = PPOSettings(
-        iterations=12,
+        iterations=10,
         micro_batches=4,
         kl_coef=0.1,
-        optimizer=OptimizerConfig(learning_rate=3e-4, schedule="linear", warmup_steps=0),
+        optimizer=OptimizerConfig(learning_rate=5e-4, schedule="linear", warmup_steps=0),
     )
     """PPO against the reward model."""
-    pairs: int = 8000
-    """Human preference pairs for DPO and preferred fine-tuning."""
+    pairs: int = 5120
+    """Human preference pairs drawn for DPO and preferred fine-tuning; those with a cut text are left
+    out.
+    """
     same_rater_share: float = 0.0
     """Share of them that one person made, within a block; the others are across blocks."""
-    preferred: FitConfig = FitConfig(steps=80, optimizer=OptimizerConfig(learning_rate=2e-4))
+    preferred: FitConfig = FitConfig(
+        steps=60, batch_size=48, micro_batches=4, optimizer=OptimizerConfig(learning_rate=2e-4)
+    )
     """Supervised fine-tuning on the preferred sides of the human pairs."""
     dpo_human: DPOSettings = DPOSettings(
-        beta=0.03,
+        beta=0.05,
         fit=FitConfig(
             steps=100,
             batch_size=32,
             micro_batches=4,
-            optimizer=OptimizerConfig(learning_rate=3e-4, warmup_steps=10),
+            optimizer=OptimizerConfig(learning_rate=4e-4, warmup_steps=10),
         ),
     )
     """DPO on the human pairs."""
     dpo_samples: DPOSettings = DPOSettings(
         fit=FitConfig(
-            steps=70,
+            steps=60,
             batch_size=32,
             micro_batches=4,
-            optimizer=OptimizerConfig(learning_rate=3e-4, warmup_steps=10),
+            optimizer=OptimizerConfig(learning_rate=4e-4, warmup_steps=10),
         )
     )
     """DPO on the policy's own samples, labelled by the reward model."""
@@ -122,8 +128,9 @@ class RLHFConfig:
     """Taken there from the score of a sample that did not end by itself."""
     unpenalised: PPOSettings = PPOSettings(
         kl_coef=0.0,
-        iterations=10,
-        micro_batches=4,
+        iterations=12,
+        batch_size=128,
+        micro_batches=2,
         optimizer=OptimizerConfig(learning_rate=1e-3, schedule="constant", warmup_steps=0),
     )
     """PPO without a price on KL, to show over-optimisation; 0 iterations: left out."""
@@ -135,6 +142,7 @@ class RLHFConfig:
     """Of everything but the splits of the data, which are fixed."""
 
     def __post_init__(self):
+        require_temperature(self.temperature)
         size = self.comparisons.group_size
         require(
             self.reward.fit.batch_size % size == 0,

@@ -105,6 +105,9 @@ def test_reward_dpo_ppo_evaluate_and_generate(policy, files, capsys):
         ["evaluate", "--model", directory, "--data.path", files["texts"], "--output", out]
     )
     assert measured["perplexity"] > 1 and json.loads(Path(out).read_text()) == measured
+    hot = ["--model", directory, "--data.path", files["texts"], "--temperature", "1e6"]
+    tokens = json.loads((policy[0] / "model" / "config.json").read_text())["vocab_size"]
+    assert dispatch(["evaluate", *hot])["perplexity"] == pytest.approx(tokens, rel=1e-5)  # uniform
     sampling = ["--sampling.max_new_tokens", "6", "--samples", "2"]
     texts = dispatch(["generate", "--model", ppo, "--prompt", "a fine film", *sampling])
     assert len(texts) == 2 and all(text.startswith("a fine film") for text in texts)

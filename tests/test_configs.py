@@ -7,11 +7,13 @@ import pytest
 
 from jaxalign.cli import DEFAULTS, STAGES, named_config, read_config
 from jaxalign.config import (
+    DPOConfig,
     DPOSettings,
     EvaluateConfig,
     ModelConfig,
     RewardSettings,
     SamplingConfig,
+    TextPPOConfig,
 )
 from jaxalign.config_rlhf import RLHFConfig
 from jaxalign.errors import UserError
@@ -47,6 +49,10 @@ def test_defaults_are_valid_and_frozen(name):
         (lambda: DPOSettings(beta=0.0), "beta is 0.0; it must be above 0"),
         (lambda: DPOSettings(label_smoothing=0.5), "label_smoothing is 0.5"),
         (lambda: RewardSettings(bag=False), "leaves nothing to score"),
+        (lambda: DPOConfig(temperature=0.0), "temperature is 0.0; it must be above 0"),
+        (lambda: TextPPOConfig(temperature=-1.0), "temperature is -1.0; it must be above 0"),
+        (lambda: EvaluateConfig(temperature=0.0), "temperature is 0.0; it must be above 0"),
+        (lambda: RLHFConfig(temperature=0.0), "temperature is 0.0; it must be above 0"),
         (lambda: RLHFConfig(max_length=6), "leave no room in max_length 6"),
     ],
 )

@@ -204,6 +204,7 @@ def length_buckets(
     """
     sizes = np.asarray(lengths)
     shares = np.arange(1, buckets + 1) / buckets
-    limits = sorted({-(-int(np.quantile(sizes, share)) // 4) * 4 for share in shares})
+    limits = {-(-int(np.quantile(sizes, share)) // 4) * 4 for share in shares[:-1]}
+    limits = [*sorted(limit for limit in limits if limit < sizes.max()), int(sizes.max())]
     rows = [batch_size * limits[-1] // limit // multiple * multiple for limit in limits]
     return LengthBuckets(lengths=sizes, limits=tuple(limits), rows=tuple(rows), seed=seed)

@@ -32,13 +32,20 @@ def run(config: DPOConfig, directory: Path) -> dict:
         )
         scorers = []
         if held_out:
-            accuracy = implicit_accuracy(run, trained, policy, held_out)
+            accuracy = implicit_accuracy(
+                run, trained, policy, held_out, temperature=config.temperature
+            )
             scorers = [{"scorer": "implicit reward of the policy", **accuracy}]
         return finish(run, trained, {"method": "DPO"}, reward_model=scorers)
 
 
 def implicit_accuracy(
-    run: Run, policy: TextModel, reference: TextModel | None, pairs: list[tuple[TokenRow, ...]]
+    run: Run,
+    policy: TextModel,
+    reference: TextModel | None,
+    pairs: list[tuple[TokenRow, ...]],
+    *,
+    temperature: float,
 ) -> dict:
     """Share of pairs whose chosen side has the larger log-ratio to the reference, with its
     interval.
@@ -47,10 +54,11 @@ def implicit_accuracy(
       policy: the trained policy.
       reference: None compares the policy's own log-probabilities.
       pairs: chosen and rejected rows.
+      temperature: of both distributions.
     """
     rows = [row for pair in pairs for row in pair]
-    logps = response_logps(run, policy, rows)
+    logps = response_logps(run, policy, rows, temperature=temperature)
     if reference is not None:
-        logps = logps - response_logps(run, reference, rows)
+        logps = logps - response_logps(run, reference, rows, temperature=temperature)
     chosen, rejected = logps.reshape(-1, 2).T
     return mean_estimate(0.5 + 0.5 * np.sign(chosen - rejected)).columns("pair_accuracy")

@@ -38,7 +38,7 @@ def perplexity_on_texts(config: EvaluateConfig, run: Run, model: TextModel) -> d
         raise UserError(f"--model {config.model} writes no text; use --on preferences")
     records = read_records(config.data, PromptCompletion, tokenizer=model.tokenizer, log=None)
     rows = [row for (row,) in token_rows(records, model.tokenizer)]
-    return {"perplexity": perplexity(run, model, rows)}
+    return {"perplexity": perplexity(run, model, rows, temperature=config.temperature)}
 
 
 def accuracy_on_preferences(config: EvaluateConfig, run: Run, model: TextModel) -> dict[str, float]:
@@ -50,4 +50,4 @@ def accuracy_on_preferences(config: EvaluateConfig, run: Run, model: TextModel) 
     reference = None
     if config.reference:
         reference = load_text_model(config.reference, "reference", head="logits")
-    return implicit_accuracy(run, model, reference, pairs)
+    return implicit_accuracy(run, model, reference, pairs, temperature=config.temperature)

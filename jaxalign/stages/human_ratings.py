@@ -108,7 +108,9 @@ def comparison_groups(
 
 
 def human_pairs(corpus: Corpus, config: RLHFConfig) -> Pairs:
-    """Single people's preferences among the rated texts."""
-    return mixed_pairs(
+    """Single people's preferences among the rated texts that fit the length with their ends."""
+    pairs = mixed_pairs(
         corpus.rated, config.pairs, config.seed, same_rater_share=config.same_rater_share
     )
+    whole = np.array([row.tokens[-1] == corpus.tokenizer.eos_id for row in corpus.rows])
+    return pairs.take(np.flatnonzero(whole[pairs.chosen] & whole[pairs.rejected]))

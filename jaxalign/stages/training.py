@@ -40,8 +40,8 @@ SCORING_ROWS = 256  # rows of a scoring pass; all passes have this shape, so eac
 
 
 def longest(rows: Sequence[TokenRow]) -> int:
-    """Length of the longest row, rounded up to a multiple of 8."""
-    return -(-max(len(row) for row in rows) // 8) * 8
+    """Length of the longest row."""
+    return max(len(row) for row in rows)
 
 
 def train_sft(
@@ -199,7 +199,7 @@ def standardised(reward: TextModel, scores: np.ndarray) -> TextModel:
     The score is linear in every trained weight of its head, so the scale goes into all of them and
     the shift into the bias.
     """
-    deviation = scores.std()
+    deviation = scores.std() or 1.0  # a model that tells no texts apart stays as it is
     head = {
         name: value if name not in TRAINED else jax.tree.map(lambda x: x / deviation, value)
         for name, value in reward.params["score"].items()
@@ -291,7 +291,10 @@ def response_logps(
     return by_rows(run, summed, policy.params, rows, policy.tokenizer.pad_id)
 
 
-def perplexity(run: Run, policy: TextModel, rows: Sequence[TokenRow]) -> float:
+def perplexity(
+    run: Run, policy: TextModel, rows: Sequence[TokenRow], *, temperature: float = 1.0
+) -> float:
     """exp of the mean negative log-probability of a response token (EOS included)."""
     tokens = sum(int(row.is_response.sum()) for row in rows)
-    return float(np.exp(-response_logps(run, policy, rows).sum() / tokens))
+    logps = response_logps(run, policy, rows, temperature=temperature)
+    return float(np.exp(-logps.sum() / tokens))
