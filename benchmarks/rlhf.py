@@ -1,9 +1,8 @@
 """The main job over several seeds: `python -m benchmarks.rlhf --seeds 0 1 2`.
 
 Runs `jaxalign rlhf --seed S` one after the other (finished runs are read, not repeated) and prints
-the mean of every number with its standard deviation over seeds, and each run's lowest end of the
-win rate's
-interval.
+the mean of every number with its standard deviation over seeds, and the smallest lower end of a
+win rate's 95% interval.
 """
 
 import argparse
@@ -16,7 +15,7 @@ from pathlib import Path
 
 COLUMNS = {
     "win_rate": "win rate",
-    "win_rate_low": "lower end",
+    "win_rate_low": "smallest lower end",
     "rule_win_rate": "win rate (rules)",
     "judge_score": "judge",
     "reward_score": "reward",
@@ -47,11 +46,13 @@ def run(seed: int, directory: Path) -> dict:
     return results | {"seconds": json.loads((directory / "seconds.json").read_text())}
 
 
-def spread(values: list) -> str:
-    """Mean and standard deviation of what is there; a dash for nothing."""
+def cell(name: str, values: list) -> str:
+    """Mean and standard deviation of what is there, or the smallest of lower ends."""
     numbers = [value for value in values if value is not None]
     if not numbers:
         return "–"
+    if name.endswith("_low"):
+        return f"{min(numbers):.3f}"
     mean = statistics.mean(numbers)
     digits = 1 if abs(mean) >= 10 else 3
     deviation = statistics.stdev(numbers) if len(numbers) > 1 else 0.0
@@ -63,7 +64,7 @@ def table(name: str, parts: list[list[dict]], columns: dict[str, str]) -> None:
     print("| " + " | ".join([name, *columns.values()]) + " |")
     print("|" + ":--|" + "--:|" * len(columns))
     for rows in zip(*parts, strict=True):
-        cells = [spread([row.get(key) for row in rows]) for key in columns]
+        cells = [cell(key, [row.get(key) for row in rows]) for key in columns]
         print("| " + " | ".join([rows[0][name], *cells]) + " |")
     print()
 

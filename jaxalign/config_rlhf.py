@@ -92,8 +92,8 @@ class RLHFConfig:
     )
     """PPO against the reward model."""
     pairs: int = 5120
-    """Human preference pairs drawn for DPO and preferred fine-tuning; those with a cut text are left
-    out.
+    """Human preference pairs drawn for DPO and preferred fine-tuning; those in which a text was cut
+    are left out.
     """
     same_rater_share: float = 0.0
     """Share of them that one person made, within a block; the others are across blocks."""

@@ -1,8 +1,7 @@
 """Token sequences to batches of NumPy arrays; which rows come when is a pure function of the step.
 
 Nothing is cut silently: a sequence longer than the batch is an error. `truncated` cuts on purpose,
-and what it
-cuts off includes the EOS: a text that is cut does not teach that texts end there.
+and what it cuts off includes the EOS: a text that is cut does not teach that texts end there.
 """
 
 import dataclasses

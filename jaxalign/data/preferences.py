@@ -1,14 +1,12 @@
 """Preferences of people, read off their ratings: who rated which of two texts higher.
 
 Nobody was asked to compare; a person who rated one sentence 3 and another 1 is taken to prefer the
-first. Two
-kinds of pair:
+first. Two kinds of pair:
 
 - *same rater*: two sentences of one block and one person's ratings of both. Real disagreement
-between people,
-  and hard: sentences of a block are alike in sentiment.
+  between people, and hard: sentences of a block are alike in sentiment.
 - *across blocks*: two sentences of different blocks, a random rating of each, so mostly by
-different people.
+  different people.
 
 A pair that got equal ratings is no preference and is left out of the pairs; in the soft preferences
 of groups a tie counts half for either side, so that p[i, j] + p[j, i] = 1 for every two texts.
@@ -60,8 +58,7 @@ class Groups:
 
     texts: `[G, K]` positions.
     preferences: `[G, K, K]` float32, the share of people (or pairs of people) who prefer text i to
-    text j,
-      a tie counting half; 0 on the diagonal.
+      text j, a tie counting half; 0 on the diagonal.
     """
 
     texts: np.ndarray

@@ -17,8 +17,8 @@ def clean_text(text: str, *, lost_dashes: bool) -> str:
 
     Args:
       lost_dashes: where the source dropped every dash (the movies do), three or more spaces are
-      read as
-        " - ": "a crock    or something like it". Single hyphens ("co writer") are beyond repair.
+        read as " - ": "a crock    or something like it". Single hyphens ("co writer") are beyond
+        repair.
     """
     while (decoded := html.unescape(text)) != text:
         text = decoded

@@ -24,8 +24,8 @@ class Ratings:
     ids: N identifiers of the published files.
     texts: N cleaned texts.
     ratings: `[N, R]` int8, -4 (extremely negative) to 4 (extremely positive), 0 beyond
-    `num_ratings`. Within
-      a movie block column r is one person; for products the columns mean nothing.
+      `num_ratings`. Within a movie block column r is one person; for products the columns mean
+      nothing.
     num_ratings: `[N]` int32.
     block: `[N]` int32, the block of 30 movies that one set of people rated; -1 for products.
     split: `[N]` strings, one of `SPLITS`.
