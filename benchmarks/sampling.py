@@ -1,9 +1,10 @@
 """Tokens a second of sampling and of supervised training, for a model of a given size.
 
-    python -m benchmarks.sampling [--width 192] [--layers 4] [--vocabulary 4096] [--rows 128]
+    python -m benchmarks.sampling [--width 96] [--layers 2] [--vocabulary 8000] [--rows 256]
 
-Random weights, float32, AdamW. Sampling counts new tokens (no text ends early), training counts all
-tokens of its rows. Shown are the median and the spread of ten rounds, after compilation.
+By default the main job's model and sizes. Random weights, float32, AdamW. Sampling counts new
+tokens (no text ends early), training counts all tokens of its rows. Shown are the median and the
+spread of ten rounds, after compilation.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxalign.batches import TokenBatch
+from jaxalign.cli import keep_freed_memory
 from jaxalign.models.transformer import Transformer, TransformerConfig
 from jaxalign.objectives import sft
 from jaxalign.sampling import sample
@@ -31,8 +33,9 @@ def flags() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     for name, default in {
-        "width": 192, "layers": 4, "heads": 4, "kv-heads": 4, "vocabulary": 4096,
-        "rows": 128, "prompt": 12, "new": 30, "train-rows": 64, "train-length": 44,
+        "width": 96, "layers": 2, "heads": 4, "kv-heads": 4, "vocabulary": 8000,
+        "rows": 256, "prompt": 6, "new": 34, "train-rows": 20, "train-length": 40,
+        "micro-batches": 2,
     }.items():  # fmt: skip
         parser.add_argument(f"--{name}", type=int, default=default, help=f"default {default}")
     parser.add_argument("--dropout", type=float, default=0.1, help="in training; default 0.1")
@@ -90,13 +93,15 @@ def training_times(model: Transformer, params, args: argparse.Namespace) -> np.n
     batch = random_rows(args.train_rows, 0, args.train_length, args.vocabulary)
     optimizer = make_optimizer(learning_rate=1e-3, total_steps=1000)
     state = initial_state(params, optimizer, jax.random.key(0))
-    step = jax.jit(partial(train_step, loss_fn=sft(text_logps(model)), optimizer=optimizer))
+    settings = {"optimizer": optimizer, "micro_batches": args.micro_batches}
+    step = jax.jit(partial(train_step, loss_fn=sft(text_logps(model)), **settings))
     return seconds(lambda: step(state, batch))
 
 
 def main():
     """Measure and print the table."""
     args = flags()
+    keep_freed_memory()
     model = model_of(args)
     tokens = jnp.zeros((1, 2), jnp.int32)
     params = jax.jit(model.init)(jax.random.key(0), tokens, tokens == 0)["params"]

@@ -19,12 +19,12 @@ def get_config() -> DPOConfig:
             max_length=64,
         ),
         dpo=DPOSettings(
-            beta=0.03,
+            beta=0.05,
             fit=FitConfig(
                 steps=100,
                 batch_size=32,
                 micro_batches=4,
-                optimizer=OptimizerConfig(learning_rate=3e-4, warmup_steps=10),
+                optimizer=OptimizerConfig(learning_rate=4e-4, warmup_steps=10),
             ),
         ),
         temperature=0.7,

@@ -5,7 +5,7 @@ jaxalign ppo --config configs/ppo_ratings.py --run_dir runs/ppo
 after `configs/sft_ratings.py` and `configs/reward_ratings.py`.
 """
 
-from jaxalign.config import DataConfig, PPOSettings, TextPPOConfig
+from jaxalign.config import DataConfig, OptimizerConfig, PPOSettings, TextPPOConfig
 
 
 def get_config() -> TextPPOConfig:
@@ -14,7 +14,12 @@ def get_config() -> TextPPOConfig:
         policy="runs/sft",
         reward="runs/reward",
         data=DataConfig(path="data/prompts_train.jsonl", on_bad_row="skip", max_length=20),
-        ppo=PPOSettings(iterations=12, micro_batches=4, kl_coef=0.1),
+        ppo=PPOSettings(
+            iterations=10,
+            micro_batches=4,
+            kl_coef=0.1,
+            optimizer=OptimizerConfig(learning_rate=5e-4, schedule="linear", warmup_steps=0),
+        ),
         temperature=0.7,
         max_new_tokens=40,
     )

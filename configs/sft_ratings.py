@@ -18,7 +18,7 @@ def get_config() -> SFTConfig:
     """Muon for the matrices; longer sentences than 64 tokens are left out."""
     return SFTConfig(
         model=ModelConfig(width=96, layers=2, dropout=0.1),
-        tokenizer=TokenizerConfig(kind="bpe", vocab_size=4096),
+        tokenizer=TokenizerConfig(kind="word", vocab_size=8192),
         data=DataConfig(
             path="data/texts_train.jsonl",
             evaluation_path="data/texts_test.jsonl",
@@ -26,8 +26,9 @@ def get_config() -> SFTConfig:
             max_length=64,
         ),
         fit=FitConfig(
-            steps=1000,
+            steps=1100,
             batch_size=20,
+            micro_batches=2,
             optimizer=OptimizerConfig(
                 name="muon", learning_rate=0.02, warmup_steps=30, weight_decay=0.1
             ),

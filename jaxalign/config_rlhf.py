@@ -41,7 +41,7 @@ class EvaluationSettings:
     """Samples of which the reward model picks one."""
     best_of_prompts: int = 160
     """The first of the held-out prompts, for best-of-N."""
-    rows: int = 256
+    rows: int = 128
     """Samples drawn at the same time."""
     shown: int = 24
     """Prompts whose samples are written side by side."""
@@ -68,7 +68,7 @@ class RLHFConfig:
     temperature: float = 0.7
     """Of every policy, in sampling, in PPO and in the KL."""
     sft: FitConfig = FitConfig(
-        steps=1200,
+        steps=1100,
         batch_size=20,
         micro_batches=2,
         log_every=50,
@@ -91,7 +91,7 @@ class RLHFConfig:
         optimizer=OptimizerConfig(learning_rate=5e-4, schedule="linear", warmup_steps=0),
     )
     """PPO against the reward model."""
-    pairs: int = 5120
+    pairs: int = 4400
     """Human preference pairs drawn for DPO and preferred fine-tuning; those in which a text was cut
     are left out.
     """
@@ -120,7 +120,7 @@ class RLHFConfig:
         )
     )
     """DPO on the policy's own samples, labelled by the reward model."""
-    sampled_prompts: int = 1024
+    sampled_prompts: int = 768
     """Prompts that are sampled for that."""
     samples_per_prompt: int = 4
     """Samples of each; the best and the worst make a pair."""
@@ -128,7 +128,7 @@ class RLHFConfig:
     """Taken there from the score of a sample that did not end by itself."""
     unpenalised: PPOSettings = PPOSettings(
         kl_coef=0.0,
-        iterations=12,
+        iterations=10,
         batch_size=128,
         micro_batches=2,
         optimizer=OptimizerConfig(learning_rate=1e-3, schedule="constant", warmup_steps=0),
