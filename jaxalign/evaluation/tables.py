@@ -38,6 +38,14 @@ class Column:
             return f"[{self.number_text(low)}, {self.number_text(high)}]"
         return "" if number(sd) is None else f"± {self.number_text(sd).lstrip('+')}"
 
+    def range_text(self, row: Row) -> str:
+        """`spread_text` without brackets, to stand below the number.
+
+        >>> METHOD_COLUMNS[1].range_text({"win_rate_low": 0.67, "win_rate_high": 0.75})
+        '67.0 – 75.0'
+        """
+        return self.spread_text(row).strip("[]").replace(", ", " – ")
+
     def value_text(self, row: Row) -> str:
         """The number alone."""
         return self.number_text(row.get(self.key))
@@ -80,7 +88,7 @@ def markdown_table(rows: Sequence[Row], columns: Sequence[Column]) -> str:
 
 
 def rich_table(rows: Sequence[Row], columns: Sequence[Column], *, title: str = "") -> "Table":
-    """The same table for `rich.print`."""
+    """The same table for `rich.print`, intervals below their numbers."""
     from rich import box
     from rich.markup import escape
     from rich.table import Table
@@ -88,9 +96,16 @@ def rich_table(rows: Sequence[Row], columns: Sequence[Column], *, title: str = "
     table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left")
     shown = present(columns, rows)
     for column in shown:
-        table.add_column(column.title, justify="right" if column.form else "left")
+        widths = [len(column.range_text(row)) for row in rows] + [*map(len, column.title.split())]
+        table.add_column(
+            column.title,
+            justify="right" if column.form else "left",
+            no_wrap=not column.form,
+            min_width=max(widths),
+        )
     for row in rows:
-        table.add_row(*(escape(column.text(row)) for column in shown))
+        cells = ((column.value_text(row), column.range_text(row)) for column in shown)
+        table.add_row(*(escape("\n".join(filter(None, cell))) for cell in cells))
     return table
 
 

@@ -49,9 +49,9 @@ def _table_row(
     """One row; the first cell names it."""
     cells = []
     for column in columns:
-        value, spread = column.value_text(row), column.spread_text(row).strip("[]")
+        value, spread = column.value_text(row), column.range_text(row)
         if column.form:
-            small = tag("small", spread.replace(", ", " – ")) if spread else None
+            small = tag("small", spread) if spread else None
             cells.append(tag("td", value, small))
         else:
             long = "long" if len(value) > 14 else None
