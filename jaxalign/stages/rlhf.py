@@ -24,7 +24,7 @@ from jaxalign.stages.text_ppo import train_ppo
 from jaxalign.stages.training import train_dpo, train_reward, train_sft
 from jaxalign.train.checkpoints import write_atomically
 
-TABLE_WIDTH = 132  # characters; a narrower terminal wraps the lines of the table
+TABLE_WIDTH = 140  # characters; a narrower terminal wraps the lines of the table
 
 
 class Job:
