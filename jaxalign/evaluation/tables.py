@@ -38,6 +38,10 @@ class Column:
             return f"[{self.number_text(low)}, {self.number_text(high)}]"
         return "" if number(sd) is None else f"± {self.number_text(sd).lstrip('+')}"
 
+    def cell(self, row: Row) -> list[str]:
+        """The lines of a narrow cell: the number, and below it the interval if there is one."""
+        return [part for part in (self.value_text(row), self.range_text(row)) if part]
+
     def range_text(self, row: Row) -> str:
         """`spread_text` without brackets, to stand below the number.
 
@@ -96,16 +100,11 @@ def rich_table(rows: Sequence[Row], columns: Sequence[Column], *, title: str = "
     table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left")
     shown = present(columns, rows)
     for column in shown:
-        widths = [len(column.range_text(row)) for row in rows] + [*map(len, column.title.split())]
-        table.add_column(
-            column.title,
-            justify="right" if column.form else "left",
-            no_wrap=not column.form,
-            min_width=max(widths),
-        )
+        parts = [*column.title.split(), *(part for row in rows for part in column.cell(row))]
+        justify = "right" if column.form else "left"
+        table.add_column(column.title, justify=justify, width=max(map(len, parts)))
     for row in rows:
-        cells = ((column.value_text(row), column.range_text(row)) for column in shown)
-        table.add_row(*(escape("\n".join(filter(None, cell))) for cell in cells))
+        table.add_row(*(escape("\n".join(column.cell(row))) for column in shown))
     return table
 
 
