@@ -2,7 +2,6 @@
 
 Trains the SFT model once for each variant of the default recipe (one seed) and prints
 
-- seconds of training, compile time included,
 - bits per character on held-out sentences of at most 130 characters, which compares vocabularies,
 - of 1,024 samples at the main job's temperature: words that stand in no sentence of the whole data
   set (made up), and pairs of neighbouring words that stand in one (known pairs; copying raises them
@@ -14,7 +13,6 @@ import dataclasses
 import itertools
 import re
 import tempfile
-import time
 from pathlib import Path
 
 import jax
@@ -34,7 +32,7 @@ from jaxalign.stages.training import response_logps, train_sft
 WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*")
 LONGEST = 130  # characters of the held-out sentences, which then fit under every vocabulary
 SAMPLES, PASSES = 256, 4
-COLUMNS = ("seconds", "bits per character", "made-up words", "known pairs", "copied whole")
+COLUMNS = ("bits per character", "made-up words", "known pairs", "copied whole")
 
 # changed fields of RLHFConfig, dotted
 VARIANTS: dict[str, dict] = {
@@ -109,9 +107,7 @@ def measured(changes: dict) -> tuple[dict[str, float], list[str]]:
         tempfile.TemporaryDirectory() as directory,
         open_run(Path(directory), config, config.place, config.seed) as run,
     ):
-        start = time.monotonic()
         policy = trained(config, run, corpus)
-        seconds = time.monotonic() - start
         bits = bits_per_character(run, policy, corpus)
     texts = samples(policy, config)
     words = [WORD.findall(text.lower()) for text in texts]
@@ -120,7 +116,6 @@ def measured(changes: dict) -> tuple[dict[str, float], list[str]]:
     pairs = {pair for text in known for pair in itertools.pairwise(text)}
     training = [WORD.findall(text.lower()) for text in corpus.policy.texts]
     return {
-        "seconds": seconds,
         "bits per character": bits,
         "made-up words": float(np.mean([w not in vocabulary for text in words for w in text])),
         "known pairs": float(
@@ -143,10 +138,7 @@ def main() -> None:
     for name, changes in chosen.items():
         row, texts = measured(changes)
         print(name, *texts[: options.shown], sep="\n  ", flush=True)
-        cells = [
-            f"{row[column]:.0f}" if column == "seconds" else f"{row[column]:.3f}"
-            for column in COLUMNS
-        ]
+        cells = [f"{row[column]:.3f}" for column in COLUMNS]
         lines.append("| " + " | ".join([name, *cells]) + " |")
     print("\n| variant | " + " | ".join(COLUMNS) + " |")
     print("|:--|" + "--:|" * len(COLUMNS))
