@@ -18,8 +18,9 @@ from jaxalign.config import (
     TokenizerConfig,
 )
 from jaxalign.config_rlhf import ComparisonSettings, EvaluationSettings, RLHFConfig
+from jaxalign.errors import UserError
 from jaxalign.stages import rlhf
-from jaxalign.stages.human_ratings import read_corpus
+from jaxalign.stages.human_ratings import human_pairs, read_corpus
 from jaxalign.train.metrics import read_metrics
 
 FIT = FitConfig(
@@ -31,15 +32,15 @@ FIT = FitConfig(
 PPO = PPOSettings(iterations=1, batch_size=16, epochs=1, minibatches=2)
 CONFIG = RLHFConfig(
     model=ModelConfig(width=16, layers=1, heads=2),
-    tokenizer=TokenizerConfig(kind="bpe", vocab_size=400),
-    max_length=24,
+    tokenizer=TokenizerConfig(vocab_size=1000),
+    max_length=30,
     length_buckets=1,
     sft=FIT,
     comparisons=ComparisonSettings(groups=4, group_size=4),
     reward=RewardSettings(fit=FIT, bag_buckets=1024),
     ppo=PPO,
     unpenalised=dataclasses.replace(PPO, iterations=0),
-    pairs=16,
+    pairs=64,
     preferred=FIT,
     dpo_human=DPOSettings(fit=FIT),
     dpo_samples=DPOSettings(fit=FIT),
@@ -49,6 +50,7 @@ CONFIG = RLHFConfig(
         prompts=16, curve_prompts=16, curve_points=1, best_of=2, best_of_prompts=8, rows=16, shown=2
     ),
 )
+PLOTS = {"calibration", "frontier_judge_score", "frontier_reward_score", "scorers", "win_rates"}
 
 
 @pytest.fixture(scope="module")
@@ -86,9 +88,8 @@ def test_the_run_directory_is_complete(job):
     directory, _ = job
     for name in ("config.json", "versions.json", "results.json", "samples.json", "report.html"):
         assert (directory / name).stat().st_size > 0
-    assert {path.stem for path in (directory / "plots").glob("*.png")} >= {"reward_kl"} or list(
-        (directory / "plots").glob("*.png")
-    )
+    plots = {path.stem for path in (directory / "plots").glob("*.png")}
+    assert plots >= PLOTS
     shown = json.loads((directory / "samples.json").read_text())
     assert len(shown) == 2 and "PPO" in shown[0]["responses"]
     stages = {line["stage"] for line in read_metrics(directory)}
@@ -111,6 +112,16 @@ def test_the_same_command_again_gives_the_same_results(job):
     del again["timing"], results["timing"]
     assert json.dumps(again) == json.dumps(results)
     assert read_metrics(directory) == lines
+
+
+def test_human_pairs_are_of_whole_texts(job):
+    corpus = read_corpus(CONFIG)
+    pairs = human_pairs(corpus, CONFIG)
+    assert 0 < len(pairs) < CONFIG.pairs
+    for side in (pairs.chosen, pairs.rejected):
+        assert all(corpus.rows[i].tokens[-1] == corpus.tokenizer.eos_id for i in side)
+    with pytest.raises(UserError, match="each of the 1 human pairs has a text of more than max"):
+        human_pairs(corpus, dataclasses.replace(CONFIG, pairs=1, seed=0))
 
 
 def test_splits_share_no_text_and_prompts_are_beginnings(job):

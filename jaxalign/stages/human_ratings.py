@@ -17,6 +17,7 @@ from jaxalign.data.preferences import (
 )
 from jaxalign.data.ratings import Ratings, load_ratings
 from jaxalign.data.tokenizer import Tokenizer, train_tokenizer
+from jaxalign.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -113,4 +114,10 @@ def human_pairs(corpus: Corpus, config: RLHFConfig) -> Pairs:
         corpus.rated, config.pairs, config.seed, same_rater_share=config.same_rater_share
     )
     whole = np.array([row.tokens[-1] == corpus.tokenizer.eos_id for row in corpus.rows])
-    return pairs.take(np.flatnonzero(whole[pairs.chosen] & whole[pairs.rejected]))
+    kept = np.flatnonzero(whole[pairs.chosen] & whole[pairs.rejected])
+    if not len(kept):
+        raise UserError(
+            f"each of the {len(pairs)} human pairs has a text of more than max_length "
+            f"{config.max_length} tokens; raise pairs or max_length"
+        )
+    return pairs.take(kept)
