@@ -3,6 +3,10 @@
 jaxalign dpo --config configs/dpo_ratings.py --run_dir runs/dpo
 
 after `configs/sft_ratings.py`.
+
+Device: CPU, two cores; 1 min 31 s.
+Expected: the implicit reward has the order of 56.8% [55.2, 58.2] of the held-out preferences (seed
+0).
 """
 
 from jaxalign.config import DataConfig, DPOConfig, DPOSettings, FitConfig, OptimizerConfig

@@ -3,6 +3,10 @@
 jaxalign reward --config configs/reward_ratings.py --run_dir runs/reward
 
 after `configs/sft_ratings.py`, whose vocabulary it reads.
+
+Device: CPU, two cores; 14 s.
+Expected: 63.4% [61.8, 64.8] of the held-out preferences, half of them of one person between two
+sentences of one block, which are the hard ones (seed 0).
 """
 
 from jaxalign.config import DataConfig, RewardConfig

@@ -2,6 +2,9 @@
 
 jaxalign ratings --run_dir data
 jaxalign sft --config configs/sft_ratings.py --run_dir runs/sft
+
+Device: CPU, two cores; 2 min 22 s.
+Expected: perplexity 254 of the held-out sentences (their own vocabulary, seed 0).
 """
 
 from jaxalign.config import (

@@ -37,6 +37,7 @@ from jaxalign.train.optimizers import make_optimizer
 from jaxalign.train.step import TrainState, initial_state, train_step
 
 STAGE = "images"
+TABLE_WIDTH = 100  # characters; a narrower terminal wraps the lines of the table
 
 
 @pytree
@@ -200,11 +201,11 @@ def print_table(results: dict):
     table = Table(title=f"Digits: test images, mean ± sd of {len(results['seeds'])} seeds")
     table.add_column("classifier", no_wrap=True)
     for name in names:
-        table.add_column(name.replace("_", "\n"), justify="right")
+        table.add_column(name.replace("_", "\n"), justify="right", no_wrap=True)
     for classifier, numbers in rows.items():
         cells = (f"{mean:.3f}\n± {sd:.3f}" for mean, sd in (numbers[name] for name in names))
         table.add_row(classifier, *cells)
-    Console().print(table)
+    Console(width=max(Console().width, TABLE_WIDTH)).print(table)
 
 
 def run(config: ImagesConfig, run_dir: Path) -> dict:
