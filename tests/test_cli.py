@@ -158,6 +158,15 @@ def test_a_configuration_of_another_command_is_refused(tmp_path, capsys):
     assert "is a DPOConfig, which `jaxalign sft` does not take" in capsys.readouterr().err
 
 
+def test_a_row_that_the_model_cannot_read_is_named(policy, capsys, tmp_path):
+    path = write_rows(tmp_path / "long.jsonl", [{"text": text(0)}, {"text": text(1) * 20}])
+    for more in (["evaluate", "--model"], ["sft", "--run_dir", str(tmp_path / "run"), "--init"]):
+        with pytest.raises(SystemExit):
+            main([*more, str(policy[0]), "--data.path", path])
+        errors = capsys.readouterr().err
+        assert "long.jsonl:2" in errors and "the limit is 40" in errors
+
+
 def test_bad_rows_stop_or_are_named(files, capsys, tmp_path):
     rows = [{"text": text(0)}, {"text": ""}, {"txt": "x"}]
     path = write_rows(tmp_path / "bad.jsonl", rows)

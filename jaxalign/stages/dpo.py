@@ -12,18 +12,19 @@ from jaxalign.stages.run import Run, open_run
 from jaxalign.stages.sft import finish
 from jaxalign.stages.text_models import TextModel, load_text_model
 from jaxalign.stages.training import response_logps, train_dpo
-from jaxalign.stages.user_data import read_records, token_rows
+from jaxalign.stages.user_data import fitting, read_records, token_rows
 
 
 def run(config: DPOConfig, directory: Path) -> dict:
     """Train, save `model`, write the report; returns what `results.json` holds."""
     policy = load_text_model(config.policy, "policy", head="logits")
-    records = read_records(config.data, Preference, tokenizer=policy.tokenizer, log=directory)
+    data = fitting(config.data, policy)
+    records = read_records(data, Preference, tokenizer=policy.tokenizer, log=directory)
     chosen, rejected = zip(*token_rows(records, policy.tokenizer), strict=True)
     held_out = []
-    if config.data.evaluation_path:
+    if data.evaluation_path:
         records = read_records(
-            config.data, Preference, tokenizer=policy.tokenizer, log=directory, held_out=True
+            data, Preference, tokenizer=policy.tokenizer, log=directory, held_out=True
         )
         held_out = token_rows(records, policy.tokenizer)
     with open_run(directory, config, config.place, config.seed) as run:

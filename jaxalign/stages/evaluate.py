@@ -12,7 +12,7 @@ from jaxalign.stages.reward import pair_accuracy
 from jaxalign.stages.run import Run, open_run
 from jaxalign.stages.text_models import TextModel, load_text_model
 from jaxalign.stages.training import perplexity
-from jaxalign.stages.user_data import read_records, token_rows
+from jaxalign.stages.user_data import fitting, read_records, token_rows
 from jaxalign.train.checkpoints import write_atomically
 
 
@@ -36,14 +36,16 @@ def perplexity_on_texts(config: EvaluateConfig, run: Run, model: TextModel) -> d
     """exp of the mean negative log-probability of a completion's token."""
     if "logits" not in model.model.config.heads_out:
         raise UserError(f"--model {config.model} writes no text; use --on preferences")
-    records = read_records(config.data, PromptCompletion, tokenizer=model.tokenizer, log=None)
+    data = fitting(config.data, model)
+    records = read_records(data, PromptCompletion, tokenizer=model.tokenizer, log=None)
     rows = [row for (row,) in token_rows(records, model.tokenizer)]
     return {"perplexity": perplexity(run, model, rows, temperature=config.temperature)}
 
 
 def accuracy_on_preferences(config: EvaluateConfig, run: Run, model: TextModel) -> dict[str, float]:
     """Pair accuracy with its 95% interval, by the score or by the implicit reward."""
-    records = read_records(config.data, Preference, tokenizer=model.tokenizer, log=None)
+    data = fitting(config.data, model)
+    records = read_records(data, Preference, tokenizer=model.tokenizer, log=None)
     pairs = token_rows(records, model.tokenizer)
     if "score" in model.model.config.heads_out:
         return pair_accuracy(run, model, pairs)

@@ -11,7 +11,7 @@ from jaxalign.stages.run import open_run
 from jaxalign.stages.sft import finish
 from jaxalign.stages.text_models import TextModel, load_text_model
 from jaxalign.stages.text_ppo import train_ppo
-from jaxalign.stages.user_data import read_records, token_rows
+from jaxalign.stages.user_data import fitting, read_records, token_rows
 from jaxalign.train.metrics import read_metrics
 
 
@@ -20,7 +20,8 @@ def run(config: TextPPOConfig, directory: Path) -> dict:
     policy = load_text_model(config.policy, "policy", head="logits")
     reward = load_text_model(config.reward, "reward", head="score")
     check_same_vocabulary(policy, reward)
-    records = read_records(config.data, Prompt, tokenizer=policy.tokenizer, log=directory)
+    data = fitting(config.data, policy)
+    records = read_records(data, Prompt, tokenizer=policy.tokenizer, log=directory)
     prompts = [row.tokens.tolist() for (row,) in token_rows(records, policy.tokenizer)]
     check_room(policy, max(map(len, prompts)), config.max_new_tokens)
     with open_run(directory, config, config.place, config.seed) as run:

@@ -13,24 +13,23 @@ from jaxalign.stages.run import Run, open_run
 from jaxalign.stages.sft import finish
 from jaxalign.stages.text_models import TextModel, load_text_model, new_text_model
 from jaxalign.stages.training import score_rows, train_reward
-from jaxalign.stages.user_data import learn_tokenizer, read_records, token_rows
+from jaxalign.stages.user_data import fitting, learn_tokenizer, read_records, token_rows
 
 
 def run(config: RewardConfig, directory: Path) -> dict:
     """Train, save `model`, write the report; returns what `results.json` holds."""
     base = load_text_model(config.init, "init", head="logits") if config.init else None
+    data = fitting(config.data, base)
     if base is None:
-        records = read_records(config.data, Preference, tokenizer=None, log=directory)
+        records = read_records(data, Preference, tokenizer=None, log=directory)
         tokenizer = learn_tokenizer(config.tokenizer, records)
     else:
         tokenizer = base.tokenizer
-    records = read_records(config.data, Preference, tokenizer=tokenizer, log=directory)
+    records = read_records(data, Preference, tokenizer=tokenizer, log=directory)
     rows, groups = pairs_as_groups(token_rows(records, tokenizer))
     held_out = []
-    if config.data.evaluation_path:
-        records = read_records(
-            config.data, Preference, tokenizer=tokenizer, log=directory, held_out=True
-        )
+    if data.evaluation_path:
+        records = read_records(data, Preference, tokenizer=tokenizer, log=directory, held_out=True)
         held_out = token_rows(records, tokenizer)
     with open_run(directory, config, config.place, config.seed) as run:
         if base is None:

@@ -1,5 +1,6 @@
 """`jaxalign sft`: supervised fine-tuning on a user's rows."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -14,13 +15,14 @@ from jaxalign.stages.text_models import (
     save_text_model,
 )
 from jaxalign.stages.training import perplexity, train_sft
-from jaxalign.stages.user_data import learn_tokenizer, read_records, token_rows
+from jaxalign.stages.user_data import fitting, learn_tokenizer, read_records, token_rows
 from jaxalign.train.checkpoints import write_atomically
 
 
 def run(config: SFTConfig, directory: Path) -> dict:
     """Train, save `model`, write the report; returns what `results.json` holds."""
     start = starting_model(config, directory) if config.init else None
+    config = dataclasses.replace(config, data=fitting(config.data, start))
     tokenizer = None if start is None else start.tokenizer
     if tokenizer is None:
         tokenizer = learn_tokenizer(config.tokenizer, _imitated(config, directory, None))

@@ -1,5 +1,6 @@
 """A user's rows as token rows: read, checked, reported."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +12,15 @@ from jaxalign.data.formats import load_records
 from jaxalign.data.records import Record, Said
 from jaxalign.data.tokenizer import Tokenizer, train_tokenizer
 from jaxalign.errors import UserError
+from jaxalign.stages.text_models import TextModel
 from jaxalign.train.checkpoints import write_atomically
+
+
+def fitting(data: DataConfig, model: TextModel | None) -> DataConfig:
+    """The same source with rows of at most as many tokens as that model reads."""
+    if model is None:
+        return data
+    return dataclasses.replace(data, max_length=min(data.max_length, model.max_length))
 
 
 def read_records(
