@@ -6,7 +6,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from jaxalign.logprobs import log_softmax, logits_of, map_time_chunks, shift_right
+from jaxalign.logprobs import log_softmax, logits_of, map_time_chunks, shift_right, tempered
 from jaxalign.precision import saturating_exp, widen
 
 
@@ -157,8 +157,10 @@ def fused_exact_kl(
     chex.assert_equal(policy_unembedding.shape[-1], reference_unembedding.shape[-1])
 
     def chunk_kl(policy, reference):
-        policy_logits = logits_of(policy, policy_unembedding) / temperature
-        return exact_kl(policy_logits, logits_of(reference, reference_unembedding) / temperature)
+        return exact_kl(
+            tempered(logits_of(policy, policy_unembedding), temperature),
+            tempered(logits_of(reference, reference_unembedding), temperature),
+        )
 
     return shift_right(map_time_chunks(chunk_kl, (policy_hidden, reference_hidden), chunk_size))
 

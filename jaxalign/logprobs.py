@@ -54,6 +54,34 @@ def log_softmax(logits: jax.Array) -> jax.Array:
     return shifted - jnp.log(jnp.sum(jnp.exp(shifted), axis=-1, keepdims=True))
 
 
+def tempered(logits: jax.Array, temperature: float) -> jax.Array:
+    """Logits of the distribution at that temperature; below or above 1 the largest is exactly 0.
+
+      (z_v - max z) / T
+
+    The maximum is subtracted before the division: a compiler may contract z / T - max(z) / T into
+    one operation without rounding z / T, and then the largest is off 0 by half an ulp of z / T.
+
+    Args:
+      logits: `[..., V]`; at least one must be finite.
+      temperature: above 0.
+
+    Returns:
+      `[..., V]`, unnormalised; the logits themselves at temperature 1.
+
+    Raises:
+      ValueError: the temperature is not positive.
+
+    >>> tempered(jnp.array([3.0, 1.0, -jnp.inf]), 0.5).tolist()
+    [0.0, -4.0, -inf]
+    """
+    _check_temperature(temperature)
+    if temperature == 1:
+        return logits
+    (logits,) = widen(logits)
+    return (logits - jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))) / temperature
+
+
 def action_logps(logits: jax.Array, actions: jax.Array) -> jax.Array:
     """Log-probability of each action under the logits of the same position: no shift.
 
@@ -123,9 +151,7 @@ def token_logps(logits: jax.Array, tokens: jax.Array, *, temperature: float = 1.
     """
     chex.assert_rank(logits, 3)
     chex.assert_equal_shape([logits[..., 0], tokens])
-    (logits,) = widen(logits)
-    _check_temperature(temperature)
-    return shift_right(action_logps(logits / temperature, jnp.roll(tokens, -1, axis=1)))
+    return shift_right(action_logps(tempered(logits, temperature), jnp.roll(tokens, -1, axis=1)))
 
 
 def token_entropy(logits: jax.Array, *, temperature: float = 1.0) -> jax.Array:
@@ -148,9 +174,7 @@ def token_entropy(logits: jax.Array, *, temperature: float = 1.0) -> jax.Array:
     [[0.     1.3863]]
     """
     chex.assert_rank(logits, 3)
-    (logits,) = widen(logits)
-    _check_temperature(temperature)
-    return shift_right(entropy(logits / temperature))
+    return shift_right(entropy(tempered(logits, temperature)))
 
 
 def sequence_logps(token_logps: jax.Array, mask: jax.Array) -> jax.Array:
@@ -300,27 +324,28 @@ def _statistics(
 
 def _fused_forward(temperature, chunk_size, hidden, unembedding, targets):
     def statistics(hidden, targets):
-        logits = logits_of(hidden, unembedding) / temperature
+        logits = logits_of(hidden, unembedding)
         top = jnp.max(logits, axis=-1)
-        shifted = logits - top[..., None]
+        shifted = (logits - top[..., None]) / temperature  # in this order: see `tempered`
         weights = jnp.exp(shifted)
         total = jnp.sum(weights, axis=-1)
         log_total = jnp.log(total)
         entropies = log_total - jnp.sum(weights * shifted, axis=-1) / total
         picked = jnp.take_along_axis(shifted, targets[..., None], axis=-1)[..., 0]
-        return picked - log_total, entropies, top + log_total
+        return picked - log_total, entropies, top, log_total
 
-    logps, entropies, normalisers = map_time_chunks(statistics, (hidden, targets), chunk_size)
-    return (logps, entropies), (hidden, unembedding, targets, normalisers, entropies)
+    logps, entropies, *saved = map_time_chunks(statistics, (hidden, targets), chunk_size)
+    return (logps, entropies), (hidden, unembedding, targets, *saved, entropies)
 
 
 def _fused_backward(temperature, chunk_size, residuals, cotangents):
     """d log pi(a) / dz = onehot(a) - p,  dH / dz = -p (log p + H),  z = logits / temperature."""
-    hidden, unembedding, targets, normalisers, entropies = residuals
+    hidden, unembedding, targets, tops, log_totals, entropies = residuals
 
     def accumulate(unembedding_grad, chunk):
-        hidden, targets, normaliser, entropies, logp_grad, entropy_grad = chunk
-        log_p = logits_of(hidden, unembedding) / temperature - normaliser[..., None]
+        hidden, targets, top, log_total, entropies, logp_grad, entropy_grad = chunk
+        shifted = (logits_of(hidden, unembedding) - top[..., None]) / temperature
+        log_p = shifted - log_total[..., None]
         chosen = jax.lax.broadcasted_iota(targets.dtype, log_p.shape, log_p.ndim - 1)
         chosen = chosen == targets[..., None]
         per_p = logp_grad[..., None] + entropy_grad[..., None] * (log_p + entropies[..., None])
@@ -330,9 +355,9 @@ def _fused_backward(temperature, chunk_size, residuals, cotangents):
         wide = {"preferred_element_type": unembedding_grad.dtype}
         return unembedding_grad + jnp.einsum("btd,btv->dv", hidden, grad, **wide), hidden_grad
 
-    chunks = (hidden, targets, normalisers, entropies, *cotangents)
+    chunks = (hidden, targets, tops, log_totals, entropies, *cotangents)
     pieces = tuple(_time_chunks(x, chunk_size) for x in chunks)
-    zeros = jnp.zeros_like(unembedding, dtype=normalisers.dtype)
+    zeros = jnp.zeros_like(unembedding, dtype=log_totals.dtype)
     unembedding_grad, hidden_grads = jax.lax.scan(accumulate, zeros, pieces)
     hidden_grad = _join_chunks(hidden_grads, hidden.shape[1]).astype(hidden.dtype)
     return hidden_grad, unembedding_grad.astype(unembedding.dtype), None

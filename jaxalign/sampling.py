@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxalign.batches import TokenBatch, pytree
-from jaxalign.logprobs import log_softmax
+from jaxalign.logprobs import log_softmax, tempered
 from jaxalign.models.transformer import Cache, Outputs, Transformer, empty_cache, unrolled
 
 
@@ -67,7 +67,7 @@ def filtered_logits(
     """
     if temperature == 0:
         temperature, top_k = 1.0, 1
-    logits = logits / temperature
+    logits = tempered(logits, temperature)
     if top_k:
         least = jax.lax.top_k(logits, min(top_k, logits.shape[-1]))[0][..., -1:]
         logits = jnp.where(logits >= least, logits, -jnp.inf)

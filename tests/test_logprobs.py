@@ -338,3 +338,21 @@ def test_one_trace_over_many_calls():
     for i in range(3):
         step(hidden + i)
     assert len(traces) == 1
+
+
+@pytest.mark.parametrize("temperature", [1e-4, 1e-2])
+def test_the_likeliest_token_is_certain_when_it_is_cold(temperature):
+    # 1 / T = 1e4 magnifies a rounding of z / T to 1e-3, should the maximum be rounded otherwise
+    rng = np.random.default_rng(0)
+    hidden = jnp.asarray(rng.normal(size=(2, 6, 4)), jnp.float32)
+    unembedding = jnp.asarray(rng.normal(size=(4, 5)), jnp.float32)
+    tokens = jnp.argmax(jnp.roll(hidden @ unembedding, 1, axis=1), axis=-1)
+    dense = jax.jit(lambda h, u: token_logps(h @ u, tokens, temperature=temperature))
+    fused = jax.jit(
+        lambda h, u: fused_token_logps(h, u, tokens, temperature=temperature, chunk_size=4)
+    )
+    gaps = jnp.sort(hidden @ unembedding, axis=-1)
+    certain = np.asarray((gaps[..., -1] - gaps[..., -2])[:, :-1] > 40 * temperature)
+    assert certain.sum() > 5
+    for form in (dense, fused):
+        np.testing.assert_array_equal(np.asarray(form(hidden, unembedding))[:, 1:][certain], 0)

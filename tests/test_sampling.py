@@ -281,7 +281,9 @@ def test_filters_by_hand():
     assert kept(temperature=0) == [[False, True, False, False], everything]
     # Squared probabilities: 1, 16, 4, 9 of 30; 16 / 30 alone is above one half.
     assert kept(temperature=0.5, top_p=0.5)[0] == [False, True, False, False]
-    np.testing.assert_allclose(filtered_logits(logits, temperature=0.5), 2 * logits, rtol=1e-6)
+    squared = np.array([0.01, 0.16, 0.04, 0.09])
+    colder = jax.nn.softmax(filtered_logits(logits, temperature=0.5))
+    np.testing.assert_allclose(colder, [squared / 0.3, [0.25] * 4], rtol=1e-6)
 
 
 @pytest.mark.parametrize("temperature", [1e-4, 0])
