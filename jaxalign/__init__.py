@@ -1,7 +1,14 @@
 """Alignment fine-tuning in JAX; here its mathematics: pure, unreduced, jit, vmap and grad safe."""
 
 from jaxalign.advantages import gae, gae_associative, missing_eos_penalty, shaped_rewards
-from jaxalign.batches import ComparisonBatch, Experience, PairLogps, PreferenceBatch, TokenBatch
+from jaxalign.batches import (
+    ComparisonBatch,
+    Experience,
+    PairLengths,
+    PairLogps,
+    PreferenceBatch,
+    TokenBatch,
+)
 from jaxalign.kl import adapted_coef, exact_kl, fused_exact_kl, k1, k2, k3
 from jaxalign.logprobs import (
     action_logps,
@@ -33,6 +40,7 @@ from jaxalign.masking import masked_mean, masked_sum, masked_variance, whiten
 __all__ = [
     "ComparisonBatch",
     "Experience",
+    "PairLengths",
     "PairLogps",
     "PreferenceBatch",
     "TokenBatch",

@@ -48,6 +48,14 @@ class PairLogps:
 
 
 @pytree
+class PairLengths:
+    """Two `[B]` arrays of response lengths in tokens, one a side of the pair."""
+
+    chosen: jax.Array
+    rejected: jax.Array
+
+
+@pytree
 class PreferenceBatch:
     """Pairs of responses to one prompt.
 

@@ -1,0 +1,1 @@
+"""`python -m benchmarks.conformance`: how other libraries compare with this one."""

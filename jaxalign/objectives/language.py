@@ -1,0 +1,21 @@
+"""Supervised fine-tuning."""
+
+from jaxalign.batches import TokenBatch
+from jaxalign.losses.cross_entropy import cross_entropy_loss
+from jaxalign.masking import masked_sum
+from jaxalign.objectives.keys import example_keys
+
+
+def sft(token_logps):
+    """Next-token cross-entropy over response tokens; weight: response tokens.
+
+    Args:
+      token_logps: `(params, TokenBatch, keys) -> [B, T]` log-probabilities in nats.
+    """
+
+    def loss_fn(params, batch: TokenBatch, key):
+        logps = token_logps(params, batch, example_keys(key, batch.index))
+        loss = masked_sum(cross_entropy_loss(logps), batch.response_mask)
+        return loss, (batch.response_mask.sum().astype(loss.dtype), {})
+
+    return loss_fn
