@@ -1,0 +1,101 @@
+"""The same step with every operation watched: where the first wrong number comes from.
+
+`checked` runs a step under `jax.experimental.checkify`: the numbers are those of the plain step,
+and the first operation that makes a NaN, or the first condition of a sound batch that fails, is
+named.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import checkify
+
+from jaxalign.batches import Experience
+from jaxalign.train.step import LossFn
+
+REAL = (  # fields of batches that hold real numbers
+    *("behaviour_logps", "values", "advantages", "returns", "weights", "margins", "preferences"),
+    *("reference", "mismatched_reference", "gold_reference"),
+)
+
+
+def watched(loss_fn: LossFn) -> LossFn:
+    """The same loss with conditions on what goes in and comes out, for use under `checked`.
+
+    An empty batch (weight 0), a sum or a metric that is not finite.
+    """
+
+    def loss_and_conditions(params, batch, key):
+        total, (weight, metrics) = loss_fn(params, batch, key)
+        checkify.check(weight > 0, "empty mask: the weight of the batch is {w}", w=weight)
+        for name, value in (metrics | {"loss": total}).items():
+            checkify.check(jnp.isfinite(value).all(), name + " is {value}", value=value)
+        return total, (weight, metrics)
+
+    return loss_and_conditions
+
+
+def watched_ratios(evaluate):
+    """The same policy for PPO, with the condition that no ratio leaves the range of its dtype."""
+
+    def logps_and_conditions(params, batch: Experience, keys=None):
+        logps, entropy, values = evaluate(params, batch, keys)
+        knee = math.log(float(jnp.finfo(logps.dtype).max)) / 2
+        far = jnp.max(jnp.where(batch.mask, logps - batch.behaviour_logps, -jnp.inf))
+        checkify.check(
+            far <= knee,
+            "ratio overflow: a log-ratio of {far} nats, beyond " + f"{knee:.0f} it saturates",
+            far=far,
+        )
+        highest = jnp.max(jnp.where(batch.mask, logps, -jnp.inf))
+        checkify.check(highest <= 0, "a log-probability of {highest} is above 0", highest=highest)
+        return logps, entropy, values
+
+    return logps_and_conditions
+
+
+def truncated_fields(batch: Any) -> list[str]:
+    """Fields of real numbers that arrive in a dtype that cuts them: integers, or under 32 bits.
+
+    >>> import numpy as np
+    >>> from jaxalign.batches import PairLogps
+    >>> ints = PairLogps(chosen=np.array([1]), rejected=np.array([1.5], np.float32))
+    >>> truncated_fields(ints)
+    []
+    """
+    found = []
+    for field in dataclasses.fields(batch) if dataclasses.is_dataclass(batch) else ():
+        if field.name not in REAL:
+            continue
+        for leaf in jax.tree.leaves(getattr(batch, field.name)):
+            dtype = jnp.result_type(leaf)
+            if not jnp.issubdtype(dtype, jnp.floating) or jnp.finfo(dtype).bits < 32:
+                found.append(f"{field.name} is {dtype}")
+    return found
+
+
+def checked(step, *arguments) -> tuple[str | None, Any]:
+    """What goes wrong in a step first, or None, and what the step returns.
+
+    Args:
+      step: a function of the arguments, made of a `watched` loss.
+      arguments: of the step.
+    """
+    errors = checkify.user_checks | checkify.nan_checks
+    error, result = jax.jit(checkify.checkify(step, errors=errors))(*arguments)
+    message = error.get()
+    return (None if message is None else message.splitlines()[0]), result
+
+
+def identical(ours: Any, theirs: Any) -> bool:
+    """Whether two pytrees hold the same bits."""
+
+    def same(one, other):
+        if jax.dtypes.issubdtype(one.dtype, jax.dtypes.prng_key):
+            one, other = jax.random.key_data(one), jax.random.key_data(other)
+        return bool(jnp.array_equal(one, other, equal_nan=jnp.issubdtype(one.dtype, jnp.floating)))
+
+    return all(jax.tree.leaves(jax.tree.map(same, ours, theirs)))
