@@ -1,7 +1,7 @@
 """The table of every function of the mathematics, generated from the docstrings.
 
-  python -m benchmarks.catalogue            # print it
-  python -m benchmarks.catalogue --write    # write jaxalign/losses/README.md
+python -m benchmarks.catalogue            # print it
+python -m benchmarks.catalogue --write    # write jaxalign/losses/README.md
 """
 
 import argparse

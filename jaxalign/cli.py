@@ -21,6 +21,7 @@ HELP = """usage: jaxalign COMMAND [--run_dir DIR] [--config FILE.py] [--field va
   dpo       Direct Preference Optimization from preferences
   evaluate  perplexity on texts, accuracy on preferences
   generate  samples of a trained policy
+  explain   one batch of a run or of a file, token by token, as a page
   ratings   the embedded human ratings as files that the stages read
   report    DIR: write report.html and the plots of a run directory again
 
@@ -38,6 +39,7 @@ DEFAULTS = {
     "dpo": "config.DPOConfig",
     "evaluate": "config.EvaluateConfig",
     "generate": "config.GenerateConfig",
+    "explain": "config_explain.ExplainConfig",
     "ratings": "config.RatingsConfig",
 }
 # configuration: the command it belongs to, the module whose `run` takes it, whether that takes a
@@ -52,6 +54,7 @@ STAGES = {
     "DPOConfig": ("dpo", "dpo", True),
     "EvaluateConfig": ("evaluate", "evaluate", False),
     "GenerateConfig": ("generate", "generate", False),
+    "ExplainConfig": ("explain", "explain", False),
     "RatingsConfig": ("ratings", "export_ratings", True),
 }
 

@@ -130,15 +130,11 @@ def explain_pairs(
         if f"logps/{name}" in metrics:
             mean = masked_sum(totals["log-probability"], batch.weights) / weight
             label = f"mean log-probability of {name}"
-            sums.append(
-                Sum(name=label, loss=float(metrics[f"logps/{name}"]), table=float(mean))
-            )
+            sums.append(Sum(name=label, loss=float(metrics[f"logps/{name}"]), table=float(mean)))
         if f"rewards/{name}" in metrics and "reward" in totals:
             mean = masked_sum(totals["reward"], batch.weights) / weight
             label = f"mean reward of {name}"
-            sums.append(
-                Sum(name=label, loss=float(metrics[f"rewards/{name}"]), table=float(mean))
-            )
+            sums.append(Sum(name=label, loss=float(metrics[f"rewards/{name}"]), table=float(mean)))
         sequences.append(_sequences(name, side, columns, totals))
     both = [sequence for pair in zip(*sequences, strict=True) for sequence in pair]
     return _explanation(loss, weight, metrics, both, sums)
@@ -237,9 +233,7 @@ def explain_texts(make_loss, token_logps, params, batch: TokenBatch, *, key) -> 
 
 def _sequences(name: str, rows: TokenBatch, columns, totals) -> list[Sequence]:
     """The rows of a batch, each with its part of the columns."""
-    tokens, prompt, response = map(
-        np.asarray, (rows.tokens, rows.prompt_mask, rows.response_mask)
-    )
+    tokens, prompt, response = map(np.asarray, (rows.tokens, rows.prompt_mask, rows.response_mask))
     columns = {key: np.asarray(value) for key, value in columns.items()}
     return [
         Sequence(

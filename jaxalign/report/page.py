@@ -37,7 +37,7 @@ def page(run: Run, figures: Figures) -> str:
         tag("main", *(content or [nothing])),
         tag("footer", "Made by jaxalign from the files of the run directory."),
     )
-    return f"<!doctype html>\n{tag('html', _head(run.title), tag('body', body), lang='en')}\n"
+    return f"<!doctype html>\n{tag('html', head(run.title), tag('body', body), lang='en')}\n"
 
 
 def write_page(directory: Path) -> Path:
@@ -49,7 +49,7 @@ def write_page(directory: Path) -> Path:
     return target
 
 
-def _head(title: str) -> Markup:
+def head(title: str) -> Markup:
     """Metadata and style."""
     void = Markup(
         '<meta charset="utf-8">'

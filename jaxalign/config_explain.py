@@ -1,0 +1,59 @@
+"""The configuration of `jaxalign explain`."""
+
+from typing import Literal
+
+from jaxalign.config import (
+    DataConfig,
+    DPOSettings,
+    PPOSettings,
+    config,
+    require,
+    require_temperature,
+)
+
+
+@config
+class ExplainConfig:
+    """Every token of one batch: log-probabilities, rewards, advantages, clipping, gradients."""
+
+    run: str = ""
+    """Run directory of `sft`, `dpo` or `ppo`: its trained policy, its data and its settings; empty:
+    the fields below."""
+    method: Literal["sft", "dpo", "ppo"] = "dpo"
+    """Whose loss."""
+    policy: str = ""
+    """Run directory of the policy."""
+    reference: str = ""
+    """Run directory of the reference; empty: the policy."""
+    behaviour: str = ""
+    """Run directory of the policy that samples for PPO; empty: the policy."""
+    reward: str = ""
+    """Run directory of the reward model, for PPO."""
+    data: DataConfig = DataConfig()
+    """Rows as the method takes them: texts, preferences or prompts."""
+    dpo: DPOSettings = DPOSettings()
+    """The preference loss; its training loop gives the optimizer of `updates`."""
+    ppo: PPOSettings = PPOSettings()
+    """The PPO loss."""
+    temperature: float = 1.0
+    """Of policy, reference and behaviour, > 0."""
+    max_new_tokens: int = 32
+    """Longest sampled response in tokens, for PPO."""
+    batch: int = 0
+    """Number of the batch in the order of a run with this seed."""
+    rows: int = 8
+    """Pairs, texts or responses in the batch."""
+    updates: int = 0
+    """Optimizer steps on this very batch before it is explained: after none, all ratios are 1."""
+    check: bool = False
+    """Run the step under checkify too: NaN, empty mask, ratio overflow, dtypes that truncate."""
+    output: str = "explain.html"
+    """The page."""
+    seed: int = 0
+    """Of the order of rows and of sampling."""
+
+    def __post_init__(self):
+        require_temperature(self.temperature)
+        require(self.rows > 0, f"rows is {self.rows}; it must be at least 1")
+        require(self.updates >= 0, f"updates is {self.updates}; it must not be negative")
+        require(self.batch >= 0, f"batch is {self.batch}; it must not be negative")
