@@ -27,3 +27,16 @@ def vary(tree, axis_name: str | None):
 def psum(tree, axis_name: str | None):
     """Sum every leaf over the mapped axis; the identity when `axis_name` is None."""
     return tree if axis_name is None else jax.lax.psum(tree, axis_name)
+
+
+def gather(x, axis_name: str | None):
+    """The rows of all devices, one after the other; the identity when `axis_name` is None."""
+    return x if axis_name is None else jax.lax.all_gather(x, axis_name, tiled=True)
+
+
+def own_rows(everyone, rows: int, axis_name: str | None):
+    """This device's part of what `gather` returned."""
+    if axis_name is None:
+        return everyone
+    start = jax.lax.axis_index(axis_name) * rows
+    return jax.lax.dynamic_slice_in_dim(everyone, start, rows)

@@ -27,6 +27,8 @@ def k1(policy_logps: jax.Array, reference_logps: jax.Array) -> jax.Array:
     Raises:
       AssertionError: the shapes differ.
 
+    When: in the reward, and to report the KL.
+    TRL: `kl_estimator="k1"`.
     Source: Schulman 2020, http://joschu.net/blog/kl-approx.html, k1.
 
     >>> float(k1(jnp.float32(-1.0), jnp.float32(-1.5)))
@@ -52,6 +54,8 @@ def k2(policy_logps: jax.Array, reference_logps: jax.Array) -> jax.Array:
     Raises:
       AssertionError: the shapes differ.
 
+    When: as a term of the loss, on policy.
+    TRL: not there.
     Source: Schulman 2020, http://joschu.net/blog/kl-approx.html, k2.
 
     >>> float(k2(jnp.float32(-1.0), jnp.float32(-3.0)))
@@ -77,12 +81,49 @@ def k3(policy_logps: jax.Array, reference_logps: jax.Array) -> jax.Array:
     Raises:
       AssertionError: the shapes differ.
 
+    When: to report the KL with little noise.
+    TRL: `kl_estimator="k3"`; the KL term of `GRPOTrainer`.
     Source: Schulman 2020, http://joschu.net/blog/kl-approx.html, k3.
 
     >>> float(k3(jnp.float32(0.0), jnp.float32(0.0)))
     0.0
     """
     return _exp_less_tangent(-k1(policy_logps, reference_logps))
+
+
+def importance_corrected_k3(
+    logps: jax.Array, behaviour_logps: jax.Array, reference_logps: jax.Array
+) -> jax.Array:
+    """The KL estimator whose gradient as a loss is right, also off policy.
+
+      L = r k3,  r = pi(x) / pi_behaviour(x),  E_behaviour[L] = KL(pi, pi_ref)
+
+    The gradient flows through ratio and estimate alike; the mean over samples of the behaviour
+    policy is then an unbiased estimate of the gradient of KL(pi, pi_ref). As losses on samples:
+    k1 has the expected gradient 0, k2 on policy the right one, k3 that of KL(pi_ref, pi).
+
+    Args:
+      logps: `[...]` nats under the policy that is trained.
+      behaviour_logps: `[...]` under the policy that sampled; get no gradient.
+      reference_logps: `[...]` under the reference.
+
+    Returns:
+      `[...]` nats.
+
+    Raises:
+      AssertionError: the shapes differ.
+
+    When: the KL is a term of the loss (GRPO and relatives).
+    TRL: `use_bias_correction_kl=True`, the default of 1.16.
+    Source: DeepSeek-AI 2025, https://arxiv.org/abs/2512.02556, the unbiased KL estimate.
+
+    >>> float(importance_corrected_k3(jnp.float32(0.0), jnp.float32(0.0), jnp.float32(0.0)))
+    0.0
+    """
+    chex.assert_equal_shape([logps, behaviour_logps, reference_logps])
+    logps, behaviour_logps = widen(logps, behaviour_logps)
+    ratios = saturating_exp(logps - jax.lax.stop_gradient(behaviour_logps))
+    return ratios * k3(logps, reference_logps)
 
 
 def _exp_less_tangent(x: jax.Array) -> jax.Array:
@@ -113,6 +154,10 @@ def exact_kl(policy_logits: jax.Array, reference_logits: jax.Array) -> jax.Array
 
     Raises:
       AssertionError: the shapes differ.
+
+    When: logits of both are at hand: no sampling noise at all.
+    TRL: not there.
+    Source: Kullback and Leibler 1951, https://doi.org/10.1214/aoms/1177729694.
 
     >>> kl = exact_kl(jnp.array([0.0, -jnp.inf]), jnp.array([0.0, 0.0]))
     >>> round(float(kl), 6)  # log 2
@@ -152,6 +197,10 @@ def fused_exact_kl(
 
     Raises:
       AssertionError: batch, time or vocabulary differ.
+
+    When: the vocabulary is large.
+    TRL: not there.
+    Source: Kullback and Leibler 1951, https://doi.org/10.1214/aoms/1177729694.
     """
     chex.assert_equal_shape_prefix([policy_hidden, reference_hidden], 2)
     chex.assert_equal(policy_unembedding.shape[-1], reference_unembedding.shape[-1])
@@ -188,6 +237,8 @@ def adapted_coef(
     Raises:
       AssertionError: `coef` or `kl` is no scalar.
 
+    When: a KL to hold is known, its price is not.
+    TRL: `AdaptiveKLController` (until 0.11).
     Source: Ziegler et al. 2019, https://arxiv.org/abs/1909.08593, sec. 2.2, with
       K_beta = batch_size / horizon.
 

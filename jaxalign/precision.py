@@ -32,3 +32,25 @@ def saturating_exp(x: jax.Array) -> jax.Array:
     """
     knee = math.log(float(jnp.finfo(x.dtype).max)) / 2
     return jnp.exp(jnp.minimum(x, knee)) * (1 + jnp.maximum(x - knee, 0))
+
+
+def saturating_expm1(x: jax.Array) -> jax.Array:
+    """exp(x) - 1, exact near 0 and continued as `saturating_exp` where it would overflow.
+
+    >>> float(saturating_expm1(jnp.float32(1e-10)))
+    1.000000013351432e-10
+    """
+    return jnp.where(x < 1, jnp.expm1(jnp.minimum(x, 1)), saturating_exp(jnp.maximum(x, 1)) - 1)
+
+
+def log1mexp(x: jax.Array) -> jax.Array:
+    """log(1 - exp(x)) for x < 0, without cancellation on either side of -log 2.
+
+    Source: Maechler 2012, https://cran.r-project.org/web/packages/Rmpfr/vignettes/log1mexp-note.pdf
+
+    >>> float(log1mexp(jnp.float32(-1e-10)))  # log 1e-10
+    -23.025850296020508
+    """
+    near = x > -math.log(2)
+    by_log = jnp.log(-jnp.expm1(jnp.where(near, x, -1)))
+    return jnp.where(near, by_log, jnp.log1p(-jnp.exp(jnp.where(near, -1, x))))

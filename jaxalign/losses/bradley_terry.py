@@ -21,6 +21,8 @@ def bradley_terry_loss(differences: jax.Array, *, margins: float | jax.Array = 0
     Raises:
       AssertionError: margins are an array of another shape.
 
+    When: a reward model from comparisons; margins where people said by how much.
+    TRL: `RewardTrainer`, column `margin`.
     Source: Ouyang et al. 2022, https://arxiv.org/abs/2203.02155, Eq. 1; margin: Touvron et al.
       2023, https://arxiv.org/abs/2307.09288, Eq. 2.
 
@@ -50,6 +52,8 @@ def centering_penalty(chosen: jax.Array, rejected: jax.Array) -> jax.Array:
     Raises:
       AssertionError: the shapes differ.
 
+    When: scores of several reward models, or of several runs, are compared or added.
+    TRL: `center_rewards_coefficient`.
     Source: Eisenstein et al. 2023, https://arxiv.org/abs/2312.09244, the regulariser of their
       reward model loss.
 

@@ -18,6 +18,8 @@ def cross_entropy_loss(token_logps: jax.Array) -> jax.Array:
     Returns:
       `[...]` nats.
 
+    When: supervised fine-tuning, and the likelihood part of other losses.
+    TRL: `SFTTrainer`; `loss_type="sft"` in DPO.
     Source: Ouyang et al. 2022, https://arxiv.org/abs/2203.02155, sec. 3.5 (SFT).
 
     >>> import jax.numpy as jnp

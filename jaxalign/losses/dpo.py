@@ -2,9 +2,69 @@
 
 import chex
 import jax
+import jax.numpy as jnp
 
 from jaxalign.batches import PairLogps
 from jaxalign.precision import widen
+
+
+def log_ratios(policy: PairLogps, reference: PairLogps) -> PairLogps:
+    """How much likelier the policy makes each side than the reference does, what DPO's relatives
+    are functions of.
+
+      h = log pi(y | x) - log pi_ref(y | x)
+
+    Args:
+      policy: `[B]` nats a side, summed over the response.
+      reference: the same under the frozen reference; gets no gradient.
+
+    Returns:
+      `[B]` nats a side.
+
+    Raises:
+      AssertionError: the shapes differ.
+
+    When: to build a loss that is not here.
+    TRL: `chosen_logratios`, `rejected_logratios`.
+    Source: Rafailov et al. 2023, https://arxiv.org/abs/2305.18290, Eq. 5 (without beta).
+
+    >>> import jax.numpy as jnp
+    >>> pair = PairLogps(chosen=jnp.array([-1.0]), rejected=jnp.array([-2.0]))
+    >>> start = PairLogps(chosen=jnp.array([-3.0]), rejected=jnp.array([-1.0]))
+    >>> log_ratios(pair, start).chosen.tolist()
+    [2.0]
+    """
+    arrays = [policy.chosen, policy.rejected, reference.chosen, reference.rejected]
+    chex.assert_equal_shape(arrays)
+    chosen, rejected, reference_chosen, reference_rejected = widen(*arrays)
+    return PairLogps(
+        chosen=chosen - jax.lax.stop_gradient(reference_chosen),
+        rejected=rejected - jax.lax.stop_gradient(reference_rejected),
+    )
+
+
+def no_reference(policy: PairLogps) -> PairLogps:
+    """The reference that every response is equally likely under: any loss, reference-free.
+
+    Only differences of reference log-probabilities count in DPO, so zeros are the uniform reference
+    there; in losses of each side (NCA, BCO, APO, SPPO) they set the level that rewards start at.
+
+    Args:
+      policy: `[B]` nats a side.
+
+    Returns:
+      Zeros of the same shape.
+
+    When: there is no memory for a reference, or none is wanted.
+    TRL: `reference_free=True` (until 0.24).
+    Source: Meng et al. 2024, https://arxiv.org/abs/2405.14734, discuss the form (without margin).
+
+    >>> import jax.numpy as jnp
+    >>> pair = PairLogps(chosen=jnp.array([-1.0]), rejected=jnp.array([-2.0]))
+    >>> no_reference(pair).chosen.tolist()
+    [0.0]
+    """
+    return jax.tree.map(jnp.zeros_like, policy)
 
 
 def implicit_rewards(policy: PairLogps, reference: PairLogps, *, beta: float) -> PairLogps:
@@ -23,6 +83,8 @@ def implicit_rewards(policy: PairLogps, reference: PairLogps, *, beta: float) ->
     Raises:
       AssertionError: the shapes differ.
 
+    When: rewards, margins and accuracies for logs.
+    TRL: `rewards/chosen`, `rewards/rejected`.
     Source: Rafailov et al. 2023, https://arxiv.org/abs/2305.18290, Eq. 5 (without beta log Z).
 
     >>> import jax.numpy as jnp
@@ -32,13 +94,8 @@ def implicit_rewards(policy: PairLogps, reference: PairLogps, *, beta: float) ->
     >>> rewards.chosen.tolist(), rewards.rejected.tolist()
     ([1.0], [-0.5])
     """
-    arrays = [policy.chosen, policy.rejected, reference.chosen, reference.rejected]
-    chex.assert_equal_shape(arrays)
-    chosen, rejected, reference_chosen, reference_rejected = widen(*arrays)
-    return PairLogps(
-        chosen=beta * (chosen - jax.lax.stop_gradient(reference_chosen)),
-        rejected=beta * (rejected - jax.lax.stop_gradient(reference_rejected)),
-    )
+    ratios = log_ratios(policy, reference)
+    return PairLogps(chosen=beta * ratios.chosen, rejected=beta * ratios.rejected)
 
 
 def _log_likelihoods(policy: PairLogps, reference: PairLogps, beta: float):
@@ -70,6 +127,8 @@ def dpo_loss(
       AssertionError: the shapes differ.
       ValueError: `label_smoothing` outside [0, 0.5).
 
+    When: the first thing to try on pairs; smoothing where some labels are wrong.
+    TRL: `loss_type="sigmoid"`; 1.16 ignores `label_smoothing` there.
     Source: Rafailov et al. 2023, https://arxiv.org/abs/2305.18290, Eq. 7; smoothing: Mitchell
       2023, https://ericmitchell.ai/cdpo.pdf, the conservative loss.
 
@@ -105,6 +164,8 @@ def robust_dpo_loss(
       AssertionError: the shapes differ.
       ValueError: `label_smoothing` outside [0, 0.5).
 
+    When: labels are flipped at a rate that is known.
+    TRL: `loss_type="robust"`.
     Source: Chowdhury et al. 2024, https://arxiv.org/abs/2403.00409, the rDPO loss.
 
     >>> import jax.numpy as jnp

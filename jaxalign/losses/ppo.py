@@ -26,6 +26,10 @@ def probability_ratios(logps: jax.Array, behaviour_logps: jax.Array) -> jax.Arra
     Raises:
       AssertionError: the shapes differ.
 
+    When: inside the losses, and for diagnostics.
+    TRL: `coef_1`, `ratio`.
+    Source: Schulman et al. 2017, https://arxiv.org/abs/1707.06347, Eq. 6 (r_t).
+
     >>> print(probability_ratios(jnp.log(jnp.array([0.5, 0.75])), jnp.log(jnp.array([0.5, 0.5]))))
     [1.  1.5]
     """
@@ -63,6 +67,8 @@ def ppo_policy_loss(
       AssertionError: the shapes differ.
       ValueError: a clip range that is not positive, or a dual clip inside it.
 
+    When: several updates from the same samples.
+    TRL: `PPOTrainer`; `epsilon`, `epsilon_high`, and `delta` for `dual_clip`.
     Source: Schulman et al. 2017, https://arxiv.org/abs/1707.06347, Eq. 7; asymmetric: Yu et al.
       2025, https://arxiv.org/abs/2503.14476, Eq. 10 (clip-higher); dual clip: Ye et al. 2020,
       https://arxiv.org/abs/1912.09729, the dual-clip objective.
@@ -101,6 +107,10 @@ def ppo_policy_clipped(
     Raises:
       AssertionError: the shapes differ.
       ValueError: a clip range that is not positive, or a dual clip inside it.
+
+    When: to see how much of a batch the clip silences.
+    TRL: `clip_ratio/*`, `policy/clipfrac_avg`.
+    Source: Schulman et al. 2017, https://arxiv.org/abs/1707.06347, Eq. 7.
 
     >>> logps, advantages = jnp.log(jnp.array([1.5, 1.5])), jnp.array([1.0, -1.0])
     >>> ppo_policy_clipped(logps, jnp.zeros(2), advantages, clip_range=0.2).tolist()
@@ -147,6 +157,8 @@ def ppo_value_loss(
       AssertionError: the shapes differ.
       ValueError: a clip range that is not positive.
 
+    When: a value head is trained beside the policy.
+    TRL: `PPOTrainer`, `cliprange_value`.
     Source: Schulman et al. 2017, https://arxiv.org/abs/1707.06347, Eq. 9 (plain, there without
       1/2); clipping and 1/2: Ziegler et al. 2019, https://arxiv.org/abs/1909.08593, published code.
 
@@ -178,6 +190,10 @@ def ppo_value_clipped(
     Raises:
       AssertionError: the shapes differ.
       ValueError: a clip range that is not positive.
+
+    When: to see how much of a batch the value clip silences.
+    TRL: `val/clipfrac_avg`.
+    Source: Ziegler et al. 2019, https://arxiv.org/abs/1909.08593, published code.
 
     >>> values, old, returns = jnp.array([2.0, 0.2]), jnp.zeros(2), jnp.array([3.0, 3.0])
     >>> ppo_value_clipped(values, old, returns, value_clip_range=0.5).tolist()
@@ -223,6 +239,8 @@ def ppo_loss(
     Raises:
       AssertionError: the shapes differ.
 
+    When: policy and values share a trunk.
+    TRL: `vf_coef`.
     Source: Schulman et al. 2017, https://arxiv.org/abs/1707.06347, Eq. 9.
 
     >>> one = jnp.ones(1)

@@ -1,0 +1,126 @@
+"""Alignment via optimal transport: distributions of rewards are ordered, not single pairs."""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from jaxalign.batches import PairLogps
+from jaxalign.collectives import gather, own_rows
+from jaxalign.losses.dpo import dpo_loss, log_ratios
+from jaxalign.precision import widen
+
+
+def _of_same_rank(
+    values: jax.Array, others: jax.Array, weights: jax.Array, axis_name: str | None
+) -> jax.Array:
+    """Entry i: the one of `others` whose rank among all rows is that of `values[i]`.
+
+    Rows of weight 0 rank last, on every device.
+    """
+    real = gather(weights, axis_name) > 0
+
+    def order(x):
+        return jnp.argsort(jnp.where(real, x, jnp.inf), stable=True)
+
+    ranks = jnp.argsort(order(jax.lax.stop_gradient(gather(values, axis_name))), stable=True)
+    everyone = gather(others, axis_name)
+    ordered = everyone[order(jax.lax.stop_gradient(everyone))]
+    return ordered[own_rows(ranks, len(values), axis_name)]
+
+
+def _sorted_loss(values, others, weights, beta, label_smoothing, axis_name):
+    chex.assert_equal_shape([values, others, weights])
+    others = _of_same_rank(values, others, weights, axis_name)
+    margins = PairLogps(chosen=values, rejected=others)
+    zeros = jax.tree.map(jnp.zeros_like, margins)
+    return dpo_loss(margins, zeros, beta=beta, label_smoothing=label_smoothing)
+
+
+def aot_loss(
+    policy: PairLogps,
+    reference: PairLogps,
+    weights: jax.Array,
+    *,
+    beta: float,
+    label_smoothing: float = 0.0,
+    axis_name: str | None = None,
+) -> jax.Array:
+    """The policy's margins dominate the reference's, rank by rank over the whole batch.
+
+      L_i = -log sigmoid(beta (m_(i) - m_ref(i))),  m = log pi(chosen) - log pi(rejected), sorted
+
+    Row i has the loss of its rank among the policy's margins.
+
+    Args:
+      policy: `[B]` nats a side, summed over the response.
+      reference: the same under the frozen reference; gets no gradient.
+      weights: `[B]`, 0 for rows of padding, which have no rank.
+      beta: reward units per nat, above 0.
+      label_smoothing: assumed share of flipped labels, in [0, 0.5).
+      axis_name: mapped axis that the rest of the batch is on, or None.
+
+    Returns:
+      `[B]` nats; without meaning where the weight is 0.
+
+    Raises:
+      AssertionError: the shapes differ.
+      ValueError: `label_smoothing` outside [0, 0.5).
+
+    When: pairs are noisy, but their distribution is to be trusted; large batches.
+    TRL: `loss_type="aot"`.
+    Source: Melnyk et al. 2024, https://arxiv.org/abs/2406.05882, the paired AOT loss.
+
+    >>> import jax.numpy as jnp
+    >>> pair = PairLogps(chosen=jnp.array([-1.0]), rejected=jnp.array([-2.0]))
+    >>> print(aot_loss(pair, pair, jnp.ones(1), beta=0.1).round(4))  # log 2
+    [0.6931]
+    """
+    arrays = [policy.chosen, policy.rejected, reference.chosen, reference.rejected]
+    chex.assert_equal_shape([*arrays, weights])
+    chosen, rejected, reference_chosen, reference_rejected = widen(*arrays)
+    margins = chosen - rejected
+    theirs = jax.lax.stop_gradient(reference_chosen - reference_rejected)
+    return _sorted_loss(margins, theirs, weights, beta, label_smoothing, axis_name)
+
+
+def aot_unpaired_loss(
+    policy: PairLogps,
+    reference: PairLogps,
+    weights: jax.Array,
+    *,
+    beta: float,
+    label_smoothing: float = 0.0,
+    axis_name: str | None = None,
+) -> jax.Array:
+    """The rewards of chosen responses dominate those of rejected ones, rank by rank.
+
+      L_i = -log sigmoid(beta (h_chosen(i) - h_rejected(i))),  h = log(pi / pi_ref), each sorted
+
+    Row i has the loss of the rank of its chosen response; who is whose partner does not matter.
+
+    Args:
+      policy: `[B]` nats a side, summed over the response.
+      reference: the same under the frozen reference; gets no gradient.
+      weights: `[B]`, 0 for rows of padding, which have no rank.
+      beta: reward units per nat, above 0.
+      label_smoothing: assumed share of flipped labels, in [0, 0.5).
+      axis_name: mapped axis that the rest of the batch is on, or None.
+
+    Returns:
+      `[B]` nats; without meaning where the weight is 0.
+
+    Raises:
+      AssertionError: the shapes differ.
+      ValueError: `label_smoothing` outside [0, 0.5).
+
+    When: as many good as bad responses, not to the same prompts.
+    TRL: `loss_type="aot_unpaired"` (until 0.24 `"aot_pair"`).
+    Source: Melnyk et al. 2024, https://arxiv.org/abs/2406.05882, the unpaired AOT loss.
+
+    >>> import jax.numpy as jnp
+    >>> pair = PairLogps(chosen=jnp.array([-1.0]), rejected=jnp.array([-2.0]))
+    >>> print(aot_unpaired_loss(pair, pair, jnp.ones(1), beta=0.1).round(4))  # log 2
+    [0.6931]
+    """
+    ratios = log_ratios(policy, reference)
+    return _sorted_loss(ratios.chosen, ratios.rejected, weights, beta, label_smoothing, axis_name)

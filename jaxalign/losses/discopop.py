@@ -1,0 +1,45 @@
+"""The loss that a language model discovered: logistic and exponential, blended."""
+
+import jax
+
+from jaxalign.batches import PairLogps
+from jaxalign.losses.dpo import implicit_rewards
+from jaxalign.precision import saturating_exp
+
+
+def discopop_loss(
+    policy: PairLogps, reference: PairLogps, *, beta: float, temperature: float = 0.05
+) -> jax.Array:
+    """The log-ratio modulated loss.
+
+      L = (1 - w) (-log sigmoid(u)) + w exp(-u),  w = sigmoid(u / temperature)
+
+    with u = r_chosen - r_rejected, r = beta log(pi / pi_ref). The product w exp(-u) is taken in
+    logarithms, so that it stays finite where exp(-u) does not.
+
+    Args:
+      policy: `[B]` nats a side, summed over the response.
+      reference: the same under the frozen reference; gets no gradient.
+      beta: reward units per nat, above 0.
+      temperature: width of the blend in reward units, above 0.
+
+    Returns:
+      `[B]`; (log 2 + 1) / 2 where policy and reference agree.
+
+    Raises:
+      AssertionError: the shapes differ.
+
+    When: as an alternative to DPO with less weight on pairs that are told apart.
+    TRL: `loss_type="discopop"`, `discopop_tau`.
+    Source: Lu et al. 2024, https://arxiv.org/abs/2406.08414, Eq. 5.
+
+    >>> import jax.numpy as jnp
+    >>> pair = PairLogps(chosen=jnp.array([-1.0]), rejected=jnp.array([-2.0]))
+    >>> print(discopop_loss(pair, pair, beta=0.1).round(4))
+    [0.8466]
+    """
+    rewards = implicit_rewards(policy, reference, beta=beta)
+    margin = rewards.chosen - rewards.rejected
+    blend = margin / temperature
+    logistic = jax.nn.sigmoid(-blend) * jax.nn.softplus(-margin)
+    return logistic + saturating_exp(-margin - jax.nn.softplus(-blend))

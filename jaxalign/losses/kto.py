@@ -1,0 +1,94 @@
+"""Kahneman-Tversky optimization: labels of single responses, valued against the KL."""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from jaxalign.masking import masked_mean
+from jaxalign.precision import widen
+
+
+def kto_kl(
+    policy_logps: jax.Array,
+    reference_logps: jax.Array,
+    weights: jax.Array,
+    *,
+    axis_name: str | None = None,
+) -> jax.Array:
+    """The reference point of KTO: an estimate of the KL, from responses to *other* prompts.
+
+      z = max(0, mean_i( log pi(y_j | x_i) - log pi_ref(y_j | x_i) )),  j != i
+
+    Pair every prompt with the response of another row (`mismatched_order`). The mean is over the
+    whole batch on all devices. No gradient.
+
+    Args:
+      policy_logps: `[B]` nats, of the mismatched responses.
+      reference_logps: `[B]`, the same under the reference.
+      weights: `[B]`, 0 for rows of padding.
+      axis_name: mapped axis that the rest of the batch is on, or None.
+
+    Returns:
+      `[]` nats, at least 0.
+
+    Raises:
+      AssertionError: the shapes differ.
+
+    When: with `kto_loss`.
+    TRL: `kl` in `KTOTrainer`.
+    Source: Ethayarajh et al. 2024, https://arxiv.org/abs/2402.01306, Sec. 4.1, z_0.
+
+    >>> float(kto_kl(jnp.array([1.0, 3.0]), jnp.zeros(2), jnp.ones(2)))
+    2.0
+    """
+    chex.assert_equal_shape([policy_logps, reference_logps, weights])
+    policy_logps, reference_logps = widen(policy_logps, reference_logps)
+    mean = masked_mean(policy_logps - reference_logps, weights, axis_name=axis_name)
+    return jax.lax.stop_gradient(jnp.maximum(mean, 0))
+
+
+def kto_loss(
+    policy_logps: jax.Array,
+    reference_logps: jax.Array,
+    labels: jax.Array,
+    *,
+    beta: float,
+    kl: jax.Array | float,
+    desirable_weight: float = 1.0,
+    undesirable_weight: float = 1.0,
+) -> jax.Array:
+    """The value of a response, as prospect theory has people feel gains and losses.
+
+      L = w_good (1 - sigmoid(beta (h - z))) if good,  w_bad (1 - sigmoid(beta (z - h))) if bad
+
+    with h = log(pi / pi_ref) and z = `kl`. Divide by the number of responses, not by the weights.
+
+    Args:
+      policy_logps: `[B]` nats, summed over the response.
+      reference_logps: `[B]`, under the frozen reference; get no gradient.
+      labels: `[B]` bool, true where the response is good.
+      beta: risk aversion, 1 over nats, above 0.
+      kl: `[]` nats, from `kto_kl`; gets no gradient.
+      desirable_weight, undesirable_weight: lambda_D and lambda_U; keep their ratio times that of
+        the counts in [1, 4/3].
+
+    Returns:
+      `[B]`; half a weight where policy and reference agree and `kl` is 0.
+
+    Raises:
+      AssertionError: the shapes differ.
+
+    When: labels of single responses (thumbs up, thumbs down), also very uneven ones.
+    TRL: `KTOTrainer`.
+    Source: Ethayarajh et al. 2024, https://arxiv.org/abs/2402.01306, Eq. 8.
+
+    >>> zero = jnp.zeros(2)
+    >>> kto_loss(zero, zero, jnp.array([True, False]), beta=0.1, kl=0.0).tolist()
+    [0.5, 0.5]
+    """
+    chex.assert_equal_shape([policy_logps, reference_logps, labels])
+    policy_logps, reference_logps = widen(policy_logps, reference_logps)
+    ratios = policy_logps - jax.lax.stop_gradient(reference_logps)
+    gains = beta * (ratios - jax.lax.stop_gradient(kl))
+    weights = jnp.where(labels, desirable_weight, undesirable_weight)
+    return weights * jax.nn.sigmoid(jnp.where(labels, -gains, gains))

@@ -1,0 +1,75 @@
+"""Nash learning from human feedback by mirror descent."""
+
+import chex
+import jax
+
+from jaxalign.logprobs import log_softmax
+from jaxalign.precision import widen
+
+
+def mixture_logits(
+    policy_logits: jax.Array, reference_logits: jax.Array, *, mixture: float
+) -> jax.Array:
+    """Logits of the opponent: the geometric mixture of policy and reference.
+
+      pi'(v) ~ pi(v)^(1 - mixture) pi_ref(v)^mixture
+
+    Args:
+      policy_logits, reference_logits: `[..., V]`.
+      mixture: weight of the reference, in [0, 1].
+
+    Returns:
+      `[..., V]`, unnormalised.
+
+    Raises:
+      AssertionError: the shapes differ.
+
+    When: sampling the opponent of `nash_md_loss`.
+    TRL: `GeometricMixtureWrapper`, `mixture_coef`.
+    Source: Munos et al. 2023, https://arxiv.org/abs/2312.00886, the regularized policy of Nash-MD.
+
+    >>> import jax.numpy as jnp
+    >>> mixed = mixture_logits(jnp.array([0.0, 2.0]), jnp.array([0.0, 0.0]), mixture=0.5)
+    >>> print(f"{mixed[1] - mixed[0]:.4f}")
+    1.0000
+    """
+    chex.assert_equal_shape([policy_logits, reference_logits])
+    policy_logits, reference_logits = widen(policy_logits, reference_logits)
+    mixed = (1 - mixture) * log_softmax(policy_logits)
+    return mixed + mixture * log_softmax(reference_logits)
+
+
+def nash_md_loss(
+    policy_logps: jax.Array, reference_logps: jax.Array, preferences: jax.Array, *, beta: float
+) -> jax.Array:
+    """Policy gradient on the chance to be preferred to the opponent, less the price of the KL.
+
+      L = -log pi(y) sg( P(y > y') - 1/2 - beta log(pi(y) / pi_ref(y)) )
+
+    where sg stops the gradient. The KL is charged in the weight: as a term of the loss, the
+    log-ratio of a sample would have an expected gradient of 0.
+
+    Args:
+      policy_logps: `[B]` nats, of the policy's own samples.
+      reference_logps: `[B]`, the same under the reference; get no gradient.
+      preferences: `[B]` in [0, 1], P(the sample beats one of the opponent); get no gradient.
+      beta: price of a nat, tau in the paper, at least 0.
+
+    Returns:
+      `[B]`.
+
+    Raises:
+      AssertionError: the shapes differ.
+
+    When: a judge compares, and its preferences need not be transitive.
+    TRL: `NashMDTrainer`, where the KL is a term of the loss.
+    Source: Munos et al. 2023, https://arxiv.org/abs/2312.00886, the policy gradient of Nash-MD.
+
+    >>> import jax.numpy as jnp
+    >>> nash_md_loss(jnp.array([-2.0]), jnp.array([-2.0]), jnp.array([1.0]), beta=0.1).tolist()
+    [1.0]
+    """
+    chex.assert_equal_shape([policy_logps, reference_logps, preferences])
+    policy_logps, reference_logps, preferences = widen(policy_logps, reference_logps, preferences)
+    value = preferences - 0.5 - beta * (policy_logps - reference_logps)
+    return -policy_logps * jax.lax.stop_gradient(value)

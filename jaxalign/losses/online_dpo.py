@@ -1,0 +1,38 @@
+"""Online preferences: two responses of the policy itself, ranked by a judge."""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from jaxalign.batches import PairLogps
+
+
+def ranked(
+    first: jax.Array, second: jax.Array, first_scores: jax.Array, second_scores: jax.Array
+) -> tuple[PairLogps, jax.Array]:
+    """Chosen and rejected of two responses, and the weight of the pair.
+
+      chosen = the one with the larger score;  weight = 0 where the scores are equal, else 1
+
+    Args:
+      first, second: `[B]` nats, log-probabilities of the two responses (of policy or reference).
+      first_scores, second_scores: `[B]` of the judge or reward model.
+
+    Returns:
+      `PairLogps` and `[B]` weights.
+
+    Raises:
+      AssertionError: the shapes differ.
+
+    When: DPO, IPO or another paired loss on fresh samples.
+    TRL: `OnlineDPOTrainer`.
+    Source: Guo et al. 2024, https://arxiv.org/abs/2402.04792, Alg. 1.
+
+    >>> pair, weights = ranked(jnp.array([-1.0]), jnp.array([-2.0]), jnp.zeros(1), jnp.ones(1))
+    >>> pair.chosen.tolist(), weights.tolist()
+    ([-2.0], [1.0])
+    """
+    chex.assert_equal_shape([first, second, first_scores, second_scores])
+    wins = first_scores >= second_scores
+    pair = PairLogps(chosen=jnp.where(wins, first, second), rejected=jnp.where(wins, second, first))
+    return pair, jnp.where(first_scores == second_scores, 0.0, 1.0)
