@@ -12,7 +12,7 @@ import jaxalign
 PACKAGE = Path(jaxalign.__file__).parent
 LAYERS = [
     ["errors", "precision", "collectives", "masking", "batches"],
-    ["logprobs", "kl", "advantages", "losses", "models", "data", "envs"],
+    ["logprobs", "kl", "diagnostics", "advantages", "losses", "models", "data", "envs"],
     ["sampling", "rollouts", "text_rollouts", "scoring", "objectives", "train", "explanation"],
     ["config", "config_rlhf", "config_domains", "config_explain"],
     ["stages", "evaluation", "report"],

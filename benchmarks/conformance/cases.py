@@ -13,10 +13,11 @@ import numpy as np
 class Case:
     """One call of one function of one peer.
 
-    file: name of the manifest, without suffix. peer: name and version of the library.
+    folder, file: where the manifest lies, and its name without suffix. peer: name and version of the library.
     info: everything else that the manifest says of this case (dtype, metrics, notes, ...).
     """
 
+    folder: Path
     file: str
     id: str
     peer: str
@@ -42,13 +43,15 @@ def _lookup(folder: Path, file: str, keys: dict[str, str]) -> dict[str, np.ndarr
     return found
 
 
-def read_cases(folder: Path, file: str) -> list[Case]:
+@cache
+def read_cases(folder: Path, file: str) -> tuple[Case, ...]:
     """Every case of `folder/file.json`."""
     manifest = json.loads((folder / f"{file}.json").read_text())
     own = ("id", "function", "args", "batch", "inputs", "outputs")
     library, version = next(iter(manifest["peer"].items()))
-    return [
+    return tuple(
         Case(
+            folder=folder,
             file=file,
             id=case["id"],
             peer=f"{library} {version}",
@@ -60,4 +63,4 @@ def read_cases(folder: Path, file: str) -> list[Case]:
             info={key: value for key, value in case.items() if key not in own},
         )
         for case in manifest["cases"]
-    ]
+    )

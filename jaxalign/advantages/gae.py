@@ -61,6 +61,8 @@ def gae(
       AssertionError: the shapes differ.
       ValueError: truncations without final_values.
 
+    When: a value function is trained beside the policy.
+    TRL: inside `PPOTrainer`, `lam`.
     Source: Schulman et al. 2016, https://arxiv.org/abs/1506.02438, Eqs. 11 to 16. Time limits:
       Pardo et al. 2018, https://arxiv.org/abs/1712.00378, sec. 3 (partial-episode
       bootstrapping).
@@ -72,7 +74,7 @@ def gae(
     ([[0.25, 0.5]], [[0.75, 1.0]])
     """
     flags = (terminations, truncations, final_values, bootstrap_values)
-    return _gae(_scan, rewards, values, mask, gamma, gae_lambda, flags)
+    return _gae(recurrence_scan, rewards, values, mask, gamma, gae_lambda, flags)
 
 
 def gae_associative(
@@ -91,6 +93,8 @@ def gae_associative(
 
     The recurrence A_t = delta_t + c_t A_{t+1} composes affine maps, which is associative.
 
+    When: thousands of steps on an accelerator.
+    TRL: not there.
     Source: Blelloch 1990, Prefix Sums and Their Applications, sec. 1.4.1.
 
     >>> rewards, values = jnp.array([[0.0, 1.0]]), jnp.array([[0.5, 0.5]])
@@ -99,7 +103,7 @@ def gae_associative(
     [[0.25, 0.5]]
     """
     flags = (terminations, truncations, final_values, bootstrap_values)
-    return _gae(_associative_scan, rewards, values, mask, gamma, gae_lambda, flags)
+    return _gae(associative_recurrence, rewards, values, mask, gamma, gae_lambda, flags)
 
 
 def _gae(recurrence: Recurrence, rewards, values, mask, gamma, gae_lambda, flags):
@@ -120,7 +124,7 @@ def _gae(recurrence: Recurrence, rewards, values, mask, gamma, gae_lambda, flags
         chex.assert_equal_shape([bootstrap_values, after_last])
         after_last = bootstrap_values.astype(values.dtype)
 
-    next_values = _next_unmasked(recurrence, values, mask, after_last)
+    next_values = next_unmasked(recurrence, values, mask, after_last)
     next_values = jnp.where(truncations, final_values.astype(values.dtype), next_values)
     next_values = jnp.where(terminations, 0, next_values)
     deltas = jnp.where(mask, rewards + gamma * next_values - values, 0)
@@ -130,13 +134,13 @@ def _gae(recurrence: Recurrence, rewards, values, mask, gamma, gae_lambda, flags
     return advantages, advantages + values
 
 
-def _next_unmasked(recurrence: Recurrence, values, mask, after_last):
+def next_unmasked(recurrence: Recurrence, values, mask, after_last):
     """Entry t: the value at the first unmasked step after t, or `after_last` if there is none."""
     from_here = recurrence((~mask).astype(values.dtype), values, after_last)
     return jnp.concatenate([from_here[:, 1:], after_last[:, None]], axis=1)
 
 
-def _scan(factors: jax.Array, terms: jax.Array, last: jax.Array) -> jax.Array:
+def recurrence_scan(factors: jax.Array, terms: jax.Array, last: jax.Array) -> jax.Array:
     """x_t = terms_t + factors_t x_{t+1}, x_T = last, one step at a time; arrays are `[B, T]`."""
 
     def step(after, now):
@@ -148,79 +152,11 @@ def _scan(factors: jax.Array, terms: jax.Array, last: jax.Array) -> jax.Array:
     return xs.T
 
 
-def _associative_scan(factors: jax.Array, terms: jax.Array, last: jax.Array) -> jax.Array:
-    """`_scan` as a parallel prefix of the affine maps x -> term + factor x."""
+def associative_recurrence(factors: jax.Array, terms: jax.Array, last: jax.Array) -> jax.Array:
+    """`recurrence_scan` as a parallel prefix of the affine maps x -> term + factor x."""
 
     def compose(later, earlier):
         return later[0] * earlier[0], earlier[1] + earlier[0] * later[1]
 
     maps = jax.lax.associative_scan(compose, (factors, terms), reverse=True, axis=1)
     return maps[1] + maps[0] * last[:, None]
-
-
-def shaped_rewards(
-    scores: jax.Array, kl: jax.Array, mask: jax.Array, *, kl_coef: float | jax.Array
-) -> jax.Array:
-    """Per-token rewards: the score on the last response token, less a KL charge on every one.
-
-      r_t = -kl_coef kl_t + [t is the last unmasked step] score
-
-    Args:
-      scores: `[B]`, reward units, one a response.
-      kl: `[B, T]` nats, an estimate per token (k1 is the usual one).
-      mask: `[B, T]` bool, true on response tokens; the end comes from it, not from token ids.
-      kl_coef: reward units per nat.
-
-    Returns:
-      `[B, T]`, reward units, 0 where masked; a row without response gets nothing.
-
-    Raises:
-      AssertionError: the shapes do not fit.
-
-    Source: Ziegler et al. 2019, https://arxiv.org/abs/1909.08593, Eq. 2, spread over tokens as in
-      its published code.
-
-    >>> kl, mask = jnp.array([[1.0, 1.0, 1.0]]), jnp.array([[True, True, False]])
-    >>> shaped_rewards(jnp.array([0.75]), kl, mask, kl_coef=0.5).tolist()
-    [[-0.5, 0.25, 0.0]]
-    """
-    chex.assert_rank([scores, kl], [1, 2])
-    chex.assert_equal_shape([kl, mask])
-    chex.assert_equal_shape([kl[:, 0], scores])
-    scores, kl = widen(scores, kl)
-    remaining = jnp.cumsum(mask[:, ::-1], axis=1)[:, ::-1]
-    rewards = jnp.where(mask & (remaining == 1), scores[:, None], 0) - kl_coef * kl
-    return jnp.where(mask, rewards, 0)
-
-
-def missing_eos_penalty(
-    scores: jax.Array, tokens: jax.Array, mask: jax.Array, *, eos_id: int, penalty: float
-) -> jax.Array:
-    """Scores less a penalty for responses that never ended.
-
-      score - penalty [no response token is EOS]
-
-    Args:
-      scores: `[B]`, reward units.
-      tokens: `[B, T]` ids.
-      mask: `[B, T]` bool, true on response tokens; an EOS in prompt or padding does not count.
-      eos_id: the id that ends a response.
-      penalty: reward units, subtracted.
-
-    Returns:
-      `[B]`, reward units; rows without response are left as they are.
-
-    Raises:
-      AssertionError: the shapes do not fit.
-
-    Source: Huang et al. 2024, https://arxiv.org/abs/2403.17031, detail "EOS trick".
-
-    >>> tokens, mask = jnp.array([[5, 2], [5, 2]]), jnp.array([[True, True], [True, False]])
-    >>> missing_eos_penalty(jnp.array([1.0, 1.0]), tokens, mask, eos_id=2, penalty=3.0).tolist()
-    [1.0, -2.0]
-    """
-    chex.assert_equal_shape([tokens, mask])
-    chex.assert_equal_shape([tokens[:, 0], scores])
-    (scores,) = widen(scores)
-    ended = jnp.any(mask & (tokens == eos_id), axis=1)
-    return jnp.where(jnp.any(mask, axis=1) & ~ended, scores - penalty, scores)

@@ -1,0 +1,240 @@
+"""Advantages of responses among others to the same prompt: no value function.
+
+Scores are `[P, G]`, a row for each prompt, so a group is always whole. Means and variances are
+taken in two passes, and there is no epsilon: a group of equal scores has advantages of exactly 0.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from jaxalign.masking import masked_sum, masked_variance, whiten
+from jaxalign.precision import widen
+
+
+def centred_advantages(scores: jax.Array, mask: jax.Array) -> jax.Array:
+    """The score less the mean of its group.
+
+      A_i = s_i - mean_j s_j
+
+    Args:
+      scores: `[P, G]`, reward units: P prompts, G responses each.
+      mask: `[P, G]` bool, false where a response is missing.
+
+    Returns:
+      `[P, G]`, reward units, 0 where masked.
+
+    Raises:
+      AssertionError: the shapes differ.
+
+    When: Dr. GRPO: groups keep the scale of their rewards.
+    TRL: `scale_rewards="none"`.
+    Source: Liu et al. 2025, https://arxiv.org/abs/2503.20783, Sec. 3.2 (Dr. GRPO).
+
+    >>> centred_advantages(jnp.array([[1.0, 3.0]]), jnp.ones((1, 2), bool)).tolist()
+    [[-1.0, 1.0]]
+    """
+    chex.assert_rank(scores, 2)
+    chex.assert_equal_shape([scores, mask])
+    (scores,) = widen(jnp.where(mask, scores, 0))
+    lowest = jnp.min(jnp.where(mask, scores, jnp.inf), axis=1, keepdims=True)
+    above = jnp.where(mask, scores - jnp.where(jnp.isfinite(lowest), lowest, 0), 0)
+    count = jnp.maximum(jnp.sum(mask, axis=1, keepdims=True), 1)
+    return jnp.where(mask, above - jnp.sum(above, axis=1, keepdims=True) / count, 0)
+
+
+def _group_deviations(centred: jax.Array, mask: jax.Array) -> jax.Array:
+    """`[P, 1]` standard deviations with ddof 1; 0 for groups of one."""
+    freedom = jnp.sum(mask, axis=1, keepdims=True) - 1
+    squares = jnp.sum(centred**2, axis=1, keepdims=True)
+    variance = jnp.where(freedom > 0, squares / jnp.maximum(freedom, 1), 0)
+    return jnp.sqrt(jnp.where(variance > 0, variance, 1)) * (variance > 0)
+
+
+def _scaled(centred: jax.Array, deviations: jax.Array) -> jax.Array:
+    return centred / jnp.where(deviations > 0, deviations, 1)
+
+
+def grpo_advantages(scores: jax.Array, mask: jax.Array) -> jax.Array:
+    """The score standardised within its group.
+
+      A_i = (s_i - mean_j s_j) / std_j s_j,  std with ddof 1
+
+    Args:
+      scores: `[P, G]`, reward units: P prompts, G responses each.
+      mask: `[P, G]` bool, false where a response is missing.
+
+    Returns:
+      `[P, G]`, dimensionless, 0 where masked and in groups of equal scores.
+
+    Raises:
+      AssertionError: the shapes differ.
+
+    When: GRPO as published.
+    TRL: `scale_rewards="group"`, plus 1e-4 in the denominator.
+    Source: Shao et al. 2024, https://arxiv.org/abs/2402.03300, Sec. 4.1.2.
+
+    >>> print(grpo_advantages(jnp.array([[1.0, 3.0]]), jnp.ones((1, 2), bool)).round(4))
+    [[-0.7071  0.7071]]
+    """
+    centred = centred_advantages(scores, mask)
+    return _scaled(centred, _group_deviations(centred, mask))
+
+
+def batch_scaled_advantages(
+    scores: jax.Array, mask: jax.Array, *, axis_name: str | None = None
+) -> jax.Array:
+    """The score less the mean of its group, over the deviation of all scores of the batch.
+
+      A_i = (s_i - mean_{j in group} s_j) / std_{all k} s_k,  std with ddof 1
+
+    Args:
+      scores: `[P, G]`, reward units: P prompts, G responses each.
+      mask: `[P, G]` bool, false where a response is missing.
+      axis_name: mapped axis that the rest of the batch is on, or None.
+
+    Returns:
+      `[P, G]`, dimensionless, 0 where masked.
+
+    Raises:
+      AssertionError: the shapes differ.
+
+    When: easy and hard prompts should keep their relative scale.
+    TRL: `scale_rewards="batch"`, plus 1e-4 in the denominator.
+    Source: Liu et al. 2025, https://arxiv.org/abs/2508.08221, Sec. 4.1 (batch-level deviation).
+
+    >>> scores, mask = jnp.array([[1.0, 3.0], [2.0, 2.0]]), jnp.ones((2, 2), bool)
+    >>> print(batch_scaled_advantages(scores, mask).round(4))
+    [[-1.2247  1.2247]
+     [ 0.      0.    ]]
+    """
+    variance = masked_variance(scores, mask, ddof=1, axis_name=axis_name)
+    deviation = jnp.sqrt(jnp.where(variance > 0, variance, 1))
+    return centred_advantages(scores, mask) / deviation
+
+
+def leave_one_out_advantages(scores: jax.Array, mask: jax.Array) -> jax.Array:
+    """The score less the mean of the other scores of its group: an unbiased baseline.
+
+      A_i = s_i - mean_{j != i} s_j = (s_i - mean_j s_j) n / (n - 1)
+
+    Args:
+      scores: `[P, G]`, reward units: P prompts, G responses each.
+      mask: `[P, G]` bool, false where a response is missing.
+
+    Returns:
+      `[P, G]`, reward units, 0 where masked and in groups of one.
+
+    Raises:
+      AssertionError: the shapes differ.
+
+    When: RLOO.
+    TRL: `RLOOTrainer`.
+    Source: Ahmadian et al. 2024, https://arxiv.org/abs/2402.14740, Eq. 8 (RLOO).
+
+    >>> leave_one_out_advantages(jnp.array([[1.0, 3.0]]), jnp.ones((1, 2), bool)).tolist()
+    [[-2.0, 2.0]]
+    """
+    centred = centred_advantages(scores, mask)
+    count = jnp.sum(mask, axis=1, keepdims=True).astype(centred.dtype)
+    return centred * count / jnp.maximum(count - 1, 1)
+
+
+def length_weighted_advantages(scores: jax.Array, lengths: jax.Array, mask: jax.Array) -> jax.Array:
+    """The score less the baseline of least variance, if gradients grow with length.
+
+      A_i = s_i - sum_j l_j s_j / sum_j l_j
+
+    Args:
+      scores: `[P, G]`, reward units: P prompts, G responses each.
+      mask: `[P, G]` bool, false where a response is missing.
+      lengths: `[P, G]` response tokens.
+
+    Returns:
+      `[P, G]`, reward units, 0 where masked.
+
+    Raises:
+      AssertionError: the shapes differ.
+
+    When: on-policy training without clip and KL (OPO).
+    TRL: not there.
+    Source: Hao et al. 2025, https://arxiv.org/abs/2505.23585, the optimal baseline.
+
+    >>> scores, lengths = jnp.array([[1.0, 4.0]]), jnp.array([[1, 2]])
+    >>> length_weighted_advantages(scores, lengths, jnp.ones((1, 2), bool)).tolist()
+    [[-2.0, 1.0]]
+    """
+    centred = centred_advantages(scores, mask)
+    chex.assert_equal_shape([scores, lengths])
+    weights = jnp.where(mask, lengths, 0).astype(centred.dtype)
+    total = jnp.sum(weights, axis=1, keepdims=True)
+    offset = jnp.sum(weights * centred, axis=1, keepdims=True) / jnp.where(total > 0, total, 1)
+    return jnp.where(mask, centred - offset, 0)
+
+
+def weighted_scores(scores: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """One score from several reward functions, some of which had nothing to say.
+
+      s = sum_f w_f s_f over those that are not NaN
+
+    Args:
+      scores: `[F, ...]`, reward units; NaN where a function gave none.
+      weights: `[F]`.
+
+    Returns:
+      `[...]` scores, 0 where all are NaN, and a `[...]` bool mask, false there.
+
+    Raises:
+      AssertionError: the shapes do not fit.
+
+    When: rewards for format, truth and style at once.
+    TRL: `reward_weights`.
+    Source: Shao et al. 2024, https://arxiv.org/abs/2402.03300, for one; sums are usual practice.
+
+    >>> scores, mask = weighted_scores(jnp.array([[1.0, jnp.nan], [2.0, jnp.nan]]), jnp.ones(2))
+    >>> scores.tolist(), mask.tolist()
+    ([3.0, 0.0], [True, False])
+    """
+    chex.assert_rank(weights, 1)
+    chex.assert_axis_dimension(scores, 0, len(weights))
+    scores, weights = widen(scores, weights)
+    given = ~jnp.isnan(scores)
+    return jnp.tensordot(weights, jnp.where(given, scores, 0), 1), jnp.any(given, axis=0)
+
+
+def decoupled_advantages(
+    scores: jax.Array, weights: jax.Array, *, axis_name: str | None = None
+) -> jax.Array:
+    """Each reward standardised within its group, then added, then whitened over the batch.
+
+      A = whiten( sum_f w_f grpo_advantages(s_f) )
+
+    So a reward of small scale is not drowned by one of large scale.
+
+    Args:
+      scores: `[F, P, G]`, reward units; NaN where a function gave none.
+      weights: `[F]`.
+      axis_name: mapped axis that the rest of the batch is on, or None.
+
+    Returns:
+      `[P, G]`, dimensionless; variance 1 with ddof 1.
+
+    Raises:
+      AssertionError: the shapes do not fit.
+
+    When: several rewards of different scales (GDPO).
+    TRL: `multi_objective_aggregation="normalize_then_sum"`, plus 1e-4 in both denominators.
+    Source: Liu et al. 2026, https://arxiv.org/abs/2601.05242 (GDPO).
+
+    >>> one = jnp.array([[[1.0, 3.0]]])
+    >>> print(decoupled_advantages(one, jnp.ones(1)).round(4))
+    [[-0.7071  0.7071]]
+    """
+    chex.assert_rank([scores, weights], [3, 1])
+    given = ~jnp.isnan(scores)
+    each = jax.vmap(grpo_advantages)(scores, given)
+    mask = jnp.any(given, axis=0)
+    total = jnp.tensordot(weights.astype(each.dtype), each, 1)
+    count = masked_sum(jnp.ones_like(total), mask, axis_name=axis_name)
+    unbiased = jnp.sqrt(jnp.where(count > 1, (count - 1) / jnp.maximum(count, 1), 1))
+    return whiten(total, mask, axis_name=axis_name) * unbiased

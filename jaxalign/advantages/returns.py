@@ -1,0 +1,147 @@
+"""Value targets without and with bootstrapping: n steps, all steps, and their mixtures."""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from jaxalign.advantages.gae import gae, next_unmasked, recurrence_scan
+from jaxalign.precision import widen
+
+
+def discounted_returns(
+    rewards: jax.Array,
+    mask: jax.Array,
+    *,
+    gamma: float,
+    bootstrap_values: jax.Array | None = None,
+) -> jax.Array:
+    """The rewards to come.
+
+      G_t = r_t + gamma G_{t'},  t' the next unmasked step
+
+    Args:
+      rewards: `[B, T]`, reward units.
+      mask: `[B, T]` bool, true where a decision was made.
+      gamma: discount in [0, 1].
+      bootstrap_values: `[B]`, V after the last step; None: the end is terminal.
+
+    Returns:
+      `[B, T]`, reward units, 0 where masked.
+
+    Raises:
+      AssertionError: the shapes differ.
+
+    When: REINFORCE with any baseline; targets without a value function.
+    TRL: not there.
+    Source: Sutton and Barto 2018, http://incompleteideas.net/book/the-book-2nd.html, Eq. 3.9.
+
+    >>> mask = jnp.ones((1, 2), bool)
+    >>> discounted_returns(jnp.array([[1.0, 2.0]]), mask, gamma=0.5).tolist()
+    [[2.0, 2.0]]
+    """
+    values = jnp.zeros_like(rewards)
+    settings = {"gamma": gamma, "gae_lambda": 1.0, "bootstrap_values": bootstrap_values}
+    return gae(rewards, values, mask, **settings)[1]
+
+
+def lambda_returns(
+    rewards: jax.Array,
+    values: jax.Array,
+    mask: jax.Array,
+    *,
+    gamma: float,
+    trace_lambda: float,
+    **episode_ends: jax.Array | None,
+) -> jax.Array:
+    """Mixtures of the n-step returns of all n.
+
+      G_t = r_t + gamma ((1 - lambda) V_{t'} + lambda G_{t'}),  t' the next unmasked step
+
+    Args:
+      rewards, values, mask: `[B, T]` as in `gae`.
+      gamma: discount in [0, 1].
+      trace_lambda: in [0, 1]; 0 is one step, 1 all of them.
+      episode_ends: `terminations`, `truncations`, `final_values`, `bootstrap_values` as in `gae`.
+
+    Returns:
+      `[B, T]`, reward units, 0 where masked.
+
+    Raises:
+      AssertionError: the shapes differ.
+
+    When: targets of a value function.
+    TRL: the `returns` of `PPOTrainer`.
+    Source: Sutton and Barto 2018, http://incompleteideas.net/book/the-book-2nd.html, Eq. 12.18.
+
+    >>> rewards, values = jnp.array([[0.0, 1.0]]), jnp.array([[0.5, 0.5]])
+    >>> mask = jnp.ones((1, 2), bool)
+    >>> lambda_returns(rewards, values, mask, gamma=1.0, trace_lambda=0.5).tolist()
+    [[0.75, 1.0]]
+    """
+    return gae(rewards, values, mask, gamma=gamma, gae_lambda=trace_lambda, **episode_ends)[1]
+
+
+def n_step_returns(
+    rewards: jax.Array,
+    values: jax.Array,
+    mask: jax.Array,
+    *,
+    gamma: float,
+    steps: int,
+    terminations: jax.Array | None = None,
+    truncations: jax.Array | None = None,
+    final_values: jax.Array | None = None,
+    bootstrap_values: jax.Array | None = None,
+) -> jax.Array:
+    """The rewards of n steps and the value after them.
+
+      G^n_t = r_t + gamma G^{n-1}_{t'},  G^0_t = V_t,  t' the next unmasked step
+
+    Where an episode ends within the n steps, so does the sum; where it was cut, or after the last
+    step, the value given for that place is used.
+
+    Args:
+      rewards, values, mask: `[B, T]` as in `gae`.
+      gamma: discount in [0, 1].
+      steps: n, at least 1.
+      terminations, truncations, final_values, bootstrap_values: as in `gae`.
+
+    Returns:
+      `[B, T]`, reward units, 0 where masked.
+
+    Raises:
+      AssertionError: the shapes differ.
+      ValueError: `steps` below 1, or truncations without final_values.
+
+    When: Q-learning and actor-critics with short traces.
+    TRL: not there.
+    Source: Sutton and Barto 2018, http://incompleteideas.net/book/the-book-2nd.html, Eq. 7.1.
+
+    >>> rewards, values = jnp.array([[1.0, 1.0, 1.0]]), jnp.array([[5.0, 6.0, 7.0]])
+    >>> mask = jnp.ones((1, 3), bool)
+    >>> n_step_returns(rewards, values, mask, gamma=1.0, steps=2).tolist()
+    [[9.0, 2.0, 1.0]]
+    """
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
+    if truncations is not None and final_values is None:
+        raise ValueError(
+            "truncations need final_values, the values of the observations they cut at"
+        )
+    present = [x for x in (terminations, truncations, final_values) if x is not None]
+    chex.assert_rank(rewards, 2)
+    chex.assert_equal_shape([rewards, values, mask, *present])
+    rewards, values = widen(jnp.where(mask, rewards, 0), jnp.where(mask, values, 0))
+    after_last = jnp.zeros_like(values[:, 0])
+    if bootstrap_values is not None:
+        chex.assert_equal_shape([bootstrap_values, after_last])
+        after_last = bootstrap_values.astype(values.dtype)
+    returns = values
+    for _ in range(steps):
+        following = next_unmasked(recurrence_scan, returns, mask, after_last)
+        if truncations is not None and final_values is not None:
+            following = jnp.where(truncations, final_values.astype(values.dtype), following)
+        if terminations is not None:
+            following = jnp.where(terminations, 0, following)
+        returns = jnp.where(mask, rewards + gamma * following, 0)
+    return returns

@@ -1,0 +1,79 @@
+"""Rewards per step of a response, from its score."""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from jaxalign.precision import widen
+
+
+def shaped_rewards(
+    scores: jax.Array, kl: jax.Array, mask: jax.Array, *, kl_coef: float | jax.Array
+) -> jax.Array:
+    """Per-token rewards: the score on the last response token, less a KL charge on every one.
+
+      r_t = -kl_coef kl_t + [t is the last unmasked step] score
+
+    Args:
+      scores: `[B]`, reward units, one a response.
+      kl: `[B, T]` nats, an estimate per token (k1 is the usual one).
+      mask: `[B, T]` bool, true on response tokens; the end comes from it, not from token ids.
+      kl_coef: reward units per nat.
+
+    Returns:
+      `[B, T]`, reward units, 0 where masked; a row without response gets nothing.
+
+    Raises:
+      AssertionError: the shapes do not fit.
+
+    When: RLHF with PPO, RLOO or REINFORCE.
+    TRL: inside `PPOTrainer`, `kl_coef`; since 0.12 the score stands one position later.
+    Source: Ziegler et al. 2019, https://arxiv.org/abs/1909.08593, Eq. 2, spread over tokens as in
+      its published code.
+
+    >>> kl, mask = jnp.array([[1.0, 1.0, 1.0]]), jnp.array([[True, True, False]])
+    >>> shaped_rewards(jnp.array([0.75]), kl, mask, kl_coef=0.5).tolist()
+    [[-0.5, 0.25, 0.0]]
+    """
+    chex.assert_rank([scores, kl], [1, 2])
+    chex.assert_equal_shape([kl, mask])
+    chex.assert_equal_shape([kl[:, 0], scores])
+    scores, kl = widen(scores, kl)
+    remaining = jnp.cumsum(mask[:, ::-1], axis=1)[:, ::-1]
+    rewards = jnp.where(mask & (remaining == 1), scores[:, None], 0) - kl_coef * kl
+    return jnp.where(mask, rewards, 0)
+
+
+def missing_eos_penalty(
+    scores: jax.Array, tokens: jax.Array, mask: jax.Array, *, eos_id: int, penalty: float
+) -> jax.Array:
+    """Scores less a penalty for responses that never ended.
+
+      score - penalty [no response token is EOS]
+
+    Args:
+      scores: `[B]`, reward units.
+      tokens: `[B, T]` ids.
+      mask: `[B, T]` bool, true on response tokens; an EOS in prompt or padding does not count.
+      eos_id: the id that ends a response.
+      penalty: reward units, subtracted.
+
+    Returns:
+      `[B]`, reward units; rows without response are left as they are.
+
+    Raises:
+      AssertionError: the shapes do not fit.
+
+    When: responses should end by themselves.
+    TRL: `missing_eos_penalty`.
+    Source: Huang et al. 2024, https://arxiv.org/abs/2403.17031, detail "EOS trick".
+
+    >>> tokens, mask = jnp.array([[5, 2], [5, 2]]), jnp.array([[True, True], [True, False]])
+    >>> missing_eos_penalty(jnp.array([1.0, 1.0]), tokens, mask, eos_id=2, penalty=3.0).tolist()
+    [1.0, -2.0]
+    """
+    chex.assert_equal_shape([tokens, mask])
+    chex.assert_equal_shape([tokens[:, 0], scores])
+    (scores,) = widen(scores)
+    ended = jnp.any(mask & (tokens == eos_id), axis=1)
+    return jnp.where(jnp.any(mask, axis=1) & ~ended, scores - penalty, scores)

@@ -1,0 +1,106 @@
+"""How far the policy has moved from the one that sampled."""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from jaxalign.collectives import gather
+from jaxalign.masking import masked_mean, masked_sum
+from jaxalign.precision import saturating_exp, widen
+
+
+def effective_sample_size(
+    log_weights: jax.Array, mask: jax.Array, *, axis_name: str | None = None
+) -> jax.Array:
+    """As how many samples of equal weight these importance weights count, as a share of them.
+
+      ESS / n = (sum_i w_i)^2 / (n sum_i w_i^2)
+
+    The largest weight is divided out first, so nothing overflows.
+
+    Args:
+      log_weights: `[...]` nats, log pi - log pi_behaviour.
+      mask: `[...]` bool.
+      axis_name: mapped axis that the rest of the batch is on, or None.
+
+    Returns:
+      A scalar in (0, 1]; 0 where everything is masked.
+
+    Raises:
+      AssertionError: the shapes differ.
+
+    When: to see whether another update from these samples is worth it.
+    TRL: not there.
+    Source: Kong 1992, https://stat.uchicago.edu/techreports/tr348.pdf.
+
+    >>> even, mask = jnp.zeros(4), jnp.ones(4, bool)
+    >>> float(effective_sample_size(even, mask))
+    1.0
+    """
+    chex.assert_equal_shape([log_weights, mask])
+    (log_weights,) = widen(jnp.where(mask, log_weights, -jnp.inf))
+    largest = _global_max(log_weights, axis_name)
+    weights = jnp.exp(log_weights - jnp.where(jnp.isfinite(largest), largest, 0))
+    total = masked_sum(weights, mask, axis_name=axis_name)
+    squares = masked_sum(weights**2, mask, axis_name=axis_name)
+    count = masked_sum(jnp.ones_like(weights), mask, axis_name=axis_name)
+    return total**2 / jnp.where(count > 0, count * squares, 1)
+
+
+def ratio_diagnostics(
+    logps: jax.Array,
+    behaviour_logps: jax.Array,
+    mask: jax.Array,
+    *,
+    cap: float,
+    axis_name: str | None = None,
+) -> dict[str, jax.Array]:
+    """Importance ratios before and after a cap.
+
+      r = pi(a) / pi_behaviour(a);  mean and largest of r, mean of min(r, cap), share above the cap
+
+    On policy the mean of r is 1 in expectation: another value is a mismatch of sampler and
+    trainer, which the capped mean hides.
+
+    Args:
+      logps: `[...]` nats under the policy that is trained.
+      behaviour_logps: `[...]` under the policy that acted.
+      mask: `[...]` bool.
+      cap: above 0.
+      axis_name: mapped axis that the rest of the batch is on, or None.
+
+    Returns:
+      Scalars `ratio/mean`, `ratio/max`, `ratio/capped_mean`, `ratio/capped_share` and
+      `ratio/effective_samples`.
+
+    Raises:
+      AssertionError: the shapes differ.
+
+    When: always, beside the loss.
+    TRL: `sampling/importance_sampling_ratio/*`, after the cap.
+    Source: Schulman et al. 2017, https://arxiv.org/abs/1707.06347, Eq. 6 (r_t).
+
+    >>> zero, mask = jnp.zeros(2), jnp.ones(2, bool)
+    >>> float(ratio_diagnostics(zero, zero, mask, cap=2.0)["ratio/mean"])
+    1.0
+    """
+    chex.assert_equal_shape([logps, behaviour_logps, mask])
+    logps, behaviour_logps = widen(logps, behaviour_logps)
+    log_ratios = jnp.where(mask, logps - behaviour_logps, 0)
+    ratios = saturating_exp(log_ratios)
+    means = {
+        "ratio/mean": ratios,
+        "ratio/capped_mean": jnp.minimum(ratios, cap),
+        "ratio/capped_share": ratios > cap,
+    }
+    statistics = {
+        name: masked_mean(value.astype(ratios.dtype), mask, axis_name=axis_name)
+        for name, value in means.items()
+    }
+    statistics["ratio/max"] = _global_max(jnp.where(mask, ratios, 0), axis_name)
+    ess = effective_sample_size(log_ratios, mask, axis_name=axis_name)
+    return statistics | {"ratio/effective_samples": ess}
+
+
+def _global_max(x: jax.Array, axis_name: str | None) -> jax.Array:
+    return jnp.max(gather(jnp.max(x, keepdims=True).reshape(1), axis_name))

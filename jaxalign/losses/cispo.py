@@ -1,0 +1,54 @@
+"""Clipped importance sampling policy optimization: clip the weight, keep every gradient."""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from jaxalign.losses.ppo import probability_ratios
+from jaxalign.precision import widen
+
+
+def cispo_loss(
+    logps: jax.Array,
+    behaviour_logps: jax.Array,
+    advantages: jax.Array,
+    *,
+    highest: float,
+    lowest: float = 0.0,
+) -> jax.Array:
+    """REINFORCE with a truncated importance weight that gets no gradient.
+
+      L = -sg(clip(r, lowest, highest)) A log pi(a)
+
+    where sg stops the gradient: unlike under PPO's clip, no token loses its gradient.
+
+    Args:
+      logps: `[...]` nats under the policy that is trained.
+      behaviour_logps: `[...]` under the policy that acted; get no gradient.
+      advantages: `[...]`; get no gradient.
+      highest: cap of the ratio itself (not of its distance from 1), above 0.
+      lowest: floor of the ratio, at least 0.
+
+    Returns:
+      `[...]`, nats times the unit of the advantages.
+
+    Raises:
+      AssertionError: the shapes differ.
+      ValueError: bounds that leave no room.
+
+    When: rare tokens that matter are silenced by the clip.
+    TRL: `loss_type="cispo"`, `epsilon_high` for `highest`.
+    Source: MiniMax 2025, https://arxiv.org/abs/2506.13585, Eqs. 4 and 5.
+
+    >>> logps = jnp.log(jnp.array([0.5]))
+    >>> loss = cispo_loss(logps, logps - 3.0, jnp.array([1.0]), highest=2.0)
+    >>> print(f"{loss[0]:.4f}")  # 2 log 2
+    1.3863
+    """
+    if not 0 <= lowest < highest:
+        raise ValueError(f"bounds must be 0 <= lowest < highest, got {lowest}, {highest}")
+    ratios = probability_ratios(logps, behaviour_logps)
+    chex.assert_equal_shape([ratios, advantages])
+    logps, advantages = widen(logps, advantages)
+    weights = jnp.clip(ratios, lowest, highest) * advantages
+    return -jax.lax.stop_gradient(weights) * logps

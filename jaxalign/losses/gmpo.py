@@ -1,0 +1,60 @@
+"""Geometric-mean policy optimization: the clip acts on tokens, the mean on logarithms."""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from jaxalign.masking import masked_sum
+from jaxalign.precision import saturating_exp, widen
+
+
+def gmpo_loss(
+    logps: jax.Array,
+    behaviour_logps: jax.Array,
+    mask: jax.Array,
+    advantages: jax.Array,
+    *,
+    clip_range: float | tuple[float, float],
+) -> jax.Array:
+    """The advantage times the geometric mean of the clipped token ratios.
+
+      L_i = -A_i exp( (1 / |y_i|) sum_t clip_A(log r_it) )
+
+    where clip_A bounds log r from above by `high` if A >= 0 and from below by -`low` if A < 0.
+
+    Args:
+      logps: `[B, T]` nats under the policy that is trained.
+      behaviour_logps: `[B, T]` under the policy that acted; get no gradient.
+      mask: `[B, T]` bool, true on response tokens.
+      advantages: `[B]`; get no gradient.
+      clip_range: bounds of the *logarithm* of a ratio, above 0; one number or (low, high).
+
+    Returns:
+      `[B]`, in the unit of the advantages.
+
+    Raises:
+      AssertionError: the shapes do not fit.
+      ValueError: a clip range that is not positive.
+
+    When: outliers among token ratios make GRPO unstable.
+    TRL: `GMPOTrainer`.
+    Source: Zhao et al. 2025, https://arxiv.org/abs/2507.20673, the GMPO objective.
+
+    >>> zero, mask = jnp.zeros((1, 2)), jnp.ones((1, 2), bool)
+    >>> gmpo_loss(zero, zero, mask, jnp.array([2.0]), clip_range=0.4).tolist()
+    [-2.0]
+    """
+    low, high = clip_range if isinstance(clip_range, tuple) else (clip_range, clip_range)
+    if low <= 0 or high <= 0:
+        raise ValueError(f"clip_range must be above 0, got {clip_range}")
+    chex.assert_rank([logps, advantages], [2, 1])
+    chex.assert_equal_shape([logps, behaviour_logps, mask])
+    chex.assert_equal_shape([logps[:, 0], advantages])
+    logps, behaviour_logps, advantages = widen(logps, behaviour_logps, advantages)
+    advantages = jax.lax.stop_gradient(advantages)
+    ratios = logps - jax.lax.stop_gradient(behaviour_logps)
+    bounded = jnp.where(
+        advantages[:, None] < 0, jnp.maximum(ratios, -low), jnp.minimum(ratios, high)
+    )
+    lengths = jnp.maximum(jnp.sum(mask, axis=1), 1)
+    return -advantages * saturating_exp(masked_sum(bounded, mask, axis=1) / lengths)

@@ -1,0 +1,82 @@
+"""Group relative policy optimization: the clipped surrogate and a KL term, token by token."""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from jaxalign.losses.ppo import ClipRange, ppo_policy_loss
+
+
+def each_token(advantages: jax.Array, logps: jax.Array) -> jax.Array:
+    """The advantage of a response at each of its tokens.
+
+      A_it = A_i
+
+    Args:
+      advantages: `[B]`.
+      logps: `[B, T]`, for the shape.
+
+    Returns:
+      `[B, T]`.
+
+    Raises:
+      AssertionError: the shapes do not fit.
+
+    When: a loss on tokens, an advantage for the whole response.
+    TRL: `advantages.unsqueeze(1)`.
+    Source: Shao et al. 2024, https://arxiv.org/abs/2402.03300, Sec. 4.1.2.
+
+    >>> each_token(jnp.array([2.0]), jnp.zeros((1, 2))).tolist()
+    [[2.0, 2.0]]
+    """
+    chex.assert_rank([advantages, logps], [1, 2])
+    chex.assert_equal_shape([advantages, logps[:, 0]])
+    return jnp.broadcast_to(advantages[:, None], logps.shape)
+
+
+def grpo_loss(
+    logps: jax.Array,
+    behaviour_logps: jax.Array,
+    advantages: jax.Array,
+    kl: jax.Array,
+    *,
+    clip_range: ClipRange,
+    kl_coef: float,
+    dual_clip: float | None = None,
+) -> jax.Array:
+    """The clipped surrogate loss of each token plus the price of its KL.
+
+      L_it = -min(r_it A_i, clip(r_it) A_i) + kl_coef kl_it
+
+    GRPO, Dr. GRPO, DAPO and BNPO have this loss and differ in advantages (`grpo_advantages`,
+    `centred_advantages`) and aggregation (`sequence_mean`, `constant_length`, `token_mean`).
+
+    Args:
+      logps: `[B, T]` nats under the policy that is trained.
+      behaviour_logps: `[B, T]` under the policy that acted; get no gradient.
+      advantages: `[B]`, of the responses; get no gradient.
+      kl: `[B, T]` nats: `k3`, `k2` or `importance_corrected_k3`; the last has the right gradient.
+      clip_range: above 0; one number for both sides or (low, high).
+      kl_coef: price of a nat, beta in the paper.
+      dual_clip: bound of the ratio where the advantage is negative, above 1 + high, or None. It is
+        also known as two-sided clipping (Prime Intellect 2025, https://arxiv.org/abs/2505.07291).
+
+    Returns:
+      `[B, T]`, in the unit of the advantages.
+
+    Raises:
+      AssertionError: the shapes do not fit.
+      ValueError: a clip range that is not positive, or a dual clip inside it.
+
+    When: several responses a prompt, rewards that compare them, no value model.
+    TRL: `GRPOTrainer`; `delta` for `dual_clip`.
+    Source: Shao et al. 2024, https://arxiv.org/abs/2402.03300, Eq. 3.
+
+    >>> zero = jnp.zeros((1, 2))
+    >>> grpo_loss(zero, zero, jnp.array([2.0]), zero, clip_range=0.2, kl_coef=0.1).tolist()
+    [[-2.0, -2.0]]
+    """
+    chex.assert_equal_shape([logps, behaviour_logps, kl])
+    repeated = each_token(advantages, logps)
+    clip = {"clip_range": clip_range, "dual_clip": dual_clip}
+    return ppo_policy_loss(logps, behaviour_logps, repeated, **clip) + kl_coef * kl

@@ -1,0 +1,160 @@
+"""Corrections for samples that the trained policy would not have drawn."""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from jaxalign.collectives import gather
+from jaxalign.losses.ppo import probability_ratios
+from jaxalign.masking import masked_sum
+from jaxalign.precision import widen
+
+
+def truncated_importance_weights(
+    trainer_logps: jax.Array, sampler_logps: jax.Array, *, cap: float
+) -> jax.Array:
+    """Weights for samples of an engine whose probabilities differ from the trainer's.
+
+      w = min(pi_trainer(a) / pi_sampler(a), cap)
+
+    Multiply the loss by it. For whole responses give summed log-probabilities. No gradient.
+
+    Args:
+      trainer_logps: `[...]` nats, of the sampling policy as the trainer computes them.
+      sampler_logps: `[...]`, as the engine reported them.
+      cap: largest weight, above 0 (2 is usual).
+
+    Returns:
+      `[...]`, in [0, cap].
+
+    Raises:
+      AssertionError: the shapes differ.
+      ValueError: a cap that is not positive.
+
+    When: sampling runs in another precision or engine than training.
+    TRL: `vllm_importance_sampling_correction`, mode `truncate`.
+    Source: Espeholt et al. 2018, https://arxiv.org/abs/1802.01561, Sec. 4.1 (rho-bar); for language
+      models: Yao et al. 2025, https://fengyao.notion.site/off-policy-rl.
+
+    >>> logps = jnp.log(jnp.array([0.5, 0.5]))
+    >>> print(truncated_importance_weights(logps, jnp.log(jnp.array([0.5, 0.1])), cap=2.0))
+    [1. 2.]
+    """
+    return jnp.minimum(_weights(trainer_logps, sampler_logps, cap), cap)
+
+
+def masked_importance_weights(
+    trainer_logps: jax.Array, sampler_logps: jax.Array, *, cap: float
+) -> jax.Array:
+    """As `truncated_importance_weights`, but what exceeds the cap is left out.
+
+      w = r if r <= cap else 0,  r = pi_trainer(a) / pi_sampler(a)
+
+    Args:
+      trainer_logps: `[...]` nats, of the sampling policy as the trainer computes them.
+      sampler_logps: `[...]`, as the engine reported them.
+      cap: largest weight, above 0.
+
+    Returns:
+      `[...]`, in [0, cap]. No gradient.
+
+    Raises:
+      AssertionError: the shapes differ.
+      ValueError: a cap that is not positive.
+
+    When: large mismatches are errors rather than luck.
+    TRL: `vllm_importance_sampling_correction`, mode `mask`.
+    Source: 2025, https://arxiv.org/abs/2510.18855 (IcePop, masking of mismatched tokens).
+
+    >>> logps = jnp.log(jnp.array([0.5, 0.5]))
+    >>> print(masked_importance_weights(logps, jnp.log(jnp.array([0.5, 0.1])), cap=2.0))
+    [1. 0.]
+    """
+    weights = _weights(trainer_logps, sampler_logps, cap)
+    return jnp.where(weights <= cap, weights, 0)
+
+
+def _weights(trainer_logps, sampler_logps, cap: float):
+    if cap <= 0:
+        raise ValueError(f"cap must be above 0, got {cap}")
+    return jax.lax.stop_gradient(probability_ratios(trainer_logps, sampler_logps))
+
+
+def on_policy_rows(
+    logps: jax.Array,
+    behaviour_logps: jax.Array,
+    mask: jax.Array,
+    advantages: jax.Array,
+    *,
+    threshold: float,
+) -> jax.Array:
+    """Which responses are kept: all good ones, and bad ones that the policy might still write.
+
+      keep_i = A_i >= 0 or (1 / |y_i|) sum_t (log pi_behaviour - log pi) <= threshold
+
+    Args:
+      logps: `[B, T]` nats under the policy that is trained.
+      behaviour_logps: `[B, T]` under the policy that acted; get no gradient.
+      mask: `[B, T]` bool, true on response tokens.
+      advantages: `[B]`.
+      threshold: nats per token.
+
+    Returns:
+      `[B]` bool.
+
+    Raises:
+      AssertionError: the shapes do not fit.
+
+    When: many updates from one round of samples.
+    TRL: `off_policy_mask_threshold`.
+    Source: DeepSeek-AI 2025, https://arxiv.org/abs/2512.02556, off-policy sequence masking.
+
+    >>> logps, mask = jnp.array([[-3.0], [-3.0]]), jnp.ones((2, 1), bool)
+    >>> good_and_bad = jnp.array([1.0, -1.0])
+    >>> on_policy_rows(logps, jnp.zeros((2, 1)), mask, good_and_bad, threshold=1.0).tolist()
+    [True, False]
+    """
+    chex.assert_rank([logps, advantages], [2, 1])
+    chex.assert_equal_shape([logps, behaviour_logps, mask])
+    chex.assert_equal_shape([logps[:, 0], advantages])
+    logps, behaviour_logps = widen(logps, behaviour_logps)
+    lengths = jnp.maximum(jnp.sum(mask, axis=1), 1)
+    drift = masked_sum(behaviour_logps - logps, mask, axis=1) / lengths
+    return (advantages >= 0) | (drift <= threshold)
+
+
+def top_entropy_mask(
+    entropies: jax.Array, mask: jax.Array, *, share: float, axis_name: str | None = None
+) -> jax.Array:
+    """The mask of the tokens at which the policy is least certain.
+
+      m'_it = m_it [H_it >= quantile of all H at 1 - share]
+
+    Args:
+      entropies: `[B, T]` nats.
+      mask: `[B, T]` bool, true on response tokens.
+      share: of the tokens that are kept, in (0, 1].
+      axis_name: mapped axis that the rest of the batch is on, or None.
+
+    Returns:
+      `[B, T]` bool.
+
+    Raises:
+      AssertionError: the shapes differ.
+      ValueError: share outside (0, 1].
+
+    When: most tokens are foregone conclusions; reasoning.
+    TRL: `top_entropy_quantile`.
+    Source: Wang et al. 2025, https://arxiv.org/abs/2506.01939, Eq. 5.
+
+    >>> entropies, mask = jnp.array([[0.1, 2.0, 0.2]]), jnp.ones((1, 3), bool)
+    >>> top_entropy_mask(entropies, mask, share=0.5).tolist()
+    [[False, True, True]]
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"share must be in (0, 1], got {share}")
+    chex.assert_equal_shape([entropies, mask])
+    (entropies,) = widen(jax.lax.stop_gradient(entropies))
+    everyone = gather(jnp.where(mask, entropies, jnp.nan), axis_name)
+    threshold = jnp.nanquantile(everyone, 1 - share)
+    return mask & (entropies >= threshold)

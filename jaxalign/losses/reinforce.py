@@ -1,0 +1,77 @@
+"""REINFORCE: the policy gradient itself, and its form for whole responses."""
+
+import chex
+import jax
+
+from jaxalign.logprobs import sequence_logps
+from jaxalign.losses.ppo import ClipRange, ppo_policy_loss
+from jaxalign.precision import widen
+
+
+def reinforce_loss(logps: jax.Array, advantages: jax.Array) -> jax.Array:
+    """The loss whose gradient is the policy gradient.
+
+      L = -A log pi(a)
+
+    Args:
+      logps: `[...]` nats, of actions that the policy itself took.
+      advantages: `[...]`, returns less any baseline that does not depend on the action; get no
+        gradient.
+
+    Returns:
+      `[...]`, nats times the unit of the advantages.
+
+    Raises:
+      AssertionError: the shapes differ.
+
+    When: one update from each batch of samples; REINFORCE++ and ReMax are advantages for it.
+    TRL: not there (`RLOOTrainer` clips ratios).
+    Source: Williams 1992, https://doi.org/10.1007/BF00992696, Eq. 3.
+
+    >>> import jax.numpy as jnp
+    >>> reinforce_loss(jnp.array([-1.0]), jnp.array([2.0])).tolist()
+    [2.0]
+    """
+    chex.assert_equal_shape([logps, advantages])
+    logps, advantages = widen(logps, advantages)
+    return -jax.lax.stop_gradient(advantages) * logps
+
+
+def rloo_loss(
+    logps: jax.Array,
+    behaviour_logps: jax.Array,
+    mask: jax.Array,
+    advantages: jax.Array,
+    *,
+    clip_range: ClipRange,
+) -> jax.Array:
+    """The clipped surrogate of whole responses: one action, one ratio.
+
+      L_i = -min(r_i A_i, clip(r_i) A_i),  r_i = exp(sum_t (log pi - log pi_behaviour))
+
+    Args:
+      logps: `[B, T]` nats under the policy that is trained.
+      behaviour_logps: `[B, T]` under the policy that acted; get no gradient.
+      mask: `[B, T]` bool, true on response tokens.
+      advantages: `[B]`, from `leave_one_out_advantages`; get no gradient.
+      clip_range: above 0; one number for both sides or (low, high).
+
+    Returns:
+      `[B]`, in the unit of the advantages.
+
+    Raises:
+      AssertionError: the shapes do not fit.
+      ValueError: a clip range that is not positive.
+
+    When: several responses a prompt and no value model.
+    TRL: `RLOOTrainer`.
+    Source: Ahmadian et al. 2024, https://arxiv.org/abs/2402.14740, Sec. 3.2 (RLOO).
+
+    >>> import jax.numpy as jnp
+    >>> zero, mask = jnp.zeros((1, 2)), jnp.ones((1, 2), bool)
+    >>> rloo_loss(zero, zero, mask, jnp.array([2.0]), clip_range=0.2).tolist()
+    [-2.0]
+    """
+    chex.assert_equal_shape([logps, behaviour_logps, mask])
+    summed, behaviour = sequence_logps(logps, mask), sequence_logps(behaviour_logps, mask)
+    return ppo_policy_loss(summed, behaviour, advantages, clip_range=clip_range)

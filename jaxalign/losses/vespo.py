@@ -1,0 +1,54 @@
+"""Variational sequence-level soft policy optimization: a smooth weight for each response."""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from jaxalign.masking import masked_sum
+from jaxalign.precision import saturating_exp, widen
+
+
+def vespo_weights(
+    logps: jax.Array,
+    behaviour_logps: jax.Array,
+    mask: jax.Array,
+    advantages: jax.Array,
+    *,
+    positive: tuple[float, float] = (2.0, 3.0),
+    negative: tuple[float, float] = (3.0, 2.0),
+) -> jax.Array:
+    """Weights of whole responses that vanish for unlikely and for too likely ones.
+
+      phi(w) = w^k exp(lambda (1 - w)),  w = prod_t pi(y_t) / pi_behaviour(y_t)
+
+    The loss is `reinforce_loss(logps, phi A)`, averaged over tokens. No gradient.
+
+    Args:
+      logps: `[B, T]` nats under the policy that is trained.
+      behaviour_logps: `[B, T]` under the policy that acted; get no gradient.
+      mask: `[B, T]` bool, true on response tokens.
+      advantages: `[B]`; their sign chooses k and lambda.
+      positive, negative: (k, lambda) for advantages of at least 0, and below.
+
+    Returns:
+      `[B]`, 1 where w is 1.
+
+    Raises:
+      AssertionError: the shapes do not fit.
+
+    When: samples are old, or come from another engine.
+    TRL: `loss_type="vespo"`.
+    Source: 2026, https://arxiv.org/abs/2602.10693 (VESPO).
+
+    >>> zero, mask = jnp.zeros((1, 2)), jnp.ones((1, 2), bool)
+    >>> vespo_weights(zero, zero, mask, jnp.array([2.0])).tolist()
+    [1.0]
+    """
+    chex.assert_rank([logps, advantages], [2, 1])
+    chex.assert_equal_shape([logps, behaviour_logps, mask])
+    chex.assert_equal_shape([logps[:, 0], advantages])
+    logps, behaviour_logps, advantages = widen(logps, behaviour_logps, advantages)
+    log_w = masked_sum(logps - behaviour_logps, mask, axis=1)
+    good = advantages >= 0
+    k, rate = (jnp.where(good, *pair) for pair in zip(positive, negative, strict=True))
+    return jax.lax.stop_gradient(saturating_exp(rate + k * log_w - rate * saturating_exp(log_w)))
