@@ -13,7 +13,8 @@ import numpy as np
 class Case:
     """One call of one function of one peer.
 
-    folder, file: where the manifest lies, and its name without suffix. peer: name and version of the library.
+    folder, file: where the manifest lies, and its name without suffix.
+    peer: name and version of the library.
     info: everything else that the manifest says of this case (dtype, metrics, notes, ...).
     """
 
