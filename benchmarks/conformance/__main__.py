@@ -16,6 +16,7 @@ from pathlib import Path
 
 import jax
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from benchmarks.conformance.catalogue import collected
@@ -32,11 +33,13 @@ def broken(folder: Path, file: str, error: Exception) -> str:
 
 
 def show(rows: list[Row], disagreements: dict[str, str]):
-    console = Console(width=max(120, Console().width), soft_wrap=False)
-    grid = Table(*HEADER)
+    console = Console(width=max(160, Console().width))
+    grid = Table()
+    for name in HEADER:
+        grid.add_column(name, overflow="fold", no_wrap=name in HEADER[2:6])
     for row in table(rows):
-        grid.add_row(*row)
-    console.print(grid, markup=False)
+        grid.add_row(*map(escape, row))
+    console.print(grid)
     for title, points in remarks(rows, disagreements).items():
         if points:
             print(f"\n{title}:")

@@ -77,7 +77,9 @@ def run_case(case: Case, adapter: Adapter | None, disagreements: Mapping[str, st
     except Exception as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(place.filename).name}:{place.lineno}"
-        return Row(case, {}, failure=f"{type(error).__name__}: {error} ({where})".replace("\n", " "))
+        return Row(
+            case, {}, failure=f"{type(error).__name__}: {error} ({where})".replace("\n", " ")
+        )
     return row
 
 

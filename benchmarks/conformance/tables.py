@@ -100,7 +100,9 @@ def closing_line(rows: Sequence[Row]) -> str:
 
 def markdown(rows: Sequence[Row], disagreements: Mapping[str, str], heading: str) -> str:
     lines = [heading, "", f"| {' | '.join(HEADER)} |", f"|{'---|' * len(HEADER)}"]
-    lines += [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in table(rows)]
+    lines += [
+        f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in table(rows)
+    ]
     for title, points in remarks(rows, disagreements).items():
         if points:
             lines += ["", f"## {title}", "", *(f"- {point}" for point in points)]

@@ -34,7 +34,8 @@ from jaxalign.losses.orpo import log_odds
 KNOWN_DISAGREEMENTS = {
     "saturation": "ours continues exp(x) in a straight line above 354.9 so that sums stay finite; "
     "the exact value overflows a float",
-    "mean_of_nothing": "TRL's average log-probability of an empty response is NaN; ours is 0",
+    "mean_of_nothing": "TRL's average log-probability of an empty response is NaN, and so is its "
+    "gradient; ours are 0",
     "trl_half_precision": "TRL computes log-probabilities of bfloat16 logits in bfloat16, off by "
     "up to 120 nats, and of float32 logits as x - logsumexp(x), off by 2e-3; ours is held to the "
     "float64 truth stored beside it",
@@ -227,13 +228,16 @@ def batch_logps(case: Case):
     def logps(logits):
         return sequence_logps(token_logps(logits, np.where(mask, labels, 0)), mask) / lengths
 
+    slopes = case.outputs["grad_logits_of_finite_sum"]
+    names = ("logps", "grad_logits_of_finite_sum")
+    nothing = not np.isfinite(theirs).all()
     return Answer(
         {
             "logps": logps(case.inputs["logits"]),
             "grad_logits_of_finite_sum": _slopes(logps, case.inputs["logits"]),
         },
-        known={} if np.isfinite(theirs).all() else {"logps": "mean_of_nothing"},
-        where={"logps": np.isfinite(theirs)},
+        known=dict.fromkeys(names, "mean_of_nothing") if nothing else {},
+        where={"logps": np.isfinite(theirs), "grad_logits_of_finite_sum": np.isfinite(slopes)},
     )
 
 
