@@ -1,4 +1,4 @@
-"""Golden vectors of other libraries, by `python -m benchmarks.conformance`; and that it can fail."""
+"""Golden vectors of other libraries, by `python -m benchmarks.conformance`; it can fail."""
 
 import json
 import shutil

@@ -24,12 +24,14 @@ class Answer:
     tolerance: largest error allowed, relative to max(1, |theirs|); 1e-10 for float64 peers, 1e-5
       for float32 ones; anything else is derived where it is set.
     where: output name to a bool array: entries that are compared (masked ones are nobody's).
+    floor: errors are relative to max(floor, |theirs|); below 1 only against exact values.
     """
 
     outputs: Mapping[str, ArrayLike | None]
     known: Mapping[str, str] = field(default_factory=dict)
     tolerance: float = 1e-10
     where: Mapping[str, ArrayLike] = field(default_factory=dict)
+    floor: float = 1.0
 
 
 @dataclass(frozen=True)

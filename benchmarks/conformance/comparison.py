@@ -24,8 +24,8 @@ class Row:
     failure: str = ""
 
 
-def _error(name: str, ours, theirs: np.ndarray, where) -> float:
-    """Largest |ours - theirs| / max(1, |theirs|); infinite where only one of the two is finite."""
+def _error(name: str, ours, theirs: np.ndarray, where, floor: float) -> float:
+    """Largest |ours - theirs| / max(floor, |theirs|); infinite where just one is finite."""
     theirs = np.asarray(theirs, np.float64)
     ours = np.asarray(ours, np.float64)
     if ours.shape != theirs.shape:
@@ -35,7 +35,7 @@ def _error(name: str, ours, theirs: np.ndarray, where) -> float:
     same = (ours == theirs) | (np.isnan(ours) & np.isnan(theirs))
     finite = np.isfinite(ours) & np.isfinite(theirs)
     with np.errstate(invalid="ignore", over="ignore"):
-        errors = np.abs(ours - theirs) / np.maximum(1, np.abs(theirs))
+        errors = np.abs(ours - theirs) / np.maximum(floor, np.abs(theirs))
     errors = np.where(same, 0.0, np.where(finite, errors, np.inf))
     return float(errors.max(initial=0.0))
 
@@ -49,7 +49,7 @@ def compare(case: Case, answer: Answer) -> Row:
             if name not in answer.known:
                 raise ValueError(f"{name}: nothing to compare, and no known disagreement says why")
             continue
-        error = _error(name, ours, case.outputs[name], answer.where.get(name))
+        error = _error(name, ours, case.outputs[name], answer.where.get(name), answer.floor)
         errors[name] = error
         if not error <= answer.tolerance:
             differing.append(name)

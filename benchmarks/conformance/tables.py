@@ -38,7 +38,9 @@ def _verdict(rows: Sequence[Row]) -> str:
     if all(row.uncovered for row in rows):
         return "not covered"
     known = sorted({key for row in rows for key in row.known})
-    return f"agrees after: {', '.join(known)}" if known else "agrees"
+    uncovered = sum(bool(row.uncovered) for row in rows)
+    part = f"; {uncovered} not covered" if uncovered else ""
+    return (f"agrees after: {', '.join(known)}" if known else "agrees") + part
 
 
 def table(rows: Sequence[Row]) -> list[tuple[str, ...]]:

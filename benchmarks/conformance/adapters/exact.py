@@ -1,7 +1,5 @@
 """Exact values (mpmath), log-probabilities and reward model losses."""
 
-from math import log
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -42,6 +40,15 @@ KNOWN_DISAGREEMENTS = {
 }
 
 UNIT = 2.0**-53
+SMALLEST = 1e-300  # below it floats lose bits
+
+
+def _normal(case: Case, **also):
+    """Where the truth is neither zero, subnormal nor beyond the largest float."""
+    return {
+        name: np.isfinite(x) & (np.abs(x) > SMALLEST) & also.get(name, True)
+        for name, x in case.outputs.items()
+    }
 
 
 def _slopes(fn, x):
@@ -81,6 +88,8 @@ def truth_of_the_logistic_function(case: Case):
             "dsoftplus": rise,
         },
         tolerance=4e-15,
+        floor=SMALLEST,
+        where=_normal(case, d2log_sigmoid=np.abs(case.outputs["d2log_sigmoid"]) > 0.1),
     )
 
 
@@ -93,7 +102,13 @@ def _truth_of(fn):
         outputs = {"loss": losses(margin)}
         if "grad" in case.outputs:
             outputs["grad"] = _slopes(losses, margin)
-        return Answer(outputs, tolerance=UNIT * (min(size, 745) + 40))
+        smoothed = case.args.get("label_smoothing", 0) > 0
+        return Answer(
+            outputs,
+            tolerance=UNIT * (min(size, 745) + 40),
+            floor=0.1 if smoothed else SMALLEST,
+            where=_normal(case),
+        )
 
     return adapter
 
@@ -130,7 +145,8 @@ def truth_of_the_kl_estimators(case: Case):
         },
         known={"k3": "saturation", "dk3": "saturation", "k3_other_direction": "saturation"},
         tolerance=1e-14,
-        where={"k3": below, "dk3": below, "k3_other_direction": d < 354},
+        floor=SMALLEST,
+        where=_normal(case, k3=below, dk3=below, k3_other_direction=d < 354),
     )
 
 
@@ -285,11 +301,19 @@ def _large_vocabulary(case: Case):
     logps = action_logps(scaled, ids)
     if not (np.asarray(logps) <= 0).all():
         raise ValueError("a log-probability above 0")
-    rounding = 2.0**-24 * (4 * float(jnp.abs(scaled).max()) + 100 + log(logits.shape[-1]))
+    rounding = 2.0**-24 * (4 * float(jnp.abs(scaled).max()) + 100)
+    entropies = entropy(scaled)
+    for name, ours, bound in (
+        ("truth_f64", logps, rounding),
+        ("truth_entropy_f64", entropies, 2 * rounding),
+    ):
+        error = np.abs(np.asarray(ours) - case.outputs[name]).max()
+        if not error <= bound:
+            raise ValueError(f"{name}: off by {error:.1e} nats, bound {bound:.1e}")
     return Answer(
         {
             "truth_f64": logps,
-            "truth_entropy_f64": entropy(scaled),
+            "truth_entropy_f64": entropies,
             "checksum_f64": np.asarray(logits, np.float64).sum(),
             "logps": None,
             "entropy": None,
