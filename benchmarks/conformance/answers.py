@@ -20,16 +20,19 @@ class Answer:
 
     outputs: by the peer's names. None: the peer has no number to compare with (it is NaN or
       infinite there, say); needs an entry in `known` for that name.
-    known: output name to the key in `KNOWN_DISAGREEMENTS` whose stated difference was applied.
+    known: output name to the key in `KNOWN_DISAGREEMENTS` whose stated difference was applied;
+      several are joined by " + ".
     tolerance: largest error allowed, relative to max(1, |theirs|); 1e-10 for float64 peers, 1e-5
       for float32 ones; anything else is derived where it is set.
     where: output name to a bool array: entries that are compared (masked ones are nobody's).
+    floor: errors are relative to max(floor, |theirs|); below 1 only against exact values.
     """
 
     outputs: Mapping[str, ArrayLike | None]
     known: Mapping[str, str] = field(default_factory=dict)
     tolerance: float = 1e-10
     where: Mapping[str, ArrayLike] = field(default_factory=dict)
+    floor: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,7 @@ import numpy as np
 class Case:
     """One call of one function of one peer.
 
-    folder, file: where the manifest lies, and its name without suffix.
-    peer: name and version of the library.
+    folder, file: where the manifest lies, and its name without suffix. peer: library and version.
     info: everything else that the manifest says of this case (dtype, metrics, notes, ...).
     """
 

@@ -1,120 +1,95 @@
-"""Runs the adapters on a folder of golden vectors and gathers what agrees."""
+"""Golden vectors against our numbers: what agrees, what differs, what nobody compared."""
 
-import importlib
-import json
-import zipfile
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from benchmarks.conformance.answers import Adapter, Answer, Uncovered
 from benchmarks.conformance.cases import Case, read_cases
 
-MODULES = ("pairs", "unpaired", "policy_gradients", "estimators", "exact")
 
-
-@dataclass
+@dataclass(frozen=True)
 class Row:
-    """All cases of one function of one peer.
+    """One case: what was compared, and how far apart. errors: output name to worst error."""
 
-    known: disagreements whose stated difference was applied. differ: id and what of it.
-    uncovered: reason to number of cases. left_out: outputs that no adapter compared.
-    """
-
-    peer: str
-    function: str
-    cases: int = 0
-    compared: int = 0
-    worst_value: float = 0.0
-    worst_gradient: float = 0.0
-    known: set[str] = field(default_factory=set)
-    differ: list[str] = field(default_factory=list)
-    uncovered: dict[str, int] = field(default_factory=dict)
-    left_out: set[str] = field(default_factory=set)
-
-    @property
-    def verdict(self) -> str:
-        """In words."""
-        if self.differ:
-            return f"DIFFERS ({len(self.differ)} cases)"
-        if not self.compared:
-            return "not covered"
-        return f"agrees after {', '.join(sorted(self.known))}" if self.known else "agrees"
+    case: Case
+    errors: Mapping[str, float]
+    differing: tuple[str, ...] = ()
+    known: tuple[str, ...] = ()
+    uncompared: tuple[str, ...] = ()
+    uncovered: str = ""
+    failure: str = ""
 
 
-def adapters() -> tuple[dict[str, Adapter], dict[str, str]]:
-    """Every adapter by function, and the sentences of all known disagreements."""
-    functions, known = {}, {}
-    for name in MODULES:
-        module = importlib.import_module(f"benchmarks.conformance.adapters.{name}")
-        functions |= module.ADAPTERS
-        known |= module.KNOWN_DISAGREEMENTS
-    return functions, known
-
-
-def compare(folder: Path, files: Iterable[str] | None = None) -> list[Row]:
-    """The rows of every manifest in the folder, or of those files."""
-    functions, known = adapters()
-    rows: dict[tuple[str, str], Row] = {}
-    names = sorted(path.stem for path in folder.glob("*.json")) if files is None else files
-    for name in names:
-        try:
-            cases = read_cases(folder, name)
-        except (KeyError, OSError, ValueError, StopIteration, zipfile.BadZipFile) as error:
-            rows[name, name] = Row(name, name, differ=[f"cannot be read: {error!r}"])
-            continue
-        for case in cases:
-            row = rows.setdefault((case.peer, case.function), Row(case.peer, case.function))
-            compare_case(row, case, functions.get(case.function), known)
-    return list(rows.values())
-
-
-def compare_case(row: Row, case: Case, adapter: Adapter | None, known: dict[str, str]) -> None:
-    """One case into its row."""
-    row.cases += 1
-    if adapter is None:
-        answer = Uncovered("no adapter for this function")
-    else:
-        try:
-            with jax.enable_x64(True):
-                answer = adapter(case)
-        except Exception as error:  # whatever it is, the run goes on and says so
-            row.differ.append(f"{case.id}: {type(error).__name__}: {error}".splitlines()[0])
-            return
-    if isinstance(answer, Uncovered):
-        row.uncovered[answer.reason] = row.uncovered.get(answer.reason, 0) + 1
-        return
-    row.compared += 1
-    row.left_out |= case.outputs.keys() - answer.outputs.keys()
-    for name, ours in answer.outputs.items():
-        reasons = [part for part in answer.known.get(name, "").split(" + ") if part]
-        unstated = [reason for reason in reasons if reason not in known]
-        if unstated or (ours is None and not reasons):
-            row.differ.append(f"{case.id}: {name}: no stated disagreement {unstated}")
-            continue
-        row.known |= set(reasons)
-        if ours is None:
-            continue
-        error = worst_error(ours, case.outputs[name], answer.where.get(name))
-        if name.startswith("grad"):
-            row.worst_gradient = max(row.worst_gradient, error)
-        else:
-            row.worst_value = max(row.worst_value, error)
-        if not error <= answer.tolerance:
-            row.differ.append(f"{case.id}: {name} by {error:.2g}")
-
-
-def worst_error(ours, theirs, where=None) -> float:
-    """Largest |ours - theirs| / max(1, |theirs|); infinite where shapes or finiteness differ."""
-    ours, theirs = np.asarray(ours, float), np.asarray(theirs, float)
+def _error(name: str, ours, theirs: np.ndarray, where, floor: float) -> float:
+    """Largest |ours - theirs| / max(floor, |theirs|); infinite where just one is finite."""
+    theirs = np.asarray(theirs, np.float64)
+    ours = np.asarray(ours, np.float64)
     if ours.shape != theirs.shape:
-        return float("inf")
-    if where is not None:
-        chosen = np.broadcast_to(np.asarray(where, bool), ours.shape)
-        ours, theirs = ours[chosen], theirs[chosen]
-    if not np.isfinite(theirs).all() or not np.isfinite(ours).all():
-        return 0.0 if np.array_equal(ours, theirs, equal_nan=True) else float("inf")
-    return float(np.max(np.abs(ours - theirs) / np.maximum(1, np.abs(theirs)), initial=0.0))
+        raise ValueError(f"{name}: our shape is {ours.shape}, theirs {theirs.shape}")
+    kept = np.ones(theirs.shape, bool) if where is None else np.broadcast_to(where, theirs.shape)
+    ours, theirs = ours[kept], np.broadcast_to(theirs, kept.shape)[kept]
+    same = (ours == theirs) | (np.isnan(ours) & np.isnan(theirs))
+    finite = np.isfinite(ours) & np.isfinite(theirs)
+    with np.errstate(invalid="ignore", over="ignore"):
+        errors = np.abs(ours - theirs) / np.maximum(floor, np.abs(theirs))
+    errors = np.where(same, 0.0, np.where(finite, errors, np.inf))
+    return float(errors.max(initial=0.0))
+
+
+def compare(case: Case, answer: Answer) -> Row:
+    errors, differing = {}, []
+    for name, ours in answer.outputs.items():
+        if name not in case.outputs:
+            raise KeyError(f"the adapter answers {name!r}, which the case does not have")
+        if ours is None:
+            if name not in answer.known:
+                raise ValueError(f"{name}: nothing to compare, and no known disagreement says why")
+            continue
+        error = _error(name, ours, case.outputs[name], answer.where.get(name), answer.floor)
+        errors[name] = error
+        if not error <= answer.tolerance:
+            differing.append(name)
+    return Row(
+        case=case,
+        errors=errors,
+        differing=tuple(differing),
+        known=tuple(sorted({key for keys in answer.known.values() for key in keys.split(" + ")})),
+        uncompared=tuple(sorted(set(case.outputs) - set(errors))),
+    )
+
+
+def run_case(case: Case, adapter: Adapter | None, disagreements: Mapping[str, str]) -> Row:
+    """One case; an adapter's exception becomes the row's failure."""
+    if adapter is None:
+        return Row(case, {}, uncovered="no adapter for this function")
+    try:
+        answer = adapter(case)
+        if isinstance(answer, Uncovered):
+            return Row(case, {}, uncovered=answer.reason)
+        row = compare(case, answer)
+        missing = set(row.known) - set(disagreements)
+        if missing:
+            raise KeyError(f"known disagreements without a sentence: {sorted(missing)}")
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(place.filename).name}:{place.lineno}"
+        return Row(
+            case, {}, failure=f"{type(error).__name__}: {error} ({where})".replace("\n", " ")
+        )
+    return row
+
+
+def run_file(
+    folder: Path, file: str, adapters: Mapping[str, Adapter], disagreements: Mapping[str, str]
+) -> list[Row]:
+    """Every case of a manifest."""
+    cases = read_cases(folder, file)
+    return [run_case(case, adapters.get(case.function), disagreements) for case in cases]
+
+
+def is_wrong(row: Row) -> bool:
+    return bool(row.differing or row.failure)

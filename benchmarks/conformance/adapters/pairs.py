@@ -27,6 +27,7 @@ KNOWN_DISAGREEMENTS = {
     "orpo_float32": "TRL's log odds are float32, and NaN where a probability rounds to 1",
     "alphapo_overflow": "TRL exponentiates log-probabilities before it takes their power, which "
     "underflows",
+    "saturation": "beyond exp(354) ours goes on in a straight line; the peer overflows or stops",
     "peer_failed": "the peer raised an error or returned no finite number",
 }
 
@@ -174,7 +175,7 @@ def dpo(case: Case) -> Answer | Uncovered:
     return named(case, ours, list(known), tolerance)
 
 
-def named(case: Case, ours: dict, known: list[str], tolerance: float = 1e-10) -> Answer:
+def named(case: Case, ours: dict, known: list[str], tolerance: float = 1e-10, where=None) -> Answer:
     """Our numbers for the outputs that the case has; those of which the peer has none are None."""
     label = " + ".join(known)
     outputs, because = {}, {}
@@ -185,7 +186,7 @@ def named(case: Case, ours: dict, known: list[str], tolerance: float = 1e-10) ->
         outputs[name] = None if broken else ours[name]
         if broken or label:
             because[name] = "peer_failed" if broken else label
-    return Answer(outputs, known=because, tolerance=tolerance)
+    return Answer(outputs, known=because, tolerance=tolerance, where=where or {})
 
 
 def dpo_legacy(case: Case) -> Answer | Uncovered:
@@ -212,6 +213,12 @@ def dpo_legacy(case: Case) -> Answer | Uncovered:
         x["policy_rejected_logps"],
     )
     policy = PairLogps(chosen=x["policy_chosen_logps"], rejected=x["policy_rejected_logps"])
+    if args.get("f_divergence_type") == "alpha_divergence":
+        alpha = args.get("f_alpha_divergence_coef", 1.0)
+        steepest = max(map(jnp.max, jax.tree.leaves(ja.log_ratios(frozen, policy))))
+        if alpha * steepest > 354:
+            nothing = dict.fromkeys(case.outputs)
+            return Answer(nothing, known=dict.fromkeys(case.outputs, "saturation"))
     rewards = ja.implicit_rewards(policy, reference, beta=args["beta"])
     order = jnp.argsort(ranking(kind, policy, reference))
     ours = {
@@ -344,6 +351,7 @@ def end_to_end(case: Case) -> Answer | Uncovered:
         imitated, coefficient = slice(2 * rows, None), args["tpo_alpha"]
     else:
         imitated, coefficient = slice(0, rows), 1.0 if orpo else args.get("cpo_alpha", 1.0)
+        coefficient = 0.0 if args.get("loss_type") == "alphapo" else coefficient
     imitation = mask[imitated]
     if orpo:
         imitation = np.asarray(x["attention_mask"][imitated]) != 0
@@ -363,7 +371,8 @@ def end_to_end(case: Case) -> Answer | Uncovered:
             pair = cpo_family(args, policy, lengths)
         return pair.mean() + coefficient * pooled
 
-    if not orpo and args["loss_type"] not in ("sigmoid", "hinge", "ipo", "simpo", "tpo-l", "alphapo"):
+    known_types = ("sigmoid", "hinge", "ipo", "simpo", "tpo-l", "alphapo")
+    if not orpo and args["loss_type"] not in known_types:
         return Uncovered(f"loss type {args['loss_type']}")
     value, gradient = with_gradients(loss, x["logits"])
     known = ["pooled_likelihood"] + (["orpo_prompt", "orpo_float32"] if orpo else [])

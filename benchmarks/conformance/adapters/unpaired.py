@@ -38,8 +38,9 @@ def kto(case: Case) -> Answer | Uncovered:
     tokens = x["policy_per_token_logps"]
     value, by_token = with_gradients(lambda t: losses(ja.sequence_logps(t, mask)).mean(), tokens)
     _, summed = with_gradients(lambda s: losses(s).mean(), ja.sequence_logps(tokens, mask))
-    ours = {"loss": value, "grad_per_token_logps": by_token, "grad_logps": summed, "kl": kl}
-    return named(case, ours, [])
+    ours = {"loss": value, "grad_per_token_logps": by_token, "grad_logps": summed}
+    ours["kl"] = kl if args.get("loss_type", "kto") == "kto" else 0.0
+    return named(case, ours, [], where={"grad_per_token_logps": mask})
 
 
 def bco(case: Case) -> Answer:

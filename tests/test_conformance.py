@@ -1,0 +1,124 @@
+"""Golden vectors of other libraries, by `python -m benchmarks.conformance`; it can fail."""
+
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from benchmarks.conformance import __main__ as program
+from benchmarks.conformance import cases
+from benchmarks.conformance.catalogue import collected
+from benchmarks.conformance.comparison import is_wrong, run_file
+
+FOLDER = Path(__file__).parent / "data" / "oracles"
+FILES = {  # manifest: how many of its cases nothing of ours computes
+    "bco_trl024": 0,
+    "dpo_trl": 0,
+    "dpo_trl_legacy": 0,
+    "kto_trl": 0,
+    "orpo_cpo_simpo_trl": 0,
+    "logps_trl": 0,
+    "reward_trl": 0,
+    "truth_mpmath": 1,  # TRL's group advantage, compared in group_advantages_trl
+}
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_agreement(file):
+    with jax.enable_x64(True):
+        rows = run_file(FOLDER, file, *collected())
+    wrong = [(row.case.id, row.failure, row.differing, row.errors) for row in rows if is_wrong(row)]
+    assert not wrong
+    assert sum(bool(row.uncovered) for row in rows) == FILES[file]
+    assert any(row.errors for row in rows)
+
+
+@pytest.fixture
+def copied(tmp_path):
+    """The reward vectors in a folder of their own."""
+    for suffix in ("json", "npz"):
+        shutil.copy(FOLDER / f"reward_trl.{suffix}", tmp_path)
+    return tmp_path
+
+
+def rewrite(folder, edit):
+    path = folder / "reward_trl.npz"
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    edit(arrays)
+    np.savez(path, **arrays)
+    cases._arrays.cache_clear()
+
+
+def perturbed(arrays):
+    arrays["c000/loss"] = arrays["c000/loss"] * (1 + 1e-8)
+
+
+def flipped(arrays):
+    arrays["c000/grad_rewards"] = -arrays["c000/grad_rewards"]
+
+
+def unbounded(arrays):
+    arrays["c000/loss"] = np.full_like(arrays["c000/loss"], np.inf)
+
+
+def missing(arrays):
+    del arrays["c000/loss"]
+
+
+def test_untouched_vectors_pass(copied):
+    assert program.run(copied) == 0
+
+
+@pytest.mark.parametrize("edit", [perturbed, flipped, unbounded])
+def test_a_changed_number_differs(copied, edit, capsys):
+    rewrite(copied, edit)
+    assert program.run(copied) == 1
+    assert "DIFFERS (c000)" in capsys.readouterr().out
+
+
+def test_a_missing_array_is_named(copied, capsys):
+    rewrite(copied, missing)
+    assert program.run(copied) == 1
+    errors = capsys.readouterr().err
+    assert "c000/loss" in errors and len(errors.splitlines()) == 1
+
+
+def test_a_broken_manifest_is_named(copied, capsys):
+    (copied / "reward_trl.json").write_text("{")
+    assert program.run(copied) == 1
+    assert "reward_trl" in capsys.readouterr().err
+
+
+def test_an_adapter_that_raises_is_named(copied, capsys, monkeypatch):
+    def adapter(case):
+        raise ZeroDivisionError("on purpose")
+
+    monkeypatch.setattr(
+        program, "collected", lambda: ({"trl.RewardTrainer.compute_loss": adapter}, {})
+    )
+    assert program.run(copied) == 1
+    printed = capsys.readouterr().out
+    assert "c000" in printed and "on purpose" in printed
+
+
+def test_a_function_without_adapter_is_counted(copied, capsys, monkeypatch):
+    monkeypatch.setattr(program, "collected", lambda: ({}, {}))
+    assert program.run(copied) == 0
+    assert "16 cases: 0 compared, 16 uncovered" in capsys.readouterr().out
+
+
+def test_an_empty_folder(tmp_path, capsys):
+    assert program.run(tmp_path) == 2
+    assert "no manifests" in capsys.readouterr().err
+
+
+def test_markdown(copied, tmp_path):
+    path = tmp_path / "table.md"
+    program.run(copied, "reward_trl", path)
+    text = path.read_text()
+    assert "| trl 1.16.0 | trl.RewardTrainer.compute_loss | 16 | 16 |" in text
+    assert json.loads((copied / "reward_trl.json").read_text())["peer"]["trl"] in text
