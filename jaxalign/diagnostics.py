@@ -4,7 +4,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from jaxalign.collectives import gather
+from jaxalign.kl import k1, k3
 from jaxalign.masking import masked_mean, masked_sum
 from jaxalign.precision import saturating_exp, widen
 
@@ -55,9 +55,10 @@ def ratio_diagnostics(
     cap: float,
     axis_name: str | None = None,
 ) -> dict[str, jax.Array]:
-    """Importance ratios before and after a cap.
+    """Importance ratios before and after a cap, and what they say of the distance.
 
-      r = pi(a) / pi_behaviour(a);  mean and largest of r, mean of min(r, cap), share above the cap
+      r = pi(a) / pi_behaviour(a);  mean and largest of r and of min(r, cap), share above the cap
+      KL(pi_behaviour, pi) ~ mean(-log r)  (k1)  ~ mean(r - 1 - log r)  (k3)
 
     On policy the mean of r is 1 in expectation: another value is a mismatch of sampler and
     trainer, which the capped mean hides.
@@ -70,8 +71,8 @@ def ratio_diagnostics(
       axis_name: mapped axis that the rest of the batch is on, or None.
 
     Returns:
-      Scalars `ratio/mean`, `ratio/max`, `ratio/capped_mean`, `ratio/capped_share` and
-      `ratio/effective_samples`.
+      Scalars `ratio/mean`, `ratio/max`, `ratio/capped_mean`, `ratio/capped_max`,
+      `ratio/capped_share`, `ratio/effective_samples`, `ratio/k1` and `ratio/k3`.
 
     Raises:
       AssertionError: the shapes differ.
@@ -87,20 +88,24 @@ def ratio_diagnostics(
     chex.assert_equal_shape([logps, behaviour_logps, mask])
     logps, behaviour_logps = widen(logps, behaviour_logps)
     log_ratios = jnp.where(mask, logps - behaviour_logps, 0)
-    ratios = saturating_exp(log_ratios)
+    ratios, zero = saturating_exp(log_ratios), jnp.zeros_like(log_ratios)
     means = {
         "ratio/mean": ratios,
         "ratio/capped_mean": jnp.minimum(ratios, cap),
         "ratio/capped_share": ratios > cap,
+        "ratio/k1": k1(zero, log_ratios),  # samples are of the behaviour policy: its KL from pi
+        "ratio/k3": k3(zero, log_ratios),
     }
     statistics = {
         name: masked_mean(value.astype(ratios.dtype), mask, axis_name=axis_name)
         for name, value in means.items()
     }
-    statistics["ratio/max"] = _global_max(jnp.where(mask, ratios, 0), axis_name)
+    largest = _global_max(jnp.where(mask, ratios, 0), axis_name)
+    statistics |= {"ratio/max": largest, "ratio/capped_max": jnp.minimum(largest, cap)}
     ess = effective_sample_size(log_ratios, mask, axis_name=axis_name)
     return statistics | {"ratio/effective_samples": ess}
 
 
 def _global_max(x: jax.Array, axis_name: str | None) -> jax.Array:
-    return jnp.max(gather(jnp.max(x, keepdims=True).reshape(1), axis_name))
+    largest = jnp.max(jax.lax.stop_gradient(x))
+    return largest if axis_name is None else jax.lax.pmax(largest, axis_name)

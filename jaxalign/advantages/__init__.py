@@ -1,8 +1,10 @@
 """Advantages, returns and per-step rewards: what the policy gradient multiplies."""
 
+from jaxalign.advantages.baselines import greedy_baseline_advantages, running_baseline
 from jaxalign.advantages.gae import gae, gae_associative
 from jaxalign.advantages.group import (
     batch_scaled_advantages,
+    best_of_group_advantages,
     centred_advantages,
     decoupled_advantages,
     grpo_advantages,
@@ -17,11 +19,13 @@ from jaxalign.advantages.vtrace import vtrace
 
 __all__ = [
     "batch_scaled_advantages",
+    "best_of_group_advantages",
     "centred_advantages",
     "decoupled_advantages",
     "discounted_returns",
     "gae",
     "gae_associative",
+    "greedy_baseline_advantages",
     "grpo_advantages",
     "lambda_returns",
     "leave_one_out_advantages",
@@ -29,6 +33,7 @@ __all__ = [
     "missing_eos_penalty",
     "n_step_returns",
     "reinforce_plus_plus_advantages",
+    "running_baseline",
     "shaped_rewards",
     "vtrace",
     "weighted_scores",

@@ -1,19 +1,22 @@
-"""Advantages and per-step rewards.
+"""Generalized advantage estimates.
 
 Step t of a row is a decision where `mask` is true. Masked steps in between (observation tokens,
 say) are skipped: the step "after" a decision is the next unmasked one, and nothing of a masked step
 reaches any result.
 """
 
-from collections.abc import Callable
-
 import chex
 import jax
 import jax.numpy as jnp
 
+from jaxalign.advantages.episodes import (
+    Recurrence,
+    associative_recurrence,
+    episode_ends,
+    recurrence_scan,
+    values_after,
+)
 from jaxalign.precision import widen
-
-Recurrence = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 def gae(
@@ -107,56 +110,14 @@ def gae_associative(
 
 
 def _gae(recurrence: Recurrence, rewards, values, mask, gamma, gae_lambda, flags):
-    terminations, truncations, final_values, bootstrap_values = flags
-    present = [x for x in flags[:3] if x is not None]
-    chex.assert_equal_shape([rewards, values, mask, *present])
-    chex.assert_rank(rewards, 2)
-    if truncations is not None and final_values is None:
-        raise ValueError(
-            "truncations need final_values, the values of the observations they cut at"
-        )
+    names = ("terminations", "truncations", "final_values", "bootstrap_values")
+    chex.assert_equal_shape([rewards, values, mask])
     rewards, values = widen(jnp.where(mask, rewards, 0), jnp.where(mask, values, 0))
-    terminations = mask & False if terminations is None else terminations
-    truncations = mask & False if truncations is None else truncations
-    final_values = values if final_values is None else final_values
-    after_last = jnp.zeros_like(values[:, 0])
-    if bootstrap_values is not None:
-        chex.assert_equal_shape([bootstrap_values, after_last])
-        after_last = bootstrap_values.astype(values.dtype)
-
-    next_values = next_unmasked(recurrence, values, mask, after_last)
-    next_values = jnp.where(truncations, final_values.astype(values.dtype), next_values)
-    next_values = jnp.where(terminations, 0, next_values)
-    deltas = jnp.where(mask, rewards + gamma * next_values - values, 0)
-    decays = jnp.where(terminations | truncations, 0, gamma * gae_lambda)
+    ends = episode_ends(values, mask, **dict(zip(names, flags, strict=True)))
+    following = values_after(values, mask, ends, recurrence)
+    deltas = jnp.where(mask, rewards + gamma * following - values, 0)
+    decays = jnp.where(ends.over, 0, gamma * gae_lambda)
     decays = jnp.where(mask, decays, 1).astype(values.dtype)
-    advantages = jnp.where(mask, recurrence(decays, deltas, jnp.zeros_like(after_last)), 0)
+    nothing = jnp.zeros_like(ends.bootstrap_values)
+    advantages = jnp.where(mask, recurrence(decays, deltas, nothing), 0)
     return advantages, advantages + values
-
-
-def next_unmasked(recurrence: Recurrence, values, mask, after_last):
-    """Entry t: the value at the first unmasked step after t, or `after_last` if there is none."""
-    from_here = recurrence((~mask).astype(values.dtype), values, after_last)
-    return jnp.concatenate([from_here[:, 1:], after_last[:, None]], axis=1)
-
-
-def recurrence_scan(factors: jax.Array, terms: jax.Array, last: jax.Array) -> jax.Array:
-    """x_t = terms_t + factors_t x_{t+1}, x_T = last, one step at a time; arrays are `[B, T]`."""
-
-    def step(after, now):
-        x = now[1] + now[0] * after
-        return x, x
-
-    last = last + jnp.zeros_like(terms[:, 0])  # varying over the same mapped axes as the terms
-    _, xs = jax.lax.scan(step, last, (factors.T, terms.T), reverse=True)
-    return xs.T
-
-
-def associative_recurrence(factors: jax.Array, terms: jax.Array, last: jax.Array) -> jax.Array:
-    """`recurrence_scan` as a parallel prefix of the affine maps x -> term + factor x."""
-
-    def compose(later, earlier):
-        return later[0] * earlier[0], earlier[1] + earlier[0] * later[1]
-
-    maps = jax.lax.associative_scan(compose, (factors, terms), reverse=True, axis=1)
-    return maps[1] + maps[0] * last[:, None]

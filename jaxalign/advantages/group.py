@@ -43,18 +43,6 @@ def centred_advantages(scores: jax.Array, mask: jax.Array) -> jax.Array:
     return jnp.where(mask, above - jnp.sum(above, axis=1, keepdims=True) / count, 0)
 
 
-def _group_deviations(centred: jax.Array, mask: jax.Array) -> jax.Array:
-    """`[P, 1]` standard deviations with ddof 1; 0 for groups of one."""
-    freedom = jnp.sum(mask, axis=1, keepdims=True) - 1
-    squares = jnp.sum(centred**2, axis=1, keepdims=True)
-    variance = jnp.where(freedom > 0, squares / jnp.maximum(freedom, 1), 0)
-    return jnp.sqrt(jnp.where(variance > 0, variance, 1)) * (variance > 0)
-
-
-def _scaled(centred: jax.Array, deviations: jax.Array) -> jax.Array:
-    return centred / jnp.where(deviations > 0, deviations, 1)
-
-
 def grpo_advantages(scores: jax.Array, mask: jax.Array) -> jax.Array:
     """The score standardised within its group.
 
@@ -78,7 +66,12 @@ def grpo_advantages(scores: jax.Array, mask: jax.Array) -> jax.Array:
     [[-0.7071  0.7071]]
     """
     centred = centred_advantages(scores, mask)
-    return _scaled(centred, _group_deviations(centred, mask))
+    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(centred), axis=1, keepdims=True))
+    some = largest > 0
+    unit = centred / jnp.where(some, largest, 1)  # so that no square over- or underflows
+    freedom = jnp.maximum(jnp.sum(mask, axis=1, keepdims=True) - 1, 1)
+    variance = jnp.sum(unit**2, axis=1, keepdims=True) / freedom
+    return unit / jnp.sqrt(jnp.where(some, variance, 1))
 
 
 def batch_scaled_advantages(
@@ -172,6 +165,42 @@ def length_weighted_advantages(scores: jax.Array, lengths: jax.Array, mask: jax.
     return jnp.where(mask, centred - offset, 0)
 
 
+def best_of_group_advantages(scores: jax.Array, mask: jax.Array) -> jax.Array:
+    """What the best score of the group gains by this response: only the best one has any.
+
+      A_i = max_j s_j - max_{j != i} s_j
+
+    The gradient estimate sum_i A_i grad log pi(y_i) is unbiased for the expected *largest* score of
+    a group, which for right-or-wrong scores is pass@G.
+
+    Args:
+      scores: `[P, G]`, reward units: P prompts, G responses each.
+      mask: `[P, G]` bool, false where a response is missing.
+
+    Returns:
+      `[P, G]`, reward units, at least 0; 0 where masked, in ties and in groups of one.
+
+    Raises:
+      AssertionError: the shapes differ.
+
+    When: several attempts are allowed and one has to be right.
+    TRL: not there.
+    Source: Tang et al. 2025, https://arxiv.org/abs/2503.19595, leave-one-out for pass@k.
+
+    >>> best_of_group_advantages(jnp.array([[1.0, 4.0, 2.0]]), jnp.ones((1, 3), bool)).tolist()
+    [[0.0, 2.0, 0.0]]
+    """
+    chex.assert_rank(scores, 2)
+    chex.assert_equal_shape([scores, mask])
+    (scores,) = widen(jnp.where(mask, scores, 0))
+    ordered = jnp.sort(jnp.where(mask, scores, -jnp.inf), axis=1)
+    best = ordered[:, -1:]
+    second = ordered[:, -2:-1] if scores.shape[1] > 1 else best
+    several = jnp.sum(mask, axis=1, keepdims=True) > 1
+    lead = jnp.where(several, best - jnp.where(several, second, 0), 0)
+    return jnp.where(mask & (scores == best), lead, 0)
+
+
 def weighted_scores(scores: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
     """One score from several reward functions, some of which had nothing to say.
 
@@ -199,7 +228,13 @@ def weighted_scores(scores: jax.Array, weights: jax.Array) -> tuple[jax.Array, j
     chex.assert_axis_dimension(scores, 0, len(weights))
     scores, weights = widen(scores, weights)
     given = ~jnp.isnan(scores)
-    return jnp.tensordot(weights, jnp.where(given, scores, 0), 1), jnp.any(given, axis=0)
+    return _weighted_sum(jnp.where(given, scores, 0), weights), jnp.any(given, axis=0)
+
+
+def _weighted_sum(scores: jax.Array, weights: jax.Array) -> jax.Array:
+    """No dot product, which accelerators may round to bfloat16."""
+    weights = weights.reshape(-1, *[1] * (scores.ndim - 1))
+    return jnp.sum(weights * scores, axis=0)
 
 
 def decoupled_advantages(
@@ -234,7 +269,7 @@ def decoupled_advantages(
     given = ~jnp.isnan(scores)
     each = jax.vmap(grpo_advantages)(scores, given)
     mask = jnp.any(given, axis=0)
-    total = jnp.tensordot(weights.astype(each.dtype), each, 1)
+    total = _weighted_sum(each, weights.astype(each.dtype))
     count = masked_sum(jnp.ones_like(total), mask, axis_name=axis_name)
     unbiased = jnp.sqrt(jnp.where(count > 1, (count - 1) / jnp.maximum(count, 1), 1))
     return whiten(total, mask, axis_name=axis_name) * unbiased

@@ -4,7 +4,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from jaxalign.advantages.gae import gae, next_unmasked, recurrence_scan
+from jaxalign.advantages.episodes import episode_ends, recurrence_scan, values_after
+from jaxalign.advantages.gae import gae
 from jaxalign.precision import widen
 
 
@@ -13,9 +14,9 @@ def discounted_returns(
     mask: jax.Array,
     *,
     gamma: float,
-    bootstrap_values: jax.Array | None = None,
+    **ends: jax.Array | None,
 ) -> jax.Array:
-    """The rewards to come.
+    """The rewards to come, all of them (Monte Carlo).
 
       G_t = r_t + gamma G_{t'},  t' the next unmasked step
 
@@ -23,13 +24,14 @@ def discounted_returns(
       rewards: `[B, T]`, reward units.
       mask: `[B, T]` bool, true where a decision was made.
       gamma: discount in [0, 1].
-      bootstrap_values: `[B]`, V after the last step; None: the end is terminal.
+      ends: `terminations`, `truncations`, `final_values`, `bootstrap_values` as in `gae`.
 
     Returns:
       `[B, T]`, reward units, 0 where masked.
 
     Raises:
       AssertionError: the shapes differ.
+      ValueError: truncations without final_values.
 
     When: REINFORCE with any baseline; targets without a value function.
     TRL: not there.
@@ -39,9 +41,7 @@ def discounted_returns(
     >>> discounted_returns(jnp.array([[1.0, 2.0]]), mask, gamma=0.5).tolist()
     [[2.0, 2.0]]
     """
-    values = jnp.zeros_like(rewards)
-    settings = {"gamma": gamma, "gae_lambda": 1.0, "bootstrap_values": bootstrap_values}
-    return gae(rewards, values, mask, **settings)[1]
+    return gae(rewards, jnp.zeros_like(rewards), mask, gamma=gamma, gae_lambda=1.0, **ends)[1]
 
 
 def lambda_returns(
@@ -51,7 +51,7 @@ def lambda_returns(
     *,
     gamma: float,
     trace_lambda: float,
-    **episode_ends: jax.Array | None,
+    **ends: jax.Array | None,
 ) -> jax.Array:
     """Mixtures of the n-step returns of all n.
 
@@ -61,13 +61,14 @@ def lambda_returns(
       rewards, values, mask: `[B, T]` as in `gae`.
       gamma: discount in [0, 1].
       trace_lambda: in [0, 1]; 0 is one step, 1 all of them.
-      episode_ends: `terminations`, `truncations`, `final_values`, `bootstrap_values` as in `gae`.
+      ends: `terminations`, `truncations`, `final_values`, `bootstrap_values` as in `gae`.
 
     Returns:
       `[B, T]`, reward units, 0 where masked.
 
     Raises:
       AssertionError: the shapes differ.
+      ValueError: truncations without final_values.
 
     When: targets of a value function.
     TRL: the `returns` of `PPOTrainer`.
@@ -78,7 +79,7 @@ def lambda_returns(
     >>> lambda_returns(rewards, values, mask, gamma=1.0, trace_lambda=0.5).tolist()
     [[0.75, 1.0]]
     """
-    return gae(rewards, values, mask, gamma=gamma, gae_lambda=trace_lambda, **episode_ends)[1]
+    return gae(rewards, values, mask, gamma=gamma, gae_lambda=trace_lambda, **ends)[1]
 
 
 def n_step_returns(
@@ -88,10 +89,7 @@ def n_step_returns(
     *,
     gamma: float,
     steps: int,
-    terminations: jax.Array | None = None,
-    truncations: jax.Array | None = None,
-    final_values: jax.Array | None = None,
-    bootstrap_values: jax.Array | None = None,
+    **ends: jax.Array | None,
 ) -> jax.Array:
     """The rewards of n steps and the value after them.
 
@@ -104,7 +102,7 @@ def n_step_returns(
       rewards, values, mask: `[B, T]` as in `gae`.
       gamma: discount in [0, 1].
       steps: n, at least 1.
-      terminations, truncations, final_values, bootstrap_values: as in `gae`.
+      ends: `terminations`, `truncations`, `final_values`, `bootstrap_values` as in `gae`.
 
     Returns:
       `[B, T]`, reward units, 0 where masked.
@@ -124,24 +122,12 @@ def n_step_returns(
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
-    if truncations is not None and final_values is None:
-        raise ValueError(
-            "truncations need final_values, the values of the observations they cut at"
-        )
-    present = [x for x in (terminations, truncations, final_values) if x is not None]
-    chex.assert_rank(rewards, 2)
-    chex.assert_equal_shape([rewards, values, mask, *present])
+    chex.assert_equal_shape([rewards, values, mask])
     rewards, values = widen(jnp.where(mask, rewards, 0), jnp.where(mask, values, 0))
-    after_last = jnp.zeros_like(values[:, 0])
-    if bootstrap_values is not None:
-        chex.assert_equal_shape([bootstrap_values, after_last])
-        after_last = bootstrap_values.astype(values.dtype)
-    returns = values
-    for _ in range(steps):
-        following = next_unmasked(recurrence_scan, returns, mask, after_last)
-        if truncations is not None and final_values is not None:
-            following = jnp.where(truncations, final_values.astype(values.dtype), following)
-        if terminations is not None:
-            following = jnp.where(terminations, 0, following)
-        returns = jnp.where(mask, rewards + gamma * following, 0)
-    return returns
+    limits = episode_ends(values, mask, **ends)
+
+    def one_more_step(_, returns):
+        following = values_after(returns, mask, limits, recurrence_scan)
+        return jnp.where(mask, rewards + gamma * following, 0)
+
+    return jax.lax.fori_loop(0, steps, one_more_step, values)

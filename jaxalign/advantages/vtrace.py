@@ -4,7 +4,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from jaxalign.advantages.gae import next_unmasked, recurrence_scan
+from jaxalign.advantages.episodes import episode_ends, recurrence_scan, values_after
 from jaxalign.precision import saturating_exp, widen
 
 
@@ -18,7 +18,7 @@ def vtrace(
     trace_lambda: float = 1.0,
     rho_clip: float = 1.0,
     c_clip: float = 1.0,
-    bootstrap_values: jax.Array | None = None,
+    **ends: jax.Array | None,
 ) -> tuple[jax.Array, jax.Array]:
     """Off-policy corrected value targets and policy-gradient advantages.
 
@@ -26,7 +26,8 @@ def vtrace(
       A_t = rho_t (r_t + gamma (lambda v_{t'} + (1 - lambda) V_{t'}) - V_t)
 
     with rho = min(rho_clip, r), c = lambda min(c_clip, r), r = pi / pi_behaviour, t' the next
-    unmasked step. Neither result has a gradient.
+    unmasked step; v and V after a step that ends an episode are as in `gae`. Neither result has a
+    gradient.
 
     Args:
       log_ratios: `[B, T]` nats, log pi(a) - log pi_behaviour(a).
@@ -35,13 +36,14 @@ def vtrace(
       trace_lambda: in [0, 1].
       rho_clip: cap of the ratios in delta and A: which policy's values are learned.
       c_clip: cap of the traces: how far corrections travel.
-      bootstrap_values: `[B]`, V after the last step; None: the end is terminal.
+      ends: `terminations`, `truncations`, `final_values`, `bootstrap_values` as in `gae`.
 
     Returns:
       Advantages and targets, `[B, T]` in reward units, 0 where masked.
 
     Raises:
       AssertionError: the shapes differ.
+      ValueError: truncations without final_values.
 
     When: actors lag behind the learner.
     TRL: not there.
@@ -56,22 +58,15 @@ def vtrace(
     chex.assert_equal_shape([log_ratios, rewards, values, mask])
     arrays = (jnp.where(mask, x, 0) for x in (log_ratios, rewards, values))
     log_ratios, rewards, values = jax.lax.stop_gradient(widen(*arrays))
-    after_last = jnp.zeros_like(values[:, 0])
-    if bootstrap_values is not None:
-        chex.assert_equal_shape([bootstrap_values, after_last])
-        after_last = jax.lax.stop_gradient(bootstrap_values.astype(values.dtype))
+    limits = jax.lax.stop_gradient(episode_ends(values, mask, **ends))
     ratios = saturating_exp(log_ratios)
     rho = jnp.minimum(ratios, rho_clip)
-    following = next_unmasked(recurrence_scan, values, mask, after_last)
+    following = values_after(values, mask, limits, recurrence_scan)
     deltas = jnp.where(mask, rho * (rewards + gamma * following - values), 0)
-    decays = jnp.where(mask, gamma * trace_lambda * jnp.minimum(ratios, c_clip), 1)
-    corrections = recurrence_scan(decays, deltas, jnp.zeros_like(after_last))
+    decays = jnp.where(limits.over, 0, gamma * trace_lambda * jnp.minimum(ratios, c_clip))
+    nothing = jnp.zeros_like(limits.bootstrap_values)
+    corrections = recurrence_scan(jnp.where(mask, decays, 1), deltas, nothing)
     targets = jnp.where(mask, values + corrections, 0)
-    mixed = next_unmasked(
-        recurrence_scan,
-        trace_lambda * targets + (1 - trace_lambda) * values,
-        mask,
-        after_last,
-    )
-    advantages = jnp.where(mask, rho * (rewards + gamma * mixed - values), 0)
-    return advantages, targets
+    mixed = trace_lambda * targets + (1 - trace_lambda) * values
+    following = values_after(mixed, mask, limits, recurrence_scan)
+    return jnp.where(mask, rho * (rewards + gamma * following - values), 0), targets
