@@ -178,8 +178,6 @@ def test_kto_and_bco_resume_to_the_same_bits(policy, files, tmp_path, loss, monk
         (["sft"], "--data.path is empty"),
         (["sft", "--data.path", "no.jsonl"], "no.jsonl"),
         (["ppo", "--config", "no.py"], "--config no.py: no such file"),
-        (["dpo", "--loss", "tpo", "--dpo.alpha", "1"], "loss tpo takes no alpha; it takes beta"),
-        (["kto", "--loss", "bco", "--kto.desirable_weight", "2"], "takes no desirable_weight"),
         (["sft", "--run_dir"], "--run_dir needs a value"),
         (["generate", "--run_dir", "x"], "writes no run directory"),
         (["report", "/no/such/run"], "usage: jaxalign report DIR"),
@@ -205,6 +203,21 @@ def test_a_value_out_of_range_says_what_was_wanted(capsys):
         main(["generate", "--sampling.temperature", "-1"])
     assert stop.value.code == 2
     assert "temperature is -1.0; it must be above 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["dpo", "--loss", "ipo", "--dpo.alpha", "1"], "loss ipo takes no alpha; it takes beta"),
+        (["kto", "--loss", "bco", "--kto.desirable_weight", "2"], "takes no desirable_weight"),
+        (["dpo", "--loss", "kto"], "invalid choice 'kto'"),
+    ],
+)
+def test_a_hyper_parameter_that_the_loss_does_not_take(arguments, line, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    assert line in " ".join(capsys.readouterr().err.replace("│", " ").split())
 
 
 def test_a_configuration_of_another_command_is_refused(tmp_path, capsys):

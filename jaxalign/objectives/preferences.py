@@ -43,7 +43,7 @@ def both_sides(batch: PreferenceBatch, token_logps, params, key) -> PairLogps:
 
 
 def response_lengths(batch: PreferenceBatch) -> PairLengths:
-    """Response tokens of both sides, `[B]` float32; 1 for a row of padding, which weighs nothing."""
+    """Response tokens of both sides, `[B]` float32; 1 for a row of padding (of weight 0)."""
 
     def lengths(side):
         return jnp.maximum(side.response_mask.sum(axis=1), 1).astype(jnp.float32)
@@ -174,9 +174,7 @@ def track_shift(statistics, metrics, weight) -> dict[str, jax.Array]:
 def _sides(named: NamedLoss, loss: str, batch: PreferenceBatch) -> list[TokenBatch]:
     """What the policy must score: two responses, or three."""
     if named.needs("reference") and batch.reference is None:
-        raise UserError(
-            f"loss {loss} needs the reference's log-probabilities in batch.reference"
-        )
+        raise UserError(f"loss {loss} needs the reference's log-probabilities in batch.reference")
     if not named.needs("gold_logps"):
         return [batch.chosen, batch.rejected]
     if batch.gold is None:

@@ -51,7 +51,12 @@ def run(config: DPOConfig, directory: Path) -> dict:
                 temperature=config.temperature,
             )
             scorers = [{"scorer": "implicit reward of the policy", **accuracy}]
-        return finish(run, trained, {"method": "DPO" if loss == "dpo" else f"DPO ({loss})"}, reward_model=scorers)
+        return finish(
+            run,
+            trained,
+            {"method": "DPO" if loss == "dpo" else f"DPO ({loss})"},
+            reward_model=scorers,
+        )
 
 
 def implicit_accuracy(

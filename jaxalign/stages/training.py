@@ -323,9 +323,7 @@ def train_unpaired(
         axis_name=run.layout.axis_name,
         **settings.hyperparameters,
     )
-    params = run.fit(
-        name, loss, policy.params, batch, settings.fit, **running_shift_of(named)
-    )
+    params = run.fit(name, loss, policy.params, batch, settings.fit, **running_shift_of(named))
     return dataclasses.replace(policy, params=params)
 
 
