@@ -236,7 +236,7 @@ def test_update_does_not_depend_on_micro_batches(plain):
 def test_the_margin_grows(plain, name):
     _, first, last = (part[name] for part in plain)
     margins = [m["rewards/chosen"] - m["rewards/rejected"] for m in (first, last)]
-    # discopop's loss rises with the margin around 0, as its authors remark; most of tpo's is the
+    # at these defaults discopop's loss rises with the margin around 0; most of tpo's is the
     # likelihood of the third text; bco's loss moves with its shift
     assert margins[1] > margins[0] or name in ("discopop", "tpo")
     assert last["loss"] < first["loss"] or name == "bco"

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from jaxalign.config import KTOConfig
 from jaxalign.data.records import Unpaired
 from jaxalign.evaluation.bootstrap import mean_estimate
@@ -51,6 +53,5 @@ def label_accuracy(
     rows = [row for (row,) in token_rows(records, policy.tokenizer)]
     policy_logps = response_logps(run, policy, rows, temperature=temperature)
     change = policy_logps - response_logps(run, reference, rows, temperature=temperature)
-    right = [0.5 + 0.5 * (c > 0) - 0.5 * (c < 0) for c in change]
-    hits = [r if record.label else 1 - r for r, record in zip(right, records, strict=True)]
-    return mean_estimate(hits).columns("pair_accuracy")
+    wanted = np.array([1 if record.label else -1 for record in records])
+    return mean_estimate(0.5 + 0.5 * wanted * np.sign(change)).columns("pair_accuracy")
