@@ -3,6 +3,7 @@ are cut, and a margin that grows.
 """
 
 import functools
+from pathlib import Path
 from typing import get_args
 
 import jax
@@ -145,6 +146,8 @@ def test_names_agree(capsys):
     assert get_args(PairLossName) == tuple(PAIR_LOSSES)
     assert get_args(UnpairedLossName) == tuple(UNPAIRED_LOSSES)
     assert set(by_hand(batches())) == set(NAMES)
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    assert [name for name in NAMES if f"`{name}`" not in readme] == []
     for command, table in (("dpo", PAIR_LOSSES), ("kto", UNPAIRED_LOSSES)):
         with pytest.raises(SystemExit):
             main([command, "--help"])
