@@ -62,12 +62,34 @@ class PreferenceBatch:
     chosen, rejected: `TokenBatch` of the two sides, both `[B, T]`.
     reference: `PairLogps` under the frozen reference policy, or None for reference-free losses.
     weights: `[B]` float32, 1 for a real pair, 0 for a row of padding.
+    gold: a third, best response to the same prompt, or None for losses on pairs alone.
     """
 
     chosen: TokenBatch
     rejected: TokenBatch
     reference: PairLogps | None
     weights: jax.Array
+    gold: TokenBatch | None = None
+
+
+@pytree
+class UnpairedBatch:
+    """Single responses, each with whether it was good.
+
+    responses: `TokenBatch`, `[B, T]`.
+    labels: `[B]` bool, true for a desirable response.
+    reference: `[B]` summed response log-probabilities under the frozen reference policy, in nats.
+    weights: `[B]` float32, 1 for a real row, 0 for a row of padding.
+    mismatched: the same prompts with responses to other prompts, or None for losses without.
+    mismatched_reference: `[B]`, their log-probabilities under the reference, or None.
+    """
+
+    responses: TokenBatch
+    labels: jax.Array
+    reference: jax.Array
+    weights: jax.Array
+    mismatched: TokenBatch | None = None
+    mismatched_reference: jax.Array | None = None
 
 
 @pytree

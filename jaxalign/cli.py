@@ -18,7 +18,8 @@ HELP = """usage: jaxalign COMMAND [--run_dir DIR] [--config FILE.py] [--field va
   sft       supervised fine-tuning on texts, or on prompts and completions
   reward    a reward model from preferences
   ppo       PPO: of text against a reward model, on a control task, on images
-  dpo       Direct Preference Optimization from preferences
+  dpo       Direct Preference Optimization from preferences; --loss NAME for its relatives
+  kto       KTO from responses labelled good or bad; --loss NAME for its relatives
   evaluate  perplexity on texts, accuracy on preferences
   generate  samples of a trained policy
   explain   one batch of a run or of a file, token by token, as a page
@@ -28,6 +29,8 @@ HELP = """usage: jaxalign COMMAND [--run_dir DIR] [--config FILE.py] [--field va
 `jaxalign COMMAND --help` lists the fields. The same command again resumes an interrupted run."""
 
 ALSO = "Also: --run_dir DIR (where results go), --config FILE.py"
+# command: the field that `--loss` is short for
+LOSS_FIELDS = {"dpo": "dpo.loss", "kto": "kto.loss"}
 # glibc's M_MMAP_MAX, M_TRIM_THRESHOLD and M_TOP_PAD, see mallopt(3)
 MALLOC = {-4: 0, -1: 2**31 - 1, -2: 2**26}
 # command: its default configuration, if it needs no file
@@ -37,6 +40,7 @@ DEFAULTS = {
     "reward": "config.RewardConfig",
     "ppo": "config.TextPPOConfig",
     "dpo": "config.DPOConfig",
+    "kto": "config.KTOConfig",
     "evaluate": "config.EvaluateConfig",
     "generate": "config.GenerateConfig",
     "explain": "config_explain.ExplainConfig",
@@ -52,6 +56,7 @@ STAGES = {
     "ControlConfig": ("ppo", "control", True),
     "ImagesConfig": ("ppo", "images", True),
     "DPOConfig": ("dpo", "dpo", True),
+    "KTOConfig": ("kto", "kto", True),
     "EvaluateConfig": ("evaluate", "evaluate", False),
     "GenerateConfig": ("generate", "generate", False),
     "ExplainConfig": ("explain", "explain", False),
@@ -94,6 +99,9 @@ def dispatch(arguments: list[str]) -> Any:
         raise UserError(f"no command {command!r}; `jaxalign --help` lists them")
     file, rest = option(rest, "config")
     directory, rest = option(rest, "run_dir")
+    if command in LOSS_FIELDS:
+        loss, rest = option(rest, "loss")
+        rest += [] if loss is None else [f"--{LOSS_FIELDS[command]}", loss]
     default = named_config(DEFAULTS[command]) if file is None else read_config(Path(file))
     name = type(default).__name__
     if STAGES.get(name, ("",))[0] != command:

@@ -8,6 +8,36 @@ import dataclasses
 from typing import Literal, dataclass_transform
 
 from jaxalign.errors import UserError
+from jaxalign.objectives.pair_losses import PAIR_LOSSES, UNPAIRED_LOSSES, hyperparameters_of
+from jaxalign.objectives.preferences import check_modifiers
+
+PairLossName = Literal[
+    "dpo",
+    "robust",
+    "ipo",
+    "averaged_ipo",
+    "hinge",
+    "exo_pair",
+    "nca_pair",
+    "bco_pair",
+    "sppo_hard",
+    "aot",
+    "aot_unpaired",
+    "apo_zero",
+    "apo_down",
+    "discopop",
+    "length_normalised_dpo",
+    "forward_kl",
+    "jensen_shannon",
+    "alpha_divergence",
+    "simpo",
+    "alphapo",
+    "cpo",
+    "orpo",
+    "tpo",
+    "tpo_l",
+]
+UnpairedLossName = Literal["kto", "apo_zero_unpaired", "bco"]
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
@@ -220,25 +250,133 @@ class RewardSettings:
 
 @config
 class DPOSettings:
-    """Direct Preference Optimization."""
+    """Direct Preference Optimization and its relatives.
 
-    beta: float = 0.1
-    """Strength of the pull towards the reference."""
-    label_smoothing: float = 0.0
+    Of the hyper-parameters None is the default of the chosen loss; one that the loss does not take
+    is refused.
+    """
+
+    loss: PairLossName = "dpo"
+    """Loss on pairs; `--loss` for short."""
+    beta: float | None = None
+    """Strength of the pull towards the reference, or scale of the reward; 0.1 for most losses."""
+    label_smoothing: float | None = None
     """Probability that a label is flipped."""
+    gamma: float | None = None
+    """Margin that the chosen reward should have (simpo, alphapo, tpo_l)."""
+    alpha: float | None = None
+    """Shape of the divergence or of the reward (alpha_divergence, alphapo)."""
+    nll_coef: float | None = None
+    """Weight of the likelihood of the imitated response (cpo, tpo, tpo_l)."""
+    discopop_temperature: float | None = None
+    """Temperature at which discopop goes over from one loss to the other."""
     robust: bool = False
-    """Use the robust form of the loss under flipped labels instead of the conservative one."""
+    """The same as loss robust with a label smoothing of 0 by default."""
+    reference_free: bool = False
+    """Leave the reference out: a uniform one in its place."""
+    ld_alpha: float | None = None
+    """Weight of the tokens beyond the shorter response of a pair, in [0, 1] (LD-DPO); None: 1."""
+    wpo: bool = False
+    """Weight pairs by how likely the policy is to say them (WPO)."""
     fit: FitConfig = FitConfig(
         steps=120, batch_size=32, optimizer=OptimizerConfig(learning_rate=3e-4, warmup_steps=10)
     )
     """Training loop; a batch counts pairs."""
 
     def __post_init__(self):
-        require(self.beta > 0, f"dpo.beta is {self.beta}; it must be above 0")
         require(
-            0 <= self.label_smoothing < 0.5,
-            f"dpo.label_smoothing is {self.label_smoothing}; it must lie in [0, 0.5)",
+            not self.robust or self.loss in ("dpo", "robust"),
+            f"dpo.robust belongs to loss robust, not to {self.loss}",
         )
+        check_hyperparameters("dpo", self.hyperparameters)
+        check_modifiers(self.loss, ld_alpha=self.ld_alpha, reference_free=self.reference_free)
+        require(
+            self.ld_alpha is None or 0 <= self.ld_alpha <= 1,
+            f"dpo.ld_alpha is {self.ld_alpha}; it must lie in [0, 1]",
+        )
+        require_whole_batches("dpo", self.loss_name, PAIR_LOSSES, self.fit)
+
+    @property
+    def loss_name(self) -> str:
+        """Name of the loss in the table."""
+        return "robust" if self.robust else self.loss
+
+    @property
+    def hyperparameters(self) -> dict[str, float]:
+        """Those of the chosen loss, defaults filled in."""
+        given = {
+            "beta": self.beta,
+            "label_smoothing": self.label_smoothing,
+            "gamma": self.gamma,
+            "alpha": self.alpha,
+            "nll_coef": self.nll_coef,
+            "discopop_temperature": self.discopop_temperature,
+        }
+        if self.robust and self.label_smoothing is None:
+            given["label_smoothing"] = 0.0
+        return hyperparameters_of(PAIR_LOSSES, self.loss_name, given)
+
+    @property
+    def uses_reference(self) -> bool:
+        """Whether the reference's log-probabilities are needed."""
+        return PAIR_LOSSES[self.loss_name].needs("reference") and not self.reference_free
+
+
+@config
+class KTOSettings:
+    """Kahneman-Tversky optimization and its relatives.
+
+    Of the hyper-parameters None is the default of the chosen loss; one that the loss does not take
+    is refused.
+    """
+
+    loss: UnpairedLossName = "kto"
+    """Loss on labelled responses; `--loss` for short."""
+    beta: float | None = None
+    """Strength of the pull towards the reference; 0.1 by default."""
+    desirable_weight: float | None = None
+    """Weight of the responses labelled good (kto); 1 by default."""
+    undesirable_weight: float | None = None
+    """Weight of the responses labelled bad (kto); 1 by default."""
+    fit: FitConfig = FitConfig(
+        steps=120, batch_size=64, optimizer=OptimizerConfig(learning_rate=3e-4, warmup_steps=10)
+    )
+    """Training loop; a batch counts responses."""
+
+    def __post_init__(self):
+        check_hyperparameters("kto", self.hyperparameters)
+        require_whole_batches("kto", self.loss, UNPAIRED_LOSSES, self.fit)
+
+    @property
+    def hyperparameters(self) -> dict[str, float]:
+        """Those of the chosen loss, defaults filled in."""
+        given = {
+            "beta": self.beta,
+            "desirable_weight": self.desirable_weight,
+            "undesirable_weight": self.undesirable_weight,
+        }
+        return hyperparameters_of(UNPAIRED_LOSSES, self.loss, given)
+
+
+def check_hyperparameters(section: str, values: dict[str, float]):
+    """Ranges that hold for every loss."""
+    require(values["beta"] > 0, f"{section}.beta is {values['beta']}; it must be above 0")
+    smoothing = values.get("label_smoothing", 0.0)
+    require(
+        0 <= smoothing < 0.5,
+        f"{section}.label_smoothing is {smoothing}; it must lie in [0, 0.5)",
+    )
+    for name in ("nll_coef", "desirable_weight", "undesirable_weight"):
+        value = values.get(name, 1.0)
+        require(value >= 0, f"{section}.{name} is {value}; it must not be negative")
+
+
+def require_whole_batches(section: str, loss: str, losses, fit: FitConfig):
+    """A loss that is computed from all rows of a batch at once cannot take them in parts."""
+    require(
+        fit.micro_batches == 1 or not losses[loss].couples_rows,
+        f"loss {loss} compares the rows of a whole batch; set {section}.fit.micro_batches to 1",
+    )
 
 
 @config
@@ -340,13 +478,34 @@ class RewardConfig:
 
 @config
 class DPOConfig:
-    """Direct Preference Optimization of a policy from preferences."""
+    """Direct Preference Optimization of a policy from preferences, or a relative of it."""
 
     policy: str = ""
     """Run directory of the policy to start from; it is the reference too."""
     data: DataConfig = DataConfig()
-    """Rows with `chosen` and `rejected`, with or without `prompt`."""
+    """Rows with `chosen` and `rejected`, with or without `prompt`; with `gold` for tpo."""
     dpo: DPOSettings = DPOSettings()
+    """Loss and training loop."""
+    temperature: float = 1.0
+    """The policy is the distribution at this temperature, > 0; sample from it at the same one."""
+    place: PlaceConfig = PlaceConfig()
+    """Where it computes."""
+    seed: int = 0
+    """Of the order of rows and dropout."""
+
+    def __post_init__(self):
+        require_temperature(self.temperature)
+
+
+@config
+class KTOConfig:
+    """Kahneman-Tversky optimization of a policy from responses labelled good or bad."""
+
+    policy: str = ""
+    """Run directory of the policy to start from; it is the reference too."""
+    data: DataConfig = DataConfig()
+    """Rows with `prompt`, `completion` and `label`."""
+    kto: KTOSettings = KTOSettings()
     """Loss and training loop."""
     temperature: float = 1.0
     """The policy is the distribution at this temperature, > 0; sample from it at the same one."""

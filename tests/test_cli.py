@@ -3,11 +3,14 @@ like.
 """
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
 
 from jaxalign.cli import dispatch, main
+from jaxalign.stages import run as run_module
 from jaxalign.train.metrics import read_metrics
 
 TINY_MODEL = ["--model.width", "16", "--model.layers", "1", "--model.heads", "2"]
@@ -41,6 +44,17 @@ def files(tmp_path_factory):
     return {
         "texts": write_rows(folder / "texts.jsonl", [{"text": text(i)} for i in range(24)]),
         "preferences": write_rows(folder / "preferences.jsonl", preferences),
+        "gold": write_rows(
+            folder / "gold.jsonl", [row | {"gold": f"great {row['chosen']}"} for row in preferences]
+        ),
+        "labelled": write_rows(
+            folder / "labelled.jsonl",
+            [
+                {"prompt": WORDS[i], "completion": f"{side} {text(i)}", "label": side == "good"}
+                for i in range(10)
+                for side in ("good", "bad")
+            ],
+        ),
         "prompts": write_rows(folder / "prompts.jsonl", [{"prompt": w} for w in WORDS]),
         "folder": folder,
     }
@@ -113,6 +127,49 @@ def test_reward_dpo_ppo_evaluate_and_generate(policy, files, capsys):
     assert len(texts) == 2 and all(text.startswith("a fine film") for text in texts)
 
 
+@pytest.mark.parametrize(("loss", "rows"), [("simpo", "preferences"), ("tpo", "gold")])
+def test_dpo_by_another_loss(policy, files, tmp_path, loss, rows):
+    run = str(tmp_path / loss)
+    pairs = ["--data.path", files[rows], "--data.max_length", "40"]
+    held_out = ["--data.evaluation_path", files["preferences"]]
+    arguments = ["--policy", str(policy[0]), *pairs, *held_out, *fit("dpo.", 3)]
+    results = dispatch(["dpo", "--loss", loss, "--run_dir", run, *arguments])
+    assert results["rows"][0]["method"] == f"DPO ({loss})"
+    assert 0 <= results["reward_model"][0]["pair_accuracy"] <= 1
+    assert json.loads((tmp_path / loss / "config.json").read_text())["dpo"]["loss"] == loss
+    assert read_metrics(run)[-1]["step"] == 3
+
+
+@pytest.mark.parametrize("loss", ["kto", "bco"])
+def test_kto_and_bco_resume_to_the_same_bits(policy, files, tmp_path, loss, monkeypatch):
+    data = ["--data.path", files["labelled"], "--data.max_length", "40"]
+    data += ["--data.evaluation_path", files["labelled"], "--policy", str(policy[0])]
+    data += [*fit("kto.", 6), "--kto.fit.checkpoint_every", "2"]
+    whole, parts = str(tmp_path / "whole"), str(tmp_path / "parts")
+    results = dispatch(["kto", "--loss", loss, "--run_dir", whole, *data])
+    assert 0 <= results["reward_model"][0]["pair_accuracy"] <= 1
+    with monkeypatch.context() as patch:
+        write = run_module.MetricsWriter.write
+        patch.setattr(
+            run_module.MetricsWriter,
+            "write",
+            lambda self, stage, step, metrics: (
+                os.kill(os.getpid(), signal.SIGTERM) if step == 1 else None,
+                write(self, stage, step, metrics),
+            ),
+        )
+        with pytest.raises(SystemExit):
+            dispatch(["kto", f"--loss={loss}", "--run_dir", parts, *data])
+    assert 0 < read_metrics(parts)[-1]["step"] < 6
+    dispatch(["kto", "--loss", loss, "--run_dir", parts, *data])
+    files_of = [Path(run) / "model" / "model.safetensors" for run in (whole, parts)]
+    assert files_of[0].read_bytes() == files_of[1].read_bytes()
+    numbers = [[{**line, "time": 0} for line in read_metrics(run)] for run in (whole, parts)]
+    assert numbers[0] == numbers[1]
+    name = {"kto": "kl/reference", "bco": "bco/shift"}[loss]
+    assert numbers[0][0][name] == pytest.approx(0, abs=1e-5) and numbers[0][-1][name] != 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
@@ -148,6 +205,21 @@ def test_a_value_out_of_range_says_what_was_wanted(capsys):
     assert "temperature is -1.0; it must be above 0" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["dpo", "--loss", "ipo", "--dpo.alpha", "1"], "loss ipo takes no alpha; it takes beta"),
+        (["kto", "--loss", "bco", "--kto.desirable_weight", "2"], "takes no desirable_weight"),
+        (["dpo", "--loss", "kto"], "invalid choice 'kto'"),
+    ],
+)
+def test_a_hyper_parameter_that_the_loss_does_not_take(arguments, line, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    assert line in " ".join(capsys.readouterr().err.replace("│", " ").split())
+
+
 def test_a_configuration_of_another_command_is_refused(tmp_path, capsys):
     file = tmp_path / "config.py"
     file.write_text(
@@ -165,6 +237,13 @@ def test_a_row_that_the_model_cannot_read_is_named(policy, capsys, tmp_path):
             main([*more, str(policy[0]), "--data.path", path])
         errors = capsys.readouterr().err
         assert "long.jsonl:2" in errors and "the limit is 40" in errors
+
+
+def test_a_loss_that_needs_a_third_text_names_the_row_without(policy, files, capsys):
+    with pytest.raises(SystemExit):
+        arguments = ["--policy", str(policy[0]), "--data.path", files["preferences"]]
+        main(["dpo", "--loss", "tpo", *arguments])
+    assert "preferences.jsonl:1: no 'gold'" in capsys.readouterr().err
 
 
 def test_bad_rows_stop_or_are_named(files, capsys, tmp_path):

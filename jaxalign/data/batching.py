@@ -4,6 +4,7 @@ Nothing is cut silently: a sequence longer than the batch is an error. `truncate
 and what it cuts off includes the EOS: a text that is cut does not teach that texts end there.
 """
 
+import collections
 import dataclasses
 import functools
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from jaxalign.batches import ComparisonBatch, PreferenceBatch, TokenBatch
+from jaxalign.batches import ComparisonBatch, PreferenceBatch, TokenBatch, UnpairedBatch
 from jaxalign.data.chat import TokenRow, token_row
 from jaxalign.errors import UserError
 
@@ -79,15 +80,83 @@ def preference_batch(
     pad_id: int,
     length: int | None = None,
     index: Sequence[int] | np.ndarray | None = None,
+    gold: Sequence[TokenRow] | None = None,
 ) -> PreferenceBatch:
-    """Pairs, both sides `[B, T]` of one length; no reference log-probabilities yet."""
-    longest = max((len(row) for row in [*chosen, *rejected]), default=0)
+    """Pairs (or triples with `gold`), all sides `[B, T]` of one length; no reference
+    log-probabilities yet.
+    """
+    longest = max((len(row) for row in [*chosen, *rejected, *(gold or ())]), default=0)
     sides: list[Any] = [
-        token_batch(rows, pad_id=pad_id, length=length or longest, index=index)
-        for rows in (chosen, rejected)
+        None
+        if rows is None
+        else token_batch(rows, pad_id=pad_id, length=length or longest, index=index)
+        for rows in (chosen, rejected, gold)
     ]
     weights: Any = np.ones(len(chosen), np.float32)
-    return PreferenceBatch(chosen=sides[0], rejected=sides[1], reference=None, weights=weights)
+    return PreferenceBatch(
+        chosen=sides[0], rejected=sides[1], gold=sides[2], reference=None, weights=weights
+    )
+
+
+def unpaired_batch(
+    rows: Sequence[TokenRow],
+    labels: Any,
+    reference: Any,
+    *,
+    pad_id: int,
+    length: int | None = None,
+    index: Sequence[int] | np.ndarray | None = None,
+    mismatched: Sequence[TokenRow] | None = None,
+    mismatched_reference: Any = None,
+) -> UnpairedBatch:
+    """Labelled responses `[B, T]`, and those to other prompts if there are any.
+
+    Args:
+      labels: `[B]` bool.
+      reference, mismatched_reference: `[B]` nats under the reference policy.
+    """
+
+    def batch(some):
+        return token_batch(some, pad_id=pad_id, length=length, index=index)
+
+    weights: Any = np.ones(len(rows), np.float32)
+    return UnpairedBatch(
+        responses=batch(rows),
+        labels=labels,
+        reference=reference,
+        weights=weights,
+        mismatched=None if mismatched is None else batch(mismatched),
+        mismatched_reference=mismatched_reference,
+    )
+
+
+def mismatched_rows(rows: Sequence[TokenRow], *, max_length: int) -> list[TokenRow]:
+    """Every row's prompt with the response of another row, to another prompt where one can.
+
+    The pairing belongs to the data set and not to a batch, so that the reference's
+    log-probabilities of its rows are computed once; no batch of whatever size pairs a prompt with
+    its own response. Rows are ordered by prompt and responses move on by the size of the largest
+    group: then no response stays with its prompt, unless that prompt has more than half of the
+    rows. A row of more than `max_length` tokens loses its end.
+
+    Raises:
+      UserError: there is only one row.
+    """
+    if len(rows) < 2:
+        raise UserError("one row has no other row whose response it could be paired with")
+    starts = [int(np.argmax(row.is_response)) for row in rows]
+    prompts = [row.tokens[:start].tobytes() for row, start in zip(rows, starts, strict=True)]
+    order = sorted(range(len(rows)), key=lambda i: (prompts[i], i))
+    largest = max(collections.Counter(prompts).values())
+    moved = np.roll(order, largest if largest <= len(rows) // 2 else 1)
+    result: list[TokenRow] = [rows[0]] * len(rows)
+    for i, j in zip(order, moved, strict=True):
+        tokens = np.concatenate([rows[i].tokens[: starts[i]], rows[j].tokens[starts[j] :]])
+        response = np.concatenate(
+            [rows[i].is_response[: starts[i]], rows[j].is_response[starts[j] :]]
+        )
+        result[i] = truncated(TokenRow(tokens, response), max_length)
+    return result
 
 
 def comparison_batch(

@@ -13,7 +13,7 @@ from typing import Any, Self
 from jaxalign.data.chat import ROLES, TokenRow, prompt_ids, response_row, token_row
 from jaxalign.data.tokenizer import Tokenizer
 
-FIELDS = ("prompt", "completion", "chosen", "rejected", "label", "text", "messages")
+FIELDS = ("prompt", "completion", "chosen", "rejected", "label", "text", "messages", "gold")
 Said = str | list[dict[str, str]]
 Row = Mapping[str, Any]
 
@@ -90,6 +90,23 @@ class Preference:
         """Prompt and chosen, prompt and rejected: two rows."""
         sides = (self.chosen, self.rejected)
         return tuple(response_row(self.prompt, side, tokenizer) for side in sides)
+
+
+@dataclasses.dataclass(frozen=True)
+class GoldPreference(Preference):
+    """`{"prompt", "chosen", "rejected", "gold"}`: a preference and a best answer to imitate."""
+
+    gold: Said
+
+    @classmethod
+    def parse(cls, row: Row) -> Self:
+        """The record of a row, or BadRow with the reason."""
+        pair = Preference.parse(row)
+        return cls(pair.prompt, pair.chosen, pair.rejected, _response(row, "gold", pair.prompt))
+
+    def token_rows(self, tokenizer: Tokenizer) -> tuple[TokenRow, ...]:
+        """Prompt and chosen, prompt and rejected, prompt and gold: three rows."""
+        return *super().token_rows(tokenizer), response_row(self.prompt, self.gold, tokenizer)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,8 +8,24 @@ here knows an architecture or a domain.
 
 from jaxalign.objectives.keys import example_keys
 from jaxalign.objectives.language import sft
+from jaxalign.objectives.pair_losses import PAIR_LOSSES, UNPAIRED_LOSSES, NamedLoss
 from jaxalign.objectives.policy_gradient import ppo
-from jaxalign.objectives.preferences import both_sides, dpo
+from jaxalign.objectives.preferences import both_sides, dpo, no_shift, paired, track_shift
 from jaxalign.objectives.rewards import reward
+from jaxalign.objectives.unpaired import unpaired
 
-__all__ = ["both_sides", "dpo", "example_keys", "ppo", "reward", "sft"]
+__all__ = [
+    "PAIR_LOSSES",
+    "UNPAIRED_LOSSES",
+    "NamedLoss",
+    "both_sides",
+    "dpo",
+    "example_keys",
+    "no_shift",
+    "paired",
+    "ppo",
+    "reward",
+    "sft",
+    "track_shift",
+    "unpaired",
+]

@@ -1,28 +1,137 @@
 """Losses on pairs of responses."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
-from jaxalign.batches import PairLogps, PreferenceBatch
+from jaxalign.batches import PairLengths, PairLogps, PreferenceBatch, TokenBatch
 from jaxalign.errors import UserError
 from jaxalign.logprobs import sequence_logps
-from jaxalign.losses.dpo import dpo_loss, implicit_rewards, robust_dpo_loss
+from jaxalign.losses.dpo import implicit_rewards
+from jaxalign.losses.ld_dpo import length_desensitised_logps
+from jaxalign.losses.wpo import wpo_weights
 from jaxalign.masking import masked_sum
 from jaxalign.objectives.keys import example_keys
+from jaxalign.objectives.pair_losses import (
+    PAIR_LOSSES,
+    NamedLoss,
+    hyperparameters_of,
+)
+
+
+def token_logps_of_sides(sides, token_logps, params, key) -> list[jax.Array]:
+    """`[B, T]` log-probabilities of each `TokenBatch`, in one forward pass over all rows."""
+    rows = jax.tree.map(lambda *arrays: jnp.concatenate(arrays), *sides)
+    keys = jnp.concatenate(
+        [
+            example_keys(jax.random.fold_in(key, number), side.index)
+            for number, side in enumerate(sides)
+        ]
+    )
+    return jnp.split(token_logps(params, rows, keys), len(sides))
 
 
 def both_sides(batch: PreferenceBatch, token_logps, params, key) -> PairLogps:
     """Summed response log-probabilities of both sides in one forward pass of 2B rows."""
-    rows = jax.tree.map(lambda *sides: jnp.concatenate(sides), batch.chosen, batch.rejected)
-    keys = jnp.concatenate(
-        [
-            example_keys(jax.random.fold_in(key, side), sides.index)
-            for side, sides in enumerate((batch.chosen, batch.rejected))
-        ]
+    sides = (batch.chosen, batch.rejected)
+    logps = token_logps_of_sides(sides, token_logps, params, key)
+    chosen, rejected = (
+        sequence_logps(x, side.response_mask) for x, side in zip(logps, sides, strict=True)
     )
-    logps = sequence_logps(token_logps(params, rows, keys), rows.response_mask)
-    chosen, rejected = jnp.split(logps, 2)
     return PairLogps(chosen=chosen, rejected=rejected)
+
+
+def response_lengths(batch: PreferenceBatch) -> PairLengths:
+    """Response tokens of both sides, `[B]` float32; 1 for a row of padding (of weight 0)."""
+
+    def lengths(side):
+        return jnp.maximum(side.response_mask.sum(axis=1), 1).astype(jnp.float32)
+
+    return PairLengths(chosen=lengths(batch.chosen), rejected=lengths(batch.rejected))
+
+
+def paired(
+    token_logps,
+    loss: str = "dpo",
+    *,
+    ld_alpha: float | None = None,
+    wpo: bool = False,
+    axis_name: str | None = None,
+    **given: float | None,
+):
+    """Any loss on pairs, by its name in `PAIR_LOSSES`; weight: pairs.
+
+    The metrics `rewards/*` are implicit rewards, beta (log pi - log pi_ref), without log pi_ref
+    for losses without a reference, and per token for the length-normalised ones.
+
+    Args:
+      token_logps: `(params, TokenBatch, keys) -> [B, T]` log-probabilities of the policy.
+      loss: its name.
+      ld_alpha: weight of the tokens beyond the shorter response (LD-DPO), in [0, 1]; the
+        reference's log-probabilities must be weighted alike. None: all tokens count alike.
+      wpo: weight pairs by how likely the policy is to say them (WPO).
+      axis_name: mapped axis that the other devices' rows are on, for losses with statistics of the
+        whole batch.
+      given: hyper-parameters; None, or none at all, is the loss's own default.
+
+    Raises:
+      UserError: no such loss, or it does not take what is given.
+    """
+    hyperparameters = hyperparameters_of(PAIR_LOSSES, loss, given)
+    named = PAIR_LOSSES[loss]
+    check_modifiers(loss, ld_alpha=ld_alpha)
+
+    def loss_fn(params, batch: PreferenceBatch, key, statistics=None):
+        sides = _sides(named, loss, batch)
+        tokens = token_logps_of_sides(sides, token_logps, params, key)
+        masks = [side.response_mask for side in sides]
+        summed = [sequence_logps(*side) for side in zip(tokens, masks, strict=True)]
+        lengths = response_lengths(batch)
+        if ld_alpha is not None:
+            public = jnp.minimum(lengths.chosen, lengths.rejected)
+            summed = [
+                length_desensitised_logps(x, mask, public, alpha=ld_alpha)
+                for x, mask in zip(tokens, masks, strict=True)
+            ]
+        policy = PairLogps(chosen=summed[0], rejected=summed[1])
+        inputs: dict[str, Any] = {
+            "policy": policy,
+            "reference": batch.reference,
+            "lengths": lengths,
+            "weights": batch.weights,
+            "axis_name": axis_name,
+            "shift": 0.0 if statistics is None else statistics["shift"],
+        }
+        if named.needs("gold_logps"):
+            gold_lengths = jnp.maximum(masks[2].sum(axis=1), 1).astype(jnp.float32)
+            inputs |= {"gold_logps": summed[2], "gold_lengths": gold_lengths}
+        losses = named(inputs, hyperparameters)
+        if wpo:
+            losses = losses * wpo_weights(tokens[0], tokens[1], masks[0], masks[1])
+        start = batch.reference if named.needs("reference") else None
+        start = jax.tree.map(jnp.zeros_like, policy) if start is None else start
+        rewards = implicit_rewards(policy, start, beta=hyperparameters["beta"])
+        if named.per_token:
+            rewards = PairLogps(
+                chosen=rewards.chosen / lengths.chosen, rejected=rewards.rejected / lengths.rejected
+            )
+        margin = rewards.chosen - rewards.rejected
+        per_pair = {
+            "rewards/chosen": rewards.chosen,
+            "rewards/rejected": rewards.rejected,
+            "rewards/margin": margin,
+            "rewards/accuracy": (margin > 0) + 0.5 * (margin == 0),
+            "logps/chosen": policy.chosen,
+            "logps/rejected": policy.rejected,
+        }
+        if named.needs("shift"):
+            per_pair["bco/reward"] = (rewards.chosen + rewards.rejected) / 2
+            per_pair["bco/shift"] = jnp.broadcast_to(inputs["shift"], margin.shape)
+        sums = {name: masked_sum(value, batch.weights) for name, value in per_pair.items()}
+        return masked_sum(losses, batch.weights), (batch.weights.sum(), sums)
+
+    return loss_fn
 
 
 def dpo(token_logps, *, beta: float, label_smoothing: float = 0.0, robust: bool = False):
@@ -35,25 +144,39 @@ def dpo(token_logps, *, beta: float, label_smoothing: float = 0.0, robust: bool 
       label_smoothing: probability that a label is flipped, in [0, 0.5).
       robust: unbiased under that noise (Chowdhury et al. 2024) instead of conservative.
     """
-    pair_loss = robust_dpo_loss if robust else dpo_loss
+    loss = "robust" if robust else "dpo"
+    return paired(token_logps, loss, beta=beta, label_smoothing=label_smoothing)
 
-    def loss_fn(params, batch: PreferenceBatch, key):
-        reference = batch.reference
-        if reference is None:
-            raise UserError("DPO needs the reference's log-probabilities in batch.reference")
-        policy = both_sides(batch, token_logps, params, key)
-        loss = pair_loss(policy, reference, beta=beta, label_smoothing=label_smoothing)
-        rewards = implicit_rewards(policy, reference, beta=beta)
-        margin = rewards.chosen - rewards.rejected
-        per_pair = {
-            "rewards/chosen": rewards.chosen,
-            "rewards/rejected": rewards.rejected,
-            "rewards/margin": margin,
-            "rewards/accuracy": (margin > 0) + 0.5 * (margin == 0),
-            "logps/chosen": policy.chosen,
-            "logps/rejected": policy.rejected,
-        }
-        sums = {name: masked_sum(value, batch.weights) for name, value in per_pair.items()}
-        return masked_sum(loss, batch.weights), (batch.weights.sum(), sums)
 
-    return loss_fn
+def check_modifiers(loss: str, *, ld_alpha: float | None, reference_free: bool = False) -> None:
+    """Raise a one-line `UserError` for a modifier that the loss has no use for."""
+    named = PAIR_LOSSES[loss]
+    if ld_alpha is not None and not (named.needs("reference") and not named.per_token):
+        those = [n for n, x in PAIR_LOSSES.items() if x.needs("reference") and not x.per_token]
+        raise UserError(f"loss {loss} takes no ld_alpha; these do: {', '.join(those)}")
+    if reference_free and not named.needs("reference"):
+        raise UserError(f"loss {loss} has no reference anyway; leave reference_free out")
+
+
+def no_shift() -> dict[str, jax.Array]:
+    """What BCO's running mean starts from: no rewards yet, a shift of 0."""
+    return {"shift": jnp.float32(0), "count": jnp.float32(0)}
+
+
+def track_shift(statistics, metrics, weight) -> dict[str, jax.Array]:
+    """The mean of the rewards of all batches so far; `train_step` calls it after each."""
+    count = statistics["count"] + weight
+    step = jnp.where(count > 0, weight / jnp.where(count > 0, count, 1), 0)
+    shift = statistics["shift"] + step * (metrics["bco/reward"] - statistics["shift"])
+    return {"shift": shift, "count": count}
+
+
+def _sides(named: NamedLoss, loss: str, batch: PreferenceBatch) -> list[TokenBatch]:
+    """What the policy must score: two responses, or three."""
+    if named.needs("reference") and batch.reference is None:
+        raise UserError(f"loss {loss} needs the reference's log-probabilities in batch.reference")
+    if not named.needs("gold_logps"):
+        return [batch.chosen, batch.rejected]
+    if batch.gold is None:
+        raise UserError(f"loss {loss} needs a third response in batch.gold")
+    return [batch.chosen, batch.rejected, batch.gold]

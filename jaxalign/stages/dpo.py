@@ -1,4 +1,4 @@
-"""`jaxalign dpo`: Direct Preference Optimization of a policy from a user's preferences."""
+"""`jaxalign dpo`: a policy from a user's preferences, by DPO or another loss on pairs."""
 
 from pathlib import Path
 
@@ -6,8 +6,9 @@ import numpy as np
 
 from jaxalign.config import DPOConfig
 from jaxalign.data.chat import TokenRow
-from jaxalign.data.records import Preference
+from jaxalign.data.records import GoldPreference, Preference
 from jaxalign.evaluation.bootstrap import mean_estimate
+from jaxalign.objectives import PAIR_LOSSES
 from jaxalign.stages.run import Run, open_run
 from jaxalign.stages.sft import finish
 from jaxalign.stages.text_models import TextModel, load_text_model
@@ -19,8 +20,10 @@ def run(config: DPOConfig, directory: Path) -> dict:
     """Train, save `model`, write the report; returns what `results.json` holds."""
     policy = load_text_model(config.policy, "policy", head="logits")
     data = fitting(config.data, policy)
-    records = read_records(data, Preference, tokenizer=policy.tokenizer, log=directory)
-    chosen, rejected = zip(*token_rows(records, policy.tokenizer), strict=True)
+    loss = config.dpo.loss_name
+    kind = GoldPreference if PAIR_LOSSES[loss].needs("gold_logps") else Preference
+    records = read_records(data, kind, tokenizer=policy.tokenizer, log=directory)
+    chosen, rejected, *gold = zip(*token_rows(records, policy.tokenizer), strict=True)
     held_out = []
     if data.evaluation_path:
         records = read_records(
@@ -29,15 +32,31 @@ def run(config: DPOConfig, directory: Path) -> dict:
         held_out = token_rows(records, policy.tokenizer)
     with open_run(directory, config, config.place, config.seed) as run:
         trained = train_dpo(
-            run, "dpo", policy, chosen, rejected, config.dpo, temperature=config.temperature
+            run,
+            "dpo",
+            policy,
+            chosen,
+            rejected,
+            config.dpo,
+            temperature=config.temperature,
+            gold=gold[0] if gold else None,
         )
         scorers = []
         if held_out:
             accuracy = implicit_accuracy(
-                run, trained, policy, held_out, temperature=config.temperature
+                run,
+                trained,
+                policy if config.dpo.uses_reference else None,
+                held_out,
+                temperature=config.temperature,
             )
             scorers = [{"scorer": "implicit reward of the policy", **accuracy}]
-        return finish(run, trained, {"method": "DPO"}, reward_model=scorers)
+        return finish(
+            run,
+            trained,
+            {"method": "DPO" if loss == "dpo" else f"DPO ({loss})"},
+            reward_model=scorers,
+        )
 
 
 def implicit_accuracy(

@@ -23,6 +23,7 @@ def run(config: RatingsConfig, directory: Path) -> dict[str, int]:
             ("texts", [{"text": text} for text in ratings.texts]),
             ("prompts", prompt_rows(ratings, config.prompt_words)),
             ("preferences", preference_rows(ratings, pairs)),
+            ("labelled", labelled_rows(ratings, config.prompt_words)),
         ):
             name = f"{kind}_{part}.jsonl"
             lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
@@ -36,6 +37,20 @@ def prompt_rows(ratings: Ratings, words: int) -> list[dict]:
     """The first words of each text that has more."""
     split = [text.split() for text in ratings.texts]
     return [{"prompt": " ".join(text[:words])} for text in split if len(text) > words]
+
+
+def labelled_rows(ratings: Ratings, words: int) -> list[dict]:
+    """Texts cut into prompt and completion, labelled good if their mean rating is above 0."""
+    split = [text.split() for text in ratings.texts]
+    return [
+        {
+            "prompt": " ".join(text[:words]),
+            "completion": " " + " ".join(text[words:]),
+            "label": bool(mean > 0),
+        }
+        for text, mean in zip(split, ratings.means, strict=True)
+        if len(text) > words
+    ]
 
 
 def preference_rows(ratings: Ratings, pairs: Pairs) -> list[dict]:

@@ -72,6 +72,8 @@ class Run:
         evaluate: Callable[[Any], dict[str, float]] | None = None,
         evaluate_every: int | None = None,
         tokens_per_step: int | None = None,
+        statistics=None,
+        track: Callable[[Any, Any, Any], Any] | None = None,
     ):
         """Train `params` on a loss, resuming where an earlier run of this stage stopped.
 
@@ -83,6 +85,8 @@ class Run:
           settings: the loop.
           evaluate: metrics of some parameters, every `evaluate_every` steps.
           tokens_per_step: for the progress.
+          statistics, track: running statistics of the loss, as in `train_step`; they are saved in
+            checkpoints.
 
         Returns:
           The trained parameters, on the host.
@@ -93,8 +97,9 @@ class Run:
             loss_fn=loss_fn,
             optimizer=optimizer,
             micro_batches=settings.micro_batches,
+            track=track,
         )
-        state = initial_state(params, optimizer, self.key(name))
+        state = initial_state(params, optimizer, self.key(name), statistics)
         checkpoints = self.checkpoints(name)
         state = fit(
             self.layout.place(state),

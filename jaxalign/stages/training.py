@@ -14,14 +14,16 @@ import numpy as np
 
 from jaxalign import objectives
 from jaxalign.batches import PairLogps, PreferenceBatch
-from jaxalign.config import DPOSettings, FitConfig, RewardSettings
+from jaxalign.config import DPOSettings, FitConfig, KTOSettings, RewardSettings
 from jaxalign.data.batching import (
     batch_indices,
     comparison_batch,
     evaluation_batches,
     length_buckets,
+    mismatched_rows,
     preference_batch,
     token_batch,
+    unpaired_batch,
 )
 from jaxalign.data.chat import TokenRow
 from jaxalign.data.preferences import Groups
@@ -221,39 +223,50 @@ def train_dpo(
     settings: DPOSettings,
     *,
     temperature: float,
+    gold: Sequence[TokenRow] | None = None,
     evaluate: Callable[[Any], dict[str, float]] | None = None,
     evaluate_every: int | None = None,
 ) -> TextModel:
-    """DPO from the policy, which is the reference; its log-probabilities are computed once.
+    """A loss on pairs from the policy, which is the reference; its log-probabilities are computed
+    once, and not at all for a loss without a reference.
 
     The policy is the distribution at that temperature, in the loss as in sampling. Without
     dropout, so that policy and reference are the same function at the first step.
+
+    Args:
+      gold: best responses, for the losses that imitate one.
     """
     policy = with_heads(policy, ("logits",), run.key(f"{name}/init"), dropout=0.0)
-    token_logps = text_logps(policy.model, temperature=temperature)
-    length = longest([*chosen, *rejected])
-    sides = (chosen, rejected)
-    logps: list[Any] = [
-        response_logps(run, policy, side, temperature=temperature) for side in sides
-    ]
+    named = objectives.PAIR_LOSSES[settings.loss_name]
+    gold = gold if named.needs("gold_logps") else None
+    length = longest([*chosen, *rejected, *(gold or ())])
+    reference = None
+    if settings.uses_reference:
+        reference = reference_logps(
+            run, policy, (chosen, rejected), ld_alpha=settings.ld_alpha, temperature=temperature
+        )
+    elif settings.reference_free:
+        reference = zero_logps(len(chosen))
 
     def batch(number: int):
         index = batch_indices(number, len(chosen), settings.fit.batch_size, run.seed)
         pairs: PreferenceBatch = preference_batch(
             [chosen[i] for i in index],
             [rejected[i] for i in index],
+            gold=None if gold is None else [gold[i] for i in index],
             pad_id=policy.tokenizer.pad_id,
             length=length,
             index=index,
         )
-        reference = PairLogps(chosen=logps[0][index], rejected=logps[1][index])
-        return dataclasses.replace(pairs, reference=reference)
+        return dataclasses.replace(pairs, reference=jax.tree.map(lambda x: x[index], reference))
 
-    loss = objectives.dpo(
-        token_logps,
-        beta=settings.beta,
-        label_smoothing=settings.label_smoothing,
-        robust=settings.robust,
+    loss = objectives.paired(
+        text_logps(policy.model, temperature=temperature),
+        settings.loss_name,
+        ld_alpha=settings.ld_alpha,
+        wpo=settings.wpo,
+        axis_name=run.layout.axis_name,
+        **settings.hyperparameters,
     )
     params = run.fit(
         name,
@@ -263,8 +276,99 @@ def train_dpo(
         settings.fit,
         evaluate=evaluate,
         evaluate_every=evaluate_every,
+        **running_shift_of(named),
     )
     return dataclasses.replace(policy, params=params)
+
+
+def train_unpaired(
+    run: Run,
+    name: str,
+    policy: TextModel,
+    rows: Sequence[TokenRow],
+    labels: Sequence[bool],
+    settings: KTOSettings,
+    *,
+    temperature: float,
+) -> TextModel:
+    """A loss on labelled responses from the policy, which is the reference; its log-probabilities
+    are computed once. As `train_dpo` otherwise.
+    """
+    policy = with_heads(policy, ("logits",), run.key(f"{name}/init"), dropout=0.0)
+    named = objectives.UNPAIRED_LOSSES[settings.loss]
+    good, length = np.asarray(labels, bool), longest(rows)
+    reference = response_logps(run, policy, rows, temperature=temperature)
+    others: list[TokenRow] | None = None
+    other_logps = None
+    if named.needs("kl"):
+        others = mismatched_rows(rows, max_length=length)
+        other_logps = response_logps(run, policy, others, temperature=temperature)
+
+    def batch(number: int):
+        index = batch_indices(number, len(rows), settings.fit.batch_size, run.seed)
+        return unpaired_batch(
+            [rows[i] for i in index],
+            good[index],
+            reference[index],
+            pad_id=policy.tokenizer.pad_id,
+            length=length,
+            index=index,
+            mismatched=None if others is None else [others[i] for i in index],
+            mismatched_reference=None if other_logps is None else other_logps[index],
+        )
+
+    loss = objectives.unpaired(
+        text_logps(policy.model, temperature=temperature),
+        settings.loss,
+        axis_name=run.layout.axis_name,
+        **settings.hyperparameters,
+    )
+    params = run.fit(name, loss, policy.params, batch, settings.fit, **running_shift_of(named))
+    return dataclasses.replace(policy, params=params)
+
+
+def running_shift_of(named: objectives.NamedLoss) -> dict[str, Any]:
+    """What `Run.fit` is told of the running mean that a loss reads, if it reads one."""
+    if not named.needs("shift"):
+        return {}
+    return {"statistics": objectives.no_shift(), "track": objectives.track_shift}
+
+
+def reference_logps(
+    run: Run,
+    policy: TextModel,
+    sides: tuple[Sequence[TokenRow], Sequence[TokenRow]],
+    *,
+    ld_alpha: float | None,
+    temperature: float,
+) -> PairLogps:
+    """Response log-probabilities of both sides, `[N]`; with `ld_alpha` those of LD-DPO.
+
+    What LD-DPO counts in full is a prefix, so its sums are a mixture of those over the prefixes
+    and those over all.
+    """
+    logps: list[Any] = [response_logps(run, policy, s, temperature=temperature) for s in sides]
+    if ld_alpha is not None:
+        counts = [np.array([row.is_response.sum() for row in side]) for side in sides]
+        for number, side in enumerate(sides):
+            prefixes = [
+                first_responses(row, public)
+                for row, public in zip(side, np.minimum(*counts), strict=True)
+            ]
+            prefix_logps = response_logps(run, policy, prefixes, temperature=temperature)
+            logps[number] = ld_alpha * logps[number] + (1 - ld_alpha) * prefix_logps
+    return PairLogps(chosen=logps[0], rejected=logps[1])
+
+
+def zero_logps(rows: int) -> PairLogps:
+    """The reference of a loss that is made reference-free: `[N]` zeros a side."""
+    zeros: Any = np.zeros(rows, np.float32)
+    return PairLogps(chosen=zeros, rejected=zeros)
+
+
+def first_responses(row: TokenRow, count: int) -> TokenRow:
+    """The same tokens; only the first `count` of the response's count as response."""
+    return TokenRow(row.tokens, row.is_response & (np.cumsum(row.is_response) <= count))
 
 
 def by_rows(run: Run, fn, shared, rows: Sequence[TokenRow], pad_id: int) -> np.ndarray:

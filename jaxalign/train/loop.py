@@ -105,15 +105,15 @@ def mean_metrics(sums: Callable, shared, batches: Iterable) -> dict[str, float]:
       shared: its first argument, `(params, key)`.
       batches: what to go through; padding rows weigh nothing.
     """
-    weight, totals = 0.0, collections.defaultdict(float)
+    weight, totals = 0.0, collections.defaultdict(lambda: np.zeros(2))
     for batch in batches:
         batch_weight, batch_sums = jax.device_get(sums(shared, batch))
         weight += float(batch_weight)
         for name, value in batch_sums.items():
-            totals[name] += float(value)
+            totals[name] += value if isinstance(value, tuple) else (value, batch_weight)
     if weight == 0:
         raise UserError("nothing to evaluate: every row of the evaluation data is masked out")
-    return {name: total / weight for name, total in totals.items()}
+    return {name: float(total / divisor) for name, (total, divisor) in totals.items() if divisor}
 
 
 class _Log:

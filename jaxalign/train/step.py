@@ -3,9 +3,11 @@
 A loss is a function `loss_fn(params, batch, key) -> (sum, (weight, metric_sums))`: sums over the
 rows that it was given, and the weight (tokens, pairs, decisions) to divide them by. Sums can be
 added over micro-batches and devices in any split and order, means cannot; so the one division by
-the one global weight is here.
+the one global weight is here. A metric with a weight of its own (a mean over some of the rows only)
+is a pair `(sum, weight)` among the metric sums.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -19,8 +21,8 @@ from jaxalign.errors import UserError
 
 Params = Any
 Batch = Any
-Metrics = dict[str, jax.Array]
-LossFn = Callable[[Params, Batch, jax.Array], tuple[jax.Array, tuple[jax.Array, Metrics]]]
+Metrics = dict[str, Any]
+LossFn = Callable[..., tuple[jax.Array, tuple[jax.Array, Metrics]]]
 
 
 @pytree
@@ -31,16 +33,21 @@ class TrainState:
     params: pytree of parameters.
     opt_state: state of the optimizer.
     key: typed random key of the run; it never changes, update i draws from `fold_in(key, i)`.
+    statistics: pytree that the loss reads and every update moves on (a running mean), or None.
     """
 
     step: jax.Array
     params: Any
     opt_state: Any
     key: jax.Array
+    statistics: Any = None
 
 
 def initial_state(
-    params: Params, optimizer: optax.GradientTransformation, key: jax.Array
+    params: Params,
+    optimizer: optax.GradientTransformation,
+    key: jax.Array,
+    statistics: Any = None,
 ) -> TrainState:
     """The state before the first update.
 
@@ -48,9 +55,15 @@ def initial_state(
       params: pytree of parameters.
       optimizer: what `train_step` will be given.
       key: typed key, `jax.random.key(seed)`.
+      statistics: what the loss's running statistics start from; None for a loss without.
     """
-    opt_state = optimizer.init(params)
-    return TrainState(step=jnp.int32(0), params=params, opt_state=opt_state, key=key)
+    return TrainState(
+        step=jnp.int32(0),
+        params=params,
+        opt_state=optimizer.init(params),
+        key=key,
+        statistics=statistics,
+    )
 
 
 def train_step(
@@ -61,6 +74,7 @@ def train_step(
     optimizer: optax.GradientTransformation,
     axis_name: str | None = None,
     micro_batches: int = 1,
+    track: Callable[[Any, Metrics, jax.Array], Any] | None = None,
 ) -> tuple[TrainState, Metrics]:
     """One update from one global batch, the same numbers for every split of its rows.
 
@@ -78,6 +92,9 @@ def train_step(
       optimizer: an optax transformation.
       axis_name: mapped axis that the other devices' rows are on, or None.
       micro_batches: the rows are taken in this many parts, one after the other, to save memory.
+      track: `(statistics, metrics, weight) -> statistics` after this batch, from its global means;
+        the loss is then called with `statistics=` those before it. They change between steps
+        only, so every split of the rows sees the same ones.
 
     Returns:
       The new state, and metrics divided by the global weight, with `loss` and `grad_norm` (before
@@ -88,17 +105,28 @@ def train_step(
     """
     key = jax.random.fold_in(state.key, state.step)
     params = vary(state.params, axis_name)
+    if track is not None:
+        loss_fn = functools.partial(loss_fn, statistics=state.statistics)
     local_sums = _gradient_sums(loss_fn, params, batch, key, micro_batches, axis_name)
     (loss, (weight, metrics)), grads = psum(local_sums, axis_name)
-    grads, metrics = _means((grads, metrics | {"loss": loss}), weight)
+    grads, metrics = _means(grads, weight), _metric_means(metrics | {"loss": loss}, weight)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    params, opt_state = jax.tree.map(
+    statistics = state.statistics
+    if track is not None:
+        statistics = track(statistics, metrics, weight)
+    params, opt_state, statistics = jax.tree.map(
         lambda new, old: jnp.where(weight > 0, new, old),
-        (params, opt_state),
-        (state.params, state.opt_state),
+        (params, opt_state, statistics),
+        (state.params, state.opt_state, state.statistics),
     )
-    state = TrainState(step=state.step + 1, params=params, opt_state=opt_state, key=state.key)
+    state = TrainState(
+        step=state.step + 1,
+        params=params,
+        opt_state=opt_state,
+        key=state.key,
+        statistics=statistics,
+    )
     return state, metrics | {"grad_norm": optax.tree.norm(grads)}
 
 
@@ -172,3 +200,11 @@ def _means(sums, weight):
     """Sums divided by the weight; 0 where the weight is 0."""
     divisor = jnp.where(weight > 0, weight, 1)
     return jax.tree.map(lambda total: jnp.where(weight > 0, total / divisor, 0), sums)
+
+
+def _metric_means(sums: Metrics, weight) -> Metrics:
+    """Every metric over its own weight if it has one, over the loss's otherwise."""
+    return {
+        name: _means(*total) if isinstance(total, tuple) else _means(total, weight)
+        for name, total in sums.items()
+    }

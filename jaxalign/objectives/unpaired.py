@@ -1,0 +1,72 @@
+"""Losses on single responses that are labelled good or bad."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxalign.batches import UnpairedBatch
+from jaxalign.errors import UserError
+from jaxalign.logprobs import sequence_logps
+from jaxalign.losses.kto import kto_kl
+from jaxalign.masking import masked_sum
+from jaxalign.objectives.keys import example_keys
+from jaxalign.objectives.pair_losses import UNPAIRED_LOSSES, hyperparameters_of
+
+
+def unpaired(
+    token_logps, loss: str = "kto", *, axis_name: str | None = None, **given: float | None
+):
+    """Any loss on labelled responses, by its name in `UNPAIRED_LOSSES`; weight: responses.
+
+    The metrics `rewards/*` are implicit rewards, beta (log pi - log pi_ref); chosen and rejected
+    are the means over the responses labelled good and bad.
+
+    Args:
+      token_logps: `(params, TokenBatch, keys) -> [B, T]` log-probabilities of the policy.
+      loss: its name.
+      axis_name: mapped axis that the other devices' rows are on, for KTO's estimate of the KL.
+      given: hyper-parameters; None, or none at all, is the loss's own default.
+
+    Raises:
+      UserError: no such loss, or it does not take what is given.
+    """
+    hyperparameters = hyperparameters_of(UNPAIRED_LOSSES, loss, given)
+    named = UNPAIRED_LOSSES[loss]
+
+    def logps(params, rows, key):
+        tokens = token_logps(params, rows, example_keys(key, rows.index))
+        return sequence_logps(tokens, rows.response_mask)
+
+    def loss_fn(params, batch: UnpairedBatch, key, statistics=None):
+        policy = logps(params, batch.responses, jax.random.fold_in(key, 0))
+        inputs: dict[str, Any] = {
+            "policy": policy,
+            "reference": batch.reference,
+            "labels": batch.labels,
+            "shift": jnp.float32(0) if statistics is None else statistics["shift"],
+        }
+        if named.needs("kl"):
+            if batch.mismatched is None or batch.mismatched_reference is None:
+                raise UserError(f"loss {loss} needs mismatched responses in batch.mismatched")
+            frozen = jax.lax.stop_gradient(params)
+            other = logps(frozen, batch.mismatched, jax.random.fold_in(key, 1))
+            inputs["kl"] = kto_kl(
+                other, batch.mismatched_reference, batch.weights, axis_name=axis_name
+            )
+        losses = named(inputs, hyperparameters)
+        rewards = hyperparameters["beta"] * (policy - batch.reference)
+        metrics: dict[str, Any] = {}
+        for side, label in (("chosen", True), ("rejected", False)):
+            weights = batch.weights * (batch.labels == label)
+            for name, value in (("rewards", rewards), ("logps", policy)):
+                metrics[f"{name}/{side}"] = (masked_sum(value, weights), weights.sum())
+        batch_numbers = {"kl/reference": "kl", "bco/shift": "shift"}
+        for name, number in batch_numbers.items():
+            if named.needs(number):
+                metrics[name] = inputs[number] * batch.weights.sum()
+        if named.needs("shift"):
+            metrics["bco/reward"] = masked_sum(rewards, batch.weights)
+        return masked_sum(losses, batch.weights), (batch.weights.sum(), metrics)
+
+    return loss_fn

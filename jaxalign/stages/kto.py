@@ -1,0 +1,57 @@
+"""`jaxalign kto`: a policy from responses labelled good or bad, by KTO or another such loss."""
+
+from pathlib import Path
+
+import numpy as np
+
+from jaxalign.config import KTOConfig
+from jaxalign.data.records import Unpaired
+from jaxalign.evaluation.bootstrap import mean_estimate
+from jaxalign.stages.run import Run, open_run
+from jaxalign.stages.sft import finish
+from jaxalign.stages.text_models import TextModel, load_text_model
+from jaxalign.stages.training import response_logps, train_unpaired
+from jaxalign.stages.user_data import fitting, read_records, token_rows
+
+
+def run(config: KTOConfig, directory: Path) -> dict:
+    """Train, save `model`, write the report; returns what `results.json` holds."""
+    policy = load_text_model(config.policy, "policy", head="logits")
+    data = fitting(config.data, policy)
+    records = read_records(data, Unpaired, tokenizer=policy.tokenizer, log=directory)
+    rows = [row for (row,) in token_rows(records, policy.tokenizer)]
+    labels = [record.label for record in records]
+    held_out = []
+    if data.evaluation_path:
+        held_out = read_records(
+            data, Unpaired, tokenizer=policy.tokenizer, log=directory, held_out=True
+        )
+    with open_run(directory, config, config.place, config.seed) as run:
+        trained = train_unpaired(
+            run, "kto", policy, rows, labels, config.kto, temperature=config.temperature
+        )
+        scorers = []
+        if held_out:
+            accuracy = label_accuracy(
+                run, trained, policy, held_out, temperature=config.temperature
+            )
+            scorers = [{"scorer": "sign of the policy's implicit reward", **accuracy}]
+        return finish(run, trained, {"method": f"KTO ({config.kto.loss})"}, reward_model=scorers)
+
+
+def label_accuracy(
+    run: Run,
+    policy: TextModel,
+    reference: TextModel,
+    records: list[Unpaired],
+    *,
+    temperature: float,
+) -> dict:
+    """Share of responses that the policy made likelier if labelled good, less likely if bad, with
+    its interval.
+    """
+    rows = [row for (row,) in token_rows(records, policy.tokenizer)]
+    policy_logps = response_logps(run, policy, rows, temperature=temperature)
+    change = policy_logps - response_logps(run, reference, rows, temperature=temperature)
+    wanted = np.array([1 if record.label else -1 for record in records])
+    return mean_estimate(0.5 + 0.5 * wanted * np.sign(change)).columns("pair_accuracy")
