@@ -121,9 +121,9 @@ def by_hand(batch):
         "alphapo": lambda: f.alphapo.alphapo_loss(pi, n, beta=2.5, gamma=0.25, alpha=0.25),
         "cpo": lambda: f.cpo.cpo_loss(pi, n, **b, nll_coef=1.0),
         "orpo": lambda: f.orpo.orpo_loss(pi, n, **b),
-        "tpo": lambda: f.tpo.tpo_loss(pi, gold[0], n, gold[1], beta=0.01, nll_coef=1.0),
+        "tpo": lambda: f.tpo.tpo_loss(pi, gold[0], gold[1], beta=0.01, nll_coef=1.0),
         "tpo_l": lambda: f.tpo.tpo_l_loss(
-            pi, gold[0], n, gold[1], beta=2.0, gamma=0.5, nll_coef=1.0
+            pi, n, gold[0], gold[1], beta=2.0, gamma=0.5, nll_coef=1.0
         ),
         "kto": lambda: f.kto.kto_loss(x, x_ref, singles.labels, **b, kl=kl),
         "apo_zero_unpaired": lambda: f.apo.apo_zero_unpaired_loss(x, x_ref, singles.labels, **b),

@@ -90,7 +90,7 @@ SMOOTHED = BETA | {"label_smoothing": 0.0}
 PAIR = ("policy", "reference")
 SORTED = (*PAIR, "weights", "*", "axis_name")
 LENGTHS = ("policy", "lengths")
-GOLD = ("policy", "gold_logps", "lengths", "gold_lengths")
+GOLD = ("gold_logps", "gold_lengths")
 
 PAIR_LOSSES: dict[str, NamedLoss] = {
     "dpo": NamedLoss(dpo_loss, PAIR, SMOOTHED),
@@ -128,9 +128,9 @@ PAIR_LOSSES: dict[str, NamedLoss] = {
     ),
     "cpo": NamedLoss(cpo_loss, LENGTHS, SMOOTHED | {"nll_coef": 1.0}),
     "orpo": NamedLoss(orpo_loss, LENGTHS, BETA, per_token=True),
-    "tpo": NamedLoss(tpo_loss, GOLD, {"beta": 0.01, "nll_coef": 1.0}),
+    "tpo": NamedLoss(tpo_loss, ("policy", *GOLD), {"beta": 0.01, "nll_coef": 1.0}),
     "tpo_l": NamedLoss(
-        tpo_l_loss, GOLD, {"beta": 2.0, "gamma": 0.5, "nll_coef": 1.0}, per_token=True
+        tpo_l_loss, (*LENGTHS, *GOLD), {"beta": 2.0, "gamma": 0.5, "nll_coef": 1.0}, per_token=True
     ),
 }
 

@@ -108,7 +108,8 @@ def paired(
             inputs |= {"gold_logps": summed[2], "gold_lengths": gold_lengths}
         losses = named(inputs, hyperparameters)
         if wpo:
-            losses = losses * wpo_weights(tokens[0], tokens[1], masks[0], masks[1])
+            for logps, mask in zip(tokens[:2], masks[:2], strict=True):
+                losses = losses * wpo_weights(logps, mask)
         start = batch.reference if named.needs("reference") else None
         start = jax.tree.map(jnp.zeros_like, policy) if start is None else start
         rewards = implicit_rewards(policy, start, beta=hyperparameters["beta"])

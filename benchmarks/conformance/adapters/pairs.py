@@ -27,7 +27,7 @@ KNOWN_DISAGREEMENTS = {
     "orpo_float32": "TRL's log odds are float32, and NaN where a probability rounds to 1",
     "alphapo_overflow": "TRL exponentiates log-probabilities before it takes their power, which "
     "underflows",
-    "saturation": "beyond exp(354) ours goes on in a straight line; the peer overflows or stops",
+    "alpha_saturation": "beyond exp(354) ours goes on in a straight line; the peer overflows or stops",
     "peer_failed": "the peer raised an error or returned no finite number",
 }
 
@@ -110,6 +110,8 @@ def loss_of(kind: str, args: dict, *, lengths, weights, score, shift=0.0):
 def dpo(case: Case) -> Answer | Uncovered:
     """TRL 1.16: token log-probabilities in, chosen rows first."""
     args, x = dict(case.args), case.inputs
+    if "policy_per_token_logps" not in x:
+        return Uncovered("a whole model, not a function")
     kinds = args["loss_type"]
     known = {}
     if smoothing(args) and not {"robust", "exo_pair", "aot", "aot_unpaired"} & set(kinds):
@@ -125,6 +127,7 @@ def dpo(case: Case) -> Answer | Uncovered:
     counts = first_half(np.asarray(x["completion_mask"].sum(axis=1), float))
     lengths = PairLengths(chosen=counts.chosen, rejected=counts.rejected)
     pairs = len(mask) // 2
+    real_tokens = mask  # the peer's gradients elsewhere are of log-probabilities that are not there
     public = np.tile(np.minimum(*(mask[:pairs].sum(1), mask[pairs:].sum(1))), 2)
 
     def logps(tokens):
@@ -139,6 +142,11 @@ def dpo(case: Case) -> Answer | Uncovered:
         each = ja.wpo_weights(x["policy_per_token_logps"], mask, x["log_sum_sq_probs"])
         weight = each[:pairs] * each[pairs:]
     reference = logps(jnp.asarray(x["ref_per_token_logps"]))
+    if args.get("f_divergence_type") == "forward_kl":
+        steepest = max(map(jnp.max, jax.tree.leaves(ja.log_ratios(reference, logps(tokens_of(x))))))
+        if steepest > 354:
+            nothing = dict.fromkeys(case.outputs)
+            return Answer(nothing, known=dict.fromkeys(case.outputs, "alpha_saturation"))
     shares = args.get("loss_weights") or [1.0] * len(kinds)
     terms = [
         loss_of(kind, args, lengths=lengths, weights=np.ones(pairs), score=score) for kind in kinds
@@ -157,7 +165,7 @@ def dpo(case: Case) -> Answer | Uncovered:
             total += share * one * weight
         return total
 
-    tokens = jnp.asarray(x["policy_per_token_logps"])
+    tokens = tokens_of(x)
     policy = logps(tokens)
     loss, by_token = with_gradients(lambda t: losses(logps(t), t).mean(), tokens)
     _, chosen, rejected = with_gradients(
@@ -172,7 +180,7 @@ def dpo(case: Case) -> Answer | Uncovered:
         "grad_chosen_logps": chosen,
         "grad_rejected_logps": rejected,
     }
-    return named(case, ours, list(known), tolerance)
+    return named(case, ours, list(known), tolerance, where={"grad_per_token_logps": real_tokens})
 
 
 def named(case: Case, ours: dict, known: list[str], tolerance: float = 1e-10, where=None) -> Answer:
@@ -218,7 +226,7 @@ def dpo_legacy(case: Case) -> Answer | Uncovered:
         steepest = max(map(jnp.max, jax.tree.leaves(ja.log_ratios(frozen, policy))))
         if alpha * steepest > 354:
             nothing = dict.fromkeys(case.outputs)
-            return Answer(nothing, known=dict.fromkeys(case.outputs, "saturation"))
+            return Answer(nothing, known=dict.fromkeys(case.outputs, "alpha_saturation"))
     rewards = ja.implicit_rewards(policy, reference, beta=args["beta"])
     order = jnp.argsort(ranking(kind, policy, reference))
     ours = {
