@@ -18,22 +18,42 @@ FILES = {  # manifest: how many of its cases nothing of ours computes
     "bco_trl024": 0,
     "dpo_trl": 0,
     "dpo_trl_legacy": 0,
+    "e2e_trl": 13,  # whole models, not functions
+    "gae_sb3": 0,
+    "gae_torchrl": 0,
+    "group_advantages_trl": 0,
+    "grpo_trl": 0,
     "kto_trl": 0,
-    "orpo_cpo_simpo_trl": 0,
     "logps_trl": 0,
+    "orpo_cpo_simpo_trl": 0,
+    "ppo_openrlhf": 0,
+    "ppo_rlax": 0,
+    "ppo_torchtune": 0,
+    "ppo_trl011": 0,
+    "ppo_trl024_trace": 0,
+    "ppo_tunix": 6,  # sequence-mean-token-scale
+    "ppo_verl": 18,  # dro, kl_cov, geo_mean
     "reward_trl": 0,
     "truth_mpmath": 1,  # TRL's group advantage, compared in group_advantages_trl
 }
+PARTS = 4  # of a manifest, so that no test is long
 
 
+@pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.parametrize("file", FILES)
-def test_agreement(file):
+def test_agreement(file, part):
     with jax.enable_x64(True):
-        rows = run_file(FOLDER, file, *collected())
+        rows = run_file(FOLDER, file, *collected(), part=slice(part, None, PARTS))
     wrong = [(row.case.id, row.failure, row.differing, row.errors) for row in rows if is_wrong(row)]
     assert not wrong
-    assert sum(bool(row.uncovered) for row in rows) == FILES[file]
-    assert any(row.errors for row in rows)
+
+
+def test_every_function_is_covered_but_those():
+    """Which cases have no adapter is known without running one that has."""
+    adapters, _ = collected()
+    for file in FILES:
+        functions = {case.function for case in cases.read_cases(FOLDER, file)}
+        assert functions <= adapters.keys() or file in ("e2e_trl", "truth_mpmath"), file
 
 
 @pytest.fixture

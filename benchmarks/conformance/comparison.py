@@ -84,10 +84,15 @@ def run_case(case: Case, adapter: Adapter | None, disagreements: Mapping[str, st
 
 
 def run_file(
-    folder: Path, file: str, adapters: Mapping[str, Adapter], disagreements: Mapping[str, str]
+    folder: Path,
+    file: str,
+    adapters: Mapping[str, Adapter],
+    disagreements: Mapping[str, str],
+    *,
+    part: slice = slice(None),
 ) -> list[Row]:
-    """Every case of a manifest."""
-    cases = read_cases(folder, file)
+    """Every case of a manifest, or of a part of it."""
+    cases = read_cases(folder, file)[part]
     return [run_case(case, adapters.get(case.function), disagreements) for case in cases]
 
 

@@ -27,6 +27,9 @@ from jaxalign.explanation import (
 )
 from jaxalign.kl import k1
 from jaxalign.logprobs import sequence_logps
+from jaxalign.losses.dpo import no_reference
+from jaxalign.losses.ld_dpo import length_desensitised_logps
+from jaxalign.objectives.pair_losses import PAIR_LOSSES
 from jaxalign.report.explanation import explanation_page
 from jaxalign.rollouts import minibatch
 from jaxalign.scoring import text_logps, text_policy
@@ -168,22 +171,22 @@ def pairs(config: ExplainConfig) -> Prepared:
     reference = frozen(config, "reference", policy)
     read = jax.jit(text_logps(reference.model, temperature=config.temperature))
     sides = [read(reference.params, side) for side in (batch.chosen, batch.rejected)]
-    summed = PairLogps(
-        chosen=sequence_logps(sides[0], batch.chosen.response_mask),
-        rejected=sequence_logps(sides[1], batch.rejected.response_mask),
-    )
+    settings = config.dpo
+    summed = frozen_sums(config, batch, sides)
     batch = dataclasses.replace(batch, reference=summed)
     model = text_logps(policy.model, temperature=config.temperature)
-    settings = config.dpo
     make_loss = functools.partial(
-        objectives.dpo,
-        beta=settings.beta,
-        label_smoothing=settings.label_smoothing,
-        robust=settings.robust,
+        objectives.paired,
+        loss=settings.loss_name,
+        ld_alpha=settings.ld_alpha,
+        wpo=settings.wpo,
+        **settings.hyperparameters,
     )
+    shown = sides if settings.uses_reference else None
+    beta = settings.hyperparameters["beta"]
 
     def explain(params, key):
-        return explain_pairs(make_loss, model, params, batch, sides, beta=settings.beta, key=key)
+        return explain_pairs(make_loss, model, params, batch, shown, beta=beta, key=key)
 
     return Prepared(
         tokenizer=policy.tokenizer,
@@ -194,6 +197,26 @@ def pairs(config: ExplainConfig) -> Prepared:
         explain=explain,
         optimizer=settings.fit.optimizer,
     )
+
+
+def frozen_sums(config: ExplainConfig, batch, sides) -> PairLogps | None:
+    """Summed log-probabilities of the reference as the loss takes them."""
+    settings = config.dpo
+    if PAIR_LOSSES[settings.loss_name].needs("gold_logps"):
+        raise UserError(f"loss {settings.loss_name} reads three responses; explain shows pairs")
+    masks = (batch.chosen.response_mask, batch.rejected.response_mask)
+    if settings.ld_alpha is not None:
+        public = np.minimum(*(mask.sum(axis=1) for mask in masks))
+        sums = [
+            length_desensitised_logps(side, mask, public, alpha=settings.ld_alpha)
+            for side, mask in zip(sides, masks, strict=True)
+        ]
+    else:
+        sums = [sequence_logps(side, mask) for side, mask in zip(sides, masks, strict=True)]
+    pair = PairLogps(chosen=sums[0], rejected=sums[1])
+    if settings.uses_reference:
+        return pair
+    return no_reference(pair) if settings.reference_free else None
 
 
 def decisions(config: ExplainConfig) -> Prepared:

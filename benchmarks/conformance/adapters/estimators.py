@@ -45,8 +45,8 @@ KNOWN_DISAGREEMENTS = {
     "verl_returns_end_at_holes": "verl's REINFORCE++ returns restart at masked steps between "
     "decisions; ours skips them; whitened as in whitening_epsilon",
     "trl_score_one_late": "TRL 0.24 puts the score one step after the last token, if there is room",
-    "kl_value_clamps": "verl and OpenRLHF clamp KL estimates (verl's k3 and its log-ratio) and give "
-    "them no gradient beyond; tunix clamps if told to; ours is the estimate",
+    "kl_value_clamps": "verl and OpenRLHF clamp KL estimates (verl's k3 and its log-ratio) and "
+    "give them no gradient beyond; tunix clamps if told to; ours is the estimate",
     "kl_straight_through": "verl gives the estimate the gradient of k2, OpenRLHF that of k2 times "
     "the ratio to the behaviour policy, capped at 10; ours differentiates what it computes",
     "group_epsilon": "TRL adds 1e-4 to standard deviations of groups and batches, and computes "

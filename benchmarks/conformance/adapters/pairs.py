@@ -27,7 +27,8 @@ KNOWN_DISAGREEMENTS = {
     "orpo_float32": "TRL's log odds are float32, and NaN where a probability rounds to 1",
     "alphapo_overflow": "TRL exponentiates log-probabilities before it takes their power, which "
     "underflows",
-    "alpha_saturation": "beyond exp(354) ours goes on in a straight line; the peer overflows or stops",
+    "alpha_saturation": "beyond exp(354) ours goes on in a straight line; the peer overflows or "
+    "stops",
     "peer_failed": "the peer raised an error or returned no finite number",
 }
 
@@ -181,6 +182,11 @@ def dpo(case: Case) -> Answer | Uncovered:
         "grad_rejected_logps": rejected,
     }
     return named(case, ours, list(known), tolerance, where={"grad_per_token_logps": real_tokens})
+
+
+def tokens_of(inputs):
+    """Token log-probabilities of the policy, chosen rows first."""
+    return jnp.asarray(inputs["policy_per_token_logps"])
 
 
 def named(case: Case, ours: dict, known: list[str], tolerance: float = 1e-10, where=None) -> Answer:

@@ -58,11 +58,10 @@ def grpo(case: Case) -> Answer | Uncovered:
         if level == "sequence":
             ratios = ja.sequence_log_ratios(logps, behaviour, mask)
         if kind == "cispo":
-            weights = ja.cispo_loss(ratios, zeros, repeated, highest=high)
-            scale = jax.lax.stop_gradient(ja.probability_ratios(ratios, zeros))
-            del weights
-            capped = jnp.minimum(scale, high) * repeated
-            return ja.reinforce_loss(logps, capped)
+            if level == "token":
+                return ja.cispo_loss(logps, behaviour, repeated, highest=high)
+            capped = jnp.minimum(ja.probability_ratios(ratios, zeros), high)
+            return ja.reinforce_loss(logps, capped * repeated)
         if kind == "sapo":
             return ja.sapo_loss(
                 ratios,
@@ -76,10 +75,8 @@ def grpo(case: Case) -> Answer | Uncovered:
         clip = (low, high)
         if delta is not None and delta <= 1 + high:
             # the peer's min(min(r, delta) A, clip(r) A)
-            both = ja.ppo_policy_loss(ratios, zeros, repeated, clip_range=clip)
             r = jnp.minimum(ja.probability_ratios(ratios, zeros), delta)
             c = jnp.clip(ja.probability_ratios(ratios, zeros), 1 - low, 1 + high)
-            del both
             return -jnp.minimum(r * repeated, c * repeated)
         return ja.ppo_policy_loss(ratios, zeros, repeated, clip_range=clip, dual_clip=delta)
 
@@ -158,16 +155,15 @@ def grpo(case: Case) -> Answer | Uncovered:
     value, by_logp, by_entropy = with_gradients(total, x["per_token_logps"], entropies)
     ours = {"loss": value, "grad_per_token_logps": by_logp, "grad_entropies": by_entropy}
     where = {"grad_per_token_logps": mask, "grad_entropies": mask}
-    if broken(case) or overflows(case, behaviour, level, mask):
+    if broken(case) or overflows(case):
         finite = all(np.isfinite(value).all() for value in ours.values())
         reason = dict.fromkeys(case.outputs, "ratio_overflow")
         return Answer(dict.fromkeys(case.outputs) if finite else {}, known=reason)
     return named(case, ours, sorted(known), 1e-6 if kind == "sapo" else 1e-10, where=where)
 
 
-def overflows(case: Case, behaviour, level: str, mask) -> bool:
-    """Whether some number passes 1e150: the peer is then near the end of its range, ours saturates."""
-    del behaviour, level, mask
+def overflows(case: Case) -> bool:
+    """Whether a number of the peer passes 1e100: about there its exponentials overflow."""
     return any(np.abs(value).max(initial=0) > 1e100 for value in case.outputs.values())
 
 
@@ -186,7 +182,7 @@ def gmpo(case: Case) -> Answer:
         return each.mean()
 
     value, gradient = with_gradients(loss, x["per_token_logps"])
-    if broken(case) or overflows(case, behaviour, "", mask):
+    if broken(case) or overflows(case):
         reason = dict.fromkeys(case.outputs, "ratio_overflow")
         return Answer(dict.fromkeys(case.outputs), known=reason)
     ours = {"loss": value, "grad_per_token_logps": gradient}
@@ -211,7 +207,7 @@ def rloo(case: Case) -> Answer:
         return each.mean()
 
     value, gradient = with_gradients(loss, x["per_token_logps"])
-    if broken(case) or overflows(case, None, "", mask):
+    if broken(case) or overflows(case):
         reason = dict.fromkeys(case.outputs, "ratio_overflow")
         return Answer(dict.fromkeys(case.outputs), known=reason)
     ours = {"loss": value, "grad_per_token_logps": gradient}
@@ -234,7 +230,7 @@ def rlax_clipped(case: Case) -> Answer:
 
     value, gradient = with_gradients(loss, x["logprobs"])
     ours = {"loss": value, "grad_logprobs": gradient}
-    if broken(case) or overflows(case, None, "", mask):
+    if broken(case) or overflows(case):
         reason = dict.fromkeys(case.outputs, "ratio_overflow")
         return Answer(dict.fromkeys(case.outputs), known=reason)
     return named(case, ours, [], where={"grad_logprobs": mask})
@@ -253,9 +249,9 @@ def reduced(losses, mask, mode: str, *, width: int):
         weights, divisor = ja.token_mean(mask)
     elif mode in ("seq-mean-token-mean", "sequence-mean-token-mean"):
         weights, divisor = ja.sequence_mean(mask)
-    elif mode == "seq-mean-token-sum":
+    elif mode in ("seq-mean-token-sum", "sequence-mean-token-sum-norm"):  # Tunix's default
         weights, divisor = ja.sequence_sum(mask)
-    elif mode in ("seq-mean-token-sum-norm", "sequence-mean-token-sum-norm"):
+    elif mode == "seq-mean-token-sum-norm":
         weights, divisor = ja.constant_length(mask, length=width)
     else:
         return None
@@ -393,7 +389,7 @@ def openrlhf_policy(case: Case) -> Answer | Uncovered:
 
     value, gradient = with_gradients(loss, x["logprobs"])
     ours = {"loss": value, "grad_logprobs": gradient}
-    if broken(case) or overflows(case, None, "", mask):
+    if broken(case) or overflows(case):
         reason = dict.fromkeys(case.outputs, "ratio_overflow")
         return Answer(dict.fromkeys(case.outputs), known=reason)
     known = ["log_ratio_clamp", "mean_of_nothing_verl"]
@@ -412,9 +408,7 @@ def ppo_parts(case: Case) -> Answer:
 
     def parts(logps, values):
         policy = ja.ppo_policy_loss(logps, behaviour, advantages, clip_range=epsilon)
-        value = ja.ppo_value_loss(
-            values, x["values"], x["returns"], value_clip_range=value_clip
-        )
+        value = ja.ppo_value_loss(values, x["values"], x["returns"], value_clip_range=value_clip)
         return ja.masked_mean(policy, mask), ja.masked_mean(value, mask)
 
     policy, value = parts(x["logprobs"], x["vpreds"])
@@ -437,7 +431,7 @@ def ppo_parts(case: Case) -> Answer:
         "stat_val_vpred": ja.masked_mean(jnp.asarray(x["vpreds"]), mask),
         "stat_returns_mean": ja.masked_mean(jnp.asarray(x["returns"]), mask),
     }
-    if broken(case) or overflows(case, None, "", mask):
+    if broken(case) or overflows(case):
         reason = dict.fromkeys(case.outputs, "ratio_overflow")
         return Answer(dict.fromkeys(case.outputs), known=reason)
     return named(
@@ -484,6 +478,9 @@ ADAPTERS = {
     "trl.PPOTrainer.loss": ppo_parts,
 }
 ADAPTERS |= dict.fromkeys(
-    (f"verl policy loss {kind}" for kind in ("gspo", "sapo", "gpg", "cispo", "dro", "kl_cov", "geo_mean")),
+    (
+        f"verl policy loss {kind}"
+        for kind in ("gspo", "sapo", "gpg", "cispo", "dro", "kl_cov", "geo_mean")
+    ),
     verl_named,
 )

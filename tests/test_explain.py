@@ -1,0 +1,206 @@
+"""`jaxalign explain`: the table holds what the loss depends on; checks find what is wrong."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxalign import objectives
+from jaxalign.batches import Experience, PairLogps, PreferenceBatch, TokenBatch
+from jaxalign.config import DPOConfig, DPOSettings, FitConfig, OptimizerConfig
+from jaxalign.config_explain import ExplainConfig
+from jaxalign.errors import UserError
+from jaxalign.explanation import explain_decisions, explain_pairs, explain_texts
+from jaxalign.report.explanation import explanation_page
+from jaxalign.stages.explain_run import of_run, restored
+from jaxalign.train.checks import checked, truncated_fields, watched, watched_ratios
+
+KEY = jax.random.key(0)
+
+
+def rows(seed, lengths=(3, 2)):
+    """One prompt token, then so many response tokens; `[B, 5]`."""
+    response = np.zeros((len(lengths), 5), bool)
+    for row, length in enumerate(lengths):
+        response[row, 1 : 1 + length] = True
+    prompt = np.zeros_like(response)
+    prompt[:, 0] = True
+    tokens = np.random.default_rng(seed).integers(0, 7, response.shape, np.int32)
+    index = np.arange(len(lengths), dtype=np.int32)
+    return TokenBatch(tokens=tokens, prompt_mask=prompt, response_mask=response, index=index)
+
+
+def table_logps(params, batch, keys=None):
+    return jax.nn.log_softmax(params)[batch.tokens]
+
+
+PARAMS = jnp.linspace(-1.0, 1.0, 7)
+
+
+def pairs():
+    chosen, rejected = rows(0), rows(1, (1, 4))
+    start = jnp.zeros(7)
+    sides = [table_logps(start, side) for side in (chosen, rejected)]
+    summed = PairLogps(
+        chosen=(sides[0] * chosen.response_mask).sum(1),
+        rejected=(sides[1] * rejected.response_mask).sum(1),
+    )
+    batch = PreferenceBatch(
+        chosen=chosen,
+        rejected=rejected,
+        reference=summed,
+        weights=np.ones(2, np.float32),
+    )
+    return batch, sides
+
+
+def test_a_pair_by_hand():
+    """d/dlogp of -log sigmoid(u), mean of 2 pairs: -+ beta sigmoid(-u) / 2, for each token."""
+    batch, sides = pairs()
+    make_loss = functools.partial(objectives.dpo, beta=0.5)
+    found = explain_pairs(make_loss, table_logps, PARAMS, batch, sides, beta=0.5, key=KEY)
+    assert all(total.agrees for total in found.sums) and len(found.sums) == 5
+    first, second = found.sequences[:2]
+    assert (first.title, second.title) == ("chosen 0", "rejected 0")
+    margin = first.totals["reward"] - second.totals["reward"]
+    slope = 0.5 / (1 + np.exp(margin)) / 2
+    np.testing.assert_allclose(first.columns["gradient"], -slope * first.is_response, rtol=1e-5)
+    np.testing.assert_allclose(second.columns["gradient"], slope * second.is_response, rtol=1e-5)
+    losses = [
+        np.log1p(np.exp(-(one.totals["reward"] - two.totals["reward"])))
+        for one, two in zip(found.sequences[::2], found.sequences[1::2], strict=True)
+    ]
+    assert found.loss == pytest.approx(np.mean(losses), rel=1e-6)
+
+
+def experience(drift):
+    batch = rows(2)
+    logps = table_logps(PARAMS, batch)
+    return Experience(
+        inputs=batch,
+        actions=batch.tokens,
+        mask=jnp.asarray(batch.response_mask),
+        behaviour_logps=logps - drift,
+        values=jnp.zeros((2, 5)),
+        advantages=jnp.where(jnp.arange(2)[:, None] == 0, 1.0, -1.0) * jnp.ones((2, 5)),
+        returns=jnp.ones((2, 5)),
+        index=batch.index,
+    )
+
+
+def evaluate(params, batch, keys=None):
+    logps = table_logps(params, batch.inputs)
+    return logps, jnp.ones_like(logps), 0.5 * jnp.ones_like(logps)
+
+
+def decisions(drift):
+    clip = {"clip_range": 0.2, "dual_clip": None}
+    make_loss = functools.partial(objectives.ppo, value_coef=0.1, value_clip_range=None, **clip)
+    return explain_decisions(
+        make_loss,
+        evaluate,
+        PARAMS,
+        experience(drift),
+        clip=clip,
+        value_clip_range=None,
+        recorded={"KL": jnp.zeros((2, 5))},
+        key=KEY,
+    )
+
+
+def test_decisions_by_hand():
+    """Ratio 1.5: good actions are clipped, bad ones are not; 5 decisions."""
+    found = decisions(np.log(1.5))
+    assert all(total.agrees for total in found.sums)
+    good, bad = found.sequences
+    assert set(good.columns["clipped"][good.is_response]) == {"above"}
+    assert set(bad.columns["clipped"][bad.is_response]) == {""}
+    assert not good.columns["gradient"].any()
+    np.testing.assert_allclose(bad.columns["gradient"], 1.5 / 5 * bad.is_response, rtol=1e-5)
+    slope = 0.1 * (0.5 - 1) / 5
+    np.testing.assert_allclose(bad.columns["value gradient"], slope * bad.is_response, rtol=1e-5)
+
+
+def test_texts_by_hand():
+    found = explain_texts(objectives.sft, table_logps, PARAMS, rows(3), key=KEY)
+    assert all(total.agrees for total in found.sums)
+    for sequence in found.sequences:
+        np.testing.assert_allclose(
+            sequence.columns["gradient"], sequence.is_response / -5, rtol=1e-6
+        )
+
+
+class Spelling:
+    def token(self, number):
+        return f"<{number}>"
+
+    def decode(self, ids):
+        return " ".join(map(str, ids))
+
+
+def test_the_page_stands_alone():
+    page = explanation_page("ppo", decisions(0.3), Spelling(), [("NaN", None), ("x", "bad & ugly")])
+    for forbidden in ("<script", "http://", "https://", "src="):
+        assert forbidden not in page
+    assert "bad &amp; ugly" in page and "&lt;" in page and "nothing found" in page
+    assert page.count("<details") == 2
+
+
+def loss_of(batch, make=evaluate):
+    return objectives.ppo(watched_ratios(make), clip_range=0.2, value_coef=0.1), batch
+
+
+def grad_step(loss_fn):
+    return lambda params, batch: jax.value_and_grad(watched(loss_fn), has_aux=True)(
+        params, batch, KEY
+    )
+
+
+def test_checks_are_silent_where_all_is_well_and_change_nothing():
+    loss_fn, batch = loss_of(experience(0.1))
+    message, ((loss, _), _) = checked(grad_step(loss_fn), PARAMS, batch)
+    plain = objectives.ppo(evaluate, clip_range=0.2, value_coef=0.1)(PARAMS, batch, KEY)[0]
+    assert message is None
+    np.testing.assert_allclose(loss, plain, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"mask": jnp.zeros((2, 5), bool)}, "empty mask"),
+        ({"behaviour_logps": jnp.full((2, 5), -100.0)}, "ratio overflow"),
+        ({"advantages": jnp.full((2, 5), jnp.nan)}, "nan"),
+    ],
+)
+def test_checks_name_what_is_wrong(change, words):
+    loss_fn, batch = loss_of(dataclasses.replace(experience(0.0), **change))
+    message, _ = checked(grad_step(loss_fn), PARAMS, batch)
+    assert message is not None and words in message
+
+
+def test_truncating_dtypes_are_named():
+    batch = dataclasses.replace(
+        experience(0.0), advantages=np.ones((2, 5), int), returns=jnp.ones((2, 5), jnp.bfloat16)
+    )
+    assert truncated_fields(batch) == ["advantages is int32", "returns is bfloat16"]
+    assert truncated_fields(experience(0.0)) == []
+
+
+def test_a_configuration_comes_back_from_its_file():
+    config = DPOConfig(
+        policy="x", dpo=DPOSettings(beta=0.3, fit=FitConfig(optimizer=OptimizerConfig(b2=0.5)))
+    )
+    assert restored(DPOConfig, dataclasses.asdict(config)) == config
+    with pytest.raises(UserError, match="no field 'other'"):
+        restored(DPOConfig, {"other": 1})
+
+
+def test_a_run_must_be_one(tmp_path):
+    with pytest.raises(UserError, match=r"no config\.json"):
+        of_run(ExplainConfig(run=str(tmp_path)))
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UserError, match="no run of sft, dpo or ppo"):
+        of_run(ExplainConfig(run=str(tmp_path)))
