@@ -147,14 +147,16 @@ def _response_gae(lambda_name, *, skips=True, centred=True, **whitening):
 
 def verl_reinforce_plus_plus(case: Case):
     mask, known = _mask(case), "whitening_epsilon"
-    ends = {}
+    ends, where = {}, {}
     if _has_holes(mask):
-        known = "verl_returns_end_at_holes"
+        known, where = "verl_returns_end_at_holes", {"returns": mask}
         following = np.concatenate([mask[:, 1:], np.zeros_like(mask[:, :1])], axis=1)
         ends = {"terminations": mask & ~following}
     returns = discounted_returns(case.inputs["rewards"], mask, gamma=case.args["gamma"], **ends)
     whitened = jnp.where(mask, _peer_whitened(returns, mask), 0)
-    return Answer({"advantages": whitened, "returns": returns}, known={"advantages": known})
+    outputs = {"advantages": whitened, "returns": returns}
+    known = dict.fromkeys(outputs if where else ("advantages",), known)
+    return Answer(outputs, known=known, where=where)
 
 
 def rlax_lambda_returns(case: Case):
