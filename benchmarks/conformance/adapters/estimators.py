@@ -45,8 +45,8 @@ KNOWN_DISAGREEMENTS = {
     "verl_returns_end_at_holes": "verl's REINFORCE++ returns restart at masked steps between "
     "decisions; ours skips them; whitened as in whitening_epsilon",
     "trl_score_one_late": "TRL 0.24 puts the score one step after the last token, if there is room",
-    "kl_value_clamps": "verl and OpenRLHF clamp KL estimates (verl's k3 and its log-ratio) and "
-    "give them no gradient beyond; tunix clamps if told to; ours is the estimate",
+    "kl_value_clamps": "OpenRLHF clamps KL estimates, verl k3 and its log-ratio, without gradient "
+    "beyond; tunix clamps if told to; ours is the estimate",
     "kl_straight_through": "verl gives the estimate the gradient of k2, OpenRLHF that of k2 times "
     "the ratio to the behaviour policy, capped at 10; ours differentiates what it computes",
     "group_epsilon": "TRL adds 1e-4 to standard deviations of groups and batches, and computes "
@@ -147,14 +147,16 @@ def _response_gae(lambda_name, *, skips=True, centred=True, **whitening):
 
 def verl_reinforce_plus_plus(case: Case):
     mask, known = _mask(case), "whitening_epsilon"
-    ends = {}
+    ends, where = {}, {}
     if _has_holes(mask):
-        known = "verl_returns_end_at_holes"
+        known, where = "verl_returns_end_at_holes", {"returns": mask}
         following = np.concatenate([mask[:, 1:], np.zeros_like(mask[:, :1])], axis=1)
         ends = {"terminations": mask & ~following}
     returns = discounted_returns(case.inputs["rewards"], mask, gamma=case.args["gamma"], **ends)
     whitened = jnp.where(mask, _peer_whitened(returns, mask), 0)
-    return Answer({"advantages": whitened, "returns": returns}, known={"advantages": known})
+    outputs = {"advantages": whitened, "returns": returns}
+    known = dict.fromkeys(outputs if where else ("advantages",), known)
+    return Answer(outputs, known=known, where=where)
 
 
 def rlax_lambda_returns(case: Case):
