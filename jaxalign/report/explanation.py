@@ -116,7 +116,7 @@ def _meanings(names: list[str]) -> Markup:
 
 def _sequence(sequence: Sequence, tokenizer, is_open: bool) -> Markup:
     """A table of one row of the batch; its text and totals stand above."""
-    real = np.flatnonzero(sequence.is_prompt | sequence.is_response)
+    real = np.flatnonzero(sequence.is_prompt | sequence.is_response).tolist()
     largest = max((abs(g) for g in sequence.columns["gradient"][sequence.is_response]), default=0)
     totals = ", ".join(f"{name} {number(value)}" for name, value in sequence.totals.items())
     rows = (_token(sequence, tokenizer, at, float(largest)) for at in real)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxalign import objectives
@@ -253,7 +254,7 @@ def decisions(config: ExplainConfig) -> Prepared:
     batch = text_experience(
         scored, scores, gamma=settings.gamma, gae_lambda=settings.gae_lambda, **shaping
     )
-    batch = minibatch(batch, np.arange(len(sampled.tokens)))
+    batch = minibatch(batch, jnp.arange(len(sampled.tokens)))
     kl = k1(scored.samples.logps, scored.reference_logps)
     recorded = {
         "reference": scored.reference_logps,
