@@ -1,0 +1,6 @@
+"""All specimens, by the name of their function."""
+
+from tests.specimens import policy_gradients, preferences, statistics
+
+MODULES = (preferences, policy_gradients, statistics)
+SPECIMENS = {specimen.name: specimen for module in MODULES for specimen in module.SPECIMENS}

@@ -1,0 +1,109 @@
+"""An example of a public function: how its arguments are drawn, and what must hold of it."""
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+ROWS = 4  # of every draw: the leading axis of every array argument
+SEEDS = (0, 1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Specimen:
+    """One function with all that the tests of every function need to know of it.
+
+    function: of `jaxalign`. Its arguments are arrays, or pytrees of them, with a row axis first.
+    draw: `rng -> arguments by name`; real numbers are float64.
+    oracle: the same function of the same arguments and settings, written from the paper as loops
+      over float64 numbers; it returns the same tree.
+    settings: hyper-parameters to try, each a dictionary.
+    trained: arguments that get a gradient. frozen: those whose gradient is exactly 0.
+    masked: arguments that are read only where the argument `mask` is true.
+    spread: what several devices do. "rows": each its own rows; "pooled": statistics of all rows,
+      by `axis_name`; "sums": the results are sums over rows.
+    extremes: further arguments, `rng -> arguments`, of sizes that no model should reach: 1e4 nats,
+      say. Value and gradient must be finite in float32 and the oracle must be met in float64.
+    invalid: settings with the beginning of the message of the ValueError.
+    order: how often it can be differentiated (0: it returns no real numbers, or detached ones).
+    """
+
+    function: Callable
+    draw: Callable[[np.random.Generator], dict[str, Any]]
+    oracle: Callable
+    settings: tuple[Mapping[str, Any], ...] = ({},)
+    trained: tuple[str, ...] = ()
+    frozen: tuple[str, ...] = ()
+    masked: tuple[str, ...] = ()
+    spread: Literal["rows", "pooled", "sums"] = "rows"
+    extremes: Callable[[np.random.Generator], dict[str, Any]] | None = None
+    invalid: tuple[tuple[Mapping[str, Any], str], ...] = ()
+    order: int = 2
+
+    @property
+    def name(self) -> str:
+        return self.function.__name__
+
+    def arguments(self, seed: int = 0) -> dict[str, Any]:
+        """A draw; the same one for the same seed."""
+        return self.draw(np.random.default_rng(seed))
+
+    def __call__(self, arguments: Mapping[str, Any], **settings):
+        """The result for named arguments, which the function takes by position."""
+        return self.function(*self._in_order(arguments), **settings)
+
+    def expected(self, arguments: Mapping[str, Any], **settings):
+        """What the oracle says."""
+        return self.oracle(*self._in_order(arguments), **settings)
+
+    def _in_order(self, arguments: Mapping[str, Any]) -> list:
+        """In that of the signature: jax sorts the keys of a dictionary."""
+        return [
+            arguments[name]
+            for name in inspect.signature(self.function).parameters
+            if name in arguments
+        ]
+
+
+def real(leaf) -> bool:
+    """Whether an array holds real numbers, as opposed to tokens, labels and masks."""
+    return jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+
+
+def cast(arguments, dtype):
+    """The real numbers among the arguments in that type; all else as it is."""
+    return jax.tree.map(lambda x: jnp.asarray(x, dtype) if real(x) else x, arguments)
+
+
+def permuted(tree, order):
+    """The rows of every array in another order."""
+    return jax.tree.map(lambda x: np.asarray(x)[order], tree)
+
+
+def by_rows(oracle: Callable) -> Callable:
+    """An oracle of single numbers as one of arrays `[B]`: called for each row."""
+
+    def rows(*arguments, **settings):
+        leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(arguments)]
+        return np.array(
+            [oracle(*(x[i].item() for x in leaves), **settings) for i in range(len(leaves[0]))]
+        )
+
+    return rows
+
+
+def by_entries(oracle: Callable) -> Callable:
+    """An oracle of single numbers as one of arrays of any shape: called for each entry."""
+
+    def entries(*arguments, **settings):
+        leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(arguments)]
+        found = np.empty(leaves[0].shape)
+        for at in np.ndindex(*found.shape):
+            found[at] = oracle(*(x[at].item() for x in leaves), **settings)
+        return found
+
+    return entries

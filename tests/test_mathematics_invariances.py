@@ -1,0 +1,107 @@
+"""Every public function under jit, vmap, pmap and shard_map, and with its rows in another order."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from tests.specimens.collection import SPECIMENS
+from tests.specimens.specimen import ROWS, cast, permuted
+
+each_function = pytest.mark.parametrize("name", SPECIMENS)
+CLOSE = {"rtol": 2e-5, "atol": 1e-5}
+DEVICES = 8
+
+
+def same(one, other, **close):
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_allclose(np.asarray(a, float), np.asarray(b, float), **(close or CLOSE))
+
+
+@each_function
+def test_compiled_and_batched(name):
+    """jit(vmap(f)) of three draws is f of each."""
+    specimen = SPECIMENS[name]
+    draws = [cast(specimen.arguments(seed), "float32") for seed in range(3)]
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *draws)
+    f = functools.partial(specimen, **specimen.settings[-1])
+    together = jax.jit(jax.vmap(f))(stacked)
+    for number, arguments in enumerate(draws):
+        same(jax.tree.map(lambda x, n=number: x[n], together), f(arguments))
+
+
+@each_function
+def test_rows_have_no_order(name):
+    """Other rows first: the same numbers, in that order."""
+    specimen = SPECIMENS[name]
+    order = np.array([2, 0, 3, 1])
+    arguments = cast(specimen.arguments(), "float32")
+    f = functools.partial(specimen, **specimen.settings[0])
+    moved = f(permuted(arguments, order))
+    still = jax.tree.map(lambda x: x[order] if np.ndim(x) and len(x) == ROWS else x, f(arguments))
+    same(moved, still)
+
+
+ROW_BY_ROW = [name for name, specimen in SPECIMENS.items() if specimen.spread == "rows"]
+
+
+@pytest.mark.parametrize("name", ROW_BY_ROW)
+def test_a_row_alone_is_the_row_among_others(name):
+    specimen = SPECIMENS[name]
+    arguments = cast(specimen.arguments(), "float32")
+    f = functools.partial(specimen, **specimen.settings[0])
+    alone = f(jax.tree.map(lambda x: x[1:2], arguments))
+    same(alone, jax.tree.map(lambda x: x[1:2], f(arguments)))
+
+
+def uneven(specimen):
+    """Two draws a device, the last device's with nothing unmasked."""
+    draws = [cast(specimen.arguments(seed), "float32") for seed in range(DEVICES)]
+    if "mask" in draws[-1]:
+        draws[-1]["mask"] = np.zeros_like(draws[-1]["mask"])
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *draws)
+
+
+def on_devices(layout, f, arguments):
+    """`f` of the rows, cut into eight parts."""
+    if layout == "pmap":
+        parts = jax.tree.map(lambda x: x.reshape(DEVICES, -1, *x.shape[1:]), arguments)
+        found = jax.pmap(f, axis_name="i")(parts)
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), found)
+    mesh = jax.make_mesh((DEVICES,), ("i",), axis_types=(jax.sharding.AxisType.Auto,))
+    mapped = jax.shard_map(f, mesh=mesh, in_specs=P("i"), out_specs=P("i"))
+    return jax.jit(mapped)(arguments)
+
+
+@pytest.mark.parametrize("layout", ["pmap", "shard_map"])
+@each_function
+def test_eight_devices_as_one(name, layout):
+    """Every device returns its rows of what one device returns for all."""
+    specimen = SPECIMENS[name]
+    arguments, settings = uneven(specimen), specimen.settings[0]
+    rows = len(jax.tree.leaves(arguments)[0]) // DEVICES
+    pooled = {"axis_name": "i"} if specimen.spread == "pooled" else {}
+
+    def spread(part):
+        """Numbers that all devices share are repeated, or added up, so that all have rows."""
+        found = specimen(part, **settings, **pooled)
+
+        def per_row(x):
+            if x.ndim and len(x) == rows:
+                return x
+            x = jax.lax.psum(x, "i") if specimen.spread == "sums" else x
+            return jax.lax.pcast(x[None], "i", to="varying") if vary_not(x) else x[None]
+
+        return jax.tree.map(per_row, found)
+
+    def vary_not(x):
+        return "i" not in jax.typeof(x).vma
+
+    whole = specimen(arguments, **settings)
+    found = on_devices(layout, spread, arguments)
+    for ours, expected in zip(jax.tree.leaves(found), jax.tree.leaves(whole), strict=True):
+        if not (np.ndim(expected) and len(expected) == rows * DEVICES):
+            expected = np.broadcast_to(np.asarray(expected)[None], np.shape(ours))
+        np.testing.assert_allclose(ours, expected, **CLOSE)

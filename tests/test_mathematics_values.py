@@ -1,0 +1,121 @@
+"""Every public function against an independent oracle, in every precision and at extremes."""
+
+import functools
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxalign
+from tests.specimens.collection import MODULES, SPECIMENS
+from tests.specimens.specimen import ROWS, SEEDS, cast, real
+
+each_function = pytest.mark.parametrize("name", SPECIMENS)
+
+
+def same(ours, expected, **close):
+    """Equal trees; an entry that is infinite in the one is infinite in the other."""
+    pairs = zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True)
+    for one, other in pairs:
+        np.testing.assert_allclose(one, np.asarray(other, float), **close)
+
+
+def test_every_public_function_has_a_specimen():
+    exported = {name: getattr(jaxalign, name) for name in jaxalign.__all__}
+    functions = {n for n, x in exported.items() if callable(x) and not inspect.isclass(x)}
+    assert functions == set(SPECIMENS)
+    assert sum(len(module.SPECIMENS) for module in MODULES) == len(SPECIMENS)  # no name twice
+
+
+@each_function
+def test_against_the_oracle(x64, name):
+    """float64 to 1e-10, the result's tree and shapes included."""
+    specimen = SPECIMENS[name]
+    draws = [specimen.arguments(seed) for seed in SEEDS]
+    if specimen.extremes:
+        draws.append(specimen.extremes(np.random.default_rng(2)))
+    for settings in specimen.settings:
+        for arguments in draws:
+            expected = specimen.expected(arguments, **settings)
+            same(specimen(arguments, **settings), expected, rtol=1e-10, atol=1e-10)
+
+
+def error_bounds(specimen, arguments, settings):
+    """First-order bounds of the rounding of a float32 computation, from the oracle's own slopes.
+
+    2^-24 for each of some 32 operations, on every number that goes in and on the result.
+    """
+
+    def results(leaves):
+        found = specimen.expected(jax.tree.unflatten(tree, leaves), **settings)
+        return [np.asarray(x, float) for x in jax.tree.leaves(found)]
+
+    leaves, tree = jax.tree.flatten(arguments)
+    values = results(leaves)
+    sizes = [np.abs(value) for value in values]
+    for place, leaf in enumerate(leaves):
+        for at in np.ndindex(np.shape(leaf)) if real(leaf) else ():
+            moved = np.array(leaf)
+            moved[at] += 1e-6 * abs(moved[at])
+            others = results([moved if i == place else x for i, x in enumerate(leaves)])
+            sizes = [
+                size + np.abs(other - value) / 1e-6
+                for size, other, value in zip(sizes, others, values, strict=True)
+            ]
+    return [32 * 2**-24 * size for size in sizes]
+
+
+@each_function
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_low_precision(name, dtype):
+    """Inputs of 8 bits are widened, not computed with: the result is that of float32."""
+    specimen = SPECIMENS[name]
+    settings, narrow = specimen.settings[-1], cast(specimen.arguments(), dtype)
+    wide = jax.tree.map(
+        lambda x: np.asarray(x, np.float64) if real(x) else x, cast(narrow, "float32")
+    )
+    ours = specimen(narrow, **settings)
+    for leaf in jax.tree.leaves(ours):
+        assert leaf.dtype == jnp.float32 or not jnp.issubdtype(leaf.dtype, jnp.floating)
+    expected = jax.tree.leaves(specimen.expected(wide, **settings))
+    bounds = error_bounds(specimen, wide, settings)
+    for one, other, bound in zip(jax.tree.leaves(ours), expected, bounds, strict=True):
+        assert np.shape(one) == np.shape(other)
+        assert (np.abs(np.asarray(one, float) - np.asarray(other, float)) <= bound).all()
+
+
+@each_function
+def test_integers_are_not_truncated(name):
+    """Whole numbers given as integers mean the same as given as floats."""
+    specimen = SPECIMENS[name]
+    whole = jax.tree.map(lambda x: np.rint(x) if real(x) else x, specimen.arguments())
+    settings = specimen.settings[0]
+    floats = specimen(cast(whole, "float32"), **settings)
+    same(specimen(cast(whole, "int32"), **settings), floats, rtol=1e-6, atol=1e-6)
+
+
+@each_function
+def test_shapes_must_agree(name):
+    """An argument with a row less than the others is refused when it is traced."""
+    specimen = SPECIMENS[name]
+    arguments = specimen.arguments()
+    leaves, tree = jax.tree.flatten(arguments)
+    arrays = [i for i, leaf in enumerate(leaves) if np.ndim(leaf) and len(leaf) == ROWS]
+    for i in arrays if len(arrays) > 1 else ():
+        cut = [leaf[:-1] if j == i else leaf for j, leaf in enumerate(leaves)]
+        wrong = functools.partial(specimen, jax.tree.unflatten(tree, cut), **specimen.settings[0])
+        with pytest.raises(AssertionError):
+            jax.eval_shape(wrong)
+
+
+INVALID = [(name, *case) for name, specimen in SPECIMENS.items() for case in specimen.invalid]
+
+
+@pytest.mark.parametrize(("name", "settings", "message"), INVALID)
+def test_bad_settings_are_refused(name, settings, message):
+    specimen = SPECIMENS[name]
+    with pytest.raises(ValueError) as error:
+        specimen(cast(specimen.arguments(), "float32"), **settings)
+    assert str(error.value).startswith(message)
