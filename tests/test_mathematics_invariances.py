@@ -8,7 +8,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from tests.specimens.collection import SPECIMENS
-from tests.specimens.specimen import ROWS, cast, permuted
+from tests.specimens.specimen import ROWS, cast
 
 each_function = pytest.mark.parametrize("name", SPECIMENS)
 CLOSE = {"rtol": 2e-5, "atol": 1e-5}
@@ -39,7 +39,7 @@ def test_rows_have_no_order(name):
     order = np.array([2, 0, 3, 1])
     arguments = cast(specimen.arguments(), "float32")
     f = functools.partial(specimen, **specimen.settings[0])
-    moved = f(permuted(arguments, order))
+    moved = f(specimen.on_rows(lambda x: x[order], arguments))
     still = jax.tree.map(lambda x: x[order] if np.ndim(x) and len(x) == ROWS else x, f(arguments))
     same(moved, still)
 
@@ -52,7 +52,7 @@ def test_a_row_alone_is_the_row_among_others(name):
     specimen = SPECIMENS[name]
     arguments = cast(specimen.arguments(), "float32")
     f = functools.partial(specimen, **specimen.settings[0])
-    alone = f(jax.tree.map(lambda x: x[1:2], arguments))
+    alone = f(specimen.on_rows(lambda x: x[1:2], arguments))
     same(alone, jax.tree.map(lambda x: x[1:2], f(arguments)))
 
 
@@ -61,17 +61,29 @@ def uneven(specimen):
     draws = [cast(specimen.arguments(seed), "float32") for seed in range(DEVICES)]
     if "mask" in draws[-1]:
         draws[-1]["mask"] = np.zeros_like(draws[-1]["mask"])
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *draws)
+    return {
+        name: draws[0][name]
+        if name in specimen.shared
+        else jax.tree.map(lambda *leaves: np.concatenate(leaves), *(draw[name] for draw in draws))
+        for name in draws[0]
+    }
 
 
-def on_devices(layout, f, arguments):
+def on_devices(layout, f, arguments, shared):
     """`f` of the rows, cut into eight parts."""
     if layout == "pmap":
-        parts = jax.tree.map(lambda x: x.reshape(DEVICES, -1, *x.shape[1:]), arguments)
-        found = jax.pmap(f, axis_name="i")(parts)
+        parts = {
+            name: x
+            if name in shared
+            else jax.tree.map(lambda leaf: leaf.reshape(DEVICES, -1, *leaf.shape[1:]), x)
+            for name, x in arguments.items()
+        }
+        axes = {name: None if name in shared else 0 for name in arguments}
+        found = jax.pmap(f, axis_name="i", in_axes=(axes,))(parts)
         return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), found)
     mesh = jax.make_mesh((DEVICES,), ("i",), axis_types=(jax.sharding.AxisType.Auto,))
-    mapped = jax.shard_map(f, mesh=mesh, in_specs=P("i"), out_specs=P("i"))
+    specs = {name: P() if name in shared else P("i") for name in arguments}
+    mapped = jax.shard_map(f, mesh=mesh, in_specs=(specs,), out_specs=P("i"))
     return jax.jit(mapped)(arguments)
 
 
@@ -81,7 +93,6 @@ def test_eight_devices_as_one(name, layout):
     """Every device returns its rows of what one device returns for all."""
     specimen = SPECIMENS[name]
     arguments, settings = uneven(specimen), specimen.settings[0]
-    rows = len(jax.tree.leaves(arguments)[0]) // DEVICES
     pooled = {"axis_name": "i"} if specimen.spread == "pooled" else {}
 
     def spread(part):
@@ -89,7 +100,7 @@ def test_eight_devices_as_one(name, layout):
         found = specimen(part, **settings, **pooled)
 
         def per_row(x):
-            if x.ndim and len(x) == rows:
+            if x.ndim and len(x) == ROWS:
                 return x
             x = jax.lax.psum(x, "i") if specimen.spread == "sums" else x
             return jax.lax.pcast(x[None], "i", to="varying") if vary_not(x) else x[None]
@@ -100,8 +111,8 @@ def test_eight_devices_as_one(name, layout):
         return "i" not in jax.typeof(x).vma
 
     whole = specimen(arguments, **settings)
-    found = on_devices(layout, spread, arguments)
+    found = on_devices(layout, spread, arguments, specimen.shared)
     for ours, expected in zip(jax.tree.leaves(found), jax.tree.leaves(whole), strict=True):
-        if not (np.ndim(expected) and len(expected) == rows * DEVICES):
+        if not (np.ndim(expected) and len(expected) == ROWS * DEVICES):
             expected = np.broadcast_to(np.asarray(expected)[None], np.shape(ours))
         np.testing.assert_allclose(ours, expected, **CLOSE)

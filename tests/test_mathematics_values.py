@@ -10,7 +10,7 @@ import pytest
 
 import jaxalign
 from tests.specimens.collection import MODULES, SPECIMENS
-from tests.specimens.specimen import ROWS, SEEDS, cast, real
+from tests.specimens.specimen import SEEDS, cast, real
 
 each_function = pytest.mark.parametrize("name", SPECIMENS)
 
@@ -101,13 +101,13 @@ def test_shapes_must_agree(name):
     """An argument with a row less than the others is refused when it is traced."""
     specimen = SPECIMENS[name]
     arguments = specimen.arguments()
-    leaves, tree = jax.tree.flatten(arguments)
-    arrays = [i for i, leaf in enumerate(leaves) if np.ndim(leaf) and len(leaf) == ROWS]
-    for i in arrays if len(arrays) > 1 else ():
+    rows = {name: x for name, x in arguments.items() if name not in specimen.shared}
+    leaves, tree = jax.tree.flatten(rows)
+    for i in range(len(leaves)) if len(leaves) > 1 else ():
         cut = [leaf[:-1] if j == i else leaf for j, leaf in enumerate(leaves)]
-        wrong = functools.partial(specimen, jax.tree.unflatten(tree, cut), **specimen.settings[0])
+        wrong = arguments | jax.tree.unflatten(tree, cut)
         with pytest.raises(AssertionError):
-            jax.eval_shape(wrong)
+            jax.eval_shape(functools.partial(specimen, wrong, **specimen.settings[0]))
 
 
 INVALID = [(name, *case) for name, specimen in SPECIMENS.items() for case in specimen.invalid]

@@ -17,12 +17,14 @@ SEEDS = (0, 1)
 class Specimen:
     """One function with all that the tests of every function need to know of it.
 
-    function: of `jaxalign`. Its arguments are arrays, or pytrees of them, with a row axis first.
+    function: of `jaxalign`. Its arguments are arrays, or pytrees of them, with a row axis first
+      unless they are `shared`.
     draw: `rng -> arguments by name`; real numbers are float64.
     oracle: the same function of the same arguments and settings, written from the paper as loops
       over float64 numbers; it returns the same tree.
     settings: hyper-parameters to try, each a dictionary.
     trained: arguments that get a gradient. frozen: those whose gradient is exactly 0.
+    shared: arguments without a row axis, the same for all rows.
     masked: arguments that are read only where the argument `mask` is true.
     spread: what several devices do. "rows": each its own rows; "pooled": statistics of all rows,
       by `axis_name`; "sums": the results are sums over rows.
@@ -38,6 +40,7 @@ class Specimen:
     settings: tuple[Mapping[str, Any], ...] = ({},)
     trained: tuple[str, ...] = ()
     frozen: tuple[str, ...] = ()
+    shared: tuple[str, ...] = ()
     masked: tuple[str, ...] = ()
     spread: Literal["rows", "pooled", "sums"] = "rows"
     extremes: Callable[[np.random.Generator], dict[str, Any]] | None = None
@@ -53,20 +56,29 @@ class Specimen:
         return self.draw(np.random.default_rng(seed))
 
     def __call__(self, arguments: Mapping[str, Any], **settings):
-        """The result for named arguments, which the function takes by position."""
-        return self.function(*self._in_order(arguments), **settings)
+        """The result for named arguments."""
+        return self._call(self.function, arguments, settings)
 
     def expected(self, arguments: Mapping[str, Any], **settings):
         """What the oracle says."""
-        return self.oracle(*self._in_order(arguments), **settings)
+        return self._call(self.oracle, arguments, settings)
 
-    def _in_order(self, arguments: Mapping[str, Any]) -> list:
-        """In that of the signature: jax sorts the keys of a dictionary."""
-        return [
-            arguments[name]
-            for name in inspect.signature(self.function).parameters
-            if name in arguments
+    def _call(self, function, arguments, settings):
+        """By position where the function takes them so, in its order: jax sorts dictionaries."""
+        by_position = [
+            name
+            for name, parameter in inspect.signature(self.function).parameters.items()
+            if name in arguments and parameter.kind is not parameter.KEYWORD_ONLY
         ]
+        by_name = {name: x for name, x in arguments.items() if name not in by_position}
+        return function(*(arguments[name] for name in by_position), **by_name, **settings)
+
+    def on_rows(self, function: Callable, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments with `function` applied to every array that has a row axis."""
+        return {
+            name: x if name in self.shared else jax.tree.map(function, x)
+            for name, x in arguments.items()
+        }
 
 
 def real(leaf) -> bool:
@@ -77,11 +89,6 @@ def real(leaf) -> bool:
 def cast(arguments, dtype):
     """The real numbers among the arguments in that type; all else as it is."""
     return jax.tree.map(lambda x: jnp.asarray(x, dtype) if real(x) else x, arguments)
-
-
-def permuted(tree, order):
-    """The rows of every array in another order."""
-    return jax.tree.map(lambda x: np.asarray(x)[order], tree)
 
 
 def by_rows(oracle: Callable) -> Callable:
