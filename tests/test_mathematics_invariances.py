@@ -59,8 +59,8 @@ def test_a_row_alone_is_the_row_among_others(name):
 def uneven(specimen):
     """Two draws a device, the last device's with nothing unmasked."""
     draws = [cast(specimen.arguments(seed), "float32") for seed in range(DEVICES)]
-    if "mask" in draws[-1]:
-        draws[-1]["mask"] = np.zeros_like(draws[-1]["mask"])
+    if specimen.mask in draws[-1]:
+        draws[-1][specimen.mask] = np.zeros_like(draws[-1][specimen.mask])
     return {
         name: draws[0][name]
         if name in specimen.shared

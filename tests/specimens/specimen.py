@@ -22,16 +22,18 @@ class Specimen:
     draw: `rng -> arguments by name`; real numbers are float64.
     oracle: the same function of the same arguments and settings, written from the paper as loops
       over float64 numbers; it returns the same tree.
-    settings: hyper-parameters to try, each a dictionary.
+    settings: hyper-parameters to try, each a dictionary; an argument named there is replaced.
     trained: arguments that get a gradient. frozen: those whose gradient is exactly 0.
     shared: arguments without a row axis, the same for all rows.
     masked: arguments that are read only where the argument `mask` is true.
+    mask: name of the argument that says which entries, or rows, are real.
     spread: what several devices do. "rows": each its own rows; "pooled": statistics of all rows,
       by `axis_name`; "sums": the results are sums over rows.
     extremes: further arguments, `rng -> arguments`, of sizes that no model should reach: 1e4 nats,
       say. Value and gradient must be finite in float32 and the oracle must be met in float64.
     invalid: settings with the beginning of the message of the ValueError.
-    order: how often it can be differentiated (0: it returns no real numbers, or detached ones).
+    order: how often it can be differentiated (0: it returns no real numbers, or its gradient is by
+      design not the slope of its value).
     """
 
     function: Callable
@@ -42,6 +44,7 @@ class Specimen:
     frozen: tuple[str, ...] = ()
     shared: tuple[str, ...] = ()
     masked: tuple[str, ...] = ()
+    mask: str = "mask"
     spread: Literal["rows", "pooled", "sums"] = "rows"
     extremes: Callable[[np.random.Generator], dict[str, Any]] | None = None
     invalid: tuple[tuple[Mapping[str, Any], str], ...] = ()
@@ -65,6 +68,8 @@ class Specimen:
 
     def _call(self, function, arguments, settings):
         """By position where the function takes them so, in its order: jax sorts dictionaries."""
+        arguments = {name: settings.get(name, x) for name, x in arguments.items()}
+        settings = {name: x for name, x in settings.items() if name not in arguments}
         by_position = [
             name
             for name, parameter in inspect.signature(self.function).parameters.items()
