@@ -64,7 +64,7 @@ def no_reference(policy: PairLogps) -> PairLogps:
     >>> no_reference(pair).chosen.tolist()
     [0.0]
     """
-    return jax.tree.map(jnp.zeros_like, policy)
+    return jax.tree.map(lambda x: jnp.zeros_like(widen(x)[0]), policy)
 
 
 def implicit_rewards(policy: PairLogps, reference: PairLogps, *, beta: float) -> PairLogps:

@@ -2,6 +2,7 @@
 
 import chex
 import jax
+import jax.numpy as jnp
 
 from jaxalign.logprobs import log_softmax
 from jaxalign.precision import widen
@@ -23,6 +24,7 @@ def mixture_logits(
 
     Raises:
       AssertionError: the shapes differ.
+      ValueError: `mixture` outside [0, 1].
 
     When: sampling the opponent of `nash_md_loss`.
     TRL: `GeometricMixtureWrapper`, `mixture_coef`.
@@ -33,10 +35,17 @@ def mixture_logits(
     >>> print(f"{mixed[1] - mixed[0]:.4f}")
     1.0000
     """
+    if not 0 <= mixture <= 1:
+        raise ValueError(f"mixture must be in [0, 1], got {mixture}")
     chex.assert_equal_shape([policy_logits, reference_logits])
     policy_logits, reference_logits = widen(policy_logits, reference_logits)
-    mixed = (1 - mixture) * log_softmax(policy_logits)
-    return mixed + mixture * log_softmax(reference_logits)
+    mixed = _scaled(log_softmax(policy_logits), 1 - mixture)
+    return mixed + _scaled(log_softmax(reference_logits), mixture)
+
+
+def _scaled(logps: jax.Array, exponent: float) -> jax.Array:
+    """log p^exponent, where 0^0 is 1: what one policy forbids, the other alone may still allow."""
+    return exponent * logps if exponent else jnp.zeros_like(logps)
 
 
 def nash_md_loss(

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxalign.batches import PairLogps
+from jaxalign.precision import widen
 
 
 def ranked(
@@ -33,6 +34,7 @@ def ranked(
     ([-2.0], [1.0])
     """
     chex.assert_equal_shape([first, second, first_scores, second_scores])
+    first, second = widen(first, second)
     wins = first_scores >= second_scores
     pair = PairLogps(chosen=jnp.where(wins, first, second), rejected=jnp.where(wins, second, first))
     return pair, jnp.where(first_scores == second_scores, 0.0, 1.0)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from jaxalign.batches import PairLengths, PairLogps
 from jaxalign.losses.length_normalised_dpo import per_token
-from jaxalign.precision import log1mexp
+from jaxalign.precision import log1mexp, widen
 
 
 def log_odds(average_logps: jax.Array) -> jax.Array:
@@ -28,7 +28,7 @@ def log_odds(average_logps: jax.Array) -> jax.Array:
     >>> print(log_odds(jnp.log(jnp.array([0.5, 0.75]))).round(4))  # 0, log 3
     [0.     1.0986]
     """
-    capped = jnp.minimum(average_logps, -1e-30)
+    capped = jnp.minimum(widen(average_logps)[0], -1e-30)
     return capped - log1mexp(capped)
 
 

@@ -1,6 +1,19 @@
 """All specimens, by the name of their function."""
 
-from tests.specimens import policy_gradients, preferences, statistics
+from tests.specimens import (
+    distillation,
+    online,
+    policy_gradients,
+    preferences,
+    reference_free,
+    rewards,
+    statistics,
+    unpaired,
+    weighting,
+)
 
-MODULES = (preferences, policy_gradients, statistics)
+MODULES = (
+    *(preferences, reference_free, unpaired, online, rewards, weighting, distillation),
+    *(policy_gradients, statistics),
+)
 SPECIMENS = {specimen.name: specimen for module in MODULES for specimen in module.SPECIMENS}

@@ -18,7 +18,9 @@ def pair(rng, scale=3.0) -> PairLogps:
 
 
 def lengths(rng) -> PairLengths:
+    """Tokens of both sides; among them one and none."""
     chosen, rejected = rng.integers(1, 9, (2, ROWS)).astype(float)
+    chosen[:2], rejected[2:] = (0, 1), (1, 0)
     return PairLengths(chosen=chosen, rejected=rejected)
 
 

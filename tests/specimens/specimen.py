@@ -97,12 +97,32 @@ def cast(arguments, dtype):
 
 
 def by_rows(oracle: Callable) -> Callable:
-    """An oracle of single numbers as one of arrays `[B]`: called for each row."""
+    """An oracle of single numbers as one of arrays `[B]`: called for each row.
+
+    Where it returns a tuple, the result is a tuple of arrays.
+    """
 
     def rows(*arguments, **settings):
         leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(arguments)]
+        found = [oracle(*(x[i].item() for x in leaves), **settings) for i in range(len(leaves[0]))]
+        return tuple(np.array(found).T) if isinstance(found[0], tuple) else np.array(found)
+
+    return rows
+
+
+def by_lists(oracle: Callable) -> Callable:
+    """An oracle of lists as one of arrays `[B, ...]`: called for the lists of each row.
+
+    An argument that is None is passed on.
+    """
+
+    def rows(*arguments, **settings):
+        lists = [x if x is None else np.asarray(x).tolist() for x in arguments]
         return np.array(
-            [oracle(*(x[i].item() for x in leaves), **settings) for i in range(len(leaves[0]))]
+            [
+                oracle(*(x if x is None else x[i] for x in lists), **settings)
+                for i in range(len(lists[0]))
+            ]
         )
 
     return rows

@@ -1,0 +1,7 @@
+"""Lightman et al. 2023: cross-entropy of the label of a step, soft or hard."""
+
+from tests.oracles.exponentials import log_sigmoid
+
+
+def process_reward_loss(logit: float, label: float) -> float:
+    return -label * log_sigmoid(logit) - (1 - label) * log_sigmoid(-logit)
