@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
@@ -103,12 +104,9 @@ def test_eight_devices_as_one(name, layout):
             if x.ndim and len(x) == ROWS:
                 return x
             x = jax.lax.psum(x, "i") if specimen.spread == "sums" else x
-            return jax.lax.pcast(x[None], "i", to="varying") if vary_not(x) else x[None]
+            return jnp.where(jax.lax.axis_index("i") >= 0, x, x)[None]  # varying, for out_specs
 
         return jax.tree.map(per_row, found)
-
-    def vary_not(x):
-        return "i" not in jax.typeof(x).vma
 
     whole = specimen(arguments, **settings)
     found = on_devices(layout, spread, arguments, specimen.shared)

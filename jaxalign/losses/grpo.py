@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxalign.losses.ppo import ClipRange, ppo_policy_loss
+from jaxalign.precision import widen
 
 
 def each_token(advantages: jax.Array, logps: jax.Array) -> jax.Array:
@@ -31,6 +32,7 @@ def each_token(advantages: jax.Array, logps: jax.Array) -> jax.Array:
     """
     chex.assert_rank([advantages, logps], [1, 2])
     chex.assert_equal_shape([advantages, logps[:, 0]])
+    (advantages,) = widen(advantages)
     return jnp.broadcast_to(advantages[:, None], logps.shape)
 
 
@@ -77,6 +79,6 @@ def grpo_loss(
     [[-2.0, -2.0]]
     """
     chex.assert_equal_shape([logps, behaviour_logps, kl])
-    repeated = each_token(advantages, logps)
+    repeated, (kl,) = each_token(advantages, logps), widen(kl)
     clip = {"clip_range": clip_range, "dual_clip": dual_clip}
     return ppo_policy_loss(logps, behaviour_logps, repeated, **clip) + kl_coef * kl

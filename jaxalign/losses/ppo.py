@@ -248,4 +248,5 @@ def ppo_loss(
     [1.25]
     """
     chex.assert_equal_shape([policy_losses, value_losses, entropies])
+    policy_losses, value_losses, entropies = widen(policy_losses, value_losses, entropies)
     return policy_losses + value_coef * value_losses - entropy_coef * entropies

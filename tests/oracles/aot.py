@@ -1,4 +1,4 @@
-"""Melnyk et al. 2024: two samples sorted, the larger ranks of the one against those of the other."""
+"""Melnyk et al. 2024: two samples sorted, ranks of the one against the same ranks of the other."""
 
 from tests.oracles.preferences import logistic_loss
 

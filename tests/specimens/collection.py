@@ -2,6 +2,7 @@
 
 from tests.specimens import (
     distillation,
+    importance,
     online,
     policy_gradients,
     preferences,
@@ -14,6 +15,6 @@ from tests.specimens import (
 
 MODULES = (
     *(preferences, reference_free, unpaired, online, rewards, weighting, distillation),
-    *(policy_gradients, statistics),
+    *(policy_gradients, importance, statistics),
 )
 SPECIMENS = {specimen.name: specimen for module in MODULES for specimen in module.SPECIMENS}
