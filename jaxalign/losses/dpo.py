@@ -55,6 +55,9 @@ def no_reference(policy: PairLogps) -> PairLogps:
     Returns:
       Zeros of the same shape.
 
+    Raises:
+      AssertionError: the shapes differ.
+
     When: there is no memory for a reference, or none is wanted.
     TRL: `reference_free=True` (until 0.24).
     Source: Meng et al. 2024, https://arxiv.org/abs/2405.14734, discuss the form (without margin).
@@ -64,6 +67,7 @@ def no_reference(policy: PairLogps) -> PairLogps:
     >>> no_reference(pair).chosen.tolist()
     [0.0]
     """
+    chex.assert_equal_shape([policy.chosen, policy.rejected])
     return jax.tree.map(lambda x: jnp.zeros_like(widen(x)[0]), policy)
 
 

@@ -1,6 +1,6 @@
 """D'Oosterlinck et al. 2024, Eqs. 7 and 8, plus 1 so that no loss is negative."""
 
-from tests.oracles.exponentials import sigmoid
+from tests.oracles.logistic import sigmoid
 from tests.oracles.preferences import implicit_rewards
 
 

@@ -2,7 +2,8 @@
 
 import math
 
-from tests.oracles.exponentials import log_sigmoid, saturating_exp, sigmoid
+from tests.oracles.logistic import log_sigmoid, sigmoid
+from tests.oracles.precision import saturating_exp
 from tests.oracles.preferences import margin
 
 

@@ -2,7 +2,7 @@
 
 import math
 
-from tests.oracles.exponentials import log_sigmoid
+from tests.oracles.logistic import log_sigmoid
 from tests.oracles.preferences import margin
 
 

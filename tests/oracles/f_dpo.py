@@ -5,7 +5,7 @@ Constants, which cancel in differences, are such that f'(1) = 0.
 
 import math
 
-from tests.oracles.exponentials import KNEE, saturating_exp
+from tests.oracles.precision import KNEE, saturating_exp
 from tests.oracles.preferences import log_ratios, logistic_loss
 
 

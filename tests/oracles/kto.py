@@ -1,6 +1,6 @@
 """Ethayarajh et al. 2024: the reference point (Sec. 4.1) and the loss lambda_y - v (Eq. 8)."""
 
-from tests.oracles.exponentials import sigmoid
+from tests.oracles.logistic import sigmoid
 from tests.oracles.statistics import masked_mean
 
 

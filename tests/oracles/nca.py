@@ -1,6 +1,6 @@
 """Chen et al. 2024, the NCA loss of K responses, for K = 2 and a chosen one of weight 1."""
 
-from tests.oracles.exponentials import log_sigmoid
+from tests.oracles.logistic import log_sigmoid
 from tests.oracles.preferences import implicit_rewards
 
 

@@ -2,8 +2,8 @@
 
 import math
 
-from tests.oracles.exponentials import log_sigmoid
 from tests.oracles.length_normalisation import per_token
+from tests.oracles.logistic import log_sigmoid
 
 
 def log_odds(logp: float) -> float:

@@ -1,6 +1,6 @@
 """Losses on pairs: Bradley-Terry, DPO (Rafailov et al. 2023, Eq. 7), cDPO, robust DPO."""
 
-from tests.oracles.exponentials import log_sigmoid
+from tests.oracles.logistic import log_sigmoid
 
 
 def bradley_terry_loss(difference: float, margin: float = 0.0) -> float:

@@ -2,7 +2,7 @@
 each by the policy's chance to draw one token twice.
 """
 
-from tests.oracles.exponentials import saturating_exp
+from tests.oracles.precision import saturating_exp
 
 
 def wpo_weight(token_logps, mask, log_collisions=None) -> float:

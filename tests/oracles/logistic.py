@@ -1,13 +1,6 @@
-"""exp, sigmoid and their logarithms over the whole range of float64."""
+"""The logistic function and its logarithm over the whole range of float64."""
 
 import math
-import sys
-
-KNEE = math.log(sys.float_info.max) / 2  # from here the exponential is continued by its tangent
-
-
-def saturating_exp(x: float) -> float:
-    return math.exp(x) if x <= KNEE else math.exp(KNEE) * (1 + x - KNEE)
 
 
 def sigmoid(x: float) -> float:
