@@ -66,7 +66,7 @@ SPECIMENS = (
     ),
     Specimen(
         function=jaxalign.log_odds,
-        draw=lambda rng: {"average_logps": draws.sums(rng) - 0.1},
+        draw=lambda rng: {"average_logps": draws.sums(rng) - 0.5},
         extremes=lambda rng: {"average_logps": np.array([-1e4, 0.0, -1e-31, -1e-20])},
         oracle=by_entries(orpo.log_odds),
         trained=("average_logps",),
