@@ -22,9 +22,9 @@ def _of_same_rank(
     def order(x):
         return jnp.argsort(jnp.where(real, x, jnp.inf), stable=True)
 
-    ranks = jnp.argsort(order(jax.lax.stop_gradient(gather(values, axis_name))), stable=True)
+    ranks = jnp.argsort(order(gather(values, axis_name)), stable=True)
     everyone = gather(others, axis_name)
-    ordered = everyone[order(jax.lax.stop_gradient(everyone))]
+    ordered = everyone[order(everyone)]
     return ordered[own_rows(ranks, len(values), axis_name)]
 
 

@@ -47,12 +47,11 @@ def running_shift(
     >>> float(running_shift(start, jnp.array([1.0, 3.0]), jnp.array([True, True])).mean)
     2.0
     """
-    chex.assert_equal_shape([rewards, mask])
     (rewards,) = widen(jax.lax.stop_gradient(rewards))
     seen = masked_sum(jnp.ones_like(rewards), mask, axis_name=axis_name)
     above = masked_sum(rewards - state.mean, mask, axis_name=axis_name)
     count = state.count + seen
-    return RunningMean(mean=state.mean + above / jnp.where(count > 0, count, 1), count=count)
+    return RunningMean(mean=state.mean + above / jnp.maximum(count, 1), count=count)
 
 
 def bco_loss(

@@ -39,7 +39,7 @@ def length_desensitised_logps(
     """
     chex.assert_rank(token_logps, 2)
     chex.assert_equal_shape([token_logps, mask])
-    chex.assert_equal_shape([token_logps[:, 0], public_lengths])
+    chex.assert_shape(public_lengths, token_logps.shape[:1])
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha must be in [0, 1], got {alpha}")
     (token_logps,) = widen(token_logps)

@@ -35,7 +35,7 @@ def plackett_luce_loss(scores: jax.Array, mask: jax.Array) -> jax.Array:
     """
     chex.assert_rank(scores, 2)
     chex.assert_equal_shape([scores, mask])
-    (scores,) = widen(jnp.where(mask, scores, 0))
+    (scores,) = widen(scores)
     floor = jnp.finfo(scores.dtype).min
     among = jnp.where(mask, scores, floor)
     rest = jax.lax.cumlogsumexp(among, axis=1, reverse=True)
