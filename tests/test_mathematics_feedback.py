@@ -48,7 +48,7 @@ class TestRankings:
         lambda: ja.plackett_luce_loss(jnp.zeros(3), jnp.ones(3, bool)),
         lambda: ja.plackett_luce_loss(jnp.zeros((2, 3, 4)), jnp.ones((2, 3, 4), bool)),
         lambda: ja.length_desensitised_logps(
-            jnp.zeros(3), jnp.ones(3, bool), jnp.ones(()), alpha=0.5
+            jnp.zeros(3), jnp.ones(3, bool), jnp.ones(3), alpha=0.5
         ),
         lambda: ja.bradley_terry_loss(jnp.zeros(3), margins=jnp.zeros((3, 1))),
         lambda: ja.bradley_terry_loss(jnp.zeros(3), margins=jnp.zeros(1)),
