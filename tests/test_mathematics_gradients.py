@@ -9,7 +9,9 @@ from jax.test_util import check_grads
 from tests.specimens.collection import SPECIMENS
 from tests.specimens.specimen import cast, real
 
-DIFFERENTIABLE = [name for name, specimen in SPECIMENS.items() if specimen.trained]
+DIFFERENTIABLE = [
+    name for name, specimen in SPECIMENS.items() if specimen.trained or specimen.frozen
+]
 each_function = pytest.mark.parametrize("name", DIFFERENTIABLE)
 
 
