@@ -274,7 +274,13 @@ def review(rng, good):
     return " " + " ".join(rng.permutation([*words, *rng.choice(["film", "plot", "cast"], 2)]))
 
 
-def test_rankings_from_the_command_line(tmp_path):
+@pytest.fixture
+def no_report(monkeypatch):
+    """The page is written by one of the runs here; plots take seconds."""
+    monkeypatch.setattr("jaxalign.stages.sft.write_report", lambda directory: None)
+
+
+def test_rankings_from_the_command_line(tmp_path, no_report):
     rng = np.random.default_rng(0)
 
     def rows(count):
@@ -284,7 +290,7 @@ def test_rankings_from_the_command_line(tmp_path):
     train, test = (write_rows(tmp_path / f"{n}.jsonl", rows(n)) for n in (48, 20))
     data = ["--data.path", train, "--data.evaluation_path", test]
     arguments = ["reward", "--loss", "plackett_luce", "--run_dir", str(tmp_path / "run"), *data]
-    small = ["--reward.bag_buckets", "1024", "--reward.centering", "0.01"]
+    small = ["--reward.bag_characters", "0", "--reward.centering", "0.01"]
     results = dispatch([*arguments, *TINY, *ROOM, *ONE, *small, *fit("reward", 12, 0.05)])
     (row,) = results["reward_model"]
     assert row["scorer"] == "reward model (plackett_luce)"
@@ -317,6 +323,8 @@ def test_steps_from_the_command_line(tmp_path, capsys):
     arguments = ["reward", "--loss", "process", "--run_dir", str(tmp_path / "run"), *data, *ONE]
     results = dispatch([*arguments, *TINY, *ROOM, *fit("process", 60, 0.01)])
     (row,) = results["reward_model"]
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "wrong steps found" in page and "predicted chance that a step is right" in page
     assert row["step_accuracy"] > 0.95 and row["wrong_steps_found"] > 0.9
     chances = str(tmp_path / "chances.jsonl")
     on = ["evaluate", "--on", "steps", "--model", str(tmp_path / "run"), "--data.path", test, *ONE]
@@ -335,12 +343,12 @@ def test_steps_from_the_command_line(tmp_path, capsys):
     assert "a model with a logits head is needed" in capsys.readouterr().err
 
 
-def test_margins_and_centering_from_the_command_line(tmp_path):
+def test_margins_and_centering_from_the_command_line(tmp_path, no_report):
     """All scores are 0 before the first update; with one pair, metrics give the scores after it."""
     pair = {"prompt": "It:", "chosen": " a fine film", "rejected": " dull", "margin": 2}
     path = write_rows(tmp_path / "pairs.jsonl", [pair] * 4)
     arguments = ["reward", "--run_dir", str(tmp_path / "run"), "--data.path", path, *TINY, *ROOM]
-    small = ["--reward.bag_buckets", "64", "--reward.bag_l2", "0", "--reward.centering", "0.5"]
+    small = ["--reward.bag_characters", "0", "--reward.bag_l2", "0", "--reward.centering", "0.5"]
     dispatch([*arguments, *ONE, *small, *fit("reward", 2, 0.05)])
     first, second = read_metrics(tmp_path / "run")
     assert first["loss"] == pytest.approx(math.log1p(math.exp(2)), rel=1e-6)

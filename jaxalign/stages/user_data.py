@@ -86,6 +86,9 @@ def learn_tokenizer(config: TokenizerConfig, records: Sequence[Record]) -> Token
 def texts_of(said: Any) -> list[str]:
     """A text, or what is said in a conversation, speakers included, or the texts of a list of
     either; nothing of labels and numbers.
+
+    >>> texts_of([[{"role": "user", "content": "Why?"}], "So.", True])
+    ['User: Why?\\n', 'So.']
     """
     if isinstance(said, str):
         return [said]
