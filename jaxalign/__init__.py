@@ -27,6 +27,8 @@ from jaxalign.batches import (
     PairLengths,
     PairLogps,
     PreferenceBatch,
+    RankingBatch,
+    StepBatch,
     TokenBatch,
 )
 from jaxalign.diagnostics import effective_sample_size, ratio_diagnostics
@@ -129,7 +131,9 @@ __all__ = [
     "PairLengths",
     "PairLogps",
     "PreferenceBatch",
+    "RankingBatch",
     "RunningMean",
+    "StepBatch",
     "TokenBatch",
     "action_logps",
     "adapted_coef",

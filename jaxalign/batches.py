@@ -108,6 +108,30 @@ class ComparisonBatch:
 
 
 @pytree
+class RankingBatch:
+    """Up to K responses to each prompt, the best first; rows may have fewer.
+
+    texts: `TokenBatch` whose arrays carry one more axis, `[B, K, T]` (index: `[B, K]`).
+    mask: `[B, K]` bool, true where there is a response; a row of fewer than two weighs nothing.
+    """
+
+    texts: TokenBatch
+    mask: jax.Array
+
+
+@pytree
+class StepBatch:
+    """Solutions in steps, each labelled right or wrong.
+
+    texts: `TokenBatch`, `[B, T]`; its response_mask is true at the last token of each step alone.
+    labels: `[B, T]` float32 in [0, 1], read where that mask is true.
+    """
+
+    texts: TokenBatch
+    labels: jax.Array
+
+
+@pytree
 class Experience:
     """Decisions of the behaviour policy with what PPO needs to learn from them, in any domain.
 

@@ -16,11 +16,11 @@ HELP = """usage: jaxalign COMMAND [--run_dir DIR] [--config FILE.py] [--field va
 
   rlhf      SFT, reward model, PPO, DPO, best-of-N and their comparison, on human ratings
   sft       supervised fine-tuning on texts, or on prompts and completions
-  reward    a reward model from preferences
+  reward    a reward model from preferences; --loss NAME: from rankings, from labelled steps
   ppo       PPO: of text against a reward model, on a control task, on images
   dpo       Direct Preference Optimization from preferences; --loss NAME for its relatives
   kto       KTO from responses labelled good or bad; --loss NAME for its relatives
-  evaluate  perplexity on texts, accuracy on preferences
+  evaluate  perplexity on texts, accuracy on preferences, rankings or steps
   generate  samples of a trained policy
   explain   one batch of a run or of a file, token by token, as a page
   ratings   the embedded human ratings as files that the stages read
@@ -30,7 +30,7 @@ HELP = """usage: jaxalign COMMAND [--run_dir DIR] [--config FILE.py] [--field va
 
 ALSO = "Also: --run_dir DIR (where results go), --config FILE.py"
 # command: the field that `--loss` is short for
-LOSS_FIELDS = {"dpo": "dpo.loss", "kto": "kto.loss"}
+LOSS_FIELDS = {"reward": "reward.loss", "dpo": "dpo.loss", "kto": "kto.loss"}
 # glibc's M_MMAP_MAX, M_TRIM_THRESHOLD and M_TOP_PAD, see mallopt(3)
 MALLOC = {-4: 0, -1: 2**31 - 1, -2: 2**26}
 # command: its default configuration, if it needs no file

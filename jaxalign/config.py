@@ -38,6 +38,7 @@ PairLossName = Literal[
     "tpo_l",
 ]
 UnpairedLossName = Literal["kto", "apo_zero_unpaired", "bco"]
+RewardLossName = Literal["bradley_terry", "plackett_luce", "process"]
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
@@ -215,8 +216,11 @@ class PlaceConfig:
 
 @config
 class RewardSettings:
-    """The Bradley-Terry reward model."""
+    """The reward model, of whole texts but for loss process."""
 
+    loss: RewardLossName = "bradley_terry"
+    """On preferences, on rankings, or on labelled steps; `--loss` for short. Of this section,
+    process reads nothing else: `process` holds its settings."""
     pooling: Literal["last", "mean", "none"] = "none"
     """What the score reads of the trunk: its last token, the mean over tokens, or nothing."""
     bag: bool = True
@@ -229,23 +233,42 @@ class RewardSettings:
     """The sum is divided by the number of terms to this power: 0 sums, 1 averages; smaller values
     favour longer texts."""
     bag_l2: float = 3e-3
-    """Ridge penalty on those weights, for every comparison."""
+    """Ridge penalty on those weights, for every comparison or ranking."""
     dropout: float = 0.1
     """Dropout of the trunk while the reward model is trained."""
     centering: float = 0.0
-    """Coefficient of the squared sum of two scores, which keeps scores near 0."""
+    """Coefficient of the squared sum of two scores, which keeps scores near 0, >= 0."""
     fit: FitConfig = FitConfig(
         steps=400,
         batch_size=128,
         optimizer=OptimizerConfig(learning_rate=0.02, warmup_steps=0, b2=0.999),
     )
-    """Training loop; a batch counts texts."""
+    """Training loop; a batch counts texts, or rankings."""
 
     def __post_init__(self):
+        require(
+            self.centering >= 0,
+            f"reward.centering is {self.centering}; it must not be negative",
+        )
         require(
             self.bag or self.pooling != "none",
             "reward.pooling none without reward.bag leaves nothing to score; choose one",
         )
+
+
+@config
+class ProcessSettings:
+    """The process reward model: a transformer that scores every step of a solution."""
+
+    dropout: float = 0.1
+    """Dropout of the trunk while it is trained, in [0, 1)."""
+    fit: FitConfig = FitConfig(
+        steps=300, batch_size=32, optimizer=OptimizerConfig(learning_rate=1e-3)
+    )
+    """Training loop; a batch counts solutions."""
+
+    def __post_init__(self):
+        require(0 <= self.dropout < 1, f"process.dropout is {self.dropout}; it must lie in [0, 1)")
 
 
 @config
@@ -358,6 +381,19 @@ class KTOSettings:
         return hyperparameters_of(UNPAIRED_LOSSES, self.loss, given)
 
 
+def changed_fields(settings, default, prefix: str) -> list[str]:
+    """Names of the fields, those of nested settings too, that are not as in the default."""
+    names = []
+    for field in dataclasses.fields(settings):
+        name = f"{prefix}.{field.name}"
+        ours, theirs = getattr(settings, field.name), getattr(default, field.name)
+        if dataclasses.is_dataclass(ours):
+            names += changed_fields(ours, theirs, name)
+        elif ours != theirs:
+            names.append(name)
+    return names
+
+
 def check_hyperparameters(section: str, values: dict[str, float]):
     """Ranges that hold for every loss."""
     require(values["beta"] > 0, f"{section}.beta is {values['beta']}; it must be above 0")
@@ -458,7 +494,7 @@ class SFTConfig:
 
 @config
 class RewardConfig:
-    """A reward model from preferences."""
+    """A reward model from preferences, from rankings or from labelled steps."""
 
     init: str = ""
     """Run directory of the policy whose trunk and vocabulary it starts from; empty: new ones."""
@@ -467,13 +503,33 @@ class RewardConfig:
     tokenizer: TokenizerConfig = TokenizerConfig()
     """The new vocabulary."""
     data: DataConfig = DataConfig()
-    """Rows with `chosen` and `rejected`, with or without `prompt`."""
+    """Rows with `chosen` and `rejected`, with or without `prompt` and `margin`; with `prompt` and
+    `responses`, the best first; or with `prompt`, `completions` (the steps) and `labels`."""
     reward: RewardSettings = RewardSettings()
-    """Head, loss and training loop."""
+    """Loss; head and training loop of bradley_terry and plackett_luce."""
+    process: ProcessSettings = ProcessSettings()
+    """Head and training loop of loss process."""
     place: PlaceConfig = PlaceConfig()
     """Where it computes."""
     seed: int = 0
     """Of new parameters, order of rows and dropout."""
+
+    def __post_init__(self):
+        loss = self.reward.loss
+        if loss == "process":
+            unread = changed_fields(self.reward, RewardSettings(loss=loss), "reward")
+        else:
+            unread = changed_fields(self.process, ProcessSettings(), "process")
+        texts = self.reward.fit.batch_size
+        require(
+            loss != "bradley_terry" or texts % 2 == 0,
+            f"reward.fit.batch_size {texts} is odd; a batch counts texts, two a preference",
+        )
+        section = "process" if loss == "process" else "reward"
+        require(
+            not unread,
+            f"loss {loss} does not read {', '.join(unread)}; its settings are those of {section}",
+        )
 
 
 @config
@@ -545,20 +601,26 @@ class TextPPOConfig:
 
 @config
 class EvaluateConfig:
-    """Perplexity of a policy on texts, or accuracy of a policy or reward model on preferences."""
+    """Perplexity of a policy on texts, accuracy of a policy or reward model on preferences, of a
+    reward model on rankings, of a process reward model on steps.
+    """
 
     model: str = ""
     """Run directory of the model."""
     reference: str = ""
     """Run directory of the reference of a policy trained by DPO; empty: plain log-probabilities."""
-    on: Literal["texts", "preferences"] = "texts"
-    """What the rows are: those that `sft` takes, or those that `dpo` takes."""
+    on: Literal["texts", "preferences", "rankings", "steps"] = "texts"
+    """What the rows are: those that `sft` takes, those that `dpo` takes, or those that `reward`
+    takes with the losses plackett_luce and process."""
     data: DataConfig = DataConfig()
     """The rows, in `path`."""
     temperature: float = 1.0
     """Logits of a policy are divided by it, > 0; a policy that was trained at one is that one's."""
     output: str = ""
     """File for the measures, as JSON; empty: none."""
+    chances: str = ""
+    """File for the predicted chance that each step is right, a JSON list for every row of
+    `--on steps`; empty: none."""
     place: PlaceConfig = PlaceConfig()
     """Where it computes."""
 
@@ -567,6 +629,14 @@ class EvaluateConfig:
         require(
             not self.data.evaluation_path,
             "evaluate reads --data.path; leave --data.evaluation_path empty",
+        )
+        require(
+            not self.reference or self.on == "preferences",
+            f"--on {self.on} has no use for a reference; leave --reference out",
+        )
+        require(
+            not self.chances or self.on == "steps",
+            f"--on {self.on} predicts no chances of steps; leave --chances out",
         )
 
 

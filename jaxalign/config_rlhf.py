@@ -143,6 +143,10 @@ class RLHFConfig:
 
     def __post_init__(self):
         require_temperature(self.temperature)
+        require(
+            self.reward.loss == "bradley_terry",
+            f"reward.loss is {self.reward.loss}; people compared texts here, use bradley_terry",
+        )
         size = self.comparisons.group_size
         require(
             self.reward.fit.batch_size % size == 0,

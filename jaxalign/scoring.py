@@ -93,6 +93,16 @@ def text_scores(model):
 
 
 @once
+def text_step_scores(model):
+    """`(params, TokenBatch, keys=None) -> [B, T]`: a score after every token."""
+
+    def step_scores(params, batch: TokenBatch, keys=None):
+        return model.apply({"params": params}, batch.tokens, batch.mask, keys=keys).step_scores
+
+    return step_scores
+
+
+@once
 def response_logps_of(model, *, temperature: float = 1.0):
     """`(params, TokenBatch) -> [B]`: log-probability of each response in nats."""
     logps = text_logps(model, temperature=temperature)

@@ -245,3 +245,15 @@ def test_missing_eos_penalty_by_hand():
     assert scores.tolist() == [1, -2, -2, 1]
     custom = missing_eos_penalty(jnp.ones(4), tokens, mask, eos_id=6, penalty=3.0)
     assert custom.tolist() == [1, 1, -2, 1]
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_masks_and_flags_are_bool(form):
+    """Of integers, ~1 is -2, which counts as true."""
+    x, mask = jnp.ones((1, 3)), jnp.ones((1, 3), bool)
+    settings = {"gamma": 1.0, "gae_lambda": 1.0}
+    with pytest.raises(AssertionError):
+        form(x, x, mask.astype(int), **settings)
+    for flag in ("terminations", "truncations"):
+        with pytest.raises(AssertionError):
+            form(x, x, mask, final_values=x, **{flag: mask.astype(int)}, **settings)

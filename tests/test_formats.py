@@ -3,6 +3,7 @@ it.
 """
 
 import json
+import math
 import tracemalloc
 
 import pyarrow
@@ -11,9 +12,12 @@ import pytest
 
 from jaxalign.data.formats import load_records
 from jaxalign.data.records import (
+    MarginPreference,
     Preference,
     Prompt,
     PromptCompletion,
+    Ranking,
+    Stepwise,
     Unpaired,
     shared_messages,
     shared_text,
@@ -58,6 +62,20 @@ DOCUMENTED = [
         ("The sky is", " blue.", True),
     ),
     (Unpaired, {"prompt": ASK, "completion": NO, "label": False}, (ASK, NO, False)),
+    (
+        MarginPreference,
+        {"prompt": "a", "chosen": "b", "rejected": "c", "margin": 0.5},
+        ("a", "b", "c", 0.5),
+    ),
+    (MarginPreference, {"prompt": "a", "chosen": "b", "rejected": "c"}, ("a", "b", "c", 0.0)),
+    (Ranking, {"prompt": "a", "responses": ["b", "c", "d"]}, ("a", ["b", "c", "d"])),
+    (Ranking, {"prompt": ASK, "responses": [YES, NO]}, (ASK, [YES, NO])),
+    (
+        Stepwise,
+        {"prompt": "a", "completions": ["b", "c"], "labels": [True, False]},
+        ("a", ["b", "c"], [1.0, 0.0]),
+    ),
+    (Stepwise, {"prompt": "", "completions": ["b"], "labels": [0.25]}, ("", ["b"], [0.25])),
 ]
 
 
@@ -128,9 +146,56 @@ BAD = [
     (Unpaired, {"prompt": "a", "completion": "b", "label": 2}, "label is '2'"),
     (Unpaired, {"prompt": "a", "completion": "b", "label": 1.0}, "label is '1.0'"),
     (Unpaired, {"prompt": "a", "completion": "b", "label": None}, "label is null"),
+    *(
+        (
+            MarginPreference,
+            {"prompt": "a", "chosen": "b", "rejected": "c", "margin": margin},
+            reason,
+        )
+        for margin, reason in [
+            (None, "margin is null"),
+            (-1, "margin is '-1' .*, wanted a number of at least 0"),
+            (math.nan, "margin is 'nan'"),
+            (math.inf, "margin is 'inf'"),
+            (True, r"margin is 'True' \(bool\)"),
+            ("1", r"margin is '1' \(str\)"),
+        ]
+    ),
+    *(
+        (Ranking, {"prompt": "a"} | row, reason)
+        for row, reason in [
+            ({}, "no 'responses'"),
+            ({"responses": "b"}, "responses is 'b' .*, wanted a list of answers, the best first"),
+            ({"responses": []}, "responses has 0 answers; a ranking takes two or more"),
+            ({"responses": ["b"]}, "responses has 1 answers; a ranking takes two or more"),
+            ({"responses": ["b", None]}, r"responses\[1\] is null"),
+            ({"responses": ["b", " "]}, r"responses\[1\] is empty"),
+            ({"responses": ["b", "c", "b "]}, r"responses\[0\] and responses\[2\] are the same"),
+            ({"responses": ["b", YES]}, r"text, but responses\[1\] is a conversation"),
+        ]
+    ),
+    *(
+        (Stepwise, {"prompt": "a", "completions": ["b", "c"], "labels": [1, 0]} | row, reason)
+        for row, reason in [
+            ({"labels": [True]}, "2 completions, but 1 labels"),
+            ({"labels": None}, "labels is null"),
+            ({"labels": True}, "labels is 'True' .*, wanted a list of a label for each step"),
+            ({"labels": [True, None]}, r"labels\[1\] is null"),
+            ({"labels": [1, 1.5]}, r"labels\[1\] is '1.5' .*, wanted true, false or a number in"),
+            ({"labels": [-0.1, 0]}, r"labels\[0\] is '-0.1'"),
+            ({"labels": ["true", 0]}, r"labels\[0\] is 'true' \(str\)"),
+            ({"labels": [math.nan, 0]}, r"labels\[0\] is 'nan'"),
+            ({"completions": [], "labels": []}, "completions has no steps"),
+            ({"completions": "b"}, "completions is 'b' .*, wanted a list of steps"),
+            ({"completions": ["b", ""]}, r"completions\[1\] is empty"),
+            ({"completions": ["b", YES]}, r"text, but completions\[1\] is a conversation"),
+            ({"prompt": ASK}, "prompt is a conversation; steps follow a text"),
+        ]
+    ),
 ]
 
 GOOD = {Prompt: 0, PromptCompletion: 2, Preference: 6, Unpaired: 10}
+GOOD |= {MarginPreference: 12, Ranking: 14, Stepwise: 16}
 
 
 @pytest.mark.parametrize("kind, row, reason", BAD)

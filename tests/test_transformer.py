@@ -140,6 +140,20 @@ def test_padding_of_any_kind_changes_nothing(config):
             np.testing.assert_allclose(left, right, atol=2e-5)
 
 
+def test_a_step_score_reads_the_token_it_stands_at():
+    config = dataclasses.replace(MIXED, heads_out=("step_score",))
+    params, lengths = random_params(config), (7, 4, 1)
+    weights, (tokens, _) = jax.tree.map(np.asarray, params), texts()
+    for padded, mask in layouts_of(tokens, lengths, 12):
+        outputs = forward(config, params, padded, mask)
+        assert outputs.scores is None and outputs.step_scores.shape == mask.shape
+        assert not np.asarray(outputs.step_scores)[~mask].any()
+        for row, n in enumerate(lengths):
+            hidden = trunk_oracle(config, weights["trunk"], tokens[row, :n])
+            scores = oracle.linear(hidden, weights["step_score"]["readout"])[:, 0]
+            np.testing.assert_allclose(outputs.step_scores[row][mask[row]], scores, atol=1e-4)
+
+
 def test_the_future_has_no_influence_at_all():
     params = random_params(LLAMA)
     tokens, mask = texts()

@@ -45,12 +45,14 @@ def episode_ends(
       terminations, truncations, final_values, bootstrap_values: as in `gae`.
 
     Raises:
-      AssertionError: the shapes differ.
+      AssertionError: the shapes differ, or mask or flags are not bool.
       ValueError: truncations without final_values.
     """
     present = [x for x in (terminations, truncations, final_values) if x is not None]
     chex.assert_rank(values, 2)
     chex.assert_equal_shape([values, mask, *present])
+    flags = [mask, *(x for x in (terminations, truncations) if x is not None)]
+    chex.assert_type(flags, bool)  # ~1 is -2, which is true
     if truncations is not None and final_values is None:
         raise ValueError(
             "truncations need final_values, the values of the observations they cut at"

@@ -13,7 +13,14 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from jaxalign.batches import ComparisonBatch, PreferenceBatch, TokenBatch, UnpairedBatch
+from jaxalign.batches import (
+    ComparisonBatch,
+    PreferenceBatch,
+    RankingBatch,
+    StepBatch,
+    TokenBatch,
+    UnpairedBatch,
+)
 from jaxalign.data.chat import TokenRow, token_row
 from jaxalign.errors import UserError
 
@@ -187,6 +194,49 @@ def comparison_batch(
         zeros if margins is None else margins.astype(np.float32),
     ]
     return ComparisonBatch(texts=texts, preferences=arrays[0], margins=arrays[1])
+
+
+def ranking_batch(
+    rankings: Sequence[Sequence[TokenRow]],
+    *,
+    pad_id: int,
+    size: int | None = None,
+    length: int | None = None,
+    index: np.ndarray | None = None,
+) -> RankingBatch:
+    """Rankings of up to K texts, the best first, `[B, K, T]`.
+
+    Args:
+      size: K; the largest ranking by default.
+      index: `[B, K]`, anything where there is no text; counted through by default.
+    Raises: UserError if a ranking has more than `size` texts.
+    """
+    largest = max((len(ranking) for ranking in rankings), default=0)
+    size = largest if size is None else size
+    if largest > size:
+        raise UserError(f"a ranking of {largest} texts does not fit size {size}")
+    shape, nothing = (len(rankings), size), token_row()
+    rows = [row for r in rankings for row in [*r, *[nothing] * (size - len(r))]]
+    numbers = None if index is None else index.reshape(-1)
+    flat = token_batch(rows, pad_id=pad_id, length=length, index=numbers)
+    texts = jax.tree.map(lambda array: array.reshape(*shape, *array.shape[1:]), flat)
+    mask: Any = np.arange(size) < np.array([len(r) for r in rankings], int)[:, None]
+    return RankingBatch(texts=texts, mask=mask)
+
+
+def step_batch(
+    rows: Sequence[TokenRow],
+    labels: Sequence[np.ndarray],
+    *,
+    pad_id: int,
+    length: int | None = None,
+    index: Sequence[int] | np.ndarray | None = None,
+) -> StepBatch:
+    """Solutions (`step_row`) with a label for every step, `[B, T]`."""
+    texts: Any = token_batch(rows, pad_id=pad_id, length=length, index=index)
+    placed: Any = np.zeros(texts.tokens.shape, np.float32)
+    placed[texts.response_mask] = np.concatenate(labels)  # row by row, in the order of the steps
+    return StepBatch(texts=texts, labels=placed)
 
 
 def epoch_order(n: int, seed: int, epoch: int) -> np.ndarray:

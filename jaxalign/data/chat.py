@@ -99,6 +99,18 @@ def response_row(
     return token_row(start, *((tokenizer.encode(text), flag) for text, flag in turns), end)
 
 
+def step_row(prompt: str, steps: Sequence[str], tokenizer: Tokenizer) -> TokenRow:
+    """BOS, prompt, and every step with a line end behind it; trained on is the last token of each.
+
+    The line end is tokenized apart, so every step ends with the same token.
+    """
+    end = tokenizer.encode("\n")
+    row = [(prompt_ids(prompt, tokenizer), False)]
+    for step in steps:
+        row += [(tokenizer.encode(_plain(step, tokenizer)) + end[:-1], False), (end[-1:], True)]
+    return token_row(*row)
+
+
 def text_row(text: str, tokenizer: Tokenizer) -> TokenRow:
     """A plain text that is all response: BOS is the prompt."""
     return response_row("", text, tokenizer)

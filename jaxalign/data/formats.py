@@ -52,7 +52,7 @@ def load_records(
     max_length: int | None = None,
     data_dir: str | Path | None = None,
 ) -> Loaded[AnyRecord]:
-    """Reads and checks `Prompt`, `PromptCompletion`, `Preference` or `Unpaired` records.
+    """Reads and checks the records of one kind (`Prompt`, `Preference`, ... of `records.py`).
 
     Args:
       source: `*.jsonl`, `*.parquet` (patterns too) or `tfds:name/config:split`.

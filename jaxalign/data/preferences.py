@@ -59,10 +59,12 @@ class Groups:
     texts: `[G, K]` positions.
     preferences: `[G, K, K]` float32, the share of people (or pairs of people) who prefer text i to
       text j, a tie counting half; 0 on the diagonal.
+    margins: `[G, K, K]` float32, by how much text i should score above text j; None: 0.
     """
 
     texts: np.ndarray
     preferences: np.ndarray
+    margins: np.ndarray | None = None
 
 
 def blocks_of(ratings: Ratings) -> list[np.ndarray]:

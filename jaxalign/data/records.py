@@ -1,4 +1,4 @@
-"""The four kinds of training example, made from a row of somebody's data or refused with a reason.
+"""The kinds of training example, made from a row of somebody's data or refused with a reason.
 
 Field names and shapes are those that TRL documents
 (https://huggingface.co/docs/trl/dataset_formats): text is either plain or a conversation, a list of
@@ -6,14 +6,19 @@ Field names and shapes are those that TRL documents
 """
 
 import dataclasses
+import itertools
+import math
 import unicodedata
 from collections.abc import Mapping
 from typing import Any, Self
 
-from jaxalign.data.chat import ROLES, TokenRow, prompt_ids, response_row, token_row
+from jaxalign.data.chat import ROLES, TokenRow, prompt_ids, response_row, step_row, token_row
 from jaxalign.data.tokenizer import Tokenizer
 
-FIELDS = ("prompt", "completion", "chosen", "rejected", "label", "text", "messages", "gold")
+FIELDS = (
+    *("prompt", "completion", "chosen", "rejected", "label", "text", "messages", "gold"),
+    *("margin", "responses", "completions", "labels"),
+)
 Said = str | list[dict[str, str]]
 Row = Mapping[str, Any]
 
@@ -110,6 +115,81 @@ class GoldPreference(Preference):
 
 
 @dataclasses.dataclass(frozen=True)
+class MarginPreference(Preference):
+    """`{"prompt", "chosen", "rejected", "margin"}`: by how much the chosen answer should score
+    higher, in the units of the trained scores; a row without has 0.
+    """
+
+    margin: float
+
+    @classmethod
+    def parse(cls, row: Row) -> Self:
+        """The record of a row, or BadRow with the reason."""
+        pair = Preference.parse(row)
+        margin = _number(row, "margin", high=math.inf) if "margin" in row else 0.0
+        return cls(pair.prompt, pair.chosen, pair.rejected, margin)
+
+
+@dataclasses.dataclass(frozen=True)
+class Ranking:
+    """`{"prompt", "responses"}`: two or more different answers, the best first, no ties.
+
+    Rows may have different numbers of answers.
+    """
+
+    prompt: Said
+    responses: list[Said]
+
+    @classmethod
+    def parse(cls, row: Row) -> Self:
+        """The record of a row, or BadRow with the reason."""
+        prompt = _prompt(row, may_be_empty=True)
+        parts = _parts(row, "responses", "of answers, the best first")
+        if len(parts) < 2:
+            raise BadRow(f"responses has {len(parts)} answers; a ranking takes two or more")
+        responses = [_response(parts, name, prompt) for name in parts]
+        for (one, first), (two, second) in itertools.combinations(enumerate(responses), 2):
+            if _same(first, second):
+                raise BadRow(f"responses[{one}] and responses[{two}] are the same")
+        return cls(prompt, responses)
+
+    def token_rows(self, tokenizer: Tokenizer) -> tuple[TokenRow, ...]:
+        """Prompt and answer, a row for each answer."""
+        return tuple(response_row(self.prompt, answer, tokenizer) for answer in self.responses)
+
+
+@dataclasses.dataclass(frozen=True)
+class Stepwise:
+    """`{"prompt", "completions", "labels"}`: the steps of a solution and whether each is right.
+
+    All text; a label is true or false, or a number in [0, 1] (a share of continuations, say).
+    """
+
+    prompt: str
+    completions: list[str]
+    labels: list[float]
+
+    @classmethod
+    def parse(cls, row: Row) -> Self:
+        """The record of a row, or BadRow with the reason."""
+        prompt = _prompt(row, may_be_empty=True)
+        if not isinstance(prompt, str):
+            raise BadRow("prompt is a conversation; steps follow a text")
+        steps = _parts(row, "completions", "of steps")
+        if not steps:
+            raise BadRow("completions has no steps")
+        labels = _parts(row, "labels", "of a label for each step")
+        if len(labels) != len(steps):
+            raise BadRow(f"{len(steps)} completions, but {len(labels)} labels")
+        texts: Any = [_response(steps, name, prompt) for name in steps]
+        return cls(prompt, texts, [_number(labels, name, high=1) for name in labels])
+
+    def token_rows(self, tokenizer: Tokenizer) -> tuple[TokenRow, ...]:
+        """Prompt and steps, one row, in which the last token of each step is marked."""
+        return (step_row(self.prompt, self.completions, tokenizer),)
+
+
+@dataclasses.dataclass(frozen=True)
 class Unpaired:
     """`{"prompt", "completion", "label"}`: an answer and whether it was good."""
 
@@ -131,7 +211,7 @@ class Unpaired:
         return (response_row(self.prompt, self.completion, tokenizer),)
 
 
-Record = Prompt | PromptCompletion | Preference | Unpaired
+Record = Prompt | PromptCompletion | Preference | Unpaired | Ranking | Stepwise
 
 
 def shared_text(chosen: str, rejected: str) -> str:
@@ -204,6 +284,25 @@ def _said(row: Row, field: str) -> Said:
     if not value:
         raise BadRow(f"{field} has no messages")
     return [_message(f"{field}[{i}]", message) for i, message in enumerate(value)]
+
+
+def _parts(row: Row, field: str, what: str) -> dict[str, Any]:
+    """The entries of a list under the names that errors call them by: `{"labels[0]": True}`."""
+    value = _present(row, field)
+    if not isinstance(value, list):
+        raise BadRow(f"{field} is {_shown(value)}, wanted a list {what}")
+    return {f"{field}[{i}]": part for i, part in enumerate(value)}
+
+
+def _number(row: Row, field: str, *, high: float) -> float:
+    """A finite number in [0, high]; up to 1 it is a label and may be true or false."""
+    value = _present(row, field)
+    label = high == 1
+    known = isinstance(value, int | float) and (label or not isinstance(value, bool))
+    if not known or not 0 <= value <= high or value == math.inf:
+        wanted = "true, false or a number in [0, 1]" if label else "a number of at least 0"
+        raise BadRow(f"{field} is {_shown(value)}, wanted {wanted}")
+    return float(value)
 
 
 def _message(field: str, message: Any) -> dict[str, str]:

@@ -285,8 +285,8 @@ SCORER_COLUMNS: tuple[Column, ...] = (
         form=".1f",
         scale=100,
         better=1,
-        explanation="Share of pairs of held-out texts put in the order of their mean ratings; "
-        "50% is chance. Interval: 95%, bootstrap.",
+        explanation="Share of pairs of held-out texts put in the order that people put them in, by "
+        "mean ratings where there are ratings; 50% is chance. Interval: 95%, bootstrap.",
     ),
     Column(
         key="pair_accuracy_gap1",
@@ -304,6 +304,39 @@ SCORER_COLUMNS: tuple[Column, ...] = (
         better=1,
         explanation="The same for pairs of texts that were rated by the same people: closer, "
         "harder pairs.",
+    ),
+    Column(
+        key="kendall_tau",
+        title="Kendall's τ",
+        better=1,
+        explanation="Mean over the rankings: pairs in the right order less those in the wrong one, "
+        "over all pairs. 1 is the ranking itself, 0 chance. Interval: 95%, bootstrap.",
+    ),
+    Column(
+        key="step_accuracy",
+        title="steps, %",
+        form=".1f",
+        scale=100,
+        better=1,
+        explanation="Share of held-out steps whose predicted chance is on the side of 1/2 that "
+        "their label is on. Interval: 95%, bootstrap over solutions.",
+    ),
+    Column(
+        key="right_steps_found",
+        title="right steps found, %",
+        form=".1f",
+        scale=100,
+        better=1,
+        explanation="The same for the steps labelled right alone.",
+    ),
+    Column(
+        key="wrong_steps_found",
+        title="wrong steps found, %",
+        form=".1f",
+        scale=100,
+        better=1,
+        explanation="The same for the steps labelled wrong alone; where these are few, the share "
+        "of all steps says little.",
     ),
     Column(
         key="recall_positive",

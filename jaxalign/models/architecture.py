@@ -14,7 +14,7 @@ CHOICES = {
     "value_trunk": ("shared", "separate"),
     "score_pooling": ("last", "mean", "none"),
 }
-HEADS = ("logits", "value", "score")
+HEADS = ("logits", "value", "score", "step_score")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class TransformerConfig:
     dropout: share of the embeddings and of both branches of a block that keys make it drop.
     compute_dtype: of activations and matrix products; parameters, softmax and heads are float32.
     remat, scan_layers: recompute blocks in the backward pass; compile one block and loop over it.
-    heads_out: which of logits, value and score the network has.
+    heads_out: which of logits, value, score and step_score the network has.
     value_trunk: whether values share the policy's trunk or have a network of their own.
     score_pooling: the score reads the last real token, their mean, or no hidden state.
     score_bag: whether the score adds a bag of tokens and of pairs of tokens.

@@ -1,4 +1,4 @@
-"""Heads that read numbers off the hidden states: values at every step, one score a text."""
+"""Heads that read numbers off the hidden states: values at every step, scores of texts or steps."""
 
 import flax.linen as nn
 import jax
@@ -29,6 +29,16 @@ class ValueHead(nn.Module):
         values = shift_right(head(hidden)[..., 0])
         begun = shift_right(jnp.cumsum(mask, axis=1, dtype=jnp.int32)) > 0
         return jnp.where(begun, values, 0.0)
+
+
+class StepScoreHead(nn.Module):
+    """A score after every token: `scores[t] = w . hidden[t] + b`, of the step that ends with it."""
+
+    @nn.compact
+    def __call__(self, hidden, mask):
+        """`hidden [B, T, D]`, `mask [B, T]` -> `[B, T]` float32, 0 where no token is."""
+        scores = readout(hidden.shape[-1], "readout")(hidden.astype(jnp.float32))[..., 0]
+        return jnp.where(mask, scores, 0.0)
 
 
 class ScoreHead(nn.Module):

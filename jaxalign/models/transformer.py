@@ -1,4 +1,4 @@
-"""The policy, value and reward network: a decoder-only transformer with up to three heads."""
+"""The policy, value and reward network: a decoder-only transformer and its heads."""
 
 import dataclasses
 
@@ -11,7 +11,7 @@ from jaxalign.errors import UserError
 from jaxalign.logprobs import logits_of
 from jaxalign.models.architecture import TransformerConfig
 from jaxalign.models.attention import Cache, rotary, visible_keys
-from jaxalign.models.heads import ScoreHead, ValueHead
+from jaxalign.models.heads import ScoreHead, StepScoreHead, ValueHead
 from jaxalign.models.layers import filled, fold, positions_of
 from jaxalign.models.trunk import Context, Trunk
 
@@ -30,6 +30,7 @@ class Outputs:
     unembedding: `[D, V]`, compute dtype; logits are `hidden @ unembedding`, summed in float32.
     values: `[B, T]` float32, entry t is the value before tokens[t] was chosen.
     scores: `[B]` float32.
+    step_scores: `[B, T]` float32, entry t is the score of a step that ends with tokens[t].
     cache: the cache with this call's columns written, when one was given.
     """
 
@@ -37,6 +38,7 @@ class Outputs:
     unembedding: jax.Array | None
     values: jax.Array | None
     scores: jax.Array | None
+    step_scores: jax.Array | None
     cache: Cache | None
 
     @property
@@ -68,6 +70,8 @@ class Transformer(nn.Module):
         if "score" in c.heads_out:
             bag = (c.score_bag, c.score_characters, c.score_bag_buckets, c.score_bag_power)
             self.score = ScoreHead(c.vocab_size, c.score_pooling, *bag)
+        if "step_score" in c.heads_out:
+            self.step_score = StepScoreHead()
 
     def __call__(
         self,
@@ -99,8 +103,14 @@ class Transformer(nn.Module):
         hidden, _ = self.trunk(tokens, context, None)
         values = self._values(hidden, tokens, mask, context) if "value" in heads else None
         scores = self.score(hidden, tokens, mask) if "score" in heads else None
+        steps = self.step_score(hidden, mask) if "step_score" in heads else None
         return Outputs(
-            hidden=hidden, unembedding=self._unembedding(), values=values, scores=scores, cache=None
+            hidden=hidden,
+            unembedding=self._unembedding(),
+            values=values,
+            scores=scores,
+            step_scores=steps,
+            cache=None,
         )
 
     def _continue(self, tokens, mask, keys, cache):
@@ -120,7 +130,12 @@ class Transformer(nn.Module):
             length=column + queries,
         )
         return Outputs(
-            hidden=hidden, unembedding=self._unembedding(), values=None, scores=None, cache=cache
+            hidden=hidden,
+            unembedding=self._unembedding(),
+            values=None,
+            scores=None,
+            step_scores=None,
+            cache=cache,
         )
 
     def _context(self, positions, visible, keys):

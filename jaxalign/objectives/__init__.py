@@ -11,7 +11,7 @@ from jaxalign.objectives.language import sft
 from jaxalign.objectives.pair_losses import PAIR_LOSSES, UNPAIRED_LOSSES, NamedLoss
 from jaxalign.objectives.policy_gradient import ppo
 from jaxalign.objectives.preferences import both_sides, dpo, no_shift, paired, track_shift
-from jaxalign.objectives.rewards import reward
+from jaxalign.objectives.rewards import process_reward, ranking, reward
 from jaxalign.objectives.unpaired import unpaired
 
 __all__ = [
@@ -24,6 +24,8 @@ __all__ = [
     "no_shift",
     "paired",
     "ppo",
+    "process_reward",
+    "ranking",
     "reward",
     "sft",
     "track_shift",

@@ -1,11 +1,14 @@
-"""Reward models."""
+"""Reward models: from comparisons, from rankings, from labelled steps."""
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from jaxalign.batches import ComparisonBatch
+from jaxalign.batches import ComparisonBatch, RankingBatch, StepBatch, TokenBatch
 from jaxalign.losses.bradley_terry import bradley_terry_loss, centering_penalty
+from jaxalign.losses.plackett_luce import plackett_luce_loss
+from jaxalign.losses.process_reward import process_reward_loss
+from jaxalign.masking import masked_sum
 from jaxalign.objectives.keys import example_keys
 
 
@@ -21,17 +24,12 @@ def reward(scores, *, centering: float = 0.0, l2: float = 0.0, penalised=lambda 
     """
 
     def loss_fn(params, batch: ComparisonBatch, key):
-        groups, size = batch.texts.index.shape
-        rows = jax.tree.map(lambda leaf: leaf.reshape(groups * size, *leaf.shape[2:]), batch.texts)
-        score = scores(params, rows, example_keys(key, rows.index)).reshape(groups, size)
+        first, second = _against_each_other(_group_scores(scores, params, batch.texts, key))
         preferences = batch.preferences
-        first = jnp.broadcast_to(score[:, :, None], preferences.shape)
-        second = jnp.broadcast_to(score[:, None, :], preferences.shape)
         pair_loss = bradley_terry_loss(first - second, margins=batch.margins)
         pair_loss += centering * centering_penalty(first, second)
-        right = (first > second) + 0.5 * (first == second)
         metrics = {
-            "rewards/accuracy": (preferences * right).sum(),
+            "rewards/accuracy": (preferences * _right(first, second)).sum(),
             "rewards/margin": (preferences * (first - second)).sum(),
             "rewards/mean": (preferences * (first + second) / 2).sum(),
         }
@@ -41,3 +39,82 @@ def reward(scores, *, centering: float = 0.0, l2: float = 0.0, penalised=lambda 
         return loss, (weight, metrics)
 
     return loss_fn
+
+
+def ranking(scores, *, centering: float = 0.0, l2: float = 0.0, penalised=lambda params: params):
+    """Plackett-Luce over the responses of a ranking, the best first; weight: rankings.
+
+    Metrics are means over the pairs of responses that a ranking implies. With two responses each
+    it is `reward` with one comparison a group.
+
+    Args:
+      scores: `(params, TokenBatch, keys) -> [B]` scalar scores.
+      centering: coefficient of the squared score sum, averaged over the pairs of a ranking.
+      l2: coefficient of the sum of squares of the penalised parameters (ridge), per ranking.
+      penalised: `params -> pytree` of those parameters; all by default.
+    """
+
+    def loss_fn(params, batch: RankingBatch, key):
+        score = _group_scores(scores, params, batch.texts, key)
+        losses = plackett_luce_loss(score, batch.mask)
+        first, second = _against_each_other(score)
+        better = jnp.triu(jnp.ones(score.shape[1:] * 2, bool), k=1)
+        pairs = batch.mask[:, :, None] & batch.mask[:, None, :] & better[None]
+        count = pairs.sum(axis=(1, 2))
+        if centering:
+            penalty = jnp.where(pairs, centering_penalty(first, second), 0).sum(axis=(1, 2))
+            losses += centering * penalty / jnp.maximum(count, 1)
+        weights = count > 0
+        per_pair = {
+            "rewards/accuracy": _right(first, second),
+            "rewards/margin": first - second,
+            "rewards/mean": (first + second) / 2,
+        }
+        metrics = {n: (masked_sum(value, pairs), pairs.sum()) for n, value in per_pair.items()}
+        loss, weight = masked_sum(losses, weights), weights.sum()
+        if l2:
+            loss += weight * l2 * optax.tree.norm(penalised(params), squared=True)
+        return loss, (weight, metrics)
+
+    return loss_fn
+
+
+def process_reward(step_scores):
+    """Cross-entropy of the labels of single steps, read at their last tokens; weight: steps.
+
+    `steps/accuracy` is the share of steps on the side of 1/2 that their label is on;
+    `steps/chance` the mean predicted chance that a step is right.
+
+    Args:
+      step_scores: `(params, TokenBatch, keys) -> [B, T]` logits after every token.
+    """
+
+    def loss_fn(params, batch: StepBatch, key):
+        logits = step_scores(params, batch.texts, example_keys(key, batch.texts.index))
+        steps = batch.texts.response_mask
+        losses = process_reward_loss(logits, batch.labels)
+        metrics = {
+            "steps/accuracy": masked_sum(_right(logits * (batch.labels - 0.5), 0 * logits), steps),
+            "steps/chance": masked_sum(jax.nn.sigmoid(logits), steps),
+        }
+        return masked_sum(losses, steps), (steps.sum(), metrics)
+
+    return loss_fn
+
+
+def _group_scores(scores, params, texts: TokenBatch, key):
+    """`[G, K]` scores of groups of K texts, which are scored as `G K` rows."""
+    groups, size = texts.index.shape
+    rows = jax.tree.map(lambda leaf: leaf.reshape(groups * size, *leaf.shape[2:]), texts)
+    return scores(params, rows, example_keys(key, rows.index)).reshape(groups, size)
+
+
+def _against_each_other(score):
+    """Two `[G, K, K]`: entry i, j is the score of i in one, that of j in the other."""
+    shape = (*score.shape, score.shape[1])
+    return jnp.broadcast_to(score[:, :, None], shape), jnp.broadcast_to(score[:, None, :], shape)
+
+
+def _right(first, second):
+    """1 where the first is larger, 1/2 where they are equal."""
+    return (first > second) + 0.5 * (first == second)

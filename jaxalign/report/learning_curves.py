@@ -50,6 +50,8 @@ _KNOWN = (
         training="rewards/accuracy",
         validation="validation/rewards/accuracy",
     ),
+    _panel("steps on the right side of 1/2, share", "steps/accuracy"),
+    _panel("predicted chance that a step is right", "steps/chance"),
     _panel("implicit reward", chosen="rewards/chosen", rejected="rewards/rejected"),
     _panel("margin between chosen and rejected", "rewards/margin"),
     _panel("log-probability, nats", chosen="logps/chosen", rejected="logps/rejected"),

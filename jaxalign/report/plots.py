@@ -72,7 +72,7 @@ def scorers(rows: Rows) -> Figure:
     axes.set_ylim(len(shown) - 0.45, -0.55)
     axes.set_xlim(*_share_limits(shown, ("pair_accuracy", "pair_accuracy_gap1")))
     _heading(axes, "filled: all pairs · open: clear pairs (ratings more than 1 apart)")
-    axes.set_xlabel("pairs in the order of the mean human rating, %")
+    axes.set_xlabel("pairs in the order that people put them in, %")
     axes.grid(axis="y", visible=False)
     axes.spines["left"].set_visible(False)
     return figure

@@ -119,8 +119,9 @@ def reward_model(run: Run, figures: Figures) -> Markup | None:
     drawn = []
     if any(number(row.get("pair_accuracy")) is not None for row in rows):
         caption = (
-            "Pairs of held-out texts ordered as their mean human ratings order them, with 95% "
-            "intervals. The human row is one person against the mean of the others."
+            "Pairs of held-out texts put in the order that people put them in, by mean ratings "
+            "where there are ratings, with 95% intervals. A human row is one person against the "
+            "mean of the others."
         )
         drawn.append(figures.add("scorers", plots.scorers(rows), caption))
     if bins:

@@ -1,13 +1,15 @@
-"""`jaxalign evaluate`: perplexity on texts, or accuracy on preferences."""
+"""`jaxalign evaluate`: perplexity on texts, accuracy on preferences, rankings or steps."""
 
 import json
 import tempfile
 from pathlib import Path
 
 from jaxalign.config import EvaluateConfig
-from jaxalign.data.records import Preference, PromptCompletion
+from jaxalign.data.records import Preference, PromptCompletion, Ranking, Stepwise
 from jaxalign.errors import UserError
 from jaxalign.stages.dpo import implicit_accuracy
+from jaxalign.stages.process_reward import step_accuracy, step_chances
+from jaxalign.stages.rankings import ranking_accuracy
 from jaxalign.stages.reward import pair_accuracy
 from jaxalign.stages.run import Run, open_run
 from jaxalign.stages.text_models import TextModel, load_text_model
@@ -19,7 +21,12 @@ from jaxalign.train.checkpoints import write_atomically
 def run(config: EvaluateConfig) -> dict[str, float]:
     """Print the measures, a line each, and return them."""
     model = load_text_model(config.model, "model")
-    measure = perplexity_on_texts if config.on == "texts" else accuracy_on_preferences
+    measure = {
+        "texts": perplexity_on_texts,
+        "preferences": accuracy_on_preferences,
+        "rankings": accuracy_on_rankings,
+        "steps": accuracy_on_steps,
+    }[config.on]
     with (
         tempfile.TemporaryDirectory() as scratch,
         open_run(Path(scratch), config, config.place, 0) as run,
@@ -34,8 +41,7 @@ def run(config: EvaluateConfig) -> dict[str, float]:
 
 def perplexity_on_texts(config: EvaluateConfig, run: Run, model: TextModel) -> dict[str, float]:
     """exp of the mean negative log-probability of a completion's token."""
-    if "logits" not in model.model.config.heads_out:
-        raise UserError(f"--model {config.model} writes no text; use --on preferences")
+    require_head(config, model, "logits")
     data = fitting(config.data, model)
     records = read_records(data, PromptCompletion, tokenizer=model.tokenizer, log=None)
     rows = [row for (row,) in token_rows(records, model.tokenizer)]
@@ -49,7 +55,39 @@ def accuracy_on_preferences(config: EvaluateConfig, run: Run, model: TextModel) 
     pairs = token_rows(records, model.tokenizer)
     if "score" in model.model.config.heads_out:
         return pair_accuracy(run, model, pairs)
+    require_head(config, model, "logits")
     reference = None
     if config.reference:
         reference = load_text_model(config.reference, "reference", head="logits")
     return implicit_accuracy(run, model, reference, pairs, temperature=config.temperature)
+
+
+def accuracy_on_rankings(config: EvaluateConfig, run: Run, model: TextModel) -> dict[str, float]:
+    """Share of the pairs of every ranking in its order, and Kendall's tau, with 95% intervals."""
+    require_head(config, model, "score")
+    data = fitting(config.data, model)
+    records = read_records(data, Ranking, tokenizer=model.tokenizer, log=None)
+    return ranking_accuracy(run, model, token_rows(records, model.tokenizer))
+
+
+def accuracy_on_steps(config: EvaluateConfig, run: Run, model: TextModel) -> dict[str, float]:
+    """Share of steps whose label the model finds, with 95% intervals; writes their chances."""
+    require_head(config, model, "step_score")
+    data = fitting(config.data, model)
+    records = read_records(data, Stepwise, tokenizer=model.tokenizer, log=None)
+    rows = [row for (row,) in token_rows(records, model.tokenizer)]
+    chances = step_chances(run, model, rows)
+    if config.chances:
+        lines = "".join(f"{json.dumps(row.round(6).tolist())}\n" for row in chances)
+        write_atomically(Path(config.chances), lines.encode())
+    return step_accuracy(chances, [record.labels for record in records])
+
+
+def require_head(config: EvaluateConfig, model: TextModel, head: str) -> None:
+    """Raise a one-line `UserError` where the model cannot be measured on such rows."""
+    heads = model.model.config.heads_out
+    if head not in heads:
+        raise UserError(
+            f"--model {config.model} has the heads {', '.join(heads)}; "
+            f"--on {config.on} needs a {head} head"
+        )

@@ -1,4 +1,4 @@
-"""`jaxalign reward`: a Bradley-Terry reward model from a user's preferences."""
+"""`jaxalign reward`: a reward model from a user's preferences, rankings or labelled steps."""
 
 from pathlib import Path
 
@@ -7,49 +7,83 @@ import numpy as np
 from jaxalign.config import RewardConfig
 from jaxalign.data.chat import TokenRow
 from jaxalign.data.preferences import Groups
-from jaxalign.data.records import Preference
+from jaxalign.data.records import MarginPreference, Ranking, Stepwise
 from jaxalign.evaluation.bootstrap import mean_estimate
+from jaxalign.stages.process_reward import step_accuracy, step_chances, train_process
+from jaxalign.stages.rankings import ranking_accuracy, train_ranking
 from jaxalign.stages.run import Run, open_run
 from jaxalign.stages.sft import finish
 from jaxalign.stages.text_models import TextModel, load_text_model, new_text_model
 from jaxalign.stages.training import score_rows, train_reward
 from jaxalign.stages.user_data import fitting, learn_tokenizer, read_records, token_rows
 
+# loss: what its rows are
+KINDS = {"bradley_terry": MarginPreference, "plackett_luce": Ranking, "process": Stepwise}
+
 
 def run(config: RewardConfig, directory: Path) -> dict:
     """Train, save `model`, write the report; returns what `results.json` holds."""
     base = load_text_model(config.init, "init", head="logits") if config.init else None
-    data = fitting(config.data, base)
+    data, kind = fitting(config.data, base), KINDS[config.reward.loss]
     if base is None:
-        records = read_records(data, Preference, tokenizer=None, log=directory)
+        records = read_records(data, kind, tokenizer=None, log=directory)
         tokenizer = learn_tokenizer(config.tokenizer, records)
     else:
         tokenizer = base.tokenizer
-    records = read_records(data, Preference, tokenizer=tokenizer, log=directory)
-    rows, groups = pairs_as_groups(token_rows(records, tokenizer))
+    records = read_records(data, kind, tokenizer=tokenizer, log=directory)
     held_out = []
     if data.evaluation_path:
-        records = read_records(data, Preference, tokenizer=tokenizer, log=directory, held_out=True)
-        held_out = token_rows(records, tokenizer)
+        held_out = read_records(data, kind, tokenizer=tokenizer, log=directory, held_out=True)
     with open_run(directory, config, config.place, config.seed) as run:
         if base is None:
             base = new_text_model(
                 config.model, tokenizer, config.data.max_length, ("logits",), run.key("init")
             )
-        trained, _ = train_reward(run, "reward", base, rows, groups, config.reward)
-        row = {"method": "reward model"}
+        trained = train(run, base, records, config)
+        method = "reward model"
+        if config.reward.loss != "bradley_terry":
+            method += f" ({config.reward.loss})"
         scorers = []
         if held_out:
-            scorers = [{"scorer": "reward model", **pair_accuracy(run, trained, held_out)}]
-        return finish(run, trained, row, reward_model=scorers)
+            measured = accuracy(run, trained, held_out, config.reward.loss)
+            scorers = [{"scorer": method, **measured}]
+        return finish(run, trained, {"method": method}, reward_model=scorers)
 
 
-def pairs_as_groups(pairs: list[tuple[TokenRow, ...]]) -> tuple[list[TokenRow], Groups]:
-    """Every pair as a group of two texts, of which everybody preferred the first."""
+def train(run: Run, base: TextModel, records: list, config: RewardConfig) -> TextModel:
+    """The reward model by the chosen loss."""
+    rows = token_rows(records, base.tokenizer)
+    if config.reward.loss == "process":
+        labels = [record.labels for record in records]
+        texts = [row for (row,) in rows]
+        return train_process(run, "reward", base, texts, labels, config.process)
+    if config.reward.loss == "plackett_luce":
+        return train_ranking(run, "reward", base, rows, config.reward)
+    margins = np.array([record.margin for record in records], np.float32)
+    return train_reward(run, "reward", base, *pairs_as_groups(rows, margins), config.reward)[0]
+
+
+def accuracy(run: Run, trained: TextModel, records: list, loss: str) -> dict[str, float]:
+    """How well the reward model agrees with held-out rows of the kind that it was trained on."""
+    rows = token_rows(records, trained.tokenizer)
+    if loss == "process":
+        chances = step_chances(run, trained, [row for (row,) in rows])
+        return step_accuracy(chances, [record.labels for record in records])
+    if loss == "plackett_luce":
+        return ranking_accuracy(run, trained, rows)
+    return pair_accuracy(run, trained, rows)
+
+
+def pairs_as_groups(
+    pairs: list[tuple[TokenRow, ...]], margins: np.ndarray
+) -> tuple[list[TokenRow], Groups]:
+    """Every pair as a group of two texts, of which everybody preferred the first by its margin."""
     rows = [row for pair in pairs for row in pair]
     first_wins = np.array([[0.0, 1.0], [0.0, 0.0]], np.float32)
     return rows, Groups(
-        np.arange(len(rows)).reshape(-1, 2), np.tile(first_wins, (len(pairs), 1, 1))
+        np.arange(len(rows)).reshape(-1, 2),
+        np.tile(first_wins, (len(pairs), 1, 1)),
+        margins[:, None, None] * first_wins,
     )
 
 

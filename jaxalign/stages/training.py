@@ -100,13 +100,46 @@ def train_reward(
     groups: Groups,
     settings: RewardSettings,
 ) -> tuple[TextModel, float]:
-    """Bradley-Terry on compared texts; scores are scaled to mean 0 and deviation 1 over `rows`.
+    """Bradley-Terry on compared texts: `train_scores` on groups.
+
+    Args:
+      groups: who was preferred to whom; `groups.texts` are positions in `rows`.
+    """
+    groups_per_batch = settings.fit.batch_size // groups.texts.shape[1]
+    length = longest(rows)
+
+    def batch(number: int):
+        chosen = batch_indices(number, len(groups.texts), groups_per_batch, run.seed)
+        return comparison_batch(
+            [[rows[i] for i in group] for group in groups.texts[chosen]],
+            groups.preferences[chosen],
+            margins=None if groups.margins is None else groups.margins[chosen],
+            pad_id=base.tokenizer.pad_id,
+            length=length,
+            index=groups.texts[chosen],
+        )
+
+    return train_scores(run, name, base, rows, settings, objective=objectives.reward, batches=batch)
+
+
+def train_scores(
+    run: Run,
+    name: str,
+    base: TextModel,
+    rows: Sequence[TokenRow],
+    settings: RewardSettings,
+    *,
+    objective: Callable,
+    batches: Callable[[int], Any],
+) -> tuple[TextModel, float]:
+    """A model of the scores of whole texts, scaled to mean 0 and deviation 1 over `rows`.
 
     Args:
       base: where trunk and vocabulary come from.
       rows: all texts.
-      groups: who was preferred to whom; `groups.texts` are positions in `rows`.
       settings: of head, loss and loop.
+      objective: `objectives.reward` or `objectives.ranking`.
+      batches: batch number -> what the objective takes.
 
     Returns:
       The reward model, and the deviation that its scores had before: times that, a difference of
@@ -125,26 +158,13 @@ def train_reward(
     )
     if settings.bag:
         model = with_rarity(model, rows)
-    groups_per_batch = settings.fit.batch_size // groups.texts.shape[1]
-    length = longest(rows)
-
-    def batch(number: int):
-        chosen = batch_indices(number, len(groups.texts), groups_per_batch, run.seed)
-        return comparison_batch(
-            [[rows[i] for i in group] for group in groups.texts[chosen]],
-            groups.preferences[chosen],
-            pad_id=base.tokenizer.pad_id,
-            length=length,
-            index=groups.texts[chosen],
-        )
-
-    loss = objectives.reward(
+    loss = objective(
         text_scores(model.model),
         centering=settings.centering,
         l2=settings.bag_l2 if settings.bag else 0.0,
         penalised=lambda params: {k: v for k, v in params["score"].items() if k in BAG},
     )
-    params = run.fit(name, loss, model.params, batch, settings.fit)
+    params = run.fit(name, loss, model.params, batches, settings.fit)
     trained = dataclasses.replace(model, params=params)
     scores = score_rows(run, trained, rows)
     return standardised(trained, scores), float(scores.std())

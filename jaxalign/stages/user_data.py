@@ -3,13 +3,14 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from jaxalign.config import DataConfig, TokenizerConfig
 from jaxalign.data.chat import TokenRow
 from jaxalign.data.formats import load_records
-from jaxalign.data.records import Record, Said
+from jaxalign.data.records import Record
 from jaxalign.data.tokenizer import Tokenizer, train_tokenizer
 from jaxalign.errors import UserError
 from jaxalign.stages.text_models import TextModel
@@ -35,7 +36,7 @@ def read_records(
 
     Args:
       data: the source, its limits, and what to do with bad rows.
-      kind: `Prompt`, `PromptCompletion`, `Preference` or `Unpaired`.
+      kind: of record: `Prompt`, `Preference`, ... of `data/records.py`.
       tokenizer: counts tokens; None checks no length.
       log: directory in which skipped rows are listed; None: on the terminal.
       held_out: read `evaluation_path` instead of `path`.
@@ -70,7 +71,7 @@ def report_skipped(source: str, lines: list[str], log: Path | None) -> None:
 
 
 def token_rows(records: Sequence[Record], tokenizer: Tokenizer) -> list[tuple[TokenRow, ...]]:
-    """The token rows of every record: one each, two for preferences."""
+    """The token rows of every record: one each, two for preferences, one an answer for rankings."""
     return [record.token_rows(tokenizer) for record in records]
 
 
@@ -82,10 +83,15 @@ def learn_tokenizer(config: TokenizerConfig, records: Sequence[Record]) -> Token
     return train_tokenizer(texts, vocab_size=config.vocab_size, kind=config.kind)
 
 
-def texts_of(said: Said | bool) -> list[str]:
-    """A text, or what is said in a conversation, speakers included; nothing of a label."""
-    if isinstance(said, bool):
-        return []
+def texts_of(said: Any) -> list[str]:
+    """A text, or what is said in a conversation, speakers included, or the texts of a list of
+    either; nothing of labels and numbers.
+
+    >>> texts_of([[{"role": "user", "content": "Why?"}], "So.", True])
+    ['User: Why?\\n', 'So.']
+    """
     if isinstance(said, str):
         return [said]
-    return [f"{message['role'].capitalize()}: {message['content']}\n" for message in said]
+    if isinstance(said, dict):
+        return [f"{said['role'].capitalize()}: {said['content']}\n"]
+    return [text for part in said for text in texts_of(part)] if isinstance(said, list) else []

@@ -2,7 +2,10 @@
 
 from tests.specimens import (
     distillation,
+    divergences,
+    estimators,
     importance,
+    language,
     online,
     policy_gradients,
     preferences,
@@ -14,7 +17,18 @@ from tests.specimens import (
 )
 
 MODULES = (
-    *(preferences, reference_free, unpaired, online, rewards, weighting, distillation),
-    *(policy_gradients, importance, statistics),
+    preferences,
+    reference_free,
+    unpaired,
+    online,
+    rewards,
+    weighting,
+    distillation,
+    policy_gradients,
+    importance,
+    estimators,
+    divergences,
+    language,
+    statistics,
 )
 SPECIMENS = {specimen.name: specimen for module in MODULES for specimen in module.SPECIMENS}

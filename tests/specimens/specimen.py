@@ -32,6 +32,7 @@ class Specimen:
     extremes: further arguments, `rng -> arguments`, of sizes that no model should reach: 1e4 nats,
       say. Value and gradient must be finite in float32 and the oracle must be met in float64.
     invalid: settings with the beginning of the message of the ValueError.
+    widens: whether bfloat16 is computed in float32; otherwise results have the arguments' type.
     order: how often it can be differentiated (0: it returns no real numbers, or its gradient is by
       design not the slope of its value).
     """
@@ -48,6 +49,7 @@ class Specimen:
     spread: Literal["rows", "pooled", "sums"] = "rows"
     extremes: Callable[[np.random.Generator], dict[str, Any]] | None = None
     invalid: tuple[tuple[Mapping[str, Any], str], ...] = ()
+    widens: bool = True
     order: int = 2
 
     @property

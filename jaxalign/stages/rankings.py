@@ -1,0 +1,63 @@
+"""Reward models from rankings: training, and how well scores order the responses of a ranking."""
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxalign import objectives
+from jaxalign.config import RewardSettings
+from jaxalign.data.batching import batch_indices, ranking_batch
+from jaxalign.data.chat import TokenRow
+from jaxalign.evaluation.bootstrap import mean_estimate
+from jaxalign.stages.run import Run
+from jaxalign.stages.text_models import TextModel
+from jaxalign.stages.training import longest, score_rows, train_scores
+
+Rankings = Sequence[tuple[TokenRow, ...]]
+
+
+def train_ranking(
+    run: Run, name: str, base: TextModel, rankings: Rankings, settings: RewardSettings
+) -> TextModel:
+    """Plackett-Luce on texts that were ranked, the best first."""
+    rows = [row for ranking in rankings for row in ranking]
+    starts = np.cumsum([0, *(len(ranking) for ranking in rankings)])
+    size, length = max(len(ranking) for ranking in rankings), longest(rows)
+
+    def batch(number: int):
+        chosen = batch_indices(number, len(rankings), settings.fit.batch_size, run.seed)
+        return ranking_batch(
+            [rankings[i] for i in chosen],
+            pad_id=base.tokenizer.pad_id,
+            size=size,
+            length=length,
+            index=starts[chosen][:, None] + np.arange(size),
+        )
+
+    objective = objectives.ranking
+    return train_scores(run, name, base, rows, settings, objective=objective, batches=batch)[0]
+
+
+def ranking_accuracy(run: Run, reward: TextModel, rankings: Rankings) -> dict[str, float]:
+    """Share of the pairs that the scores put in the order of the rankings, and Kendall's tau.
+
+    Ties of scores count half; the intervals are over rankings.
+    """
+    scores = score_rows(run, reward, [row for ranking in rankings for row in ranking])
+    ends = np.cumsum([len(ranking) for ranking in rankings])[:-1]
+    right = [shares_in_order(part) for part in np.split(scores, ends)]
+    blocks = np.repeat(np.arange(len(right)), [len(part) for part in right])
+    pairs = mean_estimate(np.concatenate(right), blocks=blocks)
+    kendall = mean_estimate(np.array([2 * part.mean() - 1 for part in right]))
+    return pairs.columns("pair_accuracy") | kendall.columns("kendall_tau")
+
+
+def shares_in_order(scores: np.ndarray) -> np.ndarray:
+    """`[K (K - 1) / 2]`: 1 for every pair whose better text, which comes first, scores higher.
+
+    >>> shares_in_order(np.array([2.0, 0.0, 0.0])).tolist()  # pairs 01, 02, 12
+    [1.0, 1.0, 0.5]
+    """
+    pairs = itertools.combinations(scores, 2)
+    return np.array([0.5 + 0.5 * np.sign(better - worse) for better, worse in pairs])

@@ -1,0 +1,12 @@
+"""Scores of responses before they become rewards."""
+
+import numpy as np
+
+
+def missing_eos_penalty(scores, tokens, mask, *, eos_id, penalty):
+    """Huang et al. 2024, "EOS trick": a response without an end loses."""
+    found = []
+    for score, row, real in zip(scores, tokens, mask, strict=True):
+        response = [token for token, m in zip(row, real, strict=True) if m]
+        found.append(score - penalty if response and eos_id not in response else score)
+    return np.array(found)
