@@ -9,7 +9,16 @@ from benchmarks.exact.estimates import Quality, moments, quality
 from benchmarks.exact.groups import all_groups, probabilities
 from benchmarks.exact.methods import shaped
 from benchmarks.exact.tables import Table, number
-from benchmarks.exact.world import World, logps, objective, params_of, policy_at, prefixes, rows
+from benchmarks.exact.world import (
+    World,
+    logps,
+    objective,
+    params_of,
+    policy_at,
+    prefixes,
+    rows,
+    token_scores,
+)
 from jaxalign import (
     centred_advantages,
     greedy_baseline_advantages,
@@ -59,14 +68,16 @@ def baseline_results(world: World) -> OrderedDict[str, Quality]:
     members, orders = all_groups(SIZE)
     weights = probabilities(logps(logits), members, orders)
     scores = jnp.sum(shaped(params_of(logits), world), axis=1)
+    score_functions = jnp.sum(token_scores(logits), axis=1)
     truth = -jax.grad(objective)(logits, world)
     found = OrderedDict()
     for name, advantages in all_advantages(logits, scores, members).items():
 
-        def losses(logits, advantages=advantages):
-            return jnp.mean(reinforce_loss(logps(logits)[members], advantages), axis=1)
+        def losses(policy, advantages=advantages):
+            return jnp.mean(reinforce_loss(policy, advantages), axis=1)
 
-        found[name] = quality(*moments(losses, logits, weights), truth)
+        estimate = moments(losses, logps(logits)[members], score_functions[members], weights)
+        found[name] = quality(*estimate, truth)
     return found
 
 

@@ -17,6 +17,7 @@ from benchmarks.exact.world import (
     policy_at,
     rows,
     table_logps,
+    token_scores,
 )
 from jaxalign import (
     cispo_loss,
@@ -101,15 +102,15 @@ def clip_results(world: World) -> OrderedDict:
 
     def at(policy):
         truth = -jax.grad(objective)(policy, world, beta=0.0)
+        current = table_logps(params_of(policy), batch)
         log_weights = logps(policy) - logps(acting)
         found = OrderedDict(KL=kl(policy, acting), ESS=effective_sample_size(log_weights, weights))
         for name, variant in VARIANTS.items():
 
-            def losses(logits, variant=variant):
-                current = table_logps(params_of(logits), batch)
+            def losses(current, variant=variant):
                 return variant(current, behaviour, batch.response_mask, advantages)
 
-            found[name] = quality(*moments(losses, policy, weights), truth)
+            found[name] = quality(*moments(losses, current, token_scores(policy), weights), truth)
         return found
 
     return jax.vmap(at)(jnp.stack([policy_at(world, share) for share in SHARES]))

@@ -24,19 +24,24 @@ class Quality(NamedTuple):
 
 
 def moments(
-    losses: Callable[[jax.Array], jax.Array], logits: jax.Array, weights: jax.Array
+    losses: Callable[[jax.Array], jax.Array],
+    logps: jax.Array,
+    scores: jax.Array,
+    weights: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     """Mean gradient and deviation over outcomes, of the gradient of one outcome's loss.
 
     Args:
-      losses: logits to `[N]`, the loss of every outcome.
-      logits: where the gradient is taken.
+      losses: `[N, K]` log-probabilities to `[N]`, the loss of every outcome from its own row.
+      logps: `[N, K]` nats, where the gradient is taken: of an outcome's tokens, or of its members.
+      scores: `[N, K, PREFIXES, VOCABULARY]`, their gradients with respect to the logits.
       weights: `[N]`, the probability of each outcome.
     """
-    each = jax.jacfwd(losses)(logits).reshape(len(weights), -1)
-    mean = jnp.sum(weights[:, None] * each, axis=0)
-    spread = jnp.sum(weights * jnp.sum((each - mean[None]) ** 2, axis=1))
-    return mean.reshape(logits.shape), jnp.sqrt(spread)
+    inner = jax.grad(lambda x: jnp.sum(losses(x)))(logps)
+    each = jnp.einsum("nk,nkpv->npv", inner, scores)
+    mean = jnp.einsum("n,npv->pv", weights, each)
+    spread = jnp.sum(weights * jnp.sum((each - mean[None]) ** 2, axis=(1, 2)))
+    return mean, jnp.sqrt(spread)
 
 
 def quality(mean: jax.Array, deviation: jax.Array, truth: jax.Array) -> Quality:

@@ -20,6 +20,7 @@ from benchmarks.exact.world import (
     policy_at,
     rows,
     table_logps,
+    token_scores,
     values_of,
 )
 from jaxalign import gae, masked_sum, reinforce_loss
@@ -41,12 +42,12 @@ def estimate(world: World, logits: jax.Array, values: jax.Array, gae_lambda: jax
     read = values_of(params)
     advantages, _ = gae(rewards, read, batch.response_mask, gamma=1.0, gae_lambda=gae_lambda)
 
-    def losses(logits):
-        each = reinforce_loss(table_logps(params_of(logits), batch), advantages)
-        return masked_sum(each, batch.response_mask, axis=1)
+    def losses(policy):
+        return masked_sum(reinforce_loss(policy, advantages), batch.response_mask, axis=1)
 
-    truth = -jax.grad(objective)(logits, world)
-    return quality(*moments(losses, logits, jnp.exp(logps(logits))), truth)
+    truth, weights = -jax.grad(objective)(logits, world), jnp.exp(logps(logits))
+    policy, scores = table_logps(params, batch), token_scores(logits)
+    return quality(*moments(losses, policy, scores, weights), truth)
 
 
 @jax.jit

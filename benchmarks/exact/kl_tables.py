@@ -17,6 +17,7 @@ from benchmarks.exact.world import (
     policy_at,
     rows,
     table_logps,
+    token_scores,
 )
 from jaxalign import (
     discounted_returns,
@@ -28,6 +29,7 @@ from jaxalign import (
     ppo_policy_loss,
     sequence_logps,
 )
+from jaxalign.batches import pytree
 
 UNCLIPPED = 1e9
 SHARES = (0.25, 1.0, 2.0)
@@ -51,10 +53,10 @@ ESTIMATORS = {
 
 
 def of_responses(estimator):
-    """`(policy, reference, behaviour) -> [R]` from log-probabilities of whole responses."""
+    """`(policy, reference, behaviour) -> [R]`, `[R, T]` each, of the whole responses."""
 
-    def estimate(*logits):
-        return estimator(*(logps(x) for x in logits))
+    def estimate(*token_logps):
+        return estimator(*(sequence_logps(x, rows().response_mask) for x in token_logps))
 
     return estimate
 
@@ -62,59 +64,87 @@ def of_responses(estimator):
 def of_tokens(estimator):
     """The same from each token's, summed over the response."""
 
-    def estimate(*logits):
-        batch = rows()
-        each = estimator(*(table_logps(params_of(x), batch) for x in logits))
-        return masked_sum(each, batch.response_mask, axis=1)
+    def estimate(*token_logps):
+        return masked_sum(estimator(*token_logps), rows().response_mask, axis=1)
 
     return estimate
 
 
-def value(estimate, policy, reference, behaviour) -> tuple[jax.Array, jax.Array]:
+LEVELS = {"response": of_responses, "tokens": of_tokens}
+
+
+@pytree
+class Place:
+    """Log-probabilities `[R, T]` of three policies, the truth, and who samples.
+
+    kl: KL(policy, reference), nats. gradient: of it. scores: of `world.token_scores`.
+    weights: `[R]` probabilities of the responses under the behaviour policy.
+    """
+
+    policy: jax.Array
+    reference: jax.Array
+    behaviour: jax.Array
+    kl: jax.Array
+    gradient: jax.Array
+    scores: jax.Array
+    weights: jax.Array
+
+
+def place_of(world: World, policy: jax.Array, behaviour: jax.Array) -> Place:
+    """From logits."""
+    each = (table_logps(params_of(x), rows()) for x in (policy, world.reference, behaviour))
+    divergence, gradient = jax.value_and_grad(kl)(policy, world.reference)
+    return Place(
+        **dict(zip(("policy", "reference", "behaviour"), each, strict=True)),
+        kl=divergence,
+        gradient=gradient,
+        scores=token_scores(policy),
+        weights=jnp.exp(logps(behaviour)),
+    )
+
+
+def value(estimate, at: Place) -> tuple[jax.Array, jax.Array]:
     """Bias and standard deviation of the estimate of one sample, relative to the KL."""
-    weights = jnp.exp(logps(behaviour))
-    estimates, truth = estimate(policy, reference, behaviour), kl(policy, reference)
-    mean = jnp.sum(weights * estimates)
-    deviation = jnp.sqrt(jnp.sum(weights * (estimates - mean) ** 2))
-    return (mean - truth) / truth, deviation / truth
+    estimates = estimate(at.policy, at.reference, at.behaviour)
+    mean = jnp.sum(at.weights * estimates)
+    deviation = jnp.sqrt(jnp.sum(at.weights * (estimates - mean) ** 2))
+    return (mean - at.kl) / at.kl, deviation / at.kl
 
 
-def as_loss(estimate, policy, reference, behaviour) -> Quality:
+def as_loss(estimate, at: Place) -> Quality:
     """Its expected gradient over samples of the behaviour policy."""
-    weights = jnp.exp(logps(behaviour))
-    losses = moments(lambda logits: estimate(logits, reference, behaviour), policy, weights)
-    return quality(*losses, jax.grad(kl)(policy, reference))
+
+    def losses(policy):
+        return estimate(policy, at.reference, at.behaviour)
+
+    return quality(*moments(losses, at.policy, at.scores, at.weights), at.gradient)
 
 
-def in_reward(estimator, policy, reference, behaviour, *, to_go: bool) -> Quality:
+def in_reward(estimator, at: Place, *, to_go: bool) -> Quality:
     """The policy gradient of the estimate as a price, frozen when the samples were drawn.
 
     Args:
       estimator: of tokens; one of `ESTIMATORS`.
-      policy, reference, behaviour: logits.
+      at: where.
       to_go: each token pays for itself and what follows, not for what came before.
     """
-    batch = rows()
-    mask = batch.response_mask
-    acting, frozen = (table_logps(params_of(x), batch) for x in (behaviour, reference))
-    costs = jnp.where(mask, estimator(acting, frozen, acting), 0)
-    totals = discounted_returns(-costs, mask, gamma=1.0)
+    mask = rows().response_mask
+    prices = jnp.where(mask, estimator(at.behaviour, at.reference, at.behaviour), 0)
+    to_come = discounted_returns(-prices, mask, gamma=1.0)
 
-    def losses(logits):
-        current = table_logps(params_of(logits), batch)
+    def losses(policy):
         if to_go:
-            each = ppo_policy_loss(current, acting, totals, clip_range=UNCLIPPED)
+            each = ppo_policy_loss(policy, at.behaviour, to_come, clip_range=UNCLIPPED)
             return masked_sum(each, mask, axis=1)
-        summed = (sequence_logps(x, mask) for x in (current, acting, -costs))
+        summed = (sequence_logps(x, mask) for x in (policy, at.behaviour, -prices))
         return ppo_policy_loss(*summed, clip_range=UNCLIPPED)
 
-    estimate = moments(losses, policy, jnp.exp(logps(behaviour)))
-    return quality(*estimate, jax.grad(kl)(policy, reference))
+    return quality(*moments(losses, at.policy, at.scores, at.weights), at.gradient)
 
 
 @functools.partial(jax.jit, static_argnames="off_policy")
 def policies(world: World, *, off_policy: bool) -> tuple[jax.Array, jax.Array]:
-    """`[K, PREFIXES, VOCABULARY]`: a policy at every distance, and the one that samples for it."""
+    """`[K, PREFIXES, VOCABULARY]`: a policy at every distance, and who samples for it."""
     shares = [(share, share / 2 if off_policy else share) for share in SHARES]
     return tuple(
         jnp.stack([policy_at(world, x) for x in side]) for side in zip(*shares, strict=True)
@@ -125,34 +155,33 @@ def policies(world: World, *, off_policy: bool) -> tuple[jax.Array, jax.Array]:
 def value_results(world: World, policy: jax.Array, behaviour: jax.Array) -> OrderedDict:
     """`value` of every estimator, each `[K]`, and `KL` itself."""
 
-    def at(policy, behaviour):
-        places = world.reference, behaviour
-        found = OrderedDict(KL=kl(policy, world.reference))
-        for place, level in (("response", of_responses), ("tokens", of_tokens)):
+    def results(policy, behaviour):
+        at = place_of(world, policy, behaviour)
+        found = OrderedDict(KL=at.kl)
+        for place, level in LEVELS.items():
             for name, estimator in ESTIMATORS.items():
-                found[f"{name}, {place}"] = value(level(estimator), policy, *places)
+                found[f"{name}, {place}"] = value(level(estimator), at)
         return found
 
-    return jax.vmap(at)(policy, behaviour)
+    return jax.vmap(results)(policy, behaviour)
 
 
 @jax.jit
 def loss_results(world: World, policy: jax.Array, behaviour: jax.Array) -> OrderedDict:
     """`Quality` of every estimator as a loss and in the reward, each `[K]`, and `KL` itself."""
 
-    def at(policy, behaviour):
-        places = policy, world.reference, behaviour
-        found = OrderedDict(KL=kl(policy, world.reference))
-        for place, level in (("response", of_responses), ("tokens", of_tokens)):
+    def results(policy, behaviour):
+        at = place_of(world, policy, behaviour)
+        found = OrderedDict(KL=at.kl)
+        for place, level in LEVELS.items():
             for name, estimator in ESTIMATORS.items():
-                found[f"loss of {place}, {name}"] = as_loss(level(estimator), *places)
+                found[f"loss of {place}, {name}"] = as_loss(level(estimator), at)
         for place, to_go in (("response", False), ("tokens to go", True)):
             for name in ("k1", "k2", "k3"):
-                result = in_reward(ESTIMATORS[name], *places, to_go=to_go)
-                found[f"reward of {place}, {name}"] = result
+                found[f"reward of {place}, {name}"] = in_reward(ESTIMATORS[name], at, to_go=to_go)
         return found
 
-    return jax.vmap(at)(policy, behaviour)
+    return jax.vmap(results)(policy, behaviour)
 
 
 def cells(results: OrderedDict, heads: Sequence[str], distances: int):

@@ -27,6 +27,7 @@ class Distance(NamedTuple):
     optimum: jax.Array
 
 
+@jax.jit
 def distance(logits: jax.Array, world: World, target: jax.Array | None = None) -> Distance:
     """How far a policy is from the optimum, or from another target (`[R]` log-probabilities)."""
     best = optimal_logps(world)

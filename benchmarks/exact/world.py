@@ -5,6 +5,7 @@ policy is a table of logits, one row for each of the seven prefixes; it is given
 model whose hidden states are one-hot, so that log-probabilities come from where a transformer's do.
 """
 
+import functools
 import itertools
 
 import jax
@@ -58,12 +59,9 @@ def rows() -> TokenBatch:
     tokens[:, 0] = PROMPT
     prompt_mask = np.zeros(tokens.shape, bool)
     prompt_mask[:, 0] = True
-    return TokenBatch(
-        tokens=jnp.asarray(tokens),
-        prompt_mask=jnp.asarray(prompt_mask),
-        response_mask=jnp.asarray(response_mask),
-        index=jnp.arange(len(RESPONSES), dtype=jnp.int32),
-    )
+    arrays = (tokens, prompt_mask, response_mask, np.arange(len(RESPONSES), dtype=np.int32))
+    names = ("tokens", "prompt_mask", "response_mask", "index")
+    return TokenBatch(**dict(zip(names, map(jnp.asarray, arrays), strict=True)))
 
 
 def prefixes(tokens: jax.Array) -> jax.Array:
@@ -116,6 +114,7 @@ def make_world(seed: int = 91) -> World:
     )
 
 
+@jax.jit
 def policy_at(world: World, share: float) -> jax.Array:
     """Logits of a policy that has gone this share of the way from the reference to the optimum."""
     start = log_softmax(world.reference)
@@ -128,12 +127,22 @@ def values_of(params) -> jax.Array:
     return MODEL.apply({"params": params}, batch.tokens, batch.mask).values
 
 
+@jax.jit
+def token_scores(logits: jax.Array) -> jax.Array:
+    """`[R, T, PREFIXES, VOCABULARY]`: gradient of the log-probability of each response token."""
+    batch = rows()
+    each = jax.jacrev(lambda x: table_logps(params_of(x), batch))(logits)
+    return jnp.where(batch.response_mask[:, :, None, None], each, 0)
+
+
+@jax.jit
 def logps(logits: jax.Array) -> jax.Array:
     """`[R]` nats: log-probability of every response."""
     batch = rows()
     return sequence_logps(table_logps(params_of(logits), batch), batch.response_mask)
 
 
+@functools.partial(jax.jit, static_argnames="samples")
 def draw(logits: jax.Array, key: jax.Array, samples: int) -> jax.Array:
     """`[samples]`: responses drawn token by token, as indices into `RESPONSES`."""
     ends = np.full((PREFIXES, VOCABULARY), -1)
@@ -156,6 +165,7 @@ def kl(logits: jax.Array, other: jax.Array) -> jax.Array:
     return jnp.sum(jnp.exp(log_p) * k1(log_p, log_q))
 
 
+@jax.jit
 def objective(logits: jax.Array, world: World, beta: float = BETA) -> jax.Array:
     """J = E[score] - beta KL(policy, reference)."""
     expected = jnp.sum(jnp.exp(logps(logits)) * world.scores)
