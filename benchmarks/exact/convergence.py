@@ -120,8 +120,8 @@ def exact_table(world: World) -> Table:
         "J = E[score] - beta KL(policy, reference) and the norm of the method's own last gradient "
         f"after {UPDATES} updates of Adam from the reference (KL {number(start.kl)}, gap "
         f"{number(start.gap)}, J {float(start.objective):.6f}; the optimum has "
-        f"J {float(start.optimum):.6f}). Groups of {GROUP}; `loss` names a KL in the loss, which "
-        "else is in the score.",
+        f"J {float(start.optimum):.6f}). Groups of {GROUP}; `loss` names a KL in the loss; "
+        "with the other policy gradients it is in the score.",
         conclusion=f"The first {len(TO_THE_OPTIMUM)} end at pi_ref exp(score / beta) / Z: DPO, "
         "PPO, REINFORCE, RLOO, whoever charges the KL (k1) in the score, and an unbiased loss on "
         "the KL of whole responses. So do GRPO's advantages if the score pays for the KL, for at "

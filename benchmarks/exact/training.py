@@ -11,7 +11,7 @@ from benchmarks.exact.world import World, logits_of, logps, objective, optimal_l
 from jaxalign.train.optimizers import make_optimizer
 from jaxalign.train.step import initial_state, train_step
 
-UPDATES = 600
+UPDATES = 800
 
 
 class Distance(NamedTuple):
