@@ -96,9 +96,9 @@ class Arrival(NamedTuple):
     gradient: float
 
 
-def arrival(method: Method, world: World) -> Arrival:
+def arrival(method: Method, world: World, updates: int = UPDATES) -> Arrival:
     """Trains by exact expectations."""
-    logits, norms = arrive(method, world, jnp.arange(1))
+    logits, norms = arrive(method, world, jnp.arange(1), updates=updates)
     return Arrival(*(float(x) for x in (*distance(logits[0], world), norms[0])))
 
 

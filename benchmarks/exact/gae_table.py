@@ -74,7 +74,7 @@ def gae_table(world: World) -> Table:
         "true gradient of E[score] - beta KL; on policy, the KL (k1) in the reward, with the exact "
         "value function, with none, and with one that is wrong by noise of standard deviation 1.",
         conclusion="Lambda 1 is unbiased whatever the values, and exact values are unbiased "
-        "whatever the lambda; below 1 wrong values bias the gradient, the more the lower lambda is. "
+        "whatever the lambda; below 1 wrong values bias the gradient, more so the lower lambda is. "
         "What lambda buys is variance: with exact values it is free and lambda 0 is best, with "
         "none it costs bias, and with noisy values a low lambda loses both.",
         header=("lambda", *(f"{what}, {name}" for name in results for what in ("bias", "sd"))),

@@ -71,7 +71,7 @@ def arrive(
     world: World,
     seeds: jax.Array,
     *,
-    updates: int = UPDATES,
+    updates: int,
     learning_rate: float = 0.1,
 ) -> tuple[jax.Array, jax.Array]:
     """`train` from every seed: logits `[S, PREFIXES, VOCABULARY]` and gradient norms `[S]`."""
