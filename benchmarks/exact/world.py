@@ -88,6 +88,7 @@ class Table:
             unembedding=params["logits"],
             values=params["values"][before],
             scores=None,
+            step_scores=None,
             cache=None,
         )
 
