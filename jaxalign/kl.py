@@ -98,9 +98,12 @@ def importance_corrected_k3(
 
       L = r k3,  r = pi(x) / pi_behaviour(x),  E_behaviour[L] = KL(pi, pi_ref)
 
-    The gradient flows through ratio and estimate alike; the mean over samples of the behaviour
-    policy is then an unbiased estimate of the gradient of KL(pi, pi_ref). As losses on samples:
-    k1 has the expected gradient 0, k2 on policy the right one, k3 that of KL(pi_ref, pi).
+    The gradient flows through ratio and estimate alike; the mean over samples x of the behaviour
+    policy is then an unbiased estimate of the gradient of KL(pi, pi_ref). x is a whole response:
+    give sums of log-probabilities. Token by token, as GRPO uses it, it is the KL of the next token
+    alone and misses that a token decides which prefixes follow (Tang and Munos 2025,
+    https://arxiv.org/abs/2506.09477). As losses on samples: k1 has the expected gradient 0, k2 on
+    policy the right one, k3 that of KL(pi_ref, pi).
 
     Args:
       logps: `[...]` nats under the policy that is trained.

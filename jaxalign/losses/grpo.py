@@ -57,7 +57,8 @@ def grpo_loss(
       logps: `[B, T]` nats under the policy that is trained.
       behaviour_logps: `[B, T]` under the policy that acted; get no gradient.
       advantages: `[B]`, of the responses; get no gradient.
-      kl: `[B, T]` nats: `k3`, `k2` or `importance_corrected_k3`; the last has the right gradient.
+      kl: `[B, T]` nats: `k3`, `k2` or `importance_corrected_k3`. Of tokens none has the gradient of
+        the KL of responses; the last comes closest.
       clip_range: above 0; one number for both sides or (low, high).
       kl_coef: price of a nat, beta in the paper.
       dual_clip: bound of the ratio where the advantage is negative, above 1 + high, or None. It is

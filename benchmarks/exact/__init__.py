@@ -1,0 +1,1 @@
+"""A world so small that every response is enumerated: truth without sampling noise."""
