@@ -117,7 +117,7 @@ class GRPOSettings:
     checkpoint_every: int = 10
     """Rounds between checkpoints."""
     optimizer: OptimizerConfig = OptimizerConfig(
-        learning_rate=2e-4, schedule="constant", warmup_steps=0
+        learning_rate=1e-3, schedule="constant", warmup_steps=0
     )
     """Update rule."""
 
