@@ -28,6 +28,7 @@ class Surrogate:
     losses: gives `[B, T]`, or `[B]` if `whole`.
     clipped: gives `[B, T]` bool, where the clip acts; None: there is none.
     one_advantage: advantages are one a response, `[B]`.
+    one_ratio: so are ratios.
     whole: losses are of whole responses.
     uses_ratios: knows how far the policy has moved, so that samples can be used more than once.
     """
@@ -35,6 +36,7 @@ class Surrogate:
     losses: Callable[..., jax.Array]
     clipped: Callable[..., jax.Array] | None = None
     one_advantage: bool = False
+    one_ratio: bool = False
     whole: bool = False
     uses_ratios: bool = True
 
@@ -128,10 +130,14 @@ def _bounds(clip_range: tuple[float, float]) -> tuple[float, float]:
 
 
 TOKEN_CLIP = Surrogate(losses=token_clip, clipped=token_clipped)
-SEQUENCE_CLIP = Surrogate(losses=sequence_clip, clipped=sequence_clipped, one_advantage=True)
-TOKEN_OF_SEQUENCE_CLIP = Surrogate(losses=token_of_sequence_clip, clipped=token_of_sequence_clipped)
+SEQUENCE_CLIP = Surrogate(
+    losses=sequence_clip, clipped=sequence_clipped, one_advantage=True, one_ratio=True
+)
+TOKEN_OF_SEQUENCE_CLIP = Surrogate(
+    losses=token_of_sequence_clip, clipped=token_of_sequence_clipped, one_ratio=True
+)
 RESPONSE_CLIP = Surrogate(
-    losses=response_clip, clipped=response_clipped, one_advantage=True, whole=True
+    losses=response_clip, clipped=response_clipped, one_advantage=True, one_ratio=True, whole=True
 )
 CAPPED_WEIGHT = Surrogate(losses=capped_weight, clipped=weight_capped)
 SOFT_GATE = Surrogate(losses=soft_gate)
