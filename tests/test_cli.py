@@ -180,9 +180,11 @@ def test_grpo_resumes_to_the_same_bits_and_is_explained(
     data += ["--policy", directory, "--reward", reward, "--grpo.checkpoint_every", "1"]
     data += ["--grpo.iterations", "4", "--grpo.prompts", "8", "--grpo.group_size", "4"]
     data += ["--grpo.minibatches", "2", "--grpo.mask_truncated", "False", "--seed", "1"]
+    data += ["--place.layout", "device"]
     whole, parts = str(tmp_path / "whole"), str(tmp_path / "parts")
     results = dispatch(["grpo", "--loss", "dapo", "--run_dir", whole, *data])
     assert results["rows"][0]["method"] == "GRPO (dapo)"
+    assert "clip_range (0.2, 0.28)" in results["notes"][1]
     with monkeypatch.context() as patch:
         write = run_module.MetricsWriter.write
         patch.setattr(

@@ -96,11 +96,13 @@ def fit_rounds(
     return state
 
 
-def finish_rounds(run: Run, trained: TextModel, name: str, *, method: str) -> dict:
-    """Save the model and report the means of the last rounds."""
+def finish_rounds(
+    run: Run, trained: TextModel, name: str, *, method: str, notes: Sequence[str] = ()
+) -> dict:
+    """Save the model and report the means of the last rounds, with more notes."""
     last = [line for line in read_metrics(run.directory) if line["stage"] == name][-10:]
     means = {key: float(np.mean([line[metric] for line in last])) for key, metric in MEANS.items()}
-    notes = ["Means of the last 10 logged rounds of training."]
+    notes = ["Means of the last 10 logged rounds of training.", *notes]
     return finish(run, trained, {"method": method, **means}, notes=notes)
 
 
