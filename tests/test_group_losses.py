@@ -464,16 +464,16 @@ def test_every_option_changes_the_batch_or_the_loss():
     levels = {"importance_mode", "importance_level"}
     assert set(own) | of_others | levels == set(METHOD_FIELDS)
 
-    def loss(name="grpo", word=None, **given):
+    def loss(name="grpo", favour=0.0, **given):
         # not "group": two responses standardised are -1 and 1 over root 2 whatever they are worth
         given = {"advantages": "leave_one_out" if name == "grpo" else None} | given
         batch, _ = compared(name, scores=(2.0, 2.0, 5.0, 9.0), drift=0.2, **given)
-        table = jnp.arange(WORDS) * (word or 0.2)
+        table = jnp.arange(WORDS) * 0.2 + favour * (jnp.arange(WORDS) == 5)
         return float(objective(name, **given)(table, batch, KEY)[0])
 
     for key, value in changes.items():
         assert loss(**{key: value}) != loss(), key
-    assert loss(dual_clip=1.3, word=3.0) != loss(word=3.0)  # ratios up to e^1
+    assert loss(dual_clip=1.3, favour=3.0) != loss(favour=3.0)  # most tokens are 5: ratio 2
     cap = {"importance_cap": 1.1}
     assert loss(importance_mode="mask", **cap) != loss(**cap)
     assert loss(importance_level="sequence", importance_cap=1.6) != loss(importance_cap=1.6)
