@@ -153,3 +153,28 @@ class Experience:
     advantages: jax.Array
     returns: jax.Array
     index: jax.Array
+
+
+@pytree
+class ResponseBatch:
+    """Sampled responses with what a policy gradient without value function learns from.
+
+    inputs: `TokenBatch`, prompts and responses, `[B, T]`.
+    mask: `[B, T]` bool, true on the tokens that loss and divisor count: those of the response, none
+      of a response that is left out.
+    behaviour_logps: `[B, T]` nats of the tokens under the policy that sampled, as the trainer
+      computes them.
+    reference_logps: `[B, T]` nats under the frozen reference policy.
+    advantages: `[B]` of the responses, or `[B, T]` of the tokens.
+    weights: `[B, T]` factors of the policy loss: importance weights, 0 where a token is not
+      trained.
+    index: `[B]` int32 global example index.
+    """
+
+    inputs: TokenBatch
+    mask: jax.Array
+    behaviour_logps: jax.Array
+    reference_logps: jax.Array
+    advantages: jax.Array
+    weights: jax.Array
+    index: jax.Array

@@ -18,6 +18,7 @@ HELP = """usage: jaxalign COMMAND [--run_dir DIR] [--config FILE.py] [--field va
   sft       supervised fine-tuning on texts, or on prompts and completions
   reward    a reward model from preferences; --loss NAME: from rankings, from labelled steps
   ppo       PPO: of text against a reward model, on a control task, on images
+  grpo      GRPO against a reward model, without a value function; --loss NAME for its relatives
   dpo       Direct Preference Optimization from preferences; --loss NAME for its relatives
   kto       KTO from responses labelled good or bad; --loss NAME for its relatives
   evaluate  perplexity on texts, accuracy on preferences, rankings or steps
@@ -30,7 +31,12 @@ HELP = """usage: jaxalign COMMAND [--run_dir DIR] [--config FILE.py] [--field va
 
 ALSO = "Also: --run_dir DIR (where results go), --config FILE.py"
 # command: the field that `--loss` is short for
-LOSS_FIELDS = {"reward": "reward.loss", "dpo": "dpo.loss", "kto": "kto.loss"}
+LOSS_FIELDS = {
+    "reward": "reward.loss",
+    "grpo": "grpo.loss",
+    "dpo": "dpo.loss",
+    "kto": "kto.loss",
+}
 # glibc's M_MMAP_MAX, M_TRIM_THRESHOLD and M_TOP_PAD, see mallopt(3)
 MALLOC = {-4: 0, -1: 2**31 - 1, -2: 2**26}
 # command: its default configuration, if it needs no file
@@ -39,6 +45,7 @@ DEFAULTS = {
     "sft": "config.SFTConfig",
     "reward": "config.RewardConfig",
     "ppo": "config.TextPPOConfig",
+    "grpo": "config_grpo.GRPOConfig",
     "dpo": "config.DPOConfig",
     "kto": "config.KTOConfig",
     "evaluate": "config.EvaluateConfig",
@@ -55,6 +62,7 @@ STAGES = {
     "TextPPOConfig": ("ppo", "ppo", True),
     "ControlConfig": ("ppo", "control", True),
     "ImagesConfig": ("ppo", "images", True),
+    "GRPOConfig": ("grpo", "grpo", True),
     "DPOConfig": ("dpo", "dpo", True),
     "KTOConfig": ("kto", "kto", True),
     "EvaluateConfig": ("evaluate", "evaluate", False),

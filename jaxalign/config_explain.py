@@ -10,6 +10,7 @@ from jaxalign.config import (
     require,
     require_temperature,
 )
+from jaxalign.config_grpo import GRPOSettings
 
 
 @config
@@ -17,32 +18,34 @@ class ExplainConfig:
     """Every token of one batch: log-probabilities, rewards, advantages, clipping, gradients."""
 
     run: str = ""
-    """Run directory of `sft`, `dpo` or `ppo`: its trained policy, its data and its settings; empty:
+    """Run directory of `sft`, `dpo`, `ppo` or `grpo`: its trained policy, data and settings; empty:
     the fields below."""
-    method: Literal["sft", "dpo", "ppo"] = "dpo"
+    method: Literal["sft", "dpo", "ppo", "grpo"] = "dpo"
     """Whose loss."""
     policy: str = ""
     """Run directory of the policy."""
     reference: str = ""
     """Run directory of the reference; empty: the policy."""
     behaviour: str = ""
-    """Run directory of the policy that samples for PPO; empty: the policy."""
+    """Run directory of the policy that samples for PPO and GRPO; empty: the policy."""
     reward: str = ""
-    """Run directory of the reward model, for PPO."""
+    """Run directory of the reward model, for PPO and GRPO."""
     data: DataConfig = DataConfig()
     """Rows as the method takes them: texts, preferences or prompts."""
     dpo: DPOSettings = DPOSettings()
     """The preference loss; its training loop gives the optimizer of `updates`."""
     ppo: PPOSettings = PPOSettings()
     """The PPO loss."""
+    grpo: GRPOSettings = GRPOSettings()
+    """The critic-free loss and its groups."""
     temperature: float = 1.0
     """Of policy, reference and behaviour, > 0."""
     max_new_tokens: int = 32
-    """Longest sampled response in tokens, for PPO."""
+    """Longest sampled response in tokens, for PPO and GRPO."""
     batch: int = 0
     """Number of the batch in the order of a run with this seed."""
     rows: int = 8
-    """Pairs, texts or responses in the batch."""
+    """Pairs, texts or responses in the batch; for GRPO prompts, with all responses of a group."""
     updates: int = 0
     """Optimizer steps on this very batch before it is explained: after none, all ratios are 1."""
     check: bool = False

@@ -13,14 +13,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxalign.batches import Experience, PreferenceBatch, TokenBatch
+from jaxalign.batches import Experience, PreferenceBatch, ResponseBatch, TokenBatch
+from jaxalign.losses.grpo import each_token
 from jaxalign.losses.ppo import (
     ppo_policy_clipped,
     ppo_value_clipped,
     probability_ratios,
 )
 from jaxalign.masking import masked_sum
-from jaxalign.train.step import LossFn
+from jaxalign.objectives.group_losses import GroupMethod
+from jaxalign.objectives.policy_gradient import advantages_for
+from jaxalign.train.step import LossFn, means, metric_means
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,8 +71,7 @@ class Explanation:
 def mean_loss(loss_fn: LossFn, params, batch, key):
     """`(loss, (weight, metrics))` as a step reports them: sums divided by the weight."""
     total, (weight, sums) = loss_fn(params, batch, key)
-    divisor = jnp.where(weight > 0, weight, 1)
-    return total / divisor, (weight, {name: value / divisor for name, value in sums.items()})
+    return means(total, weight), (weight, metric_means(sums, weight))
 
 
 def on_table(loss_fn: LossFn, table, batch, key):
@@ -206,6 +208,73 @@ def explain_decisions(
     )
     rows = _sequences("response", batch.inputs, columns, totals)
     return _explanation(loss, weight, metrics, rows, sums)
+
+
+def explain_responses(
+    make_loss,
+    evaluate,
+    params,
+    batch: ResponseBatch,
+    *,
+    method: GroupMethod,
+    recorded: Mapping[str, Any],
+    totals: Mapping[str, Any],
+    key,
+) -> Explanation:
+    """A critic-free policy gradient on text, one sequence a response.
+
+    Args:
+      make_loss: `evaluate -> loss_fn`, `objectives.group_policy_gradient`.
+      evaluate: `(params, TokenBatch, keys) -> (logps, entropy)`.
+      batch: of whole groups.
+      method: what the batch and the loss were made with.
+      recorded: more `[B, T]` columns of the rollout by name (KL, ...).
+      totals: more `[B]` numbers of the responses by name (scores).
+      key: of the step.
+    """
+    loss, (weight, metrics) = mean_loss(make_loss(evaluate), params, batch, key)
+    table = evaluate(params, batch.inputs, None)
+    logps, entropy = table
+    table_loss, slopes = on_table(make_loss(from_table), table, batch, key)
+    ratios = probability_ratios(logps, batch.behaviour_logps)
+    advantages = batch.advantages
+    columns = {
+        "log-probability": logps,
+        "behaviour": batch.behaviour_logps,
+        "reference": batch.reference_logps,
+        **recorded,
+        "advantage": advantages if advantages.ndim == 2 else each_token(advantages, logps),
+        "trained": np.where(batch.mask, "", "left out"),
+        "weight": batch.weights,
+        "ratio": ratios,
+    }
+    mask: Any = batch.mask
+    counted = max(float(np.sum(mask)), 1.0)
+    sums = [Sum(name="loss", loss=float(loss), table=float(table_loss))]
+    if method.surrogate.clipped is not None:
+        decision = (logps, batch.behaviour_logps, mask, advantages_for(method, batch))
+        clipped = method.surrogate.clipped(*decision, **method.hyperparameters) & mask
+        side = np.where(np.asarray(_surrogate_ratios(ratios, batch, method)) > 1, "above", "below")
+        columns["clipped"] = np.where(clipped, side, "")
+        share = (columns["clipped"] != "").sum() / counted
+        shown = float(metrics["policy/clip_fraction"])
+        sums.append(Sum(name="share clipped", loss=shown, table=float(share)))
+    columns |= {"entropy": entropy, "gradient": slopes[0]}
+    for name, column in (("entropy", entropy), ("ratio", ratios)):
+        mean = float(masked_sum(column, mask)) / counted
+        sums.append(Sum(name=f"mean {name}", loss=float(metrics[f"policy/{name}"]), table=mean))
+    response = batch.inputs.response_mask
+    numeric = ("log-probability", "gradient", *recorded)
+    every = dict(totals) | {name: masked_sum(columns[name], response, axis=1) for name in numeric}
+    rows = _sequences("response", batch.inputs, columns, every)
+    return _explanation(loss, weight, metrics, rows, sums)
+
+
+def _surrogate_ratios(ratios, batch: ResponseBatch, method: GroupMethod):
+    """Ratios whose side of 1 is the side of the clip: of tokens, or of responses."""
+    if not method.surrogate.one_ratio:
+        return ratios
+    return jnp.exp(masked_sum(jnp.log(ratios), batch.mask, axis=1))[:, None]
 
 
 def explain_texts(make_loss, token_logps, params, batch: TokenBatch, *, key) -> Explanation:

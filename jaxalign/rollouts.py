@@ -204,7 +204,7 @@ def minibatch(experience: Experience, rows: jax.Array) -> Experience:
     Source: Huang et al. 2022, "The 37 implementation details of PPO", detail 7,
     https://iclr-blog-track.github.io/2022/03/25/ppo-implementation-details/
     """
-    part = jax.tree.map(lambda leaf: leaf[rows], experience)
+    part = rows_of(experience, rows)
     return dataclasses.replace(part, advantages=whiten(part.advantages, part.mask))
 
 
@@ -232,14 +232,24 @@ def ppo_epochs(
     return state, jax.tree.map(lambda metric: metric.mean(axis=0), metrics)
 
 
+def rows_of(batch, rows: jax.Array):
+    """Those rows of every leaf."""
+    return jax.tree.map(lambda leaf: leaf[rows], batch)
+
+
 def ppo_epochs_loop(
-    state, experience: Experience, key: jax.Array, *, step, epochs: int, minibatches: int
+    state, experience, key: jax.Array, *, step, epochs: int, minibatches: int, take=minibatch
 ):
-    """`ppo_epochs` as a Python loop, for a step that a layout has placed on several devices."""
+    """`ppo_epochs` as a Python loop, for a step that a layout has placed on several devices.
+
+    Args:
+      experience: `Experience`, or another batch with an `index`.
+      take: `(experience, rows) -> minibatch`; `rows_of` where nothing is to be whitened.
+    """
     rows = minibatch_rows(
-        key, rows=experience.actions.shape[0], epochs=epochs, minibatches=minibatches
+        key, rows=experience.index.shape[0], epochs=epochs, minibatches=minibatches
     )
-    take = jax.jit(minibatch)
+    take = jax.jit(take)
     metrics = []
     for part in rows:
         state, step_metrics = step(state, take(experience, part))

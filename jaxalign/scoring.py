@@ -83,6 +83,19 @@ def text_policy(model, *, temperature: float = 1.0):
 
 
 @once
+def text_decisions(model, *, temperature: float = 1.0):
+    """`(params, TokenBatch, keys=None) -> (logps, entropy)`, each `[B, T]`, for policy gradients
+    without values.
+    """
+
+    def evaluate(params, batch: TokenBatch, keys=None):
+        outputs = model.apply({"params": params}, batch.tokens, batch.mask, keys=keys)
+        return logps_and_entropy_of(outputs, batch.tokens, temperature=temperature)
+
+    return evaluate
+
+
+@once
 def text_scores(model):
     """`(params, TokenBatch, keys=None) -> [B]`: one reward-model score a text."""
 

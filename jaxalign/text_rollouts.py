@@ -6,10 +6,12 @@ its KL to the reference. Tokens go in and come out as tokens, nothing is decoded
 """
 
 import jax
+import jax.numpy as jnp
 
 from jaxalign.advantages import gae, shaped_rewards
 from jaxalign.batches import Experience, TokenBatch, pytree
 from jaxalign.kl import k1
+from jaxalign.masking import masked_sum
 from jaxalign.sampling import Samples, sample
 from jaxalign.scoring import logps_of
 
@@ -20,13 +22,14 @@ class ScoredSamples:
 
     samples: the responses, with their log-probabilities under the policy that drew them.
     scores: `[B]` reward-model scores of prompt and response together.
-    values: `[B, T]` the policy's value predictions when it chose each token.
+    values: `[B, T]` the policy's value predictions when it chose each token; None without a value
+      head.
     reference_logps: `[B, T]` log-probabilities of the same tokens under the frozen reference.
     """
 
     samples: Samples
     scores: jax.Array
-    values: jax.Array
+    values: jax.Array | None
     reference_logps: jax.Array
 
 
@@ -36,7 +39,7 @@ def sample_and_score(
     """`(shared, prompts: TokenBatch) -> ScoredSamples`: one compiled pass, row by row independent.
 
     Args:
-      policy: transformer with logits and value heads.
+      policy: transformer with a logits head, and for PPO a value head.
       reference: transformer with a logits head and the same vocabulary.
       reward: transformer with a score head.
       temperature: of the policy and of the reference, in sampling and in every log-probability.
@@ -86,6 +89,7 @@ def text_experience(
     reward).
     """
     rows, logps = scored.samples.batch, scored.samples.logps
+    assert scored.values is not None, "PPO needs a policy with a value head"
     mask = rows.response_mask
     rewards = shaped_rewards(scores, k1(logps, scored.reference_logps), mask, kl_coef=kl_coef)
     advantages, returns = gae(rewards, scored.values, mask, gamma=gamma, gae_lambda=gae_lambda)
@@ -99,3 +103,23 @@ def text_experience(
         returns=returns,
         index=rows.index,
     )
+
+
+def sample_metrics(scored: ScoredSamples, logps: jax.Array, *, eos_id: int) -> dict[str, jax.Array]:
+    """Means over sampled responses: scores, KL to the reference, lengths, how many ended.
+
+    Args:
+      scored: the responses.
+      logps: `[B, T]` nats of their tokens under the policy that drew them.
+      eos_id: the token that ends a response.
+    """
+    rows = scored.samples.batch
+    mask = rows.response_mask
+    kl = masked_sum(k1(logps, scored.reference_logps), mask, axis=1)
+    return {
+        "scores/mean": scored.scores.mean(),
+        "scores/std": scored.scores.std(),
+        "kl/reference": kl.mean(),
+        "response/length": mask.sum(axis=1).mean(),
+        "response/ended": jnp.any(mask & (rows.tokens == eos_id), axis=1).mean(),
+    }

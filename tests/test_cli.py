@@ -170,6 +170,50 @@ def test_kto_and_bco_resume_to_the_same_bits(policy, files, tmp_path, loss, monk
     assert numbers[0][0][name] == pytest.approx(0, abs=1e-5) and numbers[0][-1][name] != 0
 
 
+def test_grpo_resumes_to_the_same_bits_and_is_explained(
+    policy, files, tmp_path, monkeypatch, capsys
+):
+    directory, reward = str(policy[0]), str(tmp_path / "reward")
+    pairs = ["--data.path", files["preferences"], "--data.max_length", "40"]
+    dispatch(["reward", "--run_dir", reward, "--init", directory, *pairs, *fit("reward.", 2)])
+    data = ["--data.path", files["prompts"], "--data.max_length", "20", "--max_new_tokens", "6"]
+    data += ["--policy", directory, "--reward", reward, "--grpo.checkpoint_every", "1"]
+    data += ["--grpo.iterations", "4", "--grpo.prompts", "8", "--grpo.group_size", "4"]
+    data += ["--grpo.minibatches", "2", "--grpo.mask_truncated", "False", "--seed", "1"]
+    data += ["--place.layout", "device"]
+    whole, parts = str(tmp_path / "whole"), str(tmp_path / "parts")
+    results = dispatch(["grpo", "--loss", "dapo", "--run_dir", whole, *data])
+    assert results["rows"][0]["method"] == "GRPO (dapo)"
+    assert "clip_range (0.2, 0.28)" in results["notes"][1]
+    with monkeypatch.context() as patch:
+        write = run_module.MetricsWriter.write
+        patch.setattr(
+            run_module.MetricsWriter,
+            "write",
+            lambda self, stage, step, metrics: (
+                os.kill(os.getpid(), signal.SIGTERM) if step == 1 else None,
+                write(self, stage, step, metrics),
+            ),
+        )
+        with pytest.raises(SystemExit):
+            dispatch(["grpo", "--loss=dapo", "--run_dir", parts, *data])
+    assert 0 < read_metrics(parts)[-1]["step"] < 4
+    dispatch(["grpo", "--loss", "dapo", "--run_dir", parts, *data])
+    files_of = [Path(run) / "model" / "model.safetensors" for run in (whole, parts)]
+    assert files_of[0].read_bytes() == files_of[1].read_bytes()
+    numbers = [[{**line, "time": 0} for line in read_metrics(run)] for run in (whole, parts)]
+    assert numbers[0] == numbers[1]
+    first = numbers[0][0]
+    assert abs(first["kl/reference"]) < 1e-4 and first["ratio/mean"] == pytest.approx(1, abs=1e-5)
+    page = str(tmp_path / "explain.html")
+    capsys.readouterr()
+    explained = ["--run", whole, "--rows", "2", "--updates", "1", "--check", "True"]
+    found = dispatch(["explain", *explained, "--output", page])
+    assert len(found.sequences) == 8 and all(total.agrees for total in found.sums)
+    assert capsys.readouterr().out.count("nothing found") == 3
+    assert "GRPO: loss" in Path(page).read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
@@ -210,6 +254,8 @@ def test_a_value_out_of_range_says_what_was_wanted(capsys):
     [
         (["dpo", "--loss", "ipo", "--dpo.alpha", "1"], "loss ipo takes no alpha; it takes beta"),
         (["kto", "--loss", "bco", "--kto.desirable_weight", "2"], "takes no desirable_weight"),
+        (["grpo", "--grpo.kl_estimator", "k1"], "its expected gradient is 0"),
+        (["grpo", "--loss", "sapo", "--grpo.clip_range", "0.1", "0.2"], "sapo takes no clip_range"),
         (["dpo", "--loss", "kto"], "invalid choice 'kto'"),
     ],
 )

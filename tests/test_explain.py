@@ -9,14 +9,21 @@ import numpy as np
 import pytest
 
 from jaxalign import objectives
-from jaxalign.batches import Experience, PairLogps, PreferenceBatch, TokenBatch
+from jaxalign.batches import Experience, PairLogps, PreferenceBatch, ResponseBatch, TokenBatch
 from jaxalign.config import DPOConfig, DPOSettings, FitConfig, OptimizerConfig
 from jaxalign.config_explain import ExplainConfig
 from jaxalign.errors import UserError
-from jaxalign.explanation import explain_decisions, explain_pairs, explain_texts
+from jaxalign.explanation import explain_decisions, explain_pairs, explain_responses, explain_texts
+from jaxalign.objectives import group_method
 from jaxalign.report.explanation import explanation_page
 from jaxalign.stages.explain_run import of_run, restored
-from jaxalign.train.checks import checked, truncated_fields, watched, watched_ratios
+from jaxalign.train.checks import (
+    checked,
+    truncated_fields,
+    watched,
+    watched_decisions,
+    watched_ratios,
+)
 
 KEY = jax.random.key(0)
 
@@ -124,6 +131,80 @@ def test_decisions_by_hand():
     np.testing.assert_allclose(bad.columns["value gradient"], slope * bad.is_response, rtol=1e-5)
 
 
+def group_batch(drift):
+    batch = rows(2)
+    logps = table_logps(PARAMS, batch)
+    return ResponseBatch(
+        inputs=batch,
+        mask=jnp.asarray(batch.response_mask),
+        behaviour_logps=logps - drift,
+        reference_logps=logps + np.log(2),
+        advantages=jnp.array([1.0, -1.0]),
+        weights=jnp.ones((2, 5)),
+        index=batch.index,
+    )
+
+
+def table_decisions(params, batch, keys=None):
+    logps = table_logps(params, batch)
+    return logps, jnp.ones_like(logps)
+
+
+def groups(loss, drift, **given):
+    method = group_method(loss, **given)
+    return explain_responses(
+        functools.partial(objectives.group_policy_gradient, method=method, length=4),
+        table_decisions,
+        PARAMS,
+        group_batch(drift),
+        method=method,
+        recorded={"KL": jnp.zeros((2, 5))},
+        totals={"score": jnp.array([2.0, -3.0])},
+        key=KEY,
+    )
+
+
+def test_groups_by_hand():
+    """Ratio 1.5, responses of 3 and 2 tokens; k3 = exp(d) - 1 - d at d = log 2 pulls by 1 - 2."""
+    found = groups("grpo", np.log(1.5), kl_coef=0.3)
+    assert all(total.agrees for total in found.sums) and len(found.sums) == 4
+    good, bad = found.sequences
+    assert good.totals["score"] == 2 and bad.totals["score"] == -3
+    assert set(good.columns["clipped"][good.is_response]) == {"above"}
+    assert set(bad.columns["clipped"][bad.is_response]) == {""}
+    pull = 0.3 * (1 - 2)
+    np.testing.assert_allclose(
+        good.columns["gradient"], pull / 3 / 2 * good.is_response, rtol=1e-5, atol=1e-7
+    )
+    np.testing.assert_allclose(
+        bad.columns["gradient"], (1.5 + pull) / 2 / 2 * bad.is_response, rtol=1e-5, atol=1e-7
+    )
+    kl = 0.3 * (2 - 1 - np.log(2))
+    assert found.loss == pytest.approx(((-1.2 + kl) + (1.5 + kl)) / 2, rel=1e-6)
+
+
+@pytest.mark.parametrize("loss", ["rloo", "gspo", "cispo", "sapo"])
+def test_groups_of_other_losses_hold_all_that_the_loss_depends_on(loss):
+    found = groups(loss, -0.4)
+    assert all(total.agrees for total in found.sums)
+    sides = {side for row in found.sequences for side in row.columns.get("clipped", [])}
+    assert sides == {"rloo": {"below", ""}, "gspo": {"below", ""}, "cispo": {""}}.get(loss, set())
+
+
+def test_groups_are_checked():
+    method = group_method("grpo")
+
+    def found(**change):
+        batch = dataclasses.replace(group_batch(0.1), **change)
+        watched_model = watched_decisions(table_decisions, batch)
+        loss_fn = objectives.group_policy_gradient(watched_model, method, length=4)
+        return checked(grad_step(loss_fn), PARAMS, batch)[0]
+
+    assert found() is None
+    assert "empty mask" in (found(mask=jnp.zeros((2, 5), bool)) or "")
+    assert "ratio overflow" in (found(behaviour_logps=jnp.full((2, 5), -100.0)) or "")
+
+
 def test_texts_by_hand():
     found = explain_texts(objectives.sft, table_logps, PARAMS, rows(3), key=KEY)
     assert all(total.agrees for total in found.sums)
@@ -202,5 +283,5 @@ def test_a_run_must_be_one(tmp_path):
     with pytest.raises(UserError, match=r"no config\.json"):
         of_run(ExplainConfig(run=str(tmp_path)))
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(UserError, match="no run of sft, dpo or ppo"):
+    with pytest.raises(UserError, match="no run of sft, dpo, ppo or grpo"):
         of_run(ExplainConfig(run=str(tmp_path)))

@@ -14,7 +14,11 @@ from jaxalign.advantages.group import (
 )
 from jaxalign.advantages.reinforce_plus_plus import reinforce_plus_plus_advantages
 from jaxalign.advantages.returns import discounted_returns, lambda_returns, n_step_returns
-from jaxalign.advantages.rewards import missing_eos_penalty, shaped_rewards
+from jaxalign.advantages.rewards import (
+    missing_eos_penalty,
+    overlong_penalties,
+    shaped_rewards,
+)
 from jaxalign.advantages.vtrace import vtrace
 
 __all__ = [
@@ -32,6 +36,7 @@ __all__ = [
     "length_weighted_advantages",
     "missing_eos_penalty",
     "n_step_returns",
+    "overlong_penalties",
     "reinforce_plus_plus_advantages",
     "running_baseline",
     "shaped_rewards",

@@ -77,3 +77,36 @@ def missing_eos_penalty(
     (scores,) = widen(scores)
     ended = jnp.any(mask & (tokens == eos_id), axis=1)
     return jnp.where(jnp.any(mask, axis=1) & ~ended, scores - penalty, scores)
+
+
+def overlong_penalties(lengths: jax.Array, *, longest: int, cache: int) -> jax.Array:
+    """What a response's length takes from its score: nothing, then linearly up to 1.
+
+      0                                 for |y| <= L_max - L_cache
+      ((L_max - L_cache) - |y|) / L_cache   up to L_max
+      -1                                beyond
+
+    Args:
+      lengths: `[B]` response *tokens*, EOS included.
+      longest: L_max, the longest response that sampling allows, in tokens.
+      cache: L_cache, the last so many tokens cost; at least 1.
+
+    Returns:
+      `[B]`, reward units in [-1, 0]: add them to the scores.
+
+    Raises:
+      AssertionError: `lengths` is no vector.
+      ValueError: `cache` is not in 1 ... `longest`.
+
+    When: responses run into the limit of length.
+    TRL: `get_soft_overlong_punishment`.
+    Source: Yu et al. 2025, https://arxiv.org/abs/2503.14476, Eq. 13 (soft overlong punishment).
+
+    >>> overlong_penalties(jnp.array([6, 8, 10]), longest=10, cache=4).tolist()
+    [0.0, -0.5, -1.0]
+    """
+    if not 1 <= cache <= longest:
+        raise ValueError(f"cache must be in 1 ... {longest}, got {cache}")
+    chex.assert_rank(lengths, 1)
+    (lengths,) = widen(lengths)
+    return jnp.clip((longest - cache - lengths) / cache, -1, 0)

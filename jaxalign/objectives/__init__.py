@@ -6,21 +6,26 @@ not depend on how a batch is cut. The models come in as plain functions (see `sc
 here knows an architecture or a domain.
 """
 
+from jaxalign.objectives.group_losses import GROUP_LOSSES, GroupMethod, group_method
 from jaxalign.objectives.keys import example_keys
 from jaxalign.objectives.language import sft
 from jaxalign.objectives.pair_losses import PAIR_LOSSES, UNPAIRED_LOSSES, NamedLoss
-from jaxalign.objectives.policy_gradient import ppo
+from jaxalign.objectives.policy_gradient import group_policy_gradient, ppo
 from jaxalign.objectives.preferences import both_sides, dpo, no_shift, paired, track_shift
 from jaxalign.objectives.rewards import process_reward, ranking, reward
 from jaxalign.objectives.unpaired import unpaired
 
 __all__ = [
+    "GROUP_LOSSES",
     "PAIR_LOSSES",
     "UNPAIRED_LOSSES",
+    "GroupMethod",
     "NamedLoss",
     "both_sides",
     "dpo",
     "example_keys",
+    "group_method",
+    "group_policy_gradient",
     "no_shift",
     "paired",
     "ppo",

@@ -1,17 +1,24 @@
 """Losses on the policy's own decisions."""
 
-import jax
+import functools
 
-from jaxalign.batches import Experience
-from jaxalign.kl import k3
+import jax
+import jax.numpy as jnp
+
+from jaxalign.batches import Experience, ResponseBatch
+from jaxalign.kl import importance_corrected_k3, k2, k3
+from jaxalign.losses.aggregation import constant_length, sequence_mean, sequence_sum, token_mean
+from jaxalign.losses.grpo import each_token
 from jaxalign.losses.ppo import (
     ppo_loss,
     ppo_policy_clipped,
     ppo_policy_loss,
     ppo_value_clipped,
     ppo_value_loss,
+    probability_ratios,
 )
 from jaxalign.masking import masked_sum
+from jaxalign.objectives.group_losses import GroupMethod
 from jaxalign.objectives.keys import example_keys
 
 
@@ -58,3 +65,72 @@ def ppo(
         return masked_sum(loss, batch.mask), (batch.mask.sum().astype(logps.dtype), sums)
 
     return loss_fn
+
+
+def group_policy_gradient(evaluate, method: GroupMethod, *, length: int):
+    """Any critic-free policy gradient; weight: tokens or responses, by the method's aggregation.
+
+    The metrics `policy/entropy`, `policy/approx_kl`, `policy/ratio`, `policy/kl` (the KL term
+    before its coefficient) and `policy/clip_fraction` are means over tokens; `policy/loss` is the
+    aggregated surrogate.
+
+    Args:
+      evaluate: `(params, TokenBatch, keys) -> (logps, entropy)`, each `[B, T]`.
+      method: from `group_method`; its advantages are those of the batch already.
+      length: the longest response that sampling allows, in tokens.
+    """
+    in_loss = method.kl_coef > 0 and method.kl_in == "loss"
+    aggregate = AGGREGATE[method.aggregation]
+    if method.aggregation == "constant_length":
+        aggregate = functools.partial(constant_length, length=length)
+
+    def loss_fn(params, batch: ResponseBatch, key):
+        logps, entropy = evaluate(params, batch.inputs, example_keys(key, batch.index))
+        if not method.entropy_coef:
+            entropy = jax.lax.stop_gradient(entropy)  # a metric only: spare its backward pass
+        behaviour = batch.behaviour_logps
+        decision = (logps, behaviour, batch.mask, advantages_for(method, batch))
+        policy_losses = method.surrogate.losses(*decision, **method.hyperparameters)
+        if method.surrogate.whole:  # at each token, so that the mean over tokens is the loss
+            policy_losses = jnp.broadcast_to(policy_losses[:, None], logps.shape)
+        policy_losses = policy_losses * batch.weights
+        losses = policy_losses - method.entropy_coef * entropy
+        per_token = {
+            "policy/entropy": entropy,
+            "policy/approx_kl": k3(behaviour, logps),
+            "policy/ratio": probability_ratios(logps, behaviour),
+        }
+        if in_loss:
+            kl = KL_LOSSES[method.kl_estimator](logps, behaviour, batch.reference_logps)
+            losses = losses + method.kl_coef * kl
+            per_token["policy/kl"] = kl
+        if method.surrogate.clipped is not None:
+            clipped = method.surrogate.clipped(*decision, **method.hyperparameters)
+            per_token["policy/clip_fraction"] = clipped
+        tokens = batch.mask.sum().astype(logps.dtype)
+        means = {name: (masked_sum(x, batch.mask), tokens) for name, x in per_token.items()}
+        weights, divisor = aggregate(batch.mask)
+        metrics = means | {"policy/loss": masked_sum(policy_losses, weights)}
+        return masked_sum(losses, weights), (divisor, metrics)
+
+    return loss_fn
+
+
+AGGREGATE = {
+    "token_mean": token_mean,
+    "sequence_mean": sequence_mean,
+    "sequence_sum": sequence_sum,
+    "constant_length": constant_length,
+}
+KL_LOSSES = {
+    "k2": lambda logps, behaviour, reference: k2(logps, reference),
+    "k3": lambda logps, behaviour, reference: k3(logps, reference),
+    "corrected": importance_corrected_k3,
+}
+
+
+def advantages_for(method: GroupMethod, batch: ResponseBatch) -> jax.Array:
+    """The batch's advantages as the surrogate takes them: one a response, or one a token."""
+    if method.surrogate.one_advantage or batch.advantages.ndim == 2:
+        return batch.advantages
+    return each_token(batch.advantages, batch.behaviour_logps)

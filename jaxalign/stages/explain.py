@@ -24,8 +24,10 @@ from jaxalign.explanation import (
     Sum,
     explain_decisions,
     explain_pairs,
+    explain_responses,
     explain_texts,
 )
+from jaxalign.group_rollouts import learned_scores, response_batch, sample_groups
 from jaxalign.kl import k1
 from jaxalign.logprobs import sequence_logps
 from jaxalign.losses.dpo import no_reference
@@ -33,14 +35,20 @@ from jaxalign.losses.ld_dpo import length_desensitised_logps
 from jaxalign.objectives.pair_losses import PAIR_LOSSES
 from jaxalign.report.explanation import explanation_page
 from jaxalign.rollouts import minibatch
-from jaxalign.scoring import text_logps, text_policy
+from jaxalign.scoring import text_decisions, text_logps, text_policy
 from jaxalign.stages.explain_run import of_run
 from jaxalign.stages.run import optimizer_of
 from jaxalign.stages.text_models import TextModel, load_text_model, with_heads
 from jaxalign.stages.user_data import fitting, read_records, token_rows
 from jaxalign.text_rollouts import sample_and_score, text_experience
 from jaxalign.train.checkpoints import write_atomically
-from jaxalign.train.checks import checked, truncated_fields, watched, watched_ratios
+from jaxalign.train.checks import (
+    checked,
+    truncated_fields,
+    watched,
+    watched_decisions,
+    watched_ratios,
+)
 from jaxalign.train.step import initial_state, train_step
 
 ROUNDING = 1e-5  # of float32 sums in another order, relative to the loss or to 1
@@ -68,7 +76,8 @@ class Prepared:
 def run(config: ExplainConfig) -> Explanation:
     """Write the page, print the sums that were compared and what `--check` found."""
     config = of_run(config) if config.run else config
-    prepared = {"sft": texts, "dpo": pairs, "ppo": decisions}[config.method](config)
+    prepare = {"sft": texts, "dpo": pairs, "ppo": decisions, "grpo": groups}
+    prepared = prepare[config.method](config)
     constant = dataclasses.replace(prepared.optimizer, schedule="constant", warmup_steps=0)
     optimizer = optimizer_of(constant, max(config.updates, 1))
     step = functools.partial(train_step, optimizer=optimizer)
@@ -220,18 +229,25 @@ def frozen_sums(config: ExplainConfig, batch, sides) -> PairLogps | None:
     return no_reference(pair) if settings.reference_free else None
 
 
-def decisions(config: ExplainConfig) -> Prepared:
-    """PPO on responses sampled for prompts of the data."""
-    policy = policy_of(config)
+def sampled(config: ExplainConfig, policy: TextModel, sample_from, *, repeats: int = 1):
+    """Responses to prompts of the data, sampled and scored.
+
+    Args:
+      config: says who samples, who scores, and from which prompts.
+      policy: stands for a behaviour policy or a reference that is not given.
+      sample_from: `sample_and_score`, or `sample_groups`.
+      repeats: responses to each prompt, in rows side by side.
+    """
     reward = load_text_model(config.reward, "reward", head="score")
     behaviour, reference = (frozen(config, name, policy) for name in ("behaviour", "reference"))
-    if "value" not in behaviour.model.config.heads_out:
-        behaviour = with_heads(behaviour, ("logits", "value"), jax.random.key(config.seed))
-    tokenizer, settings = policy.tokenizer, config.ppo
+    heads = policy.model.config.heads_out
+    if behaviour.model.config.heads_out != heads:
+        behaviour = with_heads(behaviour, heads, jax.random.key(config.seed))
+    tokenizer = policy.tokenizer
     records = read_records(fitting(config.data, policy), Prompt, tokenizer=tokenizer, log=None)
     rows, _ = chosen_rows(config, token_rows(records, tokenizer), "prompts")
-    prompts = prompt_batch([row.tokens.tolist() for (row,) in rows], pad_id=tokenizer.pad_id)
-    collect = sample_and_score(
+    ids = [row.tokens.tolist() for (row,) in rows for _ in range(repeats)]
+    collect = sample_from(
         behaviour.model,
         reference.model,
         reward.model,
@@ -240,13 +256,20 @@ def decisions(config: ExplainConfig) -> Prepared:
         eos_id=tokenizer.eos_id,
     )
     key = jax.random.fold_in(jax.random.key(config.seed), config.batch)
-    frozen_params = (behaviour.params, reference.params, reward.params)
-    scored = jax.jit(collect)((*frozen_params, key), prompts)
-    sampled = scored.samples.batch
+    shared = (behaviour.params, reference.params, reward.params, key)
+    return jax.jit(collect)(shared, prompt_batch(ids, pad_id=tokenizer.pad_id))
+
+
+def decisions(config: ExplainConfig) -> Prepared:
+    """PPO on responses sampled for prompts of the data."""
+    policy = policy_of(config)
+    tokenizer, settings = policy.tokenizer, config.ppo
+    scored = sampled(config, policy, sample_and_score)
+    rows = scored.samples.batch
     scores = missing_eos_penalty(
         scored.scores,
-        sampled.tokens,
-        sampled.response_mask,
+        rows.tokens,
+        rows.response_mask,
         eos_id=tokenizer.eos_id,
         penalty=settings.missing_eos_penalty,
     )
@@ -254,12 +277,12 @@ def decisions(config: ExplainConfig) -> Prepared:
     batch = text_experience(
         scored, scores, gamma=settings.gamma, gae_lambda=settings.gae_lambda, **shaping
     )
-    batch = minibatch(batch, jnp.arange(len(sampled.tokens)))
+    batch = minibatch(batch, jnp.arange(len(rows.tokens)))
     kl = k1(scored.samples.logps, scored.reference_logps)
     recorded = {
         "reference": scored.reference_logps,
         "KL": kl,
-        "reward": shaped_rewards(scores, kl, sampled.response_mask, **shaping),
+        "reward": shaped_rewards(scores, kl, rows.response_mask, **shaping),
     }
     clip = {"clip_range": settings.clip_range, "dual_clip": settings.dual_clip}
     values = {"value_clip_range": settings.value_clip_range}
@@ -286,4 +309,38 @@ def decisions(config: ExplainConfig) -> Prepared:
         explain=explain,
         optimizer=settings.optimizer,
         watch=watched_ratios,
+    )
+
+
+def groups(config: ExplainConfig) -> Prepared:
+    """A critic-free policy gradient on groups of responses to prompts of the data."""
+    policy = policy_of(config)
+    tokenizer, settings = policy.tokenizer, config.grpo
+    method = settings.method
+    limits = {"eos_id": tokenizer.eos_id, "longest": config.max_new_tokens}
+    samples = sampled(config, policy, sample_groups, repeats=settings.group_size)
+    batch, _ = response_batch(samples, method, group_size=settings.group_size, **limits)
+    scores = {
+        "score": samples.scored.scores,
+        "learned score": learned_scores(samples, method, **limits),
+    }
+    recorded = {"KL": k1(samples.behaviour_logps, samples.scored.reference_logps)}
+    make_loss = functools.partial(
+        objectives.group_policy_gradient, method=method, length=config.max_new_tokens
+    )
+    model = text_decisions(policy.model, temperature=config.temperature)
+
+    def explain(params, key):
+        shown = {"method": method, "recorded": recorded, "totals": scores}
+        return explain_responses(make_loss, model, params, batch, key=key, **shown)
+
+    return Prepared(
+        tokenizer=tokenizer,
+        params=policy.params,
+        batch=batch,
+        model=model,
+        make_loss=make_loss,
+        explain=explain,
+        optimizer=settings.optimizer,
+        watch=lambda model: watched_decisions(model, batch),
     )

@@ -9,9 +9,15 @@ from typing import Any
 
 from jaxalign.config import DPOConfig, SFTConfig, TextPPOConfig
 from jaxalign.config_explain import ExplainConfig
+from jaxalign.config_grpo import GRPOConfig
 from jaxalign.errors import UserError
 
-KINDS = {"dpo": DPOConfig, "ppo": TextPPOConfig, "labelled": SFTConfig}  # by a field of theirs
+KINDS = {  # by a field of theirs
+    "dpo": DPOConfig,
+    "ppo": TextPPOConfig,
+    "grpo": GRPOConfig,
+    "labelled": SFTConfig,
+}
 
 
 def of_run(config: ExplainConfig) -> ExplainConfig:
@@ -22,7 +28,7 @@ def of_run(config: ExplainConfig) -> ExplainConfig:
     fields = json.loads(file.read_text())
     kind = next((cls for name, cls in KINDS.items() if name in fields), None)
     if kind is None:
-        raise UserError(f"--run {config.run} is no run of sft, dpo or ppo on text")
+        raise UserError(f"--run {config.run} is no run of sft, dpo, ppo or grpo on text")
     run: Any = restored(kind, fields)
     shared = {"run": "", "policy": config.run, "data": run.data, "seed": run.seed}
     if kind is SFTConfig:
@@ -30,8 +36,10 @@ def of_run(config: ExplainConfig) -> ExplainConfig:
     shared |= {"reference": run.policy, "temperature": run.temperature}
     if kind is DPOConfig:
         return dataclasses.replace(config, method="dpo", dpo=run.dpo, **shared)
-    own = {"reward": run.reward, "ppo": run.ppo, "max_new_tokens": run.max_new_tokens}
-    return dataclasses.replace(config, method="ppo", **own, **shared)
+    method = "grpo" if kind is GRPOConfig else "ppo"
+    own = {method: getattr(run, method)}
+    shared |= {"reward": run.reward, "max_new_tokens": run.max_new_tokens}
+    return dataclasses.replace(config, method=method, **own, **shared)
 
 
 def restored(cls: type, fields: dict[str, Any]):

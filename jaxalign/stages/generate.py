@@ -7,8 +7,8 @@ from jaxalign.config import GenerateConfig
 from jaxalign.data.batching import prompt_batch
 from jaxalign.data.chat import prompt_ids
 from jaxalign.sampling import sample
-from jaxalign.stages.ppo import check_room
 from jaxalign.stages.text_models import load_text_model
+from jaxalign.stages.text_rounds import check_room
 
 
 def run(config: GenerateConfig) -> list[str]:

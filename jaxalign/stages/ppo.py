@@ -2,28 +2,15 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from jaxalign.config import TextPPOConfig
-from jaxalign.data.records import Prompt
-from jaxalign.errors import UserError
 from jaxalign.stages.run import open_run
-from jaxalign.stages.sft import finish
-from jaxalign.stages.text_models import TextModel, load_text_model
 from jaxalign.stages.text_ppo import train_ppo
-from jaxalign.stages.user_data import fitting, read_records, token_rows
-from jaxalign.train.metrics import read_metrics
+from jaxalign.stages.text_rounds import finish_rounds, models_and_prompts
 
 
 def run(config: TextPPOConfig, directory: Path) -> dict:
     """Train, save `model`, write the report; returns what `results.json` holds."""
-    policy = load_text_model(config.policy, "policy", head="logits")
-    reward = load_text_model(config.reward, "reward", head="score")
-    check_same_vocabulary(policy, reward)
-    data = fitting(config.data, policy)
-    records = read_records(data, Prompt, tokenizer=policy.tokenizer, log=directory)
-    prompts = [row.tokens.tolist() for (row,) in token_rows(records, policy.tokenizer)]
-    check_room(policy, max(map(len, prompts)), config.max_new_tokens)
+    policy, reward, prompts = models_and_prompts(config, directory)
     with open_run(directory, config, config.place, config.seed) as run:
         trained = train_ppo(
             run,
@@ -35,31 +22,4 @@ def run(config: TextPPOConfig, directory: Path) -> dict:
             temperature=config.temperature,
             max_new_tokens=config.max_new_tokens,
         )
-        last = [line for line in read_metrics(directory) if line["stage"] == "ppo"][-10:]
-        row = {
-            "method": "PPO",
-            "reward_score": float(np.mean([line["scores/mean"] for line in last])),
-            "kl": float(np.mean([line["kl/reference"] for line in last])),
-            "length": float(np.mean([line["response/length"] for line in last])),
-            "ended": float(np.mean([line["response/ended"] for line in last])),
-        }
-        return finish(run, trained, row, notes=["Means of the last 10 logged rounds of training."])
-
-
-def check_same_vocabulary(policy: TextModel, reward: TextModel) -> None:
-    """Samples go to the reward model as tokens, so both must read the same ones."""
-    ours, theirs = (m.tokenizer.backend.get_vocab() for m in (policy, reward))
-    if ours != theirs:
-        raise UserError(
-            "--policy and --reward have different vocabularies; train the reward model with "
-            "--init set to the policy's run directory"
-        )
-
-
-def check_room(policy: TextModel, prompt: int, max_new_tokens: int) -> None:
-    """The longest prompt and response together must fit the model."""
-    if prompt + max_new_tokens > policy.max_length:
-        raise UserError(
-            f"a prompt of {prompt} tokens and max_new_tokens {max_new_tokens} exceed the model's "
-            f"length {policy.max_length}; lower --max_new_tokens or --data.max_length"
-        )
+        return finish_rounds(run, trained, "ppo", method="PPO")

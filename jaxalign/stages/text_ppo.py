@@ -7,21 +7,23 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxalign import objectives
 from jaxalign.advantages import missing_eos_penalty
 from jaxalign.batches import TokenBatch, pytree
 from jaxalign.config import PPOSettings
-from jaxalign.data.batching import batch_indices, prompt_batch
-from jaxalign.kl import adapted_coef, k1
-from jaxalign.masking import masked_sum
+from jaxalign.kl import adapted_coef
 from jaxalign.rollouts import ppo_epochs_loop
 from jaxalign.scoring import text_policy
 from jaxalign.stages.run import Run, optimizer_of
 from jaxalign.stages.text_models import TextModel, with_heads
-from jaxalign.text_rollouts import ScoredSamples, sample_and_score, text_experience
-from jaxalign.train.loop import fit
+from jaxalign.stages.text_rounds import fit_rounds, prompt_batches
+from jaxalign.text_rollouts import (
+    ScoredSamples,
+    sample_and_score,
+    sample_metrics,
+    text_experience,
+)
 from jaxalign.train.step import TrainState, initial_state, train_step
 
 
@@ -65,33 +67,16 @@ def train_ppo(
         train=initial_state(actor.params, optimizer, run.key(name)),
         kl_coef=jnp.float32(settings.kl_coef),
     )
-    length = max(len(prompt) for prompt in prompts)
-
-    def batch(number: int) -> TokenBatch:
-        index = batch_indices(number, len(prompts), settings.batch_size, run.seed)
-        return prompt_batch(
-            [prompts[i] for i in index],
-            pad_id=policy.tokenizer.pad_id,
-            length=length,
-            index=np.arange(settings.batch_size),
-        )
-
-    checkpoints = run.checkpoints(name)
-    state = fit(
-        run.layout.place(state),
+    state = fit_rounds(
+        run,
+        name,
+        state,
         _iteration(run, actor, policy, reward, optimizer, settings, temperature, max_new_tokens),
-        batch,
-        steps=settings.iterations,
-        on_metrics=functools.partial(run.metrics.write, name),
-        on_start=functools.partial(run.metrics.resume, name),
-        log_every=settings.log_every,
-        checkpoints=checkpoints,
-        checkpoint_every=settings.checkpoint_every,
+        prompt_batches(run, prompts, policy.tokenizer.pad_id, size=settings.batch_size),
+        settings,
         evaluate=None if evaluate is None else lambda state: evaluate(state.train.params),
         evaluate_every=evaluate_every,
-        label=name,
     )
-    checkpoints.close()
     return dataclasses.replace(actor, params=jax.device_get(state.train.params))
 
 
@@ -163,13 +148,5 @@ def _assess(scored: ScoredSamples, kl_coef, *, settings: PPOSettings, eos_id: in
     experience = text_experience(
         scored, scores, kl_coef=kl_coef, gamma=settings.gamma, gae_lambda=settings.gae_lambda
     )
-    kl = masked_sum(k1(scored.samples.logps, scored.reference_logps), mask, axis=1)
-    ended = jnp.any(mask & (rows.tokens == eos_id), axis=1)
-    return experience, {
-        "scores/mean": scored.scores.mean(),
-        "scores/std": scored.scores.std(),
-        "kl/reference": kl.mean(),
-        "kl/coef": kl_coef,
-        "response/length": mask.sum(axis=1).mean(),
-        "response/ended": ended.mean(),
-    }
+    metrics = sample_metrics(scored, scored.samples.logps, eos_id=eos_id)
+    return experience, metrics | {"kl/coef": kl_coef}

@@ -12,12 +12,12 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import checkify
 
-from jaxalign.batches import Experience
+from jaxalign.batches import Experience, ResponseBatch, TokenBatch
 from jaxalign.train.step import LossFn
 
 REAL = (  # fields of batches that hold real numbers
     *("behaviour_logps", "values", "advantages", "returns", "weights", "margins", "preferences"),
-    *("reference", "mismatched_reference", "gold_reference"),
+    *("reference", "mismatched_reference", "gold_reference", "reference_logps"),
 )
 
 
@@ -30,7 +30,8 @@ def watched(loss_fn: LossFn) -> LossFn:
     def loss_and_conditions(params, batch, key):
         total, (weight, metrics) = loss_fn(params, batch, key)
         checkify.check(weight > 0, "empty mask: the weight of the batch is {w}", w=weight)
-        for name, value in (metrics | {"loss": total}).items():
+        for name, found in (metrics | {"loss": total}).items():
+            value = found[0] if isinstance(found, tuple) else found
             checkify.check(jnp.isfinite(value).all(), name + " is {value}", value=value)
         return total, (weight, metrics)
 
@@ -42,18 +43,34 @@ def watched_ratios(evaluate):
 
     def logps_and_conditions(params, batch: Experience, keys=None):
         logps, entropy, values = evaluate(params, batch, keys)
-        knee = math.log(float(jnp.finfo(logps.dtype).max)) / 2
-        far = jnp.max(jnp.where(batch.mask, logps - batch.behaviour_logps, -jnp.inf))
-        checkify.check(
-            far <= knee,
-            "ratio overflow: a log-ratio of {far} nats, beyond " + f"{knee:.0f} it saturates",
-            far=far,
-        )
-        highest = jnp.max(jnp.where(batch.mask, logps, -jnp.inf))
-        checkify.check(highest <= 0, "a log-probability of {highest} is above 0", highest=highest)
+        check_ratios(logps, batch)
         return logps, entropy, values
 
     return logps_and_conditions
+
+
+def watched_decisions(evaluate, batch: ResponseBatch):
+    """The same for a policy without values, which reads the tokens of this batch alone."""
+
+    def logps_and_conditions(params, rows: TokenBatch, keys=None):
+        logps, entropy = evaluate(params, rows, keys)
+        check_ratios(logps, batch)
+        return logps, entropy
+
+    return logps_and_conditions
+
+
+def check_ratios(logps: jax.Array, batch: Experience | ResponseBatch) -> None:
+    """The conditions, under `checked`: no ratio saturates, no log-probability is above 0."""
+    knee = math.log(float(jnp.finfo(logps.dtype).max)) / 2
+    far = jnp.max(jnp.where(batch.mask, logps - batch.behaviour_logps, -jnp.inf))
+    checkify.check(
+        far <= knee,
+        "ratio overflow: a log-ratio of {far} nats, beyond " + f"{knee:.0f} it saturates",
+        far=far,
+    )
+    highest = jnp.max(jnp.where(batch.mask, logps, -jnp.inf))
+    checkify.check(highest <= 0, "a log-probability of {highest} is above 0", highest=highest)
 
 
 def truncated_fields(batch: Any) -> list[str]:

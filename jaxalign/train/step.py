@@ -109,7 +109,7 @@ def train_step(
         loss_fn = functools.partial(loss_fn, statistics=state.statistics)
     local_sums = _gradient_sums(loss_fn, params, batch, key, micro_batches, axis_name)
     (loss, (weight, metrics)), grads = psum(local_sums, axis_name)
-    grads, metrics = _means(grads, weight), _metric_means(metrics | {"loss": loss}, weight)
+    grads, metrics = means(grads, weight), metric_means(metrics | {"loss": loss}, weight)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     statistics = state.statistics
@@ -196,15 +196,15 @@ def _wide(tree):
     return jax.tree.map(wide, tree)
 
 
-def _means(sums, weight):
+def means(sums, weight):
     """Sums divided by the weight; 0 where the weight is 0."""
     divisor = jnp.where(weight > 0, weight, 1)
     return jax.tree.map(lambda total: jnp.where(weight > 0, total / divisor, 0), sums)
 
 
-def _metric_means(sums: Metrics, weight) -> Metrics:
+def metric_means(sums: Metrics, weight) -> Metrics:
     """Every metric over its own weight if it has one, over the loss's otherwise."""
     return {
-        name: _means(*total) if isinstance(total, tuple) else _means(total, weight)
+        name: means(*total) if isinstance(total, tuple) else means(total, weight)
         for name, total in sums.items()
     }

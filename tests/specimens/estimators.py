@@ -8,7 +8,7 @@ from tests.oracles import group_advantages as groups
 from tests.oracles import returns, statistics
 from tests.oracles import rewards as rewards_oracle
 from tests.specimens import draws
-from tests.specimens.specimen import Specimen
+from tests.specimens.specimen import Specimen, by_rows
 
 SHAPE = (draws.ROWS, draws.TOKENS)
 
@@ -182,6 +182,14 @@ SPECIMENS = (
         oracle=rewards_oracle.missing_eos_penalty,
         settings=({"eos_id": 2, "penalty": 0.7},),
         trained=("scores",),
+    ),
+    Specimen(
+        function=jaxalign.overlong_penalties,
+        draw=lambda rng: {"lengths": rng.permutation(np.array([3, 9, 10, 14]))},
+        oracle=by_rows(rewards_oracle.overlong_penalty),
+        settings=({"longest": 12, "cache": 4}, {"longest": 10, "cache": 8}),
+        invalid=(({"longest": 3, "cache": 4}, "cache must be in 1 ... 3"),),
+        order=0,
     ),
     Specimen(function=jaxalign.centred_advantages, oracle=groups.centred_advantages, **TIED),
     Specimen(function=jaxalign.grpo_advantages, oracle=groups.grpo_advantages, **TIED),

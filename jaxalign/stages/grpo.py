@@ -1,0 +1,40 @@
+"""`jaxalign grpo`: GRPO or a relative of it against a reward model, on a user's prompts."""
+
+from pathlib import Path
+
+from jaxalign.config_grpo import GRPOConfig
+from jaxalign.objectives.group_losses import OWN, GroupMethod
+from jaxalign.stages.run import open_run
+from jaxalign.stages.text_grpo import train_grpo
+from jaxalign.stages.text_rounds import finish_rounds, models_and_prompts
+
+
+def run(config: GRPOConfig, directory: Path) -> dict:
+    """Train, save `model`, write the report; returns what `results.json` holds."""
+    policy, reward, prompts = models_and_prompts(config, directory)
+    with open_run(directory, config, config.place, config.seed) as run:
+        trained = train_grpo(
+            run,
+            "grpo",
+            policy,
+            reward,
+            prompts,
+            config.grpo,
+            temperature=config.temperature,
+            max_new_tokens=config.max_new_tokens,
+        )
+        loss = config.grpo.loss
+        method = "GRPO" if loss == "grpo" else f"GRPO ({loss})"
+        notes = [description(loss, config.grpo.method)]
+        return finish_rounds(run, trained, "grpo", method=method, notes=notes)
+
+
+def description(loss: str, method: GroupMethod) -> str:
+    """All parts of a method in a line, those it took from the loss included.
+
+    >>> from jaxalign.objectives import group_method
+    >>> description("sapo", group_method("sapo"))[:62]
+    'The method, sapo: positive_temperature 1.0, negative_temperatu'
+    """
+    parts = dict(method.hyperparameters) | {name: getattr(method, name) for name in sorted(OWN)}
+    return f"The method, {loss}: {', '.join(f'{name} {part}' for name, part in parts.items())}."

@@ -1,0 +1,116 @@
+"""Critic-free policy gradients on text: sample groups, score, compare, learn."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+
+from jaxalign import objectives
+from jaxalign.batches import TokenBatch
+from jaxalign.config_grpo import GRPOSettings
+from jaxalign.group_rollouts import response_batch, sample_groups
+from jaxalign.rollouts import ppo_epochs_loop, rows_of
+from jaxalign.scoring import text_decisions
+from jaxalign.stages.run import Run, optimizer_of
+from jaxalign.stages.text_models import TextModel, with_heads
+from jaxalign.stages.text_rounds import fit_rounds, prompt_batches
+from jaxalign.train.step import TrainState, initial_state, train_step
+
+
+def train_grpo(
+    run: Run,
+    name: str,
+    policy: TextModel,
+    reward: TextModel,
+    prompts: Sequence[Sequence[int]],
+    settings: GRPOSettings,
+    *,
+    temperature: float,
+    max_new_tokens: int,
+    evaluate: Callable[[Any], dict[str, float]] | None = None,
+    evaluate_every: int | None = None,
+) -> TextModel:
+    """A policy gradient from the policy, which is the reference, resuming where an earlier run
+    stopped.
+
+    Args:
+      policy: start and reference.
+      reward: scores prompt and response together.
+      prompts: token ids, BOS included; dealt out in random order.
+      settings: method and loop.
+      temperature: of policy and reference, in sampling and training.
+      max_new_tokens: longest response.
+      evaluate: metrics of some parameters, every `evaluate_every` iterations.
+    """
+    actor = with_heads(policy, ("logits",), run.key(f"{name}/init"), dropout=0.0)
+    optimizer = optimizer_of(
+        settings.optimizer, settings.iterations * settings.epochs * settings.minibatches
+    )
+    state = fit_rounds(
+        run,
+        name,
+        initial_state(actor.params, optimizer, run.key(name)),
+        _iteration(run, actor, policy, reward, optimizer, settings, temperature, max_new_tokens),
+        prompt_batches(
+            run,
+            prompts,
+            policy.tokenizer.pad_id,
+            size=settings.prompts,
+            repeats=settings.group_size,
+        ),
+        settings,
+        evaluate=None if evaluate is None else lambda state: evaluate(state.params),
+        evaluate_every=evaluate_every,
+    )
+    return dataclasses.replace(actor, params=jax.device_get(state.params))
+
+
+def _iteration(run, actor, reference, reward, optimizer, settings, temperature, max_new_tokens):
+    """`(TrainState, prompts) -> (TrainState, metrics)`: one round of sampling and learning."""
+    eos_id, method = actor.tokenizer.eos_id, settings.method
+    collect = run.layout.rows(
+        sample_groups(
+            actor.model,
+            reference.model,
+            reward.model,
+            temperature=temperature,
+            max_new_tokens=max_new_tokens,
+            eos_id=eos_id,
+        )
+    )
+    loss = objectives.group_policy_gradient(
+        text_decisions(actor.model, temperature=temperature), method, length=max_new_tokens
+    )
+    step = run.layout.step(
+        functools.partial(
+            train_step, loss_fn=loss, optimizer=optimizer, micro_batches=settings.micro_batches
+        )
+    )
+    compare = jax.jit(
+        functools.partial(
+            response_batch,
+            method=method,
+            group_size=settings.group_size,
+            eos_id=eos_id,
+            longest=max_new_tokens,
+        )
+    )
+    frozen = run.layout.place(reference.params), run.layout.place(reward.params)
+
+    def iterate(state: TrainState, prompts: TokenBatch):
+        key = jax.random.fold_in(state.key, state.step)
+        batch, metrics = compare(collect((state.params, *frozen, key), prompts))
+        state, learned = ppo_epochs_loop(
+            state,
+            batch,
+            jax.random.fold_in(key, settings.batch_size),
+            step=step,
+            epochs=settings.epochs,
+            minibatches=settings.minibatches,
+            take=rows_of,
+        )
+        return state, learned | metrics
+
+    return iterate
