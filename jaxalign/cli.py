@@ -20,6 +20,8 @@ HELP = """usage: jaxalign COMMAND [--run_dir DIR] [--config FILE.py] [--field va
   ppo       PPO: of text against a reward model, on a control task, on images
   dpo       Direct Preference Optimization from preferences; --loss NAME for its relatives
   kto       KTO from responses labelled good or bad; --loss NAME for its relatives
+  online    online DPO on the policy's own samples, ranked by a reward model; --loss xpo, nash_md
+  distill   a student from a teacher's distributions, on data and on its own samples
   evaluate  perplexity on texts, accuracy on preferences, rankings or steps
   generate  samples of a trained policy
   explain   one batch of a run or of a file, token by token, as a page
@@ -30,7 +32,13 @@ HELP = """usage: jaxalign COMMAND [--run_dir DIR] [--config FILE.py] [--field va
 
 ALSO = "Also: --run_dir DIR (where results go), --config FILE.py"
 # command: the field that `--loss` is short for
-LOSS_FIELDS = {"reward": "reward.loss", "dpo": "dpo.loss", "kto": "kto.loss"}
+LOSS_FIELDS = {
+    "reward": "reward.loss",
+    "dpo": "dpo.loss",
+    "kto": "kto.loss",
+    "online": "online.loss",
+    "distill": "distill.loss",
+}
 # glibc's M_MMAP_MAX, M_TRIM_THRESHOLD and M_TOP_PAD, see mallopt(3)
 MALLOC = {-4: 0, -1: 2**31 - 1, -2: 2**26}
 # command: its default configuration, if it needs no file
@@ -41,6 +49,8 @@ DEFAULTS = {
     "ppo": "config.TextPPOConfig",
     "dpo": "config.DPOConfig",
     "kto": "config.KTOConfig",
+    "online": "config_online.OnlineConfig",
+    "distill": "config_distill.DistillConfig",
     "evaluate": "config.EvaluateConfig",
     "generate": "config.GenerateConfig",
     "explain": "config_explain.ExplainConfig",
@@ -57,6 +67,8 @@ STAGES = {
     "ImagesConfig": ("ppo", "images", True),
     "DPOConfig": ("dpo", "dpo", True),
     "KTOConfig": ("kto", "kto", True),
+    "OnlineConfig": ("online", "online", True),
+    "DistillConfig": ("distill", "distill", True),
     "EvaluateConfig": ("evaluate", "evaluate", False),
     "GenerateConfig": ("generate", "generate", False),
     "ExplainConfig": ("explain", "explain", False),

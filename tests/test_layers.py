@@ -13,8 +13,14 @@ PACKAGE = Path(jaxalign.__file__).parent
 LAYERS = [
     ["errors", "precision", "collectives", "masking", "batches"],
     ["logprobs", "kl", "diagnostics", "advantages", "losses", "models", "data", "envs"],
-    ["sampling", "rollouts", "text_rollouts", "scoring", "objectives", "train", "explanation"],
-    ["config", "config_rlhf", "config_domains", "config_explain"],
+    [
+        *("sampling", "rollouts", "text_rollouts", "pair_rollouts", "scoring", "objectives"),
+        *("train", "explanation"),
+    ],
+    [
+        *("config", "config_rlhf", "config_domains", "config_explain", "config_online"),
+        "config_distill",
+    ],
     ["stages", "evaluation", "report"],
     ["cli", "__main__"],
 ]

@@ -14,6 +14,14 @@ from jaxalign.stages.text_ppo import train_ppo
 from jaxalign.stages.user_data import fitting, read_records, token_rows
 from jaxalign.train.metrics import read_metrics
 
+ROUNDS = 10
+LAST_ROUNDS = f"Means of the last {ROUNDS} logged rounds of training."
+SHARED = {  # how two models come to have one vocabulary
+    "reward": "train the reward model with --init set to the policy's run directory",
+    "teacher": "train the student by `jaxalign sft` on the teacher's texts with its --tokenizer "
+    "settings, or with --init set to the teacher's run directory",
+}
+
 
 def run(config: TextPPOConfig, directory: Path) -> dict:
     """Train, save `model`, write the report; returns what `results.json` holds."""
@@ -35,25 +43,30 @@ def run(config: TextPPOConfig, directory: Path) -> dict:
             temperature=config.temperature,
             max_new_tokens=config.max_new_tokens,
         )
-        last = [line for line in read_metrics(directory) if line["stage"] == "ppo"][-10:]
-        row = {
-            "method": "PPO",
-            "reward_score": float(np.mean([line["scores/mean"] for line in last])),
-            "kl": float(np.mean([line["kl/reference"] for line in last])),
-            "length": float(np.mean([line["response/length"] for line in last])),
-            "ended": float(np.mean([line["response/ended"] for line in last])),
-        }
-        return finish(run, trained, row, notes=["Means of the last 10 logged rounds of training."])
+        row = {"method": "PPO", **last_rounds(directory, "ppo")}
+        return finish(run, trained, row, notes=[LAST_ROUNDS])
 
 
-def check_same_vocabulary(policy: TextModel, reward: TextModel) -> None:
-    """Samples go to the reward model as tokens, so both must read the same ones."""
-    ours, theirs = (m.tokenizer.backend.get_vocab() for m in (policy, reward))
+def last_rounds(directory: Path, stage: str) -> dict[str, float]:
+    """What the samples of the last logged rounds were like, on average."""
+    columns = {
+        "reward_score": "scores/mean",
+        "kl": "kl/reference",
+        "length": "response/length",
+        "ended": "response/ended",
+    }
+    last = [line for line in read_metrics(directory) if line["stage"] == stage][-ROUNDS:]
+    return {
+        column: float(np.mean([line[metric] for line in last]))
+        for column, metric in columns.items()
+    }
+
+
+def check_same_vocabulary(policy: TextModel, other: TextModel, option: str = "reward") -> None:
+    """Texts go to the other model as tokens, so both must read the same ones."""
+    ours, theirs = (m.tokenizer.backend.get_vocab() for m in (policy, other))
     if ours != theirs:
-        raise UserError(
-            "--policy and --reward have different vocabularies; train the reward model with "
-            "--init set to the policy's run directory"
-        )
+        raise UserError(f"--policy and --{option} have different vocabularies; {SHARED[option]}")
 
 
 def check_room(policy: TextModel, prompt: int, max_new_tokens: int) -> None:

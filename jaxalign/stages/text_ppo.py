@@ -7,19 +7,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxalign import objectives
 from jaxalign.advantages import missing_eos_penalty
 from jaxalign.batches import TokenBatch, pytree
 from jaxalign.config import PPOSettings
-from jaxalign.data.batching import batch_indices, prompt_batch
 from jaxalign.kl import adapted_coef, k1
 from jaxalign.masking import masked_sum
 from jaxalign.rollouts import ppo_epochs_loop
 from jaxalign.scoring import text_policy
 from jaxalign.stages.run import Run, optimizer_of
 from jaxalign.stages.text_models import TextModel, with_heads
+from jaxalign.stages.training import prompt_batches
 from jaxalign.text_rollouts import ScoredSamples, sample_and_score, text_experience
 from jaxalign.train.loop import fit
 from jaxalign.train.step import TrainState, initial_state, train_step
@@ -65,22 +64,12 @@ def train_ppo(
         train=initial_state(actor.params, optimizer, run.key(name)),
         kl_coef=jnp.float32(settings.kl_coef),
     )
-    length = max(len(prompt) for prompt in prompts)
-
-    def batch(number: int) -> TokenBatch:
-        index = batch_indices(number, len(prompts), settings.batch_size, run.seed)
-        return prompt_batch(
-            [prompts[i] for i in index],
-            pad_id=policy.tokenizer.pad_id,
-            length=length,
-            index=np.arange(settings.batch_size),
-        )
-
+    pad_id = policy.tokenizer.pad_id
     checkpoints = run.checkpoints(name)
     state = fit(
         run.layout.place(state),
         _iteration(run, actor, policy, reward, optimizer, settings, temperature, max_new_tokens),
-        batch,
+        prompt_batches(run, prompts, pad_id=pad_id, batch_size=settings.batch_size),
         steps=settings.iterations,
         on_metrics=functools.partial(run.metrics.write, name),
         on_start=functools.partial(run.metrics.resume, name),

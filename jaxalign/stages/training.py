@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from jaxalign import objectives
-from jaxalign.batches import PairLogps, PreferenceBatch
+from jaxalign.batches import PairLogps, PreferenceBatch, TokenBatch
 from jaxalign.config import DPOSettings, FitConfig, KTOSettings, RewardSettings
 from jaxalign.data.batching import (
     batch_indices,
@@ -22,6 +22,7 @@ from jaxalign.data.batching import (
     length_buckets,
     mismatched_rows,
     preference_batch,
+    prompt_batch,
     token_batch,
     unpaired_batch,
 )
@@ -44,6 +45,24 @@ SCORING_ROWS = 256  # rows of a scoring pass; all passes have this shape, so eac
 def longest(rows: Sequence[TokenRow]) -> int:
     """Length of the longest row."""
     return max(len(row) for row in rows)
+
+
+def prompt_batches(
+    run: Run, prompts: Sequence[Sequence[int]], *, pad_id: int, batch_size: int
+) -> Callable[[int], TokenBatch]:
+    """The prompts of every round: all of them in random order, again and again.
+
+    Rows are numbered within their round, whose key is its own, so that a prompt that comes twice
+    gets two different responses.
+    """
+    length = max(map(len, prompts), default=0)
+
+    def batch(number: int) -> TokenBatch:
+        index = batch_indices(number, len(prompts), batch_size, run.seed)
+        chosen = [prompts[i] for i in index]
+        return prompt_batch(chosen, pad_id=pad_id, length=length, index=np.arange(batch_size))
+
+    return batch
 
 
 def train_sft(
