@@ -32,7 +32,11 @@ class DistillSettings:
     max_logits_gib: float = 4.0
     """Most memory that the teacher's logits of a batch may take, over all devices, in GiB."""
     fit: FitConfig = FitConfig(
-        steps=200, batch_size=32, optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=20)
+        steps=200,
+        batch_size=32,
+        log_every=1,
+        checkpoint_every=50,
+        optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=20),
     )
     """Training loop; a batch counts responses."""
 

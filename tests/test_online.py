@@ -415,13 +415,13 @@ def test_the_pass_judges_what_each_side_drew(opponent):
     np.testing.assert_allclose(measured["kl/reference"], kl, atol=1e-4)
 
 
-def train(directory, loss, layout="device", steps=12, **settings):
+def train(directory, loss, layout="device", steps=24, **settings):
     fit = FitConfig(
         steps=steps,
         batch_size=32,
         log_every=1,
         checkpoint_every=2,
-        optimizer=OptimizerConfig(learning_rate=1e-2, schedule="constant", warmup_steps=0),
+        optimizer=OptimizerConfig(learning_rate=3e-2, schedule="constant", warmup_steps=0),
     )
     settings = OnlineSettings(loss=loss, fit=fit, missing_eos_penalty=0.0, **settings)
     place = PlaceConfig(layout=layout)
@@ -442,7 +442,7 @@ NASH = {"beta": 0.0, "score_scale": 20.0}
 
 @pytest.fixture(scope="module")
 def nash_run(tmp_path_factory):
-    """Twelve steps of Nash-MD on one device."""
+    """Some steps of Nash-MD on one device."""
     return train(tmp_path_factory.mktemp("nash"), "nash_md", **NASH)
 
 

@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
 from jaxalign import objectives
 from jaxalign.batches import DistillationBatch, TokenBatch
 from jaxalign.config_distill import DistillSettings
 from jaxalign.data.batching import batch_indices, evaluation_batches, token_batch
 from jaxalign.data.chat import TokenRow
-from jaxalign.errors import UserError
 from jaxalign.sampling import sample
 from jaxalign.scoring import text_divergences, text_logits
 from jaxalign.stages.run import Run
@@ -32,6 +30,7 @@ def train_distillation(
     rows: Sequence[TokenRow],
     settings: DistillSettings,
     *,
+    prompts: Sequence[Sequence[int]],
     temperature: float,
     max_new_tokens: int,
     evaluation_rows: Sequence[TokenRow] = (),
@@ -41,18 +40,16 @@ def train_distillation(
     The student has no dropout: it is the same distribution in sampling and in the loss.
 
     Args:
-      rows: prompts with responses; the student's samples continue their prompts.
+      rows: prompts with responses.
       settings: loss and loop.
+      prompts: what the student continues by itself; token ids, BOS included.
       temperature: of teacher and student, in sampling and training.
       max_new_tokens: longest response of the student.
       evaluation_rows: held out; their divergence is measured along the way.
     """
     student = with_heads(student, ("logits",), run.key(f"{name}/init"), dropout=0.0)
     size, tokenizer = settings.fit.batch_size, student.tokenizer
-    prompts = prompts_of(rows) if settings.on_policy else []
     length = longest([*rows, *evaluation_rows])
-    sampled = max(map(len, prompts)) + max_new_tokens if prompts else 0
-    check_memory(settings, max(length, sampled), tokenizer.vocab_size)
     teach = teaching(run, teacher)
     draw = run.layout.rows(
         sampling(student, temperature=temperature, max_new_tokens=max_new_tokens)
@@ -89,8 +86,13 @@ def train_distillation(
     sums = run.layout.sums(functools.partial(loss_sums, loss_fn=loss))
 
     def evaluate(params) -> dict[str, float]:
-        parts = evaluation_parts(evaluation_rows, tokenizer.pad_id, length=length, size=size)
-        found = mean_metrics(sums, (params, samples), map(teach, parts))
+        parts = [
+            token_batch([evaluation_rows[i] for i in index], pad_id=tokenizer.pad_id, length=length)
+            for index in evaluation_batches(len(evaluation_rows), size)
+        ]
+        found = mean_metrics(
+            sums, (params, samples), (teach(pad_rows(part, size)[0]) for part in parts)
+        )
         return {"validation/loss": found["loss"]}
 
     params = run.fit(
@@ -126,33 +128,3 @@ def sampling(student: TextModel, *, temperature: float, max_new_tokens: int):
         return sample(student.model, params, prompts, key, **decoding).batch
 
     return draw
-
-
-def evaluation_parts(rows: Sequence[TokenRow], pad_id: int, *, length: int, size: int):
-    """Batches of one shape that go through all rows once."""
-    for index in evaluation_batches(len(rows), size):
-        part = token_batch([rows[i] for i in index], pad_id=pad_id, length=length, index=index)
-        yield pad_rows(part, size)[0]
-
-
-def prompts_of(rows: Sequence[TokenRow]) -> list[list[int]]:
-    """What stands before the first response token of every row."""
-    prompts = [row.tokens[: int(np.argmax(row.is_response))].tolist() for row in rows]
-    if not all(prompts):
-        raise UserError(
-            "a text without a prompt cannot be sampled in a vocabulary without a BOS token; give "
-            "rows with prompt and completion, or set --distill.on_policy 0"
-        )
-    return prompts
-
-
-def check_memory(settings: DistillSettings, length: int, vocabulary: int) -> None:
-    """The teacher's float32 logits of a batch must fit the memory that is allowed for them."""
-    size: Any = settings.fit.batch_size
-    needed = 4 * size * length * vocabulary / 2**30
-    if needed > settings.max_logits_gib:
-        raise UserError(
-            f"the teacher's logits of {size} responses of {length} tokens from {vocabulary} words "
-            f"take {needed:.3g} GiB, distill.max_logits_gib is {settings.max_logits_gib:g}; lower "
-            "distill.fit.batch_size or data.max_length, or raise it"
-        )
