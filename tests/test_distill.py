@@ -315,7 +315,8 @@ def saved(tmp_path_factory):
 def small(section):
     return [
         *(f"--{section}.fit.steps", "2", f"--{section}.fit.batch_size", "8"),
-        *("--max_new_tokens", "4", "--place.layout", "device"),
+        *(f"--{section}.fit.optimizer.warmup_steps", "1", "--place.layout", "device"),
+        *("--max_new_tokens", "4"),
     ]
 
 
