@@ -93,6 +93,46 @@ class UnpairedBatch:
 
 
 @pytree
+class Judged:
+    """Sampled responses with what frozen models say of them.
+
+    responses: `TokenBatch`, `[B, T]`.
+    scores: `[B]` of the judge, in its units.
+    reference: `[B]` summed response log-probabilities under the frozen reference, in nats.
+    """
+
+    responses: TokenBatch
+    scores: jax.Array
+    reference: jax.Array
+
+
+@pytree
+class OnlineBatch:
+    """Two fresh responses to every prompt.
+
+    first: `Judged` samples of the policy itself.
+    second: `Judged` samples of its opponent: the policy again, the reference, or a mixture.
+    weights: `[B]` float32, 1 for a real row, 0 for a row of padding.
+    """
+
+    first: Judged
+    second: Judged
+    weights: jax.Array
+
+
+@pytree
+class DistillationBatch:
+    """Responses with what the teacher would have said in their place, token by token.
+
+    rows: `TokenBatch`, `[B, T]`.
+    teacher_logits: `[B, T, V]` float32 of the frozen teacher; entry t predicts tokens[t + 1].
+    """
+
+    rows: TokenBatch
+    teacher_logits: jax.Array
+
+
+@pytree
 class ComparisonBatch:
     """Groups of K texts that people compared with each other (K = 2 is the ordinary pair).
 

@@ -21,6 +21,8 @@ HELP = """usage: jaxalign COMMAND [--run_dir DIR] [--config FILE.py] [--field va
   grpo      GRPO against a reward model, without a value function; --loss NAME for its relatives
   dpo       Direct Preference Optimization from preferences; --loss NAME for its relatives
   kto       KTO from responses labelled good or bad; --loss NAME for its relatives
+  online    online DPO on the policy's own samples, ranked by a reward model; --loss xpo, nash_md
+  distill   a student from a teacher's distributions, on data and on its own samples
   evaluate  perplexity on texts, accuracy on preferences, rankings or steps
   generate  samples of a trained policy
   explain   one batch of a run or of a file, token by token, as a page
@@ -36,6 +38,8 @@ LOSS_FIELDS = {
     "grpo": "grpo.loss",
     "dpo": "dpo.loss",
     "kto": "kto.loss",
+    "online": "online.loss",
+    "distill": "distill.loss",
 }
 # glibc's M_MMAP_MAX, M_TRIM_THRESHOLD and M_TOP_PAD, see mallopt(3)
 MALLOC = {-4: 0, -1: 2**31 - 1, -2: 2**26}
@@ -48,6 +52,8 @@ DEFAULTS = {
     "grpo": "config_grpo.GRPOConfig",
     "dpo": "config.DPOConfig",
     "kto": "config.KTOConfig",
+    "online": "config_online.OnlineConfig",
+    "distill": "config_distill.DistillConfig",
     "evaluate": "config.EvaluateConfig",
     "generate": "config.GenerateConfig",
     "explain": "config_explain.ExplainConfig",
@@ -65,6 +71,8 @@ STAGES = {
     "GRPOConfig": ("grpo", "grpo", True),
     "DPOConfig": ("dpo", "dpo", True),
     "KTOConfig": ("kto", "kto", True),
+    "OnlineConfig": ("online", "online", True),
+    "DistillConfig": ("distill", "distill", True),
     "EvaluateConfig": ("evaluate", "evaluate", False),
     "GenerateConfig": ("generate", "generate", False),
     "ExplainConfig": ("explain", "explain", False),

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from jaxalign.batches import TokenBatch, pytree
 from jaxalign.logprobs import log_softmax, tempered
+from jaxalign.losses.nash_md import mixture_logits
 from jaxalign.models.transformer import Cache, Outputs, Transformer, empty_cache, unrolled
 
 
@@ -31,11 +32,11 @@ class Samples:
 
 @pytree
 class Progress:
-    """The loop's carry: what is drawn, what the model has read, and whose text has not ended."""
+    """The loop's carry: what is drawn, what each model has read, and whose text has not ended."""
 
     batch: TokenBatch
     logps: jax.Array
-    cache: Cache
+    caches: tuple[Cache, ...]
     alive: jax.Array
     drawn: jax.Array
 
@@ -162,16 +163,78 @@ def sample(
       temperature, top_k, top_p: see `filtered_logits`.
       min_new_tokens: the EOS token has probability 0 before that many tokens were drawn.
     """
-    model, params = unrolled(model, params)
+
+    def distribution(logits, drawn):
+        (logits,) = logits
+        if min_new_tokens:
+            ends = (jnp.arange(logits.shape[-1]) == eos_id) & (drawn < min_new_tokens)
+            logits = jnp.where(ends[None], -jnp.inf, logits)
+        return filtered_logits(logits, temperature=temperature, top_k=top_k, top_p=top_p)
+
+    length = {"max_new_tokens": max_new_tokens, "eos_id": eos_id}
+    return _decoded([(model, params)], distribution, prompts, key, **length)
+
+
+@functools.partial(
+    jax.jit, static_argnames=("models", "mixture", "max_new_tokens", "eos_id", "temperature")
+)
+def sample_mixture(
+    models: tuple[Transformer, Transformer],
+    params,
+    prompts: TokenBatch,
+    key: jax.Array,
+    *,
+    mixture: float,
+    max_new_tokens: int,
+    eos_id: int,
+    temperature: float = 1.0,
+) -> Samples:
+    """Draw one response a prompt from the geometric mixture of two models, token by token.
+
+      pi'(a) ~ pi(a)^(1 - mixture) pi_ref(a)^mixture,  both at that temperature
+
+    Every token's distribution is normalised, so the log-probabilities are exact; their sum is not
+    the normalised mixture of the two models' response probabilities, which nobody can sample from.
+    At mixture 0 and 1 only the one model is run, and draws what `sample` draws.
+
+    Args:
+      models: policy and reference, both with a logits head and of one vocabulary.
+      params: their parameters, in that order.
+      prompts: as in `sample`.
+      key: as in `sample`.
+      mixture: weight of the reference, in [0, 1].
+      max_new_tokens, eos_id: as in `sample`.
+      temperature: above 0, of both.
+
+    Raises:
+      ValueError: `mixture` outside [0, 1].
+
+    Source: Munos et al. 2023, https://arxiv.org/abs/2312.00886, the regularized policy of Nash-MD,
+    one token at a time.
+    """
+    if not 0 <= mixture <= 1:
+        raise ValueError(f"mixture must be in [0, 1], got {mixture}")
+    length = {"max_new_tokens": max_new_tokens, "eos_id": eos_id}
+    if mixture in (0, 1):
+        alone = int(mixture)
+        return sample(models[alone], params[alone], prompts, key, temperature=temperature, **length)
+
+    def distribution(logits, drawn):
+        policy, reference = (tempered(each, temperature) for each in logits)
+        return mixture_logits(policy, reference, mixture=mixture)
+
+    both = list(zip(models, params, strict=True))
+    return _decoded(both, distribution, prompts, key, **length)
+
+
+def _decoded(models, distribution, prompts, key, *, max_new_tokens, eos_id) -> Samples:
+    """The loop: every model reads each token, `distribution(logits of each, number)` draws it."""
+    models = [unrolled(model, params) for model, params in models]
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, prompts.index)
     prompt_columns = prompts.tokens.shape[1]
 
     def draw(logits, drawn):
-        if min_new_tokens:
-            ends = (jnp.arange(logits.shape[-1]) == eos_id) & (drawn < min_new_tokens)
-            logits = jnp.where(ends[None], -jnp.inf, logits)
-        logits = filtered_logits(logits, temperature=temperature, top_k=top_k, top_p=top_p)
-        logps = log_softmax(logits)
+        logps = log_softmax(distribution(logits, drawn))
         uniforms = jax.vmap(lambda k: jax.random.uniform(jax.random.fold_in(k, drawn), (2,)))(keys)
         tokens = categorical(jnp.exp(logps), uniforms)
         return tokens, jnp.take_along_axis(logps, tokens[:, None], axis=1)[:, 0]
@@ -182,42 +245,48 @@ def sample(
     def step(progress):
         batch, column = progress.batch, prompt_columns + progress.drawn
         tokens, mask = (_column(x, column - 1) for x in (batch.tokens, batch.mask))
-        logits, cache = _read(model, params, tokens, mask, progress.cache)
-        tokens, logps = draw(logits[:, 0], progress.drawn)
-        return _append(progress, column, tokens, logps, cache, eos_id)
+        logits, caches = _read(models, tokens, mask, progress.caches)
+        tokens, logps = draw([each[:, 0] for each in logits], progress.drawn)
+        return _append(progress, column, tokens, logps, caches, eos_id)
 
-    progress = _prefilled(model, params, prompts, max_new_tokens)
+    progress = _prefilled(models, prompts, max_new_tokens)
     progress = jax.lax.while_loop(unfinished, step, progress)
     return Samples(batch=progress.batch, logps=progress.logps)
 
 
-def _prefilled(model, params, prompts, max_new_tokens):
-    """Room for the response, and a cache that has read all of the prompt but its last column."""
+def _prefilled(models, prompts, max_new_tokens):
+    """Room for the response, and caches that have read all of the prompt but its last column."""
     batch = TokenBatch(
         tokens=jnp.pad(prompts.tokens, ((0, 0), (0, max_new_tokens))),
         prompt_mask=jnp.pad(prompts.mask, ((0, 0), (0, max_new_tokens))),
         response_mask=jnp.pad(jnp.zeros_like(prompts.mask), ((0, 0), (0, max_new_tokens))),
         index=prompts.index,
     )
-    cache = empty_cache(model.config, batch.tokens, batch.tokens.shape[1])
+    columns = batch.tokens.shape[1]
+    caches = tuple(empty_cache(model.config, batch.tokens, columns) for model, _ in models)
     if prompts.tokens.shape[1] > 1:
-        _, cache = _read(model, params, prompts.tokens[:, :-1], prompts.mask[:, :-1], cache)
+        _, caches = _read(models, prompts.tokens[:, :-1], prompts.mask[:, :-1], caches)
     logps = jnp.zeros_like(batch.tokens, jnp.float32)
     alive = prompts.mask.any(axis=1)
-    return Progress(batch=batch, logps=logps, cache=cache, alive=alive, drawn=jnp.int32(0))
+    return Progress(batch=batch, logps=logps, caches=caches, alive=alive, drawn=jnp.int32(0))
 
 
-def _read(model, params, tokens, mask, cache) -> tuple[jax.Array, Cache]:
-    outputs = model.apply({"params": params}, tokens, mask, cache=cache)
-    assert isinstance(outputs, Outputs) and outputs.cache is not None
-    return outputs.logits, outputs.cache
+def _read(models, tokens, mask, caches) -> tuple[list[jax.Array], tuple[Cache, ...]]:
+    """Every model's logits of these columns, and its cache with them."""
+    logits, after = [], []
+    for (model, params), cache in zip(models, caches, strict=True):
+        outputs = model.apply({"params": params}, tokens, mask, cache=cache)
+        assert isinstance(outputs, Outputs) and outputs.cache is not None
+        logits.append(outputs.logits)
+        after.append(outputs.cache)
+    return logits, tuple(after)
 
 
 def _column(buffer, column):
     return jax.lax.dynamic_slice_in_dim(buffer, column, 1, axis=1)
 
 
-def _append(progress, column, tokens, logps, cache, eos_id):
+def _append(progress, column, tokens, logps, caches, eos_id):
     """Write a column of drawn tokens into the rows that have not ended."""
     alive, batch = progress.alive, progress.batch
 
@@ -233,7 +302,7 @@ def _append(progress, column, tokens, logps, cache, eos_id):
     return Progress(
         batch=batch,
         logps=write(progress.logps, jnp.where(alive, logps, 0.0)),
-        cache=cache,
+        caches=caches,
         alive=alive & (tokens != eos_id),
         drawn=progress.drawn + 1,
     )

@@ -9,11 +9,17 @@ import functools
 from collections.abc import Callable
 from typing import TypeVar, cast
 
+import jax
+
 from jaxalign.batches import Experience, TokenBatch
 from jaxalign.logprobs import (
     fused_token_logps,
     fused_token_logps_and_entropy,
+    logits_of,
+    map_time_chunks,
     sequence_logps,
+    shift_right,
+    tempered,
     token_entropy,
     token_logps,
 )
@@ -124,3 +130,42 @@ def response_logps_of(model, *, temperature: float = 1.0):
         return sequence_logps(logps(params, batch), batch.response_mask)
 
     return summed
+
+
+@once
+def text_logits(model):
+    """`(params, TokenBatch) -> [B, T, V]` float32: logits of a frozen teacher, as data of a batch.
+
+    They take 4 B T V bytes, on the host and again on all devices together: 128 MiB for 32 rows of
+    64 tokens from 16,384 words, 32 GiB for 64 rows of 1,024 tokens from 131,072.
+    """
+
+    def logits(params, batch: TokenBatch):
+        return model.apply({"params": params}, batch.tokens, batch.mask).logits
+
+    return logits
+
+
+@once
+def text_divergences(model, *, temperature: float = 1.0):
+    """`(params, TokenBatch, keys, teacher_logits, divergence) -> [B, T]`, for distillation.
+
+    Entry t is `divergence(student_logits, teacher_logits)` of the distributions, at that
+    temperature, that tokens[t] could be drawn from. Of the student's logits many exist at once
+    only where they are small (see `DENSE_LOGITS`); beyond, `CHUNK` tokens at a time, made again in
+    the backward pass.
+    """
+
+    def divergences(params, batch: TokenBatch, keys, teacher_logits, divergence):
+        outputs = model.apply({"params": params}, batch.tokens, batch.mask, keys=keys)
+
+        def of_positions(hidden, teacher):
+            student = logits_of(hidden, outputs.unembedding)
+            return divergence(*(tempered(logits, temperature) for logits in (student, teacher)))
+
+        arrays = (outputs.hidden, teacher_logits)
+        if is_small(outputs, batch.tokens):
+            return shift_right(of_positions(*arrays))
+        return shift_right(map_time_chunks(jax.checkpoint(of_positions), arrays, CHUNK))
+
+    return divergences

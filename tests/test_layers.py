@@ -14,16 +14,13 @@ LAYERS = [
     ["errors", "precision", "collectives", "masking", "batches"],
     ["logprobs", "kl", "diagnostics", "advantages", "losses", "models", "data", "envs"],
     [
-        "sampling",
-        "rollouts",
-        "text_rollouts",
-        "group_rollouts",
-        "scoring",
-        "objectives",
-        "train",
-        "explanation",
+        *("sampling", "rollouts", "text_rollouts", "group_rollouts", "pair_rollouts", "scoring"),
+        *("objectives", "train", "explanation"),
     ],
-    ["config", "config_rlhf", "config_domains", "config_explain", "config_grpo"],
+    [
+        *("config", "config_rlhf", "config_domains", "config_explain", "config_grpo"),
+        *("config_online", "config_distill"),
+    ],
     ["stages", "evaluation", "report"],
     ["cli", "__main__"],
 ]

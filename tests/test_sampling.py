@@ -12,7 +12,7 @@ from jaxalign.batches import TokenBatch
 from jaxalign.errors import UserError
 from jaxalign.logprobs import token_logps
 from jaxalign.models.transformer import Transformer, TransformerConfig, unrolled
-from jaxalign.sampling import categorical, filtered_logits, sample
+from jaxalign.sampling import categorical, filtered_logits, sample, sample_mixture
 
 VOCABULARY, PROMPT, NEW = 11, 5, 6
 CONFIG = TransformerConfig(
@@ -212,6 +212,75 @@ def test_draws_follow_the_distribution():
     chi_squared = ((counts - expected) ** 2 / expected)[likely].sum()
     assert likely.sum() > 3
     assert chi_squared < 30  # 99.9% quantile of chi squared with 10 degrees of freedom: 29.6
+
+
+@functools.cache
+def other_params():
+    return jax.tree.map(
+        lambda x: 0.8 * x[::-1] if x.shape[0] == VOCABULARY else x, params_of(MODEL)
+    )
+
+
+def drawn_of_both(prompts, mixture, **settings):
+    settings = {"max_new_tokens": NEW, "eos_id": EOS} | settings
+    both = (params_of(MODEL), other_params())
+    key = jax.random.key(0)
+    samples = sample_mixture((MODEL, MODEL), both, prompts, key, mixture=mixture, **settings)
+    return jax.tree.map(np.asarray, samples)
+
+
+def mixed_logps(rows, mixture, temperature):
+    """`[B, T, V]` log-probabilities of what follows each token, in float64."""
+    mixed = 0.0
+    for params, weight in ((params_of(MODEL), 1 - mixture), (other_params(), mixture)):
+        logits = forward({"params": params}, rows.tokens, rows.mask).logits
+        mixed = mixed + weight * np.asarray(logits, np.float64) / temperature
+    return mixed - np.log(np.exp(mixed).sum(-1, keepdims=True))
+
+
+@pytest.mark.parametrize("temperature", [0.7, 1.0])
+def test_a_mixture_has_the_log_probabilities_of_its_normalised_logits(temperature):
+    rows = (samples := drawn_of_both(prompts_of("inside"), 0.3, temperature=temperature)).batch
+    logps = mixed_logps(rows, 0.3, temperature)[:, :-1]
+    expected = np.take_along_axis(logps, rows.tokens[:, 1:, None], axis=-1)[..., 0]
+    expected = np.where(rows.response_mask[:, 1:], expected, 0)
+    assert np.ptp(expected) > 1
+    np.testing.assert_allclose(samples.logps[:, 1:], expected, atol=2e-5)
+    ours = drawn(prompts_of("inside"), temperature=temperature).batch.tokens
+    assert np.any(ours != rows.tokens)
+
+
+def test_a_mixture_draws_each_token_as_often_as_it_should():
+    rows = 4000
+    tokens = np.tile(np.array([[1, 4]], np.int32), (rows, 1))
+    index = np.arange(rows, dtype=np.int32)
+    prompts = TokenBatch(
+        tokens=tokens, prompt_mask=tokens > 0, response_mask=tokens < 0, index=index
+    )
+    samples = drawn_of_both(prompts, 0.4, max_new_tokens=1, eos_id=NEVER)
+    shares = np.bincount(samples.batch.tokens[:, -1], minlength=VOCABULARY) / rows
+    one = jax.tree.map(lambda x: x[:1], prompts)
+    p, alone, other = (np.exp(mixed_logps(one, m, 1.0)[0, -1]) for m in (0.4, 0.0, 1.0))
+    # Bernstein: |share - p| > bound has probability below 2 exp(-10) < 1e-4 for each token.
+    bound = np.sqrt(2 * p * (1 - p) * 10 / rows) + 2 * 10 / (3 * rows)
+    assert np.all(np.abs(shares - p) < bound)
+    for wrong in (alone, other, 0.6 * alone + 0.4 * other):
+        assert np.any(np.abs(shares - wrong) > bound)
+
+
+def test_the_ends_of_a_mixture_are_the_models():
+    prompts = prompts_of()
+    settings = {"max_new_tokens": NEW, "eos_id": EOS}
+    for mixture, params in ((0.0, params_of(MODEL)), (1.0, other_params())):
+        alone = sample(MODEL, params, prompts, jax.random.key(0), **settings)
+        mixed = drawn_of_both(prompts, mixture)
+        np.testing.assert_array_equal(mixed.batch.tokens, alone.batch.tokens)
+        np.testing.assert_array_equal(mixed.logps, alone.logps)
+        nearly = drawn_of_both(prompts, abs(mixture - 1e-6))
+        np.testing.assert_array_equal(nearly.batch.tokens, alone.batch.tokens)
+        np.testing.assert_allclose(nearly.logps, alone.logps, atol=1e-4)
+    with pytest.raises(ValueError, match="mixture must be in"):
+        drawn_of_both(prompts, 1.5)
 
 
 def test_scanned_models_draw_the_same():

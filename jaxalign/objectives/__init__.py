@@ -6,9 +6,11 @@ not depend on how a batch is cut. The models come in as plain functions (see `sc
 here knows an architecture or a domain.
 """
 
+from jaxalign.objectives.distillation import DISTILLATION_LOSSES, distillation
 from jaxalign.objectives.group_losses import GROUP_LOSSES, GroupMethod, group_method
 from jaxalign.objectives.keys import example_keys
 from jaxalign.objectives.language import sft
+from jaxalign.objectives.online import ONLINE_LOSSES, ONLINE_PAIR_LOSSES, OPPONENTS, online
 from jaxalign.objectives.pair_losses import PAIR_LOSSES, UNPAIRED_LOSSES, NamedLoss
 from jaxalign.objectives.policy_gradient import group_policy_gradient, ppo
 from jaxalign.objectives.preferences import both_sides, dpo, no_shift, paired, track_shift
@@ -16,17 +18,23 @@ from jaxalign.objectives.rewards import process_reward, ranking, reward
 from jaxalign.objectives.unpaired import unpaired
 
 __all__ = [
+    "DISTILLATION_LOSSES",
     "GROUP_LOSSES",
+    "ONLINE_LOSSES",
+    "ONLINE_PAIR_LOSSES",
+    "OPPONENTS",
     "PAIR_LOSSES",
     "UNPAIRED_LOSSES",
     "GroupMethod",
     "NamedLoss",
     "both_sides",
+    "distillation",
     "dpo",
     "example_keys",
     "group_method",
     "group_policy_gradient",
     "no_shift",
+    "online",
     "paired",
     "ppo",
     "process_reward",

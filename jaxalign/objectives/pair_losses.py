@@ -159,6 +159,6 @@ def hyperparameters_of(
     defaults = losses[name].defaults
     chosen = {key: value for key, value in given.items() if value is not None}
     if unknown := sorted(set(chosen) - set(defaults)):
-        takes = ", ".join(f"{key} ({value:g})" for key, value in defaults.items())
+        takes = ", ".join(f"{key} ({value:g})" for key, value in defaults.items()) or "none"
         raise UserError(f"loss {name} takes no {unknown[0]}; it takes {takes}")
     return dict(defaults) | chosen

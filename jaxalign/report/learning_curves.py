@@ -42,7 +42,13 @@ _KNOWN = (
     _panel("macro recall on test examples", "test/macro_recall"),
     _panel("worst recall on test examples", "test/worst_recall"),
     _panel("KL from the reference on test examples, nats", "test/kl"),
-    _panel("score of samples, reward-model units", "scores/mean", "scores"),
+    _panel(
+        "score of samples, reward-model units",
+        "scores",
+        policy="scores/mean",
+        opponent="scores/opponent",
+    ),
+    _panel("preferred to the opponent, share", "nash/preference"),
     _panel("loss", training="loss", validation="validation/loss"),
     _panel("perplexity of held-out texts", "perplexity", "validation/perplexity"),
     _panel(

@@ -39,7 +39,7 @@ def run(config: RewardConfig, directory: Path) -> dict:
             base = new_text_model(
                 config.model, tokenizer, config.data.max_length, ("logits",), run.key("init")
             )
-        trained = train(run, base, records, config)
+        trained, found = train(run, base, records, config)
         method = "reward model"
         if config.reward.loss != "bradley_terry":
             method += f" ({config.reward.loss})"
@@ -47,20 +47,24 @@ def run(config: RewardConfig, directory: Path) -> dict:
         if held_out:
             measured = accuracy(run, trained, held_out, config.reward.loss)
             scorers = [{"scorer": method, **measured}]
-        return finish(run, trained, {"method": method}, reward_model=scorers)
+        return finish(run, trained, {"method": method, **found}, reward_model=scorers)
 
 
-def train(run: Run, base: TextModel, records: list, config: RewardConfig) -> TextModel:
-    """The reward model by the chosen loss."""
+def train(
+    run: Run, base: TextModel, records: list, config: RewardConfig
+) -> tuple[TextModel, dict[str, float]]:
+    """The reward model by the chosen loss, and what training found out about it."""
     rows = token_rows(records, base.tokenizer)
     if config.reward.loss == "process":
         labels = [record.labels for record in records]
         texts = [row for (row,) in rows]
-        return train_process(run, "reward", base, texts, labels, config.process)
+        return train_process(run, "reward", base, texts, labels, config.process), {}
     if config.reward.loss == "plackett_luce":
-        return train_ranking(run, "reward", base, rows, config.reward)
+        return train_ranking(run, "reward", base, rows, config.reward), {}
     margins = np.array([record.margin for record in records], np.float32)
-    return train_reward(run, "reward", base, *pairs_as_groups(rows, margins), config.reward)[0]
+    groups = pairs_as_groups(rows, margins)
+    trained, deviation = train_reward(run, "reward", base, *groups, config.reward)
+    return trained, {"log_odds_per_score": deviation}
 
 
 def accuracy(run: Run, trained: TextModel, records: list, loss: str) -> dict[str, float]:

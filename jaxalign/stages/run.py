@@ -20,7 +20,7 @@ from jaxalign.train.layouts import Layout, make_layout
 from jaxalign.train.loop import fit
 from jaxalign.train.metrics import MetricsWriter
 from jaxalign.train.optimizers import make_optimizer
-from jaxalign.train.step import initial_state, train_step
+from jaxalign.train.step import TrainState, initial_state, train_step
 
 PACKAGES = ("jaxalign", "jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
 
@@ -74,6 +74,7 @@ class Run:
         tokens_per_step: int | None = None,
         statistics=None,
         track: Callable[[Any, Any, Any], Any] | None = None,
+        prepare: Callable[[TrainState, Any], tuple[Any, dict[str, float]]] | None = None,
     ):
         """Train `params` on a loss, resuming where an earlier run of this stage stopped.
 
@@ -87,6 +88,8 @@ class Run:
           tokens_per_step: for the progress.
           statistics, track: running statistics of the loss, as in `train_step`; they are saved in
             checkpoints.
+          prepare: `(state, batch) -> (batch of the loss, metrics)`, before every update: samples of
+            the parameters of that moment, and what frozen models say of them.
 
         Returns:
           The trained parameters, on the host.
@@ -99,11 +102,18 @@ class Run:
             micro_batches=settings.micro_batches,
             track=track,
         )
+        compiled = self.layout.step(step)
+
+        def prepared(state, rows):
+            batch, measured = prepare(state, rows) if prepare else (rows, {})
+            state, metrics = compiled(state, batch)
+            return state, metrics | measured
+
         state = initial_state(params, optimizer, self.key(name), statistics)
         checkpoints = self.checkpoints(name)
         state = fit(
             self.layout.place(state),
-            self.layout.step(step),
+            prepared,
             batches,
             steps=settings.steps,
             on_metrics=functools.partial(self.metrics.write, name),

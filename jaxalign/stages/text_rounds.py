@@ -10,6 +10,7 @@ import numpy as np
 from jaxalign.batches import TokenBatch
 from jaxalign.config import PPOSettings, TextPPOConfig
 from jaxalign.config_grpo import GRPOConfig, GRPOSettings
+from jaxalign.config_online import OnlineConfig
 from jaxalign.data.batching import batch_indices, prompt_batch
 from jaxalign.data.records import Prompt
 from jaxalign.errors import UserError
@@ -26,10 +27,15 @@ MEANS = {  # columns of the result: metrics of a round
     "length": "response/length",
     "ended": "response/ended",
 }
+SHARED = {  # how two models come to have one vocabulary
+    "reward": "train the reward model with --init set to the policy's run directory",
+    "teacher": "train the student by `jaxalign sft` on the teacher's texts with its --tokenizer "
+    "settings, or with --init set to the teacher's run directory",
+}
 
 
 def models_and_prompts(
-    config: TextPPOConfig | GRPOConfig, directory: Path
+    config: TextPPOConfig | GRPOConfig | OnlineConfig, directory: Path
 ) -> tuple[TextModel, TextModel, list[list[int]]]:
     """Policy, reward model and the prompts as token ids, all that fit each other."""
     policy = load_text_model(config.policy, "policy", head="logits")
@@ -38,7 +44,8 @@ def models_and_prompts(
     data = fitting(config.data, policy)
     records = read_records(data, Prompt, tokenizer=policy.tokenizer, log=directory)
     prompts = [row.tokens.tolist() for (row,) in token_rows(records, policy.tokenizer)]
-    check_room(policy, max(map(len, prompts)), config.max_new_tokens)
+    for model in (policy, reward):
+        check_room(model, max(map(len, prompts)), config.max_new_tokens)
     return policy, reward, prompts
 
 
@@ -46,7 +53,7 @@ def prompt_batches(
     run: Run, prompts: Sequence[Sequence[int]], pad_id: int, *, size: int, repeats: int = 1
 ) -> Callable[[int], TokenBatch]:
     """`round -> TokenBatch`: `size` prompts in random order, each in `repeats` rows in a row."""
-    length = max(len(prompt) for prompt in prompts)
+    length = max(map(len, prompts), default=0)
 
     def batch(number: int) -> TokenBatch:
         index = np.repeat(batch_indices(number, len(prompts), size, run.seed), repeats)
@@ -106,14 +113,11 @@ def finish_rounds(
     return finish(run, trained, {"method": method, **means}, notes=notes)
 
 
-def check_same_vocabulary(policy: TextModel, reward: TextModel) -> None:
-    """Samples go to the reward model as tokens, so both must read the same ones."""
-    ours, theirs = (m.tokenizer.backend.get_vocab() for m in (policy, reward))
+def check_same_vocabulary(policy: TextModel, other: TextModel, option: str = "reward") -> None:
+    """Texts go to the other model as tokens, so both must read the same ones."""
+    ours, theirs = (m.tokenizer.backend.get_vocab() for m in (policy, other))
     if ours != theirs:
-        raise UserError(
-            "--policy and --reward have different vocabularies; train the reward model with "
-            "--init set to the policy's run directory"
-        )
+        raise UserError(f"--policy and --{option} have different vocabularies; {SHARED[option]}")
 
 
 def check_room(policy: TextModel, prompt: int, max_new_tokens: int) -> None:

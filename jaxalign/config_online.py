@@ -1,0 +1,140 @@
+"""The configuration of `jaxalign online`."""
+
+from typing import Literal
+
+from jaxalign.config import (
+    DataConfig,
+    FitConfig,
+    OptimizerConfig,
+    PlaceConfig,
+    check_hyperparameters,
+    config,
+    require,
+    require_temperature,
+)
+from jaxalign.objectives.online import OPPONENTS, online_hyperparameters
+
+OnlineLossName = Literal["online_dpo", "xpo", "nash_md"]
+OnlinePairLossName = Literal[
+    "dpo",
+    "robust",
+    "ipo",
+    "hinge",
+    "exo_pair",
+    "nca_pair",
+    "sppo_hard",
+    "apo_zero",
+    "apo_down",
+    "discopop",
+    "forward_kl",
+    "jensen_shannon",
+    "alpha_divergence",
+]
+
+
+@config
+class OnlineSettings:
+    """A loss on fresh responses of the policy, compared by a reward model.
+
+    Of the hyper-parameters None is the default of the chosen loss; one that the loss does not take
+    is refused.
+    """
+
+    loss: OnlineLossName = "online_dpo"
+    """Who writes the second response and what is learned from the two; `--loss` for short."""
+    pair_loss: OnlinePairLossName = "dpo"
+    """Loss on the ranked pair, for online_dpo."""
+    beta: float | None = None
+    """Strength of the pull towards the reference; 0.1 for most losses, 0.05 for nash_md, where it
+    is the price of a nat in shares of preference."""
+    label_smoothing: float | None = None
+    """Probability that a label is flipped (pair losses)."""
+    alpha: float | None = None
+    """Weight of xpo's bonus; 1e-5 by default. Shape of the divergence for alpha_divergence."""
+    discopop_temperature: float | None = None
+    """Temperature at which discopop goes over from one loss to the other."""
+    mixture: float | None = None
+    """Weight of the reference in nash_md's opponent, in [0, 1]; 0.125 by default."""
+    score_scale: float | None = None
+    """For nash_md: a difference of scores times this is the log-odds of a preference; 1 by default.
+    `log_odds_per_score` in the reward model's results.json is what its own training found."""
+    missing_eos_penalty: float = 0.25
+    """Taken from the score of a response that did not end by itself."""
+    fit: FitConfig = FitConfig(
+        steps=100,
+        batch_size=64,
+        log_every=1,
+        checkpoint_every=20,
+        optimizer=OptimizerConfig(learning_rate=3e-4, warmup_steps=5),
+    )
+    """Training loop; a batch counts prompts, and every step samples two responses to each."""
+
+    def __post_init__(self):
+        values = self.hyperparameters
+        if self.loss == "nash_md":
+            require(
+                values["beta"] >= 0, f"online.beta is {values['beta']}; it must not be negative"
+            )
+        else:
+            check_hyperparameters("online", values)
+            for name in ("mixture", "score_scale"):
+                require(getattr(self, name) is None, f"loss {self.loss} takes no {name}")
+        if self.loss == "xpo":
+            alpha = values["alpha"]
+            require(alpha >= 0, f"online.alpha is {alpha}; it must not be negative")
+        require(
+            0 <= self.opponent <= 1,
+            f"online.mixture is {self.opponent}; it must lie in [0, 1]",
+        )
+        scale = self.log_odds_per_score
+        require(scale > 0, f"online.score_scale is {scale}; it must be above 0")
+        penalty = self.missing_eos_penalty
+        require(penalty >= 0, f"online.missing_eos_penalty is {penalty}; it must not be negative")
+
+    @property
+    def hyperparameters(self) -> dict[str, float]:
+        """Those of the chosen loss, defaults filled in."""
+        given = {
+            "beta": self.beta,
+            "label_smoothing": self.label_smoothing,
+            "alpha": self.alpha,
+            "discopop_temperature": self.discopop_temperature,
+        }
+        return online_hyperparameters(self.loss, self.pair_loss, given)
+
+    @property
+    def opponent(self) -> float:
+        """Weight of the reference in what draws the second response."""
+        return OPPONENTS[self.loss] if self.mixture is None else self.mixture
+
+    @property
+    def log_odds_per_score(self) -> float:
+        """The scale of the scores as nash_md reads them."""
+        return 1.0 if self.score_scale is None else self.score_scale
+
+
+@config
+class OnlineConfig:
+    """Online preference optimization of a policy: samples, a reward model's preferences, a loss."""
+
+    policy: str = ""
+    """Run directory of the policy to start from; it is the reference too."""
+    reward: str = ""
+    """Run directory of the reward model; the same vocabulary."""
+    data: DataConfig = DataConfig()
+    """Rows with `prompt`."""
+    online: OnlineSettings = OnlineSettings()
+    """Loss and training loop."""
+    temperature: float = 1.0
+    """Of the policy and the reference, in sampling and training alike, > 0."""
+    max_new_tokens: int = 32
+    """Longest response in tokens."""
+    place: PlaceConfig = PlaceConfig()
+    """Where it computes."""
+    seed: int = 0
+    """Of prompts' order and sampling."""
+
+    def __post_init__(self):
+        require_temperature(self.temperature)
+        tokens = self.max_new_tokens
+        require(tokens > 0, f"max_new_tokens is {tokens}; it must be at least 1")

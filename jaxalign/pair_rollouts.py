@@ -1,0 +1,75 @@
+"""Two fresh responses to every prompt, with what the frozen models say of them.
+
+Tokens go in and come out as tokens, nothing is decoded and encoded again.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from jaxalign.advantages import missing_eos_penalty
+from jaxalign.batches import Judged, OnlineBatch, TokenBatch
+from jaxalign.sampling import sample, sample_mixture
+from jaxalign.scoring import response_logps_of, text_scores
+
+
+def sample_pairs(
+    policy,
+    reward,
+    *,
+    opponent: float,
+    missing_eos: float,
+    temperature: float,
+    max_new_tokens: int,
+    eos_id: int,
+):
+    """`(shared, prompts: TokenBatch) -> (OnlineBatch, measured)`, row by row independent.
+
+    The first response of a row is drawn by the policy, the second by the geometric mixture of
+    policy and reference, with noise of its own.
+
+    Args:
+      policy: transformer with a logits head; the reference has the same architecture.
+      reward: transformer with a score head and the same vocabulary.
+      opponent: weight of the reference in what draws the second response, in [0, 1].
+      missing_eos: taken from the score of a response that did not end by itself.
+      temperature: of the policy and of the reference, in sampling and in every log-probability.
+      max_new_tokens, eos_id: see `sample`.
+
+    Returns:
+      A function for `Layout.rows`; `shared` is `(policy_params, reference_params, reward_params,
+      key)`. `measured` has `[B]` of each metric, of the first responses.
+    """
+    decoding = {"max_new_tokens": max_new_tokens, "eos_id": eos_id, "temperature": temperature}
+    reference_logps = response_logps_of(policy, temperature=temperature)
+    scores_of = text_scores(reward)
+
+    def judged(rows: TokenBatch, reference_params, reward_params):
+        raw = scores_of(reward_params, rows)
+        scores = missing_eos_penalty(
+            raw, rows.tokens, rows.response_mask, eos_id=eos_id, penalty=missing_eos
+        )
+        reference = reference_logps(reference_params, rows)
+        return Judged(responses=rows, scores=scores, reference=reference), raw
+
+    def pairs(shared, prompts: TokenBatch):
+        params, *frozen, key = shared
+        keys = [jax.random.fold_in(key, side) for side in (0, 1)]
+        both = (params, frozen[0])
+        drawn = sample(policy, params, prompts, keys[0], **decoding)
+        against = sample_mixture(
+            (policy, policy), both, prompts, keys[1], mixture=opponent, **decoding
+        )
+        first, raw = judged(drawn.batch, *frozen)
+        second, raw_second = judged(against.batch, *frozen)
+        rows = drawn.batch
+        weights = jnp.any(prompts.mask, axis=1).astype(jnp.float32)
+        measured = {
+            "scores/mean": raw,
+            "scores/opponent": raw_second,
+            "kl/reference": drawn.logps.sum(axis=1) - first.reference,
+            "response/length": rows.response_mask.sum(axis=1),
+            "response/ended": jnp.any(rows.response_mask & (rows.tokens == eos_id), axis=1),
+        }
+        return OnlineBatch(first=first, second=second, weights=weights), measured
+
+    return pairs

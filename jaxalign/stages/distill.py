@@ -1,0 +1,93 @@
+"""`jaxalign distill`: a student from a teacher's distributions, on data and on its own samples."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxalign.config_distill import DistillConfig, DistillSettings
+from jaxalign.data.chat import TokenRow
+from jaxalign.data.records import PromptCompletion
+from jaxalign.errors import UserError
+from jaxalign.stages.run import open_run
+from jaxalign.stages.sft import finish
+from jaxalign.stages.text_distill import train_distillation
+from jaxalign.stages.text_models import load_text_model
+from jaxalign.stages.text_rounds import check_room, check_same_vocabulary
+from jaxalign.stages.training import longest, perplexity
+from jaxalign.stages.user_data import fitting, read_records, token_rows
+from jaxalign.train.metrics import read_metrics
+
+TITLES = {"forward_kl": "forward KL", "reverse_kl": "reverse KL", "jsd": "JSD"}
+UNIT = "nats a token, averaged over the tokens of a response, then over responses"
+IN_TRAINING = f"Divergence from the teacher: {UNIT}; mean of the last 10 logged batches."
+HELD_OUT = f"Divergence from the teacher on the held-out rows: {UNIT}."
+
+
+def run(config: DistillConfig, directory: Path) -> dict:
+    """Train, save `model`, write the report; returns what `results.json` holds."""
+    student = load_text_model(config.policy, "policy", head="logits")
+    teacher = load_text_model(config.teacher, "teacher", head="logits")
+    check_same_vocabulary(student, teacher, "teacher")
+    data = fitting(fitting(config.data, student), teacher)
+
+    def rows_of(held_out: bool = False) -> list:
+        records = read_records(
+            data, PromptCompletion, tokenizer=student.tokenizer, log=directory, held_out=held_out
+        )
+        return [row for (row,) in token_rows(records, student.tokenizer)]
+
+    rows = rows_of()
+    held_out = rows_of(held_out=True) if data.evaluation_path else []
+    prompts = prompts_of(rows) if config.distill.on_policy else []
+    room = max(map(len, prompts)) + config.max_new_tokens if prompts else 0
+    for model in (student, teacher) if prompts else ():
+        check_room(model, room - config.max_new_tokens, config.max_new_tokens)
+    length = max(longest([*rows, *held_out]), room)
+    check_memory(config.distill, length, student.tokenizer.vocab_size)
+    with open_run(directory, config, config.place, config.seed) as run:
+        trained = train_distillation(
+            run,
+            "distill",
+            student,
+            teacher,
+            rows,
+            config.distill,
+            prompts=prompts,
+            temperature=config.temperature,
+            max_new_tokens=config.max_new_tokens,
+            evaluation_rows=held_out,
+        )
+        row: dict[str, Any] = {"method": f"distillation ({TITLES[config.distill.loss]})"}
+        lines = [line for line in read_metrics(directory) if line["stage"] == "distill"]
+        if not held_out:
+            row |= {"divergence": float(np.mean([line["loss"] for line in lines][-10:]))}
+            return finish(run, trained, row, notes=[IN_TRAINING])
+        measured = [line["validation/loss"] for line in lines if "validation/loss" in line]
+        row |= {"divergence_before": measured[0], "divergence": measured[-1]}
+        row["perplexity"] = perplexity(run, trained, held_out, temperature=config.temperature)
+        return finish(run, trained, row, notes=[HELD_OUT])
+
+
+def prompts_of(rows: Sequence[TokenRow]) -> list[list[int]]:
+    """What stands before the first response token of every row."""
+    prompts = [row.tokens[: int(np.argmax(row.is_response))].tolist() for row in rows]
+    if not all(prompts):
+        raise UserError(
+            "a text without a prompt cannot be sampled in a vocabulary without a BOS token; give "
+            "rows with prompt and completion, or set --distill.on_policy 0"
+        )
+    return prompts
+
+
+def check_memory(settings: DistillSettings, length: int, vocabulary: int) -> None:
+    """The teacher's float32 logits of a batch must fit the memory that is allowed for them."""
+    size = settings.fit.batch_size
+    needed = 4 * size * length * vocabulary / 2**30
+    if needed > settings.max_logits_gib:
+        raise UserError(
+            f"the teacher's logits of {size} responses of {length} tokens from {vocabulary} words "
+            f"take {needed:.3g} GiB, distill.max_logits_gib is {settings.max_logits_gib:g}; lower "
+            "distill.fit.batch_size or data.max_length, or raise it"
+        )

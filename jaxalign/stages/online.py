@@ -1,0 +1,29 @@
+"""`jaxalign online`: a policy from preferences of a reward model between its own fresh samples."""
+
+from pathlib import Path
+
+from jaxalign.config_online import OnlineConfig
+from jaxalign.stages.run import open_run
+from jaxalign.stages.text_online import train_online
+from jaxalign.stages.text_rounds import finish_rounds, models_and_prompts
+
+TITLES = {"online_dpo": "online DPO", "xpo": "XPO", "nash_md": "Nash-MD"}
+
+
+def run(config: OnlineConfig, directory: Path) -> dict:
+    """Train, save `model`, write the report; returns what `results.json` holds."""
+    policy, reward, prompts = models_and_prompts(config, directory)
+    title, pair_loss = TITLES[config.online.loss], config.online.pair_loss
+    with open_run(directory, config, config.place, config.seed) as run:
+        trained = train_online(
+            run,
+            "online",
+            policy,
+            reward,
+            prompts,
+            config.online,
+            temperature=config.temperature,
+            max_new_tokens=config.max_new_tokens,
+        )
+        method = title if pair_loss == "dpo" else f"{title} ({pair_loss})"
+        return finish_rounds(run, trained, "online", method=method)

@@ -1,0 +1,131 @@
+"""Distillation on text: responses from the data or of the student, the teacher's logits, a step."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from jaxalign import objectives
+from jaxalign.batches import DistillationBatch, TokenBatch
+from jaxalign.config_distill import DistillSettings
+from jaxalign.data.batching import batch_indices, evaluation_batches, token_batch
+from jaxalign.data.chat import TokenRow
+from jaxalign.sampling import sample
+from jaxalign.scoring import text_divergences, text_logits
+from jaxalign.stages.run import Run
+from jaxalign.stages.text_models import TextModel, with_heads
+from jaxalign.stages.text_rounds import prompt_batches
+from jaxalign.stages.training import longest
+from jaxalign.train.layouts import pad_rows
+from jaxalign.train.loop import mean_metrics
+from jaxalign.train.step import TrainState, loss_sums
+
+
+def train_distillation(
+    run: Run,
+    name: str,
+    student: TextModel,
+    teacher: TextModel,
+    rows: Sequence[TokenRow],
+    settings: DistillSettings,
+    *,
+    prompts: Sequence[Sequence[int]],
+    temperature: float,
+    max_new_tokens: int,
+    evaluation_rows: Sequence[TokenRow] = (),
+) -> TextModel:
+    """The student from the teacher's distributions, resuming where an earlier run stopped.
+
+    The student has no dropout: it is the same distribution in sampling and in the loss.
+
+    Args:
+      rows: prompts with responses.
+      settings: loss and loop.
+      prompts: what the student continues by itself; token ids, BOS included.
+      temperature: of teacher and student, in sampling and training.
+      max_new_tokens: longest response of the student.
+      evaluation_rows: held out; their divergence is measured along the way.
+    """
+    student = with_heads(student, ("logits",), run.key(f"{name}/init"), dropout=0.0)
+    size, tokenizer = settings.fit.batch_size, student.tokenizer
+    length = longest([*rows, *evaluation_rows])
+    teach = teaching(run, teacher)
+    draw = run.layout.rows(
+        sampling(student, temperature=temperature, max_new_tokens=max_new_tokens)
+    )
+    samples = run.key(f"{name}/samples")
+
+    asked = prompt_batches(run, prompts, tokenizer.pad_id, size=size)
+
+    def answered(number: int) -> TokenBatch:
+        index = batch_indices(number, len(rows), size, run.seed)
+        chosen = [rows[i] for i in index]
+        return token_batch(chosen, pad_id=tokenizer.pad_id, length=length, index=index)
+
+    def batch(number: int) -> tuple[bool, TokenBatch]:
+        on_policy = settings.is_on_policy(number)
+        return on_policy, (asked if on_policy else answered)(number)
+
+    def prepare(state: TrainState, given: tuple[bool, TokenBatch]):
+        on_policy, responses = given
+        if on_policy:
+            key = jax.random.fold_in(samples, state.step)
+            responses = draw((state.params, key), responses)
+        measured = {
+            "distill/on_policy": float(on_policy),
+            "response/length": float(responses.response_mask.sum(axis=1).mean()),
+        }
+        return teach(responses), measured
+
+    loss = objectives.distillation(
+        text_divergences(student.model, temperature=temperature),
+        settings.loss,
+        **settings.hyperparameters,
+    )
+    sums = run.layout.sums(functools.partial(loss_sums, loss_fn=loss))
+
+    def evaluate(params) -> dict[str, float]:
+        parts = [
+            token_batch([evaluation_rows[i] for i in index], pad_id=tokenizer.pad_id, length=length)
+            for index in evaluation_batches(len(evaluation_rows), size)
+        ]
+        found = mean_metrics(
+            sums, (params, samples), (teach(pad_rows(part, size)[0]) for part in parts)
+        )
+        return {"validation/loss": found["loss"]}
+
+    params = run.fit(
+        name,
+        loss,
+        student.params,
+        batch,
+        settings.fit,
+        prepare=prepare,
+        evaluate=evaluate if evaluation_rows else None,
+        evaluate_every=max(settings.fit.steps // 5, 1),
+    )
+    return dataclasses.replace(student, params=params)
+
+
+def teaching(run: Run, teacher: TextModel):
+    """`TokenBatch -> DistillationBatch`: the teacher's pass over some responses."""
+    logits = run.layout.rows(text_logits(teacher.model))
+    frozen = run.layout.place(teacher.params)
+    return lambda rows: DistillationBatch(rows=rows, teacher_logits=logits(frozen, rows))
+
+
+def sampling(student: TextModel, *, temperature: float, max_new_tokens: int):
+    """`((params, key), prompts) -> TokenBatch` with the student's responses."""
+    decoding: dict[str, Any] = {
+        "eos_id": student.tokenizer.eos_id,
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+    }
+
+    def draw(shared, prompts: TokenBatch) -> TokenBatch:
+        params, key = shared
+        return sample(student.model, params, prompts, key, **decoding).batch
+
+    return draw
