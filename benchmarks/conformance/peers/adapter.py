@@ -9,6 +9,10 @@ class Refused(Exception):
     """The library turned the case down with a message: nothing wrong was computed."""
 
 
+class NotOffered(Exception):
+    """The library's function has no such input (a mask, say): the row does not apply."""
+
+
 @dataclass(frozen=True)
 class Capability:
     """One thing that a library can do, as a function of NumPy arrays.
@@ -67,7 +71,8 @@ CAPABILITIES = {
     "kto_pairing": "(rows, batch_size) -> whose response stands behind each prompt for the KL",
     "reward_loss": "(chosen [B], rejected [B], margins [B] or None) -> mean loss",
     "reward_score": "(padding) -> score of a text with EOS inside and at its end; pad is EOS",
-    "eos_count": "(written) -> EOS tokens of a response whose text ends in EOS if `written`",
+    "special_tokens": "(written) -> BOS in prompt and response together, EOS in the response; the "
+    "response's text ends in EOS if `written`",
     "dpo_start": "() -> loss of the trainer's first step; the model is configured with dropout",
     "sft_gradient": "(micro_batches, padded) -> gradient of one update, flat",
     "dpo_gradient": "as sft_gradient",

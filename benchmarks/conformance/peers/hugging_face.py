@@ -21,12 +21,16 @@ from transformers import (
 from benchmarks.conformance.peers import data
 
 
-def tokenizer(pad: int = data.PAD) -> PreTrainedTokenizerFast:
+def tokenizer(pad: int = data.PAD, *, with_bos: bool = False) -> PreTrainedTokenizerFast:
     """A token a word: `w7` is id 7."""
     words = ["<pad>", "<s>", "</s>", *(f"w{i}" for i in range(3, data.VOCABULARY))]
     model = tokenizers.models.WordLevel({word: i for i, word in enumerate(words)}, "<pad>")
     backend = tokenizers.Tokenizer(model)
     backend.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    if with_bos:
+        backend.post_processor = tokenizers.processors.TemplateProcessing(
+            single="<s> $A", special_tokens=[("<s>", data.BOS)]
+        )
     names = {"pad_token": words[pad], "bos_token": "<s>", "eos_token": "</s>"}
     return PreTrainedTokenizerFast(tokenizer_object=backend, **names)
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from benchmarks.conformance.peers.adapter import Adapter, Measured, Row
+from benchmarks.conformance.peers.adapter import Adapter, Measured, NotOffered, Row
 
 PASS, FAIL, ABSENT, ERROR = "pass", "FAIL", "-", "error"
 
@@ -47,6 +47,8 @@ def run_row(row: Row, adapter: Adapter) -> Cell:
         return Cell(ABSENT, note=note)
     try:
         measured: Measured = row.check(capability.call)
+    except NotOffered as missing:
+        return Cell(ABSENT, note=str(missing))
     except Exception as error:  # whatever a library raises is its result
         return Cell(ERROR, one_line(error), capability.function, note)
     return Cell(PASS if measured.passed else FAIL, measured.number, capability.function, note)

@@ -57,11 +57,11 @@ def reward_loss(chosen, rejected, margins):
     return float(losses.mean())
 
 
-def eos_count(written):
+def special_tokens(written):
     tokenizer = train_tokenizer(["a good film"], vocab_size=300)
     text = "a good film" + (tokenizer.token(tokenizer.eos_id) if written else "")
     row = chat.response_row("a", text, tokenizer)
-    return int((row.tokens == tokenizer.eos_id).sum())
+    return [int((row.tokens == i).sum()) for i in (tokenizer.bos_id, tokenizer.eos_id)]
 
 
 def response_logps(logits, tokens, responses, temperature):
@@ -126,7 +126,7 @@ def policy_metrics(log_ratios, advantages, mask):
 
 
 def truncated_loss(advantages, lengths, ended):
-    mask = jnp.arange(max(lengths)) < jnp.array(lengths)[:, None]
+    mask = jnp.array(np.arange(max(lengths)) < lengths[:, None])
     mask = jaxalign.without_truncated(mask, jnp.array(ended))
     return policy_loss(np.zeros(mask.shape), advantages, mask)[0]
 
@@ -141,7 +141,7 @@ def leave_one_out(rewards):
 
 
 def token_rewards(scores, lengths, ended, width):
-    mask = jnp.arange(width) < jnp.array(lengths)[:, None]
+    mask = jnp.array(np.arange(width) < lengths[:, None])
     kl = jnp.zeros(mask.shape)
     return np.asarray(jaxalign.shaped_rewards(jnp.float32(scores), kl, mask, kl_coef=0.0))
 
@@ -189,7 +189,7 @@ FUNCTIONS = {
     "kto_loss": (kto_loss, "kto_loss"),
     "kto_pairing": (kto_pairing, "data.batching.mismatched_rows"),
     "reward_loss": (reward_loss, "bradley_terry_loss"),
-    "eos_count": (eos_count, "data.chat.response_row"),
+    "special_tokens": (special_tokens, "data.chat.response_row"),
     "response_logps": (response_logps, "token_logps"),
     "bf16_logps": (bf16_logps, "action_logps"),
     "surrogate_gradient": (surrogate_gradient, "ppo_policy_loss"),

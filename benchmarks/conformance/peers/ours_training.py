@@ -96,6 +96,7 @@ def length_of(padded: bool) -> int:
     return PADDED_LENGTH if padded else LENGTH
 
 
+@functools.cache
 def sft_gradient(micro_batches, padded):
     params = small_params()
     rows = rows_of(data.PROMPTS, data.CHOSEN)
@@ -113,6 +114,7 @@ def some_logps(seed):
     return np.random.default_rng(seed).normal(-20, 3, len(data.PROMPTS)).astype(np.float32)
 
 
+@functools.cache
 def dpo_gradient(micro_batches, padded):
     params = small_params()
     reference = PairLogps(chosen=some_logps(0), rejected=some_logps(1))
@@ -120,6 +122,7 @@ def dpo_gradient(micro_batches, padded):
     return gradient(loss_fn, params, pairs(padded, reference), micro_batches)
 
 
+@functools.cache
 def dpo_start():
     """A model with dropout, as the stage trains it; reference log-probabilities computed once."""
     tokenizer = train_tokenizer(["a good film"], vocab_size=300)
@@ -138,6 +141,7 @@ def dpo_start():
     return float(loss / weight)
 
 
+@functools.cache
 def kto_gradient(micro_batches, padded):
     """KTO's KL is of the whole batch; the configuration refuses to cut it into parts."""
     try:
@@ -160,6 +164,7 @@ def kto_gradient(micro_batches, padded):
     return gradient(loss_fn, params, batch, micro_batches)
 
 
+@functools.cache
 def reward_gradient(micro_batches, padded):
     params = small_params()
     sides = [rows_of(data.PROMPTS, side) for side in (data.CHOSEN, data.REJECTED)]
@@ -171,6 +176,7 @@ def reward_gradient(micro_batches, padded):
     return gradient(objectives.reward(small_scores), params, batch, micro_batches)
 
 
+@functools.cache
 def grpo_gradient(micro_batches, padded):
     """Group-relative advantages first, of the whole batch; then any number of parts."""
     params = small_params()
@@ -191,6 +197,7 @@ def grpo_gradient(micro_batches, padded):
     return gradient(loss_fn, params, (rows, advantages), micro_batches)
 
 
+@functools.cache
 def left_padded_logps(padding):
     model, params = model_and_params(norm="layer", positions="learned", activation="gelu")
     row = rows_of(data.PROMPTS, data.CHOSEN)[1]
@@ -199,6 +206,7 @@ def left_padded_logps(padding):
     return np.asarray(logps)[batch.response_mask]
 
 
+@functools.cache
 def reward_score(padding):
     model, params = model_and_params(heads_out=("score",))
     params = jax.tree.map(lambda x: x + 0.1, params)  # the readout starts at 0
@@ -207,6 +215,7 @@ def reward_score(padding):
     return jax.jit(text_scores(model))(params, batch)[0]
 
 
+@functools.cache
 def ppo_start(temperature):
     """Sampled, scored by the reference and evaluated for the loss; response tokens only."""
     model, params = model_and_params(heads_out=("logits", "value", "score"))

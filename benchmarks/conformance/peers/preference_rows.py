@@ -90,8 +90,13 @@ def reward_pooling(score):
     return Measured(off <= 1e-4 * max(1, abs(scores[0])), f"the score moves by {short(off)}")
 
 
-def one_eos(count):
-    found = [int(count(written)) for written in (False, True)]
+def one_bos(special_tokens):
+    found = int(special_tokens(False)[0])
+    return Measured(found == 1, f"{found}")
+
+
+def one_eos(special_tokens):
+    found = [int(special_tokens(written)[1]) for written in (False, True)]
     return Measured(found == [1, 1], f"{found[0]} and, written in the text, {found[1]}")
 
 
@@ -190,10 +195,17 @@ ROWS = (
         reward_pooling,
     ),
     Row(
+        "one_bos",
+        "Prompt and response together have one BOS.",
+        ("https://github.com/huggingface/trl/pull/1591",),
+        "special_tokens",
+        one_bos,
+    ),
+    Row(
         "one_eos",
         "A response has one EOS, whether or not its text already ends in one.",
         ("https://github.com/huggingface/trl/issues/4481",),
-        "eos_count",
+        "special_tokens",
         one_eos,
     ),
 )

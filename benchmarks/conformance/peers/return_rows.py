@@ -66,12 +66,15 @@ SCORES, LENGTHS = np.array([0.7, -1.9, 2.5]), np.array([2, 5, 3])
 ENDED = np.array([True, False, True])
 
 
-def _token_rewards(token_rewards):
-    return np.asarray(token_rewards(SCORES, LENGTHS, ENDED, 5), np.float64)
+WHOLE = np.array([1.0, -2.0, 3.0])
+
+
+def _token_rewards(token_rewards, scores):
+    return np.asarray(token_rewards(scores, LENGTHS, ENDED, 5), np.float64)
 
 
 def fractional_scores(token_rewards):
-    found = _token_rewards(token_rewards).sum(1)
+    found = _token_rewards(token_rewards, SCORES).sum(1)
     return Measured(
         error(found, SCORES) <= TOLERANCE,
         ", ".join(f"{score:.3g} becomes {x:.3g}" for score, x in zip(SCORES, found, strict=True)),
@@ -80,7 +83,7 @@ def fractional_scores(token_rewards):
 
 def score_placement(token_rewards):
     """Somewhere else there is nothing; the middle response was cut off and has no EOS."""
-    found = _token_rewards(token_rewards)
+    found = _token_rewards(token_rewards, WHOLE)
     places = [np.flatnonzero(row).tolist() for row in found]
     wanted = [[length - 1] for length in LENGTHS.tolist()]
     return Measured(places == wanted, f"positions {places}, last tokens {wanted}")
@@ -220,7 +223,7 @@ ROWS = (
     Row(
         "leave_one_out_value",
         "A leave-one-out advantage is the reward less the mean of the others'.",
-        ("Ahmadian et al. 2024, https://arxiv.org/abs/2402.14740, Eq. 9",),
+        ("Ahmadian et al. 2024, https://arxiv.org/abs/2402.14740, RLOO",),
         "leave_one_out",
         leave_one_out_value,
     ),
@@ -297,7 +300,7 @@ ROWS = (
     Row(
         "vtrace_on_policy",
         "On policy and with lambda 1, V-trace's targets are discounted returns plus bootstrap.",
-        ("Espeholt et al. 2018, https://arxiv.org/abs/1802.01561, Remark 1",),
+        ("Espeholt et al. 2018, https://arxiv.org/abs/1802.01561, Sec. 4.1",),
         "vtrace",
         vtrace_on_policy,
     ),

@@ -222,8 +222,9 @@ NOTES = {
     "kto_accumulation": "The KL is estimated from each micro-batch; the KTO documentation "
     "recommends a per-step batch of at least 4.",
     "group_scale": "The advantage is divided by the standard deviation plus 1e-4.",
-    "kl_gradient": "The term is off by default (`beta=0`); its form is k3, whose gradient is that "
-    "of KL(reference, policy). `use_bias_correction_kl=True` is the corrected form.",
+    "kl_gradient": "The term is off by default (`beta=0`); `use_bias_correction_kl` is on by "
+    "default.",
+    "left_padding": "No position ids are passed; models with rotary positions are not affected.",
 }
 
 

@@ -24,7 +24,6 @@ from trl import (
 from trl.trainer.utils import add_fused_lm_head
 
 from benchmarks.conformance.peers import data
-from benchmarks.conformance.peers.adapter import Refused
 from benchmarks.conformance.peers.hugging_face import (
     classifier,
     descent,
@@ -118,14 +117,10 @@ def sft_gradient(micro_batches, padded):
 
 def dpo_gradient(micro_batches, padded):
     arguments = settings(micro_batches, **padded_to(padded))
-    return update(
-        trained(DPOTrainer, DPOConfig, llama(), pairs(), arguments, ref_model=llama(1))
-    )
+    return update(trained(DPOTrainer, DPOConfig, llama(), pairs(), arguments, ref_model=llama(1)))
 
 
 def kto_gradient(micro_batches, padded):
-    if micro_batches == len(data.PROMPTS):
-        raise Refused("a batch of one row is a ValueError")
     dataset = completions(data.PROMPTS, data.CHOSEN, data.LABELS)
     arguments = settings(micro_batches, **padded_to(padded))
     return update(trained(KTOTrainer, KTOConfig, llama(), dataset, arguments, ref_model=llama(1)))
@@ -165,14 +160,23 @@ def reward_score(padding):
         return float(trainer.model(**batch).logits[0, 0])
 
 
-def eos_count(written):
+def special_tokens(written):
+    """With a tokenizer that puts BOS in front of whatever it reads, as Llama's does."""
     response = [*data.tokens(1, 3), data.EOS]
     dataset = pairs([data.PROMPTS[0]], [response], [response])
     if written:
         dataset = dataset.map(lambda row: {"chosen": row["chosen"] + " </s>"})
-    arguments = settings(rows=1)
-    trainer = trained(DPOTrainer, DPOConfig, llama(), dataset, arguments, ref_model=llama(1))
-    return trainer.train_dataset["chosen_ids"][0].count(data.EOS)
+    model = llama()
+    trainer = DPOTrainer(
+        model=model,
+        args=DPOConfig(**settings(rows=1)),
+        train_dataset=dataset,
+        processing_class=tokenizer(with_bos=True),
+        ref_model=llama(1),
+    )
+    row = trainer.train_dataset[0]
+    chosen = row["chosen_ids"]
+    return (row["prompt_ids"] + chosen).count(data.BOS), chosen.count(data.EOS)
 
 
 def sampler_of(trainer, responses):
@@ -300,7 +304,7 @@ def truncated_loss(advantages, lengths, ended):
 FUNCTIONS = {
     "kto_pairing": (kto_pairing, "KTOTrainer, its train_dataset"),
     "reward_score": (reward_score, "RewardTrainer, its data_collator and model"),
-    "eos_count": (eos_count, "DPOTrainer, its train_dataset"),
+    "special_tokens": (special_tokens, "DPOTrainer, its train_dataset"),
     "dpo_start": (dpo_start, "DPOTrainer.train, GPT-2"),
     "sft_gradient": (sft_gradient, "SFTTrainer.train, prompt-completion data"),
     "dpo_gradient": (dpo_gradient, "DPOTrainer.train"),
