@@ -76,11 +76,6 @@ def response_logps(logits, tokens, responses, temperature):
     return rlhf.logits_to_logprobs(logits, labels, temperature).numpy()
 
 
-def bf16_logps(logits, tokens):
-    logits = torch.tensor(logits, dtype=torch.bfloat16)[None]
-    return rlhf.logits_to_logprobs(logits, torch.tensor(tokens)[None])[0].float().numpy()
-
-
 FUNCTIONS = {
     "dpo_loss": (dpo_loss, "rlhf.loss.DPOLoss"),
     "policy_loss": (policy_loss, "rlhf.loss.PPOLoss"),
@@ -93,7 +88,6 @@ FUNCTIONS = {
         response_logps,
         "rlhf.truncate_sequence_for_logprobs, rlhf.logits_to_logprobs",
     ),
-    "bf16_logps": (bf16_logps, "rlhf.logits_to_logprobs"),
 }
 NOTES = {
     "whiten_padding": "The default `shift_mean=True` adds the mean back; `shift_mean=False` "

@@ -219,6 +219,8 @@ NOTES = {
     "dpo_smoothed": "`DPOConfig.label_smoothing` is documented for `robust` and `exo_pair`; "
     "`sigmoid` does not read it.",
     "ipo_lengths": "The mean over tokens is a documented choice, made with the authors of IPO.",
+    "kto_mismatch": "Responses are rotated within each batch; a last batch of one row keeps its "
+    "own.",
     "kto_accumulation": "The KL is estimated from each micro-batch; the KTO documentation "
     "recommends a per-step batch of at least 4.",
     "group_scale": "The advantage is divided by the standard deviation plus 1e-4.",

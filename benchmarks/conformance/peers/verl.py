@@ -6,7 +6,7 @@ from verl.trainer.ppo import core_algos
 from verl.utils import torch_functional
 from verl.workers.config import ActorConfig
 
-from benchmarks.conformance.peers.adapter import Adapter, Capability, installed
+from benchmarks.conformance.peers.adapter import Adapter, Capability, NotOffered, installed
 
 
 def numbers(x, **more):
@@ -91,11 +91,10 @@ def whiten(x, mask):
 
 
 def response_logps(logits, tokens, responses, temperature):
-    """The actor divides the logits by the temperature before."""
-    logits = torch.tensor(logits) / temperature
-    return torch_functional.log_probs_from_logits_response(
-        torch.tensor(tokens), logits, responses
-    ).numpy()
+    if temperature != 1:
+        raise NotOffered("the caller divides the logits by the temperature")
+    arrays = torch.tensor(tokens), torch.tensor(logits)
+    return torch_functional.log_probs_from_logits_response(*arrays, responses).numpy()
 
 
 def bf16_logps(logits, tokens):
