@@ -10,7 +10,7 @@ from rich.table import Table
 
 from benchmarks.conformance.peers import ours, tables
 from benchmarks.conformance.peers.adapter import Adapter
-from benchmarks.conformance.peers.matrix import Column, from_json, run_rows, to_json
+from benchmarks.conformance.peers.matrix import ABSENT, Column, from_json, run_rows, to_json
 from benchmarks.conformance.peers.rows import ROWS
 
 PEERS = (
@@ -49,12 +49,20 @@ def measured(names: Sequence[str]) -> list[Column]:
 
 
 def merged(columns: Sequence[Column], files: Sequence[Path]) -> list[Column]:
-    """Adds the columns of other runs (of other environments) that are not here yet."""
+    """Adds the columns of other runs (of other environments) that are not here yet.
+
+    Ours stays first; of the others, those with more rows come first.
+    """
     found = {column.name: column for column in columns}
     for file in files:
         for column in from_json(file.read_text()):
             found.setdefault(column.name, column)
-    return list(found.values())
+
+    def absent(column: Column) -> int:
+        return sum(cell.status == ABSENT for cell in column.cells.values())
+
+    first, *others = found.values()
+    return [first, *sorted(others, key=absent)]
 
 
 def show(columns: Sequence[Column]):

@@ -100,29 +100,38 @@ def kl_term(logps, reference):
     return np.asarray(term(behaviour)), slopes(term, logps)
 
 
-def policy_loss(log_ratios, advantages, mask):
-    mask, fixed = jnp.array(mask), jnp.float32(advantages)
+@jax.jit
+def loss_and_gradient(logps, advantages, mask):
     weights, divisor = jaxalign.token_mean(mask)
 
     def total(logps):
         behaviour = jnp.zeros_like(logps)
         losses = jaxalign.grpo_loss(
-            logps, behaviour, fixed, behaviour, clip_range=CLIP, kl_coef=0.0
+            logps, behaviour, advantages, behaviour, clip_range=CLIP, kl_coef=0.0
         )
         return jaxalign.masked_sum(losses, weights) / jnp.maximum(divisor, 1)
 
-    loss, gradient = jax.value_and_grad(total)(jnp.float32(log_ratios))
+    return jax.value_and_grad(total)(logps)
+
+
+def policy_loss(log_ratios, advantages, mask):
+    arrays = jnp.float32(log_ratios), jnp.float32(advantages), jnp.array(mask)
+    loss, gradient = loss_and_gradient(*arrays)
     return float(loss), np.asarray(gradient)
 
 
+@jax.jit
+def kl_and_clip_fraction(logps, advantages, mask):
+    repeated = jaxalign.each_token(advantages, logps)
+    clipped = jaxalign.ppo_policy_clipped(logps, 0 * logps, repeated, clip_range=0.05)
+    kl = jaxalign.k3(0 * logps, logps)
+    return [jaxalign.masked_mean(x, mask) for x in (kl, clipped)]
+
+
 def policy_metrics(log_ratios, advantages, mask):
-    logps = jnp.float32(log_ratios)
-    fixed = jaxalign.each_token(jnp.float32(advantages), logps)
-    clipped = jaxalign.ppo_policy_clipped(logps, 0 * logps, fixed, clip_range=0.05)
-    return {
-        "approx_kl": float(jaxalign.masked_mean(jaxalign.k3(0 * logps, logps), jnp.array(mask))),
-        "clip_fraction": float(jaxalign.masked_mean(clipped, jnp.array(mask))),
-    }
+    arrays = jnp.float32(log_ratios), jnp.float32(advantages), jnp.array(mask)
+    kl, clipped = kl_and_clip_fraction(*arrays)
+    return {"approx_kl": float(kl), "clip_fraction": float(clipped)}
 
 
 def truncated_loss(advantages, lengths, ended):

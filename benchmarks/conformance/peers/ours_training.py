@@ -129,15 +129,18 @@ def dpo_start():
     model, params = model_and_params(dropout=0.1)
     given = TextModel(model=model, params=params, tokenizer=tokenizer)
     policy = with_heads(given, ("logits",), jax.random.key(0), dropout=0.0)
-    model, params = policy.model, policy.params
     batch = pairs(False, None)
-    summed = jax.jit(response_logps_of(model))
-    reference = PairLogps(
-        chosen=summed(params, batch.chosen), rejected=summed(params, batch.rejected)
-    )
-    batch = dataclasses.replace(batch, reference=reference)
-    loss_fn = objectives.dpo(text_logps(model), beta=0.1)
-    loss, (weight, _) = jax.jit(loss_fn)(params, batch, jax.random.key(0))
+    summed, logps = response_logps_of(policy.model), text_logps(policy.model)
+
+    def first_loss(params):
+        reference = [summed(params, side) for side in (batch.chosen, batch.rejected)]
+        scored = dataclasses.replace(
+            batch, reference=PairLogps(chosen=reference[0], rejected=reference[1])
+        )
+        loss_fn = objectives.dpo(logps, beta=0.1)
+        return loss_fn(params, scored, jax.random.key(0))
+
+    loss, (weight, _) = jax.jit(first_loss)(policy.params)
     return float(loss / weight)
 
 
@@ -222,23 +225,28 @@ def ppo_start(temperature):
     collect = sample_and_score(
         model, model, model, temperature=temperature, max_new_tokens=4, eos_id=data.EOS
     )
+    evaluate = text_policy(model, temperature=temperature)
     prompts = token_batch([token_row((p, False)) for p in data.PROMPTS], pad_id=data.PAD)
-    shared = (params, params, params, jax.random.key(1))
-    scored = jax.jit(collect)(shared, jax.tree.map(jnp.asarray, prompts))
-    rows, mask = scored.samples.batch, np.asarray(scored.samples.batch.response_mask)
-    experience = jaxalign.Experience(
-        inputs=rows,
-        actions=rows.tokens,
-        mask=rows.response_mask,
-        behaviour_logps=scored.samples.logps,
-        values=scored.values,
-        advantages=scored.values,
-        returns=scored.values,
-        index=rows.index,
-    )
-    logps, _, _ = jax.jit(text_policy(model, temperature=temperature))(params, experience)
-    found = (logps, scored.samples.logps, scored.reference_logps)
-    return [np.asarray(x)[mask] for x in found]
+
+    @jax.jit
+    def start(params, prompts):
+        scored = collect((params, params, params, jax.random.key(1)), prompts)
+        rows = scored.samples.batch
+        experience = jaxalign.Experience(
+            inputs=rows,
+            actions=rows.tokens,
+            mask=rows.response_mask,
+            behaviour_logps=scored.samples.logps,
+            values=scored.values,
+            advantages=scored.values,
+            returns=scored.values,
+            index=rows.index,
+        )
+        logps, _, _ = evaluate(params, experience)
+        return (logps, scored.samples.logps, scored.reference_logps), rows.response_mask
+
+    found, mask = start(params, jax.tree.map(jnp.asarray, prompts))
+    return [np.asarray(x)[np.asarray(mask)] for x in found]
 
 
 TRAINING = {

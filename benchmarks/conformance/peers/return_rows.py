@@ -201,7 +201,7 @@ ROWS = (
     Row(
         "group_scale",
         "Advantages divided by the group's standard deviation do not change with the unit of the "
-        "rewards.",
+        "rewards (rewards of about 1 divided by 1000, up to 0.1%).",
         (GRPO,),
         "group_advantages",
         group_scale,

@@ -5,8 +5,8 @@ from functools import cache
 
 import numpy as np
 import torch
-from datasets import Dataset
-from transformers import logging
+from datasets import Dataset, disable_progress_bars
+from transformers import PrinterCallback, logging
 from trl import (
     DPOConfig,
     DPOTrainer,
@@ -38,6 +38,7 @@ from benchmarks.conformance.peers.hugging_face import (
 
 logging.set_verbosity_error()
 logging.disable_progress_bar()
+disable_progress_bars()
 warnings.simplefilter("ignore")
 
 
@@ -69,7 +70,7 @@ def completions(prompts, responses, labels=None) -> Dataset:
 
 
 def trained(trainer, config, model, dataset, arguments, *, pad=data.PAD, **more):
-    return trainer(
+    made = trainer(
         model=model,
         args=config(**arguments),
         train_dataset=dataset,
@@ -77,6 +78,8 @@ def trained(trainer, config, model, dataset, arguments, *, pad=data.PAD, **more)
         optimizers=descent(model),
         **more,
     )
+    made.remove_callback(PrinterCallback)
+    return made
 
 
 @cache
