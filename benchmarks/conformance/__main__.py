@@ -1,11 +1,15 @@
 """Golden vectors of other libraries against our numbers, in double precision.
 
     python -m benchmarks.conformance --vectors DIR [--file NAME] [--markdown FILE]
+    python -m benchmarks.conformance --peer all [--markdown FILE] [--json FILE] [--merge FILE ...]
 
 A row for each function of each peer: cases, how many were compared, the worst error of values and
 of gradients, |ours - theirs| / max(1, |theirs|), and a verdict. Exit status 1 if something differs
 that no known disagreement explains, an adapter raises, or a manifest or array is missing; 2 if
 there are no manifests.
+
+With `--peer`, installed libraries (and ours) on theorems and invariances; exit status 1 only if
+ours fails a row.
 """
 
 import argparse
@@ -21,6 +25,7 @@ from rich.table import Table
 
 from benchmarks.conformance.catalogue import collected
 from benchmarks.conformance.comparison import Row, is_wrong, run_file
+from benchmarks.conformance.peers import command as peers
 from benchmarks.conformance.tables import HEADER, closing_line, markdown, remarks, table
 
 
@@ -77,11 +82,23 @@ def run(folder: Path, file: str | None = None, markdown_file: Path | None = None
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--vectors", type=Path, required=True)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--vectors", type=Path)
+    what.add_argument("--peer", nargs="+", choices=(*peers.PEERS, "all"))
     parser.add_argument("--file")
     parser.add_argument("--markdown", type=Path)
+    parser.add_argument("--json", type=Path, help="with --peer: the columns, for --merge")
+    parser.add_argument("--merge", type=Path, nargs="+", default=[], help="columns of other runs")
     args = parser.parse_args()
+    if args.peer and args.file:
+        parser.error("--file goes with --vectors")
+    if args.vectors and (args.json or args.merge):
+        parser.error("--json and --merge go with --peer")
+    if args.peer:
+        sys.exit(peers.run(args.peer, markdown=args.markdown, json=args.json, merge=args.merge))
     sys.exit(run(args.vectors, args.file, args.markdown))
 
 
