@@ -1,7 +1,7 @@
 """The same step with every operation watched: where the first wrong number comes from.
 
-`checked` runs a step under `jax.experimental.checkify`: the first operation that makes a NaN, or
-the first condition of a sound batch that fails, is named.
+`checked` runs a step under `jax.experimental.checkify`: the first condition of a sound batch that
+fails is named, and the first operation that makes a NaN.
 """
 
 import dataclasses
@@ -94,13 +94,27 @@ def truncated_fields(batch: Any) -> list[str]:
 
 
 def checked(step, *arguments) -> tuple[str | None, Any]:
-    """What goes wrong in a step first, or None, and what the step returns.
+    """What goes wrong in a step, or None, and what the step returns.
+
+    The first condition that fails, and the first operation that makes a NaN. A NaN that no result
+    contains is in a branch that was not taken (0 / 0 where a gradient is 0, say): no finding.
 
     Args:
       step: a function of the arguments, made of a `watched` loss.
       arguments: of the step.
     """
-    errors = checkify.user_checks | checkify.nan_checks
+    failed, _ = _run_checked(step, arguments, checkify.user_checks)
+    made_nan, result = _run_checked(step, arguments, checkify.nan_checks)
+    if not any(map(_has_nan, jax.tree.leaves(result))):
+        made_nan = None
+    return "; ".join(filter(None, (failed, made_nan))) or None, result
+
+
+def _run_checked(step, arguments, errors) -> tuple[str | None, Any]:
     error, result = jax.jit(checkify.checkify(step, errors=errors))(*arguments)
     message = error.get()
     return (None if message is None else message.splitlines()[0]), result
+
+
+def _has_nan(leaf) -> bool:
+    return jnp.issubdtype(leaf.dtype, jnp.floating) and bool(jnp.isnan(leaf).any())
