@@ -13,10 +13,12 @@ from jaxalign import (
     centering_penalty,
     dpo_loss,
     entropy,
+    grpo_advantages,
     k1,
     k2,
     k3,
     log_softmax,
+    masked_variance,
     ppo_policy_loss,
     probability_ratios,
     robust_dpo_loss,
@@ -216,8 +218,19 @@ def truth_of_scores(case: Case):
 
 
 def truth_of_group_advantages(case: Case):
-    """Epsilon 1e-4 in the denominator and ddof 1 are TRL's, not the paper's."""
-    return Uncovered("the epsilon of TRL: the same formula is compared in group_advantages_trl")
+    """The truth adds TRL's epsilon to the deviation; ours adds nothing."""
+    rewards, epsilon = case.inputs["rewards"], case.args["eps"]
+    mask = np.ones(rewards.shape, bool)
+    variances = jax.vmap(lambda row, m: masked_variance(row, m, ddof=1))(rewards, mask)
+    deviations = np.sqrt(variances)[:, None]
+    ours = grpo_advantages(rewards, mask) * deviations / (deviations + epsilon)
+    theirs = case.outputs["std"]
+    return Answer(
+        {"advantages": ours, "std": np.reshape(deviations, theirs.shape)},
+        known={"advantages": "group_epsilon"},
+        # Rewards far from 0 lose the digits of their mean.
+        tolerance=UNIT * 100 * max(1.0, float(np.abs(rewards).max())),
+    )
 
 
 def reward_losses(case: Case):
@@ -244,16 +257,15 @@ def batch_logps(case: Case):
     def logps(logits):
         return sequence_logps(token_logps(logits, np.where(mask, labels, 0)), mask) / lengths
 
-    slopes = case.outputs["grad_logits_of_finite_sum"]
+    empty = np.broadcast_to(case.args["average_log_prob"] & ~mask.any(axis=1), theirs.shape)
     names = ("logps", "grad_logits_of_finite_sum")
-    nothing = not np.isfinite(theirs).all()
     return Answer(
         {
             "logps": logps(case.inputs["logits"]),
             "grad_logits_of_finite_sum": _slopes(logps, case.inputs["logits"]),
         },
-        known=dict.fromkeys(names, "mean_of_nothing") if nothing else {},
-        where={"logps": np.isfinite(theirs), "grad_logits_of_finite_sum": np.isfinite(slopes)},
+        known=dict.fromkeys(names, "mean_of_nothing") if empty.any() else {},
+        where={"logps": ~empty, "grad_logits_of_finite_sum": ~empty[:, None, None]},
     )
 
 

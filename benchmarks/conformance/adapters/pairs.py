@@ -17,8 +17,7 @@ KNOWN_DISAGREEMENTS = {
     "paper, in float32, and its exponent stops at 80",
     "exo_smoothing": "TRL 0.24 takes 0.001 where EXO's label smoothing is 0; the loss is infinite",
     "exo_float32": "TRL 1.16 rounds EXO's label smoothing to float32",
-    "trl_ignores_smoothing": "TRL 1.16 ignores label_smoothing where the loss is not robust, "
-    "exo_pair or aot; cDPO's paper applies it",
+    "trl_ignores_smoothing": "TRL 1.16's sigmoid ignores label_smoothing; cDPO applies it",
     "bco_mean_of_means": "TRL 0.24's shift in DPO is a float32 mean of batch means; BCO's is the "
     "mean of all rewards",
     "pooled_likelihood": "TRL's likelihood term is a mean over all tokens of a micro-batch; CPO's, "
@@ -83,9 +82,11 @@ def loss_of(kind: str, args: dict, *, lengths, weights, score, shift=0.0):
     losses = {
         "sigmoid": fill(ja.f_dpo_loss, beta=beta, score=score, label_smoothing=e),
         "hinge": scored(fill(ja.hinge_loss, beta=beta)),
-        "ipo": scored(lambda p, r: ja.averaged_ipo_loss(p, r, lengths, beta=beta))
-        if lengths is not None
-        else fill(ja.ipo_loss, beta=beta),
+        "ipo": scored(
+            fill(ja.ipo_loss, beta=beta)
+            if lengths is None
+            else lambda p, r: ja.averaged_ipo_loss(p, r, lengths, beta=beta)
+        ),
         "exo_pair": scored(fill(ja.exo_pair_loss, beta=beta, label_smoothing=e or 1e-3)),
         "nca_pair": fill(ja.nca_pair_loss, beta=beta),
         "robust": scored(fill(ja.robust_dpo_loss, beta=beta, label_smoothing=e)),
@@ -114,21 +115,19 @@ def dpo(case: Case) -> Answer | Uncovered:
     if "policy_per_token_logps" not in x:
         return Uncovered("a whole model, not a function")
     kinds = args["loss_type"]
-    known = {}
-    if smoothing(args) and not {"robust", "exo_pair", "aot", "aot_unpaired"} & set(kinds):
-        args["label_smoothing"] = 0.0
-        known["trl_ignores_smoothing"] = True
     score, name = scores_of(args, legacy=False)
-    known |= {name: True} if name else {}
-    tolerance = SINGLE if name else 1e-10
+    known = [name] if name else []
+    tolerance = _single_sums(x, args) if name else 1e-10
+    settings = [args | {"label_smoothing": 0.0} if kind == "sigmoid" else args for kind in kinds]
+    if smoothing(args) and "sigmoid" in kinds:
+        known.append("trl_ignores_smoothing")
     if "exo_pair" in kinds:
-        known["exo_float32"] = True
-        tolerance = 1e-6 / (1 - 2 * smoothing(args))
+        known.append("exo_float32")
+        tolerance = max(tolerance, SINGLE)
     mask = x["completion_mask"][:, 1:] != 0
-    counts = first_half(np.asarray(x["completion_mask"].sum(axis=1), float))
+    counts = first_half(np.maximum(x["completion_mask"].sum(axis=1), 1.0))
     lengths = PairLengths(chosen=counts.chosen, rejected=counts.rejected)
     pairs = len(mask) // 2
-    real_tokens = mask  # the peer's gradients elsewhere are of log-probabilities that are not there
     public = np.tile(np.minimum(*(mask[:pairs].sum(1), mask[pairs:].sum(1))), 2)
 
     def logps(tokens):
@@ -143,14 +142,13 @@ def dpo(case: Case) -> Answer | Uncovered:
         each = ja.wpo_weights(x["policy_per_token_logps"], mask, x["log_sum_sq_probs"])
         weight = each[:pairs] * each[pairs:]
     reference = logps(jnp.asarray(x["ref_per_token_logps"]))
+    straight = np.zeros(pairs, bool)
     if args.get("f_divergence_type") == "forward_kl":
-        steepest = max(map(jnp.max, jax.tree.leaves(ja.log_ratios(reference, logps(tokens_of(x))))))
-        if steepest > 354:
-            nothing = dict.fromkeys(case.outputs)
-            return Answer(nothing, known=dict.fromkeys(case.outputs, "alpha_saturation"))
+        straight = _steep(ja.log_ratios(reference, logps(tokens_of(x))))
     shares = args.get("loss_weights") or [1.0] * len(kinds)
     terms = [
-        loss_of(kind, args, lengths=lengths, weights=np.ones(pairs), score=score) for kind in kinds
+        loss_of(kind, setting, lengths=lengths, weights=np.ones(pairs), score=score)
+        for kind, setting in zip(kinds, settings, strict=True)
     ]
     if any(term is None and kind != "sft" for term, kind in zip(terms, kinds, strict=True)):
         return Uncovered(f"loss type {kinds}")
@@ -181,7 +179,21 @@ def dpo(case: Case) -> Answer | Uncovered:
         "grad_chosen_logps": chosen,
         "grad_rejected_logps": rejected,
     }
-    return named(case, ours, list(known), tolerance, where={"grad_per_token_logps": real_tokens})
+    # Elsewhere the peer's gradients are of log-probabilities that are not there.
+    where = {"grad_per_token_logps": mask}
+    return named(case, ours, known, tolerance, where=where, straight=straight)
+
+
+def _steep(*sides: PairLogps):
+    """Pairs of which an exponential passes exp(354), where ours goes on in a straight line."""
+    return np.any([np.asarray(side) > 354 for pair in sides for side in jax.tree.leaves(pair)], 0)
+
+
+def _single_sums(inputs: dict, args: dict) -> float:
+    """float32 log-ratios are sums of log-probabilities; alpha times their error is the score's."""
+    sums = [np.abs(inputs[f"{k}_per_token_logps"]).sum(axis=1).max() for k in ("policy", "ref")]
+    alpha = 1 - args.get("f_alpha_divergence_coef", 0.5)
+    return SINGLE + 8 * 2.0**-24 * abs(alpha) * float(max(sums))
 
 
 def tokens_of(inputs):
@@ -189,18 +201,39 @@ def tokens_of(inputs):
     return jnp.asarray(inputs["policy_per_token_logps"])
 
 
-def named(case: Case, ours: dict, known: list[str], tolerance: float = 1e-10, where=None) -> Answer:
-    """Our numbers for the outputs that the case has; those of which the peer has none are None."""
-    label = " + ".join(known)
-    outputs, because = {}, {}
-    for name in case.outputs:
+def named(
+    case: Case, ours: dict, known: list[str], tolerance=1e-10, *, where=None, straight=None
+) -> Answer:
+    """Our numbers for the outputs that the case has.
+
+    Entries of which the peer has no finite number are not compared, but ours must be one there;
+    nor are those of the pairs in `straight`, and sums over them.
+    """
+    outputs, because, kept = {}, {}, {}
+    for name, theirs in case.outputs.items():
         if name not in ours:
             continue
-        broken = not np.isfinite(case.outputs[name]).all()
-        outputs[name] = None if broken else ours[name]
-        if broken or label:
-            because[name] = "peer_failed" if broken else label
-    return Answer(outputs, known=because, tolerance=tolerance, where=where or {})
+        reasons, finite = list(known), np.isfinite(theirs)
+        counted = np.broadcast_to((where or {}).get(name, True), finite.shape)
+        if (counted & ~finite).any():
+            reasons.append("peer_failed")
+            if np.isnan(np.broadcast_to(ours[name], finite.shape)[counted & ~finite]).any():
+                raise ValueError(f"{name}: ours is NaN too")
+        counted = counted & finite
+        if straight is not None and straight.any():
+            reasons.append("alpha_saturation")
+            counted = counted & _of_pairs(~straight, finite.shape)
+        outputs[name] = None if reasons and not counted.any() else ours[name]
+        kept[name] = counted
+        because |= {name: " + ".join(reasons)} if reasons else {}
+    return Answer(outputs, known=because, tolerance=tolerance, where=kept)
+
+
+def _of_pairs(good, shape):
+    """Which entries of an output are of good pairs: a row each, two rows each, or all of them."""
+    if shape[:1] == (2 * len(good),):
+        return np.tile(good, 2).reshape(-1, *[1] * (len(shape) - 1))
+    return good if shape == good.shape else good.all()
 
 
 def dpo_legacy(case: Case) -> Answer | Uncovered:
@@ -227,14 +260,13 @@ def dpo_legacy(case: Case) -> Answer | Uncovered:
         x["policy_rejected_logps"],
     )
     policy = PairLogps(chosen=x["policy_chosen_logps"], rejected=x["policy_rejected_logps"])
+    straight = np.zeros(len(frozen.chosen), bool)
     if args.get("f_divergence_type") == "alpha_divergence":
         alpha = args.get("f_alpha_divergence_coef", 1.0)
-        steepest = max(map(jnp.max, jax.tree.leaves(ja.log_ratios(frozen, policy))))
-        if alpha * steepest > 354:
-            nothing = dict.fromkeys(case.outputs)
-            return Answer(nothing, known=dict.fromkeys(case.outputs, "alpha_saturation"))
+        steepness = jax.tree.map(lambda u: alpha * u, ja.log_ratios(frozen, policy))
+        straight = _steep(steepness)
     rewards = ja.implicit_rewards(policy, reference, beta=args["beta"])
-    order = jnp.argsort(ranking(kind, policy, reference))
+    order = jnp.argsort(ranking(kind, policy, frozen))
     ours = {
         "losses": each[order] if kind.startswith("aot") else each,
         "loss": each.mean(),
@@ -243,7 +275,7 @@ def dpo_legacy(case: Case) -> Answer | Uncovered:
         "chosen_rewards": rewards.chosen,
         "rejected_rewards": rewards.rejected,
     }
-    return named(case, ours, known, SINGLE if kind == "bco_pair" else 1e-10)
+    return named(case, ours, known, SINGLE if kind == "bco_pair" else 1e-10, straight=straight)
 
 
 def ranking(kind: str, policy: PairLogps, reference: PairLogps):
@@ -255,21 +287,22 @@ def ranking(kind: str, policy: PairLogps, reference: PairLogps):
 
 def mean_of_means(case: Case):
     """The shift after this call: each earlier call of its sequence counts once."""
-    place = case.info["runs"]
+    place = case.info.get("runs") or {}
     earlier = [
         other
         for other in read_cases(case.folder, case.file)
-        if (other.info.get("runs") or {}).get("sequence") == place["sequence"]
+        if place
+        and (other.info.get("runs") or {}).get("sequence") == place["sequence"]
         and other.args["beta"] == case.args["beta"]
-        and other.info["runs"]["step"] <= place["step"]
+        and other.info["runs"]["step"] < place["step"]
     ]
     state = ja.RunningMean(mean=jnp.zeros(()), count=jnp.zeros(()))
-    for call in sorted(earlier, key=lambda other: other.info["runs"]["step"]):
-        x = call.inputs
-        sides = (
-            x["policy_chosen_logps"] - x["ref_chosen_logps"],
-            x["policy_rejected_logps"] - x["ref_rejected_logps"],
-        )
+    for call in [*sorted(earlier, key=lambda other: other.info["runs"]["step"]), case]:
+        x, counts = call.inputs, not call.args.get("reference_free")
+        sides = [
+            x[f"policy_{side}_logps"] - counts * x[f"ref_{side}_logps"]
+            for side in ("chosen", "rejected")
+        ]
         mean = call.args["beta"] * np.concatenate(sides).mean()
         state = ja.running_shift(state, jnp.array([mean]), jnp.ones(1, bool))
     return state.mean
@@ -302,14 +335,17 @@ def odds(case: Case) -> Answer:
 def cpo_family(args: dict, policy: PairLogps, lengths: PairLengths):
     """CPO's losses without their likelihood term; `[B]`."""
     kind, beta, e = args["loss_type"], args["beta"], smoothing(args)
-    gamma, free = args.get("simpo_gamma", 0.5), ja.no_reference(policy)
-    if kind == "alphapo" or args.get("alpha"):
-        settings = {"gamma": gamma if kind == "simpo" else 0.0, "label_smoothing": e}
-        if kind not in ("alphapo", "simpo", "sigmoid"):
-            return None
-        gamma = gamma if kind in ("alphapo", "simpo") else 0.0
-        settings["gamma"] = gamma
-        return ja.alphapo_loss(policy, lengths, beta=beta, alpha=args["alpha"], **settings)
+    kind = "simpo" if kind == "alphapo" else kind
+    gamma, alpha = args.get("simpo_gamma", 0.5), args.get("alpha")
+    if alpha and kind == "simpo":
+        settings = {"alpha": alpha, "gamma": gamma, "label_smoothing": e}
+        return ja.alphapo_loss(policy, lengths, beta=beta, **settings)
+    if alpha:
+        counts = jax.tree.leaves(lengths) if kind == "ipo" else (1, 1)
+        sides = zip(jax.tree.leaves(policy), counts, strict=True)
+        policy = PairLogps(*(ja.alpha_score(side / count, alpha=alpha) for side, count in sides))
+        lengths = jax.tree.map(jnp.ones_like, lengths)
+    free = ja.no_reference(policy)
     if kind in ("simpo", "tpo-l"):
         gamma = args.get("tpo_l_gamma", 0.5) if kind == "tpo-l" else gamma
         return ja.simpo_loss(policy, lengths, beta=beta, gamma=gamma, label_smoothing=e)
@@ -344,7 +380,13 @@ def cpo(case: Case) -> Answer | Uncovered:
         "grad_chosen_logps": chosen,
         "grad_rejected_logps": rejected,
     }
-    return named(case, ours, [], tolerance_of(case))
+    known, where = [], None
+    if args.get("alpha"):
+        normal = [side > -700 for side in (x["chosen_logps"], x["rejected_logps"])]
+        where = dict.fromkeys(ours, normal[0] & normal[1])
+        where |= {"chosen_rewards": normal[0], "rejected_rewards": normal[1]}
+        known = [] if all(map(np.all, normal)) else ["alphapo_overflow"]
+    return named(case, ours, known, tolerance_of(case), where=where)
 
 
 def tolerance_of(case: Case) -> float:
@@ -355,14 +397,15 @@ def end_to_end(case: Case) -> Answer | Uncovered:
     """From logits: the pair's loss, and a likelihood pooled over tokens as the peer does it."""
     args, x = case.args, case.inputs
     labels = np.asarray(x["labels"])
-    parts = 3 if "tpo_alpha" in args else 2
+    tpo, orpo = "TPO" in case.function, "ORPO" in case.function
+    tpo_alpha = args.get("tpo_alpha", 1.0)
+    parts = 3 if tpo and tpo_alpha else 2
     mask = labels != -100
     mask[:, 0] = False
     tokens = np.where(mask, labels, 0)
     rows = len(labels) // parts
-    orpo = "ORPO" in case.function
-    if "tpo_alpha" in args:
-        imitated, coefficient = slice(2 * rows, None), args["tpo_alpha"]
+    if tpo:
+        imitated, coefficient = slice((parts - 1) * rows, None), tpo_alpha
     else:
         imitated, coefficient = slice(0, rows), 1.0 if orpo else args.get("cpo_alpha", 1.0)
         coefficient = 0.0 if args.get("loss_type") == "alphapo" else coefficient

@@ -22,14 +22,45 @@ KNOWN_DISAGREEMENTS = {
     "ratio_overflow": "the peer's ratios overflow, ours saturate beyond exp(354)",
     "log_ratio_clamp": "verl and OpenRLHF clamp log-ratios at 20, with no gradient beyond",
     "always_dual": "verl's dual clip is always on",
-    "mean_of_nothing_verl": "verl and Tunix add 1e-8 to a count of tokens or give 0 for none",
+    "mean_of_nothing_verl": "verl and OpenRLHF add 1e-8 to counts of tokens",
+    "trl_skips": "TRL 0.11 multiplies losses by 0 where the mean ratio passes its threshold",
+    "entropy_quantile_single": "TRL's quantile of entropies is float32, so that the token at the "
+    "quantile may fall out",
+    "dro_without_value": "verl's DRO, without the value of the paper, is REINFORCE plus k2",
+    "verl_kl_cov": "verl's KL-Cov is REINFORCE on ratios plus |k1| on tokens of its own choice",
     "single": "the peer computes in float32",
     "gspo_verl": "verl takes GSPO's ratio with the token's gradient and caps it at exp(10)",
 }
 
 
-def broken(case: Case) -> bool:
-    return any(not np.isfinite(value).all() for value in case.outputs.values())
+LIMIT = 354  # of log-ratios: beyond it ours go on in a straight line
+
+
+def guarded(case: Case, ours: dict, known, tolerance=1e-10, *, where, beyond) -> Answer:
+    """Our numbers, but not where a log-ratio is `beyond` and the peer's number shows it.
+
+    beyond: entries whose exponential passes the limit; a peer's number there is compared if it is
+    below 1e100, and so is a total. Ours must be finite throughout.
+    """
+    outputs, because, kept = {}, {}, {}
+    for name, theirs in case.outputs.items():
+        if name not in ours:
+            continue
+        small = np.abs(np.nan_to_num(theirs, nan=np.inf)) < 1e100
+        near = ~beyond if theirs.shape == beyond.shape else ~beyond.any()
+        counted = np.broadcast_to(where.get(name, True), theirs.shape) & (near | small)
+        reasons = [*known, *(["ratio_overflow"] if (~near & ~small).any() else [])]
+        if beyond.any() and not np.isfinite(ours[name]).all():
+            raise ValueError(f"{name}: ours is not finite")
+        outputs[name] = None if reasons and not counted.any() else ours[name]
+        kept[name] = counted
+        because |= {name: " + ".join(reasons)} if reasons else {}
+    return Answer(outputs, known=because, tolerance=tolerance, where=kept)
+
+
+def given(args: dict, name: str, default):
+    """An argument, or the default where it is absent or None."""
+    return default if args.get(name) is None else args[name]
 
 
 def grpo(case: Case) -> Answer | Uncovered:
@@ -44,8 +75,7 @@ def grpo(case: Case) -> Answer | Uncovered:
     behaviour = jnp.asarray(behaviour)
     level = args.get("importance_sampling_level", "token")
     low = args.get("epsilon", 0.2)
-    high = args.get("epsilon_high")
-    high = low if high is None else high
+    high = given(args, "epsilon_high", low)
     beta, delta = args.get("beta", 0.0), args.get("delta")
     known = {"trl_counts_empty_rows"} if not mask.any(axis=1).all() else set()
     rows = np.ones(len(mask))
@@ -82,10 +112,11 @@ def grpo(case: Case) -> Answer | Uncovered:
 
     def vespo(logps, repeated):
         drift = jnp.clip(jax.lax.stop_gradient(logps) - behaviour, -20, 20)
-        if args.get("vllm"):
+        total = ja.masked_sum(drift, mask, axis=1)
+        if "importance_sampling_ratio" in x:  # of padding too
             correction = jnp.log(jnp.asarray(x["importance_sampling_ratio"]))
-            drift += jnp.clip(correction, np.log(1e-8), 20) / mask.sum(1, keepdims=True)
-        total = jnp.clip(ja.masked_sum(drift, mask, axis=1), np.log(1e-8), 20)
+            total += jnp.clip(correction, np.log(1e-8), 20).sum(axis=1)
+        total = jnp.clip(total, np.log(1e-8), 20)
         one = jnp.zeros((len(mask), 1))
         weights = ja.vespo_weights(
             total[:, None],
@@ -100,14 +131,20 @@ def grpo(case: Case) -> Answer | Uncovered:
     kept = np.ones(mask.shape, bool)
     if args.get("off_policy_mask_threshold") is not None:
         policy = jnp.asarray(x["per_token_logps"])
+        sampled = jnp.asarray(x.get("sampling_per_token_logps", behaviour))
         keep = ja.on_policy_rows(
-            policy, behaviour, mask, advantages, threshold=args["off_policy_mask_threshold"]
+            policy, sampled, mask, advantages, threshold=args["off_policy_mask_threshold"]
         )
         kept = kept & np.asarray(keep)[:, None]
     trained = mask
     if args.get("top_entropy_quantile", 1.0) < 1:
-        trained = ja.top_entropy_mask(x["entropies"], mask, share=args["top_entropy_quantile"])
-        kept = kept & np.asarray(trained)
+        share = args["top_entropy_quantile"]
+        trained = np.asarray(ja.top_entropy_mask(x["entropies"], mask, share=share))
+        rounded = single_quantile(x["entropies"], mask, share)
+        if (trained != rounded).any():
+            trained = rounded
+            known |= {"entropy_quantile_single"}
+        kept = kept & trained
 
     def total(logps, entropies):
         losses = jnp.where(kept, policy_loss(logps), 0)
@@ -123,13 +160,13 @@ def grpo(case: Case) -> Answer | Uncovered:
                 price = price * ja.probability_ratios(ratios, zeros)
             losses = losses + beta * price
         weights, divisor = aggregated()
-        loss = ja.masked_sum(losses, weights) / divisor
+        loss = ja.masked_sum(losses, weights) / jnp.maximum(divisor, 1)
         if args.get("entropy_coef"):
             bonus = ja.masked_mean(entropies, np.asarray(trained))
             loss = loss - args["entropy_coef"] * bonus / accumulation
         return loss
 
-    accumulation = args.get("grad_accum") or 1
+    accumulation = given(args, "grad_accum", 1)
 
     def aggregated():
         if kind in ("grpo", "sapo"):
@@ -155,16 +192,26 @@ def grpo(case: Case) -> Answer | Uncovered:
     value, by_logp, by_entropy = with_gradients(total, x["per_token_logps"], entropies)
     ours = {"loss": value, "grad_per_token_logps": by_logp, "grad_entropies": by_entropy}
     where = {"grad_per_token_logps": mask, "grad_entropies": mask}
-    if broken(case) or overflows(case):
-        finite = all(np.isfinite(value).all() for value in ours.values())
-        reason = dict.fromkeys(case.outputs, "ratio_overflow")
-        return Answer(dict.fromkeys(case.outputs) if finite else {}, known=reason)
-    return named(case, ours, sorted(known), 1e-6 if kind == "sapo" else 1e-10, where=where)
+    beyond = np.asarray(x["per_token_logps"] - np.asarray(behaviour) > LIMIT)
+    if level == "sequence":
+        drift = ja.sequence_log_ratios(jnp.asarray(x["per_token_logps"]), behaviour, mask)
+        beyond = np.broadcast_to(np.asarray(drift) > LIMIT, mask.shape)
+    if beta:
+        beyond = beyond | (x["ref_per_token_logps"] - x["per_token_logps"] > LIMIT)
+    tolerance = 1e-6 if kind == "sapo" else 1e-10
+    return guarded(case, ours, sorted(known), tolerance, where=where, beyond=beyond)
 
 
-def overflows(case: Case) -> bool:
-    """Whether a number of the peer passes 1e100: about there its exponentials overflow."""
-    return any(np.abs(value).max(initial=0) > 1e100 for value in case.outputs.values())
+def single_quantile(entropies, mask, share: float):
+    """TRL's choice: the quantile is float32. It may differ from ours only at the quantile itself."""
+    chosen = np.asarray(entropies[mask], np.float32)
+    if not chosen.size:
+        return np.zeros_like(mask)
+    threshold = np.quantile(chosen, np.float32(1 - share))
+    rounded = mask & (entropies >= threshold)
+    ours = np.asarray(ja.top_entropy_mask(entropies, mask, share=share))
+    apart = np.abs(entropies - threshold) > 1e-6 * max(1, abs(threshold))
+    return np.where(apart, ours, rounded)
 
 
 def gmpo(case: Case) -> Answer:
@@ -172,7 +219,7 @@ def gmpo(case: Case) -> Answer:
     mask, advantages = x["mask"] != 0, jnp.asarray(x["advantages"])
     behaviour = jnp.asarray(x["old_per_token_logps"])
     low, beta = args.get("epsilon", 0.4), args.get("beta", 0.0)
-    high = args.get("epsilon_high") or low
+    high = given(args, "epsilon_high", low)
 
     def loss(logps):
         each = ja.gmpo_loss(logps, behaviour, mask, advantages, clip_range=(low, high))
@@ -182,19 +229,20 @@ def gmpo(case: Case) -> Answer:
         return each.mean()
 
     value, gradient = with_gradients(loss, x["per_token_logps"])
-    if broken(case) or overflows(case):
-        reason = dict.fromkeys(case.outputs, "ratio_overflow")
-        return Answer(dict.fromkeys(case.outputs), known=reason)
     ours = {"loss": value, "grad_per_token_logps": gradient}
     known = [] if mask.any(axis=1).all() else ["trl_counts_empty_rows"]
-    return named(case, ours, known, where={"grad_per_token_logps": mask})
+    beyond = np.zeros(mask.shape, bool)
+    if beta:
+        beyond = np.asarray(x["ref_per_token_logps"] - x["per_token_logps"] > LIMIT)
+    where = {"grad_per_token_logps": mask}
+    return guarded(case, ours, known, where=where, beyond=beyond)
 
 
 def rloo(case: Case) -> Answer:
     args, x = case.args, case.inputs
     mask = x["mask"] != 0
     low = args.get("epsilon", 0.2)
-    high = args.get("epsilon_high") or low
+    high = given(args, "epsilon_high", low)
 
     def loss(logps):
         each = ja.rloo_loss(
@@ -207,12 +255,12 @@ def rloo(case: Case) -> Answer:
         return each.mean()
 
     value, gradient = with_gradients(loss, x["per_token_logps"])
-    if broken(case) or overflows(case):
-        reason = dict.fromkeys(case.outputs, "ratio_overflow")
-        return Answer(dict.fromkeys(case.outputs), known=reason)
     ours = {"loss": value, "grad_per_token_logps": gradient}
     known = [] if mask.any(axis=1).all() else ["trl_counts_empty_rows"]
-    return named(case, ours, known, where={"grad_per_token_logps": mask})
+    drift = np.where(mask, x["per_token_logps"] - x["old_per_token_logps"], 0).sum(axis=1)
+    beyond = np.broadcast_to(drift[:, None] > LIMIT, mask.shape)
+    where = {"grad_per_token_logps": mask}
+    return guarded(case, ours, known, where=where, beyond=beyond)
 
 
 def rlax_clipped(case: Case) -> Answer:
@@ -230,10 +278,8 @@ def rlax_clipped(case: Case) -> Answer:
 
     value, gradient = with_gradients(loss, x["logprobs"])
     ours = {"loss": value, "grad_logprobs": gradient}
-    if broken(case) or overflows(case):
-        reason = dict.fromkeys(case.outputs, "ratio_overflow")
-        return Answer(dict.fromkeys(case.outputs), known=reason)
-    return named(case, ours, [], where={"grad_logprobs": mask})
+    beyond = mask & (x["logprobs"] - x["old_logprobs"] > LIMIT)
+    return guarded(case, ours, [], where={"grad_logprobs": mask}, beyond=beyond)
 
 
 def clamped(logps, behaviour, bound=20.0):
@@ -242,97 +288,192 @@ def clamped(logps, behaviour, bound=20.0):
     return jnp.clip(ratios, -bound, bound)
 
 
-def reduced(losses, mask, mode: str, *, width: int):
-    """The aggregations of verl and Tunix by their names."""
-    mask = jnp.asarray(mask)
+EPSILON = 1e-8
+
+
+def counted_more(weights, mask):
+    """verl and OpenRLHF count 1e-8 tokens more in the mean of a response."""
+    counts = np.maximum(mask.sum(axis=1, keepdims=True), 1)
+    return weights * counts / (counts + EPSILON)
+
+
+def reduced(losses, mask, mode: str, *, length=None, epsilon=True):
+    """The aggregations of verl, OpenRLHF and Tunix by their names; None for another one.
+
+    length: the constant of the modes that have one. epsilon: whether `counted_more` is applied.
+    """
+    mask, width = np.asarray(mask), mask.shape[1]
     if mode == "token-mean":
         weights, divisor = ja.token_mean(mask)
     elif mode in ("seq-mean-token-mean", "sequence-mean-token-mean"):
         weights, divisor = ja.sequence_mean(mask)
-    elif mode in ("seq-mean-token-sum", "sequence-mean-token-sum-norm"):  # Tunix's default
+        weights = counted_more(weights, mask) if epsilon else weights
+    elif mode in ("seq-mean-token-sum", "sequence-mean-token-sum-norm"):
         weights, divisor = ja.sequence_sum(mask)
-    elif mode == "seq-mean-token-sum-norm":
-        weights, divisor = ja.constant_length(mask, length=width)
+        if mode == "sequence-mean-token-sum-norm" and length is not None:
+            divisor = length
+    elif mode in ("seq-mean-token-sum-norm", "sequence-mean-token-scale"):
+        weights, divisor = ja.sequence_sum(mask)
+        divisor = jnp.maximum(divisor, 1) * (width if length is None else length)
     else:
         return None
-    return ja.masked_sum(losses, weights) / jnp.maximum(divisor, 1)
+    total = ja.masked_sum(losses, weights)
+    return jnp.where(mask.any(), total / jnp.where(mask.any(), divisor, 1), 0)
 
 
 def agg_loss(case: Case) -> Answer | Uncovered:
-    x, mode = case.inputs, case.args["loss_agg_mode"]
-    mask = x["mask"] != 0
-    value = reduced(jnp.asarray(x["advantages"]), mask, mode, width=mask.shape[1])
+    x, args, mode = case.inputs, case.args, case.args["loss_agg_mode"]
+    mask, tunix = x["mask"] != 0, case.function.startswith("tunix")
+    length = args.get("norm", args.get("loss_scale_factor"))
+    value = reduced(jnp.asarray(x["advantages"]), mask, mode, length=length, epsilon=not tunix)
     if value is None:
         return Uncovered(f"aggregation {mode}")
-    tunix = case.function.startswith("tunix")
-    known = ["mean_of_nothing_verl"] + (["single"] if tunix else [])
-    return named(case, {"loss": value}, known, SINGLE if tunix else 1e-7)
+    if tunix:
+        size = np.abs(np.where(mask, x["advantages"], 0)).sum() * 2.0**-24
+        return named(case, {"loss": value}, ["single"], SINGLE * max(1.0, float(size)))
+    return named(case, {"loss": value}, _means_of(mode))
+
+
+def _means_of(mode: str) -> list[str]:
+    return ["mean_of_nothing_verl"] if "token-mean" in mode and mode != "token-mean" else []
+
+
+def dual_clipped(ratios, advantages, clip, cap):
+    """The clipped loss of log-ratios, bounded where advantages are negative if there is a cap.
+
+    Ours refuses a cap inside the clip range, but where advantages are negative the upper end of
+    that range is not used.
+    """
+    zeros = jnp.zeros_like(ratios)
+    if cap is None or cap > 1 + clip[1]:
+        return ja.ppo_policy_loss(ratios, zeros, advantages, clip_range=clip, dual_clip=cap)
+    inside = (clip[0], (cap - 1) / 2)
+    capped = ja.ppo_policy_loss(ratios, zeros, advantages, clip_range=inside, dual_clip=cap)
+    plain = ja.ppo_policy_loss(ratios, zeros, advantages, clip_range=clip)
+    return jnp.where(advantages < 0, capped, plain)
+
+
+def verl_clip(args: dict):
+    both = args.get("clip_ratio", 0.2)
+    return given(args, "clip_ratio_low", both), given(args, "clip_ratio_high", both)
 
 
 def verl_vanilla(case: Case) -> Answer | Uncovered:
     args, x = case.args, case.inputs
-    mask = x["mask"] != 0
-    low, high = args["clip_ratio_low"], args["clip_ratio_high"]
+    mask, mode = x["mask"] != 0, args.get("loss_agg_mode", "token-mean")
+    advantages = jnp.asarray(x["advantages"])
+    cap = args.get("clip_ratio_c", 3.0)
 
     def loss(logps):
         ratios = clamped(logps, jnp.asarray(x["old_logprobs"]))
-        each = ja.ppo_policy_loss(
-            ratios,
-            jnp.zeros_like(ratios),
-            jnp.asarray(x["advantages"]),
-            clip_range=(low, high),
-            dual_clip=args["clip_ratio_c"],
-        )
-        return reduced(each, mask, args["loss_agg_mode"], width=mask.shape[1])
+        each = dual_clipped(ratios, advantages, verl_clip(args), cap)
+        return reduced(each, mask, mode, length=args.get("loss_scale_factor"))
 
-    if args["clip_ratio_c"] <= 1 + high:
-        return Uncovered("a dual clip inside the clip range, which ours refuses")
+    if reduced(advantages, mask, mode) is None:
+        return Uncovered(f"aggregation {mode}")
     value, gradient = with_gradients(loss, x["logprobs"])
     ours = {"loss": value, "grad_logprobs": gradient}
-    known = ["always_dual", "log_ratio_clamp", "mean_of_nothing_verl"]
-    return named(case, ours, known, 1e-7, where={"grad_logprobs": mask})
+    known = ["always_dual", "log_ratio_clamp", *_means_of(mode)]
+    return named(case, ours, known, where={"grad_logprobs": mask})
+
+
+def verl_losses(kind: str, args: dict, behaviour, mask, advantages):
+    """`(logps) -> [B, T]`, and the aggregation that is the peer's default; None: not ours."""
+    zeros, clip = jnp.zeros(mask.shape), verl_clip(args)
+
+    def gspo(logps):
+        ratios = jnp.minimum(ja.token_log_ratios(logps, behaviour, mask), 10.0)
+        return ja.ppo_policy_loss(ratios, zeros, advantages, clip_range=clip)
+
+    def sapo(logps):
+        temperatures = {
+            "positive_temperature": args.get("tau_pos", 1.0),
+            "negative_temperature": args.get("tau_neg", 1.05),
+        }
+        return ja.sapo_loss(clamped(logps, behaviour), zeros, advantages, **temperatures)
+
+    def gpg(logps):
+        return ja.reinforce_loss(logps, advantages)
+
+    def cispo(logps):
+        ratios = jnp.exp(clamped(logps, behaviour))
+        ratios = jax.lax.stop_gradient(jnp.clip(ratios, 1 - clip[0], 1 + clip[1]))
+        return ja.reinforce_loss(logps, ratios * advantages)
+
+    def dro(logps):
+        return ja.reinforce_loss(logps, advantages) + args["dro_beta"] * ja.k2(logps, behaviour)
+
+    losses = {
+        "gspo": (gspo, "seq-mean-token-mean"),
+        "sapo": (sapo, "seq-mean-token-mean"),
+        "gpg": (gpg, "token-mean"),
+        "cispo": (cispo, "token-mean"),
+        "dro": (dro, "token-mean"),
+    }
+    return losses.get(kind)
 
 
 def verl_named(case: Case) -> Answer | Uncovered:
     """verl's other policy losses, on `advantages = scores[:, None] * mask`."""
     args, x = case.args, case.inputs
-    kind = case.function.rsplit(" ", 1)[1]
-    mask = x["mask"] != 0
+    kind, mask = case.function.rsplit(" ", 1)[1], x["mask"] != 0
+    scores, behaviour = jnp.asarray(x["scores"]), jnp.asarray(x["old_logprobs"])
+    if kind in ("geo_mean", "kl_cov"):
+        return {"geo_mean": verl_geo_mean, "kl_cov": verl_kl_cov}[kind](case)
+    found = verl_losses(kind, args, behaviour, mask, ja.each_token(scores, behaviour))
+    if found is None:
+        return Uncovered(f"policy loss {kind}: verl's own choice of tokens")
+    losses, mode = found[0], args.get("loss_agg_mode", found[1])
+    value, gradient = with_gradients(
+        lambda logps: reduced(losses(logps), mask, mode), x["logprobs"]
+    )
+    ours = {"loss": value, "grad_logprobs": gradient}
+    known = {"gpg": [], "dro": ["dro_without_value"], "gspo": ["gspo_verl"]}
+    known = [*known.get(kind, ["log_ratio_clamp"]), *_means_of(mode)]
+    return named(case, ours, known, where={"grad_logprobs": mask})
+
+
+def verl_geo_mean(case: Case) -> Answer:
+    """GMPO; verl counts 1e-8 tokens more in two means of a response, and empty responses."""
+    args, x = case.args, case.inputs
+    mask, behaviour = x["mask"] != 0, jnp.asarray(x["old_logprobs"])
     scores = jnp.asarray(x["scores"])
-    behaviour = jnp.asarray(x["old_logprobs"])
-    low, high = args.get("clip_ratio_low", 0.2), args.get("clip_ratio_high", 0.2)
 
     def loss(logps):
-        repeated = ja.each_token(scores, logps)
-        zeros = jnp.zeros_like(logps)
-        if kind == "gspo":
-            ratios = jnp.minimum(ja.token_log_ratios(logps, behaviour, mask), 10.0)
-            each = ja.ppo_policy_loss(ratios, zeros, repeated, clip_range=(low, high))
-            return reduced(each, mask, "seq-mean-token-mean", width=1)
-        if kind == "sapo":
-            ratios = clamped(logps, behaviour)
-            each = ja.sapo_loss(
-                ratios,
-                zeros,
-                repeated,
-                positive_temperature=args["tau_pos"],
-                negative_temperature=args["tau_neg"],
-            )
-            return reduced(each, mask, "seq-mean-token-mean", width=1)
-        if kind == "gpg":
-            return reduced(ja.reinforce_loss(logps, repeated), mask, "token-mean", width=1)
-        ratios = jax.lax.stop_gradient(
-            jnp.clip(jnp.exp(clamped(logps, behaviour)), 1 - low, 1 + high)
-        )
-        return reduced(ja.reinforce_loss(logps, ratios * repeated), mask, "token-mean", width=1)
+        each = ja.gmpo_loss(logps, behaviour, mask, scores, clip_range=verl_clip(args))
+        return each.mean()
 
-    if kind not in ("gspo", "sapo", "gpg", "cispo"):
-        return Uncovered(f"policy loss {kind}")
     value, gradient = with_gradients(loss, x["logprobs"])
     ours = {"loss": value, "grad_logprobs": gradient}
-    known = {"gpg": [], "gspo": ["gspo_verl"]}.get(kind, ["log_ratio_clamp"])
-    known = [*known, "mean_of_nothing_verl"]
+    known = ["mean_of_nothing_verl"]
+    known += [] if mask.any(axis=1).all() else ["trl_counts_empty_rows"]
     return named(case, ours, known, 1e-7, where={"grad_logprobs": mask})
+
+
+def verl_kl_cov(case: Case) -> Answer | Uncovered:
+    """REINFORCE on ratios, and |k1| on the tokens of largest covariance, which verl chooses."""
+    args, x = case.args, case.inputs
+    mask, behaviour = x["mask"] != 0, jnp.asarray(x["old_logprobs"])
+    advantages = np.broadcast_to(x["scores"][:, None], mask.shape)
+    deviations = [at[mask] - at[mask].mean() for at in (advantages, x["logprobs"])]
+    covariances = np.full(mask.shape, -np.inf)
+    covariances[mask] = deviations[0] * deviations[1]
+    count = max(1, int(mask.sum() * given(args, "kl_cov_ratio", 0.0002)))
+    largest = np.sort(covariances[mask])[::-1]
+    if len(largest) > count and np.isclose(largest[count], largest[count - 1], rtol=1e-12):
+        return Uncovered("covariances tie where verl stops choosing tokens")
+    chosen, coef = covariances >= largest[count - 1], given(args, "ppo_kl_coef", 1.0)
+
+    def loss(logps):
+        each = ja.reinforce_loss(ja.probability_ratios(logps, behaviour), advantages)
+        each += coef * jnp.where(chosen, jnp.abs(ja.k1(logps, behaviour)), 0)
+        return reduced(each, mask, args.get("loss_agg_mode", "token-mean"))
+
+    value, gradient = with_gradients(loss, x["logprobs"])
+    ours = {"loss": value, "grad_logprobs": gradient}
+    beyond = x["logprobs"] - x["old_logprobs"] > LIMIT
+    where = {"grad_logprobs": mask}
+    return guarded(case, ours, ["verl_kl_cov"], where=where, beyond=beyond)
 
 
 def value_loss(case: Case) -> Answer:
@@ -344,15 +485,16 @@ def value_loss(case: Case) -> Answer:
     def loss(values):
         old, returns = (jnp.asarray(x[name]) for name in ("values", "returns"))
         each = ja.ppo_value_loss(values, old, returns, value_clip_range=clip)
-        by_row = args.get("token_level_loss") is False
-        mode = "seq-mean-token-mean" if by_row else "token-mean"
-        return reduced(each, mask, mode, width=1)
+        return reduced(each, mask, mode)
 
+    by_row = args.get("token_level_loss") is False
+    mode = "seq-mean-token-mean" if by_row else args.get("loss_agg_mode", "token-mean")
     value, gradient = with_gradients(loss, x["vpreds"])
     clipped = ja.ppo_value_clipped(x["vpreds"], x["values"], x["returns"], value_clip_range=clip)
-    share = ja.masked_mean(clipped.astype(float), mask)
+    share = ja.masked_sum(clipped.astype(float), mask) / (mask.sum() + EPSILON)
     ours = {"loss": value, "grad_vpreds": gradient, "clipfrac": share}
-    return named(case, ours, ["mean_of_nothing_verl"], 1e-7, where={"grad_vpreds": mask})
+    known = ["mean_of_nothing_verl"] if "clipfrac" in case.outputs else _means_of(mode)
+    return named(case, ours, known, where={"grad_vpreds": mask})
 
 
 def entropy_loss(case: Case) -> Answer:
@@ -360,40 +502,43 @@ def entropy_loss(case: Case) -> Answer:
     each = ja.entropy(jnp.asarray(x["logits"]))
     ours = {"token_entropy": each}
     if "mask" in x:
-        ours["loss"] = ja.masked_mean(each, x["mask"] != 0)
-    return named(case, ours, ["mean_of_nothing_verl"], 1e-7)
+        ours["loss"] = reduced(each, x["mask"] != 0, case.args.get("loss_agg_mode", "token-mean"))
+    return named(case, ours, [])
 
 
 def openrlhf_policy(case: Case) -> Answer | Uncovered:
     args, x = case.args, case.inputs
     mask = x["mask"] != 0
-    gspo = args["policy_loss_type"] == "gspo"
+    gspo = args.get("policy_loss_type", "ppo") == "gspo"
     behaviour = jnp.asarray(x["old_logprobs"])
-    clip = (args["clip_eps_low"], args["clip_eps_high"])
+    clip = (args.get("clip_eps_low", 0.2), args.get("clip_eps_high", 0.2))
+    advantages = jnp.asarray(
+        x["advantages"] if not gspo else np.where(mask, x["scores"][:, None], 0)
+    )
+    by_row = gspo or args.get("token_level_loss") is False
+    mode = "seq-mean-token-mean" if by_row else "token-mean"
 
-    def each_loss(logps):
-        zeros = jnp.zeros_like(logps)
+    def ratios(logps):
         if gspo:
-            ratios = ja.sequence_log_ratios(logps, behaviour, mask)
-            advantages = ja.each_token(jnp.asarray(x["scores"]), logps)
-        else:
-            ratios = clamped(logps, behaviour)
-            advantages = jnp.asarray(x["advantages"])
-        settings = {"clip_range": clip, "dual_clip": args.get("dual_clip")}
-        return ja.ppo_policy_loss(ratios, zeros, advantages, **settings)
+            return jnp.broadcast_to(ja.sequence_log_ratios(logps, behaviour, mask), mask.shape)
+        return clamped(logps, behaviour)
 
     def loss(logps):
-        by_row = gspo or args.get("token_level_loss") is False
-        mode = "seq-mean-token-mean" if by_row else "token-mean"
-        return reduced(each_loss(logps), mask, mode, width=1)
+        each = dual_clipped(ratios(logps), advantages, clip, args.get("dual_clip"))
+        return reduced(each, mask, mode)
 
     value, gradient = with_gradients(loss, x["logprobs"])
-    ours = {"loss": value, "grad_logprobs": gradient}
-    if broken(case) or overflows(case):
-        reason = dict.fromkeys(case.outputs, "ratio_overflow")
-        return Answer(dict.fromkeys(case.outputs), known=reason)
-    known = ["log_ratio_clamp", "mean_of_nothing_verl"]
-    return named(case, ours, known, 1e-7, where={"grad_logprobs": mask})
+    at, zeros = ratios(jnp.asarray(x["logprobs"])), jnp.zeros(mask.shape)
+    clipped = ja.ppo_policy_clipped(at, zeros, advantages, clip_range=clip)
+    ours = {
+        "loss": value,
+        "grad_logprobs": gradient,
+        "clip_ratio": ja.masked_mean(clipped.astype(float), mask),
+        "ppo_kl": ja.masked_mean(-ja.k1(jnp.asarray(x["logprobs"]), behaviour), mask),
+    }
+    beyond = np.asarray(at > LIMIT)
+    known = [*([] if gspo else ["log_ratio_clamp"]), *_means_of(mode)]
+    return guarded(case, ours, known, where={"grad_logprobs": mask}, beyond=beyond)
 
 
 def ppo_parts(case: Case) -> Answer:
@@ -406,41 +551,52 @@ def ppo_parts(case: Case) -> Answer:
     coefficient = args["value_coeff"] if tune else args["vf_coef"]
     behaviour, advantages = (jnp.asarray(x[name]) for name in ("old_logprobs", "advantages"))
 
+    old, returns = jnp.asarray(x["values"]), jnp.asarray(x["returns"])
+
+    def mean(each):
+        return ja.masked_mean(each, mask)
+
     def parts(logps, values):
         policy = ja.ppo_policy_loss(logps, behaviour, advantages, clip_range=epsilon)
-        value = ja.ppo_value_loss(values, x["values"], x["returns"], value_clip_range=value_clip)
-        return ja.masked_mean(policy, mask), ja.masked_mean(value, mask)
+        value = ja.ppo_value_loss(values, old, returns, value_clip_range=value_clip)
+        return mean(policy), mean(value)
 
-    policy, value = parts(x["logprobs"], x["vpreds"])
+    logps, values = jnp.asarray(x["logprobs"]), jnp.asarray(x["vpreds"])
+    ratios = ja.probability_ratios(logps, behaviour)
+    skipped = float(mean(ratios)) > float(args.get("ratio_threshold", np.inf))
+    kept = 0.0 if skipped else 1.0
+    policy, value = parts(logps, values)
     total, by_logp, by_value = with_gradients(
-        lambda a, b: parts(a, b)[0] + coefficient * parts(a, b)[1], x["logprobs"], x["vpreds"]
+        lambda a, b: parts(a, b)[0] + coefficient * parts(a, b)[1], logps, values
     )
-    clipped = ja.ppo_policy_clipped(x["logprobs"], behaviour, advantages, clip_range=epsilon)
-    drift = jnp.asarray(x["logprobs"]) - behaviour
+    clipped = ja.ppo_policy_clipped(logps, behaviour, advantages, clip_range=epsilon)
+    value_clipped = ja.ppo_value_clipped(values, old, returns, value_clip_range=value_clip)
+    drift = logps - behaviour
     ours = {
-        "loss": total,
-        "policy_loss": policy,
-        "pg_loss": policy,
-        "value_loss": value,
-        "vf_loss_times_coef": coefficient * value,
-        "grad_logprobs": by_logp,
-        "grad_vpreds": by_value,
-        "stat_policy_approxkl": ja.masked_mean(drift**2, mask) / 2,
-        "stat_policy_policykl": ja.masked_mean(-drift, mask),
-        "stat_policy_clipfrac": ja.masked_mean(clipped.astype(float), mask),
-        "stat_val_vpred": ja.masked_mean(jnp.asarray(x["vpreds"]), mask),
-        "stat_returns_mean": ja.masked_mean(jnp.asarray(x["returns"]), mask),
+        "loss": kept * total,
+        "policy_loss": kept * policy,
+        "pg_loss": kept * policy,
+        "value_loss": kept * value,
+        "vf_loss_times_coef": kept * coefficient * value,
+        "grad_logprobs": kept * by_logp,
+        "grad_vpreds": kept * by_value,
+        "ratio_mean": ratios.mean(),
+        "clipfrac": mean(clipped.astype(float)),
+        "stat_policy_approxkl": mean(drift**2) / 2,
+        "stat_policy_policykl": mean(-drift),
+        "stat_policy_clipfrac": mean(clipped.astype(float)),
+        "stat_val_vpred": mean(values),
+        "stat_val_error": mean((values - returns) ** 2),
+        "stat_val_clipfrac": mean(value_clipped.astype(float)),
+        "stat_returns_mean": mean(returns),
+        "stat_returns_var": ja.masked_variance(returns, mask, ddof=1),
     }
-    if broken(case) or overflows(case):
-        reason = dict.fromkeys(case.outputs, "ratio_overflow")
-        return Answer(dict.fromkeys(case.outputs), known=reason)
-    return named(
-        case,
-        ours,
-        ["mean_of_nothing_verl"] if tune else [],
-        1e-7 if tune else 1e-10,
-        where={"grad_logprobs": mask, "grad_vpreds": mask},
-    )
+    if "logits" in x:
+        ours["stat_policy_entropy"] = mean(ja.entropy(jnp.asarray(x["logits"])))
+    where = {"grad_logprobs": mask, "grad_vpreds": mask}
+    known = ["trl_skips"] if skipped else []
+    beyond = np.asarray(drift > LIMIT)
+    return guarded(case, ours, known, where=where, beyond=beyond)
 
 
 def reward_pairs(case: Case) -> Answer:

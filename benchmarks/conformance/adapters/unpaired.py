@@ -46,14 +46,14 @@ def kto(case: Case) -> Answer | Uncovered:
 def bco(case: Case) -> Answer:
     """Consecutive calls of a run share the shift; each updates it before its loss."""
     x, beta = case.inputs, case.args["beta"]
+    run, step = case.info.get("run"), case.info.get("step", 0)
     calls = [
         other
         for other in read_cases(case.folder, case.file)
-        if other.info.get("run") == case.info.get("run")
-        and other.info.get("step", 0) <= case.info.get("step", 0)
+        if run is not None and other.info.get("run") == run and other.info.get("step", 0) < step
     ]
     state = ja.RunningMean(mean=jnp.zeros(()), count=jnp.zeros(()))
-    for call in sorted(calls, key=lambda other: other.info.get("step", 0)):
+    for call in [*sorted(calls, key=lambda other: other.info.get("step", 0)), case]:
         rewards = call.args["beta"] * np.concatenate(ratios(call))
         state = ja.running_shift(state, rewards, np.ones(len(rewards), bool))
     good = len(x["policy_chosen_logps"])
