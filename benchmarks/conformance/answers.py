@@ -26,6 +26,7 @@ class Answer:
       for float32 ones; anything else is derived where it is set.
     where: output name to a bool array: entries that are compared (masked ones are nobody's).
     floor: errors are relative to max(floor, |theirs|); below 1 only against exact values.
+    sizes: output name to the size of terms that cancel in it; errors are relative to those too.
     """
 
     outputs: Mapping[str, ArrayLike | None]
@@ -33,6 +34,7 @@ class Answer:
     tolerance: float = 1e-10
     where: Mapping[str, ArrayLike] = field(default_factory=dict)
     floor: float = 1.0
+    sizes: Mapping[str, ArrayLike] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

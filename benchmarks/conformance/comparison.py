@@ -7,8 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+import jaxalign
 from benchmarks.conformance.answers import Adapter, Answer, Uncovered
 from benchmarks.conformance.cases import Case, read_cases
+
+PACKAGE = Path(jaxalign.__file__).parent
 
 
 @dataclass(frozen=True)
@@ -24,14 +27,15 @@ class Row:
     failure: str = ""
 
 
-def _error(name: str, ours, theirs: np.ndarray, where, floor: float) -> float:
+def _error(name: str, ours, theirs: np.ndarray, where, floor) -> float:
     """Largest |ours - theirs| / max(floor, |theirs|); infinite where just one is finite."""
     theirs = np.asarray(theirs, np.float64)
     ours = np.asarray(ours, np.float64)
     if ours.shape != theirs.shape:
         raise ValueError(f"{name}: our shape is {ours.shape}, theirs {theirs.shape}")
     kept = np.ones(theirs.shape, bool) if where is None else np.broadcast_to(where, theirs.shape)
-    ours, theirs = ours[kept], np.broadcast_to(theirs, kept.shape)[kept]
+    floor = np.broadcast_to(floor, kept.shape)[kept]
+    ours, theirs = ours[kept], theirs[kept]
     same = (ours == theirs) | (np.isnan(ours) & np.isnan(theirs))
     finite = np.isfinite(ours) & np.isfinite(theirs)
     with np.errstate(invalid="ignore", over="ignore"):
@@ -49,7 +53,8 @@ def compare(case: Case, answer: Answer) -> Row:
             if name not in answer.known:
                 raise ValueError(f"{name}: nothing to compare, and no known disagreement says why")
             continue
-        error = _error(name, ours, case.outputs[name], answer.where.get(name), answer.floor)
+        floor = np.maximum(answer.floor, answer.sizes.get(name, 0.0))
+        error = _error(name, ours, case.outputs[name], answer.where.get(name), floor)
         errors[name] = error
         if not error <= answer.tolerance:
             differing.append(name)
@@ -76,6 +81,8 @@ def run_case(case: Case, adapter: Adapter | None, disagreements: Mapping[str, st
             raise KeyError(f"known disagreements without a sentence: {sorted(missing)}")
     except Exception as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
+        if isinstance(error, ValueError) and PACKAGE in Path(place.filename).parents:
+            return Row(case, {}, uncovered=f"ours refuses these settings: {error}")
         where = f"{Path(place.filename).name}:{place.lineno}"
         return Row(
             case, {}, failure=f"{type(error).__name__}: {error} ({where})".replace("\n", " ")
@@ -94,6 +101,11 @@ def run_file(
     """Every case of a manifest, or of a part of it."""
     cases = read_cases(folder, file)[part]
     return [run_case(case, adapters.get(case.function), disagreements) for case in cases]
+
+
+def is_excused(row: Row) -> bool:
+    """Nothing to compare, since the peer failed or has no finite number."""
+    return not (row.errors or row.uncovered or row.failure)
 
 
 def is_wrong(row: Row) -> bool:

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from benchmarks.conformance.comparison import Row, is_wrong
+from benchmarks.conformance.comparison import Row, is_excused, is_wrong
 
 HEADER = ("peer", "function", "cases", "compared", "values", "gradients", "verdict")
 
@@ -96,6 +96,7 @@ def closing_line(rows: Sequence[Row]) -> str:
     return (
         f"{len(_grouped(rows))} functions, {len(rows)} cases: {compared} compared, "
         f"{sum(bool(row.uncovered) for row in rows)} uncovered, "
+        f"{sum(map(is_excused, rows))} without a number of the peer, "
         f"{sum(map(is_wrong, rows))} differ; worst error {_number(worst(rows)) or 'none'}"
     )
 

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxalign as ja
-
 from benchmarks.conformance.answers import Answer, Uncovered
 from benchmarks.conformance.cases import Case
 from jaxalign import (

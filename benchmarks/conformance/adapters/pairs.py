@@ -28,6 +28,8 @@ KNOWN_DISAGREEMENTS = {
     "underflows",
     "alpha_saturation": "beyond exp(354) ours goes on in a straight line; the peer overflows or "
     "stops",
+    "trl_sorted_weights": "TRL multiplies AOT's sorted losses by WPO's weights in the "
+    "order of the batch",
     "peer_failed": "the peer raised an error or returned no finite number",
 }
 
@@ -137,10 +139,11 @@ def dpo(case: Case) -> Answer | Uncovered:
             ja.length_desensitised_logps(tokens, mask, public, alpha=args["ld_alpha"])
         )
 
-    weight = 1.0
-    if args.get("use_weighting"):
+    weight, weighted = 1.0, args.get("use_weighting", False)
+    if weighted:
         each = ja.wpo_weights(x["policy_per_token_logps"], mask, x["log_sum_sq_probs"])
         weight = each[:pairs] * each[pairs:]
+        known += ["trl_sorted_weights"] if any(kind.startswith("aot") for kind in kinds) else []
     reference = logps(jnp.asarray(x["ref_per_token_logps"]))
     straight = np.zeros(pairs, bool)
     if args.get("f_divergence_type") == "forward_kl":
@@ -155,12 +158,14 @@ def dpo(case: Case) -> Answer | Uncovered:
 
     def losses(policy, tokens):
         total = jnp.zeros(pairs)
-        for term, share in zip(terms, shares, strict=True):
+        for kind, term, share in zip(kinds, terms, shares, strict=True):
             if term is None:
                 chosen = jnp.where(mask[:pairs], ja.cross_entropy_loss(tokens[:pairs]), 0)
                 one = jnp.broadcast_to(chosen.sum() / mask[:pairs].sum(), (pairs,))
             else:
                 one = term(policy, reference)
+            if kind.startswith("aot") and weighted:
+                one = one[jnp.argsort(ranking(kind, policy, reference))]
             total += share * one * weight
         return total
 
@@ -206,7 +211,7 @@ def named(
 ) -> Answer:
     """Our numbers for the outputs that the case has.
 
-    Entries of which the peer has no finite number are not compared, but ours must be one there;
+    Entries that the manifest flags as not finite are not compared, but ours must not be NaN there;
     nor are those of the pairs in `straight`, and sums over them.
     """
     outputs, because, kept = {}, {}, {}
@@ -215,6 +220,8 @@ def named(
             continue
         reasons, finite = list(known), np.isfinite(theirs)
         counted = np.broadcast_to((where or {}).get(name, True), finite.shape)
+        if name not in case.info.get("nonfinite_outputs", ()):
+            finite = np.ones_like(finite)
         if (counted & ~finite).any():
             reasons.append("peer_failed")
             if np.isnan(np.broadcast_to(ours[name], finite.shape)[counted & ~finite]).any():

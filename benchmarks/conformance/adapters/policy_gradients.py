@@ -1,5 +1,7 @@
 """Policy, value and entropy losses: TRL, verl, OpenRLHF, torchtune, rlax and Tunix."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +18,8 @@ KNOWN_DISAGREEMENTS = {
     "trl_normalisers": "TRL divides by tokens of the whole generation batch and by accumulation "
     "steps; ours by the weight of the global batch",
     "sapo_float32": "TRL rounds SAPO's temperatures to float32",
-    "vespo_clamps": "TRL clamps VESPO's log-ratios at 20 and log 1e-8",
+    "vespo_clamps": "TRL clamps VESPO's log-ratios at 20 and log 1e-8, rounds its exponents to "
+    "float32, and counts importance weights of padding",
     "delta_below_clip": "TRL's delta may lie inside the clip range, where it caps good responses "
     "too; ours refuses that",
     "ratio_overflow": "the peer's ratios overflow, ours saturate beyond exp(354)",
@@ -40,7 +43,7 @@ def guarded(case: Case, ours: dict, known, tolerance=1e-10, *, where, beyond) ->
     """Our numbers, but not where a log-ratio is `beyond` and the peer's number shows it.
 
     beyond: entries whose exponential passes the limit; a peer's number there is compared if it is
-    below 1e100, and so is a total. Ours must be finite throughout.
+    below 1e100, and so is a total.
     """
     outputs, because, kept = {}, {}, {}
     for name, theirs in case.outputs.items():
@@ -50,8 +53,6 @@ def guarded(case: Case, ours: dict, known, tolerance=1e-10, *, where, beyond) ->
         near = ~beyond if theirs.shape == beyond.shape else ~beyond.any()
         counted = np.broadcast_to(where.get(name, True), theirs.shape) & (near | small)
         reasons = [*known, *(["ratio_overflow"] if (~near & ~small).any() else [])]
-        if beyond.any() and not np.isfinite(ours[name]).all():
-            raise ValueError(f"{name}: ours is not finite")
         outputs[name] = None if reasons and not counted.any() else ours[name]
         kept[name] = counted
         because |= {name: " + ".join(reasons)} if reasons else {}
@@ -97,8 +98,8 @@ def grpo(case: Case) -> Answer | Uncovered:
                 ratios,
                 zeros,
                 repeated,
-                positive_temperature=args.get("sapo_temperature_pos", 1.0),
-                negative_temperature=args.get("sapo_temperature_neg", 1.05),
+                positive_temperature=single(args.get("sapo_temperature_pos", 1.0)),
+                negative_temperature=single(args.get("sapo_temperature_neg", 1.05)),
             )
         if kind == "vespo":
             return vespo(logps, repeated)
@@ -109,6 +110,10 @@ def grpo(case: Case) -> Answer | Uncovered:
             c = jnp.clip(ja.probability_ratios(ratios, zeros), 1 - low, 1 + high)
             return -jnp.minimum(r * repeated, c * repeated)
         return ja.ppo_policy_loss(ratios, zeros, repeated, clip_range=clip, dual_clip=delta)
+
+    def exponents(side, k, rate):
+        given_k, given_rate = args.get(f"vespo_k_{side}", k), args.get(f"vespo_lambda_{side}", rate)
+        return single(given_k), single(given_rate)
 
     def vespo(logps, repeated):
         drift = jnp.clip(jax.lax.stop_gradient(logps) - behaviour, -20, 20)
@@ -123,8 +128,8 @@ def grpo(case: Case) -> Answer | Uncovered:
             one,
             np.ones((len(mask), 1), bool),
             advantages,
-            positive=(args.get("vespo_k_pos", 2.0), args.get("vespo_lambda_pos", 3.0)),
-            negative=(args.get("vespo_k_neg", 3.0), args.get("vespo_lambda_neg", 2.0)),
+            positive=exponents("pos", 2.0, 3.0),
+            negative=exponents("neg", 3.0, 2.0),
         )
         return ja.reinforce_loss(logps, weights[:, None] * repeated)
 
@@ -198,12 +203,22 @@ def grpo(case: Case) -> Answer | Uncovered:
         beyond = np.broadcast_to(np.asarray(drift) > LIMIT, mask.shape)
     if beta:
         beyond = beyond | (x["ref_per_token_logps"] - x["per_token_logps"] > LIMIT)
-    tolerance = 1e-6 if kind == "sapo" else 1e-10
-    return guarded(case, ours, sorted(known), tolerance, where=where, beyond=beyond)
+    sizes = {}
+    if beta and args.get("use_bias_correction_kl", True):
+        drift = x["per_token_logps"] - np.asarray(behaviour)
+        price = x["ref_per_token_logps"] - x["per_token_logps"] + drift
+        sizes = {"grad_per_token_logps": beta * np.exp(np.minimum(price, 700))}
+    answer = guarded(case, ours, sorted(known), where=where, beyond=beyond)
+    return replace(answer, sizes=sizes)
+
+
+def single(x: float) -> float:
+    """As a float32 would hold it."""
+    return float(np.float32(x))
 
 
 def single_quantile(entropies, mask, share: float):
-    """TRL's choice: the quantile is float32. It may differ from ours only at the quantile itself."""
+    """TRL's choice: its quantile is float32. Ours, but for tokens at the quantile itself."""
     chosen = np.asarray(entropies[mask], np.float32)
     if not chosen.size:
         return np.zeros_like(mask)
