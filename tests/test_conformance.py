@@ -12,7 +12,9 @@ from benchmarks.conformance import __main__ as program
 from benchmarks.conformance import cases
 from benchmarks.conformance.catalogue import collected
 from benchmarks.conformance.comparison import is_wrong, run_file
+from jaxalign import PairLogps, robust_dpo_loss
 
+PAIR = PairLogps(chosen=np.zeros(1), rejected=np.zeros(1))
 FOLDER = Path(__file__).parent / "data" / "oracles"
 FILES = {  # manifest: how many of its cases nothing of ours computes
     "bco_trl024": 0,
@@ -85,6 +87,10 @@ def unbounded(arrays):
     arrays["c000/loss"] = np.full_like(arrays["c000/loss"], np.inf)
 
 
+def undefined(arrays):
+    arrays["c000/loss"] = np.full_like(arrays["c000/loss"], np.nan)
+
+
 def missing(arrays):
     del arrays["c000/loss"]
 
@@ -93,7 +99,7 @@ def test_untouched_vectors_pass(copied):
     assert program.run(copied) == 0
 
 
-@pytest.mark.parametrize("edit", [perturbed, flipped, unbounded])
+@pytest.mark.parametrize("edit", [perturbed, flipped, unbounded, undefined])
 def test_a_changed_number_differs(copied, edit, capsys):
     rewrite(copied, edit)
     assert program.run(copied) == 1
@@ -105,6 +111,25 @@ def test_a_missing_array_is_named(copied, capsys):
     assert program.run(copied) == 1
     errors = capsys.readouterr().err
     assert "c000/loss" in errors and len(errors.splitlines()) == 1
+
+
+def test_a_truncated_archive_is_named(copied, capsys):
+    (copied / "reward_trl.npz").write_bytes(b"PK\3\4")
+    cases._arrays.cache_clear()
+    assert program.run(copied) == 1
+    assert "reward_trl" in capsys.readouterr().err
+
+
+def test_settings_that_ours_refuses_are_listed(copied, capsys, monkeypatch):
+    def adapter(case):
+        return robust_dpo_loss(PAIR, PAIR, beta=0.1, label_smoothing=0.5)
+
+    monkeypatch.setattr(
+        program, "collected", lambda: ({"trl.RewardTrainer.compute_loss": adapter}, {})
+    )
+    assert program.run(copied) == 0
+    printed = capsys.readouterr().out
+    assert "16 uncovered" in printed and "label_smoothing must be in [0, 0.5), got 0.5" in printed
 
 
 def test_a_broken_manifest_is_named(copied, capsys):

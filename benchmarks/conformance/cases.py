@@ -31,7 +31,7 @@ class Case:
 
 @cache
 def _arrays(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as archive:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         return dict(archive)
 
 
