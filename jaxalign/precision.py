@@ -34,6 +34,7 @@ def saturating_exp(x: jax.Array) -> jax.Array:
     return jnp.exp(jnp.minimum(x, knee)) * (1 + jnp.maximum(x - knee, 0))
 
 
+@jax.custom_jvp
 def saturating_expm1(x: jax.Array) -> jax.Array:
     """exp(x) - 1, exact near 0 and continued as `saturating_exp` where it would overflow.
 
@@ -41,6 +42,14 @@ def saturating_expm1(x: jax.Array) -> jax.Array:
     1.000000013351432e-10
     """
     return jnp.where(x < 1, jnp.expm1(jnp.minimum(x, 1)), saturating_exp(jnp.maximum(x, 1)) - 1)
+
+
+@saturating_expm1.defjvp
+def _saturating_expm1_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]):
+    """exp(x): JAX takes expm1(x) + 1, which is exactly 0 below -37 (-17 in float32)."""
+    (x,), (tangent,) = primals, tangents
+    knee = math.log(float(jnp.finfo(x.dtype).max)) / 2
+    return saturating_expm1(x), jnp.exp(jnp.minimum(x, knee)) * tangent
 
 
 def log1mexp(x: jax.Array) -> jax.Array:

@@ -222,14 +222,14 @@ def named(
         counted = np.broadcast_to((where or {}).get(name, True), finite.shape)
         if name not in case.info.get("nonfinite_outputs", ()):
             finite = np.ones_like(finite)
+        if straight is not None and straight.any():
+            reasons.append("alpha_saturation")
+            counted = counted & _of_pairs(~straight, finite.shape)
         if (counted & ~finite).any():
             reasons.append("peer_failed")
             if np.isnan(np.broadcast_to(ours[name], finite.shape)[counted & ~finite]).any():
                 raise ValueError(f"{name}: ours is NaN too")
         counted = counted & finite
-        if straight is not None and straight.any():
-            reasons.append("alpha_saturation")
-            counted = counted & _of_pairs(~straight, finite.shape)
         outputs[name] = None if reasons and not counted.any() else ours[name]
         kept[name] = counted
         because |= {name: " + ".join(reasons)} if reasons else {}
