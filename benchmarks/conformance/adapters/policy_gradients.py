@@ -207,7 +207,9 @@ def grpo(case: Case) -> Answer | Uncovered:
     if beta and args.get("use_bias_correction_kl", True):
         drift = x["per_token_logps"] - np.asarray(behaviour)
         price = x["ref_per_token_logps"] - x["per_token_logps"] + drift
-        sizes = {"grad_per_token_logps": beta * np.exp(np.minimum(price, 700))}
+        size = beta * np.exp(np.minimum(price, 700))
+        size = size.max(axis=1, keepdims=True) if level == "sequence" else size
+        sizes = {"grad_per_token_logps": size}
     answer = guarded(case, ours, sorted(known), where=where, beyond=beyond)
     return replace(answer, sizes=sizes)
 
