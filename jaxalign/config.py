@@ -317,7 +317,11 @@ class DPOSettings:
             self.ld_alpha is None or 0 <= self.ld_alpha <= 1,
             f"dpo.ld_alpha is {self.ld_alpha}; it must lie in [0, 1]",
         )
-        require_whole_batches("dpo", self.loss_name, PAIR_LOSSES, self.fit)
+        require(
+            self.fit.micro_batches == 1 or not PAIR_LOSSES[self.loss_name].couples_rows,
+            f"loss {self.loss_name} compares the rows of a whole batch; "
+            "set dpo.fit.micro_batches to 1",
+        )
 
     @property
     def loss_name(self) -> str:
@@ -368,7 +372,6 @@ class KTOSettings:
 
     def __post_init__(self):
         check_hyperparameters("kto", self.hyperparameters)
-        require_whole_batches("kto", self.loss, UNPAIRED_LOSSES, self.fit)
 
     @property
     def hyperparameters(self) -> dict[str, float]:
@@ -405,14 +408,6 @@ def check_hyperparameters(section: str, values: dict[str, float]):
     for name in ("nll_coef", "desirable_weight", "undesirable_weight"):
         value = values.get(name, 1.0)
         require(value >= 0, f"{section}.{name} is {value}; it must not be negative")
-
-
-def require_whole_batches(section: str, loss: str, losses, fit: FitConfig):
-    """A loss that is computed from all rows of a batch at once cannot take them in parts."""
-    require(
-        fit.micro_batches == 1 or not losses[loss].couples_rows,
-        f"loss {loss} compares the rows of a whole batch; set {section}.fit.micro_batches to 1",
-    )
 
 
 @config

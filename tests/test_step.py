@@ -145,6 +145,48 @@ def test_the_checked_form_of_shard_map(x64, micro_batches):
     np.testing.assert_allclose(w - state.params["w"], squares_gradient(w, batch), atol=1e-13)
 
 
+def centred(params, batch, key, statistics, measured):
+    """sum_i m_i (e_i - c)^2, e_i = w x_i - y_i; c: their mean in the whole batch, plus a shift."""
+    errors = jnp.where(batch["mask"], batch["x"] @ params["w"] - batch["y"], 0)
+    total, weight = measured
+    centre = total / weight + statistics
+    losses = jnp.where(batch["mask"], (errors - centre) ** 2, 0)
+    return jnp.sum(losses), (jnp.sum(batch["mask"]), {"centre": centre * jnp.sum(batch["mask"])})
+
+
+def errors_and_weight(params, batch, key):
+    errors = jnp.where(batch["mask"], batch["x"] @ params["w"] - batch["y"], 0)
+    return jnp.sum(errors), jnp.sum(batch["mask"])
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+@pytest.mark.parametrize("micro_batches", [1, 3])
+def test_what_is_measured_is_of_the_whole_batch_and_constant(x64, devices, micro_batches):
+    batch, w, optimizer = regression(48), np.array([0.3, -1.0, 2.0]), optax.sgd(1.0)
+    state = initial_state({"w": jnp.array(w)}, optimizer, jax.random.key(0), jnp.float64(0.5))
+    step = functools.partial(
+        train_step,
+        loss_fn=centred,
+        optimizer=optimizer,
+        micro_batches=micro_batches,
+        track=lambda statistics, metrics, weight: metrics["centre"],
+        measure=errors_and_weight,
+    )
+    if devices > 1:
+        mesh = Mesh(np.array(jax.devices()), ("data",))
+        specs = (PartitionSpec(), PartitionSpec("data"))
+        step = functools.partial(step, axis_name="data")
+        step = jax.shard_map(step, mesh=mesh, in_specs=specs, out_specs=PartitionSpec())
+    state, _ = jax.jit(step)(state, batch)
+    x, y = batch["x"][batch["mask"]], batch["y"][batch["mask"]]
+    errors = x @ w - y
+    centre = errors.mean() + 0.5
+    # through the mean as well it would be 2 mean_i (e_i - c) (x_i - mean x)
+    gradient = 2 * (errors - centre) @ x / len(x)
+    np.testing.assert_allclose(w - state.params["w"], gradient, atol=1e-13)
+    np.testing.assert_allclose(state.statistics, centre, atol=1e-13)
+
+
 def test_mean_metrics_weigh_rows_not_batches(x64):
     batches = [regression(6, seed) for seed in range(3)]
     batches[1]["mask"][:] = False

@@ -4,7 +4,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from jaxalign.masking import masked_mean
+from jaxalign.collectives import psum
+from jaxalign.masking import masked_sum
 from jaxalign.precision import widen
 
 
@@ -41,9 +42,20 @@ def kto_kl(
     >>> float(kto_kl(jnp.array([1.0, 3.0]), jnp.zeros(2), jnp.ones(2)))
     2.0
     """
+    return reference_point(*psum(log_ratio_sums(policy_logps, reference_logps, weights), axis_name))
+
+
+def log_ratio_sums(policy_logps, reference_logps, weights):
+    """The sum and the weight that `kto_kl` divides; they add up over the parts of a batch."""
     chex.assert_equal_shape([policy_logps, reference_logps, weights])
     policy_logps, reference_logps = widen(policy_logps, reference_logps)
-    mean = masked_mean(policy_logps - reference_logps, weights, axis_name=axis_name)
+    ratios = policy_logps - reference_logps
+    return masked_sum(ratios, weights), masked_sum(jnp.ones_like(ratios), weights)
+
+
+def reference_point(total, weight):
+    """`kto_kl` from the totals of a whole batch; 0 for one of padding."""
+    mean = total / jnp.where(weight == 0, 1, weight)
     return jax.lax.stop_gradient(jnp.maximum(mean, 0))
 
 

@@ -15,7 +15,7 @@ from jaxalign.objectives.pair_losses import PAIR_LOSSES, UNPAIRED_LOSSES, NamedL
 from jaxalign.objectives.policy_gradient import group_policy_gradient, ppo
 from jaxalign.objectives.preferences import both_sides, dpo, no_shift, paired, track_shift
 from jaxalign.objectives.rewards import process_reward, ranking, reward
-from jaxalign.objectives.unpaired import unpaired
+from jaxalign.objectives.unpaired import mismatched_log_ratios, unpaired
 
 __all__ = [
     "DISTILLATION_LOSSES",
@@ -33,6 +33,7 @@ __all__ = [
     "example_keys",
     "group_method",
     "group_policy_gradient",
+    "mismatched_log_ratios",
     "no_shift",
     "online",
     "paired",

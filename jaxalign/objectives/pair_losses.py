@@ -59,8 +59,8 @@ class NamedLoss:
 
     @property
     def couples_rows(self) -> bool:
-        """Whether a row's loss depends on the other rows of the batch."""
-        return self.needs("axis_name") or self.needs("kl")
+        """Whether it compares all rows of a batch, so that it cannot take them in parts."""
+        return self.needs("axis_name")
 
     def __call__(self, given: Mapping[str, object], hyperparameters: Mapping[str, float]):
         """The losses `[B]`; `given` has an entry for every input, and may have more."""

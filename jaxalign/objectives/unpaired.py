@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxalign.batches import UnpairedBatch
+from jaxalign.collectives import psum
 from jaxalign.errors import UserError
 from jaxalign.logprobs import sequence_logps
-from jaxalign.losses.kto import kto_kl
+from jaxalign.losses.kto import log_ratio_sums, reference_point
 from jaxalign.masking import masked_sum
 from jaxalign.objectives.keys import example_keys
 from jaxalign.objectives.pair_losses import UNPAIRED_LOSSES, hyperparameters_of
@@ -22,10 +23,14 @@ def unpaired(
     The metrics `rewards/*` are implicit rewards, beta (log pi - log pi_ref); chosen and rejected
     are the means over the responses labelled good and bad.
 
+    KTO's KL is of the whole batch. Where the loss sees it in micro-batches, let `train_step` add
+    the KL up beforehand: `measure=mismatched_log_ratios(token_logps)`.
+
     Args:
       token_logps: `(params, TokenBatch, keys) -> [B, T]` log-probabilities of the policy.
       loss: its name.
-      axis_name: mapped axis that the other devices' rows are on, for KTO's estimate of the KL.
+      axis_name: mapped axis that the other devices' rows are on, for KTO's KL where nothing has
+        been measured.
       given: hyper-parameters; None, or none at all, is the loss's own default.
 
     Raises:
@@ -33,13 +38,10 @@ def unpaired(
     """
     hyperparameters = hyperparameters_of(UNPAIRED_LOSSES, loss, given)
     named = UNPAIRED_LOSSES[loss]
+    measure = mismatched_log_ratios(token_logps)
 
-    def logps(params, rows, key):
-        tokens = token_logps(params, rows, example_keys(key, rows.index))
-        return sequence_logps(tokens, rows.response_mask)
-
-    def loss_fn(params, batch: UnpairedBatch, key, statistics=None):
-        policy = logps(params, batch.responses, jax.random.fold_in(key, 0))
+    def loss_fn(params, batch: UnpairedBatch, key, statistics=None, measured=None):
+        policy = _summed_logps(token_logps, params, batch.responses, jax.random.fold_in(key, 0))
         inputs: dict[str, Any] = {
             "policy": policy,
             "reference": batch.reference,
@@ -47,13 +49,9 @@ def unpaired(
             "shift": jnp.float32(0) if statistics is None else statistics["shift"],
         }
         if named.needs("kl"):
-            if batch.mismatched is None or batch.mismatched_reference is None:
-                raise UserError(f"loss {loss} needs mismatched responses in batch.mismatched")
-            frozen = jax.lax.stop_gradient(params)
-            other = logps(frozen, batch.mismatched, jax.random.fold_in(key, 1))
-            inputs["kl"] = kto_kl(
-                other, batch.mismatched_reference, batch.weights, axis_name=axis_name
-            )
+            if measured is None:
+                measured = psum(measure(params, batch, key), axis_name)
+            inputs["kl"] = reference_point(*measured)
         losses = named(inputs, hyperparameters)
         rewards = hyperparameters["beta"] * (policy - batch.reference)
         metrics: dict[str, Any] = {}
@@ -70,3 +68,25 @@ def unpaired(
         return masked_sum(losses, batch.weights), (batch.weights.sum(), metrics)
 
     return loss_fn
+
+
+def mismatched_log_ratios(token_logps):
+    """What KTO's KL is made of, for `train_step(measure=...)`: a sum of log-ratios, their weight.
+
+    Args:
+      token_logps: as in `unpaired`.
+    """
+
+    def measure(params, batch: UnpairedBatch, key):
+        if batch.mismatched is None or batch.mismatched_reference is None:
+            raise UserError("KTO's KL needs mismatched responses in batch.mismatched")
+        frozen, key = jax.lax.stop_gradient(params), jax.random.fold_in(key, 1)
+        policy = _summed_logps(token_logps, frozen, batch.mismatched, key)
+        return log_ratio_sums(policy, batch.mismatched_reference, batch.weights)
+
+    return measure
+
+
+def _summed_logps(token_logps, params, rows, key):
+    tokens = token_logps(params, rows, example_keys(key, rows.index))
+    return sequence_logps(tokens, rows.response_mask)

@@ -74,6 +74,7 @@ class Run:
         tokens_per_step: int | None = None,
         statistics=None,
         track: Callable[[Any, Any, Any], Any] | None = None,
+        measure: Callable[[Any, Any, Any], Any] | None = None,
         prepare: Callable[[TrainState, Any], tuple[Any, dict[str, float]]] | None = None,
     ):
         """Train `params` on a loss, resuming where an earlier run of this stage stopped.
@@ -88,6 +89,7 @@ class Run:
           tokens_per_step: for the progress.
           statistics, track: running statistics of the loss, as in `train_step`; they are saved in
             checkpoints.
+          measure: sums over a whole batch that the loss reads, as in `train_step`.
           prepare: `(state, batch) -> (batch of the loss, metrics)`, before every update: samples of
             the parameters of that moment, and what frozen models say of them.
 
@@ -101,6 +103,7 @@ class Run:
             optimizer=optimizer,
             micro_batches=settings.micro_batches,
             track=track,
+            measure=measure,
         )
         compiled = self.layout.step(step)
 

@@ -337,13 +337,18 @@ def train_unpaired(
             mismatched_reference=None if other_logps is None else other_logps[index],
         )
 
-    loss = objectives.unpaired(
-        text_logps(policy.model, temperature=temperature),
-        settings.loss,
-        axis_name=run.layout.axis_name,
-        **settings.hyperparameters,
+    logps = text_logps(policy.model, temperature=temperature)
+    params = run.fit(
+        name,
+        objectives.unpaired(
+            logps, settings.loss, axis_name=run.layout.axis_name, **settings.hyperparameters
+        ),
+        policy.params,
+        batch,
+        settings.fit,
+        measure=objectives.mismatched_log_ratios(logps) if named.needs("kl") else None,
+        **running_shift_of(named),
     )
-    params = run.fit(name, loss, policy.params, batch, settings.fit, **running_shift_of(named))
     return dataclasses.replace(policy, params=params)
 
 

@@ -75,6 +75,7 @@ def train_step(
     axis_name: str | None = None,
     micro_batches: int = 1,
     track: Callable[[Any, Metrics, jax.Array], Any] | None = None,
+    measure: Callable[[Params, Batch, jax.Array], Any] | None = None,
 ) -> tuple[TrainState, Metrics]:
     """One update from one global batch, the same numbers for every split of its rows.
 
@@ -95,6 +96,9 @@ def train_step(
       track: `(statistics, metrics, weight) -> statistics` after this batch, from its global means;
         the loss is then called with `statistics=` those before it. They change between steps
         only, so every split of the rows sees the same ones.
+      measure: `(params, rows, key) -> pytree of sums` for a loss that depends on the whole batch:
+        they are added up over micro-batches and devices before the gradient is taken, and the loss
+        is then called with `measured=` the totals, which get no gradient.
 
     Returns:
       The new state, and metrics divided by the global weight, with `loss` and `grad_norm` (before
@@ -107,8 +111,14 @@ def train_step(
     params = vary(state.params, axis_name)
     if track is not None:
         loss_fn = functools.partial(loss_fn, statistics=state.statistics)
-    local_sums = _gradient_sums(loss_fn, params, batch, key, micro_batches, axis_name)
-    (loss, (weight, metrics)), grads = psum(local_sums, axis_name)
+
+    def global_sums(fn):
+        sums = _local_sums(lambda rows: fn(params, rows, key), batch, micro_batches, axis_name)
+        return psum(sums, axis_name)
+
+    if measure is not None:
+        loss_fn = functools.partial(loss_fn, measured=global_sums(measure))
+    (loss, (weight, metrics)), grads = global_sums(jax.value_and_grad(loss_fn, has_aux=True))
     grads, metrics = means(grads, weight), metric_means(metrics | {"loss": loss}, weight)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
@@ -154,11 +164,11 @@ def loss_sums(
     return psum(_wide((weight, metrics | {"loss": loss})), axis_name)
 
 
-def _gradient_sums(loss_fn, params, batch, key, micro_batches, axis_name):
-    """`((sum, (weight, metric_sums)), gradient of sum)` over these rows, at least float32."""
+def _local_sums(fn, batch, micro_batches, axis_name):
+    """The pytree `fn(rows)` added up over the parts of these rows, at least float32."""
 
     def sums(rows):
-        return _wide(jax.value_and_grad(loss_fn, has_aux=True)(params, rows, key))
+        return _wide(fn(rows))
 
     if micro_batches == 1:
         return sums(batch)

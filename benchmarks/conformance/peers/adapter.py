@@ -5,10 +5,6 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 
 
-class Refused(Exception):
-    """The library turned the case down with a message: nothing wrong was computed."""
-
-
 class NotOffered(Exception):
     """The library's function has no such input (a mask, say): the row does not apply."""
 
