@@ -18,14 +18,22 @@ from jaxalign.config import (
     DPOSettings,
     FitConfig,
     KTOSettings,
+    ModelConfig,
+    OptimizerConfig,
     PairLossName,
+    PlaceConfig,
     UnpairedLossName,
 )
 from jaxalign.data.batching import mismatched_rows
 from jaxalign.data.chat import token_row
+from jaxalign.data.tokenizer import train_bpe
 from jaxalign.errors import UserError
 from jaxalign.objectives import PAIR_LOSSES, UNPAIRED_LOSSES
+from jaxalign.stages.run import open_run
+from jaxalign.stages.text_models import new_text_model
+from jaxalign.stages.training import train_unpaired
 from jaxalign.train.layouts import make_layout, pad_rows
+from jaxalign.train.metrics import read_metrics
 from jaxalign.train.step import initial_state, train_step
 
 KEY, ROWS, LENGTH, WORDS = jax.random.key(0), 16, 5, 7
@@ -247,6 +255,25 @@ def test_kto_in_parts_on_devices(plain, layout):
     assert all(metrics["kto"]["kl/reference"] > 0 for metrics in whole[1:])
     parts = stepped(make_layout(layout), padded, steps=6, names=("kto",), micro_batches=2)
     same(parts, whole)
+
+
+def test_the_stage_of_kto_in_parts(tmp_path):
+    """Most responses are good, so the KL rises from 0, more in some parts than in others."""
+    rng = np.random.default_rng(0)
+    rows = [token_row(([3 + i % 5], False), (rng.integers(3, 250, 4), True)) for i in range(16)]
+    labels = rng.random(16) < 0.8
+    model = ModelConfig(width=8, layers=1, heads=1)
+    start = new_text_model(model, train_bpe(["a"], vocab_size=262), 5, ("logits",), KEY)
+    measured, rate = [], OptimizerConfig(learning_rate=0.1, schedule="constant", warmup_steps=0)
+    for parts in (1, 4):
+        fit = FitConfig(steps=4, batch_size=16, micro_batches=parts, log_every=1, optimizer=rate)
+        directory = tmp_path / str(parts)
+        with open_run(directory, model, PlaceConfig(layout="device"), 0) as run:
+            train_unpaired(run, "kto", start, rows, labels, KTOSettings(fit=fit), temperature=1.0)
+        lines = read_metrics(directory)
+        measured.append([(line["kl/reference"], line["loss"]) for line in lines])
+    assert measured[0][-1][0] > 0
+    np.testing.assert_allclose(measured[1], measured[0], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", NAMES)
