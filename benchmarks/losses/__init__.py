@@ -1,0 +1,1 @@
+"""What every loss costs, as a whole step and alone."""
