@@ -204,13 +204,13 @@ def from_texts(material: Material) -> Iterator[Function]:
     """Imitation; distillation reads logits, not log-probabilities of tokens."""
     logps = material.token_logps(material.pairs.chosen)
     yield Function(
-        name="sft (cross_entropy)",
+        name="sft",
         losses=lambda logps, _: cross_entropy_loss(logps),
         trained=logps,
         data=(),
     )
     teacher = material.taught.teacher_logits
-    inputs = {"student": teacher + 1, "teacher": teacher}
+    inputs = {"student": material.noise(*teacher.shape), "teacher": teacher}
     for name, loss in objectives.DISTILLATION_LOSSES.items():
         yield named(f"distillation, {name}", loss, inputs)
 
