@@ -2,7 +2,6 @@
 
 import gc
 import os
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -41,8 +40,3 @@ def seconds_of(run: Callable[[], Any], calls: int) -> float:
     for _ in range(calls):
         jax.block_until_ready(run())
     return (time.perf_counter() - start) / calls
-
-
-def median_ratio(times: Sequence[float], base: Sequence[float]) -> float:
-    """Of each round's ratio to another function's turn in the same round."""
-    return statistics.median(x / y for x, y in zip(times, base, strict=True))
