@@ -205,6 +205,7 @@ def fused_exact_kl(
     TRL: not there.
     Source: Kullback and Leibler 1951, https://doi.org/10.1214/aoms/1177729694.
     """
+    chex.assert_rank([policy_hidden, reference_hidden], 3)
     chex.assert_equal_shape_prefix([policy_hidden, reference_hidden], 2)
     chex.assert_equal(policy_unembedding.shape[-1], reference_unembedding.shape[-1])
 

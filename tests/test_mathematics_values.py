@@ -114,6 +114,39 @@ def test_shapes_must_agree(name):
             jax.eval_shape(functools.partial(specimen, wrong, **specimen.settings[0]))
 
 
+# What these do they do for every entry by itself: an axis more changes no number.
+OF_ENTRIES = {
+    *("dpo_loss", "robust_dpo_loss", "ipo_loss", "averaged_ipo_loss", "hinge_loss", "f_dpo_loss"),
+    *("exo_pair_loss", "nca_pair_loss", "bco_pair_loss", "sppo_hard_loss", "discopop_loss"),
+    *("apo_zero_loss", "apo_down_loss", "apo_zero_unpaired_loss", "length_normalised_dpo_loss"),
+    *("simpo_loss", "alphapo_loss", "cpo_loss", "orpo_loss", "tpo_loss", "tpo_l_loss", "kto_loss"),
+    *("bco_loss", "density_ratios", "kto_kl", "wpo_weights", "per_token", "log_ratios", "ranked"),
+    *("implicit_rewards", "no_reference", "xpo_loss", "nash_md_loss", "top_entropy_mask"),
+    *("shift_right", "missing_eos_penalty"),
+}
+FIXED = [
+    name
+    for name, specimen in SPECIMENS.items()
+    if "[..." not in (specimen.function.__doc__ or "")
+    and name not in OF_ENTRIES
+    and set(specimen.arguments()) - set(specimen.shared)
+]
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_an_axis_more_is_refused(name):
+    """It would be summed or sorted along the wrong one."""
+    specimen = SPECIMENS[name]
+    deeper = specimen.on_rows(lambda x: np.asarray(x)[..., None], specimen.arguments())
+    with pytest.raises(AssertionError):
+        jax.eval_shape(functools.partial(specimen, deeper, **specimen.settings[0]))
+
+
+def test_weights_of_rewards_are_a_vector():
+    with pytest.raises(AssertionError):
+        jaxalign.weighted_scores(np.ones((2, 3)), np.ones((2, 1)))
+
+
 INVALID = [(name, *case) for name, specimen in SPECIMENS.items() for case in specimen.invalid]
 
 

@@ -36,7 +36,7 @@ def centred_advantages(scores: jax.Array, mask: jax.Array) -> jax.Array:
     """
     chex.assert_rank(scores, 2)
     chex.assert_equal_shape([scores, mask])
-    (scores,) = widen(jnp.where(mask, scores, 0))
+    (scores,) = widen(scores)
     lowest = jnp.min(jnp.where(mask, scores, jnp.inf), axis=1, keepdims=True)
     above = jnp.where(mask, scores - jnp.where(jnp.isfinite(lowest), lowest, 0), 0)
     count = jnp.maximum(jnp.sum(mask, axis=1, keepdims=True), 1)
@@ -160,8 +160,8 @@ def length_weighted_advantages(scores: jax.Array, lengths: jax.Array, mask: jax.
     centred = centred_advantages(scores, mask)
     chex.assert_equal_shape([scores, lengths])
     weights = jnp.where(mask, lengths, 0).astype(centred.dtype)
-    total = jnp.sum(weights, axis=1, keepdims=True)
-    offset = jnp.sum(weights * centred, axis=1, keepdims=True) / jnp.where(total > 0, total, 1)
+    total = jnp.maximum(jnp.sum(weights, axis=1, keepdims=True), 1)
+    offset = jnp.sum(weights * centred, axis=1, keepdims=True) / total
     return jnp.where(mask, centred - offset, 0)
 
 
@@ -197,7 +197,7 @@ def best_of_group_advantages(scores: jax.Array, mask: jax.Array) -> jax.Array:
     best = ordered[:, -1:]
     second = ordered[:, -2:-1] if scores.shape[1] > 1 else best
     several = jnp.sum(mask, axis=1, keepdims=True) > 1
-    lead = jnp.where(several, best - jnp.where(several, second, 0), 0)
+    lead = jnp.where(several, best - second, 0)
     return jnp.where(mask & (scores == best), lead, 0)
 
 
