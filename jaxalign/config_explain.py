@@ -5,6 +5,7 @@ from typing import Literal
 from jaxalign.config import (
     DataConfig,
     DPOSettings,
+    KTOSettings,
     PPOSettings,
     config,
     require,
@@ -18,9 +19,9 @@ class ExplainConfig:
     """Every token of one batch: log-probabilities, rewards, advantages, clipping, gradients."""
 
     run: str = ""
-    """Run directory of `sft`, `dpo`, `ppo` or `grpo`: its trained policy, data and settings; empty:
-    the fields below."""
-    method: Literal["sft", "dpo", "ppo", "grpo"] = "dpo"
+    """Run directory of `sft`, `dpo`, `kto`, `ppo` or `grpo`: its trained policy, data and settings;
+    empty: the fields below."""
+    method: Literal["sft", "dpo", "kto", "ppo", "grpo"] = "dpo"
     """Whose loss."""
     policy: str = ""
     """Run directory of the policy."""
@@ -31,9 +32,11 @@ class ExplainConfig:
     reward: str = ""
     """Run directory of the reward model, for PPO and GRPO."""
     data: DataConfig = DataConfig()
-    """Rows as the method takes them: texts, preferences or prompts."""
+    """Rows as the method takes them: texts, preferences, labelled responses or prompts."""
     dpo: DPOSettings = DPOSettings()
     """The preference loss; its training loop gives the optimizer of `updates`."""
+    kto: KTOSettings = KTOSettings()
+    """The loss on labelled responses; its training loop gives the optimizer of `updates`."""
     ppo: PPOSettings = PPOSettings()
     """The PPO loss."""
     grpo: GRPOSettings = GRPOSettings()

@@ -141,7 +141,9 @@ def test_dpo_by_another_loss(policy, files, tmp_path, loss, rows):
 
 
 @pytest.mark.parametrize("loss", ["kto", "bco"])
-def test_kto_and_bco_resume_to_the_same_bits(policy, files, tmp_path, loss, monkeypatch):
+def test_kto_and_bco_resume_to_the_same_bits_and_are_explained(
+    policy, files, tmp_path, loss, monkeypatch, capsys
+):
     data = ["--data.path", files["labelled"], "--data.max_length", "40"]
     data += ["--data.evaluation_path", files["labelled"], "--policy", str(policy[0])]
     data += [*fit("kto.", 6), "--kto.fit.checkpoint_every", "2"]
@@ -168,6 +170,25 @@ def test_kto_and_bco_resume_to_the_same_bits(policy, files, tmp_path, loss, monk
     assert numbers[0] == numbers[1]
     name = {"kto": "kl/reference", "bco": "bco/shift"}[loss]
     assert numbers[0][0][name] == pytest.approx(0, abs=1e-5) and numbers[0][-1][name] != 0
+    page = ["--rows", "4", "--output", str(tmp_path / "explain.html")]
+    capsys.readouterr()
+    checked = ["--updates", "1", "--check", "True"] if loss == "kto" else []
+    found = dispatch(["explain", "--run", whole, *checked, *page])
+    assert len(found.sequences) == 4 and all(total.agrees for total in found.sums)
+    assert "labelled good" in (tmp_path / "explain.html").read_text()
+    if loss == "kto":
+        assert not found.notes and capsys.readouterr().out.count("nothing found") == 3
+        return
+    assert found.notes[0].startswith("The shift starts from that of the run after step 6: ")
+    rewards = [line["bco/reward"] for line in numbers[0]]
+    assert found.metrics["bco/shift"] == pytest.approx(sum(rewards) / 6, rel=1e-4)
+    arguments = ["--method", "kto", "--kto.loss", "bco", "--data.path", files["labelled"], *page]
+    models = ["--policy", whole, "--reference", str(policy[0]), "--data.max_length", "40"]
+    alone = dispatch(["explain", *arguments, *models, "--updates", "1"])
+    assert all(total.agrees for total in alone.sums)
+    assert alone.notes == ("The shift starts from 0, as in training: no run is given.",)
+    # the update has made it the mean reward of the same rows before
+    assert alone.metrics["bco/shift"] == pytest.approx(found.metrics["bco/reward"], rel=1e-4)
 
 
 def test_grpo_resumes_to_the_same_bits_and_is_explained(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 
 import jax
 import jax.numpy as jnp
@@ -9,11 +10,36 @@ import numpy as np
 import pytest
 
 from jaxalign import objectives
-from jaxalign.batches import Experience, PairLogps, PreferenceBatch, ResponseBatch, TokenBatch
-from jaxalign.config import DPOConfig, DPOSettings, FitConfig, OptimizerConfig
+from jaxalign.batches import (
+    Experience,
+    PairLogps,
+    PreferenceBatch,
+    ResponseBatch,
+    TokenBatch,
+    UnpairedBatch,
+)
+from jaxalign.config import (
+    DPOConfig,
+    DPOSettings,
+    FitConfig,
+    KTOConfig,
+    KTOSettings,
+    OptimizerConfig,
+    RewardConfig,
+)
+from jaxalign.config_distill import DistillConfig
+from jaxalign.config_domains import ControlConfig
 from jaxalign.config_explain import ExplainConfig
+from jaxalign.config_online import OnlineConfig
+from jaxalign.config_rlhf import RLHFConfig
 from jaxalign.errors import UserError
-from jaxalign.explanation import explain_decisions, explain_pairs, explain_responses, explain_texts
+from jaxalign.explanation import (
+    explain_decisions,
+    explain_pairs,
+    explain_responses,
+    explain_texts,
+    explain_unpaired,
+)
 from jaxalign.objectives import group_method
 from jaxalign.report.explanation import explanation_page
 from jaxalign.stages.explain_run import of_run, restored
@@ -81,6 +107,144 @@ def test_a_pair_by_hand():
         for one, two in zip(found.sequences[::2], found.sequences[1::2], strict=True)
     ]
     assert found.loss == pytest.approx(np.mean(losses), rel=1e-6)
+
+
+def test_sums_of_pairs_count_tokens_as_the_loss_does():
+    """LD-DPO: 3 and 1 response tokens, 2 and 4: what is beyond the shorter counts 0.25. And
+    rewards per token, of 3, 2, 1 and 4.
+    """
+    batch, sides = pairs()
+    responses = (batch.chosen, batch.rejected)
+    counts = [np.array(side.response_mask, float) for side in responses]
+    counts[0][0, 2:4] = counts[1][1, 3:5] = 0.25
+    summed = [
+        (np.asarray(start) * count).sum(axis=1) for start, count in zip(sides, counts, strict=True)
+    ]
+    reference = PairLogps(chosen=jnp.asarray(summed[0]), rejected=jnp.asarray(summed[1]))
+    batch = dataclasses.replace(batch, reference=reference)
+    given = {"beta": 0.5, "key": KEY}
+    make_loss = functools.partial(objectives.paired, beta=0.5, ld_alpha=0.25)
+    found = explain_pairs(make_loss, table_logps, PARAMS, batch, sides, ld_alpha=0.25, **given)
+    assert all(total.agrees for total in found.sums) and len(found.sums) == 5
+    assert "count 0.25 (LD-DPO)" in found.notes[0]
+    logps = np.asarray(table_logps(PARAMS, batch.chosen))
+    wanted = logps[0, 1] + 0.25 * (logps[0, 2] + logps[0, 3])
+    assert found.sequences[0].totals["log-probability"] == pytest.approx(wanted, rel=1e-6)
+    batch, sides = pairs()
+    make_loss = functools.partial(objectives.paired, loss="length_normalised_dpo", beta=0.5)
+    found = explain_pairs(make_loss, table_logps, PARAMS, batch, sides, per_token=True, **given)
+    assert all(total.agrees for total in found.sums) and len(found.sums) == 5
+    for sequence, length in zip(found.sequences, (3, 1, 2, 4), strict=True):
+        mean = (sequence.columns["reward"] * sequence.is_response).sum() / length
+        assert sequence.totals["reward per token"] == pytest.approx(mean, rel=1e-5)
+
+
+LABELS = np.array([True, False, False])
+
+
+def labelled(*, mismatched):
+    """Three responses, the last one padding; `mismatched`: log-ratios of theirs, two of a batch."""
+    responses, others = rows(4, (3, 2, 4)), rows(5, (2, 4, 1))
+    start = table_logps(jnp.zeros(7), responses)
+    theirs = (table_logps(PARAMS, others) * others.response_mask).sum(1)
+    batch = UnpairedBatch(
+        responses=responses,
+        labels=jnp.asarray(LABELS),
+        reference=(start * responses.response_mask).sum(1),
+        weights=jnp.array([1.0, 1.0, 0.0]),
+        mismatched=others if mismatched else None,
+        mismatched_reference=theirs - jnp.array(mismatched) if mismatched else None,
+    )
+    return batch, start
+
+
+def unpaired(loss, mismatched, shift=None, **given):
+    batch, start = labelled(mismatched=mismatched)
+
+    def make_loss(model):
+        statistics = None if shift is None else {"shift": jnp.float32(shift)}
+        loss_fn = objectives.unpaired(model, loss, beta=0.5, **given)
+        return functools.partial(loss_fn, statistics=statistics)
+
+    return explain_unpaired(make_loss, table_logps, PARAMS, batch, start, beta=0.5, key=KEY)
+
+
+def unpaired_gradients(found, slopes):
+    for sequence, slope in zip(found.sequences, slopes, strict=True):
+        np.testing.assert_allclose(
+            sequence.columns["gradient"], slope * sequence.is_response, rtol=1e-5
+        )
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def test_kto_by_hand():
+    """The KL is the mean of 0.8 and -0.2; the padding's 9 is not in it. A value of sigmoid(u) has
+    the slope sigmoid(u) sigmoid(-u), times beta and the weight of its label, over 2 responses.
+    """
+    found = unpaired("kto", [0.8, -0.2, 9.0], undesirable_weight=3.0)
+    assert all(total.agrees for total in found.sums)
+    assert [total.name for total in found.sums] == [
+        *("loss", "KL", "mean log-probability of good", "mean reward of good"),
+        *("mean log-probability of bad", "mean reward of bad"),
+    ]
+    good, bad, _ = found.sequences
+    assert (good.title, bad.title) == ("response 0, labelled good", "response 1, labelled bad")
+    assert found.metrics["kl/reference"] == pytest.approx(0.3, rel=1e-5)
+    assert bad.totals["mismatched log-ratio"] == pytest.approx(-0.2, rel=1e-5)
+    up, down = (0.5 * 0.3 - good.totals["reward"], bad.totals["reward"] - 0.5 * 0.3)
+    assert found.loss == pytest.approx((sigmoid(up) + 3 * sigmoid(down)) / 2, rel=1e-6)
+    slopes = [
+        -0.5 * sigmoid(up) * sigmoid(-up) / 2,
+        3 * 0.5 * sigmoid(down) * sigmoid(-down) / 2,
+        0.0,
+    ]
+    unpaired_gradients(found, slopes)
+
+
+def test_a_negative_kl_is_0():
+    found = unpaired("kto", [-0.8, 0.2, 9.0])
+    assert found.metrics["kl/reference"] == 0 and all(total.agrees for total in found.sums)
+
+
+def test_bco_by_hand():
+    """-log sigmoid(r - shift) if good, -log sigmoid(shift - r) if bad, shift 0.7."""
+    found = unpaired("bco", None, shift=0.7)
+    assert all(total.agrees for total in found.sums)
+    assert found.sums[-1].name == "mean reward" and len(found.sums) == 6
+    assert found.metrics["bco/shift"] == pytest.approx(0.7)
+    good, bad, _ = found.sequences
+    up, down = 0.7 - good.totals["reward"], bad.totals["reward"] - 0.7
+    assert found.loss == pytest.approx(np.logaddexp(0, [up, down]).sum() / 2, rel=1e-6)
+    unpaired_gradients(found, [-0.5 * sigmoid(up) / 2, 0.5 * sigmoid(down) / 2, 0.0])
+
+
+def test_apo_zero_by_hand():
+    """sigmoid(-r) if good, sigmoid(r) if bad: KTO without a KL."""
+    found = unpaired("apo_zero_unpaired", None)
+    assert all(total.agrees for total in found.sums) and len(found.sums) == 5
+    good, bad, _ = (sequence.totals["reward"] for sequence in found.sequences)
+    assert found.loss == pytest.approx((sigmoid(-good) + sigmoid(bad)) / 2, rel=1e-6)
+    slopes = [0.5 * sigmoid(-r) * sigmoid(r) / 2 for r in (good, bad)]
+    unpaired_gradients(found, [-slopes[0], slopes[1], 0.0])
+
+
+def test_labelled_responses_are_checked():
+    """Running statistics pass through the conditions."""
+    batch, _ = labelled(mismatched=None)
+    loss_fn = watched(objectives.unpaired(table_logps, "bco"))
+
+    def step(params, batch):
+        return jax.value_and_grad(loss_fn, has_aux=True)(
+            params, batch, KEY, statistics={"shift": jnp.float32(0.5)}
+        )
+
+    message, ((_, (_, metrics)), _) = checked(step, PARAMS, batch)
+    assert message is None and metrics["bco/shift"] == 1  # of two responses
+    empty = dataclasses.replace(batch, weights=jnp.zeros(3))
+    assert "empty mask" in (checked(step, PARAMS, empty)[0] or "")
 
 
 def experience(drift):
@@ -293,6 +457,17 @@ def test_a_configuration_comes_back_from_its_file():
 def test_a_run_must_be_one(tmp_path):
     with pytest.raises(UserError, match=r"no config\.json"):
         of_run(ExplainConfig(run=str(tmp_path)))
-    (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(UserError, match="no run of sft, dpo, ppo or grpo"):
-        of_run(ExplainConfig(run=str(tmp_path)))
+    for config in (OnlineConfig, DistillConfig, RewardConfig, ControlConfig, RLHFConfig, dict):
+        fields = {} if config is dict else dataclasses.asdict(config())
+        (tmp_path / "config.json").write_text(json.dumps(fields))
+        with pytest.raises(UserError, match="those are of sft, dpo, kto, ppo and grpo") as error:
+            of_run(ExplainConfig(run=str(tmp_path)))
+        assert "\n" not in str(error.value)
+
+
+def test_a_run_of_kto_gives_its_settings(tmp_path):
+    run = KTOConfig(policy="start", temperature=0.7, seed=3, kto=KTOSettings(loss="bco", beta=0.3))
+    (tmp_path / "config.json").write_text(json.dumps(dataclasses.asdict(run)))
+    config = of_run(ExplainConfig(run=str(tmp_path)))
+    assert (config.method, config.kto, config.temperature) == ("kto", run.kto, 0.7)
+    assert (config.policy, config.reference, config.seed) == (str(tmp_path), "start", 3)

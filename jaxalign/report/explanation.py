@@ -19,7 +19,8 @@ MEANINGS = {
     "KL": "k1: behaviour less reference, nats; what the reward is charged for",
     "trained": "whether loss and divisor count the token",
     "weight": "factor of the policy loss: importance weight, 0 for tokens of too little entropy",
-    "reward": "per step: score at the last token less the KL charge; for pairs beta x log-ratio",
+    "reward": "per step: score at the last token less the KL charge; without sampling beta x "
+    "log-ratio",
     "value": "V when the token was chosen",
     "new value": "V of the policy that is explained",
     "return": "what V is to become",
@@ -53,7 +54,7 @@ def explanation_page(
         tag("header", tag("p", "jaxalign explain", class_="kind"), tag("h1", title)),
         tag(
             "main",
-            section("sums", "Sums", _sums(explanation.sums)),
+            section("sums", "Sums", _sums(explanation.sums), *map(paragraph, explanation.notes)),
             section("checks", "Checks", _findings(findings)) if findings else None,
             section("metrics", "Metrics of the step", _metrics(explanation)),
             section("columns", "Columns", _meanings(list(columns))),

@@ -7,13 +7,14 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from jaxalign.config import DPOConfig, SFTConfig, TextPPOConfig
+from jaxalign.config import DPOConfig, KTOConfig, SFTConfig, TextPPOConfig
 from jaxalign.config_explain import ExplainConfig
 from jaxalign.config_grpo import GRPOConfig
 from jaxalign.errors import UserError
 
-KINDS = {  # by a field of theirs
+KINDS = {  # by a field of theirs, beside that of the data
     "dpo": DPOConfig,
+    "kto": KTOConfig,
     "ppo": TextPPOConfig,
     "grpo": GRPOConfig,
     "labelled": SFTConfig,
@@ -26,19 +27,22 @@ def of_run(config: ExplainConfig) -> ExplainConfig:
     if not file.is_file():
         raise UserError(f"--run {config.run}: no config.json there; give a run directory")
     fields = json.loads(file.read_text())
-    kind = next((cls for name, cls in KINDS.items() if name in fields), None)
-    if kind is None:
-        raise UserError(f"--run {config.run} is no run of sft, dpo, ppo or grpo on text")
+    known = [cls for name, cls in KINDS.items() if {name, "data"} <= fields.keys()]
+    if not known:
+        raise UserError(
+            f"--run {config.run} is no run that explain takes; "
+            "those are of sft, dpo, kto, ppo and grpo on text"
+        )
+    kind = known[0]
     run: Any = restored(kind, fields)
-    shared = {"run": "", "policy": config.run, "data": run.data, "seed": run.seed}
+    shared = {"policy": config.run, "data": run.data, "seed": run.seed}
     if kind is SFTConfig:
         return dataclasses.replace(config, method="sft", **shared)
     shared |= {"reference": run.policy, "temperature": run.temperature}
-    if kind is DPOConfig:
-        return dataclasses.replace(config, method="dpo", dpo=run.dpo, **shared)
-    method = "grpo" if kind is GRPOConfig else "ppo"
+    (method,) = (name for name, cls in KINDS.items() if cls is kind)
+    if kind in (TextPPOConfig, GRPOConfig):
+        shared |= {"reward": run.reward, "max_new_tokens": run.max_new_tokens}
     own = {method: getattr(run, method)}
-    shared |= {"reward": run.reward, "max_new_tokens": run.max_new_tokens}
     return dataclasses.replace(config, method=method, **own, **shared)
 
 

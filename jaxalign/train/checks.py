@@ -27,8 +27,8 @@ def watched(loss_fn: LossFn) -> LossFn:
     An empty batch (weight 0), a sum or a metric that is not finite.
     """
 
-    def loss_and_conditions(params, batch, key):
-        total, (weight, metrics) = loss_fn(params, batch, key)
+    def loss_and_conditions(params, batch, key, **given):
+        total, (weight, metrics) = loss_fn(params, batch, key, **given)
         checkify.check(weight > 0, "empty mask: the weight of the batch is {w}", w=weight)
         for name, found in (metrics | {"loss": total}).items():
             value = found[0] if isinstance(found, tuple) else found
