@@ -1,0 +1,153 @@
+"""Puts mutants in place, one in each forked process, and runs the tests that may notice.
+
+The tests are collected once. A child changes the code of one function in memory, so that every
+module that imported the function by its name has the mutant, and runs its tests until one fails.
+XLA starts in the children alone: its threads do not live through a fork. Test files that start it
+when they are imported are collected in the child, after all others have passed.
+"""
+
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+
+from benchmarks.mutation.coverage import PYTEST, Coverage, covering, xla_runs
+from benchmarks.mutation.mutants import Mutant
+from benchmarks.mutation.places import Places
+from benchmarks.mutation.processes import Stream, run_streams
+
+SECONDS = 120  # that one test may take before the mutant counts as killed
+
+
+@dataclass(frozen=True)
+class Result:
+    mutant: Mutant
+    verdict: str
+    """killed, timed out, crashed or survived."""
+    test: str
+    """That noticed; of a survivor, how many did not."""
+
+    @property
+    def survived(self) -> bool:
+        return self.verdict == "survived"
+
+
+def install(places: Places, mutant: Mutant):
+    """Gives the function the code and the defaults of the mutant."""
+    module = sys.modules[places.module(mutant.file)]
+    *owner, name = mutant.function.split(".")
+    scope = dict(vars(module))
+    exec(compile(mutant.source, mutant.file, "exec"), scope)
+    holder = getattr(module, owner[0]) if owner else module
+    original = vars(holder)[name]
+    original = getattr(original, "fget", original)  # of a property
+    changed = scope[name]
+    original.__code__ = changed.__code__
+    original.__defaults__, original.__kwdefaults__ = changed.__defaults__, changed.__kwdefaults__
+
+
+@dataclass
+class Runner:
+    """A pytest plugin whose test loop is the loop over mutants."""
+
+    places: Places
+    coverages: dict[str, Coverage]
+    groups: list[list[Mutant]]
+    jobs: int
+    report: Callable[[Result], None]
+    ran: bool = False
+
+    def pytest_runtestloop(self, session):
+        if xla_runs():
+            raise SystemExit("XLA started while tests were collected: trace them again (--fresh)")
+        self.ran = True
+        items = {item.nodeid: item for item in session.items}
+        run_streams((self._stream(session, items, group) for group in self.groups), self.jobs)
+        return True
+
+    def _stream(self, session, items, group: list[Mutant]) -> Stream:
+        """The mutants of one function; the tests that killed the ones before come first."""
+        killers: list[str] = []
+        for mutant in group:
+            tests = covering(self.coverages, mutant.file, mutant.lines)
+            tests.sort(key=lambda test: killers.index(test) if test in killers else len(killers))
+            outcome = yield lambda mutant=mutant, tests=tests: self._first_failure(
+                session, items, mutant, tests
+            )
+            result = _result(mutant, outcome, len(tests))
+            if result.test in killers:
+                killers.remove(result.test)
+            if result.verdict == "killed":
+                killers.insert(0, result.test)
+            self.report(result)
+
+    def _first_failure(self, session, items, mutant: Mutant, tests: list[str]) -> str:
+        """The test that fails first; empty when none does."""
+        install(self.places, mutant)
+        quiet = [items[test] for test in tests if test in items]
+        loud = [test for test in tests if test not in items]
+        if (failed := _run(session, quiet)) or not loud:
+            return failed
+        files = list(dict.fromkeys(test.split("::")[0] for test in loud))
+        collected = {item.nodeid: item for item in session.perform_collect(files)}
+        return _run(session, [collected[test] for test in loud])
+
+
+def _run(session, items: list[pytest.Item]) -> str:
+    failures = _Failures()
+    session.config.pluginmanager.register(failures)
+    for place, item in enumerate(items):
+        signal.alarm(SECONDS)
+        following = items[place + 1] if place + 1 < len(items) else None
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+        if failures.tests:
+            return failures.tests[0]
+    signal.alarm(0)
+    session.config.pluginmanager.unregister(failures)
+    return ""
+
+
+class _Failures:
+    def __init__(self):
+        self.tests: list[str] = []
+
+    def pytest_runtest_logreport(self, report):
+        if report.failed:
+            self.tests.append(report.nodeid)
+
+
+def _result(mutant: Mutant, outcome: dict, tests: int) -> Result:
+    if "answer" in outcome and not outcome["answer"]:
+        return Result(mutant, "survived", f"{tests} tests")
+    if "answer" in outcome:
+        return Result(mutant, "killed", outcome["answer"])
+    if outcome["signal"] == signal.SIGALRM:
+        return Result(mutant, "timed out", f"{SECONDS} s")
+    if outcome["signal"] == 0:
+        raise SystemExit(f"{mutant.key}: the process that tried it failed")
+    return Result(mutant, "crashed", signal.Signals(outcome["signal"]).name)
+
+
+def by_function(mutants: list[Mutant]) -> list[list[Mutant]]:
+    groups: dict[tuple[str, str], list[Mutant]] = {}
+    for mutant in mutants:
+        groups.setdefault((mutant.file, mutant.function), []).append(mutant)
+    return list(groups.values())
+
+
+def run(places: Places, coverages: dict[str, Coverage], mutants: list[Mutant], jobs: int, report):
+    """Calls `report` with the result of every mutant."""
+    runner = Runner(places, coverages, by_function(mutants), jobs, report)
+    needed = {
+        test.split("::")[0]
+        for mutant in mutants
+        for test in covering(coverages, mutant.file, mutant.lines)
+    }
+    quiet = [str(places.root / file) for file in sorted(needed) if not coverages[file].loud]
+    if not quiet:
+        raise SystemExit("no test file covers these mutants")
+    pytest.main([*PYTEST, "--rootdir", str(places.root), *quiet], plugins=[runner])
+    if not runner.ran:
+        raise SystemExit("the tests could not be collected")
