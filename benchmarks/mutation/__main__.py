@@ -51,9 +51,9 @@ def chosen(everything: list[Mutant], args) -> list[Mutant]:
 def measure(places: Places, wanted: list[Mutant], args) -> list[Result]:
     """The result of every mutant that is wanted, from the store or from a run."""
     coverages = coverage(places, args.jobs)
-    if failed := [test for one in coverages.values() for test in one.failed]:
-        raise SystemExit(f"without any mutant these tests fail: {', '.join(failed)}")
-    store = Store(places, coverages)
+    for test in (test for one in coverages.values() for test in one.failed):
+        print(f"left out, it fails without any mutant: {test}", file=sys.stderr)
+    store = Store(places, coverages, args.seconds)
     kept = {mutant.key: store.find(mutant) for mutant in wanted}
     results = [result for result in kept.values() if result]
     todo = [mutant for mutant in wanted if kept[mutant.key] is None]
@@ -68,13 +68,14 @@ def measure(places: Places, wanted: list[Mutant], args) -> list[Result]:
             print(place, mutant.function, mutant.description, result.verdict, result.test, "\n")
 
     if todo:
-        run(places, coverages, todo, args.jobs, note)
+        run(places, coverages, todo, jobs=args.jobs, seconds=args.seconds, report=note)
     return results
 
 
 def heading(args, seconds: float) -> str:
     versions = ", ".join(f"{name} {version(name)}" for name in ("jax", "numpy", "pytest"))
-    flags = f" --file {args.file}" if args.file else ""
+    flags = f" --seconds {args.seconds:g}"
+    flags += f" --file {args.file}" if args.file else ""
     if args.sample is not None:
         flags += f" --sample {args.sample} --seed {args.seed}"
     return (
@@ -88,6 +89,9 @@ def parse(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--file", help="one file of the package: losses/dpo.py")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes at a time")
+    parser.add_argument(
+        "--seconds", type=float, default=20.0, help="of tests that a mutant must outlive"
+    )
     parser.add_argument("--sample", type=int, help="this many mutants, drawn with --seed")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--limit", type=int, help="the first of them only")

@@ -1,10 +1,11 @@
 """Which tests run which lines of the mathematics, and for how long.
 
 Each test file runs in a process of its own, traced. jax traces a jitted function once and runs
-what it compiled ever after, so the lines of a function would show in the first test only; its
-caches are cleared before every test.
+what it compiled ever after, so the lines of one that several tests share would show in the first
+only; where a module has such functions, what jax keeps is cleared before each of its tests.
 """
 
+import itertools
 import json
 import sys
 import time
@@ -54,7 +55,7 @@ class _Tracer:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item, nextitem):
-        if "jax" in sys.modules:
+        if _keeps_traces(item):
             sys.modules["jax"].clear_caches()
         self.now = defaultdict(set)
         start = time.perf_counter()
@@ -69,6 +70,12 @@ class _Tracer:
     def pytest_runtest_logreport(self, report):
         if report.failed:
             self.failed.append(report.nodeid)
+
+
+def _keeps_traces(item: pytest.Item) -> bool:
+    """Whether the module of a test holds jitted functions, traced by an earlier test perhaps."""
+    module = getattr(item, "module", None)  # docstrings have none
+    return bool(module) and any(hasattr(x, "clear_cache") for x in vars(module).values())
 
 
 def xla_runs() -> bool:
@@ -102,7 +109,8 @@ def coverage(places: Places, jobs: int, say=print) -> dict[str, Coverage]:
         state = _state(places, test_file, found[test_file])
         kept = json.dumps({"state": state, "answer": outcome["answer"]})
         _path(places, test_file).write_text(kept)
-        say(f"traced {test_file}: {len(found[test_file].seconds)} tests")
+        taken = sum(found[test_file].seconds.values())
+        say(f"traced {test_file}: {len(found[test_file].seconds)} tests, {taken:.0f} s", flush=True)
 
     streams = []
     for test_file in places.tests:
@@ -126,21 +134,24 @@ def _path(places: Places, test_file: str) -> Path:
 def _state(places: Places, test_file: str, one: Coverage) -> str:
     """Of the test file and all that it ran; line numbers count."""
     ran = sorted({file for files in one.lines.values() for file in files})
-    ours = [f"{places.package}/{file}" for file in ran if (places.path(file)).exists()]
-    return " ".join(places.test_digest(file) for file in (test_file, *ours))
+    ours = [f"{places.package}/{file}" for file in ran if places.path(file).exists()]
+    return " ".join([places.test_digest(test_file), *map(places.text_digest, ours)])
 
 
 def _read(answer: dict) -> Coverage:
     return Coverage(**{**answer, "failed": tuple(answer["failed"])})
 
 
-def covering(coverages: dict[str, Coverage], file: str, lines: tuple[int, int]) -> list[str]:
-    """The tests that run one of the lines, those that take the least time first."""
-    first, last = lines
+def covering(coverages: dict[str, Coverage], mutant, seconds: float) -> list[str]:
+    """The tests that run the mutant's line, the quickest first, as many as take `seconds`."""
+    first, last = mutant.lines
     found = []
     for test_file, one in coverages.items():
         late = test_file.endswith(LAST)
         for test, files in one.lines.items():
-            if any(first <= number <= last for number in files.get(file, ())):
+            ran = any(first <= number <= last for number in files.get(mutant.file, ()))
+            if ran and test not in one.failed:
                 found.append((late, one.seconds[test], test))
-    return [test for _, _, test in sorted(found)]
+    found.sort()
+    used = itertools.accumulate(taken for _, taken, _ in found)
+    return [test for (_, _, test), total in zip(found, used, strict=True) if total <= seconds]

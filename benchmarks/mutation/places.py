@@ -41,9 +41,23 @@ class Places:
         """Of what a file of the package does: its docstrings and comments do not count."""
         return _digest(_undocumented(self.path(file).read_text()))
 
-    def test_digest(self, file: str) -> str:
-        """Of a test file, or of the docstrings of a file of the package."""
+    def text_digest(self, file: str) -> str:
         return _digest((self.root / file).read_text())
+
+    def test_digest(self, file: str) -> str:
+        """Of a test file and the files of the tests that it imports."""
+        return _digest(" ".join(map(self.text_digest, sorted(self._imported(file, set())))))
+
+    def _imported(self, file: str, known: set[str]) -> set[str]:
+        known.add(file)
+        for node in ast.walk(ast.parse((self.root / file).read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tests."):
+                folder = node.module.replace(".", "/")
+                names = [f"{folder}.py", *(f"{folder}/{name.name}.py" for name in node.names)]
+                for name in names:
+                    if name not in known and (self.root / name).exists():
+                        self._imported(name, known)
+        return known
 
 
 def jaxalign_places() -> Places:

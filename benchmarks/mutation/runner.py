@@ -57,6 +57,7 @@ class Runner:
     groups: list[list[Mutant]]
     jobs: int
     report: Callable[[Result], None]
+    seconds: float
     ran: bool = False
 
     def pytest_runtestloop(self, session):
@@ -71,7 +72,7 @@ class Runner:
         """The mutants of one function; the tests that killed the ones before come first."""
         killers: list[str] = []
         for mutant in group:
-            tests = covering(self.coverages, mutant.file, mutant.lines)
+            tests = covering(self.coverages, mutant, self.seconds)
             tests.sort(key=lambda test: killers.index(test) if test in killers else len(killers))
             outcome = yield lambda mutant=mutant, tests=tests: self._first_failure(
                 session, items, mutant, tests
@@ -137,17 +138,12 @@ def by_function(mutants: list[Mutant]) -> list[list[Mutant]]:
     return list(groups.values())
 
 
-def run(places: Places, coverages: dict[str, Coverage], mutants: list[Mutant], jobs: int, report):
-    """Calls `report` with the result of every mutant."""
-    runner = Runner(places, coverages, by_function(mutants), jobs, report)
-    needed = {
-        test.split("::")[0]
-        for mutant in mutants
-        for test in covering(coverages, mutant.file, mutant.lines)
-    }
-    quiet = [str(places.root / file) for file in sorted(needed) if not coverages[file].loud]
-    if not quiet:
-        raise SystemExit("no test file covers these mutants")
+def run(places: Places, coverages, mutants: list[Mutant], *, jobs: int, seconds: float, report):
+    """Calls `report` with the result of every mutant; `seconds` of tests each at most."""
+    runner = Runner(places, coverages, by_function(mutants), jobs, report, seconds)
+    tests = {test for mutant in mutants for test in covering(coverages, mutant, seconds)}
+    files = sorted({test.split("::")[0] for test in tests})
+    quiet = [str(places.root / file) for file in files if not coverages[file].loud]
     pytest.main([*PYTEST, "--rootdir", str(places.root), *quiet], plugins=[runner])
     if not runner.ran:
         raise SystemExit("the tests could not be collected")

@@ -7,6 +7,7 @@ files of the package are not looked at: `--fresh` forgets everything.
 
 import hashlib
 import json
+from functools import cache
 from pathlib import Path
 
 from benchmarks.mutation.coverage import Coverage, covering
@@ -16,8 +17,9 @@ from benchmarks.mutation.runner import Result
 
 
 class Store:
-    def __init__(self, places: Places, coverages: dict[str, Coverage]):
-        self.places, self.coverages = places, coverages
+    def __init__(self, places: Places, coverages: dict[str, Coverage], seconds: float):
+        self.places, self.coverages, self.seconds = places, coverages, seconds
+        self.test_digest = cache(places.test_digest)
         self.path: Path = places.cache / "results.jsonl"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.tests = {test for one in coverages.values() for test in one.lines}
@@ -52,9 +54,9 @@ class Store:
         return self.places.digest(mutant.file) + _digest([mutant.source])
 
     def _tests(self, mutant: Mutant) -> str:
-        tests = covering(self.coverages, mutant.file, mutant.lines)
+        tests = covering(self.coverages, mutant, self.seconds)
         files = {test.split("::")[0] for test in tests}
-        return _digest(sorted([*tests, *map(self.places.test_digest, files)]))
+        return _digest(sorted([*tests, *map(self.test_digest, files)]))
 
 
 def _digest(texts: list[str]) -> str:
