@@ -1,4 +1,4 @@
-"""Which tests run which lines of the mathematics, and for how long.
+"""Which tests run which lines of the mathematics, and how long they take.
 
 Each test file runs in a process of its own, traced. jax traces a jitted function once and runs
 what it compiled ever after, so the lines of one that several tests share would show in the first
@@ -30,7 +30,7 @@ class Coverage:
     failed: tuple[str, ...]
     """Tests that fail without any mutant."""
     seconds: dict[str, float]
-    """How long each test took."""
+    """Of the processor, that each test took."""
     lines: dict[str, dict[str, list[int]]]
     """Test: file of the package: lines that it ran."""
 
@@ -58,13 +58,13 @@ class _Tracer:
         if _keeps_traces(item):
             sys.modules["jax"].clear_caches()
         self.now = defaultdict(set)
-        start = time.perf_counter()
+        start = time.process_time()
         sys.settrace(self.trace)
         try:
             return (yield)
         finally:
             sys.settrace(None)
-            self.seconds[item.nodeid] = round(time.perf_counter() - start, 3)
+            self.seconds[item.nodeid] = round(time.process_time() - start, 3)
             self.lines[item.nodeid] = self.now
 
     def pytest_runtest_logreport(self, report):
