@@ -6,10 +6,12 @@ XLA starts in the children alone: its threads do not live through a fork. Test f
 when they are imported are collected in the child, after all others have passed.
 """
 
+import gc
 import signal
-import sys
+from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import FunctionType
 
 import pytest
 
@@ -34,18 +36,34 @@ class Result:
         return self.verdict == "survived"
 
 
-def install(places: Places, mutant: Mutant):
-    """Gives the function the code and the defaults of the mutant."""
-    module = sys.modules[places.module(mutant.file)]
-    *owner, name = mutant.function.split(".")
-    scope = dict(vars(module))
-    exec(compile(mutant.source, mutant.file, "exec"), scope)
-    holder = getattr(module, owner[0]) if owner else module
-    original = vars(holder)[name]
-    original = getattr(original, "fget", original)  # of a property
-    changed = scope[name]
-    original.__code__ = changed.__code__
-    original.__defaults__, original.__kwdefaults__ = changed.__defaults__, changed.__kwdefaults__
+Functions = dict[tuple[str, str], list[FunctionType]]
+
+
+def functions_of(places: Places) -> Functions:
+    """Every loaded function of the mutated files, by file and name.
+
+    A list for each: pytest may import a module that is imported already once more, and then some
+    tests hold the function of the one, some that of the other.
+    """
+    files = {str(places.path(file)): file for file in places.files}
+    found: Functions = defaultdict(list)
+    for x in gc.get_objects():
+        if isinstance(x, FunctionType) and x.__code__.co_filename in files:
+            found[files[x.__code__.co_filename], x.__qualname__].append(x)
+    return found
+
+
+def install(mutant: Mutant, functions: Functions):
+    """Gives the function the code and the defaults of the mutant, in place."""
+    for original in functions[mutant.file, mutant.function]:
+        scope = dict(original.__globals__)
+        exec(compile(mutant.source, mutant.file, "exec"), scope)
+        changed = scope[mutant.function.split(".")[-1]]
+        original.__code__ = changed.__code__
+        original.__defaults__, original.__kwdefaults__ = (
+            changed.__defaults__,
+            changed.__kwdefaults__,
+        )
 
 
 @dataclass
@@ -58,24 +76,27 @@ class Runner:
     jobs: int
     report: Callable[[Result], None]
     seconds: float
+    items: dict[str, pytest.Item] = field(default_factory=dict)
+    functions: Functions = field(default_factory=dict)
     ran: bool = False
 
     def pytest_runtestloop(self, session):
         if xla_runs():
             raise SystemExit("XLA started while tests were collected: trace them again (--fresh)")
         self.ran = True
-        items = {item.nodeid: item for item in session.items}
-        run_streams((self._stream(session, items, group) for group in self.groups), self.jobs)
+        self.items = {item.nodeid: item for item in session.items}
+        self.functions = functions_of(self.places)
+        run_streams((self._stream(session, group) for group in self.groups), self.jobs)
         return True
 
-    def _stream(self, session, items, group: list[Mutant]) -> Stream:
+    def _stream(self, session, group: list[Mutant]) -> Stream:
         """The mutants of one function; the tests that killed the ones before come first."""
         killers: list[str] = []
         for mutant in group:
             tests = covering(self.coverages, mutant, self.seconds)
             tests.sort(key=lambda test: killers.index(test) if test in killers else len(killers))
             outcome = yield lambda mutant=mutant, tests=tests: self._first_failure(
-                session, items, mutant, tests
+                session, mutant, tests
             )
             result = _result(mutant, outcome, len(tests))
             if result.test in killers:
@@ -84,11 +105,11 @@ class Runner:
                 killers.insert(0, result.test)
             self.report(result)
 
-    def _first_failure(self, session, items, mutant: Mutant, tests: list[str]) -> str:
+    def _first_failure(self, session, mutant: Mutant, tests: list[str]) -> str:
         """The test that fails first; empty when none does."""
-        install(self.places, mutant)
-        quiet = [items[test] for test in tests if test in items]
-        loud = [test for test in tests if test not in items]
+        install(mutant, self.functions)
+        quiet = [self.items[test] for test in tests if test in self.items]
+        loud = [test for test in tests if test not in self.items]
         if (failed := _run(session, quiet)) or not loud:
             return failed
         files = list(dict.fromkeys(test.split("::")[0] for test in loud))
