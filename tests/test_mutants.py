@@ -4,7 +4,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxalign import constant_length, token_logps
+from jaxalign import (
+    centred_advantages,
+    constant_length,
+    fused_token_logps,
+    greedy_baseline_advantages,
+    token_logps,
+    weighted_scores,
+)
 from jaxalign.logprobs import tempered
 
 
@@ -28,3 +35,37 @@ def test_temperature_1_leaves_logits_alone(dtype):
     same = tempered(logits, 1.0)
     assert same.dtype == dtype
     np.testing.assert_array_equal(np.asarray(same, float), np.asarray(logits, float))
+
+
+def test_fused_token_logps_takes_token_ids():
+    """Reals would be compared with column numbers, and seldom be equal to one."""
+    hidden, unembedding = jnp.zeros((1, 2, 3)), jnp.zeros((3, 4))
+    with pytest.raises(AssertionError):
+        fused_token_logps(hidden, unembedding, jnp.zeros((1, 2)), chunk_size=2)
+
+
+def test_fused_token_logps_takes_one_vector_a_token():
+    tokens = jnp.zeros((1, 2), int)
+    with pytest.raises(AssertionError):
+        fused_token_logps(jnp.zeros((1, 2, 3, 5)), jnp.zeros((3, 4)), tokens, chunk_size=2)
+
+
+def test_greedy_baseline_takes_a_score_a_response():
+    """With an axis more, a greedy score would be taken from another response's group."""
+    scores = jnp.zeros((2, 3, 4))
+    with pytest.raises(AssertionError):
+        greedy_baseline_advantages(scores, scores[:, 0], scores == 0)
+
+
+def test_weighted_scores_takes_a_weight_a_reward_function():
+    with pytest.raises(AssertionError):
+        weighted_scores(jnp.zeros((2, 3)), jnp.ones((2, 1)))
+
+
+@pytest.mark.parametrize("count", range(2, 12))
+def test_equal_scores_are_centred_to_exactly_0_beside_masked_ones(count):
+    """Differences from the lowest score are 0; a sum of scores would leave a rounding error."""
+    mask = jnp.arange(12) < count
+    scores = jnp.where(mask, jnp.asarray([[0.1], [0.7], [1e6 / 3]]), 5.0)
+    centred = centred_advantages(scores, jnp.broadcast_to(mask, scores.shape))
+    np.testing.assert_array_equal(centred, np.zeros(scores.shape))
