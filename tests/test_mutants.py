@@ -1,5 +1,8 @@
 """What `python -m benchmarks.mutation` found no test to notice, function by function."""
 
+import functools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,8 +14,30 @@ from jaxalign import (
     greedy_baseline_advantages,
     token_logps,
     weighted_scores,
+    whiten,
 )
 from jaxalign.logprobs import tempered
+from tests.specimens.collection import SPECIMENS
+from tests.specimens.specimen import cast
+
+WITH_TIME = (  # functions that take rows and time apart, or groups, or single numbers
+    *("plackett_luce_loss", "length_desensitised_logps", "each_token", "sequence_log_ratios"),
+    *("gmpo_loss", "vespo_weights", "on_policy_rows", "token_mean", "sequence_mean"),
+    *("sequence_sum", "constant_length", "without_truncated", "vtrace", "gae", "gae_associative"),
+    *("shaped_rewards", "overlong_penalties", "centred_advantages", "best_of_group_advantages"),
+    *("greedy_baseline_advantages", "weighted_scores", "decoupled_advantages", "running_baseline"),
+    *("adapted_coef", "token_logps", "token_entropy", "sequence_logps", "n_step_returns"),
+    "fused_token_logps_and_entropy",
+)
+
+
+@pytest.mark.parametrize("name", WITH_TIME)
+def test_an_axis_too_many_is_refused(name):
+    """Shapes that agree with each other may still not be those that the function is of."""
+    specimen = SPECIMENS[name]
+    deeper = jax.tree.map(lambda x: np.asarray(x)[..., None], specimen.arguments())
+    with pytest.raises(AssertionError):
+        jax.eval_shape(functools.partial(specimen, cast(deeper, "float32"), **specimen.settings[0]))
 
 
 @pytest.mark.parametrize("shape", [(3,), (2, 3, 4)])
@@ -69,3 +94,12 @@ def test_equal_scores_are_centred_to_exactly_0_beside_masked_ones(count):
     scores = jnp.where(mask, jnp.asarray([[0.1], [0.7], [1e6 / 3]]), 5.0)
     centred = centred_advantages(scores, jnp.broadcast_to(mask, scores.shape))
     np.testing.assert_array_equal(centred, np.zeros(scores.shape))
+
+
+def test_equal_values_on_all_devices_are_whitened_to_exactly_0():
+    """The lowest value of all is taken off first, also where a device has none of its own."""
+    values = jnp.asarray([0.1, 0.7, 1e6 / 3])[:, None]
+    for value in values:
+        x, mask = jnp.broadcast_to(value, (8, 1)), (jnp.arange(8) < 7)[:, None]
+        whitened = jax.pmap(functools.partial(whiten, axis_name="i"), axis_name="i")(x, mask)
+        np.testing.assert_array_equal(whitened, np.zeros((8, 1)))
