@@ -1,0 +1,1 @@
+"""Breaks the mathematics one place at a time and looks whether some test notices."""

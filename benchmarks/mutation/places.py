@@ -1,0 +1,88 @@
+"""What is mutated, which tests may notice, and where results are kept."""
+
+import ast
+import hashlib
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jaxalign" / "mutation"
+SOURCES = (
+    *("losses/*.py", "advantages/*.py"),
+    *("kl.py", "logprobs.py", "masking.py", "precision.py", "diagnostics.py"),
+)
+TESTS = (
+    *("losses_*", "theorems", "masking", "kl", "logprobs", "advantages", "group_advantages"),
+    *("returns", "diagnostics", "preference_losses", "objectives", "mathematics_*", "exact*"),
+    *("mutants", "conformance"),
+)
+LAST = ("test_conformance.py",)  # asked only about mutants that the others let live
+
+
+@dataclass(frozen=True)
+class Places:
+    """A package, the files of it that are mutated, and the test files, all below `root`."""
+
+    root: Path
+    package: str
+    files: tuple[str, ...]
+    tests: tuple[str, ...]
+    cache: Path
+
+    def path(self, file: str) -> Path:
+        return self.root / self.package / file
+
+    def module(self, file: str) -> str:
+        return ".".join((self.package, *Path(file).with_suffix("").parts))
+
+    def digest(self, file: str) -> str:
+        """Of what a file of the package does: its docstrings and comments do not count."""
+        return _digest(_undocumented(self.path(file).read_text()))
+
+    def text_digest(self, file: str) -> str:
+        return _digest((self.root / file).read_text())
+
+    def test_digest(self, file: str) -> str:
+        """Of a test file and the files of the tests that it imports."""
+        return _digest(" ".join(map(self.text_digest, sorted(self._imported(file, set())))))
+
+    def _imported(self, file: str, known: set[str]) -> set[str]:
+        known.add(file)
+        for node in ast.walk(ast.parse((self.root / file).read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tests."):
+                folder = node.module.replace(".", "/")
+                names = [f"{folder}.py", *(f"{folder}/{name.name}.py" for name in node.names)]
+                for name in names:
+                    if name not in known and (self.root / name).exists():
+                        self._imported(name, known)
+        return known
+
+
+def jaxalign_places() -> Places:
+    package = ROOT / "jaxalign"
+    files = sorted(
+        str(path.relative_to(package))
+        for pattern in SOURCES
+        for path in package.glob(pattern)
+        if path.name != "__init__.py"
+    )
+    tests = (sorted((ROOT / "tests").glob(f"test_{name}.py")) for name in TESTS)
+    named = tuple(dict.fromkeys(str(path.relative_to(ROOT)) for found in tests for path in found))
+    examples = tuple(f"jaxalign/{file}" for file in files)
+    return Places(ROOT, "jaxalign", tuple(files), (*examples, *named), CACHE)
+
+
+def _undocumented(text: str) -> str:
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        documented = isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module)
+        if documented and ast.get_docstring(node) is not None:
+            node.body = node.body[1:]
+    return ast.dump(tree)
+
+
+def _digest(text: str) -> str:
+    versions = [str(sys.version_info[:2])]
+    return hashlib.sha256("\n".join([*versions, text]).encode()).hexdigest()[:16]

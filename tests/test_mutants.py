@@ -1,0 +1,105 @@
+"""What `python -m benchmarks.mutation` found no test to notice, function by function."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxalign import (
+    centred_advantages,
+    constant_length,
+    fused_token_logps,
+    greedy_baseline_advantages,
+    token_logps,
+    weighted_scores,
+    whiten,
+)
+from jaxalign.logprobs import tempered
+from tests.specimens.collection import SPECIMENS
+from tests.specimens.specimen import cast
+
+WITH_TIME = (  # functions that take rows and time apart, or groups, or single numbers
+    *("plackett_luce_loss", "length_desensitised_logps", "each_token", "sequence_log_ratios"),
+    *("gmpo_loss", "vespo_weights", "on_policy_rows", "token_mean", "sequence_mean"),
+    *("sequence_sum", "constant_length", "without_truncated", "vtrace", "gae", "gae_associative"),
+    *("shaped_rewards", "overlong_penalties", "centred_advantages", "best_of_group_advantages"),
+    *("greedy_baseline_advantages", "weighted_scores", "decoupled_advantages", "running_baseline"),
+    *("adapted_coef", "token_logps", "token_entropy", "sequence_logps", "n_step_returns"),
+    "fused_token_logps_and_entropy",
+)
+
+
+@pytest.mark.parametrize("name", WITH_TIME)
+def test_an_axis_too_many_is_refused(name):
+    """Shapes that agree with each other may still not be those that the function is of."""
+    specimen = SPECIMENS[name]
+    deeper = jax.tree.map(lambda x: np.asarray(x)[..., None], specimen.arguments())
+    with pytest.raises(AssertionError):
+        jax.eval_shape(functools.partial(specimen, cast(deeper, "float32"), **specimen.settings[0]))
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 3, 4)])
+def test_constant_length_takes_a_matrix(shape):
+    """A mask with one more axis would be counted along the wrong one."""
+    with pytest.raises(AssertionError):
+        constant_length(jnp.ones(shape, bool), length=4)
+
+
+def test_token_logps_takes_a_batch():
+    """With an axis more, time would be taken for rows."""
+    with pytest.raises(AssertionError):
+        token_logps(jnp.zeros((1, 2, 3, 4)), jnp.zeros((1, 2, 3), int))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_temperature_1_leaves_logits_alone(dtype):
+    """To the bit, type included."""
+    logits = jnp.asarray([0.1, 300.7, -2.5], dtype)
+    same = tempered(logits, 1.0)
+    assert same.dtype == dtype
+    np.testing.assert_array_equal(np.asarray(same, float), np.asarray(logits, float))
+
+
+def test_fused_token_logps_takes_token_ids():
+    """Reals would be compared with column numbers, and seldom be equal to one."""
+    hidden, unembedding = jnp.zeros((1, 2, 3)), jnp.zeros((3, 4))
+    with pytest.raises(AssertionError):
+        fused_token_logps(hidden, unembedding, jnp.zeros((1, 2)), chunk_size=2)
+
+
+def test_fused_token_logps_takes_one_vector_a_token():
+    tokens = jnp.zeros((1, 2), int)
+    with pytest.raises(AssertionError):
+        fused_token_logps(jnp.zeros((1, 2, 3, 5)), jnp.zeros((3, 4)), tokens, chunk_size=2)
+
+
+def test_greedy_baseline_takes_a_score_a_response():
+    """With an axis more, a greedy score would be taken from another response's group."""
+    scores = jnp.zeros((2, 3, 4))
+    with pytest.raises(AssertionError):
+        greedy_baseline_advantages(scores, scores[:, 0], scores == 0)
+
+
+def test_weighted_scores_takes_a_weight_a_reward_function():
+    with pytest.raises(AssertionError):
+        weighted_scores(jnp.zeros((2, 3)), jnp.ones((2, 1)))
+
+
+@pytest.mark.parametrize("count", range(2, 12))
+def test_equal_scores_are_centred_to_exactly_0_beside_masked_ones(count):
+    """Differences from the lowest score are 0; a sum of scores would leave a rounding error."""
+    mask = jnp.arange(12) < count
+    scores = jnp.where(mask, jnp.asarray([[0.1], [0.7], [1e6 / 3]]), 5.0)
+    centred = centred_advantages(scores, jnp.broadcast_to(mask, scores.shape))
+    np.testing.assert_array_equal(centred, np.zeros(scores.shape))
+
+
+def test_equal_values_on_all_devices_are_whitened_to_exactly_0():
+    """The lowest value of all is taken off first, also where a device has none of its own."""
+    values = jnp.asarray([0.1, 0.7, 1e6 / 3])[:, None]
+    for value in values:
+        x, mask = jnp.broadcast_to(value, (8, 1)), (jnp.arange(8) < 7)[:, None]
+        whitened = jax.pmap(functools.partial(whiten, axis_name="i"), axis_name="i")(x, mask)
+        np.testing.assert_array_equal(whitened, np.zeros((8, 1)))
