@@ -1,6 +1,7 @@
 """AlphaPO: SimPO with a reward whose shape is a parameter."""
 
 import jax
+import jax.numpy as jnp
 
 from jaxalign.batches import PairLengths, PairLogps
 from jaxalign.losses.dpo import dpo_loss, no_reference
@@ -53,5 +54,7 @@ def alphapo_loss(
         raise ValueError("alpha must not be 0; there it is simpo_loss")
     averages = per_token(policy, lengths)
     shaped = jax.tree.map(lambda x: -beta * saturating_expm1(-alpha * x) / alpha, averages)
-    rewards = PairLogps(chosen=shaped.chosen - gamma, rejected=shaped.rejected)
+    # gamma last: next to rewards as large as exp(-alpha log p) it would round away.
+    margin = shaped.chosen - shaped.rejected - gamma
+    rewards = PairLogps(chosen=margin, rejected=jnp.zeros_like(margin))
     return dpo_loss(rewards, no_reference(rewards), beta=1.0, label_smoothing=label_smoothing)

@@ -39,8 +39,6 @@ KNOWN_DISAGREEMENTS = {
     "its advantages from there; otherwise as whitening_epsilon",
     "holes_are_steps": "TRL, OpenRLHF and torchtune take masked steps between decisions for steps "
     "of reward and value 0; ours skips them",
-    "verl_returns_end_at_holes": "verl's REINFORCE++ returns restart at masked steps between "
-    "decisions; ours skips them; whitened as in whitening_epsilon",
     "trl_score_one_late": "TRL 0.24 puts the score one step after the last token, if there is room",
     "kl_value_clamps": "OpenRLHF clamps KL estimates, verl k3 and its log-ratio, without gradient "
     "beyond; tunix clamps if told to; ours is the estimate",
@@ -48,6 +46,10 @@ KNOWN_DISAGREEMENTS = {
     "the ratio to the behaviour policy, capped at 10; ours differentiates what it computes",
     "group_epsilon": "TRL adds 1e-4 to standard deviations of groups and batches, and computes "
     "n / (n - 1) in float32; verl and tunix add 1e-6; ours adds nothing",
+    "rlax_second_cap": "rlax caps the ratio of the advantage apart from that of the target; ours "
+    "has one cap",
+    "trl_weights_float32": "TRL keeps the weights of rewards in float32",
+    "verl_lengths_of_nothing": "verl's OPO is NaN for a group without a token; ours is 0",
     "lone_responses_are_left_out": "TRL's RLOO normalises over the batch without the groups of "
     "which one response is left; ours counts their 0; otherwise as group_epsilon",
     "lone_responses": "verl takes the score itself as the advantage of a group's only response; "
@@ -88,6 +90,8 @@ def _single_correction(n):
 def _peer_whitened(x, mask, *, centred=True, count_epsilon=COUNT_EPSILON, correction=None):
     """From our `whiten`, with the epsilons of TRL, verl, tunix and torchtune; masked ones too."""
     n, variance = mask.sum(), masked_variance(x, mask, ddof=0)
+    if n == 1 and correction is not None:
+        return np.full(mask.shape, np.nan)
     mean = masked_mean(x, mask)
     deviations = jnp.where(mask, whiten(x, mask) * jnp.sqrt(variance), x - mean)
     deviations = jnp.where(variance == 0, x - mean, deviations)
@@ -154,17 +158,14 @@ def _response_gae(lambda_name, *, skips=True, centred=True, **whitening):
 
 
 def verl_reinforce_plus_plus(case: Case):
-    mask, known = _mask(case), "whitening_epsilon"
-    ends, where = {}, {}
-    if _has_holes(mask):
-        known, where = "verl_returns_end_at_holes", {"returns": mask}
-        following = np.concatenate([mask[:, 1:], np.zeros_like(mask[:, :1])], axis=1)
-        ends = {"terminations": mask & ~following}
-    returns = discounted_returns(case.inputs["rewards"], mask, gamma=case.args["gamma"], **ends)
+    mask = _mask(case)
+    returns = discounted_returns(case.inputs["rewards"], mask, gamma=case.args["gamma"])
     whitened = jnp.where(mask, _peer_whitened(returns, mask), 0)
-    outputs = {"advantages": whitened, "returns": returns}
-    known = dict.fromkeys(outputs if where else ("advantages",), known)
-    return Answer(outputs, known=known, where=where)
+    return Answer(
+        {"advantages": whitened, "returns": returns},
+        known={"advantages": "whitening_epsilon"},
+        where={"returns": mask},
+    )
 
 
 def rlax_lambda_returns(case: Case):
@@ -176,28 +177,30 @@ def rlax_lambda_returns(case: Case):
 
 
 def rlax_vtrace(case: Case):
-    """rlax has two caps of rho; at 1, its default, they agree."""
+    """rlax has a second cap of rho, for the advantage."""
     x, args = case.inputs, case.args
     row = slice(args["row"], args["row"] + 1)
     values, rewards = x["values"][row], x["rewards"][row]
     settings = {"gamma": args["gamma"], "trace_lambda": args["lambda_"]}
-    cap = args.get("clip_rho_threshold", 1.0)
-    if args.get("clip_pg_rho_threshold", cap) != cap:
-        return Uncovered("the ratio of the advantages has a cap of its own")
+    cap, other = (args.get(f"clip_{k}rho_threshold", 1.0) for k in ("", "pg_"))
     if args.get("stop_target_gradients", True) is not True:
         return Uncovered("ours has no gradient")
     log_ratios = x["logprobs"][row] - x["old_logprobs"][row]
     mask = np.ones(values.shape, bool)
     advantages, targets = vtrace(log_ratios, rewards, values, mask, rho_clip=cap, **settings)
-    clipped = np.exp(np.minimum(log_ratios, np.log(cap)))
+    clipped, again = (np.exp(np.minimum(log_ratios, np.log(c))) for c in (cap, other))
+    known = {} if cap == other else {"pg_advantage": "rlax_second_cap"}
+    errors = advantages / np.where(clipped > 0, clipped, 1)
     outputs = {
         "errors": targets - values,
-        "pg_advantage": advantages,
-        "q_estimate": advantages / np.where(clipped > 0, clipped, 1) + values,
+        "pg_advantage": errors * again if known else advantages,
+        "q_estimate": errors + values,
     }
+    kept = clipped[0] > 1e-4  # else the quotient has no digits left
     return Answer(
         {name: outputs[name][0] for name in case.outputs},
-        where={"q_estimate": clipped[0] > 1e-4},  # else the quotient has no digits left
+        known=known,
+        where={"q_estimate": kept, "pg_advantage": kept if known else True},
     )
 
 
@@ -437,6 +440,11 @@ def _softened(advantages, deviations, divisors):
     return advantages * deviations / np.where(divisors > 0, divisors, 1)
 
 
+def _roundings(x, divisors):
+    """What `Answer.sizes` allows for: 16 units of the largest number of a row, divided."""
+    return np.abs(x).max(axis=-1, keepdims=True) / divisors * (16 * 2.0**-53 / 1e-10)
+
+
 def _grpo(scores, mask, lengths, args, epsilon=1e-6):
     if not args.get("norm_adv_by_std_in_grpo", True):
         return centred_advantages(scores, mask)
@@ -482,14 +490,27 @@ def _verl_group(fn, key="", *, lone_keeps=None):
             kept = scores * lone_keeps(scores, groups.mask, case.args)
             advantages = np.where(lone[:, None], kept, advantages)
             known = {"advantages": "lone_responses"}
-        return Answer({"advantages": groups.flat(advantages)[:, None] * tokens}, known=known)
+        sizes = {}
+        if key == "group_epsilon":
+            divisors = _group_deviations(scores, groups.mask) + case.args.get("epsilon", 1e-6)
+            sizes = np.broadcast_to(_roundings(scores, divisors), scores.shape)
+            sizes = {"advantages": groups.flat(sizes)[:, None]}
+        where = np.ones(len(tokens), bool)
+        if fn is _length_weighted:
+            empty = (groups.rows(tokens.sum(axis=1)).sum(axis=1) == 0) & ~lone
+            where = ~groups.flat(np.broadcast_to(empty[:, None], scores.shape))
+            known = known if where.all() else {"advantages": "verl_lengths_of_nothing"}
+        ours = groups.flat(advantages)[:, None] * tokens
+        where = {"advantages": where[:, None]}
+        return Answer({"advantages": ours}, known=known, sizes=sizes, where=where)
 
     return adapter
 
 
 def _verl_grpo_lone(scores, mask, args):
     scaled = args.get("norm_adv_by_std_in_grpo", True)
-    return 1 / (1 + args.get("epsilon", 1e-6)) if scaled else 1.0
+    # The deviation of a group of one is a float32 one.
+    return 1 / _single(1 + np.float32(args.get("epsilon", 1e-6))) if scaled else 1.0
 
 
 def _verl_gpg_lone(scores, mask, args):
@@ -529,7 +550,11 @@ def _consecutive(fn, key=""):
         ours = fn(scores, np.ones(scores.shape, bool), None, case.args)
         shape = case.outputs["advantages"].shape
         known = {"advantages": key} if key else {}
-        return Answer({"advantages": np.reshape(ours, shape)}, known=known)
+        sizes = _roundings(scores, _group_deviations(scores, np.ones(scores.shape, bool)) + 1e-6)
+        sizes = np.reshape(np.broadcast_to(sizes, scores.shape), shape) if key else 0.0
+        return Answer(
+            {"advantages": np.reshape(ours, shape)}, known=known, sizes={"advantages": sizes}
+        )
 
     return adapter
 
@@ -537,7 +562,7 @@ def _consecutive(fn, key=""):
 def _summed_scores(case: Case):
     """Scores and mask, `[P, G]`."""
     shape = (-1, case.args["num_generations"])
-    weights = np.asarray(case.args["reward_weights"])
+    weights = _single(case.args["reward_weights"])
     scores, mask = weighted_scores(case.inputs["rewards_per_func"].T, weights)
     return scores.reshape(shape), mask.reshape(shape)
 
@@ -555,15 +580,31 @@ def trl_grpo(case: Case):
         return _trl_gdpo(case)
     scores, mask = _summed_scores(case)
     kind, known = case.args["scale_rewards"], {"advantages": "group_epsilon"}
+    divisors = 1.0
     if kind == "group":
+        divisors = _trl_deviations(scores, mask) + TRL_EPSILON
         ours = _trl_standardised(scores, mask)
     elif kind == "batch":
         deviation = np.sqrt(masked_variance(scores, mask, ddof=1))
-        divisor = _trl_deviation(scores, mask) + TRL_EPSILON
-        ours = _softened(batch_scaled_advantages(scores, mask), deviation, divisor)
+        divisors = _trl_deviation(scores, mask) + TRL_EPSILON
+        ours = _softened(batch_scaled_advantages(scores, mask), deviation, divisors)
     else:
         ours, known = centred_advantages(scores, mask), {}
-    return Answer({"advantages": np.ravel(ours)}, known=known)
+    sizes = np.broadcast_to(_roundings(scores, divisors), scores.shape)
+    return Answer(
+        {"advantages": np.ravel(ours)},
+        known=_weighted(case, known),
+        sizes={"advantages": np.ravel(sizes)},
+    )
+
+
+def _weighted(case: Case, known: dict) -> dict:
+    """Names the rounding of the weights where it changes any."""
+    weights = case.args["reward_weights"]
+    if (_single(weights) == weights).all():
+        return known
+    keys = [*filter(None, [known.get("advantages")]), "trl_weights_float32"]
+    return {"advantages": " + ".join(keys)}
 
 
 def _batch_normalised(x, mask):
@@ -579,10 +620,19 @@ def _trl_gdpo(case: Case):
     standardised = [
         _trl_standardised(np.where(m, s, 0), m) for s, m in zip(each, given, strict=True)
     ]
-    weights = np.asarray(case.args["reward_weights"])
+    weights = _single(case.args["reward_weights"])
     total, mask = weighted_scores(np.where(given, np.stack(standardised), np.nan), weights)
     ours = np.ravel(_batch_normalised(total, mask))
-    return Answer({"advantages": ours}, known={"advantages": "group_epsilon"})
+    sizes = sum(
+        abs(w) * _roundings(np.where(m, s, 0), _trl_deviations(np.where(m, s, 0), m) + TRL_EPSILON)
+        for w, s, m in zip(weights, each, given, strict=True)
+    )
+    sizes = np.max(sizes) / (_trl_deviation(total, mask) + TRL_EPSILON)
+    return Answer(
+        {"advantages": ours},
+        known=_weighted(case, {"advantages": "group_epsilon"}),
+        sizes={"advantages": sizes},
+    )
 
 
 def trl_rloo(case: Case):
@@ -594,10 +644,12 @@ def trl_rloo(case: Case):
         scores = np.clip(scores, *args["reward_clip_range"])
     kl = jnp.where(tokens, k1(x["old_per_token_logps"], x["ref_per_token_logps"]), 0).sum(axis=1)
     scores = scores - args.get("beta", 0.0) * kl.reshape(scores.shape)
-    advantages, known = leave_one_out_advantages(scores, mask), {}
+    advantages, known, sizes = leave_one_out_advantages(scores, mask), {}, {}
     if args.get("normalize_advantages"):
         several = mask & (mask.sum(axis=1, keepdims=True) > 1)
         left_out = bool((mask != several).any())
+        divisor = _trl_deviation(advantages, several) + TRL_EPSILON
+        sizes = {"advantages": np.max(_roundings(np.ravel(scores), divisor))}
         advantages = _batch_normalised(advantages, several)
         key = "lone_responses_are_left_out" if left_out else "group_epsilon"
         known = {"advantages": key}
@@ -606,7 +658,8 @@ def trl_rloo(case: Case):
             "advantages": np.ravel(advantages),
             "old_logps": jnp.where(tokens, x["old_per_token_logps"], 0).sum(axis=1),
         },
-        known=known,
+        known=_weighted(case, known),
+        sizes=sizes,
     )
 
 

@@ -28,6 +28,11 @@ KNOWN_DISAGREEMENTS = {
     "underflows",
     "alpha_saturation": "beyond exp(354) ours goes on in a straight line; the peer overflows or "
     "stops",
+    "reference_stays": "TRL 0.24's reference_free leaves the reference in "
+    "BCO, SPPO, NCA, AOT and DiscoPOP",
+    "torch_softplus": "PyTorch's softplus is the identity above 20, and so without a slope in the "
+    "score of the Jensen-Shannon divergence",
+    "discopop_without_divergence": "TRL 0.24's DiscoPOP ignores the divergence",
     "trl_sorted_weights": "TRL multiplies AOT's sorted losses by WPO's weights in the "
     "order of the batch",
     "peer_failed": "the peer raised an error or returned no finite number",
@@ -39,13 +44,19 @@ def first_half(x):
     return PairLogps(chosen=x[: len(x) // 2], rejected=x[len(x) // 2 :])
 
 
+def torch_jensen_shannon(log_ratios):
+    """With PyTorch's softplus, which is the identity above 20."""
+    below = ja.jensen_shannon_score(jnp.minimum(log_ratios, 20))
+    return jnp.where(log_ratios > 20, jnp.log(2.0), below)
+
+
 def scores_of(args: dict, legacy: bool):
     """The divergence's score function, and the disagreement that it comes with."""
     kind = args.get("f_divergence_type", "reverse_kl")
     plain = {
         "reverse_kl": ja.reverse_kl_score,
         "forward_kl": ja.forward_kl_score,
-        "js_divergence": ja.jensen_shannon_score,
+        "js_divergence": torch_jensen_shannon if legacy else ja.jensen_shannon_score,
     }
     if kind in plain:
         return plain[kind], None
@@ -243,18 +254,32 @@ def _of_pairs(good, shape):
     return good if shape == good.shape else good.all()
 
 
+REFERENCE_STAYS = ("bco_pair", "sppo_hard", "nca_pair", "aot_pair", "aot", "discopop")
+
+
 def dpo_legacy(case: Case) -> Answer | Uncovered:
     """TRL 0.24: summed log-probabilities (averages for IPO) in, a loss for each pair out."""
     args, x = dict(case.args), case.inputs
     kind = args["loss_type"]
     known = []
     reference = PairLogps(chosen=x["ref_chosen_logps"], rejected=x["ref_rejected_logps"])
-    frozen = ja.no_reference(reference) if args.get("reference_free") else reference
+    frozen = reference
+    if args.get("reference_free"):
+        if kind in REFERENCE_STAYS:
+            known = ["reference_stays"]
+        else:
+            frozen = ja.no_reference(reference)
     if kind == "exo_pair" and not smoothing(args):
-        known = ["exo_smoothing"]
+        known.append("exo_smoothing")
     shift = 0.0
     if kind == "bco_pair":
-        shift, known = mean_of_means(case), ["bco_mean_of_means"]
+        shift = mean_of_means(case)
+        known.append("bco_mean_of_means")
+    if kind == "discopop" and args.get("f_divergence_type", "reverse_kl") != "reverse_kl":
+        args["f_divergence_type"] = "reverse_kl"
+        known.append("discopop_without_divergence")
+    if args.get("f_divergence_type") == "js_divergence":
+        known.append("torch_softplus")
     score, _ = scores_of(args, legacy=True)
     loss = loss_of(
         kind, args, lengths=None, weights=np.ones(len(frozen.chosen)), score=score, shift=shift
@@ -305,11 +330,8 @@ def mean_of_means(case: Case):
     ]
     state = ja.RunningMean(mean=jnp.zeros(()), count=jnp.zeros(()))
     for call in [*sorted(earlier, key=lambda other: other.info["runs"]["step"]), case]:
-        x, counts = call.inputs, not call.args.get("reference_free")
-        sides = [
-            x[f"policy_{side}_logps"] - counts * x[f"ref_{side}_logps"]
-            for side in ("chosen", "rejected")
-        ]
+        x = call.inputs
+        sides = [x[f"policy_{k}_logps"] - x[f"ref_{k}_logps"] for k in ("chosen", "rejected")]
         mean = call.args["beta"] * np.concatenate(sides).mean()
         state = ja.running_shift(state, jnp.array([mean]), jnp.ones(1, bool))
     return state.mean
@@ -350,7 +372,8 @@ def cpo_family(args: dict, policy: PairLogps, lengths: PairLengths):
     if alpha:
         counts = jax.tree.leaves(lengths) if kind == "ipo" else (1, 1)
         sides = zip(jax.tree.leaves(policy), counts, strict=True)
-        policy = PairLogps(*(ja.alpha_score(side / count, alpha=alpha) for side, count in sides))
+        chosen, rejected = (ja.alpha_score(side / n, alpha=alpha) for side, n in sides)
+        policy = PairLogps(chosen=chosen, rejected=rejected)
         lengths = jax.tree.map(jnp.ones_like, lengths)
     free = ja.no_reference(policy)
     if kind in ("simpo", "tpo-l"):

@@ -53,6 +53,10 @@ def guarded(case: Case, ours: dict, known, tolerance=1e-10, *, where, beyond) ->
         near = ~beyond if theirs.shape == beyond.shape else ~beyond.any()
         counted = np.broadcast_to(where.get(name, True), theirs.shape) & (near | small)
         reasons = [*known, *(["ratio_overflow"] if (~near & ~small).any() else [])]
+        if "mask" in case.inputs and not case.inputs["mask"].any() and np.isnan(theirs).any():
+            counted, reasons = counted & ~np.isnan(theirs), [*reasons, "peer_failed"]
+            if np.isnan(np.asarray(ours[name])).any():
+                raise ValueError(f"{name}: ours is NaN too")
         outputs[name] = None if reasons and not counted.any() else ours[name]
         kept[name] = counted
         because |= {name: " + ".join(reasons)} if reasons else {}
@@ -441,8 +445,10 @@ def verl_named(case: Case) -> Answer | Uncovered:
     if found is None:
         return Uncovered(f"policy loss {kind}: verl's own choice of tokens")
     losses, mode = found[0], args.get("loss_agg_mode", found[1])
+    mode = found[1] if kind == "sapo" else mode  # whatever it is told
     value, gradient = with_gradients(
-        lambda logps: reduced(losses(logps), mask, mode), x["logprobs"]
+        lambda logps: reduced(losses(logps), mask, mode, length=args.get("loss_scale_factor")),
+        x["logprobs"],
     )
     ours = {"loss": value, "grad_logprobs": gradient}
     known = {"gpg": [], "dro": ["dro_without_value"], "gspo": ["gspo_verl"]}
@@ -451,20 +457,25 @@ def verl_named(case: Case) -> Answer | Uncovered:
 
 
 def verl_geo_mean(case: Case) -> Answer:
-    """GMPO; verl counts 1e-8 tokens more in two means of a response, and empty responses."""
+    """GMPO; verl counts 1e-8 tokens more in two means of a response, and empty responses as 0."""
     args, x = case.args, case.inputs
     mask, behaviour = x["mask"] != 0, jnp.asarray(x["old_logprobs"])
-    scores = jnp.asarray(x["scores"])
+    scores, counts = jnp.asarray(x["scores"]), mask.sum(axis=1)
+    share = counts / (counts + EPSILON)
 
     def loss(logps):
         each = ja.gmpo_loss(logps, behaviour, mask, scores, clip_range=verl_clip(args))
-        return each.mean()
+        ratios = jnp.where(scores == 0, 1, -each / jnp.where(scores == 0, 1, scores))
+        fewer = ratios ** (-EPSILON / (counts + EPSILON))
+        return jnp.where(counts > 0, each * share * fewer, 0).mean()
 
     value, gradient = with_gradients(loss, x["logprobs"])
     ours = {"loss": value, "grad_logprobs": gradient}
     known = ["mean_of_nothing_verl"]
     known += [] if mask.any(axis=1).all() else ["trl_counts_empty_rows"]
-    return named(case, ours, known, 1e-7, where={"grad_logprobs": mask})
+    beyond = ja.sequence_log_ratios(jnp.asarray(x["logprobs"]), behaviour, mask) > LIMIT
+    beyond = np.broadcast_to(beyond, mask.shape)
+    return guarded(case, ours, known, where={"grad_logprobs": mask}, beyond=beyond)
 
 
 def verl_kl_cov(case: Case) -> Answer | Uncovered:
@@ -472,11 +483,15 @@ def verl_kl_cov(case: Case) -> Answer | Uncovered:
     args, x = case.args, case.inputs
     mask, behaviour = x["mask"] != 0, jnp.asarray(x["old_logprobs"])
     advantages = np.broadcast_to(x["scores"][:, None], mask.shape)
-    deviations = [at[mask] - at[mask].mean() for at in (advantages, x["logprobs"])]
+    deviations = [
+        at[mask] - at[mask].sum() / max(mask.sum(), 1) for at in (advantages, x["logprobs"])
+    ]
     covariances = np.full(mask.shape, -np.inf)
     covariances[mask] = deviations[0] * deviations[1]
     count = max(1, int(mask.sum() * given(args, "kl_cov_ratio", 0.0002)))
     largest = np.sort(covariances[mask])[::-1]
+    if not len(largest):
+        return Uncovered("no token")
     if len(largest) > count and np.isclose(largest[count], largest[count - 1], rtol=1e-12):
         return Uncovered("covariances tie where verl stops choosing tokens")
     chosen, coef = covariances >= largest[count - 1], given(args, "ppo_kl_coef", 1.0)
