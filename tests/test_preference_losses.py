@@ -374,3 +374,11 @@ def test_mismatched_rows_have_the_response_to_another_prompt():
     assert [row.tokens[1] for row in one_prompt] == [12, 10, 11]
     with pytest.raises(UserError, match="one row has no other"):
         mismatched_rows(rows[:1], max_length=3)
+
+
+def test_alphapo_keeps_its_margin_next_to_huge_rewards(x64):
+    """Equal responses of probability exp(-40): rewards of 1e34, whose difference is exactly 0."""
+    pair = PairLogps(chosen=jnp.array([-40.0]), rejected=jnp.array([-40.0]))
+    one = PairLengths(chosen=jnp.ones(1), rejected=jnp.ones(1))
+    loss = alphapo_loss(pair, one, beta=0.1, gamma=0.5, alpha=2.0)
+    np.testing.assert_allclose(loss, math.log1p(math.exp(0.5)), rtol=1e-14)

@@ -34,6 +34,8 @@ KNOWN_DISAGREEMENTS = {
     "but TRL count 1e-8 entries more for means; ours is the variance itself",
     "torchtune_centring": "torchtune's shift_mean is inverted: its whitened advantages keep their "
     "mean; it whitens like TRL, but computes n / (n - 1) in float32",
+    "torchtune_padding": "torchtune takes rewards and values of masked steps as they come; "
+    "whitened as in torchtune_centring",
     "openrlhf_variance_floor": "OpenRLHF whitens each row with a variance of at least 1e-8",
     "trl_whitened_padding": "TRL's whitened rewards are not 0 where they are padding, and enter "
     "its advantages from there; otherwise as whitening_epsilon",
@@ -132,16 +134,20 @@ def episodes(case: Case):
 TORCHTUNE = {"count_epsilon": 0.0, "correction": _single_correction}
 
 
-def _response_gae(lambda_name, *, skips=True, centred=True, **whitening):
+def _response_gae(lambda_name, *, skips=True, zeroes=True, centred=True, **whitening):
     """Of the tokens of responses; advantages are whitened, returns are not."""
 
     def adapter(case: Case):
         mask, args = _mask(case), case.args
-        rewards, values = (np.where(mask, case.inputs[k], 0) for k in ("rewards", "values"))
+        given = [case.inputs[k] for k in ("rewards", "values")]
+        rewards, values = (np.where(mask, x, 0) for x in given)
         known = {"advantages": "whitening_epsilon" if centred else "torchtune_centring"}
         steps = mask
         if not skips and _has_holes(mask):
             steps, known = np.ones_like(mask), dict.fromkeys(case.outputs, "holes_are_steps")
+        if not zeroes and any((x[~mask] != 0).any() for x in given):
+            steps, (rewards, values) = np.ones_like(mask), given
+            known = dict.fromkeys(case.outputs, "torchtune_padding")
         if args.get("whiten_rewards"):
             rewards = _peer_whitened(rewards, mask, centred=False, **whitening)
             steps, known = np.ones_like(mask), dict.fromkeys(case.outputs, "trl_whitened_padding")
@@ -696,7 +702,7 @@ ADAPTERS = {
     "openrlhf masked_normalize": openrlhf_normalised,
     "torchtune get_rewards_ppo": torchtune_rewards,
     "torchtune estimate_advantages": _response_gae(
-        "lmbda", skips=False, centred=False, **TORCHTUNE
+        "lmbda", skips=False, zeroes=False, centred=False, **TORCHTUNE
     ),
     "torchtune whiten": _whitening(inverted=True, **TORCHTUNE),
     "tunix compute_gae_advantages": _response_gae("gae_lambda"),

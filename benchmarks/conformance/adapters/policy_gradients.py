@@ -209,13 +209,28 @@ def grpo(case: Case) -> Answer | Uncovered:
         beyond = beyond | (x["ref_per_token_logps"] - x["per_token_logps"] > LIMIT)
     sizes = {}
     if beta and args.get("use_bias_correction_kl", True):
-        drift = x["per_token_logps"] - np.asarray(behaviour)
-        price = x["ref_per_token_logps"] - x["per_token_logps"] + drift
-        size = beta * np.exp(np.minimum(price, 700))
-        size = size.max(axis=1, keepdims=True) if level == "sequence" else size
-        sizes = {"grad_per_token_logps": size}
+        if level == "sequence":  # the ratio of a response multiplies the KL of all its tokens
+            beyond = np.broadcast_to((beyond & mask).any(axis=1, keepdims=True), mask.shape)
+        weights, divisor = aggregated()
+        terms = cancelling_terms(x, np.asarray(behaviour), mask, level)
+        sizes = {"grad_per_token_logps": beta * terms * np.asarray(weights / max(divisor, 1))}
     answer = guarded(case, ours, sorted(known), where=where, beyond=beyond)
     return replace(answer, sizes=sizes)
+
+
+def cancelling_terms(x: dict, behaviour, mask, level: str):
+    """Sizes of the two terms of the slope of ratio * k3, whose exponentials cancel; `[B, T]`."""
+    price = np.exp(np.clip(x["ref_per_token_logps"] - x["per_token_logps"], -700, 700))
+    drift = x["per_token_logps"] - behaviour
+    if level == "sequence":
+        counts = np.maximum(mask.sum(axis=1, keepdims=True), 1)
+        drift = np.where(mask, drift, 0).sum(axis=1, keepdims=True) / counts
+        shared = np.where(mask, price, 0).sum(axis=1, keepdims=True) / counts
+    else:
+        shared = price
+    with np.errstate(over="ignore"):
+        terms = np.exp(np.clip(drift, -700, 700)) * (price + shared)
+    return np.where(mask, np.minimum(terms, np.finfo(float).max), 0)
 
 
 def single(x: float) -> float:
