@@ -171,7 +171,7 @@ def exact_kl(policy_logits: jax.Array, reference_logits: jax.Array) -> jax.Array
     p, q = jnp.exp(log_p), jnp.exp(log_q)
     d = jnp.where(p > 0, log_p, 0) - jnp.where(p > 0, log_q, 0)
     near = d > -1
-    terms = jnp.where(near, p * _exp_less_tangent(-jnp.where(near, d, 0)), q - p + p * d)
+    terms = jnp.where(near, p * _exp_less_tangent(-d), q - p + p * d)
     return jnp.sum(jnp.where(p > 0, terms, q), axis=-1)
 
 

@@ -15,6 +15,7 @@ from jaxalign import (
     token_logps,
     weighted_scores,
     whiten,
+    wpo_weights,
 )
 from jaxalign.logprobs import tempered
 from tests.specimens.collection import SPECIMENS
@@ -103,3 +104,17 @@ def test_equal_values_on_all_devices_are_whitened_to_exactly_0():
         x, mask = jnp.broadcast_to(value, (8, 1)), (jnp.arange(8) < 7)[:, None]
         whitened = jax.pmap(functools.partial(whiten, axis_name="i"), axis_name="i")(x, mask)
         np.testing.assert_array_equal(whitened, np.zeros((8, 1)))
+
+
+def test_wpo_subtracts_in_float32():
+    """Two bfloat16 numbers near each other: their difference must not be rounded to 8 bits."""
+    logps, collisions = (
+        jnp.asarray(x, jnp.bfloat16) for x in ([[-3.015625]], [[-0.0311279296875]])
+    )
+    mask = jnp.ones((1, 1), bool)
+    wide = [x.astype(jnp.float32) for x in (logps, collisions)]
+    rounded = (logps - collisions).astype(jnp.float32)
+    assert float(rounded[0, 0]) != float((wide[0] - wide[1])[0, 0])
+    np.testing.assert_array_equal(
+        wpo_weights(logps, mask, collisions), wpo_weights(wide[0], mask, wide[1])
+    )

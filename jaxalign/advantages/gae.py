@@ -112,7 +112,7 @@ def gae_associative(
 def _gae(recurrence: Recurrence, rewards, values, mask, gamma, gae_lambda, flags):
     names = ("terminations", "truncations", "final_values", "bootstrap_values")
     chex.assert_equal_shape([rewards, values, mask])
-    rewards, values = widen(jnp.where(mask, rewards, 0), jnp.where(mask, values, 0))
+    rewards, values = widen(rewards, jnp.where(mask, values, 0))
     ends = episode_ends(values, mask, **dict(zip(names, flags, strict=True)))
     following = values_after(values, mask, ends, recurrence)
     deltas = jnp.where(mask, rewards + gamma * following - values, 0)

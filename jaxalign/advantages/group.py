@@ -38,7 +38,7 @@ def centred_advantages(scores: jax.Array, mask: jax.Array) -> jax.Array:
     chex.assert_equal_shape([scores, mask])
     (scores,) = widen(scores)
     lowest = jnp.min(jnp.where(mask, scores, jnp.inf), axis=1, keepdims=True)
-    above = jnp.where(mask, scores - jnp.where(jnp.isfinite(lowest), lowest, 0), 0)
+    above = jnp.where(mask, scores - lowest, 0)
     count = jnp.maximum(jnp.sum(mask, axis=1, keepdims=True), 1)
     return jnp.where(mask, above - jnp.sum(above, axis=1, keepdims=True) / count, 0)
 

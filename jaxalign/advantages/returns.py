@@ -123,7 +123,7 @@ def n_step_returns(
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
     chex.assert_equal_shape([rewards, values, mask])
-    rewards, values = widen(jnp.where(mask, rewards, 0), jnp.where(mask, values, 0))
+    rewards, values = widen(rewards, jnp.where(mask, values, 0))
     limits = episode_ends(values, mask, **ends)
 
     def one_more_step(_, returns):

@@ -54,10 +54,9 @@ def vtrace(
     >>> advantages.tolist(), targets.tolist()
     ([[1.0, 1.0]], [[1.0, 1.0]])
     """
-    chex.assert_rank(log_ratios, 2)
     chex.assert_equal_shape([log_ratios, rewards, values, mask])
-    arrays = (jnp.where(mask, x, 0) for x in (log_ratios, rewards, values))
-    log_ratios, rewards, values = jax.lax.stop_gradient(widen(*arrays))
+    arrays = widen(log_ratios, rewards, jnp.where(mask, values, 0))
+    log_ratios, rewards, values = jax.lax.stop_gradient(arrays)
     limits = jax.lax.stop_gradient(episode_ends(values, mask, **ends))
     ratios = saturating_exp(log_ratios)
     rho = jnp.minimum(ratios, rho_clip)

@@ -154,7 +154,7 @@ def top_entropy_mask(
     if not 0 < share <= 1:
         raise ValueError(f"share must be in (0, 1], got {share}")
     chex.assert_equal_shape([entropies, mask])
-    (entropies,) = widen(jax.lax.stop_gradient(entropies))
+    (entropies,) = widen(entropies)
     everyone = gather(jnp.where(mask, entropies, jnp.nan), axis_name)
     threshold = jnp.nanquantile(everyone, 1 - share)
     return mask & (entropies >= threshold)

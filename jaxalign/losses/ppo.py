@@ -83,8 +83,8 @@ def ppo_policy_loss(
     chex.assert_equal_shape([ratios, advantages])
     advantages = jax.lax.stop_gradient(advantages)
     clipped = jnp.where(advantages < 0, jnp.maximum(ratios, 1 - low), jnp.minimum(ratios, 1 + high))
-    if dual_clip is not None:
-        clipped = jnp.where(advantages < 0, jnp.minimum(clipped, dual_clip), clipped)
+    if dual_clip is not None:  # above 1 + high, so that it acts where the advantage is negative
+        clipped = jnp.minimum(clipped, dual_clip)
     return -advantages * clipped
 
 
