@@ -12,6 +12,7 @@ from jaxalign import (
     constant_length,
     fused_token_logps,
     greedy_baseline_advantages,
+    running_baseline,
     token_logps,
     weighted_scores,
     whiten,
@@ -103,3 +104,10 @@ def test_equal_values_on_all_devices_are_whitened_to_exactly_0():
         x, mask = jnp.broadcast_to(value, (8, 1)), (jnp.arange(8) < 7)[:, None]
         whitened = jax.pmap(functools.partial(whiten, axis_name="i"), axis_name="i")(x, mask)
         np.testing.assert_array_equal(whitened, np.zeros((8, 1)))
+
+
+def test_one_score_moves_the_running_baseline():
+    """By hand: 2 + (1 - 0.75)(6 - 2) = 3."""
+    mask = jnp.asarray([True, False])
+    moved = running_baseline(jnp.asarray(2.0), jnp.asarray([6.0, 9.0]), mask, decay=0.75)
+    assert float(moved) == 3
