@@ -12,12 +12,14 @@ from jaxalign import (
     constant_length,
     fused_token_logps,
     greedy_baseline_advantages,
+    masked_variance,
     running_baseline,
     token_logps,
+    vespo_weights,
     weighted_scores,
     whiten,
 )
-from jaxalign.logprobs import tempered
+from jaxalign.logprobs import _time_chunks, tempered
 from tests.specimens.collection import SPECIMENS
 from tests.specimens.specimen import cast
 
@@ -111,3 +113,25 @@ def test_one_score_moves_the_running_baseline():
     mask = jnp.asarray([True, False])
     moved = running_baseline(jnp.asarray(2.0), jnp.asarray([6.0, 9.0]), mask, decay=0.75)
     assert float(moved) == 3
+
+
+def test_variance_with_less_than_one_degree_of_freedom():
+    """By hand, weights of 3/4: mean 1, squares 3/4 + 3/4 = 3/2, freedom 3/2 - 1, variance 3."""
+    variance = masked_variance(jnp.asarray([0.0, 2.0]), jnp.asarray([0.75, 0.75]), ddof=1)
+    assert float(variance) == 3
+
+
+@pytest.mark.parametrize(("chunk_size", "steps"), [(1, 1), (4, 1), (7, 1), (8, 2), (100, 6)])
+def test_chunks_are_no_larger_than_asked_for(chunk_size, steps):
+    """Whole time steps of four rows: one at least, and as many as fit."""
+    assert _time_chunks(jnp.zeros((4, 6)), chunk_size).shape == (6 // steps, 4, steps)
+
+
+def test_vespo_takes_an_advantage_of_0_for_a_good_one():
+    """At k = 1, rate 0 the weight is the ratio, at k = 0, rate 0 it is 1."""
+    logps, mask = jnp.asarray([[0.5], [0.5]]), jnp.ones((2, 1), bool)
+    advantages = jnp.asarray([0.0, -1.0])
+    weights = vespo_weights(
+        logps, 0 * logps, mask, advantages, positive=(1.0, 0.0), negative=(0.0, 0.0)
+    )
+    np.testing.assert_allclose(weights, [np.exp(0.5), 1.0], rtol=1e-6)
