@@ -13,11 +13,13 @@ from jaxalign import (
     fused_token_logps,
     greedy_baseline_advantages,
     masked_variance,
+    overlong_penalties,
     running_baseline,
     token_logps,
     vespo_weights,
     weighted_scores,
     whiten,
+    wpo_weights,
 )
 from jaxalign.logprobs import _time_chunks, tempered
 from tests.specimens.collection import SPECIMENS
@@ -135,3 +137,20 @@ def test_vespo_takes_an_advantage_of_0_for_a_good_one():
         logps, 0 * logps, mask, advantages, positive=(1.0, 0.0), negative=(0.0, 0.0)
     )
     np.testing.assert_allclose(weights, [np.exp(0.5), 1.0], rtol=1e-6)
+
+
+def test_chunks_of_a_single_row():
+    """Three and three steps of at most four."""
+    assert _time_chunks(jnp.zeros((1, 6)), 4).shape == (2, 1, 3)
+
+
+def test_wpo_subtracts_in_float32():
+    """By hand, numbers that bfloat16 holds but whose difference it does not: 1 - 2^-9."""
+    logp, collision = (jnp.asarray([[x]], jnp.bfloat16) for x in (-(2.0**-9), -1.0))
+    weights = wpo_weights(logp, jnp.ones((1, 1), bool), collision)
+    np.testing.assert_allclose(weights, [np.exp(1 - 2.0**-9)], rtol=1e-6)
+
+
+def test_overlong_penalties_of_unsigned_lengths():
+    """Too long by two of four tokens: -1/2, not what unsigned numbers below 0 wrap around to."""
+    assert overlong_penalties(jnp.asarray([8], jnp.uint32), longest=10, cache=4).tolist() == [-0.5]

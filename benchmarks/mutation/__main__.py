@@ -123,7 +123,8 @@ def main() -> int:
     if args.markdown:
         args.markdown.write_text(text)
     total = report.score(results, explained)
-    print(f"{100 * total.share:.1f} % killed ({report.others(results)}), goal {report.GOAL:.0%}")
+    print(f"{100 * total.share:.1f} % killed ({report.others(results)}), goal {report.GOAL:.0%};")
+    print(f"{100 * total.noticeable:.1f} % of those that are not explained as equivalent")
     return int(bool(total.unexplained or old))
 
 
