@@ -12,12 +12,16 @@ from jaxalign import (
     constant_length,
     fused_token_logps,
     greedy_baseline_advantages,
+    masked_variance,
+    overlong_penalties,
+    running_baseline,
     token_logps,
+    vespo_weights,
     weighted_scores,
     whiten,
     wpo_weights,
 )
-from jaxalign.logprobs import tempered
+from jaxalign.logprobs import _time_chunks, tempered
 from tests.specimens.collection import SPECIMENS
 from tests.specimens.specimen import cast
 
@@ -106,15 +110,47 @@ def test_equal_values_on_all_devices_are_whitened_to_exactly_0():
         np.testing.assert_array_equal(whitened, np.zeros((8, 1)))
 
 
+def test_one_score_moves_the_running_baseline():
+    """By hand: 2 + (1 - 0.75)(6 - 2) = 3."""
+    mask = jnp.asarray([True, False])
+    moved = running_baseline(jnp.asarray(2.0), jnp.asarray([6.0, 9.0]), mask, decay=0.75)
+    assert float(moved) == 3
+
+
+def test_variance_with_less_than_one_degree_of_freedom():
+    """By hand, weights of 3/4: mean 1, squares 3/4 + 3/4 = 3/2, freedom 3/2 - 1, variance 3."""
+    variance = masked_variance(jnp.asarray([0.0, 2.0]), jnp.asarray([0.75, 0.75]), ddof=1)
+    assert float(variance) == 3
+
+
+@pytest.mark.parametrize(("chunk_size", "steps"), [(1, 1), (4, 1), (7, 1), (8, 2), (100, 6)])
+def test_chunks_are_no_larger_than_asked_for(chunk_size, steps):
+    """Whole time steps of four rows: one at least, and as many as fit."""
+    assert _time_chunks(jnp.zeros((4, 6)), chunk_size).shape == (6 // steps, 4, steps)
+
+
+def test_vespo_takes_an_advantage_of_0_for_a_good_one():
+    """At k = 1, rate 0 the weight is the ratio, at k = 0, rate 0 it is 1."""
+    logps, mask = jnp.asarray([[0.5], [0.5]]), jnp.ones((2, 1), bool)
+    advantages = jnp.asarray([0.0, -1.0])
+    weights = vespo_weights(
+        logps, 0 * logps, mask, advantages, positive=(1.0, 0.0), negative=(0.0, 0.0)
+    )
+    np.testing.assert_allclose(weights, [np.exp(0.5), 1.0], rtol=1e-6)
+
+
+def test_chunks_of_a_single_row():
+    """Three and three steps of at most four."""
+    assert _time_chunks(jnp.zeros((1, 6)), 4).shape == (2, 1, 3)
+
+
 def test_wpo_subtracts_in_float32():
-    """Two bfloat16 numbers near each other: their difference must not be rounded to 8 bits."""
-    logps, collisions = (
-        jnp.asarray(x, jnp.bfloat16) for x in ([[-3.015625]], [[-0.0311279296875]])
-    )
-    mask = jnp.ones((1, 1), bool)
-    wide = [x.astype(jnp.float32) for x in (logps, collisions)]
-    rounded = (logps - collisions).astype(jnp.float32)
-    assert float(rounded[0, 0]) != float((wide[0] - wide[1])[0, 0])
-    np.testing.assert_array_equal(
-        wpo_weights(logps, mask, collisions), wpo_weights(wide[0], mask, wide[1])
-    )
+    """By hand, numbers that bfloat16 holds but whose difference it does not: 1 - 2^-9."""
+    logp, collision = (jnp.asarray([[x]], jnp.bfloat16) for x in (-(2.0**-9), -1.0))
+    weights = wpo_weights(logp, jnp.ones((1, 1), bool), collision)
+    np.testing.assert_allclose(weights, [np.exp(1 - 2.0**-9)], rtol=1e-6)
+
+
+def test_overlong_penalties_of_unsigned_lengths():
+    """Too long by two of four tokens: -1/2, not what unsigned numbers below 0 wrap around to."""
+    assert overlong_penalties(jnp.asarray([8], jnp.uint32), longest=10, cache=4).tolist() == [-0.5]

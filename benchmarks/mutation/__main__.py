@@ -48,8 +48,8 @@ def chosen(everything: list[Mutant], args) -> list[Mutant]:
     return found[: args.limit]
 
 
-def measure(places: Places, wanted: list[Mutant], args) -> list[Result]:
-    """The result of every mutant that is wanted, from the store or from a run."""
+def measure(places: Places, wanted: list[Mutant], args) -> tuple[list[Result], int]:
+    """The result of every mutant that is wanted, and how many an earlier run had."""
     coverages = coverage(places, args.jobs)
     for test in (test for one in coverages.values() for test in one.failed):
         print(f"left out, it fails without any mutant: {test}", file=sys.stderr)
@@ -69,10 +69,10 @@ def measure(places: Places, wanted: list[Mutant], args) -> list[Result]:
 
     if todo:
         run(places, coverages, todo, jobs=args.jobs, seconds=args.seconds, report=note)
-    return results
+    return results, len(wanted) - len(todo)
 
 
-def heading(args, seconds: float) -> str:
+def heading(args, seconds: float, known: int) -> str:
     versions = ", ".join(f"{name} {version(name)}" for name in ("jax", "numpy", "pytest"))
     flags = f" --seconds {args.seconds:g}"
     flags += f" --file {args.file}" if args.file else ""
@@ -81,7 +81,7 @@ def heading(args, seconds: float) -> str:
     return (
         "# Mutants of the mathematics\n\n"
         f"`python -m benchmarks.mutation{flags}`; Python {platform.python_version()}, {versions}; "
-        f"{seconds / 60:.0f} minutes with {args.jobs} processes."
+        f"{seconds / 60:.0f} minutes with {args.jobs} processes, {known} mutants known from before."
     )
 
 
@@ -112,9 +112,10 @@ def main() -> int:
     prepare_jax(places)
     everything = [mutant for file in places.files for mutant in mutants(places.path(file), file)]
     explained = explanations.read()
-    results = measure(places, chosen(everything, args), args)
+    results, known = measure(places, chosen(everything, args), args)
     old = explanations.stale(explained, everything, results)
-    text = report.page(results, explained, heading(args, time.perf_counter() - start), old)
+    seconds = time.perf_counter() - start
+    text = report.page(results, explained, heading(args, seconds, known), old)
     print(text)
     if args.entries:
         unknown = [r.mutant for r in results if r.survived and r.mutant.key not in explained]
@@ -122,7 +123,8 @@ def main() -> int:
     if args.markdown:
         args.markdown.write_text(text)
     total = report.score(results, explained)
-    print(f"{100 * total.share:.1f} % killed ({report.others(results)}), goal {report.GOAL:.0%}")
+    print(f"{100 * total.share:.1f} % killed ({report.others(results)}), goal {report.GOAL:.0%};")
+    print(f"{100 * total.noticeable:.1f} % of those that are not explained as equivalent")
     return int(bool(total.unexplained or old))
 
 

@@ -18,6 +18,12 @@ class Score:
         return self.killed / self.mutants if self.mutants else 1.0
 
     @property
+    def noticeable(self) -> float:
+        """The share of those that a test can notice, as far as is known."""
+        count = self.mutants - self.explained
+        return self.killed / count if count else 1.0
+
+    @property
     def unexplained(self) -> int:
         return self.mutants - self.killed - self.explained
 
@@ -36,15 +42,16 @@ def by_file(results: list[Result]) -> dict[str, list[Result]]:
 
 
 def table(results: list[Result], explained: dict[str, str]) -> str:
+    """The last column is the score without the mutants that are equivalent."""
     lines = [
-        "| file | mutants | killed | score | equivalent, explained | unexplained |",
-        "|:--|--:|--:|--:|--:|--:|",
+        "| file | mutants | killed | score | equivalent, explained | unexplained | of the rest |",
+        "|:--|--:|--:|--:|--:|--:|--:|",
     ]
     rows = {name: score(found, explained) for name, found in by_file(results).items()}
     for name, one in {**rows, "**all**": score(results, explained)}.items():
         lines.append(
             f"| {name} | {one.mutants} | {one.killed} | {100 * one.share:.1f} % "
-            f"| {one.explained} | {one.unexplained} |"
+            f"| {one.explained} | {one.unexplained} | {100 * one.noticeable:.1f} % |"
         )
     return "\n".join(lines)
 
