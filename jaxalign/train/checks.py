@@ -5,7 +5,6 @@ fails is named, and the first operation that makes a NaN.
 """
 
 import dataclasses
-import math
 from typing import Any
 
 import jax
@@ -13,6 +12,7 @@ import jax.numpy as jnp
 from jax.experimental import checkify
 
 from jaxalign.batches import Experience, ResponseBatch, TokenBatch
+from jaxalign.precision import saturation
 from jaxalign.train.step import LossFn
 
 REAL = (  # fields of batches that hold real numbers
@@ -62,7 +62,7 @@ def watched_decisions(evaluate, batch: ResponseBatch):
 
 def check_ratios(logps: jax.Array, batch: Experience | ResponseBatch) -> None:
     """The conditions, under `checked`: no ratio saturates, no log-probability is above 0."""
-    knee = math.log(float(jnp.finfo(logps.dtype).max)) / 2
+    knee = saturation(logps.dtype)
     far = jnp.max(jnp.where(batch.mask, logps - batch.behaviour_logps, -jnp.inf))
     checkify.check(
         far <= knee,
