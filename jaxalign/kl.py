@@ -182,6 +182,7 @@ def fused_exact_kl(
     reference_unembedding: jax.Array,
     *,
     temperature: float = 1.0,
+    softcaps: tuple[float | None, float | None] = (None, None),
     chunk_size: int,
 ) -> jax.Array:
     """Exact KL per token of two language models, without either's `[B, T, V]` logits in memory.
@@ -193,6 +194,7 @@ def fused_exact_kl(
       policy_hidden, reference_hidden: `[B, T, D]`, after the last norm (widths may differ).
       policy_unembedding, reference_unembedding: `[D, V]`.
       temperature: both logits are divided by it.
+      softcaps: of the policy's and the reference's logits, see `softcapped`; None: none.
       chunk_size: tokens whose logits exist at one time.
 
     Returns:
@@ -211,8 +213,8 @@ def fused_exact_kl(
 
     def chunk_kl(policy, reference):
         return exact_kl(
-            tempered(logits_of(policy, policy_unembedding), temperature),
-            tempered(logits_of(reference, reference_unembedding), temperature),
+            tempered(logits_of(policy, policy_unembedding, softcaps[0]), temperature),
+            tempered(logits_of(reference, reference_unembedding, softcaps[1]), temperature),
         )
 
     return shift_right(map_time_chunks(chunk_kl, (policy_hidden, reference_hidden), chunk_size))

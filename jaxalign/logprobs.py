@@ -199,10 +199,29 @@ def sequence_logps(token_logps: jax.Array, mask: jax.Array) -> jax.Array:
     return masked_sum(token_logps, mask, axis=1)
 
 
-def logits_of(hidden: jax.Array, unembedding: jax.Array) -> jax.Array:
-    """Logits, accumulated and returned in float32 or wider: `[..., D]` times `[D, V]`."""
+def softcapped(x: jax.Array, cap: float | None) -> jax.Array:
+    """`cap tanh(x / cap)`: near x where x is small, never beyond the cap; x itself for None.
+
+    Args:
+      x: any shape.
+      cap: above 0, or None.
+
+    Returns:
+      The shape of `x`.
+
+    Source: Gemma Team 2024, https://arxiv.org/abs/2408.00118, section 2.
+
+    >>> softcapped(jnp.array([1e-3, 1e3]), 30.0).round(4).tolist()
+    [0.0010000000474974513, 30.0]
+    """
+    return x if cap is None else cap * jnp.tanh(x / cap)
+
+
+def logits_of(hidden: jax.Array, unembedding: jax.Array, softcap: float | None = None) -> jax.Array:
+    """Logits, accumulated and returned in float32 or wider: `[..., D]` times `[D, V]`, softcapped."""
     (wide,) = widen(jnp.zeros((), jnp.promote_types(hidden.dtype, unembedding.dtype)))
-    return jnp.einsum("...d,dv->...v", hidden, unembedding, preferred_element_type=wide.dtype)
+    product = jnp.einsum("...d,dv->...v", hidden, unembedding, preferred_element_type=wide.dtype)
+    return softcapped(product, softcap)
 
 
 def fused_token_logps(
@@ -211,6 +230,7 @@ def fused_token_logps(
     tokens: jax.Array,
     *,
     temperature: float = 1.0,
+    softcap: float | None = None,
     chunk_size: int,
 ) -> jax.Array:
     """`token_logps(hidden @ unembedding, tokens)` without the `[B, T, V]` logits.
@@ -224,6 +244,7 @@ def fused_token_logps(
       unembedding: `[D, V]`.
       tokens: `[B, T]` integers in [0, V).
       temperature: above 0; the one that the tokens were sampled with.
+      softcap: of the logits, before the temperature, see `softcapped`; None: none.
       chunk_size: tokens whose logits exist at one time; rounded to whole time steps of all B rows
         (at least one), so that a batch that is sharded over B stays so.
 
@@ -238,9 +259,8 @@ def fused_token_logps(
     >>> print(fused_token_logps(hidden, unembedding, tokens, chunk_size=2).round(4))  # 0, log 1/4
     [[ 0.     -1.3863 -1.3863]]
     """
-    return fused_token_logps_and_entropy(
-        hidden, unembedding, tokens, temperature=temperature, chunk_size=chunk_size
-    )[0]
+    sizes = {"temperature": temperature, "softcap": softcap, "chunk_size": chunk_size}
+    return fused_token_logps_and_entropy(hidden, unembedding, tokens, **sizes)[0]
 
 
 def fused_token_logps_and_entropy(
@@ -249,12 +269,13 @@ def fused_token_logps_and_entropy(
     tokens: jax.Array,
     *,
     temperature: float = 1.0,
+    softcap: float | None = None,
     chunk_size: int,
 ) -> tuple[jax.Array, jax.Array]:
     """`token_logps` and `token_entropy` of `hidden @ unembedding` from one pass over the logits.
 
     Args:
-      hidden, unembedding, tokens, temperature, chunk_size: as in `fused_token_logps`.
+      hidden, unembedding, tokens, temperature, softcap, chunk_size: as in `fused_token_logps`.
 
     Returns:
       Log-probabilities and entropies, both `[B, T]` nats with 0 at t = 0; both have gradients.
@@ -263,15 +284,45 @@ def fused_token_logps_and_entropy(
       AssertionError: shapes do not fit.
       ValueError: the temperature or the chunk size is not positive.
     """
-    chex.assert_rank([hidden, unembedding, tokens], [3, 2, 2])
     chex.assert_equal_shape_prefix([hidden, tokens], 2)
+    both = fused_action_logps_and_entropy(
+        hidden,
+        unembedding,
+        jnp.roll(tokens, -1, axis=1),
+        temperature=temperature,
+        softcap=softcap,
+        chunk_size=chunk_size,
+    )
+    return shift_right(both[0]), shift_right(both[1])
+
+
+def fused_action_logps_and_entropy(
+    hidden: jax.Array,
+    unembedding: jax.Array,
+    actions: jax.Array,
+    *,
+    temperature: float = 1.0,
+    softcap: float | None = None,
+    chunk_size: int,
+) -> tuple[jax.Array, jax.Array]:
+    """The same without a shift: of the actions that these hidden states choose.
+
+    Args:
+      hidden: `[B, T, D]`.
+      unembedding: `[D, V]`.
+      actions: `[B, T]` integers in [0, V).
+      temperature, softcap, chunk_size: as in `fused_token_logps`.
+
+    Returns:
+      Log-probabilities and entropies, both `[B, T]` nats; both have gradients.
+    """
+    chex.assert_rank([hidden, unembedding, actions], [3, 2, 2])
+    chex.assert_equal_shape_prefix([hidden, actions], 2)
     chex.assert_equal(hidden.shape[2], unembedding.shape[0])
-    chex.assert_type(tokens, int)
+    chex.assert_type(actions, int)
     _check_temperature(temperature)
-    hidden, unembedding = _on_same_axes(hidden, unembedding, tokens)
-    next_tokens = jnp.roll(tokens, -1, axis=1)
-    logps, entropies = _fused(temperature, chunk_size, hidden, unembedding, next_tokens)
-    return shift_right(logps), shift_right(entropies)
+    hidden, unembedding = _on_same_axes(hidden, unembedding, actions)
+    return _fused((temperature, softcap, chunk_size), hidden, unembedding, actions)
 
 
 def _check_temperature(temperature: float):
@@ -313,18 +364,19 @@ def map_time_chunks(fn, arrays: tuple[jax.Array, ...], chunk_size: int):
 
 
 def _statistics(
-    temperature: float,
-    chunk_size: int,
+    settings: tuple[float, float | None, int],
     hidden: jax.Array,
     unembedding: jax.Array,
     targets: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    return _fused_forward(temperature, chunk_size, hidden, unembedding, targets)[0]
+    return _fused_forward(settings, hidden, unembedding, targets)[0]
 
 
-def _fused_forward(temperature, chunk_size, hidden, unembedding, targets):
+def _fused_forward(settings, hidden, unembedding, targets):
+    temperature, softcap, chunk_size = settings
+
     def statistics(hidden, targets):
-        logits = logits_of(hidden, unembedding)
+        logits = logits_of(hidden, unembedding, softcap)
         top = jnp.max(logits, axis=-1)
         shifted = (logits - top[..., None]) / temperature  # in this order: see `tempered`
         weights = jnp.exp(shifted)
@@ -338,18 +390,25 @@ def _fused_forward(temperature, chunk_size, hidden, unembedding, targets):
     return (logps, entropies), (hidden, unembedding, targets, *saved, entropies)
 
 
-def _fused_backward(temperature, chunk_size, residuals, cotangents):
-    """d log pi(a) / dz = onehot(a) - p,  dH / dz = -p (log p + H),  z = logits / temperature."""
+def _fused_backward(settings, residuals, cotangents):
+    """d log pi(a) / dz = onehot(a) - p,  dH / dz = -p (log p + H),  z = logits / temperature.
+
+    A softcap c has the slope 1 - (logits / c)^2.
+    """
+    temperature, softcap, chunk_size = settings
     hidden, unembedding, targets, tops, log_totals, entropies = residuals
 
     def accumulate(unembedding_grad, chunk):
         hidden, targets, top, log_total, entropies, logp_grad, entropy_grad = chunk
-        shifted = (logits_of(hidden, unembedding) - top[..., None]) / temperature
+        logits = logits_of(hidden, unembedding, softcap)
+        shifted = (logits - top[..., None]) / temperature
         log_p = shifted - log_total[..., None]
         chosen = jax.lax.broadcasted_iota(targets.dtype, log_p.shape, log_p.ndim - 1)
         chosen = chosen == targets[..., None]
         per_p = logp_grad[..., None] + entropy_grad[..., None] * (log_p + entropies[..., None])
         grad = jnp.where(chosen, logp_grad[..., None], 0) - jnp.exp(log_p) * per_p
+        if softcap is not None:
+            grad *= 1 - (logits / softcap) ** 2
         grad = (grad / temperature).astype(jnp.result_type(hidden, unembedding))
         hidden_grad = jnp.einsum("btv,dv->btd", grad, unembedding)
         wide = {"preferred_element_type": unembedding_grad.dtype}
@@ -363,5 +422,5 @@ def _fused_backward(temperature, chunk_size, residuals, cotangents):
     return hidden_grad, unembedding_grad.astype(unembedding.dtype), None
 
 
-_fused = jax.custom_vjp(_statistics, nondiff_argnums=(0, 1))
+_fused = jax.custom_vjp(_statistics, nondiff_argnums=(0,))
 _fused.defvjp(_fused_forward, _fused_backward)

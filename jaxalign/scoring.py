@@ -49,8 +49,14 @@ def logps_of(outputs, tokens, *, temperature: float):
     """
     if is_small(outputs, tokens):
         return token_logps(outputs.logits, tokens, temperature=temperature)
-    hidden, unembedding = outputs.hidden, outputs.unembedding
-    return fused_token_logps(hidden, unembedding, tokens, temperature=temperature, chunk_size=CHUNK)
+    return fused_token_logps(
+        outputs.hidden,
+        outputs.unembedding,
+        tokens,
+        temperature=temperature,
+        softcap=outputs.softcap,
+        chunk_size=CHUNK,
+    )
 
 
 def logps_and_entropy_of(outputs, tokens, *, temperature: float):
@@ -58,9 +64,13 @@ def logps_and_entropy_of(outputs, tokens, *, temperature: float):
     if is_small(outputs, tokens):
         logps = token_logps(outputs.logits, tokens, temperature=temperature)
         return logps, token_entropy(outputs.logits, temperature=temperature)
-    hidden, unembedding = outputs.hidden, outputs.unembedding
     return fused_token_logps_and_entropy(
-        hidden, unembedding, tokens, temperature=temperature, chunk_size=CHUNK
+        outputs.hidden,
+        outputs.unembedding,
+        tokens,
+        temperature=temperature,
+        softcap=outputs.softcap,
+        chunk_size=CHUNK,
     )
 
 
@@ -160,7 +170,7 @@ def text_divergences(model, *, temperature: float = 1.0):
         outputs = model.apply({"params": params}, batch.tokens, batch.mask, keys=keys)
 
         def of_positions(hidden, teacher):
-            student = logits_of(hidden, outputs.unembedding)
+            student = logits_of(hidden, outputs.unembedding, outputs.softcap)
             return divergence(*(tempered(logits, temperature) for logits in (student, teacher)))
 
         arrays = (outputs.hidden, teacher_logits)

@@ -75,7 +75,9 @@ def hugging_face(name):
         norm="layer",
         positions="learned",
         activation="gelu",
-        biases=True,
+        qkv_biases=True,
+        output_biases=True,
+        mlp_biases=True,
     )
     return config, gpt2_weights(weights, 2)
 

@@ -34,12 +34,21 @@ GPT2 = dataclasses.replace(
     norm="layer",
     positions="learned",
     activation="gelu",
-    biases=True,
+    qkv_biases=True,
+    output_biases=True,
+    mlp_biases=True,
     tie_embeddings=False,
     score_pooling="mean",
 )
 MIXED = dataclasses.replace(
-    LLAMA, kv_heads=1, biases=True, activation="gelu", value_trunk="separate", score_bag=False
+    LLAMA,
+    kv_heads=1,
+    qkv_biases=True,
+    output_biases=True,
+    mlp_biases=True,
+    activation="gelu",
+    value_trunk="separate",
+    score_bag=False,
 )
 NOISY = dataclasses.replace(MIXED, dropout=0.2)
 KEYS = jax.random.split(jax.random.key(0), 3)

@@ -5,11 +5,12 @@ import dataclasses
 import jax.numpy as jnp
 
 from jaxalign.errors import UserError
+from jaxalign.models.rope import RopeScaling
 
 CHOICES = {
     "norm": ("rms", "layer"),
     "positions": ("rope", "learned"),
-    "activation": ("swiglu", "gelu"),
+    "activation": ("swiglu", "geglu", "geglu_exact", "reglu", "gelu", "gelu_exact", "relu"),
     "compute_dtype": ("float32", "bfloat16"),
     "value_trunk": ("shared", "separate"),
     "score_pooling": ("last", "mean", "none"),
@@ -24,9 +25,21 @@ class TransformerConfig:
     vocab_size, max_length: ids, and the longest sequence in tokens.
     width, layers, heads, kv_heads, mlp_width: D, number of blocks, query heads, key and value heads
       (`heads / kv_heads` queries share one), and the hidden width of the feed-forward layers.
-    norm, positions, activation, biases, tie_embeddings: Llama is rms, rope, swiglu, False;
-      GPT-2 is layer, learned, gelu, True, True.
-    norm_epsilon, rope_theta: added to the variance; base of the rotary wavelengths.
+    head_size: width of a head; None: width / heads.
+    norm, positions, activation, tie_embeddings: Llama is rms, rope, swiglu; GPT-2 is layer,
+      learned, gelu, True; Gemma is rms, rope, geglu, True.
+    qkv_biases, output_biases, mlp_biases: of the query, key and value projections, of attention's
+      output, and of the feed-forward layers.
+    qk_norm: queries and keys are normalised, a head at a time (Qwen 3, Gemma 3).
+    post_norms: both branches of a block are normalised again before they are added (Gemma 2, 3).
+    windows: of each layer, how many of the latest tokens it sees, itself included; 0: all; empty:
+      all layers see all.
+    attention_scale: factor of the products of queries and keys; None: 1 / sqrt(head width).
+    attention_softcap, logit_softcap: `c tanh(x / c)` of those products, of the logits; None: none.
+    embedding_scale: factor of the embeddings at the bottom; the logits do not have it.
+    norm_epsilon: added to the variance.
+    rope_theta, rope_scaling: base of the rotary wavelengths, and how they are stretched.
+    window_rope_theta: base of the layers with a window, not stretched; None: as the others.
     dropout: share of the embeddings and of both branches of a block that keys make it drop.
     compute_dtype: of activations and matrix products; parameters, softmax and heads are float32.
     remat, scan_layers: recompute blocks in the backward pass; compile one block and loop over it.
@@ -46,14 +59,26 @@ class TransformerConfig:
     layers: int = 4
     heads: int = 4
     kv_heads: int = 4
+    head_size: int | None = None
     mlp_width: int = 512
     norm: str = "rms"
     positions: str = "rope"
     activation: str = "swiglu"
-    biases: bool = False
     tie_embeddings: bool = True
+    qkv_biases: bool = False
+    output_biases: bool = False
+    mlp_biases: bool = False
+    qk_norm: bool = False
+    post_norms: bool = False
+    windows: tuple[int, ...] = ()
+    attention_scale: float | None = None
+    attention_softcap: float | None = None
+    logit_softcap: float | None = None
+    embedding_scale: float = 1.0
     norm_epsilon: float = 1e-5
     rope_theta: float = 10_000.0
+    rope_scaling: RopeScaling | None = None
+    window_rope_theta: float | None = None
     dropout: float = 0.0
     compute_dtype: str = "float32"
     remat: bool = False
@@ -71,22 +96,37 @@ class TransformerConfig:
             _check_choice(field, getattr(self, field), choices)
         for head in self.heads_out:
             _check_choice("heads_out", head, HEADS)
-        _check_divides("width", self.width, "heads", self.heads)
+        if self.head_size is None:
+            _check_divides("width", self.width, "heads", self.heads)
         _check_divides("heads", self.heads, "kv_heads", self.kv_heads)
         if self.positions == "rope" and self.head_width % 2:
             raise UserError(f"rope turns pairs: width / heads must be even, got {self.head_width}")
         if not 0 <= self.dropout < 1:
             raise UserError(f"dropout must lie in [0, 1), got {self.dropout}")
+        if self.windows and (len(self.windows) != self.layers or min(self.windows) < 0):
+            raise UserError(
+                f"windows must name {self.layers} numbers from 0, one a layer; got {self.windows}"
+            )
 
     @property
     def head_width(self) -> int:
         """Width of one attention head."""
-        return self.width // self.heads
+        return self.width // self.heads if self.head_size is None else self.head_size
 
     @property
     def dtype(self) -> jnp.dtype:
         """The compute dtype as a dtype."""
         return jnp.dtype(self.compute_dtype)
+
+    @classmethod
+    def from_json(cls, fields: dict) -> "TransformerConfig":
+        """The configuration of `dataclasses.asdict` that went through JSON."""
+        fields = dict(fields)
+        for name in ("heads_out", "windows"):
+            fields[name] = tuple(fields[name])
+        if fields["rope_scaling"] is not None:
+            fields["rope_scaling"] = RopeScaling(**fields["rope_scaling"])
+        return cls(**fields)
 
 
 def _check_choice(field: str, value: str, choices: tuple[str, ...]) -> None:

@@ -1,10 +1,14 @@
-"""Causal grouped-query attention with rotary positions and a key-value cache."""
+"""Causal grouped-query attention and its key-value cache."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from jaxalign.batches import pytree
+from jaxalign.logprobs import softcapped
+from jaxalign.models.architecture import TransformerConfig
+from jaxalign.models.layers import make_norm
+from jaxalign.models.rope import rotate
 
 MASKED = -1e30  # finite, so that a row that sees nothing is uniform and has a finite gradient
 
@@ -26,48 +30,53 @@ class Cache:
     length: jax.Array
 
 
-def rotary(positions: jax.Array, head_width: int, theta: float) -> tuple[jax.Array, jax.Array]:
-    """Cosine and sine of the rotary angles, `angle_i = position * theta ** (-2 i / H)`.
+def visible_keys(
+    mask: jax.Array,
+    offset: jax.Array | int,
+    queries: int,
+    *,
+    segments: jax.Array | None = None,
+    branches: jax.Array | None = None,
+) -> jax.Array:
+    """`[B, queries, S]`: query t, in column offset + t, sees real tokens up to that column.
 
     Args:
-      positions: `[B, T]` int32, counted from 0.
-      head_width: H, even.
-      theta: base of the wavelengths.
-
-    Returns:
-      Two `[B, 1, T, H / 2]` float32 arrays.
-
-    Source: Su et al. 2021, https://arxiv.org/abs/2104.09864, Eq. 15.
+      mask: `[B, S]` bool, true on real tokens.
+      offset: column of the first query.
+      queries: their number.
+      segments: `[B, S]` int32: several texts in a row; a token sees those of its own text alone.
+      branches: `[S]` int32: several continuations in a row; a token sees those of its own
+        continuation, and those in 0, which come before all.
     """
-    frequencies = theta ** (-jnp.arange(0, head_width, 2, dtype=jnp.float32) / head_width)
-    angles = positions[:, None, :, None] * frequencies[None, None, None, :]
-    return jnp.cos(angles), jnp.sin(angles)
-
-
-def rotate(x: jax.Array, rotation: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """Turn the pairs (x_i, x_{i + H/2}) of `x [B, N, T, H]` by the rotary angles."""
-    cos, sin = rotation
-    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    turned = jnp.concatenate((first * cos - second * sin, second * cos + first * sin), axis=-1)
-    return turned.astype(x.dtype)
-
-
-def visible_keys(mask: jax.Array, offset: jax.Array | int, queries: int) -> jax.Array:
-    """`[B, queries, S]`: query t, in column offset + t, sees real tokens up to that column."""
     columns = jnp.arange(mask.shape[1], dtype=jnp.int32)
     ages = offset + jnp.arange(queries, dtype=jnp.int32)[:, None] - columns[None, :]
-    return mask[:, None, :] & (ages >= 0)[None]
+    visible = mask[:, None, :] & (ages >= 0)[None]
+    if segments is not None:
+        visible &= segments[:, :, None] == segments[:, None, :]
+    if branches is not None:
+        visible &= ((branches[:, None] == branches[None]) | (branches[None] == 0))[None]
+    return visible
 
 
-def attend(q: jax.Array, k: jax.Array, v: jax.Array, visible: jax.Array) -> jax.Array:
+def attend(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    visible: jax.Array,
+    *,
+    scale: float | None = None,
+    softcap: float | None = None,
+) -> jax.Array:
     """Softmax attention in which groups of query heads share a key-value head.
 
-      out = softmax(q k^T / sqrt(H)) v
+      out = softmax(scale q k^T) v
 
     Args:
       q: `[B, N, T, H]`; head n reads key-value head n // (N / K).
       k, v: `[B, K, S, H]`.
       visible: `[B, T, S]` bool.
+      scale: None: 1 / sqrt(H).
+      softcap: bound of the scaled products; None: none.
 
     Returns:
       `[B, N, T, H]`.
@@ -77,9 +86,10 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, visible: jax.Array) -> jax.
     """
     batch, heads, length, width = q.shape
     groups = heads // k.shape[1]
-    q = q.reshape(batch, k.shape[1], groups * length, width) * width**-0.5
+    q = q.reshape(batch, k.shape[1], groups * length, width)
+    q *= width**-0.5 if scale is None else scale
     logits = jnp.einsum("bkth,bksh->bkts", q, k, preferred_element_type=jnp.float32)
-    logits = logits.reshape(batch, heads, length, k.shape[2])
+    logits = softcapped(logits.reshape(batch, heads, length, k.shape[2]), softcap)
     weights = jax.nn.softmax(jnp.where(visible[:, None], logits, MASKED)).astype(v.dtype)
     weights = weights.reshape(batch, k.shape[1], groups * length, k.shape[2])
     return jnp.einsum("bkts,bksh->bkth", weights, v).reshape(batch, heads, length, width)
@@ -88,12 +98,8 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, visible: jax.Array) -> jax.
 class Attention(nn.Module):
     """Self-attention of `heads` query heads over `kv_heads` key-value heads."""
 
-    heads: int
-    kv_heads: int
-    head_width: int
-    biases: bool
+    config: TransformerConfig
     output_init: nn.initializers.Initializer
-    dtype: jnp.dtype
 
     @nn.compact
     def __call__(self, x, rotation, visible, past):
@@ -108,27 +114,35 @@ class Attention(nn.Module):
         Returns:
           `[B, T, D]`, and the `[B, K, S, H]` keys and values that were attended to.
         """
-        q, k = self._project("query", x, self.heads), self._project("key", x, self.kv_heads)
-        v = self._project("value", x, self.kv_heads)
+        c = self.config
+        q, k = self._project("query", x, c.heads), self._project("key", x, c.kv_heads)
+        v = self._project("value", x, c.kv_heads)
+        if c.qk_norm:
+            q, k = self._norm("query_norm")(q), self._norm("key_norm")(k)
         if rotation is not None:
             q, k = rotate(q, rotation), rotate(k, rotation)
         if past is not None:
             k, v = (
                 _write(buffer, new, past[2]) for buffer, new in zip(past[:2], (k, v), strict=True)
             )
-        out = attend(q, k, v, visible).swapaxes(1, 2).reshape(x.shape)
+        out = attend(q, k, v, visible, scale=c.attention_scale, softcap=c.attention_softcap)
         output = nn.Dense(
             x.shape[-1],
-            use_bias=self.biases,
-            dtype=self.dtype,
+            use_bias=c.output_biases,
+            dtype=c.dtype,
             kernel_init=self.output_init,
             name="output",
         )
-        return output(out), (k, v)
+        return output(out.swapaxes(1, 2).reshape(*x.shape[:2], -1)), (k, v)
 
     def _project(self, name, x, heads):
-        dense = nn.Dense(heads * self.head_width, self.biases, dtype=self.dtype, name=name)
-        return dense(x).reshape(*x.shape[:2], heads, self.head_width).swapaxes(1, 2)
+        c = self.config
+        dense = nn.Dense(heads * c.head_width, c.qkv_biases, dtype=c.dtype, name=name)
+        return dense(x).reshape(*x.shape[:2], heads, c.head_width).swapaxes(1, 2)
+
+    def _norm(self, name):
+        c = self.config
+        return make_norm("rms", epsilon=c.norm_epsilon, dtype=c.dtype, name=name)
 
 
 def _write(buffer, new, column):

@@ -1,8 +1,12 @@
 """The parts of a block besides attention: norms, feed-forward, dropout, and what padding means."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+from jaxalign.models.architecture import TransformerConfig
 
 
 def filled(tokens: jax.Array, mask: jax.Array, before: jax.Array) -> jax.Array:
@@ -66,31 +70,45 @@ def make_norm(kind: str, *, epsilon: float, dtype: jnp.dtype, name: str) -> nn.M
     return nn.LayerNorm(epsilon=epsilon, dtype=dtype, use_fast_variance=False, name=name)
 
 
+# name: the function, and whether it is a gate of a second projection
+ACTIVATIONS = {
+    "swiglu": (nn.silu, True),
+    "geglu": (functools.partial(nn.gelu, approximate=True), True),
+    "geglu_exact": (functools.partial(nn.gelu, approximate=False), True),
+    "reglu": (nn.relu, True),
+    "gelu": (functools.partial(nn.gelu, approximate=True), False),
+    "gelu_exact": (functools.partial(nn.gelu, approximate=False), False),
+    "relu": (nn.relu, False),
+}
+
+
 class FeedForward(nn.Module):
-    """`down(silu(gate(x)) * up(x))` (swiglu) or `down(gelu(up(x)))` with the tanh form of gelu.
+    """`down(f(gate(x)) * up(x))` with f = silu (swiglu) or gelu (geglu), or `down(f(up(x)))`.
+
+    The gelu is its tanh form but where the name says exact.
 
     Source: Shazeer 2020, https://arxiv.org/abs/2002.05202, Eq. 6; Hendrycks and Gimpel 2016,
     https://arxiv.org/abs/1606.08415, section 2.
     """
 
-    mlp_width: int
-    activation: str
-    biases: bool
+    config: TransformerConfig
     output_init: nn.initializers.Initializer
-    dtype: jnp.dtype
 
     @nn.compact
     def __call__(self, x):
         """`[B, T, D]` -> `[B, T, D]`."""
-        up = nn.Dense(self.mlp_width, self.biases, dtype=self.dtype, name="up")(x)
-        if self.activation == "swiglu":
-            up *= nn.silu(nn.Dense(self.mlp_width, self.biases, dtype=self.dtype, name="gate")(x))
+        c = self.config
+        activation, gated = ACTIVATIONS[c.activation]
+        up = nn.Dense(c.mlp_width, c.mlp_biases, dtype=c.dtype, name="up")(x)
+        if gated:
+            gate = nn.Dense(c.mlp_width, c.mlp_biases, dtype=c.dtype, name="gate")(x)
+            up = activation(gate) * up
         else:
-            up = nn.gelu(up, approximate=True)
+            up = activation(up)
         output = nn.Dense(
             x.shape[-1],
-            self.biases,
-            dtype=self.dtype,
+            c.mlp_biases,
+            dtype=c.dtype,
             kernel_init=self.output_init,
             name="down",
         )

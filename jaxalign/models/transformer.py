@@ -10,9 +10,10 @@ from jaxalign.batches import pytree
 from jaxalign.errors import UserError
 from jaxalign.logprobs import logits_of
 from jaxalign.models.architecture import TransformerConfig
-from jaxalign.models.attention import Cache, rotary, visible_keys
+from jaxalign.models.attention import Cache, visible_keys
 from jaxalign.models.heads import ScoreHead, StepScoreHead, ValueHead
 from jaxalign.models.layers import filled, fold, positions_of
+from jaxalign.models.rope import rotary
 from jaxalign.models.trunk import Context, Trunk
 
 __all__ = ["Cache", "Outputs", "Transformer", "TransformerConfig", "empty_cache", "unrolled"]
@@ -28,6 +29,7 @@ class Outputs:
 
     hidden: `[B, T, D]` after the final norm, compute dtype; padding repeats the last real token.
     unembedding: `[D, V]`, compute dtype; logits are `hidden @ unembedding`, summed in float32.
+    softcap: bound of the logits, `softcap tanh(logits / softcap)`; None: none.
     values: `[B, T]` float32, entry t is the value before tokens[t] was chosen.
     scores: `[B]` float32.
     step_scores: `[B, T]` float32, entry t is the score of a step that ends with tokens[t].
@@ -36,6 +38,7 @@ class Outputs:
 
     hidden: jax.Array
     unembedding: jax.Array | None
+    softcap: float | None = dataclasses.field(metadata={"static": True})
     values: jax.Array | None
     scores: jax.Array | None
     step_scores: jax.Array | None
@@ -45,7 +48,7 @@ class Outputs:
     def logits(self) -> jax.Array:
         """`[B, T, V]` float32; entry t predicts tokens[t + 1]."""
         assert self.unembedding is not None, "this network has no logits head"
-        return logits_of(self.hidden, self.unembedding)
+        return logits_of(self.hidden, self.unembedding, self.softcap)
 
 
 class Transformer(nn.Module):
@@ -80,14 +83,22 @@ class Transformer(nn.Module):
         *,
         keys: jax.Array | None = None,
         cache: Cache | None = None,
+        segments: jax.Array | None = None,
+        branches: jax.Array | None = None,
     ) -> Outputs:
         """Hidden states and what the heads make of them.
+
+        With segments or branches a row is no single text: only hidden states and logits are made
+        then, no values or scores.
 
         Args:
           tokens: `[B, T]` ids below vocab_size; anything where `mask` is false.
           mask: `[B, T]` bool, true on real tokens.
           keys: `[B]` typed keys for dropout, one an example; None for none.
           cache: columns read before, for decoding: no values or scores are made then.
+          segments: `[B, T]` int32, equal on the tokens of one of several texts in a row.
+          branches: `[T]` int32, equal on the tokens of one of several continuations in a row of
+            what stands, marked 0, before all of them.
 
         Raises:
           UserError: more columns than `max_length`; a cache with scanned layers.
@@ -95,11 +106,15 @@ class Transformer(nn.Module):
         self._check(tokens, cache)
         if cache is not None:
             return self._continue(tokens, mask, keys, cache)
-        heads, none = self.config.heads_out, jnp.zeros_like(tokens[:, 0])
+        none = jnp.zeros_like(tokens[:, 0])
         tokens = filled(tokens, mask, none)
-        context = self._context(
-            positions_of(mask, none), visible_keys(mask, 0, mask.shape[1]), keys
-        )
+        structure = {"segments": segments, "branches": branches}
+        visible = visible_keys(mask, 0, mask.shape[1], **structure)
+        whole = segments is None and branches is None
+        heads = self.config.heads_out if whole else ("logits",)
+        # a token's position is the number of tokens before it that it sees
+        positions = positions_of(mask, none) if whole else jnp.maximum(visible.sum(axis=2) - 1, 0)
+        context = self._context(positions, positions, visible, keys)
         hidden, _ = self.trunk(tokens, context, None)
         values = self._values(hidden, tokens, mask, context) if "value" in heads else None
         scores = self.score(hidden, tokens, mask) if "score" in heads else None
@@ -107,6 +122,7 @@ class Transformer(nn.Module):
         return Outputs(
             hidden=hidden,
             unembedding=self._unembedding(),
+            softcap=self.config.logit_softcap,
             values=values,
             scores=scores,
             step_scores=steps,
@@ -118,7 +134,9 @@ class Transformer(nn.Module):
         seen = jax.lax.dynamic_update_slice_in_dim(cache.mask, mask, column, axis=1)
         positions = positions_of(mask, cache.mask.sum(axis=1, dtype=jnp.int32))
         tokens = filled(tokens, mask, cache.last_tokens)
-        context = self._context(positions, visible_keys(seen, column, queries), keys)
+        key_positions = positions_of(seen, jnp.zeros_like(cache.last_tokens))
+        visible = visible_keys(seen, column, queries)
+        context = self._context(positions, key_positions, visible, keys)
         past = [(k, v, column) for k, v in zip(cache.keys, cache.values, strict=True)]
         hidden, buffers = self.trunk(tokens, context, past)
         keys, values = zip(*buffers, strict=True)
@@ -132,18 +150,31 @@ class Transformer(nn.Module):
         return Outputs(
             hidden=hidden,
             unembedding=self._unembedding(),
+            softcap=self.config.logit_softcap,
             values=None,
             scores=None,
             step_scores=None,
             cache=cache,
         )
 
-    def _context(self, positions, visible, keys):
+    def _context(self, positions, key_positions, visible, keys):
         c = self.config
-        rotation = None
+        rotation = window_rotation = distances = None
         if c.positions == "rope":
-            rotation = rotary(positions, c.head_width, c.rope_theta)
-        return Context(positions=positions, visible=visible, rotation=rotation, keys=keys)
+            rotation = rotary(positions, c.head_width, c.rope_theta, c.rope_scaling)
+            window_rotation = rotation
+            if c.window_rope_theta is not None:
+                window_rotation = rotary(positions, c.head_width, c.window_rope_theta)
+        if any(c.windows):
+            distances = positions[:, :, None] - key_positions[:, None, :]
+        return Context(
+            positions=positions,
+            visible=visible,
+            distances=distances,
+            rotation=rotation,
+            window_rotation=window_rotation,
+            keys=keys,
+        )
 
     def _unembedding(self):
         c = self.config

@@ -15,13 +15,29 @@ class Context:
     """What every block of a trunk reads.
 
     positions: `[B, T]`; visible: `[B, T, S]`; keys: `[B]` or None.
-    rotation: cosine and sine of the rotary angles, or None.
+    distances: `[B, T, S]` int32, how many tokens a key lies back; None where no layer has a window.
+    rotation, window_rotation: cosine and sine of the rotary angles, or None; the second for layers
+      with a window.
     """
 
     positions: jax.Array
     visible: jax.Array
+    distances: jax.Array | None
     rotation: tuple[jax.Array, jax.Array] | None
+    window_rotation: tuple[jax.Array, jax.Array] | None
     keys: jax.Array | None
+
+    def sight(self, window):
+        """What a layer with that window (0: none) sees, and how it turns queries and keys."""
+        if self.distances is None:
+            return self.visible, self.rotation
+        windowed = jnp.asarray(window) > 0
+        visible = self.visible & (~windowed | (self.distances < window))
+        if self.rotation is None:
+            return visible, None
+        pairs = zip(self.window_rotation or (), self.rotation, strict=True)
+        cos, sin = (jnp.where(windowed, near, far) for near, far in pairs)
+        return visible, (cos, sin)
 
 
 class Block(nn.Module):
@@ -31,25 +47,20 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x, scanned, context):
-        """`x [B, T, D]`, (layer number, its past or None) -> `x`, its (keys, values) or None."""
-        config, (layer, past) = self.config, scanned
-        out, buffers = self._attention()(
-            self._norm("attention_norm")(x), context.rotation, context.visible, past
-        )
+        """`x [B, T, D]`, (layer, its window, its past) -> `x`, its (keys, values) or None."""
+        config, (layer, window, past) = self.config, scanned
+        visible, rotation = context.sight(window)
+        attention = Attention(config, self._output_init(), name="attention")
+        out, buffers = attention(self._norm("attention_norm")(x), rotation, visible, past)
+        if config.post_norms:
+            out = self._norm("attention_out_norm")(out)
         x += drop(out, config.dropout, fold(context.keys, 2 * layer))
-        out = self._feed_forward()(self._norm("feed_forward_norm")(x))
+        feed_forward = FeedForward(config, self._output_init(), name="feed_forward")
+        out = feed_forward(self._norm("feed_forward_norm")(x))
+        if config.post_norms:
+            out = self._norm("feed_forward_out_norm")(out)
         x += drop(out, config.dropout, fold(context.keys, 2 * layer + 1))
         return x, None if past is None else buffers
-
-    def _attention(self):
-        c = self.config
-        sizes = (c.heads, c.kv_heads, c.head_width, c.biases)
-        return Attention(*sizes, self._output_init(), c.dtype, name="attention")
-
-    def _feed_forward(self):
-        c = self.config
-        sizes = (c.mlp_width, c.activation, c.biases)
-        return FeedForward(*sizes, self._output_init(), c.dtype, name="feed_forward")
 
     def _norm(self, name):
         c = self.config
@@ -80,16 +91,18 @@ class Trunk(nn.Module):
     def __call__(self, tokens, context, past):
         """`tokens [B, T]` with padding filled -> `hidden [B, T, D]` and each layer's buffers."""
         c = self.config
-        x = self.embedding[tokens]
+        x = self.embedding[tokens] * c.embedding_scale
         if c.positions == "learned":
             x += self.position_embedding[context.positions]
         x = drop(x.astype(c.dtype), c.dropout, fold(context.keys, 2 * c.layers))
+        windows = c.windows or (0,) * c.layers
         if c.scan_layers:
-            x, _ = self.stack(x, (jnp.arange(c.layers), None), context)
+            x, _ = self.stack(x, (jnp.arange(c.layers), jnp.array(windows), None), context)
             return self.norm(x), []
         buffers = []
         for layer, block in enumerate(self.layers):
-            x, buffer = block(x, (layer, None if past is None else past[layer]), context)
+            scanned = layer, windows[layer], None if past is None else past[layer]
+            x, buffer = block(x, scanned, context)
             buffers.append(buffer)
         return self.norm(x), buffers
 

@@ -102,7 +102,12 @@ def sample_and_measure(policy, reward, *, temperature: float, max_new_tokens: in
         fused = {"temperature": temperature, "chunk_size": CHUNK}
         reference_logps = logps_of(theirs, rows.tokens, temperature=temperature)
         kl = fused_exact_kl(
-            ours.hidden, ours.unembedding, theirs.hidden, theirs.unembedding, **fused
+            ours.hidden,
+            ours.unembedding,
+            theirs.hidden,
+            theirs.unembedding,
+            softcaps=(ours.softcap, theirs.softcap),
+            **fused,
         )
         mask = rows.response_mask
         return Measured(

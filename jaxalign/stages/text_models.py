@@ -78,8 +78,7 @@ def load_text_model(directory: str | Path, option: str, *, head: str | None = No
     folder = Path(directory)
     folder = folder / "model" if (folder / "model").is_dir() else folder
     params, fields = load_model(folder)
-    fields["heads_out"] = tuple(fields["heads_out"])
-    config = TransformerConfig(**fields)
+    config = TransformerConfig.from_json(fields)
     if head is not None and head not in config.heads_out:
         raise UserError(
             f"--{option} {directory} has the heads {', '.join(config.heads_out)}; "

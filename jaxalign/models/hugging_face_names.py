@@ -1,0 +1,196 @@
+"""What Hugging Face calls our parameters, and how it stores them.
+
+A tensor of theirs is ours transposed, or one of several side by side, or a norm's gain less one.
+Every rule serves reading and writing.
+"""
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+
+from jaxalign.errors import UserError
+from jaxalign.models.architecture import TransformerConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stored:
+    """Where and how a parameter of ours is stored.
+
+    name: of their tensor.
+    transposed: they keep `[out, in]` where we keep `[in, out]`.
+    part, parts: ours is that one of so many equal parts of the last axis.
+    offset: theirs is ours less this (Gemma's norms multiply by 1 + weight).
+    """
+
+    name: str
+    transposed: bool = False
+    part: int = 0
+    parts: int = 1
+    offset: float = 0.0
+
+    def read(self, tensor: np.ndarray) -> np.ndarray:
+        """Our array, float32, from their tensor."""
+        array = np.asarray(tensor, np.float32)
+        if self.parts > 1:
+            array = np.split(array, self.parts, axis=-1)[self.part]
+        array = array.T if self.transposed else array
+        return array + np.float32(self.offset) if self.offset else array
+
+    def written(self, array: np.ndarray) -> np.ndarray:
+        """Their tensor, or the part of it that is ours."""
+        array = np.asarray(array, np.float32)
+        array = array - np.float32(self.offset) if self.offset else array
+        return array.T if self.transposed else array
+
+
+LLAMA_LAYER = {
+    "attention/query": "self_attn.q_proj",
+    "attention/key": "self_attn.k_proj",
+    "attention/value": "self_attn.v_proj",
+    "attention/output": "self_attn.o_proj",
+    "attention/query_norm": "self_attn.q_norm",
+    "attention/key_norm": "self_attn.k_norm",
+    "feed_forward/up": "mlp.up_proj",
+    "feed_forward/gate": "mlp.gate_proj",
+    "feed_forward/down": "mlp.down_proj",
+    "attention_norm": "input_layernorm",
+    "feed_forward_norm": "post_attention_layernorm",
+}
+GEMMA_LAYER = LLAMA_LAYER | {
+    "attention_out_norm": "post_attention_layernorm",
+    "feed_forward_norm": "pre_feedforward_layernorm",
+    "feed_forward_out_norm": "post_feedforward_layernorm",
+}
+GPT2_LAYER = {
+    "attention/output": "attn.c_proj",
+    "feed_forward/up": "mlp.c_fc",
+    "feed_forward/down": "mlp.c_proj",
+    "attention_norm": "ln_1",
+    "feed_forward_norm": "ln_2",
+}
+# Buffers that some files carry beside the parameters.
+BUFFERS = re.compile(r".*(rotary_emb\.inv_freq|attn\.bias|attn\.masked_bias)$")
+OTHER_PARTS = ("vision_tower.", "multi_modal_projector.")
+PREFIXES = ("model.language_model.", "language_model.model.", "language_model.")
+LAYER = re.compile(r"trunk/layers_(\d+)/(.+)/(\w+)$")
+
+
+def stored_as(path: str, family: str) -> Stored:
+    """Where a model of that family keeps our parameter `path`."""
+    return _gpt2(path) if family == "gpt2" else _llama(path, gemma=family.startswith("gemma"))
+
+
+def _llama(path: str, *, gemma: bool) -> Stored:
+    plain = {
+        "trunk/embedding": Stored(name="model.embed_tokens.weight"),
+        "trunk/norm/scale": Stored(name="model.norm.weight", offset=1.0 if gemma else 0.0),
+        "unembedding": Stored(name="lm_head.weight", transposed=True),
+        "score/readout/kernel": Stored(name="score.weight", transposed=True),
+    }
+    if (layer := LAYER.match(path)) is None:
+        return plain[path]
+    number, module, kind = layer.groups()
+    theirs = (GEMMA_LAYER if gemma else LLAMA_LAYER)[module]
+    return Stored(
+        name=f"model.layers.{number}.{theirs}.{'bias' if kind == 'bias' else 'weight'}",
+        transposed=kind == "kernel",
+        offset=1.0 if gemma and kind == "scale" else 0.0,
+    )
+
+
+def _gpt2(path: str) -> Stored:
+    plain = {
+        "trunk/embedding": Stored(name="transformer.wte.weight"),
+        "trunk/positions": Stored(name="transformer.wpe.weight"),
+        "trunk/norm/scale": Stored(name="transformer.ln_f.weight"),
+        "trunk/norm/bias": Stored(name="transformer.ln_f.bias"),
+        "unembedding": Stored(name="lm_head.weight", transposed=True),
+        "score/readout/kernel": Stored(name="score.weight", transposed=True),
+    }
+    if (layer := LAYER.match(path)) is None:
+        return plain[path]
+    number, module, kind = layer.groups()
+    prefix, suffix = f"transformer.h.{number}", "bias" if kind == "bias" else "weight"
+    joint = ("attention/query", "attention/key", "attention/value")
+    if module in joint:
+        name = f"{prefix}.attn.c_attn.{suffix}"
+        return Stored(name=name, part=joint.index(module), parts=3)
+    return Stored(name=f"{prefix}.{GPT2_LAYER[module]}.{suffix}")
+
+
+def renamed(name: str) -> str:
+    """A tensor's name as a plain text model of its family has it."""
+    for prefix in PREFIXES:
+        if name.startswith(prefix):
+            rest = name.removeprefix(prefix)
+            return rest if rest.startswith(("model.", "lm_head.")) else f"model.{rest}"
+    if name.startswith(("h.", "wte.", "wpe.", "ln_f.")):
+        return f"transformer.{name}"  # GPT-2 as published has no prefix
+    return name
+
+
+def from_theirs(
+    config: TransformerConfig,
+    family: str,
+    paths: dict[str, tuple[int, ...]],
+    names: Iterable[str],
+    tensor: Callable[[str], np.ndarray],
+    where: str,
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Our parameters one after another, read from their tensors.
+
+    Args:
+      config: of our model.
+      family: `model_type` of theirs.
+      paths: shape of each of our parameters.
+      names: of all their tensors.
+      tensor: reads one of them.
+      where: where they are, for messages.
+
+    Raises:
+      UserError: a tensor is missing, has another shape, or is none that the model has.
+    """
+    theirs = {renamed(name): name for name in names}
+    rules = {path: stored_as(path, family) for path in paths if path not in WITHOUT_TENSOR}
+    used = {rule.name for rule in rules.values()}
+    if missing := sorted(used - set(theirs)):
+        raise UserError(f"{where}: no tensor {missing[0]} (of {len(missing)} that are missing)")
+    tied = {"lm_head.weight"} if config.tie_embeddings else set()
+    for name in sorted(set(theirs) - used - tied):
+        if not BUFFERS.match(name) and not theirs[name].removeprefix("model.").startswith(
+            OTHER_PARTS
+        ):
+            raise UserError(
+                f"{where}: tensor {theirs[name]} is no parameter of a {family} with this "
+                "config.json; it would be left out"
+            )
+    for path, shape in paths.items():
+        if path in WITHOUT_TENSOR:
+            yield path, np.zeros(shape, np.float32)
+            continue
+        array = rules[path].read(tensor(theirs[rules[path].name]))
+        if array.shape != shape:
+            raise UserError(
+                f"{where}: {rules[path].name} gives {array.shape}, config.json wants {shape}"
+            )
+        yield path, array
+
+
+# A reward head of theirs has no bias.
+WITHOUT_TENSOR = ("score/readout/bias",)
+
+
+def to_theirs(params: Iterator[tuple[str, np.ndarray]], family: str) -> dict[str, np.ndarray]:
+    """Their tensors of our parameters."""
+    tensors, parts = {}, {}
+    for path, array in params:
+        rule = stored_as(path, family)
+        if rule.parts == 1:
+            tensors[rule.name] = rule.written(array)
+        else:
+            parts.setdefault(rule.name, {})[rule.part] = rule.written(array)
+    joined = {name: np.concatenate([x for _, x in sorted(each.items())], axis=-1)
+              for name, each in parts.items()}  # fmt: skip
+    return tensors | joined

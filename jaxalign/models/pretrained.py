@@ -1,0 +1,131 @@
+"""Hugging Face folders: parameters in and out, one tensor at a time, and never a pickle."""
+
+import contextlib
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxalign.errors import UserError
+from jaxalign.models.architecture import TransformerConfig
+from jaxalign.models.hugging_face import family_of, read_config
+from jaxalign.models.hugging_face_names import from_theirs
+from jaxalign.models.transformer import Transformer
+
+INDEX = "model.safetensors.index.json"
+SHARD = re.compile(r"[\w.-]+\.safetensors")
+Put = Callable[[np.ndarray], Any]
+
+
+def load_folder(folder: Path, *, put: Put = np.asarray) -> tuple[TransformerConfig, dict[str, Any]]:
+    """Configuration and parameters of a model that Hugging Face's `transformers` can load.
+
+    The files are memory-mapped, and each parameter goes through `put` before the next one is read:
+    at most one tensor is on the host besides what `put` keeps there.
+
+    Args:
+      folder: with `config.json` and one or many `.safetensors`.
+      put: where a parameter goes, for example onto the devices of a mesh.
+
+    Raises:
+      UserError: no such model, or one that would not be computed as the files mean it.
+    """
+    fields = read_json(folder / "config.json")
+    config = read_config(fields, str(folder / "config.json"))
+    with open_tensors(folder) as (names, tensor):
+        parameters = from_theirs(
+            config,
+            family_of(fields, str(folder)),
+            parameter_shapes(config),
+            names,
+            tensor,
+            str(folder),
+        )
+        return config, placed(parameters, put)
+
+
+def placed(parameters: Iterator[tuple[str, np.ndarray]], put: Put) -> dict[str, Any]:
+    """Nested dicts of what `put` makes of each parameter, from paths such as `trunk/embedding`."""
+    params: dict[str, Any] = {}
+    for path, array in parameters:
+        *parents, name = path.split("/")
+        node = params
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[name] = put(array)
+    return params
+
+
+def parameter_shapes(config: TransformerConfig) -> dict[str, tuple[int, ...]]:
+    """Path and shape of every parameter of that model, nothing computed."""
+    tokens = jax.ShapeDtypeStruct((1, 2), jnp.int32)
+    mask = jax.ShapeDtypeStruct((1, 2), jnp.bool_)
+    init = jax.eval_shape(Transformer(config).init, jax.random.key(0), tokens, mask)
+    leaves = jax.tree_util.tree_leaves_with_path(init["params"])
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape for path, leaf in leaves
+    }
+
+
+@contextlib.contextmanager
+def open_tensors(folder: Path) -> Iterator[tuple[list[str], Callable[[str], np.ndarray]]]:
+    """The names of all tensors in a folder's `.safetensors` files, and a function that reads one.
+
+    Raises:
+      UserError: there are none, or only pickles; an index that names what is not there.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    with contextlib.ExitStack() as stack:
+        where: dict[str, Any] = {}
+        for file in shard_files(folder):
+            try:
+                opened = stack.enter_context(safe_open(file, framework="numpy"))
+            except SafetensorError as error:
+                raise UserError(f"{file} is no whole safetensors file ({error})") from None
+            where |= dict.fromkeys(opened.keys(), opened)
+        yield list(where), lambda name: where[name].get_tensor(name)
+
+
+def shard_files(folder: Path) -> list[Path]:
+    """The `.safetensors` files of a model's folder."""
+    if (folder / INDEX).is_file():
+        names = sorted(set(read_json(folder / INDEX).get("weight_map", {}).values()))
+        for name in names:
+            if not SHARD.fullmatch(name) or not (folder / name).is_file():
+                raise UserError(f"{folder / INDEX} names {name!r}, which is no file beside it")
+        return [folder / name for name in names]
+    if (folder / "model.safetensors").is_file():
+        return [folder / "model.safetensors"]
+    refuse_pickles(folder)
+    raise UserError(f"{folder}: no model.safetensors and no {INDEX}")
+
+
+def refuse_pickles(path: Path) -> None:
+    """One line for what only `pickle` could read."""
+    kinds = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".msgpack", ".h5")
+    found = sorted(path.iterdir()) if path.is_dir() else [path]
+    if pickles := [file for file in found if file.suffix in kinds]:
+        raise UserError(
+            f"{pickles[0]}: reading such a file can run code that is in it; convert it once, where "
+            "you trust it: AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW_DIR) of "
+            "transformers writes model.safetensors"
+        )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file."""
+    if not path.is_file():
+        raise UserError(f"{path} does not exist")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no JSON object")
+    return content
