@@ -218,7 +218,7 @@ def softcapped(x: jax.Array, cap: float | None) -> jax.Array:
 
 
 def logits_of(hidden: jax.Array, unembedding: jax.Array, softcap: float | None = None) -> jax.Array:
-    """Logits, accumulated and returned in float32 or wider: `[..., D]` times `[D, V]`, softcapped."""
+    """Logits, accumulated and returned in float32 or wider: `[..., D]` times `[D, V]`, capped."""
     (wide,) = widen(jnp.zeros((), jnp.promote_types(hidden.dtype, unembedding.dtype)))
     product = jnp.einsum("...d,dv->...v", hidden, unembedding, preferred_element_type=wide.dtype)
     return softcapped(product, softcap)
