@@ -40,6 +40,26 @@ class TokenBatch:
 
 
 @pytree
+class SharedPrompts:
+    """Prompts with K responses to each: the network reads a prompt once for all of them.
+
+    prompts: `[B, P]` int32, what the K sequences of a row begin with.
+    prompt_mask: `[B, P]` bool, true on real tokens; padding may stand on either side.
+    responses: `[B, K, R]` int32, how each goes on, from column 0 on.
+    mask: `[B, K, R]` bool, true on real tokens.
+    response_mask: `[B, K, R]` bool, true on those that are trained on.
+    index: `[B]` int32 global example index; noise is folded from it.
+    """
+
+    prompts: jax.Array
+    prompt_mask: jax.Array
+    responses: jax.Array
+    mask: jax.Array
+    response_mask: jax.Array
+    index: jax.Array
+
+
+@pytree
 class PairLogps:
     """Two `[B]` arrays of summed response log-probabilities in nats, one a side of the pair."""
 
@@ -70,6 +90,19 @@ class PreferenceBatch:
     reference: PairLogps | None
     weights: jax.Array
     gold: TokenBatch | None = None
+
+
+@pytree
+class SharedPreferenceBatch:
+    """Pairs of responses whose prompts are read once; the same loss as a `PreferenceBatch`.
+
+    sides: `SharedPrompts` with chosen, rejected and perhaps gold as the K responses.
+    reference, weights: as in `PreferenceBatch`.
+    """
+
+    sides: SharedPrompts
+    reference: PairLogps | None
+    weights: jax.Array
 
 
 @pytree

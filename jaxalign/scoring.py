@@ -5,14 +5,20 @@ write them into the batch once, outside. The same model gives the same function 
 compiles once.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import TypeVar, cast
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
-from jaxalign.batches import Experience, TokenBatch
+from jaxalign.batches import Experience, SharedPrompts, TokenBatch
 from jaxalign.logprobs import (
+    action_logps,
+    entropy,
+    fused_action_logps_and_entropy,
     fused_token_logps,
     fused_token_logps_and_entropy,
     logits_of,
@@ -76,13 +82,60 @@ def logps_and_entropy_of(outputs, tokens, *, temperature: float):
 
 @once
 def text_logps(model, *, temperature: float = 1.0):
-    """`(params, TokenBatch, keys=None) -> [B, T]`: log pi(token) in nats."""
+    """`(params, TokenBatch, keys=None) -> [B, T]`: log pi(token) in nats.
 
-    def logps(params, batch: TokenBatch, keys=None):
+    Of `SharedPrompts` it gives `[B, K, R]`, the same numbers for the same sequences.
+    """
+
+    def logps(params, batch: TokenBatch | SharedPrompts, keys=None):
+        if isinstance(batch, SharedPrompts):
+            return shared_logps_and_entropy(model, params, batch, keys, temperature)[0]
         outputs = model.apply({"params": params}, batch.tokens, batch.mask, keys=keys)
         return logps_of(outputs, batch.tokens, temperature=temperature)
 
     return logps
+
+
+def shared_logps_and_entropy(model, params, batch: SharedPrompts, keys, temperature: float):
+    """Log-probabilities and entropies of the responses, both `[B, K, R]`; each is predicted from
+    the token before it, the first from the prompt's last.
+
+    Only the positions that predict a response's token get logits.
+    """
+    count, length = batch.responses.shape[1:]
+    prompt = batch.prompts.shape[1]
+    tokens = jnp.concatenate([batch.prompts, _in_a_row(batch.responses)], axis=1)
+    mask = jnp.concatenate([batch.prompt_mask, _in_a_row(batch.mask)], axis=1)
+    branches = np.repeat(np.arange(count + 1), [prompt, *[length] * count])
+    outputs = model.apply({"params": params}, tokens, mask, keys=keys, branches=branches)
+    last = jnp.repeat(outputs.hidden[:, None, prompt - 1 : prompt], count, axis=1)
+    own = outputs.hidden[:, prompt:].reshape(*batch.responses.shape, -1)
+    before = jnp.concatenate([last, own[:, :, :-1]], axis=2)
+    outputs = dataclasses.replace(outputs, hidden=_in_a_row(before))
+    both = action_logps_and_entropy_of(outputs, _in_a_row(batch.responses), temperature=temperature)
+    # as everywhere, nothing predicts a token with no token before it
+    begun = batch.prompt_mask.any(axis=1)[:, None, None] | (jnp.arange(length) > 0)[None, None]
+    return tuple(jnp.where(begun, x.reshape(batch.responses.shape), 0.0) for x in both)
+
+
+def _in_a_row(x):
+    """`[B, K, R, ...]` as `[B, K R, ...]`."""
+    return x.reshape(x.shape[0], -1, *x.shape[3:])
+
+
+def action_logps_and_entropy_of(outputs, actions, *, temperature: float):
+    """Of actions `[B, T]` that these hidden states choose: no shift."""
+    if is_small(outputs, actions):
+        logits = tempered(outputs.logits, temperature)
+        return action_logps(logits, actions), entropy(logits)
+    return fused_action_logps_and_entropy(
+        outputs.hidden,
+        outputs.unembedding,
+        actions,
+        temperature=temperature,
+        softcap=outputs.softcap,
+        chunk_size=CHUNK,
+    )
 
 
 @once

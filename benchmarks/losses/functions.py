@@ -80,7 +80,7 @@ def named(name: str, loss: objectives.NamedLoss, inputs: dict[str, Any]) -> Func
 def pairs(material: Material) -> Iterator[Function]:
     """Losses on pairs of a file, and the modifiers, which read token log-probabilities."""
     batch = material.pairs
-    lengths = response_lengths(batch)
+    lengths = response_lengths([batch.chosen.response_mask, batch.rejected.response_mask])
     inputs = {
         "policy": PairLogps(
             chosen=material.logps(batch.chosen), rejected=material.logps(batch.rejected)

@@ -17,6 +17,8 @@ from jaxalign.batches import (
     ComparisonBatch,
     PreferenceBatch,
     RankingBatch,
+    SharedPreferenceBatch,
+    SharedPrompts,
     StepBatch,
     TokenBatch,
     UnpairedBatch,
@@ -103,6 +105,81 @@ def preference_batch(
     return PreferenceBatch(
         chosen=sides[0], rejected=sides[1], gold=sides[2], reference=None, weights=weights
     )
+
+
+def shared_lengths(groups: Sequence[Sequence[TokenRow]]) -> tuple[int, int]:
+    """`(P, R)`: columns for what the rows of a group share, and for how each goes on.
+
+    Chosen so that P + K R is least; a prompt of more than P tokens goes on in the responses'
+    columns. P = 0 shares nothing, and is best where long prompts have short responses only.
+    """
+    shared = np.array([shared_prefix(group) for group in groups])
+    longest = np.array([max(map(len, group)) for group in groups])
+    count = max(map(len, groups))
+    # the longest prompt cannot be empty: the first token of a response is predicted from it
+    candidates = np.unique(np.append(shared, 1))
+    rests = [int((longest - np.minimum(shared, p)).max()) for p in candidates]
+    best = int(np.argmin(candidates + count * np.array(rests)))
+    return int(candidates[best]), rests[best]
+
+
+def shared_prefix(rows: Sequence[TokenRow]) -> int:
+    """How many tokens all rows begin with that none of them is trained on."""
+    length = min(int(np.argmax(row.is_response)) if row.is_response.any() else len(row)
+                 for row in rows)  # fmt: skip
+    first = rows[0].tokens[:length]
+    same = np.all([row.tokens[:length] == first for row in rows], axis=0)
+    return length if same.all() else int(np.argmin(same))
+
+
+def shared_prompts(
+    groups: Sequence[Sequence[TokenRow]],
+    *,
+    pad_id: int,
+    lengths: tuple[int, int] | None = None,
+    index: Sequence[int] | np.ndarray | None = None,
+) -> SharedPrompts:
+    """Groups of K rows that begin alike, the beginnings side by side and left-padded.
+
+    Args:
+      lengths: `(P, R)`, see `shared_lengths`; of these groups by default.
+      index: `[B]` global example indices; 0, 1, 2 ... by default.
+    Raises: UserError if a group has another size, or a rest is longer than R.
+    """
+    prompt_length, rest_length = shared_lengths(groups) if lengths is None else lengths
+    if len({len(group) for group in groups}) > 1:
+        raise UserError("all groups must have the same number of rows")
+    cuts = [min(shared_prefix(group), prompt_length) for group in groups]
+    heads = [TokenRow(g[0].tokens[:cut], np.zeros(cut, bool))
+             for g, cut in zip(groups, cuts, strict=True)]  # fmt: skip
+    rests = [TokenRow(row.tokens[cut:], row.is_response[cut:])
+             for g, cut in zip(groups, cuts, strict=True) for row in g]  # fmt: skip
+    prompts = token_batch(heads, pad_id=pad_id, length=prompt_length, index=index, padding="left")
+    flat = token_batch(rests, pad_id=pad_id, length=rest_length)
+    shape = (len(groups), -1, rest_length)
+    return SharedPrompts(
+        prompts=prompts.tokens,
+        prompt_mask=prompts.mask,
+        responses=flat.tokens.reshape(shape),
+        mask=flat.mask.reshape(shape),
+        response_mask=flat.response_mask.reshape(shape),
+        index=prompts.index,
+    )
+
+
+def shared_preference_batch(
+    sides: Sequence[Sequence[TokenRow]], *, pad_id: int, lengths: tuple[int, int], index: Any
+) -> SharedPreferenceBatch:
+    """Pairs (or triples) whose prompts stand there once; no reference log-probabilities yet.
+
+    Args:
+      sides: the chosen rows, the rejected ones, and perhaps the gold ones.
+      lengths, index: as in `shared_prompts`.
+    """
+    groups = list(zip(*sides, strict=True))
+    weights: Any = np.ones(len(groups), np.float32)
+    rows = shared_prompts(groups, pad_id=pad_id, lengths=lengths, index=index)
+    return SharedPreferenceBatch(sides=rows, reference=None, weights=weights)
 
 
 def unpaired_batch(

@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxalign.batches import pytree
 from jaxalign.logprobs import softcapped
@@ -36,7 +37,7 @@ def visible_keys(
     queries: int,
     *,
     segments: jax.Array | None = None,
-    branches: jax.Array | None = None,
+    branches: np.ndarray | None = None,
 ) -> jax.Array:
     """`[B, queries, S]`: query t, in column offset + t, sees real tokens up to that column.
 

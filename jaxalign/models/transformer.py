@@ -5,6 +5,7 @@ import dataclasses
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxalign.batches import pytree
 from jaxalign.errors import UserError
@@ -84,7 +85,7 @@ class Transformer(nn.Module):
         keys: jax.Array | None = None,
         cache: Cache | None = None,
         segments: jax.Array | None = None,
-        branches: jax.Array | None = None,
+        branches: np.ndarray | None = None,
     ) -> Outputs:
         """Hidden states and what the heads make of them.
 
@@ -97,13 +98,13 @@ class Transformer(nn.Module):
           keys: `[B]` typed keys for dropout, one an example; None for none.
           cache: columns read before, for decoding: no values or scores are made then.
           segments: `[B, T]` int32, equal on the tokens of one of several texts in a row.
-          branches: `[T]` int32, equal on the tokens of one of several continuations in a row of
+          branches: `[T]` int32 in NumPy, equal on the tokens of one of several continuations in a row of
             what stands, marked 0, before all of them.
 
         Raises:
           UserError: more columns than `max_length`; a cache with scanned layers.
         """
-        self._check(tokens, cache)
+        self._check(_columns_of_a_text(tokens, cache, segments, branches), cache)
         if cache is not None:
             return self._continue(tokens, mask, keys, cache)
         none = jnp.zeros_like(tokens[:, 0])
@@ -189,9 +190,8 @@ class Transformer(nn.Module):
             hidden, _ = self.value_trunk(tokens, dataclasses.replace(context, keys=keys), None)
         return self.value(hidden, mask)
 
-    def _check(self, tokens, cache):
+    def _check(self, length, cache):
         c = self.config
-        length = tokens.shape[1] if cache is None else cache.mask.shape[1]
         if length > c.max_length:
             raise UserError(
                 f"{length} columns of tokens, but the model's max_length is {c.max_length}"
@@ -200,6 +200,18 @@ class Transformer(nn.Module):
             raise UserError(
                 "a cache needs a network that is not scanned: use unrolled(model, params)"
             )
+
+
+def _columns_of_a_text(tokens, cache, segments, branches) -> int:
+    """The longest text that there can be; 1 where the shapes do not say."""
+    if cache is not None:
+        return cache.mask.shape[1]
+    if segments is not None:
+        return 1
+    if branches is None:
+        return tokens.shape[1]
+    columns = np.bincount(branches)
+    return int(columns[0] + max(columns[1:], default=0))
 
 
 def empty_cache(config: TransformerConfig, tokens: jax.Array, columns: int) -> Cache:

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxalign.batches import PairLengths, PairLogps, PreferenceBatch, TokenBatch
+from jaxalign.batches import PairLengths, PairLogps, PreferenceBatch, SharedPreferenceBatch
 from jaxalign.errors import UserError
 from jaxalign.logprobs import sequence_logps
 from jaxalign.losses.dpo import implicit_rewards
@@ -42,13 +42,10 @@ def both_sides(batch: PreferenceBatch, token_logps, params, key) -> PairLogps:
     return PairLogps(chosen=chosen, rejected=rejected)
 
 
-def response_lengths(batch: PreferenceBatch) -> PairLengths:
+def response_lengths(masks) -> PairLengths:
     """Response tokens of both sides, `[B]` float32; 1 for a row of padding (of weight 0)."""
-
-    def lengths(side):
-        return jnp.maximum(side.response_mask.sum(axis=1), 1).astype(jnp.float32)
-
-    return PairLengths(chosen=lengths(batch.chosen), rejected=lengths(batch.rejected))
+    chosen, rejected = (jnp.maximum(mask.sum(axis=1), 1).astype(jnp.float32) for mask in masks[:2])
+    return PairLengths(chosen=chosen, rejected=rejected)
 
 
 def paired(
@@ -82,12 +79,10 @@ def paired(
     named = PAIR_LOSSES[loss]
     check_modifiers(loss, ld_alpha=ld_alpha)
 
-    def loss_fn(params, batch: PreferenceBatch, key, statistics=None):
-        sides = _sides(named, loss, batch)
-        tokens = token_logps_of_sides(sides, token_logps, params, key)
-        masks = [side.response_mask for side in sides]
+    def loss_fn(params, batch: PreferenceBatch | SharedPreferenceBatch, key, statistics=None):
+        tokens, masks = _tokens_of_sides(named, loss, batch, token_logps, params, key)
         summed = [sequence_logps(*side) for side in zip(tokens, masks, strict=True)]
-        lengths = response_lengths(batch)
+        lengths = response_lengths(masks)
         if ld_alpha is not None:
             public = jnp.minimum(lengths.chosen, lengths.rejected)
             summed = [
@@ -172,12 +167,20 @@ def track_shift(statistics, metrics, weight) -> dict[str, jax.Array]:
     return {"shift": shift, "count": count}
 
 
-def _sides(named: NamedLoss, loss: str, batch: PreferenceBatch) -> list[TokenBatch]:
-    """What the policy must score: two responses, or three."""
+def _tokens_of_sides(named: NamedLoss, loss: str, batch, token_logps, params, key):
+    """Token log-probabilities of each side and their masks: two responses, or three."""
     if named.needs("reference") and batch.reference is None:
         raise UserError(f"loss {loss} needs the reference's log-probabilities in batch.reference")
-    if not named.needs("gold_logps"):
-        return [batch.chosen, batch.rejected]
-    if batch.gold is None:
-        raise UserError(f"loss {loss} needs a third response in batch.gold")
-    return [batch.chosen, batch.rejected, batch.gold]
+    count = 3 if named.needs("gold_logps") else 2
+    if isinstance(batch, SharedPreferenceBatch):
+        sides = [batch.sides.response_mask[:, k] for k in range(batch.sides.mask.shape[1])]
+    else:
+        sides = [side for side in (batch.chosen, batch.rejected, batch.gold) if side is not None]
+    if len(sides) < count:
+        raise UserError(f"loss {loss} needs a third response in the batch (gold)")
+    if isinstance(batch, SharedPreferenceBatch):
+        keys = example_keys(key, batch.sides.index)
+        logps = token_logps(params, batch.sides, keys)
+        return [logps[:, k] for k in range(count)], sides[:count]
+    tokens = token_logps_of_sides(sides[:count], token_logps, params, key)
+    return tokens, [side.response_mask for side in sides[:count]]

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from jaxalign import objectives
-from jaxalign.batches import PairLogps, PreferenceBatch
+from jaxalign.batches import PairLogps, SharedPreferenceBatch
 from jaxalign.config import DPOSettings, FitConfig, KTOSettings, RewardSettings
 from jaxalign.data.batching import (
     batch_indices,
@@ -21,7 +21,8 @@ from jaxalign.data.batching import (
     evaluation_batches,
     length_buckets,
     mismatched_rows,
-    preference_batch,
+    shared_lengths,
+    shared_preference_batch,
     token_batch,
     unpaired_batch,
 )
@@ -259,7 +260,8 @@ def train_dpo(
     policy = with_heads(policy, ("logits",), run.key(f"{name}/init"), dropout=0.0)
     named = objectives.PAIR_LOSSES[settings.loss_name]
     gold = gold if named.needs("gold_logps") else None
-    length = longest([*chosen, *rejected, *(gold or ())])
+    sides = [side for side in (chosen, rejected, gold) if side is not None]
+    lengths = shared_lengths(list(zip(*sides, strict=True)))
     reference = None
     if settings.uses_reference:
         reference = reference_logps(
@@ -270,12 +272,10 @@ def train_dpo(
 
     def batch(number: int):
         index = batch_indices(number, len(chosen), settings.fit.batch_size, run.seed)
-        pairs: PreferenceBatch = preference_batch(
-            [chosen[i] for i in index],
-            [rejected[i] for i in index],
-            gold=None if gold is None else [gold[i] for i in index],
+        pairs: SharedPreferenceBatch = shared_preference_batch(
+            [[side[i] for i in index] for side in sides],
             pad_id=policy.tokenizer.pad_id,
-            length=length,
+            lengths=lengths,
             index=index,
         )
         return dataclasses.replace(pairs, reference=jax.tree.map(lambda x: x[index], reference))
