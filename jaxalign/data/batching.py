@@ -111,13 +111,13 @@ def shared_lengths(groups: Sequence[Sequence[TokenRow]]) -> tuple[int, int]:
     """`(P, R)`: columns for what the rows of a group share, and for how each goes on.
 
     Chosen so that P + K R is least; a prompt of more than P tokens goes on in the responses'
-    columns. P = 0 shares nothing, and is best where long prompts have short responses only.
+    columns.
     """
     shared = np.array([shared_prefix(group) for group in groups])
     longest = np.array([max(map(len, group)) for group in groups])
     count = max(map(len, groups))
-    # the longest prompt cannot be empty: the first token of a response is predicted from it
-    candidates = np.unique(np.append(shared, 1))
+    # at least one column: the first token of a response is predicted from the last of them
+    candidates = np.unique(np.maximum(shared, 1))[::-1]  # of equals, the one with fewest logits
     rests = [int((longest - np.minimum(shared, p)).max()) for p in candidates]
     best = int(np.argmin(candidates + count * np.array(rests)))
     return int(candidates[best]), rests[best]

@@ -98,7 +98,7 @@ class Transformer(nn.Module):
           keys: `[B]` typed keys for dropout, one an example; None for none.
           cache: columns read before, for decoding: no values or scores are made then.
           segments: `[B, T]` int32, equal on the tokens of one of several texts in a row.
-          branches: `[T]` int32 in NumPy, equal on the tokens of one of several continuations in a row of
+          branches: `[T]` int32 in NumPy, equal on the tokens of one of several continuations of
             what stands, marked 0, before all of them.
 
         Raises:

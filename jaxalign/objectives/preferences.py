@@ -173,14 +173,18 @@ def _tokens_of_sides(named: NamedLoss, loss: str, batch, token_logps, params, ke
         raise UserError(f"loss {loss} needs the reference's log-probabilities in batch.reference")
     count = 3 if named.needs("gold_logps") else 2
     if isinstance(batch, SharedPreferenceBatch):
-        sides = [batch.sides.response_mask[:, k] for k in range(batch.sides.mask.shape[1])]
-    else:
-        sides = [side for side in (batch.chosen, batch.rejected, batch.gold) if side is not None]
-    if len(sides) < count:
+        shared = batch.sides
+        _check_sides(loss, shared.mask.shape[1], count)
+        logps = token_logps(params, shared, example_keys(key, shared.index))
+        return [logps[:, k] for k in range(count)], [
+            shared.response_mask[:, k] for k in range(count)
+        ]
+    sides = [side for side in (batch.chosen, batch.rejected, batch.gold) if side is not None]
+    _check_sides(loss, len(sides), count)
+    logps = token_logps_of_sides(sides[:count], token_logps, params, key)
+    return logps, [side.response_mask for side in sides[:count]]
+
+
+def _check_sides(loss: str, given: int, wanted: int) -> None:
+    if given < wanted:
         raise UserError(f"loss {loss} needs a third response in the batch (gold)")
-    if isinstance(batch, SharedPreferenceBatch):
-        keys = example_keys(key, batch.sides.index)
-        logps = token_logps(params, batch.sides, keys)
-        return [logps[:, k] for k in range(count)], sides[:count]
-    tokens = token_logps_of_sides(sides[:count], token_logps, params, key)
-    return tokens, [side.response_mask for side in sides[:count]]
