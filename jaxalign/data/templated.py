@@ -31,7 +31,8 @@ def templated_response(
 ) -> list[tuple[list[int], bool]]:
     """`(ids, is_response)` parts, beginning with the ids of `templated_prompt`.
 
-    Where the template has `{% generation %}` blocks, those behind the prompt are trained on.
+    Where the template has `{% generation %}` blocks, those behind the prompt are trained on, and
+    EOS in any case: a policy that never learns to end does not end.
     """
     messages = [*prompt, *response]
     whole = _rendered(messages, tokenizer, asked=False)
@@ -47,9 +48,9 @@ def templated_response(
     starts = [0, *cuts]
     pieces = tokenizer.for_marks.split(whole.text[:end], cuts)
     trained = [any(a <= start < b for a, b in spans) for start in starts]
-    parts = list(zip(pieces, trained, strict=True))
-    ended = pieces[-1][-1:] == [tokenizer.eos_id]
-    return parts if ended else [*parts, ([tokenizer.eos_id], True)]
+    if pieces[-1][-1:] == [tokenizer.eos_id]:
+        pieces[-1] = pieces[-1][:-1]
+    return [*zip(pieces, trained, strict=True), ([tokenizer.eos_id], True)]
 
 
 def _rendered(messages: Messages, tokenizer: Tokenizer, *, asked: bool) -> Rendered:
@@ -69,7 +70,7 @@ def _answers(
 ) -> list[tuple[int, int]]:
     """From behind the header to behind the turn's end, for each answer from message `first` on."""
     answers = [i for i in range(first, len(messages)) if messages[i]["role"] == "assistant"]
-    closing = _tokens(whole.text[_close(whole, answers[-1], messages) :])[:1]
+    closing = _closing(whole.text[_close(whole, answers[-1], messages) :])
     spans = []
     for i in answers:
         asked = _rendered(messages[:i], tokenizer, asked=True).text
@@ -80,13 +81,15 @@ def _answers(
         later = [at for j, at in (whole.closes | whole.opens).items() if j > i]
         tail = whole.text[close : min(later, default=len(whole.text))]
         ends = [mark(TOKEN, tokenizer.eos_id), *closing]
-        end = next((tail.index(token) + len(token) for token in ends if token in tail), 0)
+        end = next((tail.index(end) + len(end) for end in ends if end in tail), 0)
         spans.append((len(asked), close + end))
     return spans
 
 
-def _tokens(text: str) -> list[str]:
-    return [found[0] for found in MARK.finditer(text)]
+def _closing(tail: str) -> list[str]:
+    """What ends a turn, seen behind the last one: a special token, or else a text, or nothing."""
+    token = MARK.search(tail)
+    return [token[0]] if token else [text for text in [tail.strip()] if text]
 
 
 def _close(whole: Rendered, number: int, messages: Messages) -> int:

@@ -259,8 +259,11 @@ def _settings(config: Path) -> dict[str, Any]:
 def _template(file: Path, given: Any) -> str | None:
     if file.is_file():
         return file.read_bytes().decode()
-    if not isinstance(given, list):
+    if given is None or isinstance(given, str):
         return given
+    if not isinstance(given, list):
+        wanted = f"wanted text or a list in tokenizer_config.json beside {file}"
+        raise UserError(f"chat_template is {type(given).__name__}, {wanted}")
     named = {entry["name"]: entry["template"] for entry in given}
     if "default" not in named:
         raise UserError(f"{file.parent}: chat templates {sorted(named)}, but none named 'default'")
