@@ -11,6 +11,7 @@ import pytest
 from jaxalign.config import GenerateConfig, ModelConfig, SamplingConfig
 from jaxalign.data.chat import prompt_ids, response_row, text_row
 from jaxalign.data.formats import load_records
+from jaxalign.data.marks import pattern_of
 from jaxalign.data.records import Prompt
 from jaxalign.data.tokenizer import load_tokenizer
 from jaxalign.errors import UserError
@@ -128,6 +129,10 @@ def test_turns_may_end_with_a_text_or_with_nothing(chatml):
     text = with_template(chatml, nothing.chat_template.replace("'\n'", "'###\n'"))
     row = response_row([user("Well?")], more, text)
     assert trained(text, row) == [" So.###", " Yes.###<|im_end|>"]
+    both = EACH % "A{{ m.content }}<|endoftext|>{{ '\\n' }}"
+    both += "{% if add_generation_prompt %}A{% else %}<|im_end|>{% endif %}"
+    row = response_row([user("Well?")], more, with_template(chatml, both))
+    assert trained(chatml, row) == ["So.<|endoftext|>", "Yes.<|endoftext|>\n<|im_end|>"]
     # a header that the template does not offer to a sampler is for the policy to write
     bare = with_template(chatml, written)
     row = response_row([user("Well?")], more, bare)
@@ -178,22 +183,54 @@ def test_sampling_continues_the_very_ids_that_were_trained_after(name, tokenizer
             assert not row.is_response[len(ids) - 1] and row.is_response[len(ids) :].all()
 
 
-def test_nothing_is_merged_across_the_border_of_prompt_and_response(tokenizers):
-    """Alone "\\n" before the answer's own "\\n\\n" is one token; together they are other ones."""
-    tokenizer = tokenizers["smollm2-bytes"]
-    backend = tokenizer.backend.from_str(tokenizer.backend.to_str())
-    written = json.loads(backend.to_str())
-    newlines = len(written["model"]["vocab"]) + 2
-    written["model"]["vocab"]["ĊĊ"] = newlines
+def test_nothing_is_merged_across_the_border_of_prompt_and_response(chatml, tokenizers):
+    """With a token for two line ends, which a text alone and a longer text are cut into
+    differently.
+    """
+    written = json.loads(chatml.backend.to_str())
+    two = written["added_tokens"][-2]["id"]
+    written["model"]["vocab"]["ĊĊ"] = two
     written["model"]["merges"].insert(0, ["Ċ", "Ċ"])
     for token in written["added_tokens"][-2:]:
-        token["id"] += 3
-    merging = dataclasses.replace(tokenizer, backend=backend.from_str(json.dumps(written)))
-    assert merging.encode("\n\n") == [newlines]
-    row = response_row([user("Why?")], [assistant("\nSo.")], merging)
-    ids = prompt_ids([user("Why?")], merging)
-    assert row.tokens[: len(ids)].tolist() == ids and newlines not in row.tokens
-    assert trained(merging, row) == ["\nSo.<|im_end|>"]
+        token["id"] += 1
+    backend = chatml.backend.from_str(json.dumps(written))
+    backend.encode_special_tokens = True
+    merging = dataclasses.replace(chatml, backend=backend)
+    one = merging.encode("\n")
+    assert merging.encode("\n\n\nSo") == [two, *one, *merging.encode("So")]
+    assert merging.encode("\n\n") == [two] and merging.encode("\n\nSo")[:2] == one * 2
+
+    def parts(tokenizer, said):
+        row = response_row([user("Why?")], [assistant(said)], tokenizer)
+        ids = prompt_ids([user("Why?")], tokenizer)
+        assert row.tokens[: len(ids)].tolist() == ids
+        return ids, row.tokens[len(ids) :].tolist()
+
+    # the header's line end does not become one token with the answer's
+    _, answer = parts(merging, "\n\nSo.")
+    assert answer == [*one, *one, *merging.encode("So."), merging.eos_id]
+    # a header's two line ends are one token, as in the prompt alone, whatever the answer
+    llama = tokenizers["llama3-bytes"]
+    merging = dataclasses.replace(llama, backend=backend)
+    asked, answer = parts(merging, "So.")
+    assert asked[-1] == two and answer == [*merging.encode("So."), merging.eos_id]
+
+
+def test_the_longest_spelling_is_found():
+    assert pattern_of(["<a", "<a>", "b"]).findall("b<a><a") == ["b", "<a>", "<a"]
+    assert pattern_of([]).findall("a") == []
+
+
+def test_special_tokens_that_are_in_the_vocabulary_only_are_special(tmp_path):
+    folder = folder_of(MODELS[0], tmp_path / "model")
+    written = json.loads((folder / "tokenizer.json").read_text("utf-8"))
+    listed = [token for token in written["added_tokens"] if token["content"] != "<|im_end|>"]
+    assert len(listed) == len(written["added_tokens"]) - 1
+    (folder / "tokenizer.json").write_text(json.dumps(written | {"added_tokens": listed}))
+    loaded = load_tokenizer(folder)
+    case = MODELS[0]["rows"][0]
+    assert prompt_ids(case["prompt"], loaded) == case["prompt_ids"]
+    assert loaded.decode([loaded.eos_id]) == "" and loaded.eos_id not in loaded.encode("<|im_end|>")
 
 
 @each_model
@@ -268,13 +305,14 @@ def test_templates_have_what_transformers_gives_them(chatml):
 {{ ns.count }} {{ m | tojson }}
         {% if ns.count == 2 %}{% break %}{% endif %}
     {% endfor %}
-{{ tools is none }} {{ documents is none }} {{ pad_token }} {{ mask_token }}
+{{ tools is none }} {{ documents is none }} {{ pad_token }} {{ mask_token }} {{ add_bos_token }}
 {{ strftime_now("%Y")|length }}"""
-    tokenizer = with_template(chatml, template)
+    names = {"mask_token": {"content": "<|endoftext|>"}, "add_bos_token": True}
+    tokenizer = dataclasses.replace(chatml, chat_template=template, settings=names)
     ids = prompt_ids([user("<é>"), user('"')], tokenizer)
     assert spelled(tokenizer, ids) == (
         '1 {"role": "user", "content": "<é>"}\n2 {"role": "user", "content": "\\""}\n'
-        "True True <|im_end|> \n4"
+        "True True <|im_end|> <|endoftext|> \n4"
     )
 
 

@@ -105,7 +105,6 @@ def marked_tokenizer(backend: tokenizers.Tokenizer) -> MarkedTokenizer:
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     joint = {"id": 0, "content": mark(JOINT), "special": True}  # the number is given anew
     written["added_tokens"].append(joint | flags)
-    written["post_processor"] = None
     marked = tokenizers.Tokenizer.from_str(json.dumps(written))
     added = marked.get_added_tokens_decoder()
     ids = {i: real[token.content] for i, token in added.items()}
