@@ -434,10 +434,5 @@ def test_generate_answers_a_chat(template, tokenizers, tmp_path, monkeypatch):
     texts = generate.run(config)
     assert drawn[0].tokens[1].tolist() == prompt_ids([user("Why?")], tokenizer)
     assert len(texts) == 2 and not any("Why?" in text for text in texts)
-    if template is None:
-        return
-    plain = generate.run(dataclasses.replace(config, chat=False))
-    assert all(text.startswith("Why?") for text in plain)
-    assert drawn[1].tokens[1].tolist() == prompt_ids("Why?", tokenizer)
     with pytest.raises(UserError, match="--prompt is empty; with --chat it is what the user says"):
         generate.run(dataclasses.replace(config, prompt=" "))
