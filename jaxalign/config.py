@@ -643,6 +643,9 @@ class GenerateConfig:
     """Run directory of the policy."""
     prompt: str = ""
     """Text that the samples continue; empty: whole texts."""
+    chat: bool = False
+    """The prompt is a user's message and the samples are answers to it, by the model's chat
+    template or else as "User: ... Assistant: ..."."""
     samples: int = 4
     """How many."""
     sampling: SamplingConfig = SamplingConfig()

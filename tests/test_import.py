@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 HEAVY = ("tensorflow_datasets", "orbax", "matplotlib", "tokenizers", "flax", "optax", "tensorflow")
+HEAVY += ("jinja2",)
 
 
 def test_import_loads_no_heavy_package():

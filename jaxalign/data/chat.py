@@ -1,12 +1,14 @@
 """Prompts and responses to token ids: one BOS in front, one EOS behind, whatever the text says.
 
-A conversation is written as plain text, a turn a paragraph:
+A conversation is written by the tokenizer's chat template (`templated.py`). Where it has none, it
+is plain text, a turn a paragraph:
 
     User: What is 2 + 2?
     Assistant: 4
 
-Prompt and response are tokenized apart and then joined, so the ids that are trained on are those
-that sampling after the prompt can produce; no text is ever decoded and tokenized again.
+A text that is no conversation is itself, with or without a template. Prompt and response are
+tokenized apart and then joined, so the ids that are trained on are those that sampling after the
+prompt can produce; no text is ever decoded and tokenized again.
 """
 
 import dataclasses
@@ -14,6 +16,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jaxalign.data.templated import templated_prompt, templated_response
 from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.errors import UserError
 
@@ -53,6 +56,10 @@ def _plain(text: str, tokenizer: Tokenizer) -> str:
     return text.removeprefix(bos).removesuffix(tokenizer.token(tokenizer.eos_id))
 
 
+def _plain_messages(messages: Messages, tokenizer: Tokenizer) -> list[dict[str, str]]:
+    return [{**m, "content": _plain(m["content"], tokenizer)} for m in messages]
+
+
 def _turns(messages: Messages, tokenizer: Tokenizer) -> list[tuple[str, bool]]:
     """Text fragments of a conversation; true where the assistant speaks."""
     fragments = []
@@ -68,9 +75,13 @@ def _turns(messages: Messages, tokenizer: Tokenizer) -> list[tuple[str, bool]]:
 def prompt_ids(prompt: str | Messages, tokenizer: Tokenizer) -> list[int]:
     """BOS and the prompt; after a conversation, the cue that it is the assistant's turn.
 
+    A chat template writes BOS and the cue itself.
+
     The ids are the prompt part of what `response_row` makes, so a policy is sampled from what it
     was trained after.
     """
+    if tokenizer.chat_template is not None and not isinstance(prompt, str):
+        return templated_prompt(_plain_messages(prompt, tokenizer), tokenizer)
     bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
     if isinstance(prompt, str):
         return bos + tokenizer.encode(_plain(prompt, tokenizer))
@@ -88,12 +99,17 @@ def response_row(
       prompt, response: both text, or both lists of `{"role", "content"}`; a response's first and
         last messages are the assistant's.
     """
-    start = (prompt_ids(prompt, tokenizer), False)
-    end = ([tokenizer.eos_id], True)
-    if isinstance(response, str):
+    if isinstance(response, str) and isinstance(prompt, str):
+        start, end = (prompt_ids(prompt, tokenizer), False), ([tokenizer.eos_id], True)
         return token_row(start, (tokenizer.encode(_plain(response, tokenizer)), True), end)
+    if isinstance(response, str) or isinstance(prompt, str):
+        raise UserError("one of prompt and response is text, the other a conversation")
     if [response[0]["role"], response[-1]["role"]] != ["assistant", "assistant"]:
         raise UserError("a response begins and ends with the assistant")
+    if tokenizer.chat_template is not None:
+        said = [_plain_messages(part, tokenizer) for part in (prompt, response)]
+        return token_row(*templated_response(said[0], said[1], tokenizer))
+    start, end = (prompt_ids(prompt, tokenizer), False), ([tokenizer.eos_id], True)
     turns = _turns(response, tokenizer)[1:]  # the first cue ends the prompt
     turns[-1] = (turns[-1][0].removesuffix("\n"), turns[-1][1])
     return token_row(start, *((tokenizer.encode(text), flag) for text, flag in turns), end)

@@ -90,6 +90,9 @@ def load_records(
 
 
 def _check_length(record: Record, tokenizer: Tokenizer, max_length: int) -> None:
-    longest = max(len(row) for row in record.token_rows(tokenizer))
+    try:
+        longest = max(len(row) for row in record.token_rows(tokenizer))
+    except UserError as refusal:  # of a chat template, say: roles that do not alternate
+        raise BadRow(str(refusal)) from None
     if longest > max_length:
         raise BadRow(f"{longest} tokens, the limit is {max_length}")

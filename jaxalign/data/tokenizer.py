@@ -3,7 +3,7 @@
 Three rules hold for every tokenizer, ours or a loaded one:
 
 - text never turns into special tokens: "<eos>" in somebody's text is five characters, not an end;
-- `encode` adds nothing: BOS and EOS are placed once, by `chat.py`;
+- `encode` adds nothing, whatever a post-processor would: BOS and EOS are placed once, by `chat.py`;
 - text is in NFC; `decode(encode(text))` is that text again, for any text (with our own tokenizers).
 """
 
@@ -21,9 +21,12 @@ import numpy as np
 import tokenizers
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
 
+from jaxalign.data.marks import MarkedTokenizer, marked_tokenizer, with_special_tokens
 from jaxalign.errors import UserError
 
 PAD, BOS, EOS = "<pad>", "<bos>", "<eos>"
+SPECIAL = ("pad_token", "bos_token", "eos_token")
+TEMPLATE = "chat_template.jinja"
 # A word with the space before it, a number, a run of punctuation, or other white space. Lengths are
 # bounded because matching a piece against the vocabulary costs the square of its length.
 PIECES = Regex(
@@ -36,19 +39,37 @@ PIECES = Regex(
 
 @dataclasses.dataclass(frozen=True)
 class Tokenizer:
-    """A tokenizer with the ids that training needs; `bos_id` is None for models that have no
-    BOS.
+    """A tokenizer with the ids that training needs.
+
+    bos_id: None for models that have no BOS.
+    eos_id: the one id that ends a response.
+    chat_template: Jinja that writes conversations as the model knows them, if it has its own.
+    settings: the other fields of a `tokenizer_config.json`, kept for who loads what we save.
     """
 
     backend: tokenizers.Tokenizer
     pad_id: int
     bos_id: int | None
     eos_id: int
+    chat_template: str | None = None
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict, compare=False)
 
     @functools.cached_property
     def vocab_size(self) -> int:
         """One more than the largest id."""
         return max(self.backend.get_vocab(with_added_tokens=True).values()) + 1
+
+    @functools.cached_property
+    def for_marks(self) -> MarkedTokenizer:
+        """The tokenizer of what a chat template writes."""
+        return marked_tokenizer(self.backend)
+
+    @functools.cached_property
+    def special_names(self) -> dict[str, str]:
+        """`{"bos_token": "<s>", ...}`: what chat templates call the special tokens."""
+        ids = {"pad_token": self.pad_id, "bos_token": self.bos_id, "eos_token": self.eos_id}
+        ours = {key: self.token(i) for key, i in ids.items() if i is not None}
+        return ours | _names(self.settings)
 
     def encode(self, text: str) -> list[int]:
         """The ids of the text, without BOS or EOS."""
@@ -68,16 +89,23 @@ class Tokenizer:
         return str(self.backend.id_to_token(int(token_id)))
 
     def save(self, directory: str | Path) -> None:
-        """Writes `tokenizer.json` and `tokenizer_config.json` (the names of the special tokens)."""
+        """Writes `tokenizer.json`, `tokenizer_config.json` (the names of the special tokens, and
+        what a loaded one had there) and, where there is one, `chat_template.jinja`.
+        """
         names = {"pad_token": self.pad_id, "bos_token": self.bos_id, "eos_token": self.eos_id}
         named = {key: None if i is None else self.token(i) for key, i in names.items()}
+        config = json.dumps(self.settings | named, ensure_ascii=False, indent=2)
         contents = {"tokenizer.json": self.backend.to_str(pretty=True)}
-        contents["tokenizer_config.json"] = json.dumps(named, ensure_ascii=False, indent=2)
+        contents["tokenizer_config.json"] = config
+        if self.chat_template is not None:
+            contents[TEMPLATE] = self.chat_template
         Path(directory).mkdir(parents=True, exist_ok=True)
         for name, text in contents.items():
             aside = Path(directory) / f".{name}.{os.getpid()}"
-            aside.write_text(text, encoding="utf-8")
+            aside.write_bytes(text.encode())  # line ends of a template stay as they are
             aside.replace(Path(directory) / name)
+        if self.chat_template is None:  # one of another tokenizer would be read as ours
+            (Path(directory) / TEMPLATE).unlink(missing_ok=True)
 
 
 def _wrapped(backend: tokenizers.Tokenizer) -> Tokenizer:
@@ -180,6 +208,13 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     The special tokens are those that `tokenizer_config.json` beside it names; without one, <pad>,
     <bos> and <eos>. Where a model has no padding token, EOS serves: masks, not ids, say what is
     padding.
+
+    A response ends with `eos_token` of that file and nothing else. Where `generation_config.json`
+    lists several ids (Gemma's <eos> and <end_of_turn>), the others end nothing here; to stop at
+    another one, name it as eos_token.
+
+    The chat template is `chat_template.jinja` beside it, or else `chat_template` of
+    `tokenizer_config.json`: of several, the one named "default".
     """
     file = Path(path) / "tokenizer.json" if Path(path).is_dir() else Path(path)
     if not file.is_file():
@@ -188,24 +223,71 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
         backend = tokenizers.Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises bare Exception
         raise UserError(f"{file} is not a tokenizer: {error}") from None
+    settings = _settings(file.with_name("tokenizer_config.json"))
+    backend = with_special_tokens(backend, _all_names(settings))
     backend.no_padding()
     backend.no_truncation()
     backend.encode_special_tokens = True
-    names = _special_names(file.with_name("tokenizer_config.json"))
-    ids = {key: _token_id(backend, name, file) for key, name in names.items()}
+    names = _names(settings)
+    ids = {key: _token_id(backend, names.get(key), file) for key in SPECIAL}
     if ids["eos_token"] is None:
         raise UserError(f"{file}: no EOS; name it as eos_token in tokenizer_config.json beside it")
     pad_id = ids["eos_token"] if ids["pad_token"] is None else ids["pad_token"]
-    return Tokenizer(backend, pad_id=pad_id, bos_id=ids["bos_token"], eos_id=ids["eos_token"])
+    template = _template(file.with_name(TEMPLATE), settings.pop("chat_template", None))
+    return Tokenizer(
+        backend,
+        pad_id=pad_id,
+        bos_id=ids["bos_token"],
+        eos_id=ids["eos_token"],
+        chat_template=template,
+        settings=settings,
+    )
 
 
-def _special_names(config: Path) -> dict[str, str | None]:
-    """The names of the special tokens (plain, or `{"content": name}` as some files write them)."""
+def _settings(config: Path) -> dict[str, Any]:
     if not config.is_file():
-        return {"pad_token": PAD, "bos_token": BOS, "eos_token": EOS}
-    given = json.loads(config.read_text(encoding="utf-8"))
-    names = {key: given.get(key) for key in ("pad_token", "bos_token", "eos_token")}
-    return {k: name["content"] if isinstance(name, dict) else name for k, name in names.items()}
+        return dict(zip(SPECIAL, (PAD, BOS, EOS), strict=True))
+    try:
+        settings = json.loads(config.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{config}: invalid JSON: {error}") from None
+    if not isinstance(settings, dict):
+        raise UserError(f"{config}: not an object but {type(settings).__name__}")
+    return settings
+
+
+def _template(file: Path, given: Any) -> str | None:
+    if file.is_file():
+        return file.read_bytes().decode()
+    if given is None or isinstance(given, str):
+        return given
+    if not isinstance(given, list):
+        wanted = f"wanted text or a list in tokenizer_config.json beside {file}"
+        raise UserError(f"chat_template is {type(given).__name__}, {wanted}")
+    named = {entry["name"]: entry["template"] for entry in given}
+    if "default" not in named:
+        raise UserError(f"{file.parent}: chat templates {sorted(named)}, but none named 'default'")
+    return named["default"]
+
+
+def _names(settings: dict[str, Any]) -> dict[str, str]:
+    """The fields that name a special token (plain, or `{"content": name}` as some files write)."""
+    fields = {key: _name(value) for key, value in settings.items() if key.endswith("_token")}
+    return {key: name for key, name in fields.items() if name is not None}
+
+
+def _name(value: Any) -> str | None:
+    content = value.get("content") if isinstance(value, dict) else value
+    return content if isinstance(content, str) else None  # add_bos_token is no name
+
+
+def _all_names(settings: dict[str, Any]) -> list[str]:
+    """The special tokens that have a field of their own and those that are only listed."""
+    lists = [settings.get("additional_special_tokens"), settings.get("extra_special_tokens")]
+    values = [v for x in lists for v in (x.values() if isinstance(x, dict) else x or ())]
+    added = settings.get("added_tokens_decoder", {}).values()
+    listed = [_name(value) for value in [*values, *(x for x in added if x.get("special"))]]
+    return [*_names(settings).values(), *(name for name in listed if name is not None)]
 
 
 def _token_id(backend: tokenizers.Tokenizer, name: str | None, file: Path) -> int | None:

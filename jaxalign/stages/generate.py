@@ -6,15 +6,23 @@ import numpy as np
 from jaxalign.config import GenerateConfig
 from jaxalign.data.batching import prompt_batch
 from jaxalign.data.chat import prompt_ids
+from jaxalign.errors import UserError
 from jaxalign.sampling import sample
 from jaxalign.stages.text_models import load_text_model
 from jaxalign.stages.text_rounds import check_room
 
 
 def run(config: GenerateConfig) -> list[str]:
-    """Print the samples, one a paragraph, and return them."""
+    """Print the samples, one a paragraph, and return them: prompt and continuation, or the answers
+    to a chat.
+    """
+    if config.chat and not config.prompt.strip():
+        raise UserError("--prompt is empty; with --chat it is what the user says")
     policy = load_text_model(config.model, "model", head="logits")
-    prompt = prompt_ids(config.prompt, policy.tokenizer)
+    said = [{"role": "user", "content": config.prompt}] if config.chat else config.prompt
+    prompt = prompt_ids(said, policy.tokenizer)
+    if not prompt:
+        raise UserError("--prompt is empty, and the model has no BOS that a text could begin with")
     check_room(policy, len(prompt), config.sampling.max_new_tokens)
     drawn = sample(
         policy.model,
@@ -27,7 +35,8 @@ def run(config: GenerateConfig) -> list[str]:
         top_k=config.sampling.top_k,
         top_p=config.sampling.top_p,
     )
-    tokens, mask = np.asarray(drawn.batch.tokens), np.asarray(drawn.batch.mask)
+    shown = drawn.batch.response_mask if config.chat else drawn.batch.mask
+    tokens, mask = np.asarray(drawn.batch.tokens), np.asarray(shown)
     texts = [policy.tokenizer.decode(row[real]) for row, real in zip(tokens, mask, strict=True)]
     print("\n\n".join(texts))
     return texts

@@ -1,0 +1,136 @@
+"""Marks: strings that stand in nobody's text, by which a template's special tokens are told from
+the same letters in what people say.
+
+A template's "<|im_end|>" is written as a mark before it is tokenized, and the tokenizer that reads
+the marked text knows special tokens by their marks alone. Everything else about it is as in the
+original (which white space a token swallows, what is put before a first word), so the ids of a
+whole conversation are those that the original gives.
+"""
+
+import dataclasses
+import functools
+import itertools
+import json
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+
+import tokenizers
+
+# Drawn anew in every process, so no text can hold it; of characters that have no case and no other
+# normal form. No id depends on it.
+SECRET = f"\U000fe000{secrets.randbelow(10**18):018d}"
+MARK = re.compile(SECRET + r"\.(\d)\.(\d+);")
+OPEN, CLOSE, LITERAL, LITERAL_END, GENERATION, GENERATION_END, JOINT, TOKEN = range(8)
+JOINT_ID = -1
+
+
+def mark(kind: int, number: int = 0) -> str:
+    """The mark of one kind (a constant of this file), for a message or a token id."""
+    return f"{SECRET}.{kind}.{number};"
+
+
+def without_marks(text: str) -> str:
+    """The text as it is without its marks."""
+    return MARK.sub("", text)
+
+
+def pattern_of(spellings: Sequence[str]) -> re.Pattern[str]:
+    """Finds the longest of the spellings at the first place where there is one."""
+    longest_first = sorted(spellings, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+
+
+@dataclasses.dataclass(frozen=True)
+class MarkedTokenizer:
+    """Reads text in which special tokens are `mark(TOKEN, id)`; their spellings are plain text.
+
+    backend: the original with marks for the spellings of its special tokens.
+    specials: spelling to id of the original's special tokens.
+    ids: the backend's ids of added tokens to the original's.
+    """
+
+    backend: tokenizers.Tokenizer
+    specials: Mapping[str, int]
+    ids: Mapping[int, int]
+
+    @functools.cached_property
+    def pattern(self) -> re.Pattern[str]:
+        """Finds special tokens by their spelling."""
+        return pattern_of(list(self.specials))
+
+    def marked(self, text: str) -> str:
+        """The text with a mark for every special token that is spelled out in it."""
+        return self.pattern.sub(lambda found: mark(TOKEN, self.specials[found[0]]), text)
+
+    def encode(self, text: str) -> list[int]:
+        """The original's ids of a marked text."""
+        return self._encoded(text)[0]
+
+    def split(self, text: str, cuts: Sequence[int]) -> list[list[int]]:
+        """The ids of a marked text in pieces, cut at the given positions.
+
+        They are the ids of the whole text if what is before each cut has the same ids alone: then
+        nothing was merged across. Otherwise the pieces are tokenized apart.
+        """
+        ids, starts = self._encoded(text)
+        counts = [sum(start < cut for start in starts) for cut in cuts]
+        if any(ids[:n] != self.encode(text[:cut]) for n, cut in zip(counts, cuts, strict=True)):
+            edges = [0, *cuts, len(text)]
+            parts = [text[start:end] for start, end in itertools.pairwise(edges)]
+            ids, _ = self._encoded(mark(JOINT).join(parts))
+            joints = [at for at, i in enumerate(ids) if i == JOINT_ID]
+            counts = [at - n for n, at in enumerate(joints)]
+            ids = [i for i in ids if i != JOINT_ID]
+        edges = [0, *counts, len(ids)]
+        return [ids[start:end] for start, end in itertools.pairwise(edges)]
+
+    def _encoded(self, text: str) -> tuple[list[int], list[int]]:
+        """The original's ids and where in the text each begins."""
+        encoding = self.backend.encode(text, add_special_tokens=False)
+        ids = [self.ids.get(i, i) for i in encoding.ids]
+        return ids, [start for start, _ in encoding.offsets]
+
+
+def marked_tokenizer(backend: tokenizers.Tokenizer) -> MarkedTokenizer:
+    """The same tokenizer, for marked text."""
+    specials = special_tokens(backend)
+    written = json.loads(backend.to_str())
+    real = {}  # what the new backend calls an added token: its id in the original
+    for token in written["added_tokens"]:
+        spelled, number = token["content"], token["id"]
+        token["content"] = mark(TOKEN, number) if spelled in specials else spelled
+        real[token["content"]] = number
+    real[mark(JOINT)] = JOINT_ID
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    joint = {"id": 0, "content": mark(JOINT), "special": True}  # the number is given anew
+    written["added_tokens"].append(joint | flags)
+    marked = tokenizers.Tokenizer.from_str(json.dumps(written))
+    added = marked.get_added_tokens_decoder()
+    ids = {i: real[token.content] for i, token in added.items()}
+    return MarkedTokenizer(marked, specials, ids)
+
+
+def special_tokens(backend: tokenizers.Tokenizer) -> dict[str, int]:
+    """Spelling to id of the tokens that are never text."""
+    added = backend.get_added_tokens_decoder()
+    return {token.content: i for i, token in added.items() if token.special}
+
+
+def with_special_tokens(
+    backend: tokenizers.Tokenizer, names: Sequence[str]
+) -> tokenizers.Tokenizer:
+    """The tokenizer in which the named tokens, where it has them, are special ones.
+
+    Some `tokenizer.json` files (Gemma 2's) list <start_of_turn> as a plain added token and only
+    `tokenizer_config.json` says that it is special.
+    """
+    added = {token.content: token for token in backend.get_added_tokens_decoder().values()}
+    if any(name in added and not added[name].special for name in names):
+        written = json.loads(backend.to_str())
+        for token in written["added_tokens"]:
+            token["special"] = token["special"] or token["content"] in names
+        backend = tokenizers.Tokenizer.from_str(json.dumps(written))
+    known = [name for name in names if name not in added and backend.token_to_id(name) is not None]
+    backend.add_special_tokens(known)
+    return backend

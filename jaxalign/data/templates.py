@@ -1,0 +1,204 @@
+"""Chat templates (Jinja) as Hugging Face transformers renders them, in a sandbox.
+
+The same extensions, filters and variables: `raise_exception`, `strftime_now`, `tojson`, `break` and
+`continue` in loops, `{% generation %}` blocks, the names of the special tokens, `messages`,
+`add_generation_prompt`. Source: `render_jinja_template` in
+https://github.com/huggingface/transformers/blob/main/src/transformers/utils/chat_template_utils.py.
+
+A template is a program that a stranger wrote: it sees the messages and nothing else, and whatever
+goes wrong in it is one line.
+"""
+
+import dataclasses
+import datetime
+import functools
+import itertools
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jinja2
+from jinja2 import nodes
+from jinja2.ext import Extension
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from jaxalign.data.marks import (
+    CLOSE,
+    GENERATION,
+    GENERATION_END,
+    LITERAL,
+    LITERAL_END,
+    MARK,
+    OPEN,
+    MarkedTokenizer,
+    mark,
+    without_marks,
+)
+from jaxalign.errors import UserError
+
+Messages = Sequence[dict[str, str]]
+SHOWN = 40
+
+
+@dataclasses.dataclass(frozen=True)
+class Rendered:
+    """What a template made of a conversation.
+
+    text: with the template's special tokens as marks, and none in what people say.
+    opens, closes: message number to where in `text` its content begins and ends.
+    generated: the `{% generation %}` blocks, start and end in `text`.
+    """
+
+    text: str
+    opens: dict[int, int]
+    closes: dict[int, int]
+    generated: list[tuple[int, int]]
+
+
+class _Refusal(jinja2.TemplateError):
+    """What a template says with `raise_exception`."""
+
+
+class _GenerationBlocks(Extension):
+    """`{% generation %} ... {% endgeneration %}`: the block between two marks."""
+
+    tags = {"generation"}  # noqa: RUF012  (jinja2 declares it so)
+
+    def parse(self, parser: Any) -> nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        call = self.call_method("_marked")
+        return nodes.CallBlock(call, [], [], body).set_lineno(line)
+
+    def _marked(self, caller: Callable[[], str]) -> str:
+        return mark(GENERATION) + caller() + mark(GENERATION_END)
+
+
+def render(
+    template: str,
+    messages: Messages,
+    *,
+    asked: bool,
+    variables: dict[str, str],
+    tokenizer: MarkedTokenizer,
+) -> Rendered:
+    """The conversation as the template writes it.
+
+    It is written twice, once as it is and once with marks around what people say, and the two must
+    agree but for the marks: what the template does to a text, it does to both.
+
+    Args:
+      asked: end with the header of the assistant's turn (`add_generation_prompt`).
+      variables: names of the special tokens, `{"bos_token": "<s>"}`.
+      tokenizer: knows the special tokens.
+    Raises:
+      UserError: the template refuses or breaks, leaves a message out, or changes texts by their
+        letters.
+    """
+    fill = functools.partial(_filled, template, asked=asked, variables=variables)
+    plain = without_marks(fill(messages))
+    marked = fill([_marked(i, message, tokenizer) for i, message in enumerate(messages)])
+    found = without_marks(marked)
+    if found != plain:
+        at = first_difference(plain, found)
+        raise UserError(
+            "the chat template treats a text by what it begins or ends with, so what it writes is "
+            f"not told from what people say; near {plain[max(0, at - SHOWN) : at + SHOWN]!r}"
+        )
+    rendered = _read(marked, tokenizer)
+    for i, message in enumerate(messages):
+        if i not in rendered.opens and i not in rendered.closes:
+            what = f"message {i + 1} ({message['role']}: {message['content'][:SHOWN]!r})"
+            raise UserError(f"the chat template leaves out {what}")
+    return rendered
+
+
+def _marked(number: int, message: dict[str, str], tokenizer: MarkedTokenizer) -> dict[str, str]:
+    """A message with marks around its content, within the white space that templates trim, and
+    around every special token that is spelled in it.
+    """
+    content = message["content"]
+    text = content.strip()
+    start = content.index(text)
+    literal = tokenizer.pattern.sub(
+        lambda found: mark(LITERAL) + found[0] + mark(LITERAL_END), text
+    )
+    inner = mark(OPEN, number) + literal + mark(CLOSE, number)
+    return {**message, "content": content[:start] + inner + content[start + len(text) :]}
+
+
+def first_difference(one: str, other: str) -> int:
+    """Where two texts part."""
+    same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
+    return sum(1 for _ in same)
+
+
+def _read(marked: str, tokenizer: MarkedTokenizer) -> Rendered:
+    """Takes the marks out and makes special tokens of what is spelled between them."""
+    text, ends = "", {OPEN: {}, CLOSE: {}}
+    generated, begun, literal = [], 0, False
+    pieces = MARK.split(marked)  # text, kind, number, text, kind, number, ... text
+    for at in range(0, len(pieces), 3):
+        text += pieces[at] if literal else tokenizer.marked(pieces[at])
+        if at + 1 == len(pieces):
+            break
+        kind, number = int(pieces[at + 1]), int(pieces[at + 2])
+        if kind in ends:
+            ends[kind][number] = len(text)
+        elif kind == GENERATION:
+            begun = len(text)
+        elif kind == GENERATION_END:
+            generated.append((begun, len(text)))
+        else:
+            if literal == (kind == LITERAL):
+                raise UserError("the chat template cuts a text at a special token spelled in it")
+            literal = kind == LITERAL
+    return Rendered(text, ends[OPEN], ends[CLOSE], generated)
+
+
+def _filled(template: str, messages: Messages, *, asked: bool, variables: dict[str, str]) -> str:
+    try:
+        return _compiled(template).render(
+            **variables, messages=messages, tools=None, documents=None, add_generation_prompt=asked
+        )
+    except _Refusal as refusal:
+        reason = f"refuses the conversation: {refusal}"
+    except jinja2.TemplateSyntaxError as error:
+        reason = f"is no Jinja: line {error.lineno}: {error.message}"
+    except jinja2.exceptions.SecurityError as error:
+        reason = f"does what no template may: {error}"
+    except Exception as error:  # a program may fail in any way
+        reason = f"fails: {type(error).__name__}: {error}"
+    raise UserError(f"the chat template {' '.join(reason.split())}")
+
+
+@functools.lru_cache(maxsize=8)
+def _compiled(template: str) -> jinja2.Template:
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True,
+        lstrip_blocks=True,
+        extensions=[_GenerationBlocks, "jinja2.ext.loopcontrols"],
+    )
+    environment.filters["tojson"] = _to_json
+    environment.globals["raise_exception"] = _refuse
+    environment.globals["strftime_now"] = lambda form: _started().strftime(form)
+    return environment.from_string(template)
+
+
+def _refuse(message: str) -> None:
+    raise _Refusal(message)
+
+
+def _to_json(value: Any, ensure_ascii=False, indent=None, separators=None, sort_keys=False) -> str:
+    """Not Jinja's own, which escapes for HTML."""
+    return json.dumps(
+        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+    )
+
+
+@functools.cache
+def _started() -> datetime.datetime:
+    """One moment for the whole run: prompts that are sampled from have the date of those trained
+    after.
+    """
+    return datetime.datetime.now()
