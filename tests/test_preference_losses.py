@@ -352,7 +352,7 @@ def test_what_a_loss_does_not_take_is_refused(make, message):
 def test_what_a_batch_lacks_is_named():
     pairs, singles = batches()
     lacking = PreferenceBatch(**{**vars(pairs), "gold": None, "reference": None})
-    for name, what in (("ipo", "batch.reference"), ("tpo", "batch.gold")):
+    for name, what in (("ipo", "batch.reference"), ("tpo", "gold, in the batch")):
         with pytest.raises(UserError, match=what):
             objective(name)(PARAMS, lacking, KEY)
     alone = UnpairedBatch(**{**vars(singles), "mismatched": None})

@@ -1,5 +1,7 @@
 """Causal grouped-query attention and its key-value cache."""
 
+import itertools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -11,6 +13,7 @@ from jaxalign.models.architecture import TransformerConfig
 from jaxalign.models.layers import make_norm
 from jaxalign.models.rope import rotate
 
+BLOCK = 64  # queries that are compared with their keys at a time
 MASKED = -1e30  # finite, so that a row that sees nothing is uniform and has a finite gradient
 
 
@@ -96,6 +99,43 @@ def attend(
     return jnp.einsum("bkts,bksh->bkth", weights, v).reshape(batch, heads, length, width)
 
 
+def attend_in_blocks(q, k, v, visible, branches: np.ndarray | None, **settings) -> jax.Array:
+    """`attend`, a block of queries at a time, each with the keys only that it can see.
+
+    Args:
+      q, k, v, visible: as in `attend`, of a whole row (S = T).
+      branches: as in `visible_keys`.
+      settings: scale and softcap.
+    """
+    outputs = []
+    for start, stop, ranges in key_ranges(q.shape[2], branches):
+        keys, values, seen = (
+            jnp.concatenate([jax.lax.slice_in_dim(x, *r, axis=2) for r in ranges], axis=2)
+            for x in (k, v, visible[:, start:stop])
+        )
+        outputs.append(attend(q[:, :, start:stop], keys, values, seen, **settings))
+    return jnp.concatenate(outputs, axis=2)
+
+
+def key_ranges(length: int, branches: np.ndarray | None):
+    """`(start, stop, ranges of keys)` of every block of queries in a row of that length.
+
+    >>> list(key_ranges(3, None))
+    [(0, 3, [(0, 3)])]
+    >>> list(key_ranges(4, np.array([0, 1, 1, 2])))
+    [(0, 1, [(0, 1)]), (1, 3, [(0, 3)]), (3, 4, [(0, 1), (3, 4)])]
+    """
+    branches = np.zeros(length, int) if branches is None else branches
+    borders = [0, *(np.flatnonzero(np.diff(branches)) + 1), length]
+    shared = int((branches == 0).sum())
+    for begin, end in itertools.pairwise(map(int, borders)):
+        count = max(round((end - begin) / BLOCK), 1)
+        cuts = [begin + (end - begin) * i // count for i in range(count + 1)]
+        for start, stop in itertools.pairwise(cuts):
+            joined = begin <= shared
+            yield start, stop, [(0, stop)] if joined else [(0, shared), (begin, stop)]
+
+
 class Attention(nn.Module):
     """Self-attention of `heads` query heads over `kv_heads` key-value heads."""
 
@@ -103,13 +143,14 @@ class Attention(nn.Module):
     output_init: nn.initializers.Initializer
 
     @nn.compact
-    def __call__(self, x, rotation, visible, past):
+    def __call__(self, x, rotation, visible, branches, past):
         """Attend over this call's columns, or over `past` with them written into it.
 
         Args:
           x: `[B, T, D]`.
           rotation: cosine and sine of `rotary`, or None.
           visible: `[B, T, S]` bool.
+          branches: as in `visible_keys`.
           past: (keys, values, column to write at) of the cache, or None (then S = T).
 
         Returns:
@@ -126,7 +167,11 @@ class Attention(nn.Module):
             k, v = (
                 _write(buffer, new, past[2]) for buffer, new in zip(past[:2], (k, v), strict=True)
             )
-        out = attend(q, k, v, visible, scale=c.attention_scale, softcap=c.attention_softcap)
+        settings = {"scale": c.attention_scale, "softcap": c.attention_softcap}
+        if past is None:
+            out = attend_in_blocks(q, k, v, visible, branches, **settings)
+        else:
+            out = attend(q, k, v, visible, **settings)
         output = nn.Dense(
             x.shape[-1],
             use_bias=c.output_biases,

@@ -115,7 +115,7 @@ class Transformer(nn.Module):
         heads = self.config.heads_out if whole else ("logits",)
         # a token's position is the number of tokens before it that it sees
         positions = positions_of(mask, none) if whole else jnp.maximum(visible.sum(axis=2) - 1, 0)
-        context = self._context(positions, positions, visible, keys)
+        context = self._context(positions, positions, visible, keys, branches)
         hidden, _ = self.trunk(tokens, context, None)
         values = self._values(hidden, tokens, mask, context) if "value" in heads else None
         scores = self.score(hidden, tokens, mask) if "score" in heads else None
@@ -158,7 +158,7 @@ class Transformer(nn.Module):
             cache=cache,
         )
 
-    def _context(self, positions, key_positions, visible, keys):
+    def _context(self, positions, key_positions, visible, keys, branches=None):
         c = self.config
         rotation = window_rotation = distances = None
         if c.positions == "rope":
@@ -175,6 +175,7 @@ class Transformer(nn.Module):
             rotation=rotation,
             window_rotation=window_rotation,
             keys=keys,
+            branches=None if branches is None else tuple(branches.tolist()),
         )
 
     def _unembedding(self):

@@ -1,8 +1,11 @@
 """The trunk: embedding, pre-norm blocks and final norm, unrolled or scanned over layers."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxalign.batches import pytree
 from jaxalign.models.architecture import TransformerConfig
@@ -14,7 +17,7 @@ from jaxalign.models.layers import FeedForward, drop, fold, make_norm
 class Context:
     """What every block of a trunk reads.
 
-    positions: `[B, T]`; visible: `[B, T, S]`; keys: `[B]` or None.
+    positions: `[B, T]`; visible: `[B, T, S]`; keys: `[B]` or None; branches: T numbers or None.
     distances: `[B, T, S]` int32, how many tokens a key lies back; None where no layer has a window.
     rotation, window_rotation: cosine and sine of the rotary angles, or None; the second for layers
       with a window.
@@ -26,6 +29,7 @@ class Context:
     rotation: tuple[jax.Array, jax.Array] | None
     window_rotation: tuple[jax.Array, jax.Array] | None
     keys: jax.Array | None
+    branches: tuple[int, ...] | None = dataclasses.field(metadata={"static": True})
 
     def sight(self, window):
         """What a layer with that window (0: none) sees, and how it turns queries and keys."""
@@ -51,7 +55,8 @@ class Block(nn.Module):
         config, (layer, window, past) = self.config, scanned
         visible, rotation = context.sight(window)
         attention = Attention(config, self._output_init(), name="attention")
-        out, buffers = attention(self._norm("attention_norm")(x), rotation, visible, past)
+        branches = None if context.branches is None else np.array(context.branches)
+        out, buffers = attention(self._norm("attention_norm")(x), rotation, visible, branches, past)
         if config.post_norms:
             out = self._norm("attention_out_norm")(out)
         x += drop(out, config.dropout, fold(context.keys, 2 * layer))

@@ -187,4 +187,4 @@ def _tokens_of_sides(named: NamedLoss, loss: str, batch, token_logps, params, ke
 
 def _check_sides(loss: str, given: int, wanted: int) -> None:
     if given < wanted:
-        raise UserError(f"loss {loss} needs a third response in the batch (gold)")
+        raise UserError(f"loss {loss} needs a third response, gold, in the batch")
