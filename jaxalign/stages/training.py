@@ -39,7 +39,9 @@ from jaxalign.train.layouts import pad_rows, trim_rows
 BAG = ("tokens", "pairs", "runs")  # the trained weights of the score head's bag
 TRAINED = (*BAG, "readout", "bias")
 SPACE = "Ġ"  # how byte-level vocabularies spell a space
-SCORING_ROWS = 256  # rows of a scoring pass; all passes have this shape, so each compiles once
+# Tokens and rows of a scoring pass, at most; all passes over some rows have one shape.
+SCORING_TOKENS = 16_384
+SCORING_ROWS = 256
 
 
 def longest(rows: Sequence[TokenRow]) -> int:
@@ -399,10 +401,11 @@ def first_responses(row: TokenRow, count: int) -> TokenRow:
 def by_rows(run: Run, fn, shared, rows: Sequence[TokenRow], pad_id: int) -> np.ndarray:
     """`fn(shared, TokenBatch) -> [B, ...]` over any number of rows, in passes of one shape."""
     compiled = run.rows(fn)
-    length, parts = longest(rows), []
-    for index in evaluation_batches(len(rows), SCORING_ROWS):
+    length, parts, devices = longest(rows), [], len(run.layout.devices)
+    size = min(SCORING_ROWS, SCORING_TOKENS // length) // devices * devices or devices
+    for index in evaluation_batches(len(rows), size):
         batch = token_batch([rows[i] for i in index], pad_id=pad_id, length=length, index=index)
-        batch, real = pad_rows(batch, SCORING_ROWS)
+        batch, real = pad_rows(batch, size)
         parts.append(trim_rows(compiled(shared, batch), real))
     return np.concatenate(parts)
 

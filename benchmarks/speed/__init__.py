@@ -1,0 +1,1 @@
+"""How fast jaxalign and other libraries do the same work: `python -m benchmarks.speed`."""

@@ -1,0 +1,106 @@
+"""Interleaved rounds: every worker does one unit in turn, in an order that is drawn anew."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+# The same for all: two threads, and freed memory stays with the process.
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "2",
+    "MALLOC_TOP_PAD_": "1000000000",
+    "MALLOC_MMAP_THRESHOLD_": "4000000000",
+    "MALLOC_TRIM_THRESHOLD_": "40000000000",
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "JAX_PLATFORMS": "cpu",
+    "PYTHONPATH": str(ROOT),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One side of a race.
+
+    name: for the table.
+    module: of `benchmarks.speed.workers`.
+    arguments: what it is told beside work and size.
+    """
+
+    name: str
+    module: str
+    arguments: tuple[str, ...] = ()
+
+
+class Worker:
+    """A process that does units of work on demand."""
+
+    def __init__(self, entry: Entry, python: str, work: str, size: str):
+        self.entry, self.seconds, self.cpu_seconds, self.peak_mib = entry, [], [], 0.0
+        module = f"benchmarks.speed.workers.{entry.module}"
+        self.process = subprocess.Popen(
+            [python, "-m", module, work, size, *entry.arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env=os.environ | ENVIRONMENT,
+        )
+
+    def answer(self) -> dict:
+        """The next line that the worker says; why it stopped, if it did."""
+        assert self.process.stdout and self.process.stderr
+        for line in self.process.stdout:
+            if line.startswith("@"):
+                return json.loads(line[1:])
+        lines = [x for x in self.process.stderr.read().splitlines() if x.strip()]
+        return {"failed": lines[-1] if lines else "no word"}
+
+    def unit(self) -> None:
+        assert self.process.stdin
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+        said = self.answer()
+        if "failed" in said:
+            raise RuntimeError(f"{self.entry.name}: {said['failed']}")
+        self.seconds.append(said["seconds"])
+        self.cpu_seconds.append(said["cpu_seconds"])
+        self.peak_mib = said["peak_mib"]
+
+    def stop(self) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            self.process.communicate("stop\n", timeout=60)
+
+
+def race(entries: dict[Entry, str], work: str, size: str, rounds: int, seed: int = 0):
+    """`(workers that took part, {name: why not})`.
+
+    Args:
+      entries: each side with the Python that runs it.
+      rounds: units of every side.
+    """
+    workers, absent = [], {}
+    for entry, python in entries.items():
+        worker = Worker(entry, python, work, size)
+        said = worker.answer()  # one after another: compilations do not disturb each other
+        if "failed" in said:
+            absent[entry.name] = said["failed"]
+        else:
+            workers.append(worker)
+    order = random.Random(seed)
+    try:
+        for _ in range(rounds):
+            order.shuffle(workers)
+            for worker in workers:
+                worker.unit()
+                print(f"  {worker.entry.name}: {worker.seconds[-1]:.3f} s", file=sys.stderr)
+    finally:
+        for worker in workers:
+            worker.stop()
+    return sorted(workers, key=lambda worker: list(entries).index(worker.entry)), absent
