@@ -89,6 +89,16 @@ def prompt_ids(prompt: str | Messages, tokenizer: Tokenizer) -> list[int]:
     return bos + [i for text, _ in fragments for i in tokenizer.encode(text)]
 
 
+def answer_text(prompt: str | Messages, response: str) -> str:
+    """What a sampled response says: after a conversation without the space that the cue is followed
+    by.
+
+    >>> answer_text([{"role": "user", "content": "What is 2 + 2?"}], " 4")
+    '4'
+    """
+    return response if isinstance(prompt, str) else response.removeprefix(" ")
+
+
 def response_row(
     prompt: str | Messages, response: str | Messages, tokenizer: Tokenizer
 ) -> TokenRow:
