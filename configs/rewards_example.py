@@ -51,7 +51,11 @@ def get_config() -> GRPOConfig:
     here = "configs/rewards_example.py"
     return GRPOConfig(
         policy="runs/sft",
-        rewards={f"{here}:distinct_words": 1.0, f"{here}:about_words": 1.0, f"{here}:full_stop": 1},
+        rewards={
+            f"{here}:distinct_words": 1.0,
+            f"{here}:about_words": 1.0,
+            f"{here}:full_stop": 1.0,
+        },
         data=DataConfig(path="data/prompts_train.jsonl", on_bad_row="skip", max_length=20),
         grpo=GRPOSettings(
             iterations=20,

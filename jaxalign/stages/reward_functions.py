@@ -118,10 +118,10 @@ def check_columns(function: Callable, rows: Sequence[Mapping[str, Any]], where: 
         required = p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
         lacking = sum(p.name not in row for row in rows)
         if required and p.name not in OURS and lacking:
-            share = "no row" if lacking == len(rows) else f"{lacking} of {len(rows)} rows do not"
-            verb = "has" if lacking == len(rows) else "have"
+            some = f"{lacking} of {len(rows)} rows of {where} lack"
+            share = f"no row of {where} has" if lacking == len(rows) else some
             raise UserError(
-                f"{place(function)} needs the field {p.name!r}, which {share} of {where} {verb}; "
+                f"{place(function)} needs the field {p.name!r}, which {share}; "
                 "add it, or give the parameter a default"
             )
 
@@ -172,7 +172,9 @@ def _score(function: Callable, number: int, value: Any) -> float:
     except OverflowError:
         score = math.inf
     if abs(score) > LARGEST:
-        raise _refused(function, f"returned {_shown(value)} for response {number}, wanted less")
+        raise _refused(
+            function, f"returned {_shown(value)} for response {number}, wanted a finite number"
+        )
     return score
 
 
