@@ -177,6 +177,9 @@ def test_functions_get_texts_prompts_and_columns_as_the_data_have_them():
     assert calls[0][0] == [ASK, "a  b", "a  b"]
     assert calls[0][1] == ["four", "<eos> x", ""]  # the space belongs to the conversation's cue
     assert calls[0][2] == {"answer": ["5", "4", "4"], "tags": [[], ["x"], ["x"]]}
+    templated = dataclasses.replace(TOKENIZER, chat_template="...")
+    judges_of(sources, templated, [[1], [1]], records)(rows, np.zeros((3, 2)), NUMBERS)
+    assert calls[-1][1][0] == " four"  # a template's header holds what it wants before an answer
 
 
 def test_a_field_that_some_rows_lack_is_none_there():

@@ -168,7 +168,9 @@ class Judges:
         mask = mask & (tokens != self.tokenizer.eos_id)
         ids = [row[real] for row, real in zip(tokens, mask, strict=True)]
         texts = self.tokenizer.decode_all(ids)
-        return [answer_text(self.asked[n], text) for n, text in zip(numbers, texts, strict=True)]
+        asked = (self.asked[n] for n in numbers)
+        pairs = zip(asked, texts, strict=True)
+        return [answer_text(prompt, text, self.tokenizer) for prompt, text in pairs]
 
     def _of_function(self, function, responses: list[str], numbers: np.ndarray) -> np.ndarray:
         prompts = [self.asked[n] for n in numbers]
