@@ -154,7 +154,7 @@ class Judges:
             elif not np.isfinite(columns[:, i]).all():
                 raise StepRefused(f"reward model {source.name} gives scores that are not finite")
         used = [i for i, source in enumerate(self.sources) if source.weight != 0]
-        weights = jnp.array([self.sources[i].weight for i in used])
+        weights = jnp.array([float(self.sources[i].weight) for i in used])
         sums, judged = weighted_scores(jnp.asarray(columns[:, used].T), weights)
         totals = np.where(judged, sums, np.float32(np.nan))
         names = (f"scores/{source.name}" for source in self.sources)
