@@ -17,8 +17,8 @@ HELP = """usage: jaxalign COMMAND [--run_dir DIR] [--config FILE.py] [--field va
   rlhf      SFT, reward model, PPO, DPO, best-of-N and their comparison, on human ratings
   sft       supervised fine-tuning on texts, or on prompts and completions
   reward    a reward model from preferences; --loss NAME: from rankings, from labelled steps
-  ppo       PPO: of text against a reward model, on a control task, on images
-  grpo      GRPO against a reward model, without a value function; --loss NAME for its relatives
+  ppo       PPO: of text against reward models or functions, on a control task, on images
+  grpo      GRPO against reward models or functions, without values; --loss NAME for its relatives
   dpo       Direct Preference Optimization from preferences; --loss NAME for its relatives
   kto       KTO from responses labelled good or bad; --loss NAME for its relatives
   online    online DPO on the policy's own samples, ranked by a reward model; --loss xpo, nash_md

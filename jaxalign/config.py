@@ -5,6 +5,7 @@ shows them all.
 """
 
 import dataclasses
+import math
 from typing import Literal, dataclass_transform
 
 from jaxalign.errors import UserError
@@ -56,6 +57,19 @@ def require(condition: bool, message: str):
 def require_temperature(temperature: float):
     """Raise a one-line `UserError` unless it is above 0."""
     require(temperature > 0, f"temperature is {temperature}; it must be above 0")
+
+
+def require_one_reward(reward: str, rewards: dict[str, float]):
+    """Raise a one-line `UserError` where two options say what judges, or weights say nothing."""
+    require(
+        not (reward and rewards),
+        f"--reward {reward} and --rewards are both given; give one of them",
+    )
+    for source, weight in rewards.items():
+        require(math.isfinite(weight), f"rewards weighs {source} by {weight}; give a finite number")
+    require(
+        not rewards or any(rewards.values()), "rewards weighs everything by 0: nothing is learned"
+    )
 
 
 @config
@@ -571,14 +585,19 @@ class KTOConfig:
 
 @config
 class TextPPOConfig:
-    """PPO of a policy against a reward model."""
+    """PPO of a policy against reward models and functions."""
 
     policy: str = ""
     """Run directory of the policy to start from; it is the reference too."""
     reward: str = ""
-    """Run directory of the reward model; the same vocabulary."""
+    """Run directory of a reward model of the same vocabulary, or FILE.py:NAME, a function that
+    gives a score for each sample, def NAME(prompts, responses, **columns); NAME may be left out
+    if it is `reward`."""
+    rewards: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Several of them instead, each with its weight in the sum of scores:
+    `runs/reward 1 rewards.py:brevity 0.2`."""
     data: DataConfig = DataConfig()
-    """Rows with `prompt`."""
+    """Rows with `prompt`; functions get their other fields too, as columns."""
     ppo: PPOSettings = PPOSettings()
     """Objective and loop."""
     temperature: float = 1.0
@@ -592,6 +611,7 @@ class TextPPOConfig:
 
     def __post_init__(self):
         require_temperature(self.temperature)
+        require_one_reward(self.reward, self.rewards)
 
 
 @config

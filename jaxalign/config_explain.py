@@ -1,5 +1,6 @@
 """The configuration of `jaxalign explain`."""
 
+import dataclasses
 from typing import Literal
 
 from jaxalign.config import (
@@ -9,6 +10,7 @@ from jaxalign.config import (
     PPOSettings,
     config,
     require,
+    require_one_reward,
     require_temperature,
 )
 from jaxalign.config_grpo import GRPOSettings
@@ -30,7 +32,9 @@ class ExplainConfig:
     behaviour: str = ""
     """Run directory of the policy that samples for PPO and GRPO; empty: the policy."""
     reward: str = ""
-    """Run directory of the reward model, for PPO and GRPO."""
+    """Run directory of the reward model, or FILE.py:NAME, for PPO and GRPO."""
+    rewards: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Several of them instead, each with its weight."""
     data: DataConfig = DataConfig()
     """Rows as the method takes them: texts, preferences, labelled responses or prompts."""
     dpo: DPOSettings = DPOSettings()
@@ -60,6 +64,7 @@ class ExplainConfig:
 
     def __post_init__(self):
         require_temperature(self.temperature)
+        require_one_reward(self.reward, self.rewards)
         require(self.rows > 0, f"rows is {self.rows}; it must be at least 1")
         require(self.updates >= 0, f"updates is {self.updates}; it must not be negative")
         require(self.batch >= 0, f"batch is {self.batch}; it must not be negative")

@@ -1,5 +1,6 @@
 """The configuration of `jaxalign grpo`: policy gradients without a value function."""
 
+import dataclasses
 from typing import Any, Literal
 
 from jaxalign.config import (
@@ -8,6 +9,7 @@ from jaxalign.config import (
     PlaceConfig,
     config,
     require,
+    require_one_reward,
     require_temperature,
 )
 from jaxalign.objectives.group_losses import GroupMethod, group_method
@@ -162,14 +164,19 @@ METHOD_FIELDS = (
 
 @config
 class GRPOConfig:
-    """GRPO or a relative of it: a policy against a reward model, without a value function."""
+    """GRPO or a relative of it: a policy against reward models and functions, without values."""
 
     policy: str = ""
     """Run directory of the policy to start from; it is the reference too."""
     reward: str = ""
-    """Run directory of the reward model; the same vocabulary."""
+    """Run directory of a reward model of the same vocabulary, or FILE.py:NAME, a function that
+    gives a score for each sample, def NAME(prompts, responses, **columns); NAME may be left out
+    if it is `reward`."""
+    rewards: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Several of them instead, each with its weight in the sum of scores:
+    `runs/reward 1 rewards.py:brevity 0.2`."""
     data: DataConfig = DataConfig()
-    """Rows with `prompt`."""
+    """Rows with `prompt`; functions get their other fields too, as columns."""
     grpo: GRPOSettings = GRPOSettings()
     """Method and loop."""
     temperature: float = 1.0
@@ -183,3 +190,4 @@ class GRPOConfig:
 
     def __post_init__(self):
         require_temperature(self.temperature)
+        require_one_reward(self.reward, self.rewards)

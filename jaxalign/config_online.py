@@ -1,5 +1,6 @@
 """The configuration of `jaxalign online`."""
 
+import dataclasses
 from typing import Literal
 
 from jaxalign.config import (
@@ -10,6 +11,7 @@ from jaxalign.config import (
     check_hyperparameters,
     config,
     require,
+    require_one_reward,
     require_temperature,
 )
 from jaxalign.objectives.online import OPPONENTS, online_hyperparameters
@@ -115,14 +117,19 @@ class OnlineSettings:
 
 @config
 class OnlineConfig:
-    """Online preference optimization of a policy: samples, a reward model's preferences, a loss."""
+    """Online preference optimization of a policy: samples, preferences of their judges, a loss."""
 
     policy: str = ""
     """Run directory of the policy to start from; it is the reference too."""
     reward: str = ""
-    """Run directory of the reward model; the same vocabulary."""
+    """Run directory of a reward model of the same vocabulary, or FILE.py:NAME, a function that
+    gives a score for each sample, def NAME(prompts, responses, **columns); NAME may be left out
+    if it is `reward`."""
+    rewards: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Several of them instead, each with its weight in the sum of scores:
+    `runs/reward 1 rewards.py:brevity 0.2`."""
     data: DataConfig = DataConfig()
-    """Rows with `prompt`."""
+    """Rows with `prompt`; functions get their other fields too, as columns."""
     online: OnlineSettings = OnlineSettings()
     """Loss and training loop."""
     temperature: float = 1.0
@@ -136,5 +143,6 @@ class OnlineConfig:
 
     def __post_init__(self):
         require_temperature(self.temperature)
+        require_one_reward(self.reward, self.rewards)
         tokens = self.max_new_tokens
         require(tokens > 0, f"max_new_tokens is {tokens}; it must be at least 1")

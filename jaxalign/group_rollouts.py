@@ -69,7 +69,8 @@ def sample_groups(policy, reference, reward, *, temperature: float, **sampling):
 def learned_scores(
     samples: GroupSamples, method: GroupMethod, *, eos_id: int, longest: int
 ) -> jax.Array:
-    """`[B]` the scores to learn from: the reward model's, less what missing ends and length cost.
+    """`[B]` the scores to learn from: the judges', less what missing ends and length cost; NaN
+    where nobody could judge.
 
     Args:
       samples: of one round.
@@ -103,7 +104,8 @@ def group_advantages(
 ) -> tuple[jax.Array, jax.Array]:
     """Advantages of all responses of a round, and which groups have equal scores.
 
-    A KL in the reward is charged to tokens for `reinforce_plus_plus`, else to the response.
+    A KL in the reward is charged to tokens for `reinforce_plus_plus`, else to the response. A
+    response whose score is NaN is not compared with: its group has one less.
 
     Args:
       samples: of one round, groups side by side.
@@ -114,13 +116,14 @@ def group_advantages(
     Returns:
       `[B]` or `[B, T]` advantages, and `[B]` bool.
     """
-    mask = samples.scored.samples.batch.response_mask
+    judged = ~jnp.isnan(scores)
+    scores = jnp.where(judged, scores, 0)
+    mask = samples.scored.samples.batch.response_mask & judged[:, None]
     kl_coef = method.kl_coef if method.kl_in == "reward" else 0.0
     kl = token_kl(samples, method)
     totals = scores - kl_coef * masked_sum(kl, mask, axis=1)
     groups = totals.reshape(-1, group_size)
-    spread = groups.max(axis=1, keepdims=True) - groups.min(axis=1, keepdims=True)
-    equal = jnp.broadcast_to(spread == 0, groups.shape).reshape(-1)
+    equal = jnp.broadcast_to(_equal(groups, judged.reshape(groups.shape)), groups.shape).reshape(-1)
     if method.per_token:
         rewards = shaped_rewards(scores, kl, mask, kl_coef=kl_coef)
         return reinforce_plus_plus_advantages(rewards, mask, gamma=method.gamma), equal
@@ -129,6 +132,12 @@ def group_advantages(
         lengths = mask.sum(axis=1).reshape(groups.shape)
         return length_weighted_advantages(groups, lengths, real).reshape(-1), equal
     return COMPARISONS[method.advantages](groups, real).reshape(-1), equal
+
+
+def _equal(groups: jax.Array, judged: jax.Array) -> jax.Array:
+    """`[P, 1]` whether all scores of a group that there are are the same."""
+    lowest = jnp.where(judged, groups, jnp.inf).min(axis=1, keepdims=True)
+    return jnp.where(judged, groups, -jnp.inf).max(axis=1, keepdims=True) <= lowest
 
 
 COMPARISONS = {
@@ -186,7 +195,7 @@ def response_batch(
     rows, scored = samples.scored.samples.batch, samples.scored
     scores = learned_scores(samples, method, eos_id=eos_id, longest=longest)
     advantages, equal = group_advantages(samples, scores, method, group_size=group_size)
-    mask = rows.response_mask
+    mask = rows.response_mask & ~jnp.isnan(scores)[:, None]
     if method.mask_truncated:
         mask = without_truncated(mask, jnp.any(mask & (rows.tokens == eos_id), axis=1))
     if method.drop_equal_groups:
@@ -201,10 +210,10 @@ def response_batch(
         index=rows.index,
     )
     cap = method.importance_cap or REPORTED_CAP
-    within = scored.scores.reshape(-1, group_size).std(axis=1)
+    within = jnp.nanstd(scored.scores.reshape(-1, group_size), axis=1)
     return batch, {
         **sample_metrics(scored, samples.behaviour_logps, eos_id=eos_id),
-        "scores/std_within_groups": within.mean(),
+        "scores/std_within_groups": jnp.nanmean(within),
         "scores/equal_groups": equal.mean(),
         "response/trained": mask.any(axis=1).mean(),
         **ratio_diagnostics(*sampler_logps(samples, method), cap=cap),

@@ -1,7 +1,9 @@
-"""Two fresh responses to every prompt, with what the frozen models say of them.
+"""Two fresh responses to every prompt, with what their judges and the reference say of them.
 
 Tokens go in and come out as tokens, nothing is decoded and encoded again.
 """
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +19,6 @@ def sample_pairs(
     reward,
     *,
     opponent: float,
-    missing_eos: float,
     temperature: float,
     max_new_tokens: int,
     eos_id: int,
@@ -25,13 +26,13 @@ def sample_pairs(
     """`(shared, prompts: TokenBatch) -> (OnlineBatch, measured)`, row by row independent.
 
     The first response of a row is drawn by the policy, the second by the geometric mixture of
-    policy and reference, with noise of its own.
+    policy and reference, with noise of its own. Their scores are the reward model's as they are;
+    `judged_pairs` takes them from there.
 
     Args:
       policy: transformer with a logits head; the reference has the same architecture.
-      reward: transformer with a score head and the same vocabulary.
+      reward: transformer with a score head and the same vocabulary, or `ScoreColumns`.
       opponent: weight of the reference in what draws the second response, in [0, 1].
-      missing_eos: taken from the score of a response that did not end by itself.
       temperature: of the policy and of the reference, in sampling and in every log-probability.
       max_new_tokens, eos_id: see `sample`.
 
@@ -44,12 +45,11 @@ def sample_pairs(
     scores_of = text_scores(reward)
 
     def judged(rows: TokenBatch, reference_params, reward_params):
-        raw = scores_of(reward_params, rows)
-        scores = missing_eos_penalty(
-            raw, rows.tokens, rows.response_mask, eos_id=eos_id, penalty=missing_eos
+        return Judged(
+            responses=rows,
+            scores=scores_of(reward_params, rows),
+            reference=reference_logps(reference_params, rows),
         )
-        reference = reference_logps(reference_params, rows)
-        return Judged(responses=rows, scores=scores, reference=reference), raw
 
     def pairs(shared, prompts: TokenBatch):
         params, *frozen, key = shared
@@ -59,13 +59,10 @@ def sample_pairs(
         against = sample_mixture(
             (policy, policy), both, prompts, keys[1], mixture=opponent, **decoding
         )
-        first, raw = judged(drawn.batch, *frozen)
-        second, raw_second = judged(against.batch, *frozen)
+        first, second = (judged(side.batch, *frozen) for side in (drawn, against))
         rows = drawn.batch
         weights = jnp.any(prompts.mask, axis=1).astype(jnp.float32)
         measured = {
-            "scores/mean": raw,
-            "scores/opponent": raw_second,
             "kl/reference": drawn.logps.sum(axis=1) - first.reference,
             "response/length": rows.response_mask.sum(axis=1),
             "response/ended": jnp.any(rows.response_mask & (rows.tokens == eos_id), axis=1),
@@ -73,3 +70,31 @@ def sample_pairs(
         return OnlineBatch(first=first, second=second, weights=weights), measured
 
     return pairs
+
+
+def judged_pairs(batch: OnlineBatch, *, missing_eos: float, eos_id: int) -> OnlineBatch:
+    """The pairs with the scores to learn from; one in which a score is NaN weighs nothing.
+
+    Args:
+      batch: from `sample_pairs`, scores `[B]`, NaN where nobody could judge.
+      missing_eos: taken from the score of a response that did not end by itself.
+      eos_id: the token that ends a response.
+    """
+    judged = ~jnp.isnan(batch.first.scores + batch.second.scores)
+
+    def learned(side: Judged) -> Judged:
+        rows = side.responses
+        scores = missing_eos_penalty(
+            jnp.where(judged, side.scores, 0),
+            rows.tokens,
+            rows.response_mask,
+            eos_id=eos_id,
+            penalty=missing_eos,
+        )
+        return dataclasses.replace(side, scores=scores)
+
+    return OnlineBatch(
+        first=learned(batch.first),
+        second=learned(batch.second),
+        weights=batch.weights * judged,
+    )

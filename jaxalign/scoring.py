@@ -8,7 +8,7 @@ compiles once.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -172,6 +172,32 @@ def text_scores(model):
         return model.apply({"params": params}, batch.tokens, batch.mask, keys=keys).scores
 
     return scores
+
+
+class Scored(NamedTuple):
+    """What `ScoreColumns` gives."""
+
+    scores: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoreColumns:
+    """Reward models side by side, in place of one: `[B, F]` scores instead of `[B]`.
+
+    models: F transformers with a score head; a column is NaN where there is None instead, for
+      scores that do not come from the device.
+    """
+
+    models: tuple[Any, ...]
+
+    def apply(self, variables, tokens, mask, keys=None) -> Scored:
+        """The scores of all models; `variables["params"]` holds the parameters of each."""
+        missing = jnp.full(tokens.shape[:1], jnp.nan)
+        columns = [
+            missing if model is None else model.apply({"params": params}, tokens, mask).scores
+            for model, params in zip(self.models, variables["params"], strict=True)
+        ]
+        return Scored(jnp.stack(columns, axis=1))
 
 
 @once

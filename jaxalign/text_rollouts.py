@@ -21,7 +21,8 @@ class ScoredSamples:
     """Sampled responses with everything frozen models have to say about them.
 
     samples: the responses, with their log-probabilities under the policy that drew them.
-    scores: `[B]` reward-model scores of prompt and response together.
+    scores: `[B]` of prompt and response together, NaN where nobody could judge: that response
+      weighs nothing. `[B, F]` as long as they are those of several judges.
     values: `[B, T]` the policy's value predictions when it chose each token; None without a value
       head.
     reference_logps: `[B, T]` log-probabilities of the same tokens under the frozen reference.
@@ -41,7 +42,7 @@ def sample_and_score(
     Args:
       policy: transformer with a logits head, and for PPO a value head.
       reference: transformer with a logits head and the same vocabulary.
-      reward: transformer with a score head.
+      reward: transformer with a score head, or `ScoreColumns`.
       temperature: of the policy and of the reference, in sampling and in every log-probability.
       max_new_tokens, eos_id: see `sample`.
 
@@ -81,7 +82,8 @@ def text_experience(
 
     Args:
       scored: what `sample_and_score` returned.
-      scores: `[B]` the scores to learn from (normalised, with penalties).
+      scores: `[B]` the scores to learn from (normalised, with penalties); a response whose score
+        is NaN is masked out.
       kl_coef: price of a nat, in score units.
       gamma, gae_lambda: discount and trace decay, in [0, 1].
 
@@ -90,7 +92,7 @@ def text_experience(
     """
     rows, logps = scored.samples.batch, scored.samples.logps
     assert scored.values is not None, "PPO needs a policy with a value head"
-    mask = rows.response_mask
+    mask = rows.response_mask & ~jnp.isnan(scores)[:, None]
     rewards = shaped_rewards(scores, k1(logps, scored.reference_logps), mask, kl_coef=kl_coef)
     advantages, returns = gae(rewards, scored.values, mask, gamma=gamma, gae_lambda=gae_lambda)
     return Experience(
@@ -108,6 +110,8 @@ def text_experience(
 def sample_metrics(scored: ScoredSamples, logps: jax.Array, *, eos_id: int) -> dict[str, jax.Array]:
     """Means over sampled responses: scores, KL to the reference, lengths, how many ended.
 
+    Scores are those of the responses that have one; NaN if none has.
+
     Args:
       scored: the responses.
       logps: `[B, T]` nats of their tokens under the policy that drew them.
@@ -117,8 +121,8 @@ def sample_metrics(scored: ScoredSamples, logps: jax.Array, *, eos_id: int) -> d
     mask = rows.response_mask
     kl = masked_sum(k1(logps, scored.reference_logps), mask, axis=1)
     return {
-        "scores/mean": scored.scores.mean(),
-        "scores/std": scored.scores.std(),
+        "scores/mean": jnp.nanmean(scored.scores),
+        "scores/std": jnp.nanstd(scored.scores),
         "kl/reference": kl.mean(),
         "response/length": mask.sum(axis=1).mean(),
         "response/ended": jnp.any(mask & (rows.tokens == eos_id), axis=1).mean(),

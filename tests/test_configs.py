@@ -29,7 +29,7 @@ def test_config_files(file):
 
 def test_there_are_configurations_for_every_training_command():
     commands = {STAGES[type(read_config(file)).__name__][0] for file in FILES}
-    assert commands == {"rlhf", "sft", "reward", "ppo", "dpo"}
+    assert commands == {"rlhf", "sft", "reward", "ppo", "dpo", "grpo"}
 
 
 @pytest.mark.parametrize("name", DEFAULTS.values())

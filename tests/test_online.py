@@ -21,7 +21,7 @@ from jaxalign.data.tokenizer import train_bpe
 from jaxalign.errors import UserError
 from jaxalign.losses import nash_md_loss
 from jaxalign.objectives import ONLINE_LOSSES, ONLINE_PAIR_LOSSES, OPPONENTS
-from jaxalign.pair_rollouts import sample_pairs
+from jaxalign.pair_rollouts import judged_pairs, sample_pairs
 from jaxalign.stages.run import open_run
 from jaxalign.stages.text_models import new_text_model
 from jaxalign.stages.text_online import train_online
@@ -392,10 +392,9 @@ def test_the_pass_judges_what_each_side_drew(opponent):
         response_mask=prompts < 0,
         index=np.arange(4, dtype=np.int32),
     )
-    collect = sample_pairs(
-        model.model, LowIds(), opponent=opponent, missing_eos=0.5, eos_id=eos, **DECODING
-    )
+    collect = sample_pairs(model.model, LowIds(), opponent=opponent, eos_id=eos, **DECODING)
     batch, measured = jax.jit(collect)((params, model.params, jnp.zeros(()), KEY), asked)
+    batch = judged_pairs(batch, missing_eos=0.5, eos_id=eos)
     assert batch.weights.tolist() == [1, 1, 1, 0]
     drawn = sample(model.model, params, asked, jax.random.fold_in(KEY, 0), eos_id=eos, **DECODING)
     against = sample_mixture(

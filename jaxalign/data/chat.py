@@ -89,6 +89,14 @@ def prompt_ids(prompt: str | Messages, tokenizer: Tokenizer) -> list[int]:
     return bos + [i for text, _ in fragments for i in tokenizer.encode(text)]
 
 
+def answer_text(prompt: str | Messages, response: str, tokenizer: Tokenizer) -> str:
+    """What a sampled response says: after a conversation that we write ourselves, without the space
+    that stands behind the cue. A chat template's header holds all that stands before an answer.
+    """
+    ours = tokenizer.chat_template is None and not isinstance(prompt, str)
+    return response.removeprefix(" ") if ours else response
+
+
 def response_row(
     prompt: str | Messages, response: str | Messages, tokenizer: Tokenizer
 ) -> TokenRow:

@@ -44,6 +44,21 @@ class Prompt:
 
 
 @dataclasses.dataclass(frozen=True)
+class PromptRow(Prompt):
+    """`{"prompt", ...}`: the same with the other fields of the row as they are, for functions that
+    judge answers.
+    """
+
+    columns: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, row: Row) -> Self:
+        """The record of a row, or BadRow with the reason."""
+        columns = {field: value for field, value in row.items() if field != "prompt"}
+        return cls(_prompt(row), columns)
+
+
+@dataclasses.dataclass(frozen=True)
 class PromptCompletion:
     """`{"prompt", "completion"}`, or `{"text"}`, or `{"messages"}`: an answer to imitate.
 

@@ -84,6 +84,11 @@ class Tokenizer:
         """The text of the ids; special tokens are left out."""
         return self.backend.decode([int(i) for i in np.asarray(ids)], skip_special_tokens=True)
 
+    def decode_all(self, rows: Sequence[Sequence[int] | np.ndarray]) -> list[str]:
+        """`decode` for many rows, in parallel."""
+        ids = [np.asarray(row).tolist() for row in rows]
+        return self.backend.decode_batch(ids, skip_special_tokens=True)
+
     def token(self, token_id: int) -> str:
         """The text of one id as the vocabulary spells it."""
         return str(self.backend.id_to_token(int(token_id)))

@@ -88,7 +88,7 @@ def explain_decisions(
         Sum(
             name="mean entropy",
             loss=float(metrics["ppo/entropy"]),
-            table=float(masked_sum(entropy, mask) / weight),
+            table=float(masked_sum(entropy, mask)) / max(float(weight), 1.0),
         )
     )
     rows = sequences("response", batch.inputs, columns, totals)

@@ -41,7 +41,8 @@ def of_run(config: ExplainConfig) -> ExplainConfig:
     shared |= {"reference": run.policy, "temperature": run.temperature}
     (method,) = (name for name, cls in KINDS.items() if cls is kind)
     if kind in (TextPPOConfig, GRPOConfig):
-        shared |= {"reward": run.reward, "max_new_tokens": run.max_new_tokens}
+        shared |= {"reward": run.reward, "rewards": run.rewards}
+        shared |= {"max_new_tokens": run.max_new_tokens}
     own = {method: getattr(run, method)}
     return dataclasses.replace(config, method=method, **own, **shared)
 

@@ -1,29 +1,33 @@
 """Batches of the methods that learn from responses that a policy samples: PPO and GRPO."""
 
+import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxalign import objectives
 from jaxalign.advantages import missing_eos_penalty, shaped_rewards
 from jaxalign.config_explain import ExplainConfig
 from jaxalign.data.batching import prompt_batch
-from jaxalign.data.records import Prompt
 from jaxalign.explanation import explain_decisions, explain_responses
 from jaxalign.group_rollouts import learned_scores, response_batch, sample_groups
 from jaxalign.kl import k1
 from jaxalign.rollouts import minibatch
 from jaxalign.scoring import text_decisions, text_policy
 from jaxalign.stages.explain_batch import Prepared, chosen_rows, frozen, policy_of
-from jaxalign.stages.text_models import TextModel, load_text_model, with_heads
-from jaxalign.stages.user_data import fitting, read_records, token_rows
+from jaxalign.stages.reward_sources import judged_samples, judges_of, load_sources
+from jaxalign.stages.text_models import TextModel, with_heads
+from jaxalign.stages.text_rounds import read_prompts
+from jaxalign.stages.user_data import fitting
 from jaxalign.text_rollouts import sample_and_score, text_experience
 from jaxalign.train.checks import watched_decisions, watched_ratios
 
 
 def sampled(config: ExplainConfig, policy: TextModel, sample_from, *, repeats: int = 1):
-    """Responses to prompts of the data, sampled and scored.
+    """Responses to prompts of the data, and `ScoredSamples -> (ScoredSamples, metrics)` by which
+    all judges have their say.
 
     Args:
       config: says who samples, who scores, and from which prompts.
@@ -31,33 +35,36 @@ def sampled(config: ExplainConfig, policy: TextModel, sample_from, *, repeats: i
       sample_from: `sample_and_score`, or `sample_groups`.
       repeats: responses to each prompt, in rows side by side.
     """
-    reward = load_text_model(config.reward, "reward", head="score")
     behaviour, reference = (frozen(config, name, policy) for name in ("behaviour", "reference"))
     heads = policy.model.config.heads_out
     if behaviour.model.config.heads_out != heads:
         behaviour = with_heads(behaviour, heads, jax.random.key(config.seed))
     tokenizer = policy.tokenizer
-    records = read_records(fitting(config.data, policy), Prompt, tokenizer=tokenizer, log=None)
-    rows, _ = chosen_rows(config, token_rows(records, tokenizer), "prompts")
-    ids = [row.tokens.tolist() for (row,) in rows for _ in range(repeats)]
+    sources = load_sources(config.reward, config.rewards)
+    prompts, records = read_prompts(fitting(config.data, policy), sources, tokenizer, log=None)
+    judges = judges_of(sources, tokenizer, prompts, records)
+    chosen, index = chosen_rows(config, prompts, "prompts")
+    ids = [prompt for prompt in chosen for _ in range(repeats)]
     collect = sample_from(
         behaviour.model,
         reference.model,
-        reward.model,
+        judges.model,
         temperature=config.temperature,
         max_new_tokens=config.max_new_tokens,
         eos_id=tokenizer.eos_id,
     )
     key = jax.random.fold_in(jax.random.key(config.seed), config.batch)
-    shared = (behaviour.params, reference.params, reward.params, key)
-    return jax.jit(collect)(shared, prompt_batch(ids, pad_id=tokenizer.pad_id))
+    shared = (behaviour.params, reference.params, judges.params, key)
+    samples = jax.jit(collect)(shared, prompt_batch(ids, pad_id=tokenizer.pad_id))
+    return samples, functools.partial(judged_samples, judges, numbers=np.repeat(index, repeats))
 
 
 def decisions(config: ExplainConfig) -> Prepared:
     """PPO on responses sampled for prompts of the data."""
     policy = policy_of(config)
     tokenizer, settings = policy.tokenizer, config.ppo
-    scored = sampled(config, policy, sample_and_score)
+    samples, judged = sampled(config, policy, sample_and_score)
+    scored, _ = judged(samples)
     rows = scored.samples.batch
     scores = missing_eos_penalty(
         scored.scores,
@@ -75,7 +82,7 @@ def decisions(config: ExplainConfig) -> Prepared:
     recorded = {
         "reference": scored.reference_logps,
         "KL": kl,
-        "reward": shaped_rewards(scores, kl, rows.response_mask, **shaping),
+        "reward": shaped_rewards(scores, kl, batch.mask, **shaping),
     }
     clip = {"clip_range": settings.clip_range, "dual_clip": settings.dual_clip}
     values = {"value_clip_range": settings.value_clip_range}
@@ -111,7 +118,8 @@ def groups(config: ExplainConfig) -> Prepared:
     tokenizer, settings = policy.tokenizer, config.grpo
     method = settings.method
     limits = {"eos_id": tokenizer.eos_id, "longest": config.max_new_tokens}
-    samples = sampled(config, policy, sample_groups, repeats=settings.group_size)
+    samples, judged = sampled(config, policy, sample_groups, repeats=settings.group_size)
+    samples = dataclasses.replace(samples, scored=judged(samples.scored)[0])
     batch, _ = response_batch(samples, method, group_size=settings.group_size, **limits)
     scores = {
         "score": samples.scored.scores,

@@ -1,4 +1,4 @@
-"""`jaxalign grpo`: GRPO or a relative of it against a reward model, on a user's prompts."""
+"""`jaxalign grpo`: GRPO or a relative of it on a user's prompts, against models and functions."""
 
 from pathlib import Path
 
@@ -11,17 +11,18 @@ from jaxalign.stages.text_rounds import finish_rounds, models_and_prompts
 
 def run(config: GRPOConfig, directory: Path) -> dict:
     """Train, save `model`, write the report; returns what `results.json` holds."""
-    policy, reward, prompts = models_and_prompts(config, directory)
+    policy, sources, prompts, records = models_and_prompts(config, directory)
     with open_run(directory, config, config.place, config.seed) as run:
         trained = train_grpo(
             run,
             "grpo",
             policy,
-            reward,
+            sources,
             prompts,
             config.grpo,
             temperature=config.temperature,
             max_new_tokens=config.max_new_tokens,
+            records=records,
         )
         loss = config.grpo.loss
         method = "GRPO" if loss == "grpo" else f"GRPO ({loss})"

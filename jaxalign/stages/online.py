@@ -1,4 +1,4 @@
-"""`jaxalign online`: a policy from preferences of a reward model between its own fresh samples."""
+"""`jaxalign online`: a policy from preferences of its judges between its own fresh samples."""
 
 from pathlib import Path
 
@@ -12,18 +12,19 @@ TITLES = {"online_dpo": "online DPO", "xpo": "XPO", "nash_md": "Nash-MD"}
 
 def run(config: OnlineConfig, directory: Path) -> dict:
     """Train, save `model`, write the report; returns what `results.json` holds."""
-    policy, reward, prompts = models_and_prompts(config, directory)
+    policy, sources, prompts, records = models_and_prompts(config, directory)
     title, pair_loss = TITLES[config.online.loss], config.online.pair_loss
     with open_run(directory, config, config.place, config.seed) as run:
         trained = train_online(
             run,
             "online",
             policy,
-            reward,
+            sources,
             prompts,
             config.online,
             temperature=config.temperature,
             max_new_tokens=config.max_new_tokens,
+            records=records,
         )
         method = title if pair_loss == "dpo" else f"{title} ({pair_loss})"
         return finish_rounds(run, trained, "online", method=method)

@@ -1,4 +1,4 @@
-"""`jaxalign ppo` on text: PPO of a policy against a reward model, on a user's prompts."""
+"""`jaxalign ppo` on text: PPO of a policy on a user's prompts, against models and functions."""
 
 from pathlib import Path
 
@@ -10,16 +10,17 @@ from jaxalign.stages.text_rounds import finish_rounds, models_and_prompts
 
 def run(config: TextPPOConfig, directory: Path) -> dict:
     """Train, save `model`, write the report; returns what `results.json` holds."""
-    policy, reward, prompts = models_and_prompts(config, directory)
+    policy, sources, prompts, records = models_and_prompts(config, directory)
     with open_run(directory, config, config.place, config.seed) as run:
         trained = train_ppo(
             run,
             "ppo",
             policy,
-            reward,
+            sources,
             prompts,
             config.ppo,
             temperature=config.temperature,
             max_new_tokens=config.max_new_tokens,
+            records=records,
         )
         return finish_rounds(run, trained, "ppo", method="PPO")

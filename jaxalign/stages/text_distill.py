@@ -57,7 +57,7 @@ def train_distillation(
     )
     samples = run.key(f"{name}/samples")
 
-    asked = prompt_batches(run, prompts, tokenizer.pad_id, size=size)
+    ask = prompt_batches(run, prompts, tokenizer.pad_id, size=size)
 
     def answered(number: int) -> TokenBatch:
         index = batch_indices(number, len(rows), size, run.seed)
@@ -66,7 +66,7 @@ def train_distillation(
 
     def batch(number: int) -> tuple[bool, TokenBatch]:
         on_policy = settings.is_on_policy(number)
-        return on_policy, (asked if on_policy else answered)(number)
+        return on_policy, ask(number)[0] if on_policy else answered(number)
 
     def prepare(state: TrainState, given: tuple[bool, TokenBatch]):
         on_policy, responses = given

@@ -6,13 +6,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from jaxalign import objectives
 from jaxalign.batches import TokenBatch
 from jaxalign.config_grpo import GRPOSettings
+from jaxalign.data.records import PromptRow
 from jaxalign.group_rollouts import response_batch, sample_groups
 from jaxalign.rollouts import ppo_epochs_loop, rows_of
 from jaxalign.scoring import text_decisions
+from jaxalign.stages.reward_sources import Reward, judged_samples, judges_of
 from jaxalign.stages.run import Run, optimizer_of
 from jaxalign.stages.text_models import TextModel, with_heads
 from jaxalign.stages.text_rounds import fit_rounds, prompt_batches
@@ -23,7 +26,7 @@ def train_grpo(
     run: Run,
     name: str,
     policy: TextModel,
-    reward: TextModel,
+    reward: Reward,
     prompts: Sequence[Sequence[int]],
     settings: GRPOSettings,
     *,
@@ -31,20 +34,25 @@ def train_grpo(
     max_new_tokens: int,
     evaluate: Callable[[Any], dict[str, float]] | None = None,
     evaluate_every: int | None = None,
+    records: Sequence[PromptRow] | None = None,
 ) -> TextModel:
     """A policy gradient from the policy, which is the reference, resuming where an earlier run
     stopped.
 
     Args:
       policy: start and reference.
-      reward: scores prompt and response together.
+      reward: scores prompt and response together: a reward model, a function, or several with
+        weights.
       prompts: token ids, BOS included; dealt out in random order.
       settings: method and loop.
       temperature: of policy and reference, in sampling and training.
       max_new_tokens: longest response.
       evaluate: metrics of some parameters, every `evaluate_every` iterations.
+      records: the rows of the prompts, whose text and columns reward functions get; None: they get
+        the prompts decoded.
     """
     actor = with_heads(policy, ("logits",), run.key(f"{name}/init"), dropout=0.0)
+    judges = judges_of(reward, policy.tokenizer, prompts, records)
     optimizer = optimizer_of(
         settings.optimizer, settings.iterations * settings.epochs * settings.minibatches
     )
@@ -52,7 +60,7 @@ def train_grpo(
         run,
         name,
         initial_state(actor.params, optimizer, run.key(name)),
-        _iteration(run, actor, policy, reward, optimizer, settings, temperature, max_new_tokens),
+        _iteration(run, actor, policy, judges, optimizer, settings, temperature, max_new_tokens),
         prompt_batches(
             run,
             prompts,
@@ -67,14 +75,16 @@ def train_grpo(
     return dataclasses.replace(actor, params=jax.device_get(state.params))
 
 
-def _iteration(run, actor, reference, reward, optimizer, settings, temperature, max_new_tokens):
-    """`(TrainState, prompts) -> (TrainState, metrics)`: one round of sampling and learning."""
+def _iteration(run, actor, reference, judges, optimizer, settings, temperature, max_new_tokens):
+    """`(TrainState, (prompts, numbers)) -> (TrainState, metrics)`: one round of sampling and
+    learning.
+    """
     eos_id, method = actor.tokenizer.eos_id, settings.method
     collect = run.layout.rows(
         sample_groups(
             actor.model,
             reference.model,
-            reward.model,
+            judges.model,
             temperature=temperature,
             max_new_tokens=max_new_tokens,
             eos_id=eos_id,
@@ -97,11 +107,14 @@ def _iteration(run, actor, reference, reward, optimizer, settings, temperature, 
             longest=max_new_tokens,
         )
     )
-    frozen = run.layout.place(reference.params), run.layout.place(reward.params)
+    frozen = run.layout.place(reference.params), run.layout.place(judges.params)
 
-    def iterate(state: TrainState, prompts: TokenBatch):
+    def iterate(state: TrainState, asked: tuple[TokenBatch, np.ndarray]):
+        prompts, numbers = asked
         key = jax.random.fold_in(state.key, state.step)
-        batch, metrics = compare(collect((state.params, *frozen, key), prompts))
+        samples = collect((state.params, *frozen, key), prompts)
+        scored, of_sources = judged_samples(judges, samples.scored, numbers)
+        batch, metrics = compare(dataclasses.replace(samples, scored=scored))
         state, learned = ppo_epochs_loop(
             state,
             batch,
@@ -111,6 +124,6 @@ def _iteration(run, actor, reference, reward, optimizer, settings, temperature, 
             minibatches=settings.minibatches,
             take=rows_of,
         )
-        return state, learned | metrics
+        return state, learned | metrics | of_sources
 
     return iterate

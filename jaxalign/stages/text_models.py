@@ -13,6 +13,8 @@ from jaxalign.errors import UserError
 from jaxalign.models.transformer import Transformer, TransformerConfig
 from jaxalign.train.checkpoints import load_model, save_model
 
+ALSO = {"reward": " or FILE.py:NAME, a function"}
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TextModel:
@@ -74,7 +76,8 @@ def load_text_model(directory: str | Path, option: str, *, head: str | None = No
       UserError: no directory, no model in it, or a model without that head.
     """
     if not directory:
-        raise UserError(f"--{option} is empty; give the run directory of a trained model")
+        also = ALSO.get(option, "")
+        raise UserError(f"--{option} is empty; give the run directory of a trained model{also}")
     folder = Path(directory)
     folder = folder / "model" if (folder / "model").is_dir() else folder
     params, fields = load_model(folder)

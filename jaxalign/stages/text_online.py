@@ -1,6 +1,7 @@
 """Online preferences on text: sample two responses, judge them, learn from the comparison."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,8 +11,10 @@ import numpy as np
 from jaxalign import objectives
 from jaxalign.batches import OnlineBatch, TokenBatch
 from jaxalign.config_online import OnlineSettings
-from jaxalign.pair_rollouts import sample_pairs
+from jaxalign.data.records import PromptRow
+from jaxalign.pair_rollouts import judged_pairs, sample_pairs
 from jaxalign.scoring import text_logps
+from jaxalign.stages.reward_sources import Judges, Reward, judges_of, mean_score
 from jaxalign.stages.run import Run
 from jaxalign.stages.text_models import TextModel, with_heads
 from jaxalign.stages.text_rounds import prompt_batches
@@ -22,12 +25,13 @@ def train_online(
     run: Run,
     name: str,
     policy: TextModel,
-    reward: TextModel,
+    reward: Reward,
     prompts: Sequence[Sequence[int]],
     settings: OnlineSettings,
     *,
     temperature: float,
     max_new_tokens: int,
+    records: Sequence[PromptRow] | None = None,
 ) -> TextModel:
     """A loss on fresh pairs from the policy, which is the reference, resuming where an earlier run
     stopped; every step has samples of its own.
@@ -37,35 +41,48 @@ def train_online(
 
     Args:
       policy: start and reference.
-      reward: scores prompt and response together.
+      reward: scores prompt and response together: a reward model, a function, or several with
+        weights.
       prompts: token ids, BOS included; dealt out in random order.
       settings: loss and loop.
       temperature: of policy and reference, in sampling and training.
       max_new_tokens: longest response.
+      records: the rows of the prompts, whose text and columns reward functions get; None: they get
+        the prompts decoded.
     """
     policy = with_heads(policy, ("logits",), run.key(f"{name}/init"), dropout=0.0)
     tokenizer = policy.tokenizer
+    judges = judges_of(reward, tokenizer, prompts, records)
     collect = run.layout.rows(
         sample_pairs(
             policy.model,
-            reward.model,
+            judges.model,
             opponent=settings.opponent,
-            missing_eos=settings.missing_eos_penalty,
             temperature=temperature,
             max_new_tokens=max_new_tokens,
             eos_id=tokenizer.eos_id,
         )
     )
-    frozen = run.layout.place(policy.params), run.layout.place(reward.params)
+    frozen = run.layout.place(policy.params), run.layout.place(judges.params)
     samples = run.key(f"{name}/samples")
 
-    def prepare(state: TrainState, rows: TokenBatch) -> tuple[OnlineBatch, dict[str, Any]]:
+    learned = jax.jit(
+        functools.partial(
+            judged_pairs, missing_eos=settings.missing_eos_penalty, eos_id=tokenizer.eos_id
+        )
+    )
+
+    def prepare(
+        state: TrainState, asked: tuple[TokenBatch, np.ndarray]
+    ) -> tuple[OnlineBatch, dict[str, Any]]:
+        rows, numbers = asked
         key = jax.random.fold_in(samples, state.step)
         batch, measured = collect((state.params, *frozen, key), rows)
         means = {
             metric: np.average(values, weights=batch.weights) for metric, values in measured.items()
         }
-        return batch, means
+        batch, scores = judged(judges, batch, numbers)
+        return learned(batch), means | scores
 
     loss = objectives.online(
         text_logps(policy.model, temperature=temperature),
@@ -84,3 +101,19 @@ def train_online(
         prepare=prepare,
     )
     return dataclasses.replace(policy, params=params)
+
+
+def judged(
+    judges: Judges, batch: OnlineBatch, numbers: np.ndarray
+) -> tuple[OnlineBatch, dict[str, float]]:
+    """The pairs with what all judges together say of both sides, and means of the first one's."""
+    first, metrics = judges(batch.first.responses, batch.first.scores, numbers)
+    second, _ = judges(batch.second.responses, batch.second.scores, numbers)
+    sides: Any = first, second
+    batch = dataclasses.replace(
+        batch,
+        first=dataclasses.replace(batch.first, scores=sides[0]),
+        second=dataclasses.replace(batch.second, scores=sides[1]),
+    )
+    means = {"scores/mean": mean_score(first), "scores/opponent": mean_score(second)}
+    return batch, metrics | means

@@ -1,4 +1,4 @@
-"""PPO of a text policy against a reward model: sample, score, shape, estimate, learn."""
+"""PPO of a text policy against what judges it: sample, score, shape, estimate, learn."""
 
 import dataclasses
 import functools
@@ -7,14 +7,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxalign import objectives
 from jaxalign.advantages import missing_eos_penalty
 from jaxalign.batches import TokenBatch, pytree
 from jaxalign.config import PPOSettings
+from jaxalign.data.records import PromptRow
 from jaxalign.kl import adapted_coef
 from jaxalign.rollouts import ppo_epochs_loop
 from jaxalign.scoring import text_policy
+from jaxalign.stages.reward_sources import Reward, judged_samples, judges_of
 from jaxalign.stages.run import Run, optimizer_of
 from jaxalign.stages.text_models import TextModel, with_heads
 from jaxalign.stages.text_rounds import fit_rounds, prompt_batches
@@ -39,7 +42,7 @@ def train_ppo(
     run: Run,
     name: str,
     policy: TextModel,
-    reward: TextModel,
+    reward: Reward,
     prompts: Sequence[Sequence[int]],
     settings: PPOSettings,
     *,
@@ -47,19 +50,24 @@ def train_ppo(
     max_new_tokens: int,
     evaluate: Callable[[Any], dict[str, float]] | None = None,
     evaluate_every: int | None = None,
+    records: Sequence[PromptRow] | None = None,
 ) -> TextModel:
     """PPO from the policy, which is the reference, resuming where an earlier run stopped.
 
     Args:
       policy: start and reference.
-      reward: scores prompt and response together.
+      reward: scores prompt and response together: a reward model, a function, or several with
+        weights.
       prompts: token ids, BOS included; dealt out in random order.
       settings: objective and loop.
       temperature: of policy and reference, in sampling and training.
       max_new_tokens: longest response.
       evaluate: metrics of some parameters, every `evaluate_every` iterations.
+      records: the rows of the prompts, whose text and columns reward functions get; None: they get
+        the prompts decoded.
     """
     actor = with_heads(policy, ("logits", "value"), run.key(f"{name}/init"), dropout=0.0)
+    judges = judges_of(reward, policy.tokenizer, prompts, records)
     optimizer = optimizer_of(
         settings.optimizer, settings.iterations * settings.epochs * settings.minibatches
     )
@@ -71,7 +79,7 @@ def train_ppo(
         run,
         name,
         state,
-        _iteration(run, actor, policy, reward, optimizer, settings, temperature, max_new_tokens),
+        _iteration(run, actor, policy, judges, optimizer, settings, temperature, max_new_tokens),
         prompt_batches(run, prompts, policy.tokenizer.pad_id, size=settings.batch_size),
         settings,
         evaluate=None if evaluate is None else lambda state: evaluate(state.train.params),
@@ -80,14 +88,16 @@ def train_ppo(
     return dataclasses.replace(actor, params=jax.device_get(state.train.params))
 
 
-def _iteration(run, actor, reference, reward, optimizer, settings, temperature, max_new_tokens):
-    """`(PPOState, prompts) -> (PPOState, metrics)`: one round of sampling and learning."""
+def _iteration(run, actor, reference, judges, optimizer, settings, temperature, max_new_tokens):
+    """`(PPOState, (prompts, numbers)) -> (PPOState, metrics)`: one round of sampling and
+    learning.
+    """
     eos_id = actor.tokenizer.eos_id
     collect = run.layout.rows(
         sample_and_score(
             actor.model,
             reference.model,
-            reward.model,
+            judges.model,
             temperature=temperature,
             max_new_tokens=max_new_tokens,
             eos_id=eos_id,
@@ -111,11 +121,13 @@ def _iteration(run, actor, reference, reward, optimizer, settings, temperature, 
     )
     assess = jax.jit(functools.partial(_assess, settings=settings, eos_id=eos_id))
 
-    frozen = run.layout.place(reference.params), run.layout.place(reward.params)
+    frozen = run.layout.place(reference.params), run.layout.place(judges.params)
 
-    def iterate(state: PPOState, prompts: TokenBatch):
+    def iterate(state: PPOState, asked: tuple[TokenBatch, np.ndarray]):
+        prompts, numbers = asked
         key = jax.random.fold_in(state.train.key, state.train.step)
-        scored = collect((state.train.params, *frozen, key), prompts)
+        samples = collect((state.train.params, *frozen, key), prompts)
+        scored, of_sources = judged_samples(judges, samples, numbers)
         experience, metrics = assess(scored, state.kl_coef)
         train, learned = ppo_epochs_loop(
             state.train,
@@ -134,7 +146,7 @@ def _iteration(run, actor, reference, reward, optimizer, settings, temperature, 
                 horizon=settings.kl_horizon,
                 batch_size=settings.batch_size,
             )
-        return PPOState(train=train, kl_coef=kl_coef), learned | metrics
+        return PPOState(train=train, kl_coef=kl_coef), learned | metrics | of_sources
 
     return iterate
 

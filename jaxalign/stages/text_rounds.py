@@ -1,4 +1,4 @@
-"""What online methods on text share: rounds of sampling from prompts, scored by a reward model."""
+"""What online methods on text share: rounds of sampling from prompts, scored by their judges."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -8,12 +8,21 @@ from typing import Any
 import numpy as np
 
 from jaxalign.batches import TokenBatch
-from jaxalign.config import PPOSettings, TextPPOConfig
+from jaxalign.config import DataConfig, PPOSettings, TextPPOConfig
 from jaxalign.config_grpo import GRPOConfig, GRPOSettings
 from jaxalign.config_online import OnlineConfig
 from jaxalign.data.batching import batch_indices, prompt_batch
-from jaxalign.data.records import Prompt
+from jaxalign.data.records import Prompt, PromptRow
+from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.errors import UserError
+from jaxalign.stages.reward_functions import is_function
+from jaxalign.stages.reward_sources import (
+    RewardSource,
+    check_fields,
+    has_functions,
+    load_sources,
+    mean_score,
+)
 from jaxalign.stages.run import Run
 from jaxalign.stages.sft import finish
 from jaxalign.stages.text_models import TextModel, load_text_model
@@ -29,6 +38,7 @@ MEANS = {  # columns of the result: metrics of a round
 }
 SHARED = {  # how two models come to have one vocabulary
     "reward": "train the reward model with --init set to the policy's run directory",
+    "rewards": "train the reward models with --init set to the policy's run directory",
     "teacher": "train the student by `jaxalign sft` on the teacher's texts with its --tokenizer "
     "settings, or with --init set to the teacher's run directory",
 }
@@ -36,29 +46,48 @@ SHARED = {  # how two models come to have one vocabulary
 
 def models_and_prompts(
     config: TextPPOConfig | GRPOConfig | OnlineConfig, directory: Path
-) -> tuple[TextModel, TextModel, list[list[int]]]:
-    """Policy, reward model and the prompts as token ids, all that fit each other."""
+) -> tuple[TextModel, tuple[RewardSource, ...], list[list[int]], list[PromptRow] | None]:
+    """Policy, what judges it, the prompts as token ids, and (for functions) as rows: all fit."""
     policy = load_text_model(config.policy, "policy", head="logits")
-    reward = load_text_model(config.reward, "reward", head="score")
-    check_same_vocabulary(policy, reward)
+    sources = load_sources(config.reward, config.rewards)
+    models = [source.judge for source in sources if not is_function(source.judge)]
+    for model in models:
+        check_same_vocabulary(policy, model, "rewards" if config.rewards else "reward")
     data = fitting(config.data, policy)
-    records = read_records(data, Prompt, tokenizer=policy.tokenizer, log=directory)
-    prompts = [row.tokens.tolist() for (row,) in token_rows(records, policy.tokenizer)]
-    for model in (policy, reward):
+    prompts, records = read_prompts(data, sources, policy.tokenizer, log=directory)
+    for model in (policy, *models):
         check_room(model, max(map(len, prompts)), config.max_new_tokens)
-    return policy, reward, prompts
+    return policy, sources, prompts, records
+
+
+def read_prompts(
+    data: DataConfig, sources: Sequence[RewardSource], tokenizer: Tokenizer, *, log: Path | None
+) -> tuple[list[list[int]], list[PromptRow] | None]:
+    """The prompts as token ids and, where functions judge the responses, as rows with all that the
+    functions need; `log` as in `read_records`.
+    """
+    rows = None
+    if has_functions(sources):
+        records = rows = read_records(data, PromptRow, tokenizer=tokenizer, log=log)
+        check_fields(sources, rows, data.path)
+    else:
+        records = read_records(data, Prompt, tokenizer=tokenizer, log=log)
+    return [row.tokens.tolist() for (row,) in token_rows(records, tokenizer)], rows
 
 
 def prompt_batches(
     run: Run, prompts: Sequence[Sequence[int]], pad_id: int, *, size: int, repeats: int = 1
-) -> Callable[[int], TokenBatch]:
-    """`round -> TokenBatch`: `size` prompts in random order, each in `repeats` rows in a row."""
+) -> Callable[[int], tuple[TokenBatch, np.ndarray]]:
+    """`round -> (TokenBatch, numbers)`: `size` prompts in random order, each in `repeats` rows in a
+    row, and `[B]` which of the prompts they are.
+    """
     length = max(map(len, prompts), default=0)
 
-    def batch(number: int) -> TokenBatch:
+    def batch(number: int) -> tuple[TokenBatch, np.ndarray]:
         index = np.repeat(batch_indices(number, len(prompts), size, run.seed), repeats)
         chosen = [prompts[i] for i in index]
-        return prompt_batch(chosen, pad_id=pad_id, length=length, index=np.arange(len(index)))
+        rows = prompt_batch(chosen, pad_id=pad_id, length=length, index=np.arange(len(index)))
+        return rows, index
 
     return batch
 
@@ -67,8 +96,8 @@ def fit_rounds(
     run: Run,
     name: str,
     state,
-    iterate: Callable[[Any, TokenBatch], tuple[Any, dict]],
-    batches: Callable[[int], TokenBatch],
+    iterate: Callable[[Any, tuple[TokenBatch, np.ndarray]], tuple[Any, dict]],
+    batches: Callable[[int], tuple[TokenBatch, np.ndarray]],
     settings: PPOSettings | GRPOSettings,
     *,
     evaluate: Callable[[Any], dict[str, float]] | None = None,
@@ -80,7 +109,7 @@ def fit_rounds(
       name: of the stage, in metrics, checkpoints and progress.
       state: at the start.
       iterate: one round of sampling and learning.
-      batches: prompts of a round.
+      batches: prompts of a round, and which they are.
       settings: number of rounds, and when they are logged and saved.
       evaluate: metrics of a state, every `evaluate_every` rounds.
     """
@@ -108,7 +137,9 @@ def finish_rounds(
 ) -> dict:
     """Save the model and report the means of the last rounds, with more notes."""
     last = [line for line in read_metrics(run.directory) if line["stage"] == name][-10:]
-    means = {key: float(np.mean([line[metric] for line in last])) for key, metric in MEANS.items()}
+    means = {
+        key: mean_score(np.array([line[metric] for line in last])) for key, metric in MEANS.items()
+    }
     notes = ["Means of the last 10 logged rounds of training.", *notes]
     return finish(run, trained, {"method": method, **means}, notes=notes)
 

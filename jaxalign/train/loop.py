@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxalign.errors import UserError
+from jaxalign.errors import StepRefused, UserError
 from jaxalign.train.checkpoints import Checkpoints
 from jaxalign.train.metrics import progress
 
@@ -64,6 +64,7 @@ def fit(
 
     Raises:
       UserError: the loss is not finite, or the checkpoint is beyond `steps`.
+      StepRefused: from `step`, once the state before it is saved.
     """
     start, state = _resumed(state, checkpoints, steps)
     on_start(start)
@@ -78,7 +79,14 @@ def fit(
     ):
         done = start
         for done in range(start + 1, steps + 1):
-            state, metrics = step(state, batches(done - 1))
+            try:
+                state, metrics = step(state, batches(done - 1))
+            except StepRefused:
+                log.flush()
+                if checkpoints is not None and done - 1 > start:
+                    checkpoints.save(done - 1, state)
+                    checkpoints.wait()
+                raise
             log.add(done, metrics)
             advance(done, log.note)
             if evaluate is not None and _due(done, evaluate_every, steps):
