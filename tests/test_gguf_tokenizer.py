@@ -11,6 +11,7 @@ import gguf
 import numpy as np
 import pytest
 
+from jaxalign.data.chat import prompt_ids
 from jaxalign.data.gguf_tokenizer import load_gguf_tokenizer
 from jaxalign.errors import UserError
 from tests import gguf_writer
@@ -136,6 +137,20 @@ def test_user_defined_tokens_are_one_token_each(tmp_path):
             assert tokenizer.encode(text) == ids
 
 
+def test_the_chat_template_of_the_file(tmp_path):
+    """Control tokens that the template writes are one id each, in words they are text."""
+    template = "{% for m in messages %}<s>{{ m.content }}</s>{% endfor %}"
+    ask = [{"role": "user", "content": "a </s> b"}]
+    for name, space in (("llama", "▁"), ("gemma", "")):
+        path = sentence_piece(tmp_path / "x.gguf", name, chat_template=template)
+        tokenizer = load_gguf_tokenizer(path)
+        assert tokenizer.chat_template == template
+        ids = prompt_ids(ask * 2, tokenizer)
+        assert (ids.count(2), ids.count(1)) == (2, 2)
+        spelled = "".join(tokenizer.token(i) for i in ids)
+        assert spelled == f"<s>{space}a▁</s>▁b</s>" * 2
+
+
 def test_without_a_padding_token_eos_pads(tmp_path):
     path = byte_level(tmp_path / "x.gguf", padding_token_id=None, bos_token_id=None)
     tokenizer = load_gguf_tokenizer(path)
@@ -194,10 +209,11 @@ def test_smollm2_has_the_ids_that_transformers_gives():
     oracle = np.load(DATA / "smollm2_135m.npz")
     for case in json.loads((DATA / "smollm2_135m.json").read_text())["cases"]:
         ids, prompt = oracle[f"{case['id']}_in/input_ids"], case["args"]["prompt"]
-        rendered = "<|im_start|>" in prompt  # only a template may write special tokens
-        assert (tokenizer.encode(prompt) == ids.tolist()) != rendered
-        tokenizer.backend.encode_special_tokens = False
-        assert tokenizer.encode(prompt) == ids.tolist()
-        tokenizer.backend.encode_special_tokens = True
+        if case["id"] == "p3":  # which the file's template writes; special tokens are no text
+            assert tokenizer.encode(prompt) != ids.tolist()
+            prompt = [{"role": "user", "content": "What is 2 + 3?"}]
+            assert prompt_ids(prompt, tokenizer) == ids.tolist()
+        else:
+            assert tokenizer.encode(prompt) == ids.tolist()
     assert tokenizer.token(tokenizer.eos_id) == "<|im_end|>"
     assert (tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id) == (2, 1, 2)

@@ -75,15 +75,13 @@ def load_gguf_tokenizer(path: str | Path) -> Tokenizer:
     backend.add_tokens(_added(found, USER_DEFINED))
     backend.add_special_tokens(_added(found, CONTROL))
     backend.encode_special_tokens = True
-    ids = {name: found.get(f"{name}_token_id") for name in ("padding", "bos", "eos")}
-    return _tokenizer(backend, ids, fields.get("chat_template"))
-
-
-def _tokenizer(
-    backend: tokenizers.Tokenizer, ids: Mapping[str, Any], chat_template: str | None
-) -> Tokenizer:
-    pad_id = ids["eos"] if ids["padding"] is None else ids["padding"]
-    return Tokenizer(backend, pad_id=pad_id, bos_id=ids["bos"], eos_id=ids["eos"])
+    return Tokenizer(
+        backend,
+        pad_id=found.get("padding_token_id", found["eos_token_id"]),
+        bos_id=found.get("bos_token_id"),
+        eos_id=found["eos_token_id"],
+        chat_template=fields.get("chat_template"),
+    )
 
 
 def _check(found: Mapping[str, Any], where: str) -> None:
