@@ -138,7 +138,9 @@ def test_user_defined_tokens_are_one_token_each(tmp_path):
 
 
 def test_the_chat_template_of_the_file(tmp_path):
-    """Control tokens that the template writes are one id each, in words they are text."""
+    """Control tokens that the template writes are one id each; in what people say they are text
+    (here of letters that the vocabulary has only as bytes).
+    """
     template = "{% for m in messages %}<s>{{ m.content }}</s>{% endfor %}"
     ask = [{"role": "user", "content": "a </s> b"}]
     for name, space in (("llama", "▁"), ("gemma", "")):
@@ -148,7 +150,7 @@ def test_the_chat_template_of_the_file(tmp_path):
         ids = prompt_ids(ask * 2, tokenizer)
         assert (ids.count(2), ids.count(1)) == (2, 2)
         spelled = "".join(tokenizer.token(i) for i in ids)
-        assert spelled == f"<s>{space}a▁</s>▁b</s>" * 2
+        assert spelled == f"<s>{space}a▁<0x3C><0x2F>s<0x3E>▁b</s>" * 2
 
 
 def test_without_a_padding_token_eos_pads(tmp_path):
