@@ -320,6 +320,7 @@ def test_divisors_come_from_the_file(tmp_path):
         ("attention.causal", False),
         ("attention.head_count_kv", [2, 2, 2, 2, 2, 2, 4]),
         ("attention.value_length", 64),
+        ("attention.head_count", 0),
         ("rope.dimension_count", 64),
         ("rope.scaling.type", "longrope"),
         ("rope.scaling.attn_factor", 1.2),

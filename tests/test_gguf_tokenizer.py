@@ -192,6 +192,13 @@ def test_what_is_wrong_is_named(tmp_path, changes, message):
         load_gguf_tokenizer(byte_level(tmp_path / "x.gguf", **changes))
 
 
+def test_a_damaged_token_is_named_by_its_list(tmp_path):
+    path = byte_level(tmp_path / "x.gguf")
+    path.write_bytes(path.read_bytes().replace(b"<|im_end|>", b"<|im\xff\xff\xff\xff|>"))
+    with pytest.raises(UserError, match=r"x.gguf: tokenizer.ggml.tokens is not UTF-8"):
+        load_gguf_tokenizer(path)
+
+
 def test_a_sentence_piece_model_needs_scores_and_all_bytes(tmp_path):
     with pytest.raises(UserError, match=r"no tokenizer.ggml.scores"):
         load_gguf_tokenizer(sentence_piece(tmp_path / "x.gguf", "llama", scores=None))

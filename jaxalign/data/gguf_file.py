@@ -61,7 +61,10 @@ def metadata(reader: Any, prefix: str = "") -> dict[str, Any]:
     found = {}
     for name, field in reader.fields.items():
         if name.startswith(prefix):
-            value = field.contents()
+            try:
+                value = field.contents()
+            except UnicodeDecodeError:
+                raise UserError(f"{reader.data.filename}: {name} is not UTF-8") from None
             short = field.types == [GGUFValueType.FLOAT32]
             found[name.removeprefix(prefix)] = float(str(np.float32(value))) if short else value
     return found

@@ -58,7 +58,7 @@ def read_gguf_config(
 def _whole(found: Fields, name: str, default: int | None = None) -> int:
     """A number that is the same in all layers (in some models it is not)."""
     value = found.need(name) if default is None else found.get(name, default)
-    if not isinstance(value, int):
+    if not isinstance(value, int) or value < 1:
         found.refuse(name, "one whole number for all layers is")
     return value
 
