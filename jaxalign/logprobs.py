@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from jaxalign.masking import masked_sum
 from jaxalign.precision import widen
+from jaxalign.products import product
 
 
 def shift_right(x: jax.Array) -> jax.Array:
@@ -220,8 +221,7 @@ def softcapped(x: jax.Array, cap: float | None) -> jax.Array:
 def logits_of(hidden: jax.Array, unembedding: jax.Array, softcap: float | None = None) -> jax.Array:
     """Logits, accumulated and returned in float32 or wider: `[..., D]` times `[D, V]`, capped."""
     (wide,) = widen(jnp.zeros((), jnp.promote_types(hidden.dtype, unembedding.dtype)))
-    product = jnp.einsum("...d,dv->...v", hidden, unembedding, preferred_element_type=wide.dtype)
-    return softcapped(product, softcap)
+    return softcapped(product(hidden, unembedding, wide.dtype), softcap)
 
 
 def fused_token_logps(

@@ -24,7 +24,7 @@ PEERS = {
         Entry("torch loop, compiled", "torch_loop", ("--compile",)),
         Entry("torch loop", "torch_loop"),
     ),
-    "sft": (Entry("TRL", "trl_trainers"), Entry("Tunix", "tunix_trainers")),
+    "sft": (Entry("TRL", "trl_trainers"),),
     "generate": (
         Entry("transformers", "transformers_generate"),
         Entry("Tunix", "tunix_generate"),

@@ -12,6 +12,7 @@ from jaxalign.logprobs import softcapped
 from jaxalign.models.architecture import TransformerConfig
 from jaxalign.models.layers import make_norm
 from jaxalign.models.rope import rotate
+from jaxalign.products import dot_general
 
 BLOCK = 64  # queries that are compared with their keys at a time
 MASKED = -1e30  # finite, so that a row that sees nothing is uniform and has a finite gradient
@@ -176,6 +177,7 @@ class Attention(nn.Module):
             x.shape[-1],
             use_bias=c.output_biases,
             dtype=c.dtype,
+            dot_general=dot_general,
             kernel_init=self.output_init,
             name="output",
         )
@@ -183,7 +185,9 @@ class Attention(nn.Module):
 
     def _project(self, name, x, heads):
         c = self.config
-        dense = nn.Dense(heads * c.head_width, c.qkv_biases, dtype=c.dtype, name=name)
+        dense = nn.Dense(
+            heads * c.head_width, c.qkv_biases, dtype=c.dtype, dot_general=dot_general, name=name
+        )
         return dense(x).reshape(*x.shape[:2], heads, c.head_width).swapaxes(1, 2)
 
     def _norm(self, name):

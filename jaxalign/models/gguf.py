@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxalign.data.gguf_file import metadata, open_gguf
 from jaxalign.errors import UserError
+from jaxalign.gguf_file import metadata, open_gguf
 from jaxalign.models.architecture import TransformerConfig
 from jaxalign.models.gguf_config import read_gguf_config
 from jaxalign.models.hugging_face_names import LAYER, Stored

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxalign.models.architecture import TransformerConfig
+from jaxalign.products import dot_general
 
 
 def filled(tokens: jax.Array, mask: jax.Array, before: jax.Array) -> jax.Array:
@@ -99,9 +100,13 @@ class FeedForward(nn.Module):
         """`[B, T, D]` -> `[B, T, D]`."""
         c = self.config
         activation, gated = ACTIVATIONS[c.activation]
-        up = nn.Dense(c.mlp_width, c.mlp_biases, dtype=c.dtype, name="up")(x)
+        up = nn.Dense(c.mlp_width, c.mlp_biases, dtype=c.dtype, dot_general=dot_general, name="up")(
+            x
+        )
         if gated:
-            gate = nn.Dense(c.mlp_width, c.mlp_biases, dtype=c.dtype, name="gate")(x)
+            gate = nn.Dense(
+                c.mlp_width, c.mlp_biases, dtype=c.dtype, dot_general=dot_general, name="gate"
+            )(x)
             up = activation(gate) * up
         else:
             up = activation(up)
@@ -109,6 +114,7 @@ class FeedForward(nn.Module):
             x.shape[-1],
             c.mlp_biases,
             dtype=c.dtype,
+            dot_general=dot_general,
             kernel_init=self.output_init,
             name="down",
         )

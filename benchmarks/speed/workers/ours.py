@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tokenizers
 
 from benchmarks.speed.pace import Pace
 from benchmarks.speed.work import EPOCHS, GROUP, Size, Work, rows_of
@@ -77,8 +78,9 @@ def model_of(size: Size, length: int) -> TextModel:
     )
     model, tokens = Transformer(config), jnp.zeros((1, 2), jnp.int32)
     params = jax.device_get(jax.jit(model.init)(jax.random.key(0), tokens, tokens == 0)["params"])
-    backend = None  # no text is read or written
-    tokenizer = Tokenizer(backend, pad_id=0, bos_id=1, eos_id=NEVER)  # pyright: ignore
+    words = {str(i): i for i in range(size.vocabulary)}
+    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, "0"))
+    tokenizer = Tokenizer(backend, pad_id=0, bos_id=1, eos_id=NEVER)
     return TextModel(model=model, params=params, tokenizer=tokenizer)
 
 
