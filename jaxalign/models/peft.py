@@ -125,7 +125,7 @@ def load_adapter(
         inputs, outputs = np.shape(module_of(layers, path)["kernel"])
         if (len(a), b.shape[1], len(b)) != (inputs, outputs * rule.parts, a.shape[1]):
             raise UserError(
-                f"{folder / TENSORS}: {names[0]} and {names[1]} are of a layer with {len(a)} inputs "
+                f"{folder / TENSORS}: {names[0]} and {names[1]} have {len(a)} inputs "
                 f"and {b.shape[1]} outputs; this model's has {inputs} and {outputs * rule.parts}"
             )
         whole = scale_of(module_name(rule), len(b))
