@@ -205,14 +205,21 @@ def _frozen_sum(state) -> int:
 
 @jax.jit
 def _checksum(leaves: list) -> jax.Array:
-    """A sum modulo 2^32 of all bit patterns, each times an odd number that depends on its place."""
+    """A sum modulo 2^32 of hashes of every number with its place."""
     total = jnp.uint32(0)
     for number, leaf in enumerate(leaves):
         width = 8 * min(leaf.dtype.itemsize, 4)
-        bits = jax.lax.bitcast_convert_type(leaf, f"uint{width}").ravel()
-        places = 2 * jnp.arange(bits.size, dtype=jnp.uint32) + 2 * number + 1
-        total += jnp.sum(bits.astype(jnp.uint32) * places, dtype=jnp.uint32)
+        bits = jax.lax.bitcast_convert_type(leaf, f"uint{width}").ravel().astype(jnp.uint32)
+        places = jnp.arange(bits.size, dtype=jnp.uint32) * jnp.uint32(2654435769)
+        total += jnp.sum(_scrambled(bits ^ _scrambled(places + jnp.uint32(number))))
     return total
+
+
+def _scrambled(x):
+    """Every bit of the result depends on all bits of `x`: the end of MurmurHash3."""
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+        x = (x ^ (x >> shift)) * jnp.uint32(factor)
+    return x ^ (x >> 16)
 
 
 def _manifest(state) -> list:
