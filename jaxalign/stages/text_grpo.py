@@ -1,5 +1,6 @@
 """Critic-free policy gradients on text: sample groups, score, compare, learn."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
