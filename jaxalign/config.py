@@ -229,6 +229,61 @@ class PlaceConfig:
 
 
 @config
+class LoraConfig:
+    """Low-rank adapters in place of full fine-tuning: the trunk is frozen, heads of values and
+    scores are trained beside them.
+    """
+
+    rank: int = 0
+    """Rank r of every adapter; 0: no adapters, all parameters are trained."""
+    alpha: float = 16.0
+    """What an adapter adds is multiplied by alpha / rank."""
+    rslora: bool = False
+    """Multiply by alpha / sqrt(rank) instead."""
+    dropout: float = 0.0
+    """Share of the features of an adapter's input that is dropped in training, in [0, 1)."""
+    targets: tuple[str, ...] = (
+        "trunk/layers_[0-9]+/attention/(query|key|value|output)",
+        "trunk/layers_[0-9]+/feed_forward/(gate|up|down)",
+    )
+    """Regular expressions of the dense layers that get one, by whole paths such as
+    `trunk/layers_3/attention/query`."""
+    base: Literal["float32", "bfloat16", "int8"] = "float32"
+    """Precision in which the frozen weights are kept; int8 has a scale for every output."""
+
+    def __post_init__(self):
+        require(self.rank >= 0, f"lora.rank is {self.rank}; it must not be negative")
+        require(self.alpha > 0, f"lora.alpha is {self.alpha}; it must be above 0")
+        require(0 <= self.dropout < 1, f"lora.dropout is {self.dropout}; it must lie in [0, 1)")
+        require(bool(self.targets), "lora.targets is empty; name at least one dense layer")
+        unread = [] if self.rank else changed_fields(self, LoraConfig, "lora")
+        require(
+            not unread,
+            f"lora.rank 0 trains all parameters and does not read {', '.join(unread)}; "
+            "set lora.rank",
+        )
+
+
+def check_lora(lora: LoraConfig, optimizer: OptimizerConfig, *, sampled: bool = False):
+    """What cannot go with adapters.
+
+    Args:
+      lora: of a command.
+      optimizer: of its training loop.
+      sampled: whether it learns from its own samples by their log-probabilities.
+    """
+    require(
+        not lora.rank or optimizer.name != "muon",
+        "muon is for the matrices that lora.rank freezes; choose adamw or rmsprop",
+    )
+    require(
+        not sampled or not lora.dropout,
+        f"lora.dropout is {lora.dropout}; samples are drawn without, and with it the policy that "
+        "learns from them would be another one: set it to 0",
+    )
+
+
+@config
 class RewardSettings:
     """The reward model, of whole texts but for loss process."""
 
@@ -477,12 +532,24 @@ class PPOSettings:
         )
 
 
+def require_base(given: "SFTConfig | RewardConfig"):
+    """An adapter needs a trained model below it."""
+    require(
+        bool(given.init) or not (given.lora.rank or given.adapter),
+        "lora.rank and adapter need a trained model below them; set init",
+    )
+
+
 @config
 class SFTConfig:
     """Supervised fine-tuning on texts, or on prompts and completions."""
 
     init: str = ""
     """Run directory of the policy to start from; empty: a new model and a new vocabulary."""
+    adapter: str = ""
+    """Folder of a LoRA adapter in PEFT's format for it: merged, or trained on if lora.rank > 0."""
+    lora: LoraConfig = LoraConfig()
+    """Train adapters instead of all parameters."""
     model: ModelConfig = ModelConfig()
     """The new model."""
     tokenizer: TokenizerConfig = TokenizerConfig()
@@ -500,6 +567,10 @@ class SFTConfig:
     seed: int = 0
     """Of initial parameters, order of rows and dropout."""
 
+    def __post_init__(self):
+        check_lora(self.lora, self.fit.optimizer)
+        require_base(self)
+
 
 @config
 class RewardConfig:
@@ -507,6 +578,10 @@ class RewardConfig:
 
     init: str = ""
     """Run directory of the policy whose trunk and vocabulary it starts from; empty: new ones."""
+    adapter: str = ""
+    """Folder of a LoRA adapter in PEFT's format for it: merged, or trained on if lora.rank > 0."""
+    lora: LoraConfig = LoraConfig()
+    """Train adapters instead of all parameters."""
     model: ModelConfig = ModelConfig()
     """The new model."""
     tokenizer: TokenizerConfig = TokenizerConfig()
@@ -525,6 +600,14 @@ class RewardConfig:
 
     def __post_init__(self):
         loss = self.reward.loss
+        fit = self.process.fit if loss == "process" else self.reward.fit
+        check_lora(self.lora, fit.optimizer)
+        require_base(self)
+        require(
+            not self.lora.rank or loss == "process" or self.reward.pooling != "none",
+            "reward.pooling none reads nothing of the trunk that lora.rank adapts; "
+            "set it to last or mean",
+        )
         if loss == "process":
             unread = changed_fields(self.reward, RewardSettings(loss=loss), "reward")
         else:
@@ -547,6 +630,10 @@ class DPOConfig:
 
     policy: str = ""
     """Run directory of the policy to start from; it is the reference too."""
+    adapter: str = ""
+    """Folder of a LoRA adapter in PEFT's format for it: merged, or trained on if lora.rank > 0."""
+    lora: LoraConfig = LoraConfig()
+    """Train adapters instead of all parameters."""
     data: DataConfig = DataConfig()
     """Rows with `chosen` and `rejected`, with or without `prompt`; with `gold` for tpo."""
     dpo: DPOSettings = DPOSettings()
@@ -560,6 +647,7 @@ class DPOConfig:
 
     def __post_init__(self):
         require_temperature(self.temperature)
+        check_lora(self.lora, self.dpo.fit.optimizer)
 
 
 @config
@@ -568,6 +656,10 @@ class KTOConfig:
 
     policy: str = ""
     """Run directory of the policy to start from; it is the reference too."""
+    adapter: str = ""
+    """Folder of a LoRA adapter in PEFT's format for it: merged, or trained on if lora.rank > 0."""
+    lora: LoraConfig = LoraConfig()
+    """Train adapters instead of all parameters."""
     data: DataConfig = DataConfig()
     """Rows with `prompt`, `completion` and `label`."""
     kto: KTOSettings = KTOSettings()
@@ -581,6 +673,7 @@ class KTOConfig:
 
     def __post_init__(self):
         require_temperature(self.temperature)
+        check_lora(self.lora, self.kto.fit.optimizer)
 
 
 @config
@@ -589,6 +682,10 @@ class TextPPOConfig:
 
     policy: str = ""
     """Run directory of the policy to start from; it is the reference too."""
+    adapter: str = ""
+    """Folder of a LoRA adapter in PEFT's format for it: merged, or trained on if lora.rank > 0."""
+    lora: LoraConfig = LoraConfig()
+    """Train adapters instead of all parameters."""
     reward: str = ""
     """Run directory of a reward model of the same vocabulary, or FILE.py:NAME, a function that
     gives a score for each sample, def NAME(prompts, responses, **columns); NAME may be left out
@@ -612,6 +709,7 @@ class TextPPOConfig:
     def __post_init__(self):
         require_temperature(self.temperature)
         require_one_reward(self.reward, self.rewards)
+        check_lora(self.lora, self.ppo.optimizer, sampled=True)
 
 
 @config

@@ -5,8 +5,10 @@ from typing import Literal
 from jaxalign.config import (
     DataConfig,
     FitConfig,
+    LoraConfig,
     OptimizerConfig,
     PlaceConfig,
+    check_lora,
     config,
     require,
     require_temperature,
@@ -73,6 +75,10 @@ class DistillConfig:
 
     policy: str = ""
     """Run directory of the student to start from."""
+    adapter: str = ""
+    """Folder of a LoRA adapter in PEFT's format for it: merged, or trained on if lora.rank > 0."""
+    lora: LoraConfig = LoraConfig()
+    """Train adapters instead of all parameters."""
     teacher: str = ""
     """Run directory of the teacher; the same vocabulary."""
     data: DataConfig = DataConfig()
@@ -90,5 +96,6 @@ class DistillConfig:
 
     def __post_init__(self):
         require_temperature(self.temperature)
+        check_lora(self.lora, self.distill.fit.optimizer, sampled=True)
         tokens = self.max_new_tokens
         require(tokens > 0, f"max_new_tokens is {tokens}; it must be at least 1")

@@ -5,8 +5,10 @@ from typing import Any, Literal
 
 from jaxalign.config import (
     DataConfig,
+    LoraConfig,
     OptimizerConfig,
     PlaceConfig,
+    check_lora,
     config,
     require,
     require_one_reward,
@@ -168,6 +170,10 @@ class GRPOConfig:
 
     policy: str = ""
     """Run directory of the policy to start from; it is the reference too."""
+    adapter: str = ""
+    """Folder of a LoRA adapter in PEFT's format for it: merged, or trained on if lora.rank > 0."""
+    lora: LoraConfig = LoraConfig()
+    """Train adapters instead of all parameters."""
     reward: str = ""
     """Run directory of a reward model of the same vocabulary, or FILE.py:NAME, a function that
     gives a score for each sample, def NAME(prompts, responses, **columns); NAME may be left out
@@ -191,3 +197,4 @@ class GRPOConfig:
     def __post_init__(self):
         require_temperature(self.temperature)
         require_one_reward(self.reward, self.rewards)
+        check_lora(self.lora, self.grpo.optimizer, sampled=True)

@@ -6,9 +6,11 @@ from typing import Literal
 from jaxalign.config import (
     DataConfig,
     FitConfig,
+    LoraConfig,
     OptimizerConfig,
     PlaceConfig,
     check_hyperparameters,
+    check_lora,
     config,
     require,
     require_one_reward,
@@ -121,6 +123,10 @@ class OnlineConfig:
 
     policy: str = ""
     """Run directory of the policy to start from; it is the reference too."""
+    adapter: str = ""
+    """Folder of a LoRA adapter in PEFT's format for it: merged, or trained on if lora.rank > 0."""
+    lora: LoraConfig = LoraConfig()
+    """Train adapters instead of all parameters."""
     reward: str = ""
     """Run directory of a reward model of the same vocabulary, or FILE.py:NAME, a function that
     gives a score for each sample, def NAME(prompts, responses, **columns); NAME may be left out
@@ -144,5 +150,6 @@ class OnlineConfig:
     def __post_init__(self):
         require_temperature(self.temperature)
         require_one_reward(self.reward, self.rewards)
+        check_lora(self.lora, self.online.fit.optimizer, sampled=True)
         tokens = self.max_new_tokens
         require(tokens > 0, f"max_new_tokens is {tokens}; it must be at least 1")

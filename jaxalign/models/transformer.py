@@ -1,6 +1,7 @@
 """The policy, value and reward network: a decoder-only transformer and its heads."""
 
 import dataclasses
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -229,18 +230,19 @@ def empty_cache(config: TransformerConfig, tokens: jax.Array, columns: int) -> C
     )
 
 
-def unrolled(model: Transformer, params) -> tuple[Transformer, dict]:
+def unrolled(model, params) -> tuple[Any, dict]:
     """The same network with one parameter tree a layer instead of a scanned stack, for decoding."""
     if not model.config.scan_layers:
         return model, params
     config = dataclasses.replace(model.config, scan_layers=False)
-    return Transformer(config), {
-        name: _unstack(tree, config.layers) if name in ("trunk", "value_trunk") else tree
-        for name, tree in params.items()
-    }
+    return model.clone(config=config), _unstacked(params, config.layers)
 
 
-def _unstack(trunk, layers):
-    rest = {name: tree for name, tree in trunk.items() if name != "stack"}
-    stacked = trunk["stack"]
-    return rest | {f"layers_{i}": jax.tree.map(lambda x, i=i: x[i], stacked) for i in range(layers)}
+def _unstacked(tree, layers):
+    """Every `stack` in nested dicts as `layers_0`, `layers_1`, ..."""
+    if not isinstance(tree, dict):
+        return tree
+    rest = {name: _unstacked(part, layers) for name, part in tree.items() if name != "stack"}
+    for i in range(layers if "stack" in tree else 0):
+        rest[f"layers_{i}"] = jax.tree.map(lambda x, i=i: x[i], tree["stack"])
+    return rest

@@ -115,7 +115,7 @@ class Trunk(nn.Module):
 def _scanned(block, layers):
     return nn.scan(
         block,
-        variable_axes={"params": 0},
+        variable_axes={"params": 0, "adapters": 0},
         split_rngs={"params": True},
         in_axes=(0, nn.broadcast),  # pyright: ignore[reportArgumentType]
         length=layers,

@@ -10,6 +10,7 @@ from jaxalign.config_distill import DistillConfig, DistillSettings
 from jaxalign.data.chat import TokenRow
 from jaxalign.data.records import PromptCompletion
 from jaxalign.errors import UserError
+from jaxalign.stages.adapters import with_adapters
 from jaxalign.stages.run import open_run
 from jaxalign.stages.sft import finish
 from jaxalign.stages.text_distill import train_distillation
@@ -47,6 +48,7 @@ def run(config: DistillConfig, directory: Path) -> dict:
     length = max(longest([*rows, *held_out]), room)
     check_memory(config.distill, length, student.tokenizer.vocab_size)
     with open_run(directory, config, config.place, config.seed) as run:
+        student = with_adapters(student, config.adapter, config.lora, run.key("lora"))
         trained = train_distillation(
             run,
             "distill",

@@ -9,6 +9,7 @@ from jaxalign.data.chat import TokenRow
 from jaxalign.data.records import GoldPreference, Preference
 from jaxalign.evaluation.bootstrap import mean_estimate
 from jaxalign.objectives import PAIR_LOSSES
+from jaxalign.stages.adapters import with_adapters
 from jaxalign.stages.run import Run, open_run
 from jaxalign.stages.sft import finish
 from jaxalign.stages.text_models import TextModel, load_text_model
@@ -31,6 +32,7 @@ def run(config: DPOConfig, directory: Path) -> dict:
         )
         held_out = token_rows(records, policy.tokenizer)
     with open_run(directory, config, config.place, config.seed) as run:
+        policy = with_adapters(policy, config.adapter, config.lora, run.key("lora"))
         trained = train_dpo(
             run,
             "dpo",

@@ -35,6 +35,11 @@ def of_run(config: ExplainConfig) -> ExplainConfig:
         )
     kind = known[0]
     run: Any = restored(kind, fields)
+    if run.lora.rank or run.adapter:
+        raise UserError(
+            f"--run {config.run} trained an adapter or went on from one; explain differentiates "
+            f"whole models: give --method, --policy {config.run}, --reference and --data.path"
+        )
     shared = {"policy": config.run, "data": run.data, "seed": run.seed}
     if kind is SFTConfig:
         return dataclasses.replace(config, method="sft", **shared)

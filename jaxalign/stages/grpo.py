@@ -4,6 +4,7 @@ from pathlib import Path
 
 from jaxalign.config_grpo import GRPOConfig
 from jaxalign.objectives.group_losses import OWN, GroupMethod
+from jaxalign.stages.adapters import with_adapters
 from jaxalign.stages.run import open_run
 from jaxalign.stages.text_grpo import train_grpo
 from jaxalign.stages.text_rounds import finish_rounds, models_and_prompts
@@ -13,6 +14,7 @@ def run(config: GRPOConfig, directory: Path) -> dict:
     """Train, save `model`, write the report; returns what `results.json` holds."""
     policy, sources, prompts, records = models_and_prompts(config, directory)
     with open_run(directory, config, config.place, config.seed) as run:
+        policy = with_adapters(policy, config.adapter, config.lora, run.key("lora"))
         trained = train_grpo(
             run,
             "grpo",

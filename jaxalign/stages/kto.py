@@ -7,6 +7,7 @@ import numpy as np
 from jaxalign.config import KTOConfig
 from jaxalign.data.records import Unpaired
 from jaxalign.evaluation.bootstrap import mean_estimate
+from jaxalign.stages.adapters import with_adapters
 from jaxalign.stages.run import Run, open_run
 from jaxalign.stages.sft import finish
 from jaxalign.stages.text_models import TextModel, load_text_model
@@ -27,6 +28,7 @@ def run(config: KTOConfig, directory: Path) -> dict:
             data, Unpaired, tokenizer=policy.tokenizer, log=directory, held_out=True
         )
     with open_run(directory, config, config.place, config.seed) as run:
+        policy = with_adapters(policy, config.adapter, config.lora, run.key("lora"))
         trained = train_unpaired(
             run, "kto", policy, rows, labels, config.kto, temperature=config.temperature
         )

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from jaxalign.config_online import OnlineConfig
+from jaxalign.stages.adapters import with_adapters
 from jaxalign.stages.run import open_run
 from jaxalign.stages.text_online import train_online
 from jaxalign.stages.text_rounds import finish_rounds, models_and_prompts
@@ -15,6 +16,7 @@ def run(config: OnlineConfig, directory: Path) -> dict:
     policy, sources, prompts, records = models_and_prompts(config, directory)
     title, pair_loss = TITLES[config.online.loss], config.online.pair_loss
     with open_run(directory, config, config.place, config.seed) as run:
+        policy = with_adapters(policy, config.adapter, config.lora, run.key("lora"))
         trained = train_online(
             run,
             "online",

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from jaxalign.config import TextPPOConfig
+from jaxalign.stages.adapters import with_adapters
 from jaxalign.stages.run import open_run
 from jaxalign.stages.text_ppo import train_ppo
 from jaxalign.stages.text_rounds import finish_rounds, models_and_prompts
@@ -12,6 +13,7 @@ def run(config: TextPPOConfig, directory: Path) -> dict:
     """Train, save `model`, write the report; returns what `results.json` holds."""
     policy, sources, prompts, records = models_and_prompts(config, directory)
     with open_run(directory, config, config.place, config.seed) as run:
+        policy = with_adapters(policy, config.adapter, config.lora, run.key("lora"))
         trained = train_ppo(
             run,
             "ppo",

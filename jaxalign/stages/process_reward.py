@@ -1,6 +1,5 @@
 """Process reward models: training on labelled steps, chances of steps, their accuracy."""
 
-import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -43,8 +42,8 @@ def train_process(
         return step_batch(chosen, given, pad_id=pad_id, length=length, index=index)
 
     loss = objectives.process_reward(text_step_scores(model.model))
-    params = run.fit(name, loss, model.params, batch, settings.fit)
-    return dataclasses.replace(model, params=params)
+    params = run.fit(name, loss, model.trained, batch, settings.fit, frozen=model.frozen)
+    return model.with_trained(params)
 
 
 def step_chances(run: Run, model: TextModel, rows: Sequence[TokenRow]) -> list[np.ndarray]:

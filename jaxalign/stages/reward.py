@@ -9,6 +9,7 @@ from jaxalign.data.chat import TokenRow
 from jaxalign.data.preferences import Groups
 from jaxalign.data.records import MarginPreference, Ranking, Stepwise
 from jaxalign.evaluation.bootstrap import mean_estimate
+from jaxalign.stages.adapters import with_adapters
 from jaxalign.stages.process_reward import step_accuracy, step_chances, train_process
 from jaxalign.stages.rankings import ranking_accuracy, train_ranking
 from jaxalign.stages.run import Run, open_run
@@ -39,6 +40,7 @@ def run(config: RewardConfig, directory: Path) -> dict:
             base = new_text_model(
                 config.model, tokenizer, config.data.max_length, ("logits",), run.key("init")
             )
+        base = with_adapters(base, config.adapter, config.lora, run.key("lora"))
         trained, found = train(run, base, records, config)
         method = "reward model"
         if config.reward.loss != "bradley_terry":

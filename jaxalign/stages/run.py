@@ -69,6 +69,7 @@ class Run:
         batches: Callable[[int], Any],
         settings: FitConfig,
         *,
+        frozen=None,
         evaluate: Callable[[Any], dict[str, float]] | None = None,
         evaluate_every: int | None = None,
         tokens_per_step: int | None = None,
@@ -85,7 +86,8 @@ class Run:
           params: at the start.
           batches: batch number -> global batch in NumPy.
           settings: the loop.
-          evaluate: metrics of some parameters, every `evaluate_every` steps.
+          frozen: parameters that the loss reads beside them, as in `train_step`.
+          evaluate: metrics of all parameters, every `evaluate_every` steps.
           tokens_per_step: for the progress.
           statistics, track: running statistics of the loss, as in `train_step`; they are saved in
             checkpoints.
@@ -112,7 +114,7 @@ class Run:
             state, metrics = compiled(state, batch)
             return state, metrics | measured
 
-        state = initial_state(params, optimizer, self.key(name), statistics)
+        state = initial_state(params, optimizer, self.key(name), statistics, frozen)
         checkpoints = self.checkpoints(name)
         state = fit(
             self.layout.place(state),
@@ -124,7 +126,7 @@ class Run:
             log_every=settings.log_every,
             checkpoints=checkpoints,
             checkpoint_every=settings.checkpoint_every,
-            evaluate=None if evaluate is None else lambda state: evaluate(state.params),
+            evaluate=None if evaluate is None else lambda state: evaluate(state.all_params),
             evaluate_every=evaluate_every,
             label=name,
             tokens_per_step=tokens_per_step,

@@ -7,12 +7,12 @@ from pathlib import Path
 from jaxalign.config import SFTConfig
 from jaxalign.data.records import PromptCompletion, Unpaired
 from jaxalign.report import write_report
+from jaxalign.stages.adapters import save_trained, with_adapters
 from jaxalign.stages.run import Run, open_run
 from jaxalign.stages.text_models import (
     TextModel,
     load_text_model,
     new_text_model,
-    save_text_model,
 )
 from jaxalign.stages.training import perplexity, train_sft
 from jaxalign.stages.user_data import fitting, learn_tokenizer, read_records, token_rows
@@ -36,6 +36,7 @@ def run(config: SFTConfig, directory: Path) -> dict:
             start = new_text_model(
                 config.model, tokenizer, config.data.max_length, ("logits",), run.key("init")
             )
+        start = with_adapters(start, config.adapter, config.lora, run.key("lora"))
         trained = train_sft(
             run,
             "sft",
@@ -55,7 +56,7 @@ def starting_model(config: SFTConfig, directory: Path) -> TextModel:
 
 def finish(run: Run, trained: TextModel, row: dict, **results) -> dict:
     """Save the model, `results.json` and the report."""
-    save_text_model(run.directory / "model", trained)
+    save_trained(run.directory, trained)
     results = {"title": f"{row['method']} run", "rows": [row], **results}
     write_atomically(run.directory / "results.json", json.dumps(results, indent=1).encode())
     print(f"model: {run.directory / 'model'}\nreport: {write_report(run.directory)}")

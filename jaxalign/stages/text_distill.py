@@ -1,6 +1,5 @@
 """Distillation on text: responses from the data or of the student, the teacher's logits, a step."""
 
-import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any
@@ -72,7 +71,7 @@ def train_distillation(
         on_policy, responses = given
         if on_policy:
             key = jax.random.fold_in(samples, state.step)
-            responses = draw((state.params, key), responses)
+            responses = draw((state.all_params, key), responses)
         measured = {
             "distill/on_policy": float(on_policy),
             "response/length": float(responses.response_mask.sum(axis=1).mean()),
@@ -99,14 +98,15 @@ def train_distillation(
     params = run.fit(
         name,
         loss,
-        student.params,
+        student.trained,
         batch,
         settings.fit,
+        frozen=student.frozen,
         prepare=prepare,
         evaluate=evaluate if evaluation_rows else None,
         evaluate_every=max(settings.fit.steps // 5, 1),
     )
-    return dataclasses.replace(student, params=params)
+    return student.with_trained(params)
 
 
 def teaching(run: Run, teacher: TextModel):

@@ -59,7 +59,7 @@ def train_grpo(
     state = fit_rounds(
         run,
         name,
-        initial_state(actor.params, optimizer, run.key(name)),
+        initial_state(actor.trained, optimizer, run.key(name), frozen=actor.frozen),
         _iteration(run, actor, policy, judges, optimizer, settings, temperature, max_new_tokens),
         prompt_batches(
             run,
@@ -69,10 +69,10 @@ def train_grpo(
             repeats=settings.group_size,
         ),
         settings,
-        evaluate=None if evaluate is None else lambda state: evaluate(state.params),
+        evaluate=None if evaluate is None else lambda state: evaluate(state.all_params),
         evaluate_every=evaluate_every,
     )
-    return dataclasses.replace(actor, params=jax.device_get(state.params))
+    return actor.with_trained(jax.device_get(state.params))
 
 
 def _iteration(run, actor, reference, judges, optimizer, settings, temperature, max_new_tokens):
@@ -107,12 +107,13 @@ def _iteration(run, actor, reference, judges, optimizer, settings, temperature, 
             longest=max_new_tokens,
         )
     )
-    frozen = run.layout.place(reference.params), run.layout.place(judges.params)
+    initial, judge = run.layout.place(reference.trained), run.layout.place(judges.params)
 
     def iterate(state: TrainState, asked: tuple[TokenBatch, np.ndarray]):
         prompts, numbers = asked
         key = jax.random.fold_in(state.key, state.step)
-        samples = collect((state.params, *frozen, key), prompts)
+        policies = state.all_params, state.completed(initial)
+        samples = collect((*policies, judge, key), prompts)
         scored, of_sources = judged_samples(judges, samples.scored, numbers)
         batch, metrics = compare(dataclasses.replace(samples, scored=scored))
         state, learned = ppo_epochs_loop(

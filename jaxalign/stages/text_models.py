@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxalign.config import ModelConfig
 from jaxalign.data.tokenizer import Tokenizer, load_tokenizer
 from jaxalign.errors import UserError
+from jaxalign.models.lora import ADAPTERS, Adapted, split
 from jaxalign.models.transformer import Transformer, TransformerConfig
 from jaxalign.train.checkpoints import load_model, save_model
 
@@ -18,11 +19,25 @@ ALSO = {"reward": " or FILE.py:NAME, a function"}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TextModel:
-    """A transformer, its parameters and the vocabulary that it reads."""
+    """A transformer, with adapters or without, its parameters and the vocabulary that it reads."""
 
-    model: Transformer
+    model: Transformer | Adapted
     params: Any
     tokenizer: Tokenizer
+
+    @property
+    def trained(self) -> Any:
+        """The parameters that training changes."""
+        return split(self.model, self.params)[0]
+
+    @property
+    def frozen(self) -> dict | None:
+        """Those beside them that it leaves as they are; None: there are none."""
+        return split(self.model, self.params)[1]
+
+    def with_trained(self, trained) -> "TextModel":
+        """The model with other values of what is trained."""
+        return dataclasses.replace(self, params={**(self.frozen or {}), **trained})
 
     @property
     def max_length(self) -> int:
@@ -54,8 +69,10 @@ def with_heads(text_model: TextModel, heads: tuple[str, ...], key, **changes) ->
     """
     config = dataclasses.replace(text_model.model.config, heads_out=heads, **changes)
     fresh = _initialised(config, text_model.tokenizer, key)
-    kept = {name: text_model.params[name] for name in fresh.params if name in text_model.params}
-    return dataclasses.replace(fresh, params=fresh.params | kept)
+    names = (*fresh.params, ADAPTERS)
+    kept = {name: text_model.params[name] for name in names if name in text_model.params}
+    model = text_model.model.clone(config=config)
+    return dataclasses.replace(fresh, model=model, params=fresh.params | kept)
 
 
 def save_text_model(directory: Path, text_model: TextModel) -> None:

@@ -63,7 +63,7 @@ def train_online(
             eos_id=tokenizer.eos_id,
         )
     )
-    frozen = run.layout.place(policy.params), run.layout.place(judges.params)
+    initial, judge = run.layout.place(policy.trained), run.layout.place(judges.params)
     samples = run.key(f"{name}/samples")
 
     learned = jax.jit(
@@ -77,7 +77,8 @@ def train_online(
     ) -> tuple[OnlineBatch, dict[str, Any]]:
         rows, numbers = asked
         key = jax.random.fold_in(samples, state.step)
-        batch, measured = collect((state.params, *frozen, key), rows)
+        policies = state.all_params, state.completed(initial)
+        batch, measured = collect((*policies, judge, key), rows)
         means = {
             metric: np.average(values, weights=batch.weights) for metric, values in measured.items()
         }
@@ -95,12 +96,13 @@ def train_online(
     params = run.fit(
         name,
         loss,
-        policy.params,
+        policy.trained,
         prompt_batches(run, prompts, tokenizer.pad_id, size=batch_size),
         settings.fit,
         prepare=prepare,
+        frozen=policy.frozen,
     )
-    return dataclasses.replace(policy, params=params)
+    return policy.with_trained(params)
 
 
 def judged(

@@ -1,6 +1,5 @@
 """PPO of a text policy against what judges it: sample, score, shape, estimate, learn."""
 
-import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -72,7 +71,7 @@ def train_ppo(
         settings.optimizer, settings.iterations * settings.epochs * settings.minibatches
     )
     state = PPOState(
-        train=initial_state(actor.params, optimizer, run.key(name)),
+        train=initial_state(actor.trained, optimizer, run.key(name), frozen=actor.frozen),
         kl_coef=jnp.float32(settings.kl_coef),
     )
     state = fit_rounds(
@@ -82,10 +81,10 @@ def train_ppo(
         _iteration(run, actor, policy, judges, optimizer, settings, temperature, max_new_tokens),
         prompt_batches(run, prompts, policy.tokenizer.pad_id, size=settings.batch_size),
         settings,
-        evaluate=None if evaluate is None else lambda state: evaluate(state.train.params),
+        evaluate=None if evaluate is None else lambda state: evaluate(state.train.all_params),
         evaluate_every=evaluate_every,
     )
-    return dataclasses.replace(actor, params=jax.device_get(state.train.params))
+    return actor.with_trained(jax.device_get(state.train.params))
 
 
 def _iteration(run, actor, reference, judges, optimizer, settings, temperature, max_new_tokens):
@@ -121,12 +120,13 @@ def _iteration(run, actor, reference, judges, optimizer, settings, temperature, 
     )
     assess = jax.jit(functools.partial(_assess, settings=settings, eos_id=eos_id))
 
-    frozen = run.layout.place(reference.params), run.layout.place(judges.params)
+    initial, judge = run.layout.place(reference.trained), run.layout.place(judges.params)
 
     def iterate(state: PPOState, asked: tuple[TokenBatch, np.ndarray]):
         prompts, numbers = asked
         key = jax.random.fold_in(state.train.key, state.train.step)
-        samples = collect((state.train.params, *frozen, key), prompts)
+        policies = state.train.all_params, state.train.completed(initial)
+        samples = collect((*policies, judge, key), prompts)
         scored, of_sources = judged_samples(judges, samples, numbers)
         experience, metrics = assess(scored, state.kl_coef)
         train, learned = ppo_epochs_loop(

@@ -85,14 +85,15 @@ def train_sft(
     params = run.fit(
         name,
         objectives.sft(token_logps),
-        policy.params,
+        policy.trained,
         batch,
         settings,
+        frozen=policy.frozen,
         evaluate=evaluate if evaluation_rows else None,
         evaluate_every=max(settings.steps // 5, 1),
         tokens_per_step=round(float(order.lengths.sum()) / order.batches),
     )
-    return dataclasses.replace(policy, params=params)
+    return policy.with_trained(params)
 
 
 def train_reward(
@@ -167,8 +168,8 @@ def train_scores(
         l2=settings.bag_l2 if settings.bag else 0.0,
         penalised=lambda params: {k: v for k, v in params["score"].items() if k in BAG},
     )
-    params = run.fit(name, loss, model.params, batches, settings.fit)
-    trained = dataclasses.replace(model, params=params)
+    params = run.fit(name, loss, model.trained, batches, settings.fit, frozen=model.frozen)
+    trained = model.with_trained(params)
     scores = score_rows(run, trained, rows)
     return standardised(trained, scores), float(scores.std())
 
@@ -293,14 +294,15 @@ def train_dpo(
     params = run.fit(
         name,
         loss,
-        policy.params,
+        policy.trained,
         batch,
         settings.fit,
+        frozen=policy.frozen,
         evaluate=evaluate,
         evaluate_every=evaluate_every,
         **running_shift_of(named),
     )
-    return dataclasses.replace(policy, params=params)
+    return policy.with_trained(params)
 
 
 def train_unpaired(
@@ -345,13 +347,14 @@ def train_unpaired(
         objectives.unpaired(
             logps, settings.loss, axis_name=run.layout.axis_name, **settings.hyperparameters
         ),
-        policy.params,
+        policy.trained,
         batch,
         settings.fit,
+        frozen=policy.frozen,
         measure=objectives.mismatched_log_ratios(logps) if named.needs("kl") else None,
         **running_shift_of(named),
     )
-    return dataclasses.replace(policy, params=params)
+    return policy.with_trained(params)
 
 
 def running_shift_of(named: objectives.NamedLoss) -> dict[str, Any]:

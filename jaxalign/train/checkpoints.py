@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import GetAttrKey
 
 from jaxalign.errors import UserError
 
@@ -23,7 +24,8 @@ class Checkpoints:
     """The last few states of a run, in a directory of their own.
 
     Writing goes on in the background while training continues; `wait` or `close` ends it. Typed
-    random keys are stored as their bits and come back as keys.
+    random keys are stored as their bits and come back as keys. What lies in a field `frozen` is not
+    stored: the run that goes on brings it along, and a checksum says whether it is the same.
     """
 
     def __init__(self, directory: str | os.PathLike, *, keep: int = 2):
@@ -43,8 +45,8 @@ class Checkpoints:
         """Write `state` as that of `step`; returns once the arrays are copied, not yet written."""
         args = self._orbax.args
         parts = args.Composite(
-            state=args.StandardSave(_numbered(jax.tree.leaves(state))),
-            manifest=args.JsonSave({"leaves": _manifest(state)}),
+            state=args.StandardSave(_numbered(_stored(state).values())),
+            manifest=args.JsonSave({"leaves": _manifest(state), "frozen": _frozen_sum(state)}),
         )
         if self._manager.latest_step() != step:
             self._manager.save(step, args=parts, force=True)
@@ -56,7 +58,8 @@ class Checkpoints:
           template: a state of the same structure, shapes and dtypes; its numbers are not used.
 
         Raises:
-          UserError: the checkpoint holds other arrays than the template.
+          UserError: the checkpoint holds other arrays than the template, or was made beside other
+            frozen ones.
         """
         self.wait()
         step = self._manager.latest_step()
@@ -64,14 +67,22 @@ class Checkpoints:
             return None
         args = self._orbax.args
         stored = self._manager.restore(step, args=args.Composite(manifest=args.JsonRestore()))
-        _check_manifest(
-            stored["manifest"]["leaves"], _manifest(template), self.directory / str(step)
-        )
-        wanted, structure = jax.tree.flatten(template)
-        parts = args.Composite(state=args.StandardRestore(_numbered(wanted)))
+        where = self.directory / str(step)
+        _check_manifest(stored["manifest"]["leaves"], _manifest(template), where)
+        if stored["manifest"].get("frozen", 0) != _frozen_sum(template):
+            raise UserError(
+                f"checkpoint {where} was made beside other frozen parameters; "
+                "start from the model that the run began with, or use a new run directory"
+            )
+        wanted = _stored(template)
+        parts = args.Composite(state=args.StandardRestore(_numbered(wanted.values())))
         bits = self._manager.restore(step, args=parts)["state"]
-        leaves = [_from_bits(bits[str(i)], leaf) for i, leaf in enumerate(wanted)]
-        return step, jax.tree.unflatten(structure, leaves)
+        found = {
+            path: _from_bits(bits[str(i)], leaf) for i, (path, leaf) in enumerate(wanted.items())
+        }
+        return step, jax.tree_util.tree_map_with_path(
+            lambda path, leaf: found.get(path, leaf), template
+        )
 
     def wait(self) -> None:
         """Return when every save is on disk; raises what went wrong in the background."""
@@ -175,9 +186,45 @@ def _from_bits(bits, leaf):
     return bits
 
 
-def _manifest(state) -> list:
-    """Name, shape and dtype of every leaf, in order, as JSON types."""
+def _is_frozen(path) -> bool:
+    """Whether a leaf lies in a field of that name."""
+    return any(isinstance(key, GetAttrKey) and key.name == "frozen" for key in path)
+
+
+def _stored(state) -> dict:
+    """The leaves that are stored, by path and in order."""
     leaves = jax.tree_util.tree_leaves_with_path(state)
+    return {path: leaf for path, leaf in leaves if not _is_frozen(path)}
+
+
+def _frozen_sum(state) -> int:
+    """A checksum of the leaves that are not stored; 0 where there are none."""
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return int(_checksum([leaf for path, leaf in leaves if _is_frozen(path)]))
+
+
+@jax.jit
+def _checksum(leaves: list) -> jax.Array:
+    """A sum modulo 2^32 of hashes of every number with its place."""
+    total = jnp.uint32(0)
+    for number, leaf in enumerate(leaves):
+        width = 8 * min(leaf.dtype.itemsize, 4)
+        bits = jax.lax.bitcast_convert_type(leaf, f"uint{width}").ravel().astype(jnp.uint32)
+        places = jnp.arange(bits.size, dtype=jnp.uint32) * jnp.uint32(2654435769)
+        total += jnp.sum(_scrambled(bits ^ _scrambled(places + jnp.uint32(number))))
+    return total
+
+
+def _scrambled(x):
+    """Every bit of the result depends on all bits of `x`: the end of MurmurHash3."""
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+        x = (x ^ (x >> shift)) * jnp.uint32(factor)
+    return x ^ (x >> 16)
+
+
+def _manifest(state) -> list:
+    """Name, shape and dtype of every leaf that is stored, in order, as JSON types."""
+    leaves = _stored(state).items()
     return [
         [
             jax.tree_util.keystr(path, simple=True, separator="/"),

@@ -34,6 +34,9 @@ class TrainState:
     opt_state: state of the optimizer.
     key: typed random key of the run; it never changes, update i draws from `fold_in(key, i)`.
     statistics: pytree that the loss reads and every update moves on (a running mean), or None.
+    frozen: dict of parameters that the loss reads beside `params` and nothing changes, or None.
+      They have no gradient and no optimizer state, checkpoints leave them out, and a step hands
+      their memory on.
     """
 
     step: jax.Array
@@ -41,6 +44,16 @@ class TrainState:
     opt_state: Any
     key: jax.Array
     statistics: Any = None
+    frozen: Any = None
+
+    @property
+    def all_params(self) -> Any:
+        """Trained and frozen parameters: what the model takes."""
+        return self.completed(self.params)
+
+    def completed(self, params: Any) -> Any:
+        """Other values of the trained parameters with the frozen ones, which are shared."""
+        return params if self.frozen is None else {**self.frozen, **params}
 
 
 def initial_state(
@@ -48,21 +61,29 @@ def initial_state(
     optimizer: optax.GradientTransformation,
     key: jax.Array,
     statistics: Any = None,
+    frozen: Params | None = None,
 ) -> TrainState:
     """The state before the first update.
 
     Args:
-      params: pytree of parameters.
+      params: pytree of parameters; a dict beside frozen ones.
       optimizer: what `train_step` will be given.
       key: typed key, `jax.random.key(seed)`.
       statistics: what the loss's running statistics start from; None for a loss without.
+      frozen: dict of parameters that stay as they are, of other names than the trained ones.
+
+    Raises:
+      UserError: a parameter is trained and frozen.
     """
+    if frozen is not None and (both := sorted(frozen.keys() & params.keys())):
+        raise UserError(f"parameter {both[0]} is among the trained and the frozen ones")
     return TrainState(
         step=jnp.int32(0),
         params=params,
         opt_state=optimizer.init(params),
         key=key,
         statistics=statistics,
+        frozen=frozen,
     )
 
 
@@ -109,6 +130,9 @@ def train_step(
     """
     key = jax.random.fold_in(state.key, state.step)
     params = vary(state.params, axis_name)
+    if state.frozen is not None:
+        loss_fn = _completing(loss_fn, state)
+        measure = None if measure is None else _completing(measure, state)
     if track is not None:
         loss_fn = functools.partial(loss_fn, statistics=state.statistics)
 
@@ -136,8 +160,14 @@ def train_step(
         opt_state=opt_state,
         key=state.key,
         statistics=statistics,
+        frozen=state.frozen,
     )
     return state, metrics | {"grad_norm": optax.tree.norm(grads)}
+
+
+def _completing(fn, state: TrainState):
+    """The same function of the trained parameters alone."""
+    return lambda params, *rest, **given: fn(state.completed(params), *rest, **given)
 
 
 def loss_sums(
