@@ -348,9 +348,8 @@ def _windows(found: Fields, default: list[str], window: int | None) -> tuple[int
 
 def _rope(found: Fields) -> dict[str, Any]:
     """Base and scaling of the rotary positions, in today's spelling or the older one."""
-    old = found.get("rope_scaling")
-    name, given = ("rope_scaling", old) if old else ("rope_parameters", None)
-    given = given or found.get("rope_parameters") or {}
+    new, old = found.get("rope_parameters", {}), found.get("rope_scaling", {})
+    name, given = ("rope_scaling", old) if old else ("rope_parameters", new)
     theta, scaling = _scaling(found, name, given, found.get("rope_theta", 10_000.0))
     return {"rope_theta": theta, "rope_scaling": scaling}
 
@@ -358,8 +357,9 @@ def _rope(found: Fields) -> dict[str, Any]:
 def _two_ropes(found: Fields) -> dict[str, Any]:
     """The same for layers that see all and those with a window."""
     both, old = found.get("rope_parameters", {}), found.get("rope_scaling", {})
-    if unknown := set(both) - {FULL, SLIDING}:
-        found.refuse("rope_parameters", f"{sorted(unknown)[0]} is no kind of layer known here")
+    for key in set(both) - {FULL, SLIDING}:  # transformers writes such beside the two, and no more
+        if both[key] not in (None, "default"):
+            found.refuse("rope_parameters", f"{key} stands in no kind of layer")
     name = "rope_scaling" if old else "rope_parameters"
     far = (both.get(FULL) or {}) | old
     theta, scaling = _scaling(found, name, far, found.get("rope_theta", 1e6))
@@ -381,6 +381,8 @@ def _scaling(found: Fields, name: str, given: dict[str, Any], theta: float):
     kind = given.get("rope_type", given.get("type", "default"))
     theta = given.get("rope_theta") or theta
     known = {"rope_type", "type", "rope_theta", "mscale", "mscale_all_dim", *SCALING_FIELDS}
+    if kind not in ("default", "linear", "dynamic", "llama3", "yarn"):
+        found.refuse(name, "rope_type default, linear, dynamic, llama3 and yarn are")
     unknown = [key for key in given if key not in known]
     if unknown and not (unknown == ["partial_rotary_factor"] and given[unknown[0]] in (None, 1)):
         found.refuse(name, f"{unknown[0]} is not known here")
@@ -388,8 +390,6 @@ def _scaling(found: Fields, name: str, given: dict[str, Any], theta: float):
     # "dynamic" stretches nothing up to max_position_embeddings, and beyond a model reads nothing
     if kind in ("default", "dynamic"):
         return theta, None
-    if kind not in ("linear", "llama3", "yarn"):
-        found.refuse(name, "rope_type default, linear, dynamic, llama3 and yarn are")
     fields = {ours: given[theirs] for theirs, ours in SCALING_FIELDS.items()
               if given.get(theirs) is not None}  # fmt: skip
     if kind == "linear":
