@@ -180,6 +180,7 @@ def from_theirs(
         if array.shape != shape:
             raise UserError(f"{where}: {rule.name} gives {array.shape}, config.json wants {shape}")
         yield path, array
+        del array  # before the next one is read
 
 
 def matters(name: str) -> bool:

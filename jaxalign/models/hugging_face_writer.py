@@ -100,6 +100,8 @@ def _llama_like(c: TransformerConfig, family: str) -> dict[str, Any]:
         "hidden_activation" if gemma else "hidden_act": ACTIVATIONS[c.activation],
         "rope_theta": c.rope_theta,
     }
+    if family == "qwen2" and c.width == c.heads * c.head_width:
+        del fields["head_dim"]  # no field of its class, though its code reads it
     if c.rope_scaling is not None:
         fields["rope_scaling"] = _scaling(c.rope_scaling)
     if family not in ("mistral", "qwen2"):
@@ -141,7 +143,7 @@ def _near_rope(c: TransformerConfig) -> dict[str, Any]:
         "rope_scaling": None,  # both kinds of layers stand in one object, which is newer
         "rope_parameters": {
             FULL: far | {"rope_theta": c.rope_theta},
-            SLIDING: _scaling(scaling) | {"rope_theta": near},
+            SLIDING: scaling | {"rope_theta": near},
         },
     }
 

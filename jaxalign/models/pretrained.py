@@ -69,6 +69,7 @@ def placed(parameters: Iterator[tuple[str, np.ndarray]], put: Put) -> dict[str, 
         for parent in parents:
             node = node.setdefault(parent, {})
         node[name] = put(array)
+        del array  # before the next one is read
     return params
 
 

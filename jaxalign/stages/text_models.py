@@ -61,7 +61,7 @@ def new_text_model(
         vocab_size=tokenizer.vocab_size, max_length=max_length, heads_out=heads, **fields
     )
     model = Transformer(transformer)
-    params = _initialised(model, key, None)
+    params = new_parameters(model, key)
     return TextModel(model=model, params=params, tokenizer=tokenizer)
 
 
@@ -81,7 +81,7 @@ def with_heads(text_model: TextModel, heads: tuple[str, ...], key, **changes) ->
     kept = {name: given[name] for name in (*names, ADAPTERS) if name in given}
     return TextModel(
         model=text_model.model.clone(config=config),
-        params=kept | _initialised(plain, key, missing),
+        params=kept | new_parameters(plain, key, missing),
         tokenizer=text_model.tokenizer,
     )
 
@@ -153,7 +153,7 @@ def _loaded(path: Path, put: Put) -> tuple[TransformerConfig, dict[str, Any], To
     return *load_gguf(path, put=put), load_gguf_tokenizer(path)
 
 
-def _initialised(model: Transformer, key, names: tuple[str, ...] | None) -> dict[str, Any]:
+def new_parameters(model: Transformer, key, names: tuple[str, ...] | None = None) -> dict[str, Any]:
     """New parameters on the host: all, or those trees alone, and nothing else is computed."""
     if names == ():
         return {}

@@ -132,7 +132,7 @@ def load_model(
     _refuse_pickles(directory)
     for needed in (path, directory / "config.json"):
         if not needed.is_file():
-            raise UserError(f"{needed} does not exist; give a directory that save_model wrote")
+            raise UserError(f"{needed} does not exist; give a directory that holds a trained model")
     config = json.loads((directory / "config.json").read_text())
     try:
         with safe_open(path, framework="numpy") as file:
