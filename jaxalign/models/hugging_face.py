@@ -114,10 +114,10 @@ SLIDING, FULL = "sliding_attention", "full_attention"
 class Fields:
     """A `config.json` that knows which of its fields were read."""
 
-    def __init__(self, fields: dict[str, Any], defaults: dict[str, Any], where: str):
-        """fields: the file's content; defaults: of fields that it lacks; where: its name."""
-        self._fields, self._read, self._where = defaults | fields, set(), where
-        for name, default in defaults.items():
+    def __init__(self, fields: dict[str, Any], where: str, defaults: dict[str, Any] | None = None):
+        """fields: the file's content; where: its name; defaults: of fields that it lacks."""
+        self._fields, self._read, self._where = (defaults or {}) | fields, set(), where
+        for name, default in (defaults or {}).items():
             self._check(name, self._fields[name], default)
 
     def _check(self, name: str, value: Any, default: Any) -> None:
@@ -176,7 +176,7 @@ def read_config(fields: dict[str, Any], where: str) -> TransformerConfig:
         fields = text_part(fields)
     if family == "gpt2":
         fields = {GPT2_NAMES.get(name, name): value for name, value in fields.items()}
-    found = Fields(fields, DEFAULTS[family], where)
+    found = Fields(fields, where, DEFAULTS[family])
     config = FAMILIES[family](found)
     found.finish()
     classifies = any("SequenceClassification" in x for x in fields.get("architectures") or [])
