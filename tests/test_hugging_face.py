@@ -23,7 +23,7 @@ SCALED = {"rope_type": "yarn", "factor": 4.0}
 
 
 def test_every_model_has_a_case():
-    assert len(CASES) == 10 == len([path for path in HF.iterdir() if path.is_dir()])
+    assert len(CASES) == 13 == len([path for path in HF.iterdir() if path.is_dir()])
     assert sorted(name for name, *_ in CASES["llama3_rope"].sides()) == [
         *("left", "long", "right", "unpadded"),
     ]
@@ -35,6 +35,19 @@ def test_logits_loss_and_gradients_are_those_of_transformers(name):
     assert not row.note and not row.is_wrong, row
     assert row.errors["logits"] < 1e-5 and row.errors["loss"] < 1e-6
     assert row.errors["gradients"] < 1e-5
+
+
+def test_scores_are_those_of_transformers():
+    """The last real token, whatever stands in the padding."""
+    folder = HF.parent / "hf_reward"
+    config, params = load_folder(folder)
+    expected = np.load(folder / "expected.npz")
+    ids, mask = expected["right_ids"].astype(np.int32), expected["right_mask"].astype(bool)
+    assert config.heads_out == ("score",) and config.score_pooling == "last"
+    model = Transformer(config)
+    for padding in (0, 7):
+        outputs = model.apply({"params": params}, np.where(mask, ids, padding), mask)
+        np.testing.assert_allclose(outputs.scores, expected["scores"], rtol=0, atol=1e-6)
 
 
 def test_a_difference_is_found():

@@ -156,8 +156,8 @@ def _scaling(scaling: RopeScaling) -> dict[str, Any]:
         "yarn": ("factor", "original_length", "beta_fast", "beta_slow", "truncate"),
     }[scaling.kind]
     fields = {THEIRS[name]: getattr(scaling, name) for name in read}
-    if scaling.kind == "yarn":
-        fields["attention_factor"] = scaling.amplitude
+    if scaling.kind == "yarn" and scaling.attention_factor is not None:
+        fields["attention_factor"] = scaling.attention_factor
     return {"rope_type": scaling.kind} | fields
 
 
