@@ -25,6 +25,7 @@ HELP = """usage: jaxalign COMMAND [--run_dir DIR] [--config FILE.py] [--field va
   distill   a student from a teacher's distributions, on data and on its own samples
   evaluate  perplexity on texts, accuracy on preferences, rankings or steps
   generate  samples of a trained policy
+  export    a model as a Hugging Face folder, with a model card
   explain   one batch of a run or of a file, token by token, as a page
   ratings   the embedded human ratings as files that the stages read
   report    DIR: write report.html and the plots of a run directory again
@@ -57,6 +58,7 @@ DEFAULTS = {
     "evaluate": "config.EvaluateConfig",
     "generate": "config.GenerateConfig",
     "explain": "config_explain.ExplainConfig",
+    "export": "config_export.ExportConfig",
     "ratings": "config.RatingsConfig",
 }
 # configuration: the command it belongs to, the module whose `run` takes it, whether that takes a
@@ -76,6 +78,7 @@ STAGES = {
     "EvaluateConfig": ("evaluate", "evaluate", False),
     "GenerateConfig": ("generate", "generate", False),
     "ExplainConfig": ("explain", "explain", False),
+    "ExportConfig": ("export", "export", False),
     "RatingsConfig": ("ratings", "export_ratings", True),
 }
 

@@ -239,7 +239,7 @@ def test_grpo_resumes_to_the_same_bits_and_is_explained(
     ("arguments", "line"),
     [
         (["rhlf"], "no command 'rhlf'"),
-        (["dpo"], "--policy is empty; give the run directory of a trained model"),
+        (["dpo"], "--policy is empty; give a run directory, a Hugging Face folder or hub id"),
         (["sft"], "--data.path is empty"),
         (["sft", "--data.path", "no.jsonl"], "no.jsonl"),
         (["ppo", "--config", "no.py"], "--config no.py: no such file"),

@@ -19,7 +19,7 @@ LAYERS = [
     ],
     [
         *("config", "config_rlhf", "config_domains", "config_explain", "config_grpo"),
-        *("config_online", "config_distill"),
+        *("config_online", "config_distill", "config_export"),
     ],
     ["stages", "evaluation", "report"],
     ["cli", "__main__"],

@@ -10,7 +10,10 @@ from jaxalign.models.rope import RopeScaling
 CHOICES = {
     "norm": ("rms", "layer"),
     "positions": ("rope", "learned"),
-    "activation": ("swiglu", "geglu", "geglu_exact", "reglu", "gelu", "gelu_exact", "relu"),
+    "activation": (
+        *("swiglu", "geglu", "geglu_exact", "reglu"),
+        *("gelu", "gelu_exact", "relu", "silu", "tanh"),
+    ),
     "compute_dtype": ("float32", "bfloat16"),
     "value_trunk": ("shared", "separate"),
     "score_pooling": ("last", "mean", "none"),
@@ -35,11 +38,13 @@ class TransformerConfig:
     windows: of each layer, how many of the latest tokens it sees, itself included; 0: all; empty:
       all layers see all.
     attention_scale: factor of the products of queries and keys; None: 1 / sqrt(head width).
+    attention_scale_by_layer: they are divided by the number of the layer too, from 1.
     attention_softcap, logit_softcap: `c tanh(x / c)` of those products, of the logits; None: none.
     embedding_scale: factor of the embeddings at the bottom; the logits do not have it.
     norm_epsilon: added to the variance.
     rope_theta, rope_scaling: base of the rotary wavelengths, and how they are stretched.
-    window_rope_theta: base of the layers with a window, not stretched; None: as the others.
+    window_rope_theta, window_rope_scaling: those of the layers with a window, if they differ; base
+      None: as the others.
     dropout: share of the embeddings and of both branches of a block that keys make it drop.
     compute_dtype: of activations and matrix products; parameters, softmax and heads are float32.
     remat, scan_layers: recompute blocks in the backward pass; compile one block and loop over it.
@@ -72,6 +77,7 @@ class TransformerConfig:
     post_norms: bool = False
     windows: tuple[int, ...] = ()
     attention_scale: float | None = None
+    attention_scale_by_layer: bool = False
     attention_softcap: float | None = None
     logit_softcap: float | None = None
     embedding_scale: float = 1.0
@@ -79,6 +85,7 @@ class TransformerConfig:
     rope_theta: float = 10_000.0
     rope_scaling: RopeScaling | None = None
     window_rope_theta: float | None = None
+    window_rope_scaling: RopeScaling | None = None
     dropout: float = 0.0
     compute_dtype: str = "float32"
     remat: bool = False
@@ -101,6 +108,8 @@ class TransformerConfig:
         _check_divides("heads", self.heads, "kv_heads", self.kv_heads)
         if self.positions == "rope" and self.head_width % 2:
             raise UserError(f"rope turns pairs: width / heads must be even, got {self.head_width}")
+        if self.window_rope_scaling is not None and self.window_rope_theta is None:
+            raise UserError("window_rope_scaling stretches a window_rope_theta, which is not given")
         if not 0 <= self.dropout < 1:
             raise UserError(f"dropout must lie in [0, 1), got {self.dropout}")
         if self.windows and (len(self.windows) != self.layers or min(self.windows) < 0):
@@ -124,8 +133,9 @@ class TransformerConfig:
         fields = dict(fields)
         for name in ("heads_out", "windows"):
             fields[name] = tuple(fields[name])
-        if fields["rope_scaling"] is not None:
-            fields["rope_scaling"] = RopeScaling(**fields["rope_scaling"])
+        for name in ("rope_scaling", "window_rope_scaling"):
+            if fields[name] is not None:
+                fields[name] = RopeScaling(**fields[name])
         return cls(**fields)
 
 

@@ -69,7 +69,7 @@ def attend(
     v: jax.Array,
     visible: jax.Array,
     *,
-    scale: float | None = None,
+    scale: float | jax.Array | None = None,
     softcap: float | None = None,
 ) -> jax.Array:
     """Softmax attention in which groups of query heads share a key-value head.
@@ -92,7 +92,7 @@ def attend(
     batch, heads, length, width = q.shape
     groups = heads // k.shape[1]
     q = q.reshape(batch, k.shape[1], groups * length, width)
-    q *= width**-0.5 if scale is None else scale
+    q *= jnp.asarray(width**-0.5 if scale is None else scale, q.dtype)
     logits = jnp.einsum("bkth,bksh->bkts", q, k, preferred_element_type=jnp.float32)
     logits = softcapped(logits.reshape(batch, heads, length, k.shape[2]), softcap)
     weights = jax.nn.softmax(jnp.where(visible[:, None], logits, MASKED)).astype(v.dtype)
@@ -144,7 +144,7 @@ class Attention(nn.Module):
     output_init: nn.initializers.Initializer
 
     @nn.compact
-    def __call__(self, x, rotation, visible, branches, past):
+    def __call__(self, x, rotation, visible, branches, past, *, layer):
         """Attend over this call's columns, or over `past` with them written into it.
 
         Args:
@@ -153,6 +153,7 @@ class Attention(nn.Module):
           visible: `[B, T, S]` bool.
           branches: as in `visible_keys`.
           past: (keys, values, column to write at) of the cache, or None (then S = T).
+          layer: its number, from 0.
 
         Returns:
           `[B, T, D]`, and the `[B, K, S, H]` keys and values that were attended to.
@@ -168,7 +169,10 @@ class Attention(nn.Module):
             k, v = (
                 _write(buffer, new, past[2]) for buffer, new in zip(past[:2], (k, v), strict=True)
             )
-        settings = {"scale": c.attention_scale, "softcap": c.attention_softcap}
+        scale = c.attention_scale
+        if c.attention_scale_by_layer:
+            scale = (c.head_width**-0.5 if scale is None else scale) / (layer + 1)
+        settings = {"scale": scale, "softcap": c.attention_softcap}
         if past is None:
             out = attend_in_blocks(q, k, v, visible, branches, **settings)
         else:

@@ -3,6 +3,7 @@
 Whatever a file says is either read, known to change nothing, or an error that names the field.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -22,44 +23,123 @@ WITHOUT_EFFECT = {
     "transformers.js_config", "transformers_version", "unk_token_id", "use_cache",
 }  # fmt: skip
 NEUTRAL = (None, False, 0, "", [], {})
-GATED = {
-    "silu": "swiglu",
-    "swish": "swiglu",
-    "gelu": "geglu_exact",
-    "gelu_new": "geglu",
-    "gelu_pytorch_tanh": "geglu",
-    "relu": "reglu",
+TANH_GELU = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_accurate", "gelu_python_tanh")
+PLAIN = {
+    **dict.fromkeys(TANH_GELU, "gelu"),
+    **dict.fromkeys(("gelu", "gelu_python"), "gelu_exact"),
+    **dict.fromkeys(("silu", "swish"), "silu"),
+    "relu": "relu",
+    "tanh": "tanh",
 }
-PLAIN = {"gelu": "gelu_exact", "gelu_new": "gelu", "gelu_pytorch_tanh": "gelu", "relu": "relu"}
-# What the text part of a published Gemma 3 leaves out of its `text_config`.
-GEMMA3_TEXT = {
-    "vocab_size": 262_208,
+OF_GATES = {"gelu": "geglu", "gelu_exact": "geglu_exact", "silu": "swiglu", "relu": "reglu"}
+GATED = {name: OF_GATES[ours] for name, ours in PLAIN.items() if ours in OF_GATES}
+# What transformers takes where a file leaves the field out; a null is not left out.
+LLAMA = {
+    "vocab_size": 32_000,
+    "hidden_size": 4096,
+    "intermediate_size": 11_008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "max_position_embeddings": 2048,
+    "rms_norm_eps": 1e-6,
+    "tie_word_embeddings": False,
+}
+MISTRAL = LLAMA | {
+    "intermediate_size": 14_336,
+    "num_key_value_heads": 8,
+    "max_position_embeddings": 131_072,
+    "sliding_window": 4096,
+}
+QWEN2 = LLAMA | {
+    "vocab_size": 151_936,
+    "intermediate_size": 22_016,
+    "num_key_value_heads": 32,
+    "max_position_embeddings": 32_768,
+    "sliding_window": 4096,
+    "use_sliding_window": False,
+    "max_window_layers": 28,
+}
+GEMMA2 = {
+    "vocab_size": 256_000,
     "hidden_size": 2304,
     "intermediate_size": 9216,
     "num_hidden_layers": 26,
     "num_attention_heads": 8,
-    "max_position_embeddings": 131_072,
+    "num_key_value_heads": 4,
+    "head_dim": 256,
+    "max_position_embeddings": 8192,
+    "rms_norm_eps": 1e-6,
+    "tie_word_embeddings": True,
+    "sliding_window": 4096,
+    "query_pre_attn_scalar": 256,
+    "attn_logit_softcapping": 50.0,
+    "final_logit_softcapping": 30.0,
 }
+GEMMA3 = GEMMA2 | {
+    "vocab_size": 262_208,
+    "max_position_embeddings": 131_072,
+    "attn_logit_softcapping": None,
+    "final_logit_softcapping": None,
+}
+GPT2 = {
+    "vocab_size": 50_257,
+    "n_positions": 1024,
+    "n_embd": 768,
+    "n_layer": 12,
+    "n_head": 12,
+    "layer_norm_epsilon": 1e-5,
+    "tie_word_embeddings": True,
+}
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "gpt2": GPT2,
+    "llama": LLAMA,
+    "mistral": MISTRAL,
+    "qwen2": QWEN2,
+    "qwen3": QWEN2 | {"head_dim": 128},
+    "gemma2": GEMMA2,
+    "gemma3_text": GEMMA3,
+    "gemma3": GEMMA3,
+}
+# Other names of the fields of GPT-2, which transformers reads too.
+GPT2_NAMES = {
+    "hidden_size": "n_embd",
+    "max_position_embeddings": "n_positions",
+    "num_attention_heads": "n_head",
+    "num_hidden_layers": "n_layer",
+}
+MAY_BE_ZERO = ("max_window_layers",)
 SLIDING, FULL = "sliding_attention", "full_attention"
 
 
 class Fields:
     """A `config.json` that knows which of its fields were read."""
 
-    def __init__(self, fields: dict[str, Any], where: str):
-        """fields: the file's content; where: its name, for messages."""
-        self._fields, self._read, self._where = fields, set(), where
+    def __init__(self, fields: dict[str, Any], where: str, defaults: dict[str, Any] | None = None):
+        """fields: the file's content; where: its name; defaults: of fields that it lacks."""
+        self._fields, self._read, self._where = (defaults or {}) | fields, set(), where
+        for name, default in (defaults or {}).items():
+            self._check(name, self._fields[name], default)
+
+    def _check(self, name: str, value: Any, default: Any) -> None:
+        """Sizes are whole numbers from 1, other numbers numbers, and what is yes or no is so."""
+        if value is None:
+            return
+        if isinstance(default, bool):
+            fits = isinstance(value, bool)
+        elif isinstance(default, int):
+            least = 0 if name in MAY_BE_ZERO else 1
+            fits = isinstance(value, int) and not isinstance(value, bool) and value >= least
+        else:
+            fits = isinstance(value, int | float) and not isinstance(value, bool)
+        if not fits:
+            kind = {bool: "true or false", int: "a whole number from 1"}.get(type(default))
+            self.refuse(name, f"it must be {kind or 'a number'}")
 
     def get(self, name: str, default: Any = None) -> Any:
         """The field, or what it is when the file has none (null counts as none)."""
         self._read.add(name)
         value = self._fields.get(name)
         return default if value is None else value
-
-    def nullable(self, name: str, default: Any) -> Any:
-        """The field, null too, or what it is when the file has none."""
-        self._read.add(name)
-        return self._fields.get(name, default)
 
     def need(self, name: str) -> Any:
         """The field; one that is missing is an error."""
@@ -93,8 +173,10 @@ def read_config(fields: dict[str, Any], where: str) -> TransformerConfig:
     """
     family = family_of(fields, where)
     if family == "gemma3":
-        fields = GEMMA3_TEXT | fields["text_config"]
-    found = Fields(fields, where)
+        fields = text_part(fields)
+    if family == "gpt2":
+        fields = {GPT2_NAMES.get(name, name): value for name, value in fields.items()}
+    found = Fields(fields, where, DEFAULTS[family])
     config = FAMILIES[family](found)
     found.finish()
     classifies = any("SequenceClassification" in x for x in fields.get("architectures") or [])
@@ -113,33 +195,39 @@ def family_of(fields: dict[str, Any], where: str) -> str:
     return family
 
 
+def text_part(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of the text model of a Gemma 3 that also reads images."""
+    beside = {k: fields[k] for k in ("tie_word_embeddings", "quantization_config") if k in fields}
+    return beside | fields["text_config"]
+
+
 def _gpt2(found: Fields) -> dict[str, Any]:
-    width = found.get("n_embd", 768)
-    heads = found.get("n_head", 12)
-    for name in ("scale_attn_by_inverse_layer_idx", "add_cross_attention"):
-        if found.get(name, False):
-            found.refuse(name, "only false is")
+    width, heads = found.need("n_embd"), found.need("n_head")
+    found.get("n_ctx")  # an older name of n_positions, which stands beside it
+    if found.get("add_cross_attention", False):
+        found.refuse("add_cross_attention", "only false is")
     return {
         "vocab_size": found.need("vocab_size"),
-        "max_length": found.get("n_positions", found.get("n_ctx", 1024)),
+        "max_length": found.need("n_positions"),
         "width": width,
-        "layers": found.get("n_layer", 12),
+        "layers": found.need("n_layer"),
         "heads": heads,
         "kv_heads": heads,
         "mlp_width": found.get("n_inner", 4 * width),
         "norm": "layer",
-        "norm_epsilon": found.get("layer_norm_epsilon", 1e-5),
+        "norm_epsilon": found.need("layer_norm_epsilon"),
         "positions": "learned",
         "activation": found.choose("activation_function", PLAIN, "gelu_new"),
-        "tie_embeddings": found.get("tie_word_embeddings", True),
+        "tie_embeddings": found.need("tie_word_embeddings"),
         "qkv_biases": True,
         "output_biases": True,
         "mlp_biases": True,
         "attention_scale": None if found.get("scale_attn_weights", True) else 1.0,
+        "attention_scale_by_layer": found.get("scale_attn_by_inverse_layer_idx", False),
     }
 
 
-def _llama_like(found: Fields, *, tied: bool = False, kv_heads: int | None = None, **more):
+def _llama_like(found: Fields, **more):
     """What Llama and its descendants have in common; `more` replaces it."""
     heads = found.need("num_attention_heads")
     return {
@@ -148,11 +236,11 @@ def _llama_like(found: Fields, *, tied: bool = False, kv_heads: int | None = Non
         "width": found.need("hidden_size"),
         "layers": found.need("num_hidden_layers"),
         "heads": heads,
-        "kv_heads": found.get("num_key_value_heads", kv_heads or heads),
+        "kv_heads": found.get("num_key_value_heads", heads),
         "head_size": found.get("head_dim"),
         "mlp_width": found.need("intermediate_size"),
-        "norm_epsilon": found.get("rms_norm_eps", 1e-6),
-        "tie_embeddings": found.get("tie_word_embeddings", tied),
+        "norm_epsilon": found.need("rms_norm_eps"),
+        "tie_embeddings": found.need("tie_word_embeddings"),
     } | more
 
 
@@ -169,11 +257,12 @@ def _llama(found: Fields) -> dict[str, Any]:
 
 
 def _mistral(found: Fields) -> dict[str, Any]:
-    layers = found.need("num_hidden_layers")
-    window = found.nullable("sliding_window", 4096)
+    layers, window = found.need("num_hidden_layers"), found.get("sliding_window")
+    kinds = [SLIDING if window else FULL] * layers
+    if found.get("layer_types", kinds) != kinds:  # no reader of Mistral asks it
+        found.refuse("layer_types", "all layers of a mistral have its sliding_window")
     return _llama_like(
         found,
-        kv_heads=8,
         activation=found.choose("hidden_act", GATED, "silu"),
         windows=(window,) * layers if window else (),
         **_rope(found),
@@ -186,19 +275,18 @@ def _qwen2(found: Fields) -> dict[str, Any]:
 
 def _qwen3(found: Fields) -> dict[str, Any]:
     biases = found.get("attention_bias", False)
-    size = found.get("head_dim", 128)
-    return _qwen(found, qkv_biases=biases, output_biases=biases, qk_norm=True, head_size=size)
+    return _qwen(found, qkv_biases=biases, output_biases=biases, qk_norm=True)
 
 
 def _qwen(found: Fields, **more) -> dict[str, Any]:
-    layers, window = found.need("num_hidden_layers"), found.get("sliding_window", 4096)
-    first = found.get("max_window_layers", 28)
-    windowed = found.get("use_sliding_window", False)
-    default = [SLIDING if windowed and i >= first else FULL for i in range(layers)]
+    layers, window = found.need("num_hidden_layers"), found.get("sliding_window")
+    first, windowed = found.need("max_window_layers"), found.need("use_sliding_window")
+    window = window if windowed else None
+    default = [SLIDING if window and i >= first else FULL for i in range(layers)]
     return _llama_like(
         found,
         activation=found.choose("hidden_act", GATED, "silu"),
-        windows=_windows(found, default, window if windowed else 0),
+        windows=_windows(found, default, window),
         **_rope(found),
         **more,
     )
@@ -208,9 +296,9 @@ def _gemma2(found: Fields) -> dict[str, Any]:
     every_other = [FULL if i % 2 else SLIDING for i in range(found.need("num_hidden_layers"))]
     return _gemma(
         found,
-        windows=_windows(found, every_other, found.get("sliding_window", 4096)),
-        attention_softcap=found.nullable("attn_logit_softcapping", 50.0),
-        logit_softcap=found.nullable("final_logit_softcapping", 30.0),
+        windows=_windows(found, every_other, found.get("sliding_window")),
+        attention_softcap=found.get("attn_logit_softcapping"),
+        logit_softcap=found.get("final_logit_softcapping"),
         **_rope(found),
     )
 
@@ -221,7 +309,7 @@ def _gemma3(found: Fields) -> dict[str, Any]:
     found.get("attn_logit_softcapping")  # the reference implementation reads it and never caps
     return _gemma(
         found,
-        windows=_windows(found, default, found.get("sliding_window", 4096)),
+        windows=_windows(found, default, found.get("sliding_window")),
         qk_norm=True,
         logit_softcap=found.get("final_logit_softcapping"),
         **_two_ropes(found),
@@ -236,71 +324,94 @@ def _gemma(found: Fields, **more) -> dict[str, Any]:
     found.get("hidden_act")  # an older name, which the reference implementation does not read
     return _llama_like(
         found,
-        tied=True,
-        kv_heads=4,
         activation=found.choose("hidden_activation", GATED, "gelu_pytorch_tanh"),
         qkv_biases=biases,
         output_biases=biases,
-        head_size=found.get("head_dim", 256),
-        attention_scale=found.get("query_pre_attn_scalar", 256) ** -0.5,
+        attention_scale=found.need("query_pre_attn_scalar") ** -0.5,
         embedding_scale=width**0.5,
         post_norms=True,
         **more,
     )
 
 
-def _windows(found: Fields, default: list[str], window: int) -> tuple[int, ...]:
+def _windows(found: Fields, default: list[str], window: int | None) -> tuple[int, ...]:
     kinds = found.get("layer_types", default)
-    if unknown := set(kinds) - {SLIDING, FULL}:
-        found.refuse("layer_types", f"{sorted(unknown)[0]} is no kind of layer known here")
-    if not window and SLIDING in kinds:
-        found.refuse("layer_types", "a layer with a window needs a sliding_window")
-    windows = tuple(window if kind == SLIDING else 0 for kind in kinds)
+    if not isinstance(kinds, list) or len(kinds) != len(default):
+        found.refuse("layer_types", f"it must be a list of {len(default)}, one a layer")
+    if unknown := [kind for kind in kinds if kind not in (SLIDING, FULL)]:
+        found.refuse("layer_types", f"{unknown[0]} is no kind of layer known here")
+    if SLIDING in kinds and window is None:
+        found.refuse("layer_types", "a layer with a window needs a sliding_window in use")
+    windows = tuple(window or 0 if kind == SLIDING else 0 for kind in kinds)
     return windows if any(windows) else ()
 
 
 def _rope(found: Fields) -> dict[str, Any]:
     """Base and scaling of the rotary positions, in today's spelling or the older one."""
-    theta = found.get("rope_theta", 10_000.0)
-    given = found.get("rope_parameters") or found.get("rope_scaling") or {}
-    name = "rope_parameters" if found.get("rope_parameters") else "rope_scaling"
-    theta, scaling = _scaling(found, name, given, theta)
+    new, old = found.get("rope_parameters", {}), found.get("rope_scaling", {})
+    name, given = ("rope_scaling", old) if old else ("rope_parameters", new)
+    theta, scaling = _scaling(found, name, given, found.get("rope_theta", 10_000.0))
     return {"rope_theta": theta, "rope_scaling": scaling}
 
 
 def _two_ropes(found: Fields) -> dict[str, Any]:
     """The same for layers that see all and those with a window."""
-    theta, near = found.get("rope_theta", 1e6), found.get("rope_local_base_freq", 1e4)
-    given = found.get("rope_parameters", {})
-    name = "rope_parameters" if given else "rope_scaling"
-    full = given.get(FULL) or found.get("rope_scaling") or {}
-    theta, scaling = _scaling(found, name, full, theta)
-    near, near_scaling = _scaling(found, name, given.get(SLIDING) or {}, near)
-    if near_scaling is not None:
-        found.refuse(name, "layers with a window are not stretched")
-    return {"rope_theta": theta, "rope_scaling": scaling, "window_rope_theta": near}
+    both, old = found.get("rope_parameters", {}), found.get("rope_scaling", {})
+    for key in set(both) - {FULL, SLIDING}:  # transformers writes such beside the two, and no more
+        if both[key] not in (None, "default"):
+            found.refuse("rope_parameters", f"{key} stands in no kind of layer")
+    name = "rope_scaling" if old else "rope_parameters"
+    far = (both.get(FULL) or {}) | old
+    theta, scaling = _scaling(found, name, far, found.get("rope_theta", 1e6))
+    near, near_scaling = _scaling(
+        found, "rope_parameters", both.get(SLIDING) or {}, found.get("rope_local_base_freq", 1e4)
+    )
+    return {
+        "rope_theta": theta,
+        "rope_scaling": scaling,
+        "window_rope_theta": near,
+        "window_rope_scaling": near_scaling,
+    }
 
 
 def _scaling(found: Fields, name: str, given: dict[str, Any], theta: float):
     """`(theta, RopeScaling or None)` of one dictionary."""
+    if not isinstance(given, dict):
+        found.refuse(name, "it must be an object with rope_type")
     kind = given.get("rope_type", given.get("type", "default"))
     theta = given.get("rope_theta") or theta
-    known = {"rope_type", "type", "rope_theta"} | set(SCALING_FIELDS) | {"mscale", "mscale_all_dim"}
+    known = {"rope_type", "type", "rope_theta", "mscale", "mscale_all_dim", *SCALING_FIELDS}
+    if kind not in ("default", "linear", "dynamic", "llama3", "yarn"):
+        found.refuse(name, "rope_type default, linear, dynamic, llama3 and yarn are")
     unknown = [key for key in given if key not in known]
     if unknown and not (unknown == ["partial_rotary_factor"] and given[unknown[0]] in (None, 1)):
         found.refuse(name, f"{unknown[0]} is not known here")
-    if kind == "default":
+    length = found.need("max_position_embeddings")
+    # "dynamic" stretches nothing up to max_position_embeddings, and beyond a model reads nothing
+    if kind in ("default", "dynamic"):
         return theta, None
-    if kind not in ("linear", "llama3", "yarn"):
-        found.refuse(name, "rope_type default, linear, llama3 and yarn are")
-    if given.get("mscale") or given.get("mscale_all_dim"):
-        found.refuse(name, "mscale is not known here")
     fields = {ours: given[theirs] for theirs, ours in SCALING_FIELDS.items()
               if given.get(theirs) is not None}  # fmt: skip
-    length = found.get("max_position_embeddings")
-    if kind != "linear":
-        fields.setdefault("original_length", found.get("original_max_position_embeddings", length))
+    if kind == "linear":
+        fields = {name: value for name, value in fields.items() if name == "factor"}
+    else:  # a field of its own goes before that in the object
+        own = found.get("original_max_position_embeddings")
+        fields["original_length"] = own or fields.get("original_length", length)
+    if kind == "yarn":
+        fields.setdefault("factor", length / fields["original_length"])
+        fields |= _mscale(given, fields)
+    if "factor" not in fields:
+        found.refuse(name, "factor is missing")
     return theta, RopeScaling(kind=kind, **fields)
+
+
+def _mscale(given: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
+    """YaRN's amplitude where two other fields give it, as in DeepSeek's models."""
+    own, all_dimensions = given.get("mscale"), given.get("mscale_all_dim")
+    if "attention_factor" in fields or not (own and all_dimensions):
+        return {}
+    log = math.log(max(fields["factor"], 1))
+    return {"attention_factor": (0.1 * own * log + 1) / (0.1 * all_dimensions * log + 1)}
 
 
 SCALING_FIELDS = {

@@ -42,7 +42,7 @@ class Stored:
         """Their tensor, or the part of it that is ours."""
         array = np.asarray(array, np.float32)
         array = array - np.float32(self.offset) if self.offset else array
-        return array.T if self.transposed else array
+        return np.array(array.T if self.transposed else array, order="C")
 
 
 LLAMA_LAYER = {
@@ -70,6 +70,14 @@ GPT2_LAYER = {
     "attention_norm": "ln_1",
     "feed_forward_norm": "ln_2",
 }
+VALUE_HEAD = "v_head.summary.weight"  # as TRL's AutoModelForCausalLMWithValueHead stores it
+SCORE_BIAS = "score.bias"  # no head of theirs has it; ours writes it into a file of its own
+HEADS = {
+    "score/readout/kernel": Stored(name="score.weight", transposed=True),
+    "score/readout/bias": Stored(name=SCORE_BIAS),
+    "value/readout/kernel": Stored(name=VALUE_HEAD, transposed=True),
+    "value/readout/bias": Stored(name="v_head.summary.bias"),
+}
 # Buffers that some files carry beside the parameters.
 BUFFERS = re.compile(r".*(rotary_emb\.inv_freq|attn\.bias|attn\.masked_bias)$")
 OTHER_PARTS = ("vision_tower.", "multi_modal_projector.")
@@ -87,7 +95,7 @@ def _llama(path: str, *, gemma: bool) -> Stored:
         "trunk/embedding": Stored(name="model.embed_tokens.weight"),
         "trunk/norm/scale": Stored(name="model.norm.weight", offset=1.0 if gemma else 0.0),
         "unembedding": Stored(name="lm_head.weight", transposed=True),
-        "score/readout/kernel": Stored(name="score.weight", transposed=True),
+        **HEADS,
     }
     if (layer := LAYER.match(path)) is None:
         return plain[path]
@@ -107,7 +115,7 @@ def _gpt2(path: str) -> Stored:
         "trunk/norm/scale": Stored(name="transformer.ln_f.weight"),
         "trunk/norm/bias": Stored(name="transformer.ln_f.bias"),
         "unembedding": Stored(name="lm_head.weight", transposed=True),
-        "score/readout/kernel": Stored(name="score.weight", transposed=True),
+        **HEADS,
     }
     if (layer := LAYER.match(path)) is None:
         return plain[path]
@@ -127,7 +135,9 @@ def renamed(name: str) -> str:
             rest = name.removeprefix(prefix)
             return rest if rest.startswith(("model.", "lm_head.")) else f"model.{rest}"
     if name.startswith(("h.", "wte.", "wpe.", "ln_f.")):
-        return f"transformer.{name}"  # GPT-2 as published has no prefix
+        return f"transformer.{name}"  # a model without head, as GPT-2 is published, has no prefix
+    if name.startswith(("layers.", "embed_tokens.", "norm.")):
+        return f"model.{name}"
     return name
 
 
@@ -153,33 +163,29 @@ def from_theirs(
       UserError: a tensor is missing, has another shape, or is none that the model has.
     """
     theirs = {renamed(name): name for name in names}
-    rules = {path: stored_as(path, family) for path in paths if path not in WITHOUT_TENSOR}
+    rules = {path: stored_as(path, family) for path in paths}
     used = {rule.name for rule in rules.values()}
-    if missing := sorted(used - set(theirs)):
+    if missing := sorted(used - set(theirs) - {SCORE_BIAS}):
         raise UserError(f"{where}: no tensor {missing[0]} (of {len(missing)} that are missing)")
     tied = {"lm_head.weight"} if config.tie_embeddings else set()
-    for name in sorted(set(theirs) - used - tied):
-        if not BUFFERS.match(name) and not theirs[name].removeprefix("model.").startswith(
-            OTHER_PARTS
-        ):
-            raise UserError(
-                f"{where}: tensor {theirs[name]} is no parameter of a {family} with this "
-                "config.json; it would be left out"
-            )
+    if unused := [theirs[name] for name in sorted(set(theirs) - used - tied) if matters(name)]:
+        raise UserError(
+            f"{where}: tensor {unused[0]} is no parameter of a {family} with this config.json; it "
+            "would be left out"
+        )
     for path, shape in paths.items():
-        if path in WITHOUT_TENSOR:
-            yield path, np.zeros(shape, np.float32)
-            continue
-        array = rules[path].read(tensor(theirs[rules[path].name]))
+        rule = rules[path]
+        known = rule.name in theirs  # a reward head of theirs has no bias
+        array = rule.read(tensor(theirs[rule.name])) if known else np.zeros(shape, np.float32)
         if array.shape != shape:
-            raise UserError(
-                f"{where}: {rules[path].name} gives {array.shape}, config.json wants {shape}"
-            )
+            raise UserError(f"{where}: {rule.name} gives {array.shape}, config.json wants {shape}")
         yield path, array
+        del array  # before the next one is read
 
 
-# A reward head of theirs has no bias.
-WITHOUT_TENSOR = ("score/readout/bias",)
+def matters(name: str) -> bool:
+    """Whether a tensor is more than a buffer, and of the text model."""
+    return not BUFFERS.match(name) and not name.removeprefix("model.").startswith(OTHER_PARTS)
 
 
 def to_theirs(params: Iterator[tuple[str, np.ndarray]], family: str) -> dict[str, np.ndarray]:

@@ -80,6 +80,8 @@ ACTIVATIONS = {
     "gelu": (functools.partial(nn.gelu, approximate=True), False),
     "gelu_exact": (functools.partial(nn.gelu, approximate=False), False),
     "relu": (nn.relu, False),
+    "silu": (nn.silu, False),
+    "tanh": (nn.tanh, False),
 }
 
 

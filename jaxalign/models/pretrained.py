@@ -1,6 +1,7 @@
 """Hugging Face folders: parameters in and out, one tensor at a time, and never a pickle."""
 
 import contextlib
+import dataclasses
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -14,10 +15,12 @@ import numpy as np
 from jaxalign.errors import UserError
 from jaxalign.models.architecture import TransformerConfig
 from jaxalign.models.hugging_face import family_of, read_config
-from jaxalign.models.hugging_face_names import from_theirs
+from jaxalign.models.hugging_face_names import VALUE_HEAD, from_theirs
 from jaxalign.models.transformer import Transformer
 
 INDEX = "model.safetensors.index.json"
+# What a head of ours has and the model's class there does not.
+SIDE_FILES = (VALUE_FILE := "value_head.safetensors", SCORE_FILE := "score_bias.safetensors")
 SHARD = re.compile(r"[\w.-]+\.safetensors")
 Put = Callable[[np.ndarray], Any]
 
@@ -38,6 +41,8 @@ def load_folder(folder: Path, *, put: Put = np.asarray) -> tuple[TransformerConf
     fields = read_json(folder / "config.json")
     config = read_config(fields, str(folder / "config.json"))
     with open_tensors(folder) as (names, tensor):
+        if VALUE_HEAD in names:
+            config = dataclasses.replace(config, heads_out=(*config.heads_out, "value"))
         parameters = from_theirs(
             config,
             family_of(fields, str(folder)),
@@ -49,6 +54,12 @@ def load_folder(folder: Path, *, put: Put = np.asarray) -> tuple[TransformerConf
         return config, placed(parameters, put)
 
 
+def is_hugging_face(folder: Path) -> bool:
+    """Whether `config.json` there, if any, names a kind of model as `transformers` does."""
+    file = folder / "config.json"
+    return file.is_file() and "model_type" in read_json(file)
+
+
 def placed(parameters: Iterator[tuple[str, np.ndarray]], put: Put) -> dict[str, Any]:
     """Nested dicts of what `put` makes of each parameter, from paths such as `trunk/embedding`."""
     params: dict[str, Any] = {}
@@ -58,6 +69,7 @@ def placed(parameters: Iterator[tuple[str, np.ndarray]], put: Put) -> dict[str, 
         for parent in parents:
             node = node.setdefault(parent, {})
         node[name] = put(array)
+        del array  # before the next one is read
     return params
 
 
@@ -83,7 +95,8 @@ def open_tensors(folder: Path) -> Iterator[tuple[list[str], Callable[[str], np.n
 
     with contextlib.ExitStack() as stack:
         where: dict[str, Any] = {}
-        for file in shard_files(folder):
+        beside = [folder / name for name in SIDE_FILES if (folder / name).is_file()]
+        for file in [*shard_files(folder), *beside]:
             try:
                 opened = stack.enter_context(safe_open(file, framework="numpy"))
             except SafetensorError as error:

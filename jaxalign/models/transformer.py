@@ -166,7 +166,8 @@ class Transformer(nn.Module):
             rotation = rotary(positions, c.head_width, c.rope_theta, c.rope_scaling)
             window_rotation = rotation
             if c.window_rope_theta is not None:
-                window_rotation = rotary(positions, c.head_width, c.window_rope_theta)
+                stretch = c.window_rope_scaling
+                window_rotation = rotary(positions, c.head_width, c.window_rope_theta, stretch)
         if any(c.windows):
             distances = positions[:, :, None] - key_positions[:, None, :]
         return Context(

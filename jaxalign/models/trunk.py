@@ -56,7 +56,8 @@ class Block(nn.Module):
         visible, rotation = context.sight(window)
         attention = Attention(config, self._output_init(), name="attention")
         branches = None if context.branches is None else np.array(context.branches)
-        out, buffers = attention(self._norm("attention_norm")(x), rotation, visible, branches, past)
+        normed = self._norm("attention_norm")(x)
+        out, buffers = attention(normed, rotation, visible, branches, past, layer=layer)
         if config.post_norms:
             out = self._norm("attention_out_norm")(out)
         x += drop(out, config.dropout, fold(context.keys, 2 * layer))

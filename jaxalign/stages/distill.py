@@ -28,8 +28,8 @@ HELD_OUT = f"Divergence from the teacher on the held-out rows: {UNIT}."
 
 def run(config: DistillConfig, directory: Path) -> dict:
     """Train, save `model`, write the report; returns what `results.json` holds."""
-    student = load_text_model(config.policy, "policy", head="logits")
-    teacher = load_text_model(config.teacher, "teacher", head="logits")
+    student = load_text_model(config.policy, "policy", head="logits", place=config.place)
+    teacher = load_text_model(config.teacher, "teacher", head="logits", place=config.place)
     check_same_vocabulary(student, teacher, "teacher")
     data = fitting(fitting(config.data, student), teacher)
 

@@ -19,7 +19,7 @@ from jaxalign.stages.user_data import fitting, read_records, token_rows
 
 def run(config: DPOConfig, directory: Path) -> dict:
     """Train, save `model`, write the report; returns what `results.json` holds."""
-    policy = load_text_model(config.policy, "policy", head="logits")
+    policy = load_text_model(config.policy, "policy", head="logits", place=config.place)
     data = fitting(config.data, policy)
     loss = config.dpo.loss_name
     kind = GoldPreference if PAIR_LOSSES[loss].needs("gold_logps") else Preference

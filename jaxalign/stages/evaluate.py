@@ -20,7 +20,7 @@ from jaxalign.train.checkpoints import write_atomically
 
 def run(config: EvaluateConfig) -> dict[str, float]:
     """Print the measures, a line each, and return them."""
-    model = load_text_model(config.model, "model")
+    model = load_text_model(config.model, "model", place=config.place)
     measure = {
         "texts": perplexity_on_texts,
         "preferences": accuracy_on_preferences,
@@ -58,7 +58,9 @@ def accuracy_on_preferences(config: EvaluateConfig, run: Run, model: TextModel) 
     require_head(config, model, "logits")
     reference = None
     if config.reference:
-        reference = load_text_model(config.reference, "reference", head="logits")
+        reference = load_text_model(
+            config.reference, "reference", head="logits", place=config.place
+        )
     return implicit_accuracy(run, model, reference, pairs, temperature=config.temperature)
 
 

@@ -17,7 +17,7 @@ from jaxalign.stages.user_data import fitting, read_records, token_rows
 
 def run(config: KTOConfig, directory: Path) -> dict:
     """Train, save `model`, write the report; returns what `results.json` holds."""
-    policy = load_text_model(config.policy, "policy", head="logits")
+    policy = load_text_model(config.policy, "policy", head="logits", place=config.place)
     data = fitting(config.data, policy)
     records = read_records(data, Unpaired, tokenizer=policy.tokenizer, log=directory)
     rows = [row for (row,) in token_rows(records, policy.tokenizer)]

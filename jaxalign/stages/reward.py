@@ -24,7 +24,11 @@ KINDS = {"bradley_terry": MarginPreference, "plackett_luce": Ranking, "process":
 
 def run(config: RewardConfig, directory: Path) -> dict:
     """Train, save `model`, write the report; returns what `results.json` holds."""
-    base = load_text_model(config.init, "init", head="logits") if config.init else None
+    base = (
+        load_text_model(config.init, "init", head="logits", place=config.place)
+        if config.init
+        else None
+    )
     data, kind = fitting(config.data, base), KINDS[config.reward.loss]
     if base is None:
         records = read_records(data, kind, tokenizer=None, log=directory)

@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxalign.advantages import weighted_scores
 from jaxalign.batches import TokenBatch
+from jaxalign.config import PlaceConfig
 from jaxalign.data.chat import answer_text
 from jaxalign.data.records import PromptRow, Said
 from jaxalign.data.tokenizer import Tokenizer
@@ -67,8 +68,10 @@ def has_functions(sources: Sequence[RewardSource]) -> bool:
     return any(is_function(source.judge) for source in sources)
 
 
-def load_sources(reward: str, rewards: Mapping[str, float]) -> tuple[RewardSource, ...]:
-    """The sources that a configuration names: run directories, or FILE.py:NAME.
+def load_sources(
+    reward: str, rewards: Mapping[str, float], *, place: PlaceConfig | None = None
+) -> tuple[RewardSource, ...]:
+    """The sources that a configuration names: what `load_text_model` takes, or FILE.py:NAME.
 
     A source is named by its directory or function; by all that the user gave where several, or a
     metric of ours, have that name.
@@ -79,7 +82,7 @@ def load_sources(reward: str, rewards: Mapping[str, float]) -> tuple[RewardSourc
     judges: dict[str, Any] = {
         source: load_function(source, option, modules)
         if FUNCTION.fullmatch(source)
-        else load_text_model(source, option, head="score")
+        else load_text_model(source, option, head="score", place=place)
         for source in weights
     }
     short = {

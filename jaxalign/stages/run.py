@@ -7,7 +7,7 @@ import json
 import platform
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -163,7 +163,7 @@ def open_run(directory: Path, config, place: PlaceConfig, seed: int) -> Run:
 def _keep_config(path: Path, config) -> None:
     given = json.loads(json.dumps(dataclasses.asdict(config)))
     if path.exists():
-        before, now = _leaves(json.loads(path.read_text())), _leaves(given)
+        before, now = flat_fields(json.loads(path.read_text())), flat_fields(given)
         names = sorted(name for name in before | now if before.get(name) != now.get(name))
         if names:
             raise UserError(
@@ -173,12 +173,12 @@ def _keep_config(path: Path, config) -> None:
     write_atomically(path, json.dumps(given, indent=2).encode())
 
 
-def _leaves(tree: dict, prefix: str = "") -> dict[str, Any]:
+def flat_fields(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested dicts as one, with names joined by dots."""
     flat = {}
     for name, value in tree.items():
         flat |= (
-            _leaves(value, f"{prefix}{name}.")
+            flat_fields(value, f"{prefix}{name}.")
             if isinstance(value, dict)
             else {prefix + name: value}
         )

@@ -51,7 +51,7 @@ def run(config: SFTConfig, directory: Path) -> dict:
 
 def starting_model(config: SFTConfig, directory: Path) -> TextModel:
     """The policy that the run goes on from."""
-    return load_text_model(config.init, "init", head="logits")
+    return load_text_model(config.init, "init", head="logits", place=config.place)
 
 
 def finish(run: Run, trained: TextModel, row: dict, **results) -> dict:

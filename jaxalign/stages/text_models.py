@@ -5,14 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
-from jaxalign.config import ModelConfig
+from jaxalign.config import ModelConfig, PlaceConfig
 from jaxalign.data.tokenizer import Tokenizer, load_tokenizer
 from jaxalign.errors import UserError
 from jaxalign.models.lora import ADAPTERS, Adapted, split
+from jaxalign.models.pretrained import Put, is_hugging_face, load_folder, refuse_pickles
+from jaxalign.models.sources import local_model
 from jaxalign.models.transformer import Transformer, TransformerConfig
 from jaxalign.train.checkpoints import load_model, save_model
+from jaxalign.train.layouts import make_layout
+
+EMPTY = np.zeros((1, 2), np.int32), np.ones((1, 2), bool)  # a text that shapes do not depend on
 
 ALSO = {"reward": " or FILE.py:NAME, a function"}
 
@@ -55,7 +60,9 @@ def new_text_model(
     transformer = TransformerConfig(
         vocab_size=tokenizer.vocab_size, max_length=max_length, heads_out=heads, **fields
     )
-    return _initialised(transformer, tokenizer, key)
+    model = Transformer(transformer)
+    params = new_parameters(model, key)
+    return TextModel(model=model, params=params, tokenizer=tokenizer)
 
 
 def with_heads(text_model: TextModel, heads: tuple[str, ...], key, **changes) -> TextModel:
@@ -68,11 +75,15 @@ def with_heads(text_model: TextModel, heads: tuple[str, ...], key, **changes) ->
       changes: other fields of `TransformerConfig` to replace (pooling, dropout, ...).
     """
     config = dataclasses.replace(text_model.model.config, heads_out=heads, **changes)
-    fresh = _initialised(config, text_model.tokenizer, key)
-    names = (*fresh.params, ADAPTERS)
-    kept = {name: text_model.params[name] for name in names if name in text_model.params}
-    model = text_model.model.clone(config=config)
-    return dataclasses.replace(fresh, model=model, params=fresh.params | kept)
+    plain, given = Transformer(config), text_model.params
+    names = jax.eval_shape(plain.init, key, *EMPTY)["params"]
+    missing = tuple(name for name in names if name not in given)
+    kept = {name: given[name] for name in (*names, ADAPTERS) if name in given}
+    return TextModel(
+        model=text_model.model.clone(config=config),
+        params=kept | new_parameters(plain, key, missing),
+        tokenizer=text_model.tokenizer,
+    )
 
 
 def save_text_model(directory: Path, text_model: TextModel) -> None:
@@ -81,37 +92,77 @@ def save_text_model(directory: Path, text_model: TextModel) -> None:
     save_model(directory, text_model.params, dataclasses.asdict(text_model.model.config))
 
 
-def load_text_model(directory: str | Path, option: str, *, head: str | None = None) -> TextModel:
-    """The model of a run directory (its `model` folder) or of the folder itself.
+def load_text_model(
+    source: str | Path, option: str, *, head: str | None = None, place: PlaceConfig | None = None
+) -> TextModel:
+    """A model with its vocabulary, from wherever `local_model` finds it.
+
+    That is a run directory (its `model` folder), a folder that `save_text_model` or Hugging Face's
+    `transformers` wrote, or a GGUF file. It has no dropout unless it was trained here with some.
 
     Args:
-      directory: what the user gave.
+      source: what the user gave.
       option: name of the option that gave it, for the error message.
       head: a head that it must have: "logits" for a policy, "score" for a reward model.
+      place: where it will be used: on a mesh, every parameter goes to its devices as it is read.
 
     Raises:
-      UserError: no directory, no model in it, or a model without that head.
+      UserError: no model there, or one without that head.
     """
-    if not directory:
+    if not source:
         also = ALSO.get(option, "")
-        raise UserError(f"--{option} is empty; give the run directory of a trained model{also}")
-    folder = Path(directory)
-    folder = folder / "model" if (folder / "model").is_dir() else folder
-    params, fields = load_model(folder)
-    config = TransformerConfig.from_json(fields)
+        raise UserError(
+            f"--{option} is empty; give a run directory, a Hugging Face folder or hub id, "
+            f"a .gguf file, or smollm2{also}"
+        )
+    put = np.asarray
+    if place is not None:
+        put = make_layout(place.layout, devices=place.devices).put
+    try:
+        config, params, tokenizer = _loaded(local_model(source), put)
+    except UserError as error:
+        raise UserError(f"--{option}: {error}") from None
     if head is not None and head not in config.heads_out:
         raise UserError(
-            f"--{option} {directory} has the heads {', '.join(config.heads_out)}; "
+            f"--{option} {source} has the heads {', '.join(config.heads_out)}; "
             f"a model with a {head} head is needed"
         )
-    return TextModel(model=Transformer(config), params=params, tokenizer=load_tokenizer(folder))
+    if tokenizer.vocab_size > config.vocab_size:
+        raise UserError(
+            f"--{option} {source} has a tokenizer of {tokenizer.vocab_size} ids, "
+            f"but the model reads {config.vocab_size}"
+        )
+    return TextModel(model=Transformer(config), params=params, tokenizer=tokenizer)
 
 
-def _initialised(config: TransformerConfig, tokenizer: Tokenizer, key) -> TextModel:
-    model = Transformer(config)
-    tokens = jnp.zeros((1, 2), jnp.int32)
-    params = jax.jit(model.init)(key, tokens, jnp.ones_like(tokens, bool))["params"]
-    return TextModel(model=model, params=jax.device_get(params), tokenizer=tokenizer)
+def _loaded(path: Path, put: Put) -> tuple[TransformerConfig, dict[str, Any], Tokenizer]:
+    if path.is_dir():
+        folder = path / "model" if (path / "model").is_dir() else path
+        if is_hugging_face(folder):
+            config, params = load_folder(folder, put=put)
+        else:
+            params, fields = load_model(folder, put=put)
+            config = TransformerConfig.from_json(fields)
+        return config, params, load_tokenizer(folder)
+    refuse_pickles(path)
+    if path.suffix != ".gguf":
+        raise UserError(f"{path} is no .gguf file; give that, or the folder of a model")
+    from jaxalign.data.gguf_tokenizer import load_gguf_tokenizer
+    from jaxalign.models.gguf import load_gguf
+
+    return *load_gguf(path, put=put), load_gguf_tokenizer(path)
+
+
+def new_parameters(model: Transformer, key, names: tuple[str, ...] | None = None) -> dict[str, Any]:
+    """New parameters on the host: all, or those trees alone, and nothing else is computed."""
+    if names == ():
+        return {}
+
+    def init(key):
+        params = model.init(key, *EMPTY)["params"]
+        return params if names is None else {name: params[name] for name in names}
+
+    return jax.device_get(jax.jit(init)(key))
 
 
 def _mlp_width(config: ModelConfig) -> int:

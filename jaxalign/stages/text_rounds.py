@@ -48,8 +48,8 @@ def models_and_prompts(
     config: TextPPOConfig | GRPOConfig | OnlineConfig, directory: Path
 ) -> tuple[TextModel, tuple[RewardSource, ...], list[list[int]], list[PromptRow] | None]:
     """Policy, what judges it, the prompts as token ids, and (for functions) as rows: all fit."""
-    policy = load_text_model(config.policy, "policy", head="logits")
-    sources = load_sources(config.reward, config.rewards)
+    policy = load_text_model(config.policy, "policy", head="logits", place=config.place)
+    sources = load_sources(config.reward, config.rewards, place=config.place)
     models = [source.judge for source in sources if not is_function(source.judge)]
     for model in models:
         check_same_vocabulary(policy, model, "rewards" if config.rewards else "reward")

@@ -186,7 +186,7 @@ def with_rarity(reward: TextModel, rows: Sequence[TokenRow]) -> TextModel:
     config, tokenizer, head = reward.model.config, reward.tokenizer, dict(reward.params["score"])
     counts = {name: np.zeros(head[name].shape) for name in BAG if name in head}
     if config.score_characters:
-        head["spelling"] = spelling(tokenizer, config.score_characters)
+        head["spelling"] = spelling(tokenizer, config.score_characters, config.vocab_size)
     for index in evaluation_batches(len(rows), SCORING_ROWS):
         part = token_batch([rows[i] for i in index], pad_id=tokenizer.pad_id, length=longest(rows))
         features = bag_features(config, head, pad_rows(part, SCORING_ROWS)[0])
@@ -208,9 +208,12 @@ def bag_features(config: TransformerConfig, head: dict, batch) -> dict:
     return features | character_features(codes, batch.mask, config.score_bag_buckets)
 
 
-def spelling(tokenizer: Tokenizer, longest_token: int) -> np.ndarray:
-    """`[V, longest_token]` float32 characters of every token, 0 after its last."""
-    codes = np.zeros((tokenizer.vocab_size, longest_token), np.float32)
+def spelling(tokenizer: Tokenizer, longest_token: int, vocab_size: int) -> np.ndarray:
+    """`[V, longest_token]` float32 characters of every token, 0 after its last.
+
+    The model's V may be larger than the tokenizer's: what it lacks is spelled as nothing.
+    """
+    codes = np.zeros((vocab_size, longest_token), np.float32)
     borders = (tokenizer.bos_id, tokenizer.eos_id)
     for number in range(tokenizer.vocab_size):
         text = SPACE if number in borders else tokenizer.token(number)[:longest_token]

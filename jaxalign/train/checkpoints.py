@@ -116,8 +116,11 @@ def save_model(directory: str | os.PathLike, params, config: dict) -> None:
     )
 
 
-def load_model(directory: str | os.PathLike) -> tuple[dict, dict]:
-    """Parameters (nested dicts of NumPy arrays) and config, as `save_model` wrote them.
+def load_model(
+    directory: str | os.PathLike, *, put: Callable[[np.ndarray], Any] = np.asarray
+) -> tuple[dict, dict]:
+    """Parameters (nested dicts of what `put` makes of NumPy arrays, one after another) and config,
+    as `save_model` wrote them.
 
     Raises:
       UserError: the files are missing, are pickles, or belong to different models.
@@ -129,12 +132,12 @@ def load_model(directory: str | os.PathLike) -> tuple[dict, dict]:
     _refuse_pickles(directory)
     for needed in (path, directory / "config.json"):
         if not needed.is_file():
-            raise UserError(f"{needed} does not exist; give a directory that save_model wrote")
+            raise UserError(f"{needed} does not exist; give a directory that holds a trained model")
     config = json.loads((directory / "config.json").read_text())
     try:
         with safe_open(path, framework="numpy") as file:
             metadata, names = file.metadata() or {}, file.keys()
-            params = _unflatten({name: file.get_tensor(name) for name in names})
+            params = _unflatten({name: put(file.get_tensor(name)) for name in names})
     except SafetensorError as error:
         raise UserError(f"{path} is no whole safetensors file ({error}); write it again") from error
     if "config" in metadata and json.loads(metadata["config"]) != config:

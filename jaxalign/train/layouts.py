@@ -48,6 +48,15 @@ class Layout:
         copy = jax.jit(lambda leaves: jax.tree.map(jnp.copy, leaves), out_shardings=shardings)
         return copy(jax.device_put(tree, shardings))
 
+    def put(self, array: np.ndarray):
+        """A parameter that was just read: on a mesh onto its devices, otherwise still on the host.
+
+        Only on a mesh may the parameters be too many for one place.
+        """
+        if self.name != "mesh":
+            return array
+        return jax.device_put(array, self.shardings(array)).block_until_ready()
+
     def step(self, fn):
         """Compile `fn(state, batch, axis_name=...) -> (state, metrics)`.
 
