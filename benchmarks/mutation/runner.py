@@ -78,12 +78,11 @@ class Runner:
     seconds: float
     items: dict[str, pytest.Item] = field(default_factory=dict)
     functions: Functions = field(default_factory=dict)
-    ran: bool = False
+    tried: int = 0
 
     def pytest_runtestloop(self, session):
         if xla_runs():
             raise SystemExit("XLA started while tests were collected: trace them again (--fresh)")
-        self.ran = True
         self.items = {item.nodeid: item for item in session.items}
         self.functions = functions_of(self.places)
         run_streams((self._stream(session, group) for group in self.groups), self.jobs)
@@ -103,6 +102,7 @@ class Runner:
                 killers.remove(result.test)
             if result.verdict == "killed":
                 killers.insert(0, result.test)
+            self.tried += 1
             self.report(result)
 
     def _first_failure(self, session, mutant: Mutant, tests: list[str]) -> str:
@@ -166,5 +166,5 @@ def run(places: Places, coverages, mutants: list[Mutant], *, jobs: int, seconds:
     files = sorted({test.split("::")[0] for test in tests})
     quiet = [str(places.root / file) for file in files if not coverages[file].loud]
     pytest.main([*PYTEST, "--rootdir", str(places.root), *quiet], plugins=[runner])
-    if not runner.ran:
-        raise SystemExit("the tests could not be collected")
+    if runner.tried < len(mutants):  # pytest has printed why, and swallowed it
+        raise SystemExit(f"{runner.tried} of {len(mutants)} mutants tried, see the error above")
