@@ -332,7 +332,8 @@ def _check_temperature(temperature: float):
 
 def _on_same_axes(hidden, unembedding, tokens):
     """Both varying over the same mapped axes: jax then sums the gradient of a replicated one."""
-    zero = sum(jnp.zeros_like(x, shape=()) for x in (hidden, unembedding, tokens))
+    zeros = (jnp.zeros_like(x, shape=()) for x in (hidden, unembedding, tokens))
+    zero = sum(zeros, jnp.zeros(()))
     return tuple(x + zero.astype(x.dtype) for x in (hidden, unembedding))
 
 
