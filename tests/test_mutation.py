@@ -56,7 +56,7 @@ def note(result):
     kept.keep(result)
     results.append([result.mutant.description, result.verdict, result.test])
 if todo:
-    runner.run(where, found, todo, jobs=2, seconds=20.0, report=note)
+    runner.run(where, found, todo, jobs=2, seconds=20.0, report=note, killers=kept.killers())
 (root / "results.json").write_text(json.dumps(results))
 """
 

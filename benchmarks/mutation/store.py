@@ -39,6 +39,10 @@ class Store:
             return None
         return Result(mutant, kept["verdict"], kept["test"])
 
+    def killers(self) -> dict[str, str]:
+        """What noticed each mutant last, whether it still holds or not."""
+        return {key: kept["test"] for key, kept in self.kept.items() if kept["verdict"] == "killed"}
+
     def keep(self, result: Result):
         line = {
             "mutant": result.mutant.key,
