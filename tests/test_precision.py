@@ -1,4 +1,4 @@
-"""Exponentials and logarithms where the plain formula loses all digits: series by hand."""
+"""Exponentials, logarithms and their slopes where rounding could eat them."""
 
 import math
 
@@ -7,7 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxalign.precision import log1mexp
+from jaxalign.precision import log1mexp, saturating_expm1
+
+
+@pytest.mark.parametrize("x", [-700.0, -44.0, -20.0, -1e-9, 0.5, 3.0])
+def test_the_slope_of_expm1_is_exp(x, x64):
+    """Also far below 0, where exp(x) - 1 + 1 rounds to 0: IPO on forward KL multiplies it."""
+    slope = jax.grad(saturating_expm1)(jnp.float64(x))
+    assert float(slope) == pytest.approx(math.exp(x), rel=1e-13, abs=0)
+    assert float(jax.grad(jax.grad(saturating_expm1))(jnp.float64(x))) == pytest.approx(
+        math.exp(x), rel=1e-13, abs=0
+    )
 
 
 @pytest.mark.parametrize(
