@@ -40,7 +40,7 @@ def effective_sample_size(
     chex.assert_equal_shape([log_weights, mask])
     (log_weights,) = widen(jnp.where(mask, log_weights, -jnp.inf))
     largest = _global_max(log_weights, axis_name)
-    weights = jnp.exp(log_weights - jnp.where(jnp.isfinite(largest), largest, 0))
+    weights = jnp.exp(log_weights - largest)
     total = masked_sum(weights, mask, axis_name=axis_name)
     squares = masked_sum(weights**2, mask, axis_name=axis_name)
     count = masked_sum(jnp.ones_like(weights), mask, axis_name=axis_name)

@@ -136,8 +136,7 @@ def _exp_less_tangent(x: jax.Array) -> jax.Array:
     series = jnp.zeros_like(x)
     for power in range(14, 1, -1):  # the next term is 2e-19 of the first
         series = series * small + 1 / math.factorial(power)
-    large = jnp.where(near, 0, x)
-    return jnp.where(near, series * small**2, saturating_exp(large) - 1 - large)
+    return jnp.where(near, series * small**2, saturating_exp(x) - 1 - x)
 
 
 def exact_kl(policy_logits: jax.Array, reference_logits: jax.Array) -> jax.Array:
@@ -169,7 +168,7 @@ def exact_kl(policy_logits: jax.Array, reference_logits: jax.Array) -> jax.Array
     chex.assert_equal_shape([policy_logits, reference_logits])
     log_p, log_q = map(log_softmax, widen(policy_logits, reference_logits))
     p, q = jnp.exp(log_p), jnp.exp(log_q)
-    d = jnp.where(p > 0, log_p, 0) - jnp.where(p > 0, log_q, 0)
+    d = jnp.where(p > 0, log_p - log_q, 0)
     near = d > -1
     terms = jnp.where(near, p * _exp_less_tangent(-d), q - p + p * d)
     return jnp.sum(jnp.where(p > 0, terms, q), axis=-1)

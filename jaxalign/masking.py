@@ -60,7 +60,6 @@ def masked_mean(x: jax.Array, mask: jax.Array, *, axis_name: str | None = None) 
     >>> float(masked_mean(jnp.array([1.0, 2.0, 6.0]), jnp.array([True, True, False])))
     1.5
     """
-    chex.assert_equal_shape([x, mask])
     total = masked_sum(x, mask, axis_name=axis_name)
     weight = masked_sum(jnp.ones_like(x), mask, axis_name=axis_name)
     return total / jnp.where(weight == 0, 1, weight)
@@ -72,12 +71,12 @@ def _deviations(x: jax.Array, mask: jax.Array, axis_name: str | None):
     The mean is taken relative to the smallest entry, or the rounding of the mean would give equal
     entries a variance.
     """
+    chex.assert_equal_shape([x, mask])
     (x,) = widen(jnp.where(mask != 0, x, 0))
     smallest = jnp.min(jax.lax.stop_gradient(jnp.where(mask != 0, x, jnp.inf)))
     smallest = smallest if axis_name is None else jax.lax.pmin(smallest, axis_name)
-    origin = jnp.where(jnp.isfinite(smallest), smallest, 0)
-    mean_above = masked_mean(x - origin, mask, axis_name=axis_name)
-    return x - origin - mean_above, origin + mean_above
+    mean_above = masked_mean(x - smallest, mask, axis_name=axis_name)
+    return x - smallest - mean_above, smallest + mean_above
 
 
 def masked_variance(
@@ -103,7 +102,6 @@ def masked_variance(
     >>> float(masked_variance(x, mask, ddof=0)), float(masked_variance(x, mask, ddof=1))
     (1.0, 2.0)
     """
-    chex.assert_equal_shape([x, mask])
     deviations, _ = _deviations(x, mask, axis_name)
     total = masked_sum(deviations**2, mask, axis_name=axis_name)
     freedom = masked_sum(jnp.ones_like(deviations), mask, axis_name=axis_name) - ddof
@@ -138,7 +136,6 @@ def whiten(
     >>> whiten(jnp.array([1.0, 3.0, 9.0]), jnp.array([True, True, False])).tolist()
     [-1.0, 1.0, 0.0]
     """
-    chex.assert_equal_shape([x, mask])
     deviations, mean = _deviations(x, mask, axis_name)
     variance = masked_variance(x, mask, ddof=0, axis_name=axis_name)
     scaled = deviations / jnp.sqrt(jnp.where(variance == 0, 1, variance))

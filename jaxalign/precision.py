@@ -50,7 +50,7 @@ def saturating_expm1(x: jax.Array) -> jax.Array:
     >>> float(saturating_expm1(jnp.float32(1e-10)))
     1.000000013351432e-10
     """
-    return jnp.where(x < 1, jnp.expm1(jnp.minimum(x, 1)), saturating_exp(jnp.maximum(x, 1)) - 1)
+    return jnp.where(x < 1, jnp.expm1(x), saturating_exp(x) - 1)
 
 
 @saturating_expm1.defjvp
@@ -70,5 +70,5 @@ def log1mexp(x: jax.Array) -> jax.Array:
     -23.025850296020508
     """
     near = x > -math.log(2)
-    by_log = jnp.log(-jnp.expm1(jnp.where(near, x, -1)))
-    return jnp.where(near, by_log, jnp.log1p(-jnp.exp(jnp.where(near, -1, x))))
+    far = jnp.where(near, -1, x)  # log1p has no finite slope at exp(0)
+    return jnp.where(near, jnp.log(-jnp.expm1(x)), jnp.log1p(-jnp.exp(far)))

@@ -94,8 +94,10 @@ def test_gradients(x64):
     check_grads(fn, (policy, reference), order=2, modes=["rev"])
 
 
-@pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_fused_exact_kl_is_dense(x64, temperature):
+@pytest.mark.parametrize(
+    ("temperature", "softcaps"), [(1.0, (None, None)), (0.7, (None, None)), (0.7, (2.0, 0.5))]
+)
+def test_fused_exact_kl_is_dense(x64, temperature, softcaps):
     rng = np.random.default_rng(4)
     policy, reference = rng.normal(size=(2, 5, 3)), rng.normal(size=(2, 5, 4))
     policy_matrix, reference_matrix = rng.normal(size=(3, 7)), rng.normal(size=(4, 7))
@@ -105,12 +107,16 @@ def test_fused_exact_kl_is_dense(x64, temperature):
         reference,
         reference_matrix,
         temperature=temperature,
+        softcaps=softcaps,
         chunk_size=3,
     )
     assert not fused[:, 0].any()
-    dense = exact_kl(
-        policy @ policy_matrix / temperature, reference @ reference_matrix / temperature
-    )
+    logits = policy @ policy_matrix, reference @ reference_matrix
+    logits = [
+        z if cap is None else cap * np.tanh(z / cap)
+        for z, cap in zip(logits, softcaps, strict=True)
+    ]
+    dense = exact_kl(logits[0] / temperature, logits[1] / temperature)
     np.testing.assert_allclose(fused[:, 1:], dense[:, :-1], rtol=1e-10, atol=1e-12)
 
 

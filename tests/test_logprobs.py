@@ -21,6 +21,7 @@ from jaxalign import (
     token_entropy,
     token_logps,
 )
+from jaxalign.logprobs import fused_action_logps_and_entropy
 from tests.oracles import logprobs as oracle
 
 B, T, D, V = 3, 7, 4, 11
@@ -129,9 +130,9 @@ def test_temperature_to_zero_is_greedy():
     assert float(token_logps(logits, jnp.array([[0, 0]]), temperature=1e-6)[0, 1]) < -9e5
 
 
-@pytest.mark.parametrize("temperature", [0.7, 1.0])
+@pytest.mark.parametrize(("temperature", "softcap"), [(0.7, None), (1.0, None), (0.7, 1.5)])
 @pytest.mark.parametrize("chunk_size", [1, 4, 6, B * T, 1000])
-def test_fused_is_dense(x64, chunk_size, temperature):
+def test_fused_is_dense(x64, chunk_size, temperature, softcap):
     """Values and both gradients, whatever the chunks: uneven, one step, all at once."""
     hidden, unembedding, tokens = draw(4)
     rng = np.random.default_rng(5)
@@ -139,13 +140,13 @@ def test_fused_is_dense(x64, chunk_size, temperature):
 
     def dense(hidden, unembedding):
         logits = hidden @ unembedding
+        logits = logits if softcap is None else softcap * jnp.tanh(logits / softcap)
         logps = token_logps(logits, tokens, temperature=temperature)
         return logps, token_entropy(logits, temperature=temperature)
 
     def fused(hidden, unembedding):
-        return fused_token_logps_and_entropy(
-            hidden, unembedding, tokens, temperature=temperature, chunk_size=chunk_size
-        )
+        settings = {"temperature": temperature, "softcap": softcap, "chunk_size": chunk_size}
+        return fused_token_logps_and_entropy(hidden, unembedding, tokens, **settings)
 
     def weighted(fn):
         def total(*args):
@@ -309,12 +310,29 @@ def test_sequence_logps_ignores_what_is_masked():
         lambda: fused_token_logps(
             jnp.zeros((2, 3, 4)), jnp.zeros((5, 6)), jnp.zeros((2, 3), int), chunk_size=4
         ),
+        lambda: fused_token_logps(
+            jnp.zeros((2, 3, 4)), jnp.zeros((4, 6)), jnp.zeros(2, int), chunk_size=4
+        ),
+        lambda: fused_action_logps_and_entropy(
+            jnp.zeros((2, 3, 4)), jnp.zeros((4, 6)), jnp.zeros((1, 3), int), chunk_size=4
+        ),
         lambda: sequence_logps(jnp.zeros((2, 3)), jnp.zeros((2, 1), bool)),
     ],
 )
 def test_wrong_shapes_and_types_raise(call):
     with pytest.raises(AssertionError):
         call()
+
+
+def test_actions_at_temperature_1():
+    """Without a word on it: log 1/4 and log 3/4, and their entropy."""
+    unembedding, actions = jnp.log(jnp.array([[1.0, 3.0]])), jnp.array([[0, 1]])
+    logps, entropies = fused_action_logps_and_entropy(
+        jnp.ones((1, 2, 1)), unembedding, actions, chunk_size=2
+    )
+    p = np.array([0.25, 0.75])
+    np.testing.assert_allclose(logps, [np.log(p)], rtol=1e-6)
+    np.testing.assert_allclose(entropies, [2 * [-p @ np.log(p)]], rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["temperature", "chunk_size"])

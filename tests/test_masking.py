@@ -1,5 +1,7 @@
 """Masked statistics: by hand, against exact summation, and the same on one device as on eight."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -147,3 +149,17 @@ def test_eight_devices_have_one_mean_and_variance(layout):
     expected = [masked_mean(x, mask), masked_variance(x, mask, ddof=1)]
     for row in on_eight(statistics)[layout](x, mask):
         np.testing.assert_allclose(row, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("weight", [0.25, 0.5])
+def test_weights_of_no_more_than_ddof_have_no_variance(weight):
+    x, weights = jnp.asarray([0.0, 2.0]), jnp.full(2, weight)
+    assert float(masked_variance(x, weights, ddof=1)) == 0
+
+
+def test_gradient_of_a_variance_over_devices():
+    """By hand: 2 (x - mean) / 2 of this variance, and as much of that on the other device."""
+    x, mask = jnp.asarray([[1.0], [3.0]]), jnp.ones((2, 1), bool)
+    variance = functools.partial(masked_variance, ddof=0, axis_name="i")
+    gradients = jax.jit(jax.vmap(jax.grad(variance), axis_name="i"))(x, mask)
+    np.testing.assert_array_equal(gradients, [[-2.0], [2.0]])

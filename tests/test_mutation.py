@@ -56,7 +56,7 @@ def note(result):
     kept.keep(result)
     results.append([result.mutant.description, result.verdict, result.test])
 if todo:
-    runner.run(where, found, todo, jobs=2, seconds=20.0, report=note)
+    runner.run(where, found, todo, jobs=2, seconds=20.0, report=note, killers=kept.killers())
 (root / "results.json").write_text(json.dumps(results))
 """
 
@@ -93,6 +93,11 @@ def made(tmp_path, source):
                 "`jnp.where(m, a, b)` -> `jnp.where(m, b, a)`",
                 "`jnp.where(m, a, b)` -> `a`",
             },
+        ),
+        ("return jnp.where(m, *pair)", set()),
+        (
+            "return jnp.clip(a, b, c)",
+            {"`jnp.clip(a, b, c)` -> `jnp.clip(a, c, b)`", "`jnp.clip(a, b, c)` -> `a`"},
         ),
         (
             "return masked_sum(a, m)",
@@ -144,13 +149,15 @@ def toy(tmp_path_factory):
     return root
 
 
-def run(root):
-    """In a process of its own, without jax: children are forked from it."""
+def in_its_own_process(root, script, **options):
+    """Without jax: children are forked from it."""
     paths = {"PYTHONPATH": f"{root}:{ROOT}", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    command = [sys.executable, "-c", RUN, str(root)]
-    subprocess.run(
-        command, check=True, env={**os.environ, **paths}, cwd=root, stdout=subprocess.DEVNULL
-    )
+    command, environment = [sys.executable, "-c", script, str(root)], {**os.environ, **paths}
+    return subprocess.run(command, env=environment, cwd=root, text=True, **options)
+
+
+def run(root):
+    in_its_own_process(root, RUN, check=True, stdout=subprocess.DEVNULL)
     return {name: rest for name, *rest in json.loads((root / "results.json").read_text())}
 
 
@@ -170,6 +177,15 @@ def test_mutants_are_killed_or_survive(toy):
     again = run(toy)
     assert set(again) == {name for name, (verdict, _) in found.items() if verdict == "survived"}
     assert again["`0 * lowest` -> `1 * lowest`"] == ["killed", "test_toy.py::test_sum"]
+
+
+def test_a_mutant_that_cannot_be_tried_stops_the_run(toy):
+    """Those after it would be missing from the score."""
+    broken = "made = [dataclasses.replace(mutant, source='*') for mutant in made]\ntodo ="
+    script = "import dataclasses\n" + RUN.replace("todo =", broken)
+    done = in_its_own_process(toy, script, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    assert done.returncode != 0
+    assert f"0 of {len(mutants(toy / 'toy' / 'sums.py', 'sums.py'))} mutants" in done.stderr
 
 
 def results(tmp_path, survivor):

@@ -90,6 +90,7 @@ class Table:
             scores=None,
             step_scores=None,
             cache=None,
+            softcap=None,
         )
 
 

@@ -68,7 +68,8 @@ def measure(places: Places, wanted: list[Mutant], args) -> tuple[list[Result], i
             print(place, mutant.function, mutant.description, result.verdict, result.test, "\n")
 
     if todo:
-        run(places, coverages, todo, jobs=args.jobs, seconds=args.seconds, report=note)
+        options = {"jobs": args.jobs, "seconds": args.seconds, "killers": store.killers()}
+        run(places, coverages, todo, report=note, **options)
     return results, len(wanted) - len(todo)
 
 

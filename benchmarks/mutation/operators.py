@@ -50,7 +50,7 @@ UNWRAPPED = {  # calls that may be forgotten around their first argument
 UNSWAPPED = {  # symmetric, or nothing but a type error
     *("maximum", "minimum", "min", "max", "logaddexp", "promote_types", "result_type"),
     *("asarray", "psum", "pmin", "pmax", "gather", "scan", "associative_scan", "fori_loop", "map"),
-    *("zeros_like", "ones_like", "zeros", "broadcast_to"),
+    *("zeros_like", "ones_like", "zeros", "broadcast_to", "swapaxes"),
 }
 MASKED = {"masked_sum", "masked_mean", "masked_variance", "whiten"}
 
@@ -132,7 +132,7 @@ def _calls(node: ast.Call) -> list[ast.AST]:
         ones_like = ast.Attribute(ast.Name("jnp", ast.Load()), "ones_like", ast.Load())
         everywhere = ast.Call(ones_like, [arguments[1]], [])
         found.append(_with_arguments(node, [arguments[0], everywhere, *arguments[2:]]))
-    return found
+    return [other for other in found if not isinstance(other, ast.Starred)]  # no expression
 
 
 def _renamed(function: ast.expr) -> ast.expr:
@@ -147,12 +147,12 @@ def _with_arguments(node: ast.Call, arguments) -> ast.Call:
 
 
 def _swapped_arguments(node: ast.Call) -> list[ast.AST]:
-    """Neighbours change places; of `where`, its branches."""
+    """Neighbours change places; of `where`, its branches, of `clip`, its bounds."""
     name, arguments = called(node), node.args
     if name in UNSWAPPED or any(isinstance(argument, ast.Starred) for argument in arguments):
         return []
     found = []
-    for place in range(1 if name == "where" else 0, len(arguments) - 1):
+    for place in range(1 if name in ("where", "clip") else 0, len(arguments) - 1):
         first, second = arguments[place : place + 2]
         if ast.dump(first) != ast.dump(second) and "axis_name" not in map(_name, (first, second)):
             swapped = [*arguments[:place], second, first, *arguments[place + 2 :]]

@@ -76,25 +76,26 @@ class Runner:
     jobs: int
     report: Callable[[Result], None]
     seconds: float
+    killers: dict[str, str]
+    """Tests that noticed mutants in earlier runs, by key of the mutant."""
     items: dict[str, pytest.Item] = field(default_factory=dict)
     functions: Functions = field(default_factory=dict)
-    ran: bool = False
+    tried: int = 0
 
     def pytest_runtestloop(self, session):
         if xla_runs():
             raise SystemExit("XLA started while tests were collected: trace them again (--fresh)")
-        self.ran = True
         self.items = {item.nodeid: item for item in session.items}
         self.functions = functions_of(self.places)
         run_streams((self._stream(session, group) for group in self.groups), self.jobs)
         return True
 
     def _stream(self, session, group: list[Mutant]) -> Stream:
-        """The mutants of one function; the tests that killed the ones before come first."""
+        """The mutants of one function; tests that killed it before, or the ones before, first."""
         killers: list[str] = []
         for mutant in group:
-            tests = covering(self.coverages, mutant, self.seconds)
-            tests.sort(key=lambda test: killers.index(test) if test in killers else len(killers))
+            promising = [self.killers.get(mutant.key, ""), *killers]
+            tests = _first(promising, covering(self.coverages, mutant, self.seconds))
             outcome = yield lambda mutant=mutant, tests=tests: self._first_failure(
                 session, mutant, tests
             )
@@ -103,6 +104,7 @@ class Runner:
                 killers.remove(result.test)
             if result.verdict == "killed":
                 killers.insert(0, result.test)
+            self.tried += 1
             self.report(result)
 
     def _first_failure(self, session, mutant: Mutant, tests: list[str]) -> str:
@@ -115,6 +117,13 @@ class Runner:
         files = list(dict.fromkeys(test.split("::")[0] for test in loud))
         collected = {item.nodeid: item for item in session.perform_collect(files)}
         return _run(session, [collected[test] for test in loud])
+
+
+def _first(promising: list[str], tests: list[str]) -> list[str]:
+    def place(test: str) -> int:
+        return promising.index(test) if test in promising else len(promising)
+
+    return sorted(tests, key=place)
 
 
 def _run(session, items: list[pytest.Item]) -> str:
@@ -159,12 +168,12 @@ def by_function(mutants: list[Mutant]) -> list[list[Mutant]]:
     return list(groups.values())
 
 
-def run(places: Places, coverages, mutants: list[Mutant], *, jobs: int, seconds: float, report):
+def run(places: Places, coverages, mutants: list[Mutant], *, jobs, seconds, report, killers):
     """Calls `report` with the result of every mutant; `seconds` of tests each at most."""
-    runner = Runner(places, coverages, by_function(mutants), jobs, report, seconds)
+    runner = Runner(places, coverages, by_function(mutants), jobs, report, seconds, killers)
     tests = {test for mutant in mutants for test in covering(coverages, mutant, seconds)}
     files = sorted({test.split("::")[0] for test in tests})
     quiet = [str(places.root / file) for file in files if not coverages[file].loud]
     pytest.main([*PYTEST, "--rootdir", str(places.root), *quiet], plugins=[runner])
-    if not runner.ran:
-        raise SystemExit("the tests could not be collected")
+    if runner.tried < len(mutants):  # pytest has printed why, and swallowed it
+        raise SystemExit(f"{runner.tried} of {len(mutants)} mutants tried, see the error above")

@@ -1,8 +1,8 @@
 """Results that outlive a run: a line of JSON each, found again while they still hold.
 
-A killed mutant stays killed while its file stays as it is and the test that noticed exists. One
+A killed mutant stays killed while its function stays as it is and the test that noticed exists. One
 that survived is tried again as soon as a test that covers it is new or changed. Changes of other
-files of the package are not looked at: `--fresh` forgets everything.
+functions of the package are not looked at: `--fresh` forgets everything.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ class Store:
     def find(self, mutant: Mutant) -> Result | None:
         """The result of an earlier run, if nothing has happened since."""
         kept = self.kept.get(mutant.key)
-        if kept is None or kept["source"] != self._source(mutant):
+        if kept is None or kept["source"] != _digest([mutant.source]):
             return None
         if kept["verdict"] == "survived" and kept["tests"] != self._tests(mutant):
             return None
@@ -39,19 +39,20 @@ class Store:
             return None
         return Result(mutant, kept["verdict"], kept["test"])
 
+    def killers(self) -> dict[str, str]:
+        """What noticed each mutant last, whether it still holds or not."""
+        return {key: kept["test"] for key, kept in self.kept.items() if kept["verdict"] == "killed"}
+
     def keep(self, result: Result):
         line = {
             "mutant": result.mutant.key,
-            "source": self._source(result.mutant),
+            "source": _digest([result.mutant.source]),
             "tests": self._tests(result.mutant),
             "verdict": result.verdict,
             "test": result.test,
         }
         with self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")
-
-    def _source(self, mutant: Mutant) -> str:
-        return self.places.digest(mutant.file) + _digest([mutant.source])
 
     def _tests(self, mutant: Mutant) -> str:
         tests = covering(self.coverages, mutant, self.seconds)

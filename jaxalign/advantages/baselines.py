@@ -80,10 +80,8 @@ def running_baseline(
     0.5
     """
     chex.assert_rank(baseline, 0)
-    chex.assert_equal_shape([scores, mask])
     if not 0 <= decay < 1:
         raise ValueError(f"decay must be in [0, 1), got {decay}")
-    baseline, scores = widen(baseline, scores)
     mean = masked_mean(scores, mask, axis_name=axis_name)
     count = masked_sum(jnp.ones_like(scores), mask, axis_name=axis_name)
     return jnp.where(count > 0, baseline + (1 - decay) * (mean - baseline), baseline)

@@ -192,7 +192,7 @@ def best_of_group_advantages(scores: jax.Array, mask: jax.Array) -> jax.Array:
     """
     chex.assert_rank(scores, 2)
     chex.assert_equal_shape([scores, mask])
-    (scores,) = widen(jnp.where(mask, scores, 0))
+    (scores,) = widen(scores)
     ordered = jnp.sort(jnp.where(mask, scores, -jnp.inf), axis=1)
     best = ordered[:, -1:]
     second = ordered[:, -2:-1] if scores.shape[1] > 1 else best
@@ -266,10 +266,11 @@ def decoupled_advantages(
     [[-0.7071  0.7071]]
     """
     chex.assert_rank([scores, weights], [3, 1])
+    chex.assert_axis_dimension(scores, 0, len(weights))
     given = ~jnp.isnan(scores)
     each = jax.vmap(grpo_advantages)(scores, given)
     mask = jnp.any(given, axis=0)
     total = _weighted_sum(each, weights.astype(each.dtype))
     count = masked_sum(jnp.ones_like(total), mask, axis_name=axis_name)
-    unbiased = jnp.sqrt(jnp.where(count > 1, (count - 1) / jnp.maximum(count, 1), 1))
-    return whiten(total, mask, axis_name=axis_name) * unbiased
+    count = jnp.maximum(count, 2)  # whitened, less than two scores are 0
+    return whiten(total, mask, axis_name=axis_name) * jnp.sqrt((count - 1) / count)

@@ -20,9 +20,9 @@ def _of_same_rank(
     real = gather(weights, axis_name) > 0
 
     def order(x):
-        return jnp.argsort(jnp.where(real, x, jnp.inf), stable=True)
+        return jnp.argsort(jnp.where(real, x, jnp.inf))
 
-    ranks = jnp.argsort(order(gather(values, axis_name)), stable=True)
+    ranks = jnp.argsort(order(gather(values, axis_name)))
     everyone = gather(others, axis_name)
     ordered = everyone[order(everyone)]
     return ordered[own_rows(ranks, len(values), axis_name)]

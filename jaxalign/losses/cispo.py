@@ -5,7 +5,6 @@ import jax
 import jax.numpy as jnp
 
 from jaxalign.losses.ppo import probability_ratios
-from jaxalign.precision import widen
 
 
 def cispo_loss(
@@ -49,6 +48,5 @@ def cispo_loss(
         raise ValueError(f"bounds must be 0 <= lowest < highest, got {lowest}, {highest}")
     ratios = probability_ratios(logps, behaviour_logps)
     chex.assert_equal_shape([ratios, advantages])
-    logps, advantages = widen(logps, advantages)
     weights = jnp.clip(ratios, lowest, highest) * advantages
     return -jax.lax.stop_gradient(weights) * logps

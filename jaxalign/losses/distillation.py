@@ -105,6 +105,6 @@ def generalised_jsd_loss(
 def _log_mixture(student: jax.Array, teacher: jax.Array, mixture: float) -> jax.Array:
     """log(b p + (1 - b) q); -inf, with a gradient of 0, where both are -inf."""
     possible = jnp.maximum(student, teacher) > -jnp.inf
-    p, q = jnp.where(possible, teacher, 0), jnp.where(possible, student, 0)
-    mixed = jnp.logaddexp(p + math.log(mixture), q + math.log1p(-mixture))
+    p = jnp.where(possible, teacher, 0)  # one finite number is enough for a finite gradient
+    mixed = jnp.logaddexp(p + math.log(mixture), student + math.log1p(-mixture))
     return jnp.where(possible, mixed, -jnp.inf)

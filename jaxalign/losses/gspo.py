@@ -74,5 +74,4 @@ def token_log_ratios(logps: jax.Array, behaviour_logps: jax.Array, mask: jax.Arr
     [[-2.0, -2.0]]
     """
     means = jax.lax.stop_gradient(sequence_log_ratios(logps, behaviour_logps, mask))
-    (logps,) = widen(logps)
     return means + (logps - jax.lax.stop_gradient(logps))

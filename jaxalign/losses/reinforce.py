@@ -72,6 +72,5 @@ def rloo_loss(
     >>> rloo_loss(zero, zero, mask, jnp.array([2.0]), clip_range=0.2).tolist()
     [-2.0]
     """
-    chex.assert_equal_shape([logps, behaviour_logps, mask])
     summed, behaviour = sequence_logps(logps, mask), sequence_logps(behaviour_logps, mask)
     return ppo_policy_loss(summed, behaviour, advantages, clip_range=clip_range)
