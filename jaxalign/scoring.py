@@ -19,15 +19,11 @@ from jaxalign.logprobs import (
     action_logps,
     entropy,
     fused_action_logps_and_entropy,
-    fused_token_logps,
-    fused_token_logps_and_entropy,
     logits_of,
     map_time_chunks,
     sequence_logps,
     shift_right,
     tempered,
-    token_entropy,
-    token_logps,
 )
 
 # Up to so many logits (128 MiB) exist at once, where that is quicker; beyond, the fused forms with
@@ -53,31 +49,14 @@ def logps_of(outputs, tokens, *, temperature: float):
     """`[B, T]` log-probabilities of the tokens in nats, dense or fused by the size of the
     logits.
     """
-    if is_small(outputs, tokens):
-        return token_logps(outputs.logits, tokens, temperature=temperature)
-    return fused_token_logps(
-        outputs.hidden,
-        outputs.unembedding,
-        tokens,
-        temperature=temperature,
-        softcap=outputs.softcap,
-        chunk_size=CHUNK,
-    )
+    return logps_and_entropy_of(outputs, tokens, temperature=temperature)[0]
 
 
 def logps_and_entropy_of(outputs, tokens, *, temperature: float):
     """The same, and the entropy of the distribution that each token was drawn from."""
-    if is_small(outputs, tokens):
-        logps = token_logps(outputs.logits, tokens, temperature=temperature)
-        return logps, token_entropy(outputs.logits, temperature=temperature)
-    return fused_token_logps_and_entropy(
-        outputs.hidden,
-        outputs.unembedding,
-        tokens,
-        temperature=temperature,
-        softcap=outputs.softcap,
-        chunk_size=CHUNK,
-    )
+    following = jnp.roll(tokens, -1, axis=1)
+    both = action_logps_and_entropy_of(outputs, following, temperature=temperature)
+    return tuple(map(shift_right, both))
 
 
 @once

@@ -16,6 +16,7 @@ import numpy as np
 from jax.tree_util import GetAttrKey
 
 from jaxalign.errors import UserError
+from jaxalign.models.pretrained import placed
 
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 
@@ -137,7 +138,7 @@ def load_model(
     try:
         with safe_open(path, framework="numpy") as file:
             metadata, names = file.metadata() or {}, file.keys()
-            params = _unflatten({name: put(file.get_tensor(name)) for name in names})
+            params = placed(((name, file.get_tensor(name)) for name in names), put)
     except SafetensorError as error:
         raise UserError(f"{path} is no whole safetensors file ({error}); write it again") from error
     if "config" in metadata and json.loads(metadata["config"]) != config:
@@ -259,15 +260,3 @@ def _flatten(params, prefix: str = "") -> dict:
             raise UserError(f"parameter name {name!r} under {prefix!r} must be a word without '/'")
         flat |= _flatten(value, f"{prefix}/{name}" if prefix else name)
     return flat
-
-
-def _unflatten(flat: dict) -> dict:
-    """The inverse of `_flatten`."""
-    params: dict = {}
-    for path, value in flat.items():
-        *parents, name = path.split("/")
-        node = params
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[name] = value
-    return params
