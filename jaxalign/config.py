@@ -290,8 +290,13 @@ class RewardSettings:
     loss: RewardLossName = "bradley_terry"
     """On preferences, on rankings, or on labelled steps; `--loss` for short. Of this section,
     process reads nothing else: `process` holds its settings."""
-    pooling: Literal["last", "mean", "none"] = "none"
-    """What the score reads of the trunk: its last token, the mean over tokens, or nothing."""
+    pooling: Literal["last", "mean", "both", "none"] = "none"
+    """What the score reads of the trunk: its last token, the mean over tokens, both, or nothing."""
+    layers: int | None = None
+    """Read the trunk after so many of its layers, and leave out the others; None: all."""
+    trunk: Literal["trained", "frozen"] = "trained"
+    """Whether the trunk is trained with the head; frozen, it reads each text once, without
+    dropout."""
     bag: bool = True
     """Add a weight for every token and pair of tokens, times its rarity in the texts."""
     bag_characters: int = 16
@@ -322,6 +327,15 @@ class RewardSettings:
         require(
             self.bag or self.pooling != "none",
             "reward.pooling none without reward.bag leaves nothing to score; choose one",
+        )
+        require(
+            self.trunk == "trained" or self.pooling != "none",
+            "reward.pooling none reads nothing of the trunk; reward.trunk frozen needs another",
+        )
+        require(
+            self.layers is None or (self.layers > 0 and self.pooling != "none"),
+            f"reward.layers is {self.layers} and reward.pooling {self.pooling}; layers must be "
+            "above 0, and pooling must read them",
         )
 
 
@@ -538,6 +552,13 @@ def require_base(given: "SFTConfig | RewardConfig"):
         bool(given.init) or not (given.lora.rank or given.adapter),
         "lora.rank and adapter need a trained model below them; set init",
     )
+    unread = changed_fields(given.model, ModelConfig(), "model")
+    unread += changed_fields(given.tokenizer, TokenizerConfig(), "tokenizer")
+    require(
+        not (given.init and unread),
+        f"init {given.init} has a model and a vocabulary, which does not go with "
+        f"{', '.join(unread)}",
+    )
 
 
 @config
@@ -607,6 +628,10 @@ class RewardConfig:
             not self.lora.rank or loss == "process" or self.reward.pooling != "none",
             "reward.pooling none reads nothing of the trunk that lora.rank adapts; "
             "set it to last or mean",
+        )
+        require(
+            not self.lora.rank or self.reward.trunk == "trained",
+            "reward.trunk frozen trains no adapters; leave out one of it and lora.rank",
         )
         if loss == "process":
             unread = changed_fields(self.reward, RewardSettings(loss=loss), "reward")

@@ -3,12 +3,15 @@
 from jaxalign.config import (
     DPOSettings,
     FitConfig,
+    LoraConfig,
     ModelConfig,
     OptimizerConfig,
     PlaceConfig,
     PPOSettings,
     RewardSettings,
     TokenizerConfig,
+    changed_fields,
+    check_lora,
     config,
     require,
     require_temperature,
@@ -43,8 +46,14 @@ class EvaluationSettings:
     """The first of the held-out prompts, for best-of-N."""
     rows: int = 128
     """Samples drawn at the same time."""
+    perplexity_texts: int | None = None
+    """Human texts, spread over the held-out ones, for perplexities; None: all."""
     shown: int = 24
     """Prompts whose samples are written side by side."""
+
+
+NEW_MODEL = ModelConfig(width=96, layers=2, dropout=0.1)
+NEW_TOKENIZER = TokenizerConfig(kind="word", vocab_size=8192)
 
 
 @config
@@ -53,10 +62,14 @@ class RLHFConfig:
     sentences.
     """
 
-    model: ModelConfig = ModelConfig(width=96, layers=2, dropout=0.1)
-    """The policy; the reward model has the same trunk."""
-    tokenizer: TokenizerConfig = TokenizerConfig(kind="word", vocab_size=8192)
-    """Learned from the policy's texts."""
+    init: str = ""
+    """Model that the policy and the reward model start from, as in `sft`; empty: a new one."""
+    lora: LoraConfig = LoraConfig()
+    """Train adapters of the policies instead of all parameters."""
+    model: ModelConfig = NEW_MODEL
+    """The new policy; the reward model has the same trunk."""
+    tokenizer: TokenizerConfig = NEW_TOKENIZER
+    """The new vocabulary, learned from the policy's texts."""
     lowercase: bool = True
     """Read texts in lower case: fewer words to learn."""
     products: bool = False
@@ -143,6 +156,24 @@ class RLHFConfig:
 
     def __post_init__(self):
         require_temperature(self.temperature)
+        require(
+            bool(self.init) or not self.lora.rank,
+            "lora.rank needs a trained model below the adapters; set init",
+        )
+        unread = [
+            *changed_fields(self.model, NEW_MODEL, "model"),
+            *changed_fields(self.tokenizer, NEW_TOKENIZER, "tokenizer"),
+        ]
+        require(
+            not (self.init and unread),
+            f"init {self.init} has a model and a vocabulary, which does not go with "
+            f"{', '.join(unread)}",
+        )
+        fits = self.sft, self.preferred, self.dpo_human.fit, self.dpo_samples.fit
+        for optimizer in [fit.optimizer for fit in fits]:
+            check_lora(self.lora, optimizer)
+        for ppo in (self.ppo, self.unpenalised):
+            check_lora(self.lora, ppo.optimizer, sampled=True)
         require(
             self.reward.loss == "bradley_terry",
             f"reward.loss is {self.reward.loss}; people compared texts here, use bradley_terry",

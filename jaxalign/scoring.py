@@ -25,6 +25,9 @@ from jaxalign.logprobs import (
     shift_right,
     tempered,
 )
+from jaxalign.models.architecture import TransformerConfig
+from jaxalign.models.heads import pooled, score_head
+from jaxalign.models.layers import filled
 
 # Up to so many logits (128 MiB) exist at once, where that is quicker; beyond, the fused forms with
 # this many tokens at a time. The numbers are the same.
@@ -149,6 +152,33 @@ def text_scores(model):
 
     def scores(params, batch: TokenBatch, keys=None):
         return model.apply({"params": params}, batch.tokens, batch.mask, keys=keys).scores
+
+    return scores
+
+
+@once
+def pooled_texts(model):
+    """`(params, TokenBatch) -> [B, D]`: what the score head reads of the trunk, once a text."""
+
+    def pooled_of(params, batch: TokenBatch):
+        hidden = model.apply({"params": params}, batch.tokens, batch.mask).hidden
+        return pooled(hidden, batch.mask, model.config.score_pooling)
+
+    return pooled_of
+
+
+@once
+def head_scores(config: TransformerConfig):
+    """`(params, TokenBatch, keys=None) -> [B]`: the scores of a head above a frozen trunk.
+
+    `params` has `score`, and `pooled [N, D]` of all texts, from `pooled_texts`; row i of the batch
+    is text `index[i]` of them.
+    """
+
+    def scores(params, batch: TokenBatch, keys=None):
+        tokens = filled(batch.tokens, batch.mask, jnp.zeros_like(batch.index))
+        of_texts = params["pooled"][batch.index]
+        return score_head(config).apply({"params": params["score"]}, of_texts, tokens, batch.mask)
 
     return scores
 

@@ -212,6 +212,12 @@ METHOD_COLUMNS: tuple[Column, ...] = (
         "stock phrases; very high: no longer the language it came from.",
     ),
     Column(
+        key="base_perplexity",
+        title="ppl of samples, base",
+        form=".0f",
+        explanation="The same under the model that everything started from, before any of this.",
+    ),
+    Column(
         key="distinct_2",
         title="distinct-2",
         better=1,

@@ -16,7 +16,7 @@ CHOICES = {
     ),
     "compute_dtype": ("float32", "bfloat16"),
     "value_trunk": ("shared", "separate"),
-    "score_pooling": ("last", "mean", "none"),
+    "score_pooling": ("last", "mean", "both", "none"),
 }
 HEADS = ("logits", "value", "score", "step_score")
 
@@ -50,7 +50,7 @@ class TransformerConfig:
     remat, scan_layers: recompute blocks in the backward pass; compile one block and loop over it.
     heads_out: which of logits, value, score and step_score the network has.
     value_trunk: whether values share the policy's trunk or have a network of their own.
-    score_pooling: the score reads the last real token, their mean, or no hidden state.
+    score_pooling: the score reads the last real token, their mean, both, or no hidden state.
     score_bag: whether the score adds a bag of tokens and of pairs of tokens.
     score_characters: longest token whose characters the bag reads too, in runs of 4 to 6; 0: none.
     score_bag_buckets: number of weights that the pairs (and the runs) share by hashing.

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxalign.logprobs import shift_right
+from jaxalign.models.architecture import TransformerConfig
 
 
 def readout(width: int, name: str) -> nn.Dense:
@@ -14,6 +15,18 @@ def readout(width: int, name: str) -> nn.Dense:
     """
     init = nn.initializers.normal((width + 1) ** -0.5)
     return nn.Dense(1, kernel_init=init, dtype=jnp.float32, name=name)
+
+
+def score_head(config: TransformerConfig) -> "ScoreHead":
+    """The score head of a network."""
+    return ScoreHead(
+        vocab_size=config.vocab_size,
+        pooling=config.score_pooling,
+        bag=config.score_bag,
+        characters=config.score_characters,
+        bag_buckets=config.score_bag_buckets,
+        bag_power=config.score_bag_power,
+    )
 
 
 class ValueHead(nn.Module):
@@ -41,8 +54,27 @@ class StepScoreHead(nn.Module):
         return jnp.where(mask, scores, 0.0)
 
 
+def pooled(hidden: jax.Array, mask: jax.Array, pooling: str) -> jax.Array:
+    """What a score reads of a text's hidden states.
+
+    Args:
+      hidden: `[B, T, D]`, in which padding repeats the last real token.
+      mask: `[B, T]` bool, true on real tokens.
+      pooling: "mean" over real tokens, "both" that and the last one, or else the last one.
+
+    Returns:
+      `[B, D]` float32, `[B, 2 D]` for both.
+    """
+    last = hidden[:, -1].astype(jnp.float32)
+    if pooling not in ("mean", "both"):
+        return last
+    total = jnp.where(mask[..., None], hidden.astype(jnp.float32), 0.0).sum(axis=1)
+    mean = total / jnp.maximum(mask.sum(axis=1), 1).astype(jnp.float32)[:, None]
+    return mean if pooling == "mean" else jnp.concatenate([mean, last], axis=1)
+
+
 class ScoreHead(nn.Module):
-    """One number a text, from its last or mean hidden state, a bag of features, or both.
+    """One number a text, from its pooled hidden states, a bag of features, or both.
 
       score = w . pooled + b  [+ sum_f rarity_f weight_f / (number of features)^power]
 
@@ -60,17 +92,14 @@ class ScoreHead(nn.Module):
     bag_power: float
 
     @nn.compact
-    def __call__(self, hidden, tokens, mask):
-        """`hidden [B, T, D]`, `tokens [B, T]` (padding filled), `mask` -> `[B]`; 0 if empty."""
-        count = jnp.maximum(mask.sum(axis=1), 1).astype(jnp.float32)
-        pooled = hidden[:, -1].astype(jnp.float32)  # the last column repeats the last real token
-        if self.pooling == "mean":
-            total = jnp.where(mask[..., None], hidden.astype(jnp.float32), 0.0).sum(axis=1)
-            pooled = total / count[:, None]
+    def __call__(self, text, tokens, mask):
+        """`text` from `pooled`, `tokens [B, T]` (padding filled), `mask` -> `[B]`; 0 if
+        empty.
+        """
         if self.pooling == "none":
-            scores = jnp.broadcast_to(self.param("bias", nn.initializers.zeros, ()), count.shape)
+            scores = jnp.broadcast_to(self.param("bias", nn.initializers.zeros, ()), len(mask))
         else:
-            scores = readout(hidden.shape[-1], "readout")(pooled)[:, 0]
+            scores = readout(text.shape[-1], "readout")(text)[:, 0]
         if self.bag:
             scores += self._bag(tokens, mask)
         return jnp.where(mask.any(axis=1), scores, 0.0)

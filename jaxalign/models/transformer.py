@@ -13,7 +13,7 @@ from jaxalign.errors import UserError
 from jaxalign.logprobs import logits_of
 from jaxalign.models.architecture import TransformerConfig
 from jaxalign.models.attention import Cache, visible_keys
-from jaxalign.models.heads import ScoreHead, StepScoreHead, ValueHead
+from jaxalign.models.heads import StepScoreHead, ValueHead, pooled, score_head
 from jaxalign.models.layers import filled, fold, positions_of
 from jaxalign.models.rope import rotary
 from jaxalign.models.trunk import Context, Trunk
@@ -73,8 +73,7 @@ class Transformer(nn.Module):
             if c.value_trunk == "separate":
                 self.value_trunk = Trunk(c)
         if "score" in c.heads_out:
-            bag = (c.score_bag, c.score_characters, c.score_bag_buckets, c.score_bag_power)
-            self.score = ScoreHead(c.vocab_size, c.score_pooling, *bag)
+            self.score = score_head(c)
         if "step_score" in c.heads_out:
             self.step_score = StepScoreHead()
 
@@ -119,7 +118,7 @@ class Transformer(nn.Module):
         context = self._context(positions, positions, visible, keys, branches)
         hidden, _ = self.trunk(tokens, context, None)
         values = self._values(hidden, tokens, mask, context) if "value" in heads else None
-        scores = self.score(hidden, tokens, mask) if "score" in heads else None
+        scores = self._scores(hidden, tokens, mask) if "score" in heads else None
         steps = self.step_score(hidden, mask) if "step_score" in heads else None
         return Outputs(
             hidden=hidden,
@@ -186,6 +185,9 @@ class Transformer(nn.Module):
             return None
         weights = self.trunk.embedding.T if c.tie_embeddings else self.unembedding
         return weights.astype(c.dtype)
+
+    def _scores(self, hidden, tokens, mask):
+        return self.score(pooled(hidden, mask, self.config.score_pooling), tokens, mask)
 
     def _values(self, hidden, tokens, mask, context):
         if self.config.value_trunk == "separate":

@@ -78,12 +78,16 @@ def check_continues(folder: str, adapters: dict, base: TextModel, lora: LoraConf
         )
 
 
+def without_adapters(trained: TextModel) -> TextModel:
+    """The model in which adapters are merged; one that has none is itself."""
+    if not isinstance(trained.model, Adapted):
+        return trained
+    model, params = merged(trained.model, trained.params)
+    return dataclasses.replace(trained, model=model, params=params)
+
+
 def save_trained(directory: Path, trained: TextModel) -> None:
     """Write `model`, in which adapters are merged, and those of a policy also as `adapter`."""
-    if not isinstance(trained.model, Adapted):
-        save_text_model(directory / "model", trained)
-        return
-    model, params = merged(trained.model, trained.params)
-    save_text_model(directory / "model", dataclasses.replace(trained, model=model, params=params))
-    if "logits" in model.config.heads_out:
+    save_text_model(directory / "model", without_adapters(trained))
+    if isinstance(trained.model, Adapted) and "logits" in trained.model.config.heads_out:
         save_adapter(directory / "adapter", trained.model, trained.params)

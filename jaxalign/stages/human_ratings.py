@@ -26,7 +26,7 @@ class Corpus:
 
     policy, validation, judge, evaluation: disjoint movie sentences with their ratings.
     rated: policy and validation together, what the reward model learns from.
-    tokenizer: learned from the policy's texts.
+    tokenizer: learned from the policy's texts, or of the model that it starts from.
     rows: of `rated`, in its order, so those of the policy come first.
     sft_rows: the policy's rows, then the product sentences if they are used.
     max_length: longest row.
@@ -61,13 +61,22 @@ class Corpus:
         return [row.tokens[:length].tolist() for row, length in pairs if len(row) > length + 1]
 
 
-def read_corpus(config: RLHFConfig) -> Corpus:
-    """Prepares the data set on first use, splits it and learns the vocabulary."""
+def spread(texts: Sequence[str], number: int | None) -> list[str]:
+    """So many of the texts at equal distances, for they are sorted by sentiment; None: all."""
+    if number is None or number >= len(texts):
+        return list(texts)
+    return [texts[i * len(texts) // number] for i in range(number)]
+
+
+def read_corpus(config: RLHFConfig, tokenizer: Tokenizer | None = None) -> Corpus:
+    """Prepares the data set on first use, splits it and learns the vocabulary, unless that of a
+    model is given.
+    """
     movies, products = load_ratings("movies"), load_ratings("products")
     policy = movies.part("policy")
     product_texts = products.part("policy", "policy_validation").texts if config.products else []
     texts = [*policy.texts, *product_texts]
-    tokenizer = train_tokenizer(
+    tokenizer = tokenizer or train_tokenizer(
         [text.lower() for text in texts] if config.lowercase else texts,
         vocab_size=config.tokenizer.vocab_size,
         kind=config.tokenizer.kind,

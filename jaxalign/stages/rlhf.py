@@ -15,11 +15,17 @@ from jaxalign.config_rlhf import RLHFConfig
 from jaxalign.data.chat import TokenRow, token_row
 from jaxalign.evaluation.tables import METHOD_COLUMNS, SCORER_COLUMNS, rich_table
 from jaxalign.report import write_report
-from jaxalign.stages.human_ratings import comparison_groups, human_pairs, read_corpus
+from jaxalign.stages.adapters import with_adapters, without_adapters
+from jaxalign.stages.human_ratings import comparison_groups, human_pairs, read_corpus, spread
 from jaxalign.stages.measuring import Sampler
 from jaxalign.stages.rlhf_results import UNPENALISED, Comparison
 from jaxalign.stages.run import Run, open_run
-from jaxalign.stages.text_models import TextModel, new_text_model, save_text_model
+from jaxalign.stages.text_models import (
+    TextModel,
+    load_text_model,
+    new_text_model,
+    save_text_model,
+)
 from jaxalign.stages.text_ppo import train_ppo
 from jaxalign.stages.training import train_dpo, train_reward, train_sft
 from jaxalign.train.checkpoints import write_atomically
@@ -34,6 +40,7 @@ class Job:
 
     def __init__(self, config: RLHFConfig, run: Run):
         self.config, self.run = config, run
+        self.base: TextModel | None = None
         self.models: dict[str, TextModel] = {}
         self.timing: dict[str, float] = {}
 
@@ -49,24 +56,29 @@ class Job:
         write_atomically(path, json.dumps(self.timing, indent=2).encode())
 
     def prepare(self) -> None:
-        """Data and vocabulary."""
+        """The model to start from, the data and the vocabulary."""
+        config = self.config
         with self.timed("data"):
-            self.corpus = read_corpus(self.config)
+            if config.init:
+                self.base = load_text_model(config.init, "init", head="logits", place=config.place)
+            self.corpus = read_corpus(config, self.base.tokenizer if self.base else None)
 
     def sft(self) -> None:
-        """A new model learns to write the policy's texts."""
+        """The model, new or not, learns to write the policy's texts."""
         config, corpus = self.config, self.corpus
         with self.timed("sft"):
-            new = new_text_model(
+            start = self.base or new_text_model(
                 config.model, corpus.tokenizer, config.max_length, ("logits",), self.run.key("init")
             )
-            held_out = corpus.token_rows(corpus.validation.texts)
+            held_out = corpus.token_rows(
+                spread(corpus.validation.texts, config.evaluation.perplexity_texts)
+            )
             self._keep(
                 "sft",
                 train_sft(
                     self.run,
                     "sft",
-                    new,
+                    with_adapters(start, "", config.lora, self.run.key("lora")),
                     corpus.sft_rows,
                     config.sft,
                     evaluation_rows=held_out,
@@ -94,7 +106,9 @@ class Job:
     def compare(self) -> None:
         """The judges and prompts that every policy will meet, and what SFT says to them."""
         with self.timed("evaluation"):
-            self.comparison = Comparison(self.config, self.run, self.corpus, self.models)
+            self.comparison = Comparison(
+                self.config, self.run, self.corpus, self.models, base=self.base
+            )
 
     def preferred(self) -> None:
         """Supervised fine-tuning on the preferred sides of the human pairs."""
@@ -187,7 +201,7 @@ class Job:
 
     def _keep(self, name: str, model: TextModel) -> None:
         self.models[name] = model
-        save_text_model(self.run.directory / "models" / name, model)
+        save_text_model(self.run.directory / "models" / name, without_adapters(model))
 
     def _write(self, name: str, content) -> None:
         write_atomically(self.run.directory / name, json.dumps(content, indent=1).encode())

@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 
 from jaxalign.config_rlhf import RLHFConfig
+from jaxalign.data.chat import TokenRow, token_row
 from jaxalign.data.preferences import cross_block_pairs
 from jaxalign.evaluation.agreement import human_ceiling, scorer_agreement, scorer_row
 from jaxalign.evaluation.best_of_n import best_of_n_kl, best_of_n_mean
 from jaxalign.evaluation.calibration import preference_calibration
 from jaxalign.evaluation.judges import RidgeJudge, rule_based_scorer
 from jaxalign.evaluation.win_rates import wins
-from jaxalign.stages.human_ratings import Corpus
+from jaxalign.stages.human_ratings import Corpus, spread
 from jaxalign.stages.measuring import Panel, Sampled, Sampler, result_row
 from jaxalign.stages.run import Run
 from jaxalign.stages.text_models import TextModel
@@ -40,10 +41,20 @@ class Comparison:
       config, run, corpus: of the main job.
       models: its models by name, with `sft` and `reward`; the job adds the others as it trains
         them.
+      base: the model that the job started from, if it was not a new one.
     """
 
-    def __init__(self, config: RLHFConfig, run: Run, corpus: Corpus, models: dict[str, TextModel]):
+    def __init__(
+        self,
+        config: RLHFConfig,
+        run: Run,
+        corpus: Corpus,
+        models: dict[str, TextModel],
+        *,
+        base: TextModel | None = None,
+    ):
         self.config, self.run, self.corpus, self.models = config, run, corpus, models
+        self.base = base
         self.judge = RidgeJudge().fit(corpus.judge.texts, corpus.judge.means)
         self.rule = rule_based_scorer()
         prompts = corpus.prompts(corpus.evaluation.texts, config.prompt_tokens)
@@ -81,7 +92,7 @@ class Comparison:
         best, best_row, chosen = self._best_of_n()
         results = {
             "title": "RLHF and DPO on human ratings of movie reviews",
-            "rows": [*rows, best_row],
+            "rows": [*rows, best_row, *self._human_rows()],
             "reward_model": self._reward_rows(),
             "calibration": self._calibration(reward_deviation),
             "curves": self._curves(),
@@ -92,7 +103,7 @@ class Comparison:
 
     def _result_rows(self):
         """A row for each policy, SFT first, then SFT against itself."""
-        held_out = self.corpus.token_rows(self.corpus.evaluation.texts)
+        held_out = self._held_out()
         rows, sampled = [], {"SFT": self.baseline}
         for method, name in METHODS.items():
             if name not in self.models:
@@ -101,12 +112,38 @@ class Comparison:
             if method != "SFT":
                 key = self.run.key(f"evaluation/{method}")
                 sampled[method] = self.sampler(policy.params, key)
-            row = result_row(method, sampled[method], self.baseline, self.panel)
+            row = self._row(method, sampled[method], self.baseline)
             rows.append(row | {"perplexity": perplexity(self.run, policy, held_out)})
         rows[0] |= dict.fromkeys(WIN_RATES)
         control = self.sampler(self.models["sft"].params, self.run.key("evaluation/control"))
-        rows.insert(1, result_row("SFT again (control)", control, self.baseline, self.panel))
+        rows.insert(1, self._row("SFT again (control)", control, self.baseline))
         return rows, sampled
+
+    def _held_out(self) -> list[TokenRow]:
+        """Human texts whose perplexity is measured."""
+        number = self.config.evaluation.perplexity_texts
+        return self.corpus.token_rows(spread(self.corpus.evaluation.texts, number))
+
+    def _human_rows(self) -> list[dict]:
+        """What people wrote, under the model that the job started from; none for a new model."""
+        if self.base is None:
+            return []
+        found = perplexity(self.run, self.base, self._held_out())
+        return [{"method": "held-out human texts", "base_perplexity": found}]
+
+    def _row(self, method: str, sampled: Sampled, baseline: Sampled) -> dict:
+        """A row of the table, with the perplexity under the model that the job started from."""
+        row = result_row(method, sampled, baseline, self.panel)
+        if self.base is None:
+            return row
+        answers = zip(sampled.responses, sampled.ended, self.panel.prompts, strict=False)
+        end = [self.corpus.tokenizer.eos_id]
+        rows = [
+            token_row((prompt, False), (response + end * bool(ended), True))
+            for responses, ends, prompt in answers
+            for response, ended in zip(responses, ends, strict=True)
+        ]
+        return row | {"base_perplexity": perplexity(self.run, self.base, rows)}
 
     def _best_of_n(self):
         """The curve over n, the table row of the largest n, and its samples."""
@@ -128,7 +165,7 @@ class Comparison:
             }
             curve.append({"n": size, "kl": float(best_of_n_kl(size)), **means})
         chosen = best(pool)
-        row = result_row(f"best of {n}", chosen, baseline, self.panel)
+        row = self._row(f"best of {n}", chosen, baseline)
         row |= {"kl": float(best_of_n_kl(n)), "kl_estimate": None, "kl_per_token": None}
         return curve, row, chosen
 

@@ -86,6 +86,38 @@ def with_heads(text_model: TextModel, heads: tuple[str, ...], key, **changes) ->
     )
 
 
+def shallow(text_model: TextModel, layers: int) -> TextModel:
+    """The first layers of a model and its final norm, adapters included.
+
+    Raises:
+      UserError: it has fewer.
+    """
+    config = text_model.model.config
+    if layers > config.layers:
+        raise UserError(f"reward.layers is {layers}, but the model has {config.layers} layers")
+    windows = config.windows[:layers]
+    return dataclasses.replace(
+        text_model,
+        model=text_model.model.clone(
+            config=dataclasses.replace(config, layers=layers, windows=windows)
+        ),
+        params=_first_layers(text_model.params, layers),
+    )
+
+
+def _first_layers(tree, layers: int):
+    """Nested dicts without `layers_i` from that number on, and stacks cut to it."""
+    if not isinstance(tree, dict):
+        return tree
+    return {
+        name: jax.tree.map(lambda x: x[:layers], part)
+        if name == "stack"
+        else _first_layers(part, layers)
+        for name, part in tree.items()
+        if not (name.startswith("layers_") and int(name.removeprefix("layers_")) >= layers)
+    }
+
+
 def save_text_model(directory: Path, text_model: TextModel) -> None:
     """Write `model.safetensors`, `config.json` and `tokenizer.json`."""
     text_model.tokenizer.save(directory)

@@ -31,9 +31,15 @@ from jaxalign.data.preferences import Groups
 from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.models.architecture import TransformerConfig
 from jaxalign.models.heads import character_features, token_features
-from jaxalign.scoring import response_logps_of, text_logps, text_scores
+from jaxalign.scoring import (
+    head_scores,
+    pooled_texts,
+    response_logps_of,
+    text_logps,
+    text_scores,
+)
 from jaxalign.stages.run import Run
-from jaxalign.stages.text_models import TextModel, with_heads
+from jaxalign.stages.text_models import TextModel, shallow, with_heads
 from jaxalign.train.layouts import pad_rows, trim_rows
 
 BAG = ("tokens", "pairs", "runs")  # the trained weights of the score head's bag
@@ -150,7 +156,7 @@ def train_scores(
       scores is the log-odds of a preference again.
     """
     model = with_heads(
-        base,
+        base if settings.layers is None else shallow(base, settings.layers),
         ("score",),
         run.key(f"{name}/init"),
         score_pooling=settings.pooling,
@@ -162,14 +168,19 @@ def train_scores(
     )
     if settings.bag:
         model = with_rarity(model, rows)
+    scores_of, params, frozen = text_scores(model.model), model.trained, model.frozen
+    if settings.trunk == "frozen":
+        pooled = by_rows(run, pooled_texts(model.model), model.params, rows, base.tokenizer.pad_id)
+        scores_of, frozen = head_scores(model.model.config), {"pooled": pooled}
+        params = {"score": model.params["score"]}
     loss = objective(
-        text_scores(model.model),
+        scores_of,
         centering=settings.centering,
         l2=settings.bag_l2 if settings.bag else 0.0,
         penalised=lambda params: {k: v for k, v in params["score"].items() if k in BAG},
     )
-    params = run.fit(name, loss, model.trained, batches, settings.fit, frozen=model.frozen)
-    trained = model.with_trained(params)
+    params = run.fit(name, loss, params, batches, settings.fit, frozen=frozen)
+    trained = dataclasses.replace(model, params={**model.params, **params})
     scores = score_rows(run, trained, rows)
     return standardised(trained, scores), float(scores.std())
 
