@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from jaxalign.cache import keep_programs
 from jaxalign.errors import UserError
 
 HELP = """usage: jaxalign COMMAND [--run_dir DIR] [--config FILE.py] [--field value ...]
@@ -87,6 +88,7 @@ def main(arguments: list[str] | None = None) -> None:
     """The `jaxalign` program."""
     arguments = sys.argv[1:] if arguments is None else arguments
     keep_freed_memory()
+    keep_programs()
     try:
         dispatch(arguments)
     except UserError as error:

@@ -12,9 +12,10 @@ import sys
 import numpy as np
 import pytest
 
+from jaxalign.cache import cache_directory
 from jaxalign.data.ratings import SPLITS, load_ratings
 from jaxalign.data.ratings.clean import clean_text, text_key
-from jaxalign.data.ratings.load import CONFIGS, cache_directory, prepare_ratings
+from jaxalign.data.ratings.load import CONFIGS, prepare_ratings
 from jaxalign.data.ratings.pack import records
 from jaxalign.data.ratings.splits import group_splits
 from jaxalign.errors import UserError

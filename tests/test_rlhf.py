@@ -3,6 +3,7 @@ resumed.
 """
 
 import dataclasses
+import functools
 import json
 
 import numpy as np
@@ -11,16 +12,25 @@ import pytest
 from jaxalign.config import (
     DPOSettings,
     FitConfig,
+    LoraConfig,
     ModelConfig,
     OptimizerConfig,
     PPOSettings,
     RewardSettings,
+    SFTConfig,
     TokenizerConfig,
 )
-from jaxalign.config_rlhf import ComparisonSettings, EvaluationSettings, RLHFConfig
+from jaxalign.config_rlhf import (
+    NEW_MODEL,
+    NEW_TOKENIZER,
+    ComparisonSettings,
+    EvaluationSettings,
+    RLHFConfig,
+)
 from jaxalign.errors import UserError
 from jaxalign.stages import rlhf
 from jaxalign.stages.human_ratings import human_pairs, read_corpus
+from jaxalign.stages.text_models import load_text_model
 from jaxalign.train.metrics import read_metrics
 
 FIT = FitConfig(
@@ -135,3 +145,40 @@ def test_splits_share_no_text_and_prompts_are_beginnings(job):
     for prompt, text in zip(prompts, corpus.evaluation.texts, strict=False):
         assert prompt[0] == corpus.tokenizer.bos_id
         assert text.lower().startswith(corpus.tokenizer.decode(prompt))
+
+
+def test_the_job_starts_from_a_known_model_with_adapters(job, tmp_path):
+    directory, _ = job
+    config = dataclasses.replace(
+        CONFIG,
+        init=str(directory / "models" / "sft"),
+        lora=LoraConfig(rank=2, targets=(".*/(query|up)",)),
+        model=NEW_MODEL,
+        tokenizer=NEW_TOKENIZER,
+        reward=dataclasses.replace(CONFIG.reward, pooling="both", layers=1, trunk="frozen"),
+        evaluation=dataclasses.replace(CONFIG.evaluation, perplexity_texts=64),
+    )
+    results = rlhf.run(config, tmp_path)
+    human = results["rows"][-1]
+    assert human["method"] == "held-out human texts" and human["base_perplexity"] > 1
+    for row in results["rows"][:-1]:
+        assert row["base_perplexity"] > 1
+    before, after = (
+        load_text_model(folder / "models" / name, "model").params
+        for folder, name in ((directory, "sft"), (tmp_path, "ppo"))
+    )
+    assert "adapters" not in after
+    block = "trunk", "layers_0", "attention"
+    for name, changes in (("query", True), ("key", False)):
+        old, new = (functools.reduce(dict.get, block, tree)[name]["kernel"]
+                    for tree in (before, after))  # fmt: skip
+        assert np.array_equal(old, new) != changes
+
+
+def test_what_does_not_go_with_a_known_model_is_refused():
+    with pytest.raises(UserError, match=r"has a model and a vocabulary, .* with model\.width"):
+        RLHFConfig(init="x", model=dataclasses.replace(NEW_MODEL, width=32))
+    with pytest.raises(UserError, match=r"has a model and a vocabulary, .* tokenizer\.vocab_size"):
+        SFTConfig(init="x", tokenizer=TokenizerConfig(vocab_size=300))
+    with pytest.raises(UserError, match=r"lora\.rank needs a trained model"):
+        RLHFConfig(lora=LoraConfig(rank=2))

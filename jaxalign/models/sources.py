@@ -6,13 +6,13 @@ gs://bucket/model    memory://model.gguf    HuggingFaceTB/SmolLM2-135M
 
 import hashlib
 import importlib.metadata
-import os
 import re
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from jaxalign.cache import cache_directory
 from jaxalign.errors import UserError
 
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
@@ -91,7 +91,7 @@ def _from_address(address: str) -> Path:
         raise UserError(f"{address}: no model there (no .safetensors and config.json, no .gguf)")
     version = hashlib.sha256(repr((address, versions)).encode()).hexdigest()[:16]
     name = re.sub(r"[^\w.-]+", "_", address.partition("://")[2].strip("/"))
-    target = _cache() / f"{name}-{version}"
+    target = (cache_directory() / "models") / f"{name}-{version}"
     if not target.is_dir():
         _copy(files, wanted, target, address)
     single = len(wanted) == 1 and wanted[0].endswith(".gguf")
@@ -139,11 +139,6 @@ def _copy(files: Any, wanted: list[str], target: Path, address: str) -> None:
             raise UserError(f"{address} cannot be copied: {_one_line(error)}") from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-
-
-def _cache() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "jaxalign" / "models"
 
 
 def _one_line(error: Exception) -> str:

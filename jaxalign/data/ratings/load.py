@@ -3,13 +3,13 @@
 import contextlib
 import dataclasses
 import io
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jaxalign.cache import cache_directory
 from jaxalign.data.ratings.splits import SPLITS
 from jaxalign.errors import UserError
 
@@ -67,11 +67,6 @@ class Ratings:
         if unknown := set(splits) - set(SPLITS):
             raise UserError(f"no split {sorted(unknown)}; there are {list(SPLITS)}")
         return self.rows(np.flatnonzero(np.isin(self.split, splits)))
-
-
-def cache_directory() -> Path:
-    """`$XDG_CACHE_HOME/jaxalign`, or `~/.cache/jaxalign`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxalign"
 
 
 @contextlib.contextmanager
