@@ -2,20 +2,61 @@
 like.
 """
 
+import collections
 import json
 import os
 import signal
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 
 from jaxalign.cli import dispatch, main
 from jaxalign.stages import run as run_module
+from jaxalign.stages import text_rounds
+from jaxalign.train import loop
 from jaxalign.train.metrics import read_metrics
 
 TINY_MODEL = ["--model.width", "16", "--model.layers", "1", "--model.heads", "2"]
 TEXT = "a fine film with a warm heart and a sly wit that never once loses its way"
 WORDS = TEXT.split(" ")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def steps_compile_once():
+    """In every run of this file, a step that sees shapes for the second time compiles nothing.
+
+    The second step of a run is let through once more: its state comes from the first, compiled,
+    and not from the host.
+    """
+    compiled, again = [0], []
+    event = "/jax/core/compile/backend_compile_duration"
+
+    def count(name, seconds, **more):
+        compiled[0] += name == event
+
+    def watched(state, step, batches, **settings):
+        seen = collections.Counter()
+
+        def counted(state, batch):
+            shapes = tuple(np.shape(x) for x in jax.tree.leaves(batch))
+            seen[shapes] += 1
+            before = compiled[0]
+            result = jax.block_until_ready(step(state, batch))
+            if seen[shapes] > 1 and seen.total() > 2 and compiled[0] > before:
+                again.append((settings.get("label"), seen.total(), compiled[0] - before))
+            return result
+
+        return loop.fit(state, counted, batches, **settings)
+
+    jax.monitoring.register_event_duration_secs_listener(count)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_module, "fit", watched)
+        patch.setattr(text_rounds, "fit", watched)
+        yield
+    jax.monitoring.unregister_event_duration_listener(count)
+    assert compiled[0] > 10 and not again
 
 
 def fit(prefix, steps):

@@ -82,6 +82,20 @@ def prompt_batch(
     return token_batch(rows, pad_id=pad_id, length=length, index=index, padding="left")
 
 
+def prompt_columns(length: int, most: int) -> int:
+    """Columns for prompts up to that length: 8, 16, 24, 32, 48, 64, 96, ..., but at most `most`, so
+    that prompts of many lengths need few compilations.
+
+    >>> [prompt_columns(length, 100) for length in (1, 9, 25, 33, 65, 97)]
+    [8, 16, 32, 48, 96, 100]
+    """
+    columns = 8
+    while columns < length:
+        power = 1 << (columns.bit_length() - 1)
+        columns = max(power + power // 2 if columns == power else 2 * power, columns + 8)
+    return min(columns, most)
+
+
 def preference_batch(
     chosen: Sequence[TokenRow],
     rejected: Sequence[TokenRow],

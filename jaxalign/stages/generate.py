@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from jaxalign.config import GenerateConfig
-from jaxalign.data.batching import prompt_batch
+from jaxalign.data.batching import prompt_batch, prompt_columns
 from jaxalign.data.chat import prompt_ids
 from jaxalign.errors import UserError
 from jaxalign.sampling import sample
@@ -24,10 +24,11 @@ def run(config: GenerateConfig) -> list[str]:
     if not prompt:
         raise UserError("--prompt is empty, and the model has no BOS that a text could begin with")
     check_room(policy, len(prompt), config.sampling.max_new_tokens)
+    columns = prompt_columns(len(prompt), policy.max_length - config.sampling.max_new_tokens)
     drawn = sample(
         policy.model,
         policy.params,
-        prompt_batch([prompt] * config.samples, pad_id=policy.tokenizer.pad_id),
+        prompt_batch([prompt] * config.samples, pad_id=policy.tokenizer.pad_id, length=columns),
         jax.random.key(config.seed),
         eos_id=policy.tokenizer.eos_id,
         max_new_tokens=config.sampling.max_new_tokens,
