@@ -19,7 +19,6 @@ from jaxalign.data.batching import (
     batch_indices,
     comparison_batch,
     evaluation_batches,
-    length_buckets,
     mismatched_rows,
     shared_lengths,
     shared_preference_batch,
@@ -39,6 +38,7 @@ from jaxalign.scoring import (
     text_scores,
 )
 from jaxalign.stages.run import Run
+from jaxalign.stages.text_batches import TextBatches, counted
 from jaxalign.stages.text_models import TextModel, shallow, with_heads
 from jaxalign.train.layouts import pad_rows, trim_rows
 
@@ -59,27 +59,12 @@ def train_sft(
     run: Run,
     name: str,
     policy: TextModel,
-    rows: Sequence[TokenRow],
+    batches: TextBatches,
     settings: FitConfig,
     *,
-    buckets: int,
     evaluation_rows: Sequence[TokenRow] = (),
 ) -> TextModel:
-    """Next-token cross-entropy on the responses of the rows, in batches of similar lengths."""
-    token_logps = text_logps(policy.model)
-    order = length_buckets(
-        [len(row) for row in rows],
-        buckets=buckets,
-        batch_size=settings.batch_size,
-        multiple=len(run.layout.devices) * settings.micro_batches,
-        seed=run.seed,
-    )
-
-    def batch(number: int):
-        index, length, size = order.batch(number)
-        chosen = [rows[i] for i in index]
-        pad_id = policy.tokenizer.pad_id
-        return pad_rows(token_batch(chosen, pad_id=pad_id, length=length, index=index), size)[0]
+    """Next-token cross-entropy on the responses of `bucketed` or `packed` rows."""
 
     def evaluate(params):
         return {
@@ -90,14 +75,15 @@ def train_sft(
 
     params = run.fit(
         name,
-        objectives.sft(token_logps),
+        objectives.sft(text_logps(policy.model)),
         policy.trained,
-        batch,
+        batches.batch,
         settings,
         frozen=policy.frozen,
         evaluate=evaluate if evaluation_rows else None,
         evaluate_every=max(settings.steps // 5, 1),
-        tokens_per_step=round(float(order.lengths.sum()) / order.batches),
+        tokens_per_step=batches.tokens,
+        prepare=counted,
     )
     return policy.with_trained(params)
 
