@@ -683,6 +683,9 @@ class DPOConfig:
     """Loss and training loop."""
     temperature: float = 1.0
     """The policy is the distribution at this temperature, > 0; sample from it at the same one."""
+    reference_logps: str = ""
+    """Folder in which the reference's log-probabilities are kept: a run with the same model, rows
+    and temperature reads them instead of computing them. Empty: they are not kept."""
     place: PlaceConfig = PlaceConfig()
     """Where it computes."""
     seed: int = 0
@@ -691,6 +694,11 @@ class DPOConfig:
     def __post_init__(self):
         require_temperature(self.temperature)
         check_lora(self.lora, self.dpo.fit.optimizer)
+        require(
+            not self.reference_logps or self.dpo.uses_reference,
+            f"loss {self.dpo.loss_name} reads no reference here whose log-probabilities could be "
+            "kept; leave reference_logps out",
+        )
 
 
 @config
@@ -709,6 +717,9 @@ class KTOConfig:
     """Loss and training loop."""
     temperature: float = 1.0
     """The policy is the distribution at this temperature, > 0; sample from it at the same one."""
+    reference_logps: str = ""
+    """Folder in which the reference's log-probabilities are kept: a run with the same model, rows
+    and temperature reads them instead of computing them. Empty: they are not kept."""
     place: PlaceConfig = PlaceConfig()
     """Where it computes."""
     seed: int = 0

@@ -67,7 +67,6 @@ MODELS = {
     },
     "scanned": {"windows": (0, 4), "scan_layers": True, "remat": True},
 }
-ONE_LAYER = {"layers": 1, "windows": (3,), "dropout": 0.2}
 # Which of the texts share a row, of LENGTH tokens and less; one row is full.
 PLACES = [[4, 0, 2], [3], [5, 1, 6]]
 SIZES = (5, 2, 3, 9, 8, 7, 1)
@@ -95,7 +94,8 @@ def model_and_params(name, *, lora=False, **changes):
     tokens = jnp.zeros((1, 2), jnp.int32)
     params = model.init(jax.random.key(0), tokens, tokens == 0)["params"]
     if lora:
-        adapters = new_adapters(params, model.config, [".*"], rank=2, key=jax.random.key(1))
+        some = [".*/query", ".*/down"]
+        adapters = new_adapters(params, model.config, some, rank=2, key=jax.random.key(1))
         model, params = Adapted(transformer=model, scale=2.0, dropout=0.3), dict(params)
         params[ADAPTERS] = adapters
     noise = np.random.default_rng(1)
@@ -184,10 +184,9 @@ def losses_and_grads(model, params, *batches):
         yield value, weight, jax.tree.leaves(grads), other
 
 
-@pytest.mark.parametrize("name", ["gpt2", "scanned"])
-def test_loss_and_gradient_are_those_of_a_row_each(name):
+def test_loss_and_gradient_are_those_of_a_row_each():
     """With adapters and dropout: its noise is that of the text, whichever row it stands in."""
-    model, params = model_and_params(name, dropout=0.3, lora=True)
+    model, params = model_and_params("scanned", dropout=0.3, lora=True)
     batches = (packed_texts(), token_batch(texts(), pad_id=0))
     ours, theirs = losses_and_grads(model, params, *batches)
     assert ours[1] == theirs[1] == sum(row.is_response.sum() for row in texts())
@@ -200,7 +199,7 @@ def test_loss_and_gradient_are_those_of_a_row_each(name):
 
 
 def test_in_double_precision_they_agree_to_1e_10(x64):
-    model, params = model_and_params("gemma", **ONE_LAYER)
+    model, params = model_and_params("gemma", layers=1, windows=(3,), dropout=0.2)
     object.__setattr__(model.config, "compute_dtype", "float64")  # no choice of a user
     params = jax.tree.map(np.float64, params)
     batches = (packed_texts(), token_batch(texts(), pad_id=0))
@@ -214,7 +213,7 @@ def test_in_double_precision_they_agree_to_1e_10(x64):
 @functools.cache
 def stepped(layout, devices, micro_batches, packed):
     """Parameters after one update, and metrics."""
-    model, params = model_and_params("gemma", **ONE_LAYER)
+    model, params = model_and_params("gpt2", dropout=0.2)
     batch = packed_texts() if packed else token_batch(texts(), pad_id=0)
     batch = pad_rows(batch, 16)[0]
     place = make_layout(layout, devices=devices)
@@ -341,7 +340,7 @@ def test_sft_packs_rows_counts_their_tokens_and_resumes_to_the_same_bits(
         "fit.steps": 4,
         "fit.optimizer.warmup_steps": 1,
     }
-    fields |= {"place.layout": "device", "tokenizer.vocab_size": 300}
+    fields |= {"model.dropout": 0.0, "place.layout": "device", "tokenizer.vocab_size": 300}
     given = [word for key, value in fields.items() for word in (f"--{key}", str(value))]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     dispatch(["sft", "--run_dir", str(whole), *given])
