@@ -187,6 +187,7 @@ def pooled_texts(model):
     """`(params, TokenBatch) -> [B, D]`: what the score head reads of the trunk, once a text."""
 
     def pooled_of(params, batch: TokenBatch):
+        check_one_text_a_row(batch)
         hidden = model.apply({"params": params}, batch.tokens, batch.mask).hidden
         return pooled(hidden, batch.mask, model.config.score_pooling)
 
@@ -202,6 +203,7 @@ def head_scores(config: TransformerConfig):
     """
 
     def scores(params, batch: TokenBatch, keys=None):
+        check_one_text_a_row(batch)
         tokens = filled(batch.tokens, batch.mask, jnp.zeros_like(batch.index))
         of_texts = params["pooled"][batch.index]
         return score_head(config).apply({"params": params["score"]}, of_texts, tokens, batch.mask)

@@ -26,6 +26,8 @@ from jaxalign.models.lora import ADAPTERS, Adapted, new_adapters
 from jaxalign.models.rope import RopeScaling
 from jaxalign.models.transformer import Transformer, TransformerConfig, empty_cache
 from jaxalign.scoring import (
+    head_scores,
+    pooled_texts,
     response_logps_of,
     text_divergences,
     text_logps,
@@ -316,7 +318,8 @@ def test_what_cannot_be_packed_is_one_clear_line():
         SFTConfig(length_buckets=0)
     model, params = model_and_params("gpt2")
     batch = packed_texts()
-    for numbers in (text_scores(model), response_logps_of(model)):
+    makers = (text_scores, response_logps_of, pooled_texts)
+    for numbers in (*(make(model) for make in makers), head_scores(model.config)):
         with pytest.raises(UserError, match="a row gets one number here"):
             numbers(params, batch)
     cache = empty_cache(model.config, batch.tokens, 8)
