@@ -187,6 +187,22 @@ def test_the_device_and_the_precision_of_its_products_are_in_the_key():
         assert digest("weights", "cpu", **given) != plain
 
 
+def test_where_a_row_ends_is_in_the_key():
+    """The same bytes, little-endian, as one row of two tokens and as two rows of one."""
+    one = [TokenRow(np.array([5, 0], np.int32), np.array([True, False]))]
+    two = [
+        TokenRow(np.array([5], np.int32), np.array([False])),
+        TokenRow(np.array([1 << 24], np.int32), np.array([False])),
+    ]
+    content = [
+        b"".join(row.tokens.tobytes() + row.is_response.tobytes() for row in rows)
+        for rows in (one, two)
+    ]
+    assert content[0] == content[1]
+    digests = [digest("weights", "cpu", rows, temperature=1.0) for rows in (one, two)]
+    assert digests[0] != digests[1]
+
+
 def test_adapters_count_once_they_add_something():
     base, key = policy_of(), jax.random.key(1)
     of_base = weights_digest(base)
