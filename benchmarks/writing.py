@@ -26,6 +26,7 @@ from jaxalign.evaluation.text_statistics import copied_whole
 from jaxalign.sampling import sample
 from jaxalign.stages.human_ratings import Corpus, read_corpus
 from jaxalign.stages.run import Run, open_run
+from jaxalign.stages.text_batches import bucketed
 from jaxalign.stages.text_models import TextModel, new_text_model
 from jaxalign.stages.training import response_logps, train_sft
 
@@ -65,7 +66,9 @@ def trained(config: RLHFConfig, run: Run, corpus: Corpus) -> TextModel:
     new = new_text_model(
         config.model, corpus.tokenizer, config.max_length, ("logits",), run.key("init")
     )
-    return train_sft(run, "sft", new, corpus.sft_rows, config.sft, buckets=config.length_buckets)
+    pad_id, buckets = corpus.tokenizer.pad_id, config.length_buckets
+    batches = bucketed(run, corpus.sft_rows, config.sft, buckets=buckets, pad_id=pad_id)
+    return train_sft(run, "sft", new, batches, config.sft)
 
 
 def bits_per_character(run: Run, policy: TextModel, corpus: Corpus) -> float:

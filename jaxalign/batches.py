@@ -40,6 +40,29 @@ class TokenBatch:
 
 
 @pytree
+class PackedBatch:
+    """Several texts a row, one behind the other; a token sees those of its own text alone.
+
+    tokens, prompt_mask, response_mask: `[B, T]` as in `TokenBatch`; padding stands on the right.
+    segments: `[B, T]` int32, number of a token's text in its row, from 0 on; padding has that of
+      the last text.
+    index: `[B, S]` int32 global example index of each text, S of them in the fullest row; noise is
+      folded from it.
+    """
+
+    tokens: jax.Array
+    prompt_mask: jax.Array
+    response_mask: jax.Array
+    segments: jax.Array
+    index: jax.Array
+
+    @property
+    def mask(self) -> jax.Array:
+        """`[B, T]` bool: true on every real token."""
+        return self.prompt_mask | self.response_mask
+
+
+@pytree
 class SharedPrompts:
     """Prompts with K responses to each: the network reads a prompt once for all of them.
 

@@ -579,8 +579,12 @@ class SFTConfig:
     """Rows with `text`, `messages`, or `prompt` and `completion`."""
     labelled: bool = False
     """Rows have a `label` too, and only those with a true one are imitated."""
-    length_buckets: int = 3
-    """Batches hold texts of similar length, from so many ranges of lengths; each compiles once."""
+    length_buckets: int | None = None
+    """Batches hold texts of similar length, from so many ranges of lengths; each compiles once.
+    None: 3, or no such ranges with `packing`."""
+    packing: bool = False
+    """Put as many texts in a row as its data.max_length tokens hold, each seeing itself alone: the
+    same loss with next to no padding. fit.batch_size then counts such rows."""
     fit: FitConfig = FitConfig()
     """Training loop."""
     place: PlaceConfig = PlaceConfig()
@@ -591,6 +595,20 @@ class SFTConfig:
     def __post_init__(self):
         check_lora(self.lora, self.fit.optimizer)
         require_base(self)
+        require(
+            not self.packing or self.length_buckets is None,
+            f"length_buckets {self.length_buckets} sorts rows of one text each, which packing does "
+            "not make; leave one of them out",
+        )
+        require(
+            self.length_buckets is None or self.length_buckets > 0,
+            f"length_buckets is {self.length_buckets}; it must be above 0",
+        )
+
+    @property
+    def buckets(self) -> int:
+        """Ranges of lengths that batches come from where rows are not packed."""
+        return 3 if self.length_buckets is None else self.length_buckets
 
 
 @config
@@ -665,6 +683,9 @@ class DPOConfig:
     """Loss and training loop."""
     temperature: float = 1.0
     """The policy is the distribution at this temperature, > 0; sample from it at the same one."""
+    reference_logps: str = ""
+    """Folder in which the reference's log-probabilities are kept: a run with the same model, rows
+    and temperature reads them instead of computing them. Empty: they are not kept."""
     place: PlaceConfig = PlaceConfig()
     """Where it computes."""
     seed: int = 0
@@ -673,6 +694,11 @@ class DPOConfig:
     def __post_init__(self):
         require_temperature(self.temperature)
         check_lora(self.lora, self.dpo.fit.optimizer)
+        require(
+            not self.reference_logps or self.dpo.uses_reference,
+            f"loss {self.dpo.loss_name} reads no reference here whose log-probabilities could be "
+            "kept; leave reference_logps out",
+        )
 
 
 @config
@@ -691,6 +717,9 @@ class KTOConfig:
     """Loss and training loop."""
     temperature: float = 1.0
     """The policy is the distribution at this temperature, > 0; sample from it at the same one."""
+    reference_logps: str = ""
+    """Folder in which the reference's log-probabilities are kept: a run with the same model, rows
+    and temperature reads them instead of computing them. Empty: they are not kept."""
     place: PlaceConfig = PlaceConfig()
     """Where it computes."""
     seed: int = 0

@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxalign.batches import Experience, SharedPrompts, TokenBatch
+from jaxalign.batches import Experience, PackedBatch, SharedPrompts, TokenBatch
+from jaxalign.errors import UserError
 from jaxalign.logprobs import (
     action_logps,
     entropy,
@@ -43,6 +44,28 @@ def once(make: Maker) -> Maker:
     return cast(Maker, functools.cache(make))
 
 
+def forward(model, params, batch: TokenBatch | PackedBatch, keys=None):
+    """What the network makes of the rows; of packed ones, of each text as if it were alone."""
+    given = {"segments": batch.segments} if isinstance(batch, PackedBatch) else {}
+    return model.apply({"params": params}, batch.tokens, batch.mask, keys=keys, **given)
+
+
+def after_first(batch: TokenBatch | PackedBatch, x):
+    """`x [B, T]`, and 0 where a packed text begins: nothing predicts its first token.
+
+    At the first token of a row it is 0 anyway.
+    """
+    if not isinstance(batch, PackedBatch):
+        return x
+    return jnp.where(batch.segments == shift_right(batch.segments), x, 0)
+
+
+def check_one_text_a_row(batch) -> None:
+    """Raise a one-line `UserError` for packed rows where a row gets one number."""
+    if isinstance(batch, PackedBatch):
+        raise UserError("a row gets one number here, so it must hold one text; do not pack it")
+
+
 def is_small(outputs, tokens) -> bool:
     """Whether all logits of a batch may exist at once."""
     return tokens.size * outputs.unembedding.shape[1] <= DENSE_LOGITS
@@ -66,14 +89,15 @@ def logps_and_entropy_of(outputs, tokens, *, temperature: float):
 def text_logps(model, *, temperature: float = 1.0):
     """`(params, TokenBatch, keys=None) -> [B, T]`: log pi(token) in nats.
 
-    Of `SharedPrompts` it gives `[B, K, R]`, the same numbers for the same sequences.
+    Of `SharedPrompts` it gives `[B, K, R]`, of a `PackedBatch` `[B, T]`: the same numbers for the
+    same sequences.
     """
 
-    def logps(params, batch: TokenBatch | SharedPrompts, keys=None):
+    def logps(params, batch: TokenBatch | PackedBatch | SharedPrompts, keys=None):
         if isinstance(batch, SharedPrompts):
             return shared_logps_and_entropy(model, params, batch, keys, temperature)[0]
-        outputs = model.apply({"params": params}, batch.tokens, batch.mask, keys=keys)
-        return logps_of(outputs, batch.tokens, temperature=temperature)
+        outputs = forward(model, params, batch, keys)
+        return after_first(batch, logps_of(outputs, batch.tokens, temperature=temperature))
 
     return logps
 
@@ -126,9 +150,9 @@ def text_policy(model, *, temperature: float = 1.0):
 
     def evaluate(params, batch: Experience, keys=None):
         rows = batch.inputs
-        outputs = model.apply({"params": params}, rows.tokens, rows.mask, keys=keys)
-        logps, entropy = logps_and_entropy_of(outputs, rows.tokens, temperature=temperature)
-        return logps, entropy, outputs.values
+        outputs = forward(model, params, rows, keys)
+        both = logps_and_entropy_of(outputs, rows.tokens, temperature=temperature)
+        return *(after_first(rows, x) for x in both), outputs.values
 
     return evaluate
 
@@ -139,9 +163,10 @@ def text_decisions(model, *, temperature: float = 1.0):
     without values.
     """
 
-    def evaluate(params, batch: TokenBatch, keys=None):
-        outputs = model.apply({"params": params}, batch.tokens, batch.mask, keys=keys)
-        return logps_and_entropy_of(outputs, batch.tokens, temperature=temperature)
+    def evaluate(params, batch: TokenBatch | PackedBatch, keys=None):
+        outputs = forward(model, params, batch, keys)
+        both = logps_and_entropy_of(outputs, batch.tokens, temperature=temperature)
+        return tuple(after_first(batch, x) for x in both)
 
     return evaluate
 
@@ -151,6 +176,7 @@ def text_scores(model):
     """`(params, TokenBatch, keys=None) -> [B]`: one reward-model score a text."""
 
     def scores(params, batch: TokenBatch, keys=None):
+        check_one_text_a_row(batch)
         return model.apply({"params": params}, batch.tokens, batch.mask, keys=keys).scores
 
     return scores
@@ -161,6 +187,7 @@ def pooled_texts(model):
     """`(params, TokenBatch) -> [B, D]`: what the score head reads of the trunk, once a text."""
 
     def pooled_of(params, batch: TokenBatch):
+        check_one_text_a_row(batch)
         hidden = model.apply({"params": params}, batch.tokens, batch.mask).hidden
         return pooled(hidden, batch.mask, model.config.score_pooling)
 
@@ -176,6 +203,7 @@ def head_scores(config: TransformerConfig):
     """
 
     def scores(params, batch: TokenBatch, keys=None):
+        check_one_text_a_row(batch)
         tokens = filled(batch.tokens, batch.mask, jnp.zeros_like(batch.index))
         of_texts = params["pooled"][batch.index]
         return score_head(config).apply({"params": params["score"]}, of_texts, tokens, batch.mask)
@@ -213,8 +241,8 @@ class ScoreColumns:
 def text_step_scores(model):
     """`(params, TokenBatch, keys=None) -> [B, T]`: a score after every token."""
 
-    def step_scores(params, batch: TokenBatch, keys=None):
-        return model.apply({"params": params}, batch.tokens, batch.mask, keys=keys).step_scores
+    def step_scores(params, batch: TokenBatch | PackedBatch, keys=None):
+        return forward(model, params, batch, keys).step_scores
 
     return step_scores
 
@@ -225,6 +253,7 @@ def response_logps_of(model, *, temperature: float = 1.0):
     logps = text_logps(model, temperature=temperature)
 
     def summed(params, batch: TokenBatch):
+        check_one_text_a_row(batch)
         return sequence_logps(logps(params, batch), batch.response_mask)
 
     return summed
@@ -238,8 +267,8 @@ def text_logits(model):
     64 tokens from 16,384 words, 32 GiB for 64 rows of 1,024 tokens from 131,072.
     """
 
-    def logits(params, batch: TokenBatch):
-        return model.apply({"params": params}, batch.tokens, batch.mask).logits
+    def logits(params, batch: TokenBatch | PackedBatch):
+        return forward(model, params, batch).logits
 
     return logits
 
@@ -254,8 +283,8 @@ def text_divergences(model, *, temperature: float = 1.0):
     the backward pass.
     """
 
-    def divergences(params, batch: TokenBatch, keys, teacher_logits, divergence):
-        outputs = model.apply({"params": params}, batch.tokens, batch.mask, keys=keys)
+    def divergences(params, batch: TokenBatch | PackedBatch, keys, teacher_logits, divergence):
+        outputs = forward(model, params, batch, keys)
 
         def of_positions(hidden, teacher):
             student = logits_of(hidden, outputs.unembedding, outputs.softcap)
@@ -263,7 +292,8 @@ def text_divergences(model, *, temperature: float = 1.0):
 
         arrays = (outputs.hidden, teacher_logits)
         if is_small(outputs, batch.tokens):
-            return shift_right(of_positions(*arrays))
-        return shift_right(map_time_chunks(jax.checkpoint(of_positions), arrays, CHUNK))
+            return after_first(batch, shift_right(of_positions(*arrays)))
+        in_chunks = map_time_chunks(jax.checkpoint(of_positions), arrays, CHUNK)
+        return after_first(batch, shift_right(in_chunks))
 
     return divergences

@@ -91,9 +91,10 @@ def attend(
     """
     batch, heads, length, width = q.shape
     groups = heads // k.shape[1]
+    wide = jnp.promote_types(q.dtype, jnp.float32)
     q = q.reshape(batch, k.shape[1], groups * length, width)
     q *= jnp.asarray(width**-0.5 if scale is None else scale, q.dtype)
-    logits = jnp.einsum("bkth,bksh->bkts", q, k, preferred_element_type=jnp.float32)
+    logits = jnp.einsum("bkth,bksh->bkts", q, k, preferred_element_type=wide)
     logits = softcapped(logits.reshape(batch, heads, length, k.shape[2]), softcap)
     weights = jax.nn.softmax(jnp.where(visible[:, None], logits, MASKED)).astype(v.dtype)
     weights = weights.reshape(batch, k.shape[1], groups * length, k.shape[2])

@@ -36,11 +36,16 @@ class ValueHead(nn.Module):
     """
 
     @nn.compact
-    def __call__(self, hidden, mask):
-        """`hidden [B, T, D]`, `mask [B, T]` -> `[B, T]`, 0 where no real token comes before t."""
+    def __call__(self, hidden, mask, segments=None):
+        """`hidden [B, T, D]`, `mask [B, T]` -> `[B, T]`, 0 where no real token comes before t.
+
+        With `segments [B, T]`, several texts in a row: none of the same text.
+        """
         head = nn.Dense(1, kernel_init=nn.initializers.zeros, dtype=jnp.float32, name="readout")
         values = shift_right(head(hidden)[..., 0])
         begun = shift_right(jnp.cumsum(mask, axis=1, dtype=jnp.int32)) > 0
+        if segments is not None:
+            begun &= segments == shift_right(segments)
         return jnp.where(begun, values, 0.0)
 
 

@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -36,7 +37,9 @@ def positions_of(mask: jax.Array, count: jax.Array) -> jax.Array:
     return jnp.maximum(count[:, None] + jnp.cumsum(mask, axis=1, dtype=jnp.int32) - 1, 0)
 
 
-def drop(x: jax.Array, rate: float, keys: jax.Array | None) -> jax.Array:
+def drop(
+    x: jax.Array, rate: float, keys: jax.Array | None, segments: jax.Array | None = None
+) -> jax.Array:
     """Dropout of an example's features, the same at all its positions: `x * kept / (1 - rate)`.
 
     One draw a feature instead of one a number: the noise belongs to the example, wherever padding
@@ -45,7 +48,8 @@ def drop(x: jax.Array, rate: float, keys: jax.Array | None) -> jax.Array:
     Args:
       x: `[B, T, D]`.
       rate: share of the features that is dropped, in [0, 1).
-      keys: `[B]` typed keys, one an example, or None for no dropout.
+      keys: `[B]` typed keys, one an example, or None for no dropout; `[B, S]` with segments.
+      segments: `[B, T]` int32, which of the S examples in its row a position belongs to.
 
     Returns:
       `[B, T, D]`.
@@ -55,13 +59,19 @@ def drop(x: jax.Array, rate: float, keys: jax.Array | None) -> jax.Array:
     """
     if keys is None or rate == 0:
         return x
-    kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[2:]))(keys)
-    return jnp.where(kept[:, None, :], x / (1 - rate), 0)
+    chex.assert_rank(keys, 1 if segments is None else 2)
+    draw = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[2:]))
+    kept = draw(keys.reshape(-1)).reshape(x.shape[0], -1, x.shape[2])
+    if segments is not None:
+        kept = jnp.take_along_axis(kept, segments[..., None], axis=1)
+    return jnp.where(kept, x / (1 - rate), 0)
 
 
 def fold(keys: jax.Array | None, data: jax.Array | int) -> jax.Array | None:
-    """`fold_in` for a vector of keys; None stays None."""
-    return None if keys is None else jax.vmap(jax.random.fold_in, (0, None))(keys, data)
+    """`fold_in` for an array of keys; None stays None."""
+    if keys is None:
+        return None
+    return jax.vmap(jax.random.fold_in, (0, None))(keys.reshape(-1), data).reshape(keys.shape)
 
 
 def make_norm(kind: str, *, epsilon: float, dtype: jnp.dtype, name: str) -> nn.Module:

@@ -64,13 +64,14 @@ class Adapted:
         """As the transformer's."""
         params = dict(variables["params"])
         adapters = with_sites(params.pop(ADAPTERS, {}), self.config.layers)
-        adds = functools.partial(_added, scale=self.scale, dropout=self.dropout, keys=keys)
+        noise = {"keys": keys, "segments": more.get("segments")}
+        adds = functools.partial(_added, scale=self.scale, dropout=self.dropout, **noise)
         with nn.intercept_methods(adds):
             variables = {"params": floats(params), ADAPTERS: adapters}
             return self.transformer.apply(variables, *arguments, keys=keys, **more)  # pyright: ignore[reportReturnType]
 
 
-def _added(call, arguments, options, context, *, scale, dropout, keys):
+def _added(call, arguments, options, context, *, scale, dropout, keys, segments):
     """What a dense layer gives, and what its adapter adds to it."""
     module = context.module
     if not isinstance(module, nn.Dense) or context.method_name != "__call__":
@@ -80,7 +81,7 @@ def _added(call, arguments, options, context, *, scale, dropout, keys):
     if not module.has_variable(ADAPTERS, "a"):
         return y
     a, b, site = (module.get_variable(ADAPTERS, name) for name in ("a", "b", "site"))
-    x = drop(x, dropout, fold(keys, FIRST_SITE + site)).astype(y.dtype)
+    x = drop(x, dropout, fold(keys, FIRST_SITE + site), segments).astype(y.dtype)
     return y + scale * ((x @ a.astype(y.dtype)) @ b.astype(y.dtype))
 
 

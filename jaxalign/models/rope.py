@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxalign.errors import UserError
+from jaxalign.precision import widen
 
 KINDS = ("linear", "llama3", "yarn")
 
@@ -126,6 +127,7 @@ def rotary(
 def rotate(x: jax.Array, rotation: tuple[jax.Array, jax.Array]) -> jax.Array:
     """Turn the pairs (x_i, x_{i + H/2}) of `x [B, N, T, H]` by the rotary angles."""
     cos, sin = rotation
-    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    (wide,) = widen(x)
+    first, second = jnp.split(wide, 2, axis=-1)
     turned = jnp.concatenate((first * cos - second * sin, second * cos + first * sin), axis=-1)
     return turned.astype(x.dtype)

@@ -89,36 +89,39 @@ class Transformer(nn.Module):
     ) -> Outputs:
         """Hidden states and what the heads make of them.
 
-        With segments or branches a row is no single text: only hidden states and logits are made
-        then, no values or scores.
+        With segments a row is no single text, which a score would be of: there are no scores then.
+        With branches there are only hidden states and logits.
 
         Args:
           tokens: `[B, T]` ids below vocab_size; anything where `mask` is false.
           mask: `[B, T]` bool, true on real tokens.
-          keys: `[B]` typed keys for dropout, one an example; None for none.
+          keys: `[B]` typed keys for dropout, one an example; None for none. With segments `[B, S]`,
+            one for each number of a segment.
           cache: columns read before, for decoding: no values or scores are made then.
-          segments: `[B, T]` int32, equal on the tokens of one of several texts in a row.
+          segments: `[B, T]` int32 from 0 on, equal on the tokens of one of several texts in a row;
+            on padding that of the text before it.
           branches: `[T]` int32 in NumPy, equal on the tokens of one of several continuations of
             what stands, marked 0, before all of them.
 
         Raises:
-          UserError: more columns than `max_length`; a cache with scanned layers.
+          UserError: more columns than `max_length`; a cache with scanned layers, or with segments
+            or branches.
         """
-        self._check(_columns_of_a_text(tokens, cache, segments, branches), cache)
+        whole = segments is None and branches is None
+        self._check(_columns_of_a_text(tokens, cache, segments, branches), cache, whole)
         if cache is not None:
             return self._continue(tokens, mask, keys, cache)
         none = jnp.zeros_like(tokens[:, 0])
         tokens = filled(tokens, mask, none)
         structure = {"segments": segments, "branches": branches}
         visible = visible_keys(mask, 0, mask.shape[1], **structure)
-        whole = segments is None and branches is None
-        heads = self.config.heads_out if whole else ("logits",)
+        heads = self.config.heads_out if branches is None else ("logits",)
         # a token's position is the number of tokens before it that it sees
         positions = positions_of(mask, none) if whole else jnp.maximum(visible.sum(axis=2) - 1, 0)
-        context = self._context(positions, positions, visible, keys, branches)
+        context = self._context(positions, positions, visible, keys, **structure)
         hidden, _ = self.trunk(tokens, context, None)
         values = self._values(hidden, tokens, mask, context) if "value" in heads else None
-        scores = self._scores(hidden, tokens, mask) if "score" in heads else None
+        scores = self._scores(hidden, tokens, mask) if whole and "score" in heads else None
         steps = self.step_score(hidden, mask) if "step_score" in heads else None
         return Outputs(
             hidden=hidden,
@@ -158,7 +161,7 @@ class Transformer(nn.Module):
             cache=cache,
         )
 
-    def _context(self, positions, key_positions, visible, keys, branches=None):
+    def _context(self, positions, key_positions, visible, keys, *, segments=None, branches=None):
         c = self.config
         rotation = window_rotation = distances = None
         if c.positions == "rope":
@@ -176,6 +179,7 @@ class Transformer(nn.Module):
             rotation=rotation,
             window_rotation=window_rotation,
             keys=keys,
+            segments=segments,
             branches=None if branches is None else tuple(branches.tolist()),
         )
 
@@ -193,14 +197,16 @@ class Transformer(nn.Module):
         if self.config.value_trunk == "separate":
             keys = fold(context.keys, VALUE_TRUNK)
             hidden, _ = self.value_trunk(tokens, dataclasses.replace(context, keys=keys), None)
-        return self.value(hidden, mask)
+        return self.value(hidden, mask, context.segments)
 
-    def _check(self, length, cache):
+    def _check(self, length, cache, whole):
         c = self.config
         if length > c.max_length:
             raise UserError(
                 f"{length} columns of tokens, but the model's max_length is {c.max_length}"
             )
+        if cache is not None and not whole:
+            raise UserError("a cache goes on with one text a row: no segments or branches with it")
         if cache is not None and c.scan_layers:
             raise UserError(
                 "a cache needs a network that is not scanned: use unrolled(model, params)"

@@ -17,7 +17,9 @@ from jaxalign.models.layers import FeedForward, drop, fold, make_norm
 class Context:
     """What every block of a trunk reads.
 
-    positions: `[B, T]`; visible: `[B, T, S]`; keys: `[B]` or None; branches: T numbers or None.
+    positions: `[B, T]`; visible: `[B, T, S]`; branches: T numbers or None.
+    keys, segments: `[B]` and None, or one key for each text of a row and `[B, T]` which of them a
+      token belongs to; keys are None without dropout.
     distances: `[B, T, S]` int32, how many tokens a key lies back; None where no layer has a window.
     rotation, window_rotation: cosine and sine of the rotary angles, or None; the second for layers
       with a window.
@@ -29,6 +31,7 @@ class Context:
     rotation: tuple[jax.Array, jax.Array] | None
     window_rotation: tuple[jax.Array, jax.Array] | None
     keys: jax.Array | None
+    segments: jax.Array | None
     branches: tuple[int, ...] | None = dataclasses.field(metadata={"static": True})
 
     def sight(self, window):
@@ -42,6 +45,10 @@ class Context:
         pairs = zip(self.window_rotation or (), self.rotation, strict=True)
         cos, sin = (jnp.where(windowed, near, far) for near, far in pairs)
         return visible, (cos, sin)
+
+    def drop(self, x, rate, site):
+        """Dropout with the noise of that site."""
+        return drop(x, rate, fold(self.keys, site), self.segments)
 
 
 class Block(nn.Module):
@@ -60,12 +67,12 @@ class Block(nn.Module):
         out, buffers = attention(normed, rotation, visible, branches, past, layer=layer)
         if config.post_norms:
             out = self._norm("attention_out_norm")(out)
-        x += drop(out, config.dropout, fold(context.keys, 2 * layer))
+        x += context.drop(out, config.dropout, 2 * layer)
         feed_forward = FeedForward(config, self._output_init(), name="feed_forward")
         out = feed_forward(self._norm("feed_forward_norm")(x))
         if config.post_norms:
             out = self._norm("feed_forward_out_norm")(out)
-        x += drop(out, config.dropout, fold(context.keys, 2 * layer + 1))
+        x += context.drop(out, config.dropout, 2 * layer + 1)
         return x, None if past is None else buffers
 
     def _norm(self, name):
@@ -100,7 +107,7 @@ class Trunk(nn.Module):
         x = self.embedding[tokens] * c.embedding_scale
         if c.positions == "learned":
             x += self.position_embedding[context.positions]
-        x = drop(x.astype(c.dtype), c.dropout, fold(context.keys, 2 * c.layers))
+        x = context.drop(x.astype(c.dtype), c.dropout, 2 * c.layers)
         windows = c.windows or (0,) * c.layers
         if c.scan_layers:
             x, _ = self.stack(x, (jnp.arange(c.layers), jnp.array(windows), None), context)

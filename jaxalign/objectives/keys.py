@@ -4,7 +4,12 @@ import jax
 
 
 def example_keys(key, index):
-    """One key a row, folded from its global example index: the same noise in whatever batch it
+    """One key an example, folded from its global index: the same noise in whatever batch it
     travels.
+
+    Args:
+      key: of the step.
+      index: `[B]`, or `[B, S]` of the texts in packed rows.
     """
-    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, index)
+    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, index.reshape(-1))
+    return keys.reshape(index.shape)

@@ -1,6 +1,6 @@
 """Supervised fine-tuning."""
 
-from jaxalign.batches import TokenBatch
+from jaxalign.batches import PackedBatch, TokenBatch
 from jaxalign.losses.cross_entropy import cross_entropy_loss
 from jaxalign.masking import masked_sum
 from jaxalign.objectives.keys import example_keys
@@ -10,10 +10,11 @@ def sft(token_logps):
     """Next-token cross-entropy over response tokens; weight: response tokens.
 
     Args:
-      token_logps: `(params, TokenBatch, keys) -> [B, T]` log-probabilities in nats.
+      token_logps: `(params, TokenBatch, keys) -> [B, T]` log-probabilities in nats; of a
+        `PackedBatch` too, if it is given one.
     """
 
-    def loss_fn(params, batch: TokenBatch, key):
+    def loss_fn(params, batch: TokenBatch | PackedBatch, key):
         logps = token_logps(params, batch, example_keys(key, batch.index))
         loss = masked_sum(cross_entropy_loss(logps), batch.response_mask)
         return loss, (batch.response_mask.sum().astype(loss.dtype), {})

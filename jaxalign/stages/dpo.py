@@ -1,5 +1,6 @@
 """`jaxalign dpo`: a policy from a user's preferences, by DPO or another loss on pairs."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from jaxalign.data.records import GoldPreference, Preference
 from jaxalign.evaluation.bootstrap import mean_estimate
 from jaxalign.objectives import PAIR_LOSSES
 from jaxalign.stages.adapters import with_adapters
+from jaxalign.stages.kept_logps import kept_of
 from jaxalign.stages.run import Run, open_run
 from jaxalign.stages.sft import finish
 from jaxalign.stages.text_models import TextModel, load_text_model
@@ -32,6 +34,7 @@ def run(config: DPOConfig, directory: Path) -> dict:
         )
         held_out = token_rows(records, policy.tokenizer)
     with open_run(directory, config, config.place, config.seed) as run:
+        score_reference = kept_of(config)
         policy = with_adapters(policy, config.adapter, config.lora, run.key("lora"))
         trained = train_dpo(
             run,
@@ -42,6 +45,7 @@ def run(config: DPOConfig, directory: Path) -> dict:
             config.dpo,
             temperature=config.temperature,
             gold=gold[0] if gold else None,
+            score_reference=score_reference,
         )
         scorers = []
         if held_out:
@@ -51,6 +55,7 @@ def run(config: DPOConfig, directory: Path) -> dict:
                 policy if config.dpo.uses_reference else None,
                 held_out,
                 temperature=config.temperature,
+                score_reference=score_reference,
             )
             scorers = [{"scorer": "implicit reward of the policy", **accuracy}]
         return finish(
@@ -68,6 +73,7 @@ def implicit_accuracy(
     pairs: list[tuple[TokenRow, ...]],
     *,
     temperature: float,
+    score_reference: Callable[..., np.ndarray] = response_logps,
 ) -> dict:
     """Share of pairs whose chosen side has the larger log-ratio to the reference, with its
     interval.
@@ -77,10 +83,11 @@ def implicit_accuracy(
       reference: None compares the policy's own log-probabilities.
       pairs: chosen and rejected rows.
       temperature: of both distributions.
+      score_reference: `response_logps`, or one that keeps what it computes.
     """
     rows = [row for pair in pairs for row in pair]
     logps = response_logps(run, policy, rows, temperature=temperature)
     if reference is not None:
-        logps = logps - response_logps(run, reference, rows, temperature=temperature)
+        logps = logps - score_reference(run, reference, rows, temperature=temperature)
     chosen, rejected = logps.reshape(-1, 2).T
     return mean_estimate(0.5 + 0.5 * np.sign(chosen - rejected)).columns("pair_accuracy")

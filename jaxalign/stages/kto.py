@@ -1,5 +1,6 @@
 """`jaxalign kto`: a policy from responses labelled good or bad, by KTO or another such loss."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from jaxalign.config import KTOConfig
 from jaxalign.data.records import Unpaired
 from jaxalign.evaluation.bootstrap import mean_estimate
 from jaxalign.stages.adapters import with_adapters
+from jaxalign.stages.kept_logps import kept_of
 from jaxalign.stages.run import Run, open_run
 from jaxalign.stages.sft import finish
 from jaxalign.stages.text_models import TextModel, load_text_model
@@ -29,14 +31,11 @@ def run(config: KTOConfig, directory: Path) -> dict:
         )
     with open_run(directory, config, config.place, config.seed) as run:
         policy = with_adapters(policy, config.adapter, config.lora, run.key("lora"))
-        trained = train_unpaired(
-            run, "kto", policy, rows, labels, config.kto, temperature=config.temperature
-        )
+        shared = {"temperature": config.temperature, "score_reference": kept_of(config)}
+        trained = train_unpaired(run, "kto", policy, rows, labels, config.kto, **shared)
         scorers = []
         if held_out:
-            accuracy = label_accuracy(
-                run, trained, policy, held_out, temperature=config.temperature
-            )
+            accuracy = label_accuracy(run, trained, policy, held_out, **shared)
             scorers = [{"scorer": "sign of the policy's implicit reward", **accuracy}]
         return finish(run, trained, {"method": f"KTO ({config.kto.loss})"}, reward_model=scorers)
 
@@ -48,12 +47,16 @@ def label_accuracy(
     records: list[Unpaired],
     *,
     temperature: float,
+    score_reference: Callable[..., np.ndarray] = response_logps,
 ) -> dict:
     """Share of responses that the policy made likelier if labelled good, less likely if bad, with
     its interval.
+
+    Args:
+      score_reference: `response_logps`, or one that keeps what it computes.
     """
     rows = [row for (row,) in token_rows(records, policy.tokenizer)]
     policy_logps = response_logps(run, policy, rows, temperature=temperature)
-    change = policy_logps - response_logps(run, reference, rows, temperature=temperature)
+    change = policy_logps - score_reference(run, reference, rows, temperature=temperature)
     wanted = np.array([1 if record.label else -1 for record in records])
     return mean_estimate(0.5 + 0.5 * wanted * np.sign(change)).columns("pair_accuracy")

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from jaxalign.config import DPOSettings, PPOSettings
+from jaxalign.config import DPOSettings, FitConfig, PPOSettings
 from jaxalign.config_rlhf import RLHFConfig
 from jaxalign.data.chat import TokenRow, token_row
 from jaxalign.evaluation.tables import METHOD_COLUMNS, SCORER_COLUMNS, rich_table
@@ -20,6 +20,7 @@ from jaxalign.stages.human_ratings import comparison_groups, human_pairs, read_c
 from jaxalign.stages.measuring import Sampler
 from jaxalign.stages.rlhf_results import UNPENALISED, Comparison
 from jaxalign.stages.run import Run, open_run
+from jaxalign.stages.text_batches import TextBatches, bucketed
 from jaxalign.stages.text_models import (
     TextModel,
     load_text_model,
@@ -79,10 +80,9 @@ class Job:
                     self.run,
                     "sft",
                     with_adapters(start, "", config.lora, self.run.key("lora")),
-                    corpus.sft_rows,
+                    self._batches(corpus.sft_rows, config.sft),
                     config.sft,
                     evaluation_rows=held_out,
-                    buckets=config.length_buckets,
                 ),
             )
 
@@ -114,14 +114,9 @@ class Job:
         """Supervised fine-tuning on the preferred sides of the human pairs."""
         with self.timed("preferred_ft"):
             chosen, _ = self._human_rows()
-            model = train_sft(
-                self.run,
-                "preferred_ft",
-                self.models["sft"],
-                chosen,
-                self.config.preferred,
-                buckets=self.config.length_buckets,
-            )
+            settings = self.config.preferred
+            batches = self._batches(chosen, settings)
+            model = train_sft(self.run, "preferred_ft", self.models["sft"], batches, settings)
             self._keep("preferred_ft", model)
 
     def dpo_human(self) -> None:
@@ -162,6 +157,10 @@ class Job:
         self._write("results.json", results)
         self._write("samples.json", samples)
         return results
+
+    def _batches(self, rows: list[TokenRow], settings: FitConfig) -> TextBatches:
+        pad_id, buckets = self.corpus.tokenizer.pad_id, self.config.length_buckets
+        return bucketed(self.run, rows, settings, buckets=buckets, pad_id=pad_id)
 
     def _dpo(self, name: str, chosen, rejected, settings: DPOSettings) -> None:
         every = max(settings.fit.steps // self.config.evaluation.curve_points, 1)

@@ -9,6 +9,7 @@ from jaxalign.data.records import PromptCompletion, Unpaired
 from jaxalign.report import write_report
 from jaxalign.stages.adapters import save_trained, with_adapters
 from jaxalign.stages.run import Run, open_run
+from jaxalign.stages.text_batches import TextBatches, bucketed, packed
 from jaxalign.stages.text_models import (
     TextModel,
     load_text_model,
@@ -41,9 +42,8 @@ def run(config: SFTConfig, directory: Path) -> dict:
             run,
             "sft",
             start,
-            rows,
+            _batches(config, run, start, rows),
             config.fit,
-            buckets=config.length_buckets,
             evaluation_rows=held_out,
         )
         return finish(run, trained, _row(run, trained, held_out))
@@ -68,6 +68,13 @@ def _imitated(config: SFTConfig, directory: Path, tokenizer, held_out: bool = Fa
     kind = Unpaired if config.labelled else PromptCompletion
     records = read_records(config.data, kind, tokenizer=tokenizer, log=directory, held_out=held_out)
     return [record for record in records if not config.labelled or record.label]
+
+
+def _batches(config: SFTConfig, run: Run, start: TextModel, rows: list) -> TextBatches:
+    pad_id = start.tokenizer.pad_id
+    if config.packing:
+        return packed(run, rows, config.fit, length=config.data.max_length, pad_id=pad_id)
+    return bucketed(run, rows, config.fit, buckets=config.buckets, pad_id=pad_id)
 
 
 def _row(run: Run, trained: TextModel, held_out: list) -> dict:

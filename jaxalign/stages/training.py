@@ -19,7 +19,6 @@ from jaxalign.data.batching import (
     batch_indices,
     comparison_batch,
     evaluation_batches,
-    length_buckets,
     mismatched_rows,
     shared_lengths,
     shared_preference_batch,
@@ -39,6 +38,7 @@ from jaxalign.scoring import (
     text_scores,
 )
 from jaxalign.stages.run import Run
+from jaxalign.stages.text_batches import TextBatches, counted
 from jaxalign.stages.text_models import TextModel, shallow, with_heads
 from jaxalign.train.layouts import pad_rows, trim_rows
 
@@ -59,27 +59,12 @@ def train_sft(
     run: Run,
     name: str,
     policy: TextModel,
-    rows: Sequence[TokenRow],
+    batches: TextBatches,
     settings: FitConfig,
     *,
-    buckets: int,
     evaluation_rows: Sequence[TokenRow] = (),
 ) -> TextModel:
-    """Next-token cross-entropy on the responses of the rows, in batches of similar lengths."""
-    token_logps = text_logps(policy.model)
-    order = length_buckets(
-        [len(row) for row in rows],
-        buckets=buckets,
-        batch_size=settings.batch_size,
-        multiple=len(run.layout.devices) * settings.micro_batches,
-        seed=run.seed,
-    )
-
-    def batch(number: int):
-        index, length, size = order.batch(number)
-        chosen = [rows[i] for i in index]
-        pad_id = policy.tokenizer.pad_id
-        return pad_rows(token_batch(chosen, pad_id=pad_id, length=length, index=index), size)[0]
+    """Next-token cross-entropy on the responses of `bucketed` or `packed` rows."""
 
     def evaluate(params):
         return {
@@ -90,14 +75,15 @@ def train_sft(
 
     params = run.fit(
         name,
-        objectives.sft(token_logps),
+        objectives.sft(text_logps(policy.model)),
         policy.trained,
-        batch,
+        batches.batch,
         settings,
         frozen=policy.frozen,
         evaluate=evaluate if evaluation_rows else None,
         evaluate_every=max(settings.steps // 5, 1),
-        tokens_per_step=round(float(order.lengths.sum()) / order.batches),
+        tokens_per_step=batches.tokens,
+        prepare=counted,
     )
     return policy.with_trained(params)
 
@@ -262,6 +248,7 @@ def train_dpo(
     *,
     temperature: float,
     gold: Sequence[TokenRow] | None = None,
+    score_reference: Callable[..., np.ndarray] | None = None,
     evaluate: Callable[[Any], dict[str, float]] | None = None,
     evaluate_every: int | None = None,
 ) -> TextModel:
@@ -273,6 +260,7 @@ def train_dpo(
 
     Args:
       gold: best responses, for the losses that imitate one.
+      score_reference: `response_logps`, which is the default, or one that keeps what it computes.
     """
     policy = with_heads(policy, ("logits",), run.key(f"{name}/init"), dropout=0.0)
     named = objectives.PAIR_LOSSES[settings.loss_name]
@@ -282,7 +270,10 @@ def train_dpo(
     reference = None
     if settings.uses_reference:
         reference = reference_logps(
-            run, policy, (chosen, rejected), ld_alpha=settings.ld_alpha, temperature=temperature
+            functools.partial(score_reference or response_logps, run, policy),
+            (chosen, rejected),
+            ld_alpha=settings.ld_alpha,
+            temperature=temperature,
         )
     elif settings.reference_free:
         reference = zero_logps(len(chosen))
@@ -328,6 +319,7 @@ def train_unpaired(
     settings: KTOSettings,
     *,
     temperature: float,
+    score_reference: Callable[..., np.ndarray] | None = None,
 ) -> TextModel:
     """A loss on labelled responses from the policy, which is the reference; its log-probabilities
     are computed once. As `train_dpo` otherwise.
@@ -335,12 +327,13 @@ def train_unpaired(
     policy = with_heads(policy, ("logits",), run.key(f"{name}/init"), dropout=0.0)
     named = objectives.UNPAIRED_LOSSES[settings.loss]
     good, length = np.asarray(labels, bool), longest(rows)
-    reference = response_logps(run, policy, rows, temperature=temperature)
+    score = functools.partial(score_reference or response_logps, run, policy)
+    reference = score(rows, temperature=temperature)
     others: list[TokenRow] | None = None
     other_logps = None
     if named.needs("kl"):
         others = mismatched_rows(rows, max_length=length)
-        other_logps = response_logps(run, policy, others, temperature=temperature)
+        other_logps = score(others, temperature=temperature)
 
     def batch(number: int):
         index = batch_indices(number, len(rows), settings.fit.batch_size, run.seed)
@@ -379,8 +372,7 @@ def running_shift_of(named: objectives.NamedLoss) -> dict[str, Any]:
 
 
 def reference_logps(
-    run: Run,
-    policy: TextModel,
+    score: Callable[..., np.ndarray],
     sides: tuple[Sequence[TokenRow], Sequence[TokenRow]],
     *,
     ld_alpha: float | None,
@@ -390,8 +382,11 @@ def reference_logps(
 
     What LD-DPO counts in full is a prefix, so its sums are a mixture of those over the prefixes
     and those over all.
+
+    Args:
+      score: `(rows, temperature=...) -> [N]`, of the reference.
     """
-    logps: list[Any] = [response_logps(run, policy, s, temperature=temperature) for s in sides]
+    logps: list[Any] = [score(side, temperature=temperature) for side in sides]
     if ld_alpha is not None:
         counts = [np.array([row.is_response.sum() for row in side]) for side in sides]
         for number, side in enumerate(sides):
@@ -399,7 +394,7 @@ def reference_logps(
                 first_responses(row, public)
                 for row, public in zip(side, np.minimum(*counts), strict=True)
             ]
-            prefix_logps = response_logps(run, policy, prefixes, temperature=temperature)
+            prefix_logps = score(prefixes, temperature=temperature)
             logps[number] = ld_alpha * logps[number] + (1 - ld_alpha) * prefix_logps
     return PairLogps(chosen=logps[0], rejected=logps[1])
 

@@ -28,6 +28,7 @@ from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.models.transformer import Transformer, TransformerConfig
 from jaxalign.sampling import sample
 from jaxalign.stages.run import Run, open_run
+from jaxalign.stages.text_batches import bucketed
 from jaxalign.stages.text_grpo import train_grpo
 from jaxalign.stages.text_models import TextModel, with_heads
 from jaxalign.stages.text_ppo import train_ppo
@@ -108,7 +109,10 @@ def dpo(work: Work, size: Size, run: Run) -> None:
 def sft(work: Work, size: Size, run: Run) -> None:
     rows = token_rows(work, size, 16 * work.rows)
     policy = model_of(size, work.length)
-    train_sft(run, "sft", policy, rows, fit_config(work.rows), buckets=SFTConfig().length_buckets)
+    settings = fit_config(work.rows)
+    pad_id, buckets = policy.tokenizer.pad_id, SFTConfig().buckets
+    batches = bucketed(run, rows, settings, buckets=buckets, pad_id=pad_id)
+    train_sft(run, "sft", policy, batches, settings)
 
 
 def prompts_of(work: Work, size: Size, count: int) -> list[list[int]]:

@@ -1,0 +1,179 @@
+"""The reference's log-probabilities on disk, so that the runs of a sweep compute them once."""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxalign.config import DPOConfig, KTOConfig
+from jaxalign.data.chat import TokenRow
+from jaxalign.errors import UserError
+from jaxalign.models.lora import ADAPTERS, Adapted
+from jaxalign.stages.run import Run
+from jaxalign.stages.text_models import TextModel
+from jaxalign.stages.training import response_logps
+from jaxalign.train.checkpoints import write_atomically
+
+ARRAY = "logps"
+
+
+def kept_in(folder: str, *, model: str, data: str) -> Callable[..., np.ndarray]:
+    """`response_logps` that reads what is kept in the folder, and keeps there what it computes.
+
+    A file holds the sums of one list of rows and is named by the hash of all that decides them.
+
+    Args:
+      folder: made if needed; empty: nothing is kept.
+      model, data: where they come from, for whoever looks into a file.
+    """
+    if not folder:
+        return response_logps
+    _make(Path(folder))
+    weights = _Remembered()
+
+    def kept(
+        run: Run, policy: TextModel, rows: Sequence[TokenRow], *, temperature: float = 1.0
+    ) -> np.ndarray:
+        platform = run.layout.devices[0].platform
+        key = digest(weights.of(policy), platform, rows, temperature=temperature)
+        path = Path(folder) / f"{key}.safetensors"
+        if path.exists():
+            print(f"reference: {len(rows):,} log-probabilities from {path}")
+            return read(path, len(rows))
+        logps = response_logps(run, policy, rows, temperature=temperature)
+        said = {"model": model, "data": data, "temperature": repr(float(temperature))}
+        write(path, logps, said)
+        print(f"reference: {len(rows):,} log-probabilities kept in {path}")
+        return logps
+
+    return kept
+
+
+def kept_of(config: DPOConfig | KTOConfig) -> Callable[..., np.ndarray]:
+    """What the command keeps, if it does."""
+    model = f"{config.policy} with adapter {config.adapter}" if config.adapter else config.policy
+    return kept_in(config.reference_logps, model=model, data=config.data.path)
+
+
+def digest(weights: str, platform: str, rows: Sequence[TokenRow], *, temperature: float) -> str:
+    """SHA-256 of what decides the log-probabilities, in hexadecimal.
+
+    That is the model, the rows in their order, the temperature, the version of this library, and
+    the kind of device with the precision of its products.
+
+    Args:
+      weights: `weights_digest` of the model.
+      platform: "cpu", "gpu" or "tpu".
+      rows: which tokens are given, and which are counted.
+      temperature: of the distribution.
+    """
+    precision = jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
+    setting = [weights, platform, precision, float(temperature), _version()]
+    found = hashlib.sha256(json.dumps(setting).encode())
+    found.update(np.array([len(row) for row in rows], np.int64).tobytes())
+    for row in rows:
+        found.update(np.asarray(row.tokens, np.int32).tobytes())
+        found.update(np.asarray(row.is_response, bool).tobytes())
+    return found.hexdigest()
+
+
+def weights_digest(policy: TextModel) -> str:
+    """SHA-256 of architecture and parameters, in hexadecimal.
+
+    Adapters that add nothing yet are left out: such a policy is its base, whatever their rank and
+    the draw that they start from.
+    """
+    params, said = dict(policy.params), dataclasses.asdict(policy.model.config)
+    adapters = params.pop(ADAPTERS, {})
+    if isinstance(policy.model, Adapted) and _adds(adapters):
+        params[ADAPTERS] = adapters
+        said["adapter_scale"] = float(policy.model.scale)
+    found = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        array = np.ascontiguousarray(leaf)
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        found.update(json.dumps([name, str(array.dtype), array.shape]).encode())
+        found.update(array.reshape(-1).view(np.uint8).data)
+    return found.hexdigest()
+
+
+def write(path: Path, logps: np.ndarray, said: dict[str, str]) -> None:
+    """A file that appears whole or not at all, also where several runs write it at once."""
+    from safetensors.numpy import save
+
+    array = np.ascontiguousarray(logps)
+    said |= {"rows": str(len(array)), "jaxalign": _version(), "sha256": _sum_of(array)}
+    own = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write_atomically(own, save({ARRAY: array}, metadata=said))
+        os.replace(own, path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def read(path: Path, rows: int) -> np.ndarray:
+    """What `write` wrote, `[rows]`.
+
+    Raises:
+      UserError: the file is damaged, or holds another number of rows.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    again = "remove it, and it is computed again"
+    try:
+        with safe_open(path, framework="numpy") as file:
+            said, array = file.metadata() or {}, file.get_tensor(ARRAY)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is damaged ({error}); {again}") from None
+    if array.shape != (rows,):
+        raise UserError(
+            f"{path} holds log-probabilities of shape {array.shape}, the data have {rows} rows; "
+            f"{again}"
+        )
+    if said.get("sha256") != _sum_of(array):
+        raise UserError(f"{path} is damaged (the checksum differs); {again}")
+    return array
+
+
+class _Remembered:
+    """The digests of the models that were asked for: a large one is hashed once."""
+
+    def __init__(self):
+        self.known: list[tuple[TextModel, str]] = []
+
+    def of(self, policy: TextModel) -> str:
+        for known, found in self.known:
+            if known is policy:
+                return found
+        self.known.append((policy, weights_digest(policy)))
+        return self.known[-1][1]
+
+
+def _adds(adapters: Any) -> bool:
+    """Whether any adapter's second factor differs from 0."""
+    leaves = jax.tree_util.tree_leaves_with_path(adapters)
+    return any(np.any(np.asarray(leaf)) for path, leaf in leaves if path[-1].key == "b")
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"reference_logps {folder}: no such folder can be made ({error.strerror})"
+        ) from error
+
+
+def _sum_of(array: np.ndarray) -> str:
+    return hashlib.sha256(array.tobytes()).hexdigest()
+
+
+def _version() -> str:
+    return importlib.metadata.version("jaxalign")
