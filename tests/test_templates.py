@@ -6,6 +6,7 @@ import json
 import pathlib
 
 import jax
+import numpy as np
 import pytest
 
 from jaxalign.config import GenerateConfig, ModelConfig, SamplingConfig
@@ -432,7 +433,8 @@ def test_generate_answers_a_chat(template, tokenizers, tmp_path, monkeypatch):
         model=str(tmp_path), prompt="Why?", chat=True, samples=2, sampling=sampling
     )
     texts = generate.run(config)
-    assert drawn[0].tokens[1].tolist() == prompt_ids([user("Why?")], tokenizer)
+    asked = np.asarray(drawn[0].tokens[1])[np.asarray(drawn[0].mask[1])]
+    assert asked.tolist() == prompt_ids([user("Why?")], tokenizer)
     assert len(texts) == 2 and not any("Why?" in text for text in texts)
     with pytest.raises(UserError, match="--prompt is empty; with --chat it is what the user says"):
         generate.run(dataclasses.replace(config, prompt=" "))
