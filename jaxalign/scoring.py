@@ -161,9 +161,13 @@ def text_policy(model, *, temperature: float = 1.0):
 def text_decisions(model, *, temperature: float = 1.0):
     """`(params, TokenBatch, keys=None) -> (logps, entropy)`, each `[B, T]`, for policy gradients
     without values.
+
+    Of `SharedPrompts` it gives `[B, K, R]`, the same numbers for the same sequences.
     """
 
-    def evaluate(params, batch: TokenBatch | PackedBatch, keys=None):
+    def evaluate(params, batch: TokenBatch | PackedBatch | SharedPrompts, keys=None):
+        if isinstance(batch, SharedPrompts):
+            return shared_logps_and_entropy(model, params, batch, keys, temperature)
         outputs = forward(model, params, batch, keys)
         both = logps_and_entropy_of(outputs, batch.tokens, temperature=temperature)
         return tuple(after_first(batch, x) for x in both)
