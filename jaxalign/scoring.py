@@ -12,7 +12,6 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxalign.batches import Experience, PackedBatch, SharedPrompts, TokenBatch
 from jaxalign.errors import UserError
@@ -27,6 +26,7 @@ from jaxalign.logprobs import (
     tempered,
 )
 from jaxalign.models.architecture import TransformerConfig
+from jaxalign.models.branches import Branches
 from jaxalign.models.heads import pooled, score_head
 from jaxalign.models.layers import filled
 
@@ -112,7 +112,7 @@ def shared_logps_and_entropy(model, params, batch: SharedPrompts, keys, temperat
     prompt = batch.prompts.shape[1]
     tokens = jnp.concatenate([batch.prompts, _in_a_row(batch.responses)], axis=1)
     mask = jnp.concatenate([batch.prompt_mask, _in_a_row(batch.mask)], axis=1)
-    branches = np.repeat(np.arange(count + 1), [prompt, *[length] * count])
+    branches = Branches(shared=prompt, count=count)
     outputs = model.apply({"params": params}, tokens, mask, keys=keys, branches=branches)
     last = jnp.repeat(outputs.hidden[:, None, prompt - 1 : prompt], count, axis=1)
     own = outputs.hidden[:, prompt:].reshape(*batch.responses.shape, -1)

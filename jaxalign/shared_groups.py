@@ -12,39 +12,26 @@ import jax.numpy as jnp
 
 from jaxalign.batches import ResponseBatch, SharedPrompts, TokenBatch
 
-# A row's tokens are masked against each other, in this many columns: 16 MiB of booleans.
-LONGEST_ROW = 4096
 
-
-def responses_in_a_row(
-    group_size: int, *, rows: int, parts: int, prompt: int, response: int
-) -> int:
+def responses_in_a_row(group_size: int, *, rows: int, parts: int) -> int:
     """K, how many responses of a group share a row: all, or fewer that divide the group equally.
+
+    A prompt is read once for K responses, so that a larger K never computes more.
 
     Args:
       group_size: G, responses to a prompt.
       rows: responses of a round, a multiple of G.
-      parts: equal parts that the round is cut into (minibatches, micro-batches, devices); no row
-        is cut.
-      prompt, response: columns of the longest.
+      parts: equal parts that the round is cut into (minibatches, micro-batches, devices), between
+        rows.
 
     Returns:
-      The largest K with which the rows can be cut so, and are at most `LONGEST_ROW` long; 1 where
-      there is none.
+      The largest K with which the round can be cut so; 1 if there is none.
 
-    >>> responses_in_a_row(8, rows=256, parts=4, prompt=100, response=50)
-    8
-    >>> responses_in_a_row(6, rows=24, parts=8, prompt=100, response=50)
-    3
+    >>> responses_in_a_row(8, rows=256, parts=4), responses_in_a_row(6, rows=24, parts=8)
+    (8, 3)
     """
-    fitting = (
-        count
-        for count in range(group_size, 1, -1)
-        if group_size % count == 0
-        and (rows // count) % parts == 0
-        and prompt + count * response <= LONGEST_ROW
-    )
-    return next(fitting, 1)
+    counts = range(group_size, 1, -1)
+    return next((k for k in counts if group_size % k == 0 and rows // k % parts == 0), 1)
 
 
 def shared_rows(rows: TokenBatch, *, count: int, longest: int) -> SharedPrompts:

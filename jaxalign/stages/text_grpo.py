@@ -61,8 +61,6 @@ def train_grpo(
         settings.group_size,
         rows=settings.batch_size,
         parts=settings.minibatches * settings.micro_batches * len(run.layout.devices),
-        prompt=max(map(len, prompts)),
-        response=max_new_tokens,
     )
     sampling = {"temperature": temperature, "max_new_tokens": max_new_tokens, "shared": shared}
     state = fit_rounds(
