@@ -33,8 +33,13 @@ KEY = jax.random.key(0)
 SMALL = {"vocab_size": WORDS, "max_length": PROMPT + NEW, "width": 16, "layers": 2, "heads": 2}
 LEARNED = {"norm": "layer", "positions": "learned", "activation": "gelu"}
 MODELS = {
-    "llama": {"kv_heads": 1},
-    "gemma": {"qk_norm": True, "windows": (3, 0), "window_rope_theta": 500.0, "softcap": 3.0},
+    "gemma": {
+        "kv_heads": 1,
+        "qk_norm": True,
+        "windows": (3, 0),
+        "window_rope_theta": 500.0,
+        "softcap": 3.0,
+    },
     "scanned": {"windows": (0, 4), "scan_layers": True, "remat": True},
     "adapted": {},
 }
@@ -141,19 +146,14 @@ def test_loss_metrics_and_gradients_in_double_precision(x64, monkeypatch):
 
     @jax.jit
     def both(params):
-        batches = (
-            alone,
-            shared_batch(alone, count=4, longest=NEW),
-            shared_batch(alone, count=2, longest=NEW),
-        )
+        batches = alone, shared_batch(alone, count=2, longest=NEW)
         return [jax.value_and_grad(loss, has_aux=True)(params, b, KEY) for b in batches]
 
-    expected, *found = both(params)
+    expected, ours = both(params)
     assert expected[0][0].dtype == jnp.float64
     assert min(float(jnp.abs(x).max()) for x in jax.tree.leaves(expected[1])) > 1e-3
     assert 0 < expected[0][1][1]["policy/clip_fraction"][0] < alone.mask.sum()
-    for ours in found:
-        same(ours, expected, rtol=1e-10, atol=1e-11)
+    same(ours, expected, rtol=1e-10, atol=1e-11)
 
 
 @pytest.mark.parametrize("name", GROUP_LOSSES)

@@ -166,7 +166,7 @@ class Transformer(nn.Module):
             return self._context(positions, compared, visible, keys, branches=branches)
         visible = visible_keys(mask, 0, mask.shape[1], segments=segments)
         if segments is None:
-            positions = positions_of(mask, jnp.zeros(len(mask), jnp.int32))
+            positions = positions_of(mask, jnp.zeros_like(mask[:, 0], jnp.int32))
         else:  # a token's position is the number of tokens before it that it sees
             positions = jnp.maximum(visible.sum(axis=2) - 1, 0)
         return self._context(positions, (positions, positions), visible, keys, segments=segments)
