@@ -6,6 +6,7 @@ them here holds the same numbers, without the prompts' columns.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -52,6 +53,17 @@ def shared_rows(rows: TokenBatch, *, count: int, longest: int) -> SharedPrompts:
         response_mask=responses,
         index=rows.index[::count],
     )
+
+
+def shared_sides(sides: Sequence[TokenBatch], *, longest: int) -> SharedPrompts:
+    """Samples from the same prompts, one batch a side, with the K sides in a row.
+
+    Args:
+      sides: each `[B, P + R]` from `sample`.
+      longest: R, columns of the responses.
+    """
+    rows = jax.tree.map(lambda *arrays: one_a_row(jnp.stack(arrays, axis=1)), *sides)
+    return shared_rows(rows, count=len(sides), longest=longest)
 
 
 def shared_batch(batch: ResponseBatch, *, count: int, longest: int) -> ResponseBatch:

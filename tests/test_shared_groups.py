@@ -9,13 +9,13 @@ import numpy as np
 import optax
 import pytest
 
-from jaxalign.batches import ResponseBatch, SharedPrompts, TokenBatch
+from jaxalign.batches import Judged, OnlineBatch, ResponseBatch, SharedPrompts, TokenBatch
 from jaxalign.config import LoraConfig
 from jaxalign.group_rollouts import sample_groups
 from jaxalign.logprobs import action_logps, entropy
 from jaxalign.models.lora import Adapted, new_adapters
 from jaxalign.models.transformer import Transformer, TransformerConfig
-from jaxalign.objectives import GROUP_LOSSES, group_method, group_policy_gradient
+from jaxalign.objectives import GROUP_LOSSES, group_method, group_policy_gradient, online
 from jaxalign.rollouts import minibatch_rows, ppo_epochs_loop, rows_of
 from jaxalign.sampling import sample
 from jaxalign.scoring import text_decisions, text_logps
@@ -221,6 +221,32 @@ def test_epochs_of_minibatches_in_parts_on_eight_devices():
     same(ours.params, theirs.params, atol=1e-5)
     means = jax.tree.map(lambda *x: sum(x) / len(x), *found)
     same(metrics, means, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["online_dpo", "xpo", "nash_md"])
+def test_fresh_pairs_share_their_prompt(loss, x64):
+    rows = [sampled_rows(1, (4, 1, 6, 0), seed) for seed in (0, 1)]
+    rows[1] = dataclasses.replace(rows[1], response_mask=np.roll(rows[1].response_mask, 1, axis=0))
+    rng = np.random.default_rng(4)
+    scores, reference = rng.normal(size=(2, 2, 4))
+    first, second = (
+        Judged(responses=x, scores=y, reference=z)
+        for x, y, z in zip(rows, scores, reference, strict=True)
+    )
+    batch = OnlineBatch(first=first, second=second, weights=np.array([1.0, 1, 1, 0]))
+    table = rng.normal(size=(WORDS, WORDS))
+
+    def token_logps(table, inputs, keys):
+        return bigrams(table, inputs, keys)[0]
+
+    expected, ours = (
+        jax.value_and_grad(online(token_logps, loss, length=length), has_aux=True)(
+            table, batch, KEY
+        )
+        for length in (None, NEW)
+    )
+    assert np.abs(expected[1]).max() > 1e-3
+    same(ours, expected, rtol=1e-12, atol=1e-12)
 
 
 @functools.cache
