@@ -255,7 +255,8 @@ class Experience:
 class ResponseBatch:
     """Sampled responses with what a policy gradient without value function learns from.
 
-    inputs: `TokenBatch`, prompts and responses, `[B, T]`.
+    inputs: `TokenBatch`, prompts and responses, `[B, T]`; or `SharedPrompts` with K responses in a
+      row: then what is `[B, T]` below is `[B, K, R]`, and `[B]` of responses `[B, K]`.
     mask: `[B, T]` bool, true on the tokens that loss and divisor count: those of the response, none
       of a response that is left out.
     behaviour_logps: `[B, T]` nats of the tokens under the policy that sampled, as the trainer
@@ -264,10 +265,10 @@ class ResponseBatch:
     advantages: `[B]` of the responses, or `[B, T]` of the tokens.
     weights: `[B, T]` factors of the policy loss: importance weights, 0 where a token is not
       trained.
-    index: `[B]` int32 global example index.
+    index: `[B]` int32 global example index of the row.
     """
 
-    inputs: TokenBatch
+    inputs: TokenBatch | SharedPrompts
     mask: jax.Array
     behaviour_logps: jax.Array
     reference_logps: jax.Array

@@ -32,8 +32,10 @@ from jaxalign.losses.importance import (
 )
 from jaxalign.masking import masked_sum
 from jaxalign.objectives.group_losses import GroupMethod
-from jaxalign.scoring import text_decisions
-from jaxalign.text_rollouts import ScoredSamples, sample_and_score, sample_metrics
+from jaxalign.sampling import sample
+from jaxalign.scoring import text_decisions, text_logps
+from jaxalign.shared_groups import behind_prompts, shared_rows
+from jaxalign.text_rollouts import ScoredSamples, sample_metrics
 
 REPORTED_CAP = 2.0  # of the diagnostics where the weights themselves have none
 
@@ -53,14 +55,51 @@ class GroupSamples:
     entropies: jax.Array
 
 
-def sample_groups(policy, reference, reward, *, temperature: float, **sampling):
-    """`(shared, prompts: TokenBatch) -> GroupSamples`; `shared` as in `sample_and_score`."""
-    collect = sample_and_score(policy, reference, reward, temperature=temperature, **sampling)
-    read = text_decisions(policy, temperature=temperature)
+def sample_groups(
+    policy,
+    reference,
+    reward,
+    *,
+    temperature: float,
+    max_new_tokens: int,
+    eos_id: int,
+    shared: int = 1,
+):
+    """`(models, prompts: TokenBatch) -> GroupSamples`: one compiled pass.
 
-    def collected(shared, prompts: TokenBatch) -> GroupSamples:
-        scored = collect(shared, prompts)
-        logps, entropies = read(shared[0], scored.samples.batch)
+    Args:
+      policy, reference: transformers with a logits head and the same vocabulary.
+      reward: transformer with a score head, or `ScoreColumns`.
+      temperature: of the policy and of the reference, in sampling and in every log-probability.
+      max_new_tokens, eos_id: see `sample`.
+      shared: so many rows side by side have the same prompt, which policy and reference read once.
+
+    Returns:
+      A function for `Layout.rows`; `models` is `(policy_params, reference_params, reward_params,
+      key)`.
+    """
+    read = text_decisions(policy, temperature=temperature)
+    reference_logps = text_logps(reference, temperature=temperature)
+
+    def collected(models, prompts: TokenBatch) -> GroupSamples:
+        params, reference_params, reward_params, key = models
+        drawn = sample(
+            policy,
+            params,
+            prompts,
+            key,
+            max_new_tokens=max_new_tokens,
+            eos_id=eos_id,
+            temperature=temperature,
+            repeats=shared,
+        )
+        rows = drawn.batch
+        inputs = shared_rows(rows, count=shared, longest=max_new_tokens)
+        of_responses = *read(params, inputs), reference_logps(reference_params, inputs)
+        columns = prompts.tokens.shape[1]
+        logps, entropies, frozen = (behind_prompts(x, columns) for x in of_responses)
+        scores = reward.apply({"params": reward_params}, rows.tokens, rows.mask).scores
+        scored = ScoredSamples(samples=drawn, scores=scores, values=None, reference_logps=frozen)
         return GroupSamples(scored=scored, behaviour_logps=logps, entropies=entropies)
 
     return collected

@@ -10,8 +10,10 @@ import jax.numpy as jnp
 
 from jaxalign.advantages import missing_eos_penalty
 from jaxalign.batches import Judged, OnlineBatch, TokenBatch
+from jaxalign.logprobs import sequence_logps
 from jaxalign.sampling import sample, sample_mixture
-from jaxalign.scoring import response_logps_of, text_scores
+from jaxalign.scoring import text_logps, text_scores
+from jaxalign.shared_groups import one_a_row, shared_sides
 
 
 def sample_pairs(
@@ -41,25 +43,27 @@ def sample_pairs(
       key)`. `measured` has `[B]` of each metric, of the first responses.
     """
     decoding = {"max_new_tokens": max_new_tokens, "eos_id": eos_id, "temperature": temperature}
-    reference_logps = response_logps_of(policy, temperature=temperature)
+    read = text_logps(policy, temperature=temperature)
     scores_of = text_scores(reward)
 
-    def judged(rows: TokenBatch, reference_params, reward_params):
-        return Judged(
-            responses=rows,
-            scores=scores_of(reward_params, rows),
-            reference=reference_logps(reference_params, rows),
-        )
+    def reference_logps(params, sides) -> tuple[jax.Array, ...]:
+        rows = shared_sides(sides, longest=max_new_tokens)
+        sums = sequence_logps(one_a_row(read(params, rows)), one_a_row(rows.response_mask))
+        return jnp.unstack(sums.reshape(-1, len(sides)), axis=1)
 
     def pairs(shared, prompts: TokenBatch):
-        params, *frozen, key = shared
+        params, reference_params, reward_params, key = shared
         keys = [jax.random.fold_in(key, side) for side in (0, 1)]
-        both = (params, frozen[0])
+        both = (params, reference_params)
         drawn = sample(policy, params, prompts, keys[0], **decoding)
         against = sample_mixture(
             (policy, policy), both, prompts, keys[1], mixture=opponent, **decoding
         )
-        first, second = (judged(side.batch, *frozen) for side in (drawn, against))
+        sides = (drawn.batch, against.batch)
+        first, second = (
+            Judged(responses=side, scores=scores_of(reward_params, side), reference=logps)
+            for side, logps in zip(sides, reference_logps(reference_params, sides), strict=True)
+        )
         rows = drawn.batch
         weights = jnp.any(prompts.mask, axis=1).astype(jnp.float32)
         measured = {

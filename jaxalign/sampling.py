@@ -133,6 +133,7 @@ def _invert(weights, uniforms):
     jax.jit,
     static_argnames=(
         "model", "max_new_tokens", "eos_id", "temperature", "top_k", "top_p", "min_new_tokens",
+        "repeats",
     ),
 )  # fmt: skip
 def sample(
@@ -147,6 +148,7 @@ def sample(
     top_k: int = 0,
     top_p: float = 1.0,
     min_new_tokens: int = 0,
+    repeats: int = 1,
 ) -> Samples:
     """Draw one response a prompt; stops early when every row has drawn its EOS token.
 
@@ -162,6 +164,7 @@ def sample(
       eos_id: the token that ends a response; it may occur in the prompt.
       temperature, top_k, top_p: see `filtered_logits`.
       min_new_tokens: the EOS token has probability 0 before that many tokens were drawn.
+      repeats: every prompt stands in so many rows, side by side: it is read once for them.
     """
 
     def distribution(logits, drawn):
@@ -172,7 +175,7 @@ def sample(
         return filtered_logits(logits, temperature=temperature, top_k=top_k, top_p=top_p)
 
     length = {"max_new_tokens": max_new_tokens, "eos_id": eos_id}
-    return _decoded([(model, params)], distribution, prompts, key, **length)
+    return _decoded([(model, params)], distribution, prompts, key, repeats=repeats, **length)
 
 
 @functools.partial(
@@ -227,7 +230,9 @@ def sample_mixture(
     return _decoded(both, distribution, prompts, key, **length)
 
 
-def _decoded(models, distribution, prompts, key, *, max_new_tokens, eos_id) -> Samples:
+def _decoded(
+    models, distribution, prompts, key, *, max_new_tokens, eos_id, repeats: int = 1
+) -> Samples:
     """The loop: every model reads each token, `distribution(logits of each, number)` draws it."""
     models = [unrolled(model, params) for model, params in models]
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, prompts.index)
@@ -249,12 +254,12 @@ def _decoded(models, distribution, prompts, key, *, max_new_tokens, eos_id) -> S
         tokens, logps = draw([each[:, 0] for each in logits], progress.drawn)
         return _append(progress, column, tokens, logps, caches, eos_id)
 
-    progress = _prefilled(models, prompts, max_new_tokens)
+    progress = _prefilled(models, prompts, max_new_tokens, repeats)
     progress = jax.lax.while_loop(unfinished, step, progress)
     return Samples(batch=progress.batch, logps=progress.logps)
 
 
-def _prefilled(models, prompts, max_new_tokens):
+def _prefilled(models, prompts, max_new_tokens, repeats):
     """Room for the response, and caches that have read all of the prompt but its last column."""
     batch = TokenBatch(
         tokens=jnp.pad(prompts.tokens, ((0, 0), (0, max_new_tokens))),
@@ -262,10 +267,12 @@ def _prefilled(models, prompts, max_new_tokens):
         response_mask=jnp.pad(jnp.zeros_like(prompts.mask), ((0, 0), (0, max_new_tokens))),
         index=prompts.index,
     )
-    columns = batch.tokens.shape[1]
-    caches = tuple(empty_cache(model.config, batch.tokens, columns) for model, _ in models)
+    columns, once = batch.tokens.shape[1], batch.tokens[::repeats]
+    caches = tuple(empty_cache(model.config, once, columns) for model, _ in models)
     if prompts.tokens.shape[1] > 1:
-        _, caches = _read(models, prompts.tokens[:, :-1], prompts.mask[:, :-1], caches)
+        tokens, mask = prompts.tokens[::repeats, :-1], prompts.mask[::repeats, :-1]
+        _, caches = _read(models, tokens, mask, caches)
+    caches = jax.tree.map(lambda x: x if x.ndim == 0 else jnp.repeat(x, repeats, axis=0), caches)
     logps = jnp.zeros_like(batch.tokens, jnp.float32)
     alive = prompts.mask.any(axis=1)
     return Progress(batch=batch, logps=logps, caches=caches, alive=alive, drawn=jnp.int32(0))

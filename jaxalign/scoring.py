@@ -12,7 +12,6 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxalign.batches import Experience, PackedBatch, SharedPrompts, TokenBatch
 from jaxalign.errors import UserError
@@ -27,6 +26,7 @@ from jaxalign.logprobs import (
     tempered,
 )
 from jaxalign.models.architecture import TransformerConfig
+from jaxalign.models.branches import Branches
 from jaxalign.models.heads import pooled, score_head
 from jaxalign.models.layers import filled
 
@@ -112,7 +112,7 @@ def shared_logps_and_entropy(model, params, batch: SharedPrompts, keys, temperat
     prompt = batch.prompts.shape[1]
     tokens = jnp.concatenate([batch.prompts, _in_a_row(batch.responses)], axis=1)
     mask = jnp.concatenate([batch.prompt_mask, _in_a_row(batch.mask)], axis=1)
-    branches = np.repeat(np.arange(count + 1), [prompt, *[length] * count])
+    branches = Branches(shared=prompt, count=count)
     outputs = model.apply({"params": params}, tokens, mask, keys=keys, branches=branches)
     last = jnp.repeat(outputs.hidden[:, None, prompt - 1 : prompt], count, axis=1)
     own = outputs.hidden[:, prompt:].reshape(*batch.responses.shape, -1)
@@ -161,9 +161,13 @@ def text_policy(model, *, temperature: float = 1.0):
 def text_decisions(model, *, temperature: float = 1.0):
     """`(params, TokenBatch, keys=None) -> (logps, entropy)`, each `[B, T]`, for policy gradients
     without values.
+
+    Of `SharedPrompts` it gives `[B, K, R]`, the same numbers for the same sequences.
     """
 
-    def evaluate(params, batch: TokenBatch | PackedBatch, keys=None):
+    def evaluate(params, batch: TokenBatch | PackedBatch | SharedPrompts, keys=None):
+        if isinstance(batch, SharedPrompts):
+            return shared_logps_and_entropy(model, params, batch, keys, temperature)
         outputs = forward(model, params, batch, keys)
         both = logps_and_entropy_of(outputs, batch.tokens, temperature=temperature)
         return tuple(after_first(batch, x) for x in both)

@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxalign.batches import Experience, ResponseBatch
+from jaxalign.batches import Experience, ResponseBatch, TokenBatch
 from jaxalign.explanation.table import (
     Explanation,
     Sum,
@@ -111,12 +111,13 @@ def explain_responses(
     Args:
       make_loss: `evaluate -> loss_fn`, `objectives.group_policy_gradient`.
       evaluate: `(params, TokenBatch, keys) -> (logps, entropy)`.
-      batch: of whole groups.
+      batch: of whole groups, a row each response.
       method: what the batch and the loss were made with.
       recorded: more `[B, T]` columns of the rollout by name (KL, ...).
       totals: more `[B]` numbers of the responses by name (scores).
       key: of the step.
     """
+    assert isinstance(batch.inputs, TokenBatch), "a text is explained as a row"
     loss, (weight, metrics) = mean_loss(make_loss(evaluate), params, batch, key)
     table = evaluate(params, batch.inputs, None)
     logps, entropy = table

@@ -1,15 +1,16 @@
 """Causal grouped-query attention and its key-value cache."""
 
 import itertools
+from collections.abc import Iterator
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxalign.batches import pytree
 from jaxalign.logprobs import softcapped
 from jaxalign.models.architecture import TransformerConfig
+from jaxalign.models.branches import Branches
 from jaxalign.models.layers import make_norm
 from jaxalign.models.rope import rotate
 from jaxalign.products import dot_general
@@ -41,7 +42,6 @@ def visible_keys(
     queries: int,
     *,
     segments: jax.Array | None = None,
-    branches: np.ndarray | None = None,
 ) -> jax.Array:
     """`[B, queries, S]`: query t, in column offset + t, sees real tokens up to that column.
 
@@ -50,17 +50,20 @@ def visible_keys(
       offset: column of the first query.
       queries: their number.
       segments: `[B, S]` int32: several texts in a row; a token sees those of its own text alone.
-      branches: `[S]` int32: several continuations in a row; a token sees those of its own
-        continuation, and those in 0, which come before all.
     """
     columns = jnp.arange(mask.shape[1], dtype=jnp.int32)
     ages = offset + jnp.arange(queries, dtype=jnp.int32)[:, None] - columns[None, :]
     visible = mask[:, None, :] & (ages >= 0)[None]
     if segments is not None:
         visible &= segments[:, :, None] == segments[:, None, :]
-    if branches is not None:
-        visible &= ((branches[:, None] == branches[None]) | (branches[None] == 0))[None]
     return visible
+
+
+def visible_in_branches(mask: jax.Array, branches: Branches) -> tuple[jax.Array, jax.Array]:
+    """What the beginning sees, `[B, P, P]`, and each continuation, `[B K, R, P + R]`."""
+    first, texts = branches.beginning(mask, 1), branches.texts(mask, 1)
+    shared = branches.shared
+    return visible_keys(first, 0, shared), visible_keys(texts, shared, texts.shape[1] - shared)
 
 
 def attend(
@@ -101,41 +104,47 @@ def attend(
     return jnp.einsum("bkts,bksh->bkth", weights, v).reshape(batch, heads, length, width)
 
 
-def attend_in_blocks(q, k, v, visible, branches: np.ndarray | None, **settings) -> jax.Array:
+def attend_in_branches(q, k, v, branches: Branches, *, visible, **settings) -> jax.Array:
+    """`attend_in_blocks` where continuations stand in a row behind their beginning.
+
+    Args:
+      q, k, v: as in `attend`, of a whole row (S = T).
+      branches: where they stand.
+      visible: from `visible_in_branches`.
+      settings: scale and softcap.
+    """
+    first = (branches.beginning(x, 2) for x in (q, k, v))
+    beginning = attend_in_blocks(*first, visible=visible[0], **settings)
+    texts = (branches.texts(x, 2) for x in (k, v))
+    own = attend_in_blocks(branches.continuations(q, 2), *texts, visible=visible[1], **settings)
+    return branches.rows(beginning, own, 2)
+
+
+def attend_in_blocks(q, k, v, *, visible, **settings) -> jax.Array:
     """`attend`, a block of queries at a time, each with the keys only that it can see.
 
     Args:
-      q, k, v, visible: as in `attend`, of a whole row (S = T).
-      branches: as in `visible_keys`.
+      q, k, v, visible: as in `attend`; the queries are in the last T of the S columns.
       settings: scale and softcap.
     """
-    outputs = []
-    for start, stop, ranges in key_ranges(q.shape[2], branches):
+    before, outputs = k.shape[2] - q.shape[2], []
+    for start, stop in blocks(q.shape[2]):
         keys, values, seen = (
-            jnp.concatenate([jax.lax.slice_in_dim(x, *r, axis=2) for r in ranges], axis=2)
+            jax.lax.slice_in_dim(x, 0, before + stop, axis=2)
             for x in (k, v, visible[:, start:stop])
         )
         outputs.append(attend(q[:, :, start:stop], keys, values, seen, **settings))
     return jnp.concatenate(outputs, axis=2)
 
 
-def key_ranges(length: int, branches: np.ndarray | None):
-    """`(start, stop, ranges of keys)` of every block of queries in a row of that length.
+def blocks(length: int) -> Iterator[tuple[int, int]]:
+    """`(start, stop)` of equal blocks of queries, of about `BLOCK` each.
 
-    >>> list(key_ranges(3, None))
-    [(0, 3, [(0, 3)])]
-    >>> list(key_ranges(4, np.array([0, 1, 1, 2])))
-    [(0, 1, [(0, 1)]), (1, 3, [(0, 3)]), (3, 4, [(0, 1), (3, 4)])]
+    >>> list(blocks(3)), list(blocks(130))
+    ([(0, 3)], [(0, 65), (65, 130)])
     """
-    branches = np.zeros(length, int) if branches is None else branches
-    borders = [0, *(np.flatnonzero(np.diff(branches)) + 1), length]
-    shared = int((branches == 0).sum())
-    for begin, end in itertools.pairwise(map(int, borders)):
-        count = max(round((end - begin) / BLOCK), 1)
-        cuts = [begin + (end - begin) * i // count for i in range(count + 1)]
-        for start, stop in itertools.pairwise(cuts):
-            joined = begin <= shared
-            yield start, stop, [(0, stop)] if joined else [(0, shared), (begin, stop)]
+    count = max(round(length / BLOCK), 1)
+    return itertools.pairwise(length * i // count for i in range(count + 1))
 
 
 class Attention(nn.Module):
@@ -151,8 +160,8 @@ class Attention(nn.Module):
         Args:
           x: `[B, T, D]`.
           rotation: cosine and sine of `rotary`, or None.
-          visible: `[B, T, S]` bool.
-          branches: as in `visible_keys`.
+          visible: `[B, T, S]` bool; from `visible_in_branches` if there are branches.
+          branches: where continuations of one beginning stand, or None.
           past: (keys, values, column to write at) of the cache, or None (then S = T).
           layer: its number, from 0.
 
@@ -174,10 +183,12 @@ class Attention(nn.Module):
         if c.attention_scale_by_layer:
             scale = (c.head_width**-0.5 if scale is None else scale) / (layer + 1)
         settings = {"scale": scale, "softcap": c.attention_softcap}
-        if past is None:
-            out = attend_in_blocks(q, k, v, visible, branches, **settings)
-        else:
+        if past is not None:
             out = attend(q, k, v, visible, **settings)
+        elif branches is not None:
+            out = attend_in_branches(q, k, v, branches, visible=visible, **settings)
+        else:
+            out = attend_in_blocks(q, k, v, visible=visible, **settings)
         output = nn.Dense(
             x.shape[-1],
             use_bias=c.output_biases,

@@ -6,13 +6,13 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxalign.batches import pytree
 from jaxalign.errors import UserError
 from jaxalign.logprobs import logits_of
 from jaxalign.models.architecture import TransformerConfig
-from jaxalign.models.attention import Cache, visible_keys
+from jaxalign.models.attention import Cache, visible_in_branches, visible_keys
+from jaxalign.models.branches import Branches
 from jaxalign.models.heads import StepScoreHead, ValueHead, pooled, score_head
 from jaxalign.models.layers import filled, fold, positions_of
 from jaxalign.models.rope import rotary
@@ -85,7 +85,7 @@ class Transformer(nn.Module):
         keys: jax.Array | None = None,
         cache: Cache | None = None,
         segments: jax.Array | None = None,
-        branches: np.ndarray | None = None,
+        branches: Branches | None = None,
     ) -> Outputs:
         """Hidden states and what the heads make of them.
 
@@ -100,8 +100,7 @@ class Transformer(nn.Module):
           cache: columns read before, for decoding: no values or scores are made then.
           segments: `[B, T]` int32 from 0 on, equal on the tokens of one of several texts in a row;
             on padding that of the text before it.
-          branches: `[T]` int32 in NumPy, equal on the tokens of one of several continuations of
-            what stands, marked 0, before all of them.
+          branches: where in every row continuations of one beginning stand.
 
         Raises:
           UserError: more columns than `max_length`; a cache with scanned layers, or with segments
@@ -113,12 +112,8 @@ class Transformer(nn.Module):
             return self._continue(tokens, mask, keys, cache)
         none = jnp.zeros_like(tokens[:, 0])
         tokens = filled(tokens, mask, none)
-        structure = {"segments": segments, "branches": branches}
-        visible = visible_keys(mask, 0, mask.shape[1], **structure)
         heads = self.config.heads_out if branches is None else ("logits",)
-        # a token's position is the number of tokens before it that it sees
-        positions = positions_of(mask, none) if whole else jnp.maximum(visible.sum(axis=2) - 1, 0)
-        context = self._context(positions, positions, visible, keys, **structure)
+        context = self._context_of_rows(mask, keys, segments, branches)
         hidden, _ = self.trunk(tokens, context, None)
         values = self._values(hidden, tokens, mask, context) if "value" in heads else None
         scores = self._scores(hidden, tokens, mask) if whole and "score" in heads else None
@@ -140,7 +135,7 @@ class Transformer(nn.Module):
         tokens = filled(tokens, mask, cache.last_tokens)
         key_positions = positions_of(seen, jnp.zeros_like(cache.last_tokens))
         visible = visible_keys(seen, column, queries)
-        context = self._context(positions, key_positions, visible, keys)
+        context = self._context(positions, (positions, key_positions), visible, keys)
         past = [(k, v, column) for k, v in zip(cache.keys, cache.values, strict=True)]
         hidden, buffers = self.trunk(tokens, context, past)
         keys, values = zip(*buffers, strict=True)
@@ -161,7 +156,23 @@ class Transformer(nn.Module):
             cache=cache,
         )
 
-    def _context(self, positions, key_positions, visible, keys, *, segments=None, branches=None):
+    def _context_of_rows(self, mask, keys, segments, branches):
+        if branches is not None:
+            visible = visible_in_branches(mask, branches)
+            first, texts = branches.positions(mask)
+            own = texts[:, branches.shared :]
+            compared = (first, own), (first, texts)
+            positions = branches.rows(first, own, 1)
+            return self._context(positions, compared, visible, keys, branches=branches)
+        visible = visible_keys(mask, 0, mask.shape[1], segments=segments)
+        if segments is None:
+            positions = positions_of(mask, jnp.zeros_like(mask[:, 0], jnp.int32))
+        else:  # a token's position is the number of tokens before it that it sees
+            positions = jnp.maximum(visible.sum(axis=2) - 1, 0)
+        return self._context(positions, (positions, positions), visible, keys, segments=segments)
+
+    def _context(self, positions, compared, visible, keys, *, segments=None, branches=None):
+        """`compared`: positions of queries and of their keys; pairs of arrays with branches."""
         c = self.config
         rotation = window_rotation = distances = None
         if c.positions == "rope":
@@ -171,7 +182,7 @@ class Transformer(nn.Module):
                 stretch = c.window_rope_scaling
                 window_rotation = rotary(positions, c.head_width, c.window_rope_theta, stretch)
         if any(c.windows):
-            distances = positions[:, :, None] - key_positions[:, None, :]
+            distances = jax.tree.map(lambda q, k: q[:, :, None] - k[:, None, :], *compared)
         return Context(
             positions=positions,
             visible=visible,
@@ -180,7 +191,7 @@ class Transformer(nn.Module):
             window_rotation=window_rotation,
             keys=keys,
             segments=segments,
-            branches=None if branches is None else tuple(branches.tolist()),
+            branches=branches,
         )
 
     def _unembedding(self):
@@ -219,10 +230,7 @@ def _columns_of_a_text(tokens, cache, segments, branches) -> int:
         return cache.mask.shape[1]
     if segments is not None:
         return 1
-    if branches is None:
-        return tokens.shape[1]
-    columns = np.bincount(branches)
-    return int(columns[0] + max(columns[1:], default=0))
+    return tokens.shape[1] if branches is None else branches.length(tokens.shape[1])
 
 
 def empty_cache(config: TransformerConfig, tokens: jax.Array, columns: int) -> Cache:

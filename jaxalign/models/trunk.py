@@ -5,11 +5,11 @@ import dataclasses
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxalign.batches import pytree
 from jaxalign.models.architecture import TransformerConfig
 from jaxalign.models.attention import Attention
+from jaxalign.models.branches import Branches
 from jaxalign.models.layers import FeedForward, drop, fold, make_norm
 
 
@@ -17,29 +17,33 @@ from jaxalign.models.layers import FeedForward, drop, fold, make_norm
 class Context:
     """What every block of a trunk reads.
 
-    positions: `[B, T]`; visible: `[B, T, S]`; branches: T numbers or None.
+    positions: `[B, T]`; visible: `[B, T, S]`.
     keys, segments: `[B]` and None, or one key for each text of a row and `[B, T]` which of them a
       token belongs to; keys are None without dropout.
     distances: `[B, T, S]` int32, how many tokens a key lies back; None where no layer has a window.
+    branches: where continuations of one beginning stand; None where a row is no such thing. With
+      them, visible and distances are two arrays each (see `visible_in_branches`).
     rotation, window_rotation: cosine and sine of the rotary angles, or None; the second for layers
       with a window.
     """
 
     positions: jax.Array
-    visible: jax.Array
-    distances: jax.Array | None
+    visible: jax.Array | tuple[jax.Array, jax.Array]
+    distances: jax.Array | tuple[jax.Array, jax.Array] | None
     rotation: tuple[jax.Array, jax.Array] | None
     window_rotation: tuple[jax.Array, jax.Array] | None
     keys: jax.Array | None
     segments: jax.Array | None
-    branches: tuple[int, ...] | None = dataclasses.field(metadata={"static": True})
+    branches: Branches | None = dataclasses.field(metadata={"static": True})
 
     def sight(self, window):
         """What a layer with that window (0: none) sees, and how it turns queries and keys."""
         if self.distances is None:
             return self.visible, self.rotation
         windowed = jnp.asarray(window) > 0
-        visible = self.visible & (~windowed | (self.distances < window))
+        visible = jax.tree.map(
+            lambda seen, far: seen & (~windowed | (far < window)), self.visible, self.distances
+        )
         if self.rotation is None:
             return visible, None
         pairs = zip(self.window_rotation or (), self.rotation, strict=True)
@@ -62,9 +66,8 @@ class Block(nn.Module):
         config, (layer, window, past) = self.config, scanned
         visible, rotation = context.sight(window)
         attention = Attention(config, self._output_init(), name="attention")
-        branches = None if context.branches is None else np.array(context.branches)
         normed = self._norm("attention_norm")(x)
-        out, buffers = attention(normed, rotation, visible, branches, past, layer=layer)
+        out, buffers = attention(normed, rotation, visible, context.branches, past, layer=layer)
         if config.post_norms:
             out = self._norm("attention_out_norm")(out)
         x += context.drop(out, config.dropout, 2 * layer)

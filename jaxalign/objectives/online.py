@@ -14,6 +14,7 @@ from jaxalign.losses.nash_md import nash_md_loss
 from jaxalign.losses.online_dpo import ranked
 from jaxalign.losses.xpo import xpo_loss
 from jaxalign.masking import masked_sum
+from jaxalign.objectives.keys import example_keys
 from jaxalign.objectives.pair_losses import (
     BETA,
     PAIR,
@@ -23,6 +24,7 @@ from jaxalign.objectives.pair_losses import (
     hyperparameters_of,
 )
 from jaxalign.objectives.preferences import token_logps_of_sides
+from jaxalign.shared_groups import shared_sides
 
 SELF = ("first_logps", "first_reference", "preferences")
 ONLINE_LOSSES: dict[str, NamedLoss] = {
@@ -60,6 +62,7 @@ def online(
     *,
     pair_loss: str = "dpo",
     score_scale: float = 1.0,
+    length: int | None = None,
     **given: float | None,
 ):
     """Any loss on pairs of fresh responses, by its name in `ONLINE_LOSSES`; weight: pairs.
@@ -72,10 +75,13 @@ def online(
 
     Args:
       token_logps: `(params, TokenBatch, keys) -> [B, T]` log-probabilities of the policy, at the
-        temperature that it was sampled at.
+        temperature that it was sampled at; with a length `(params, SharedPrompts, keys) ->
+        [B, K, R]`.
       loss: its name.
       pair_loss: for online_dpo, the loss on the ranked pair, a name in `ONLINE_PAIR_LOSSES`.
       score_scale: log-odds of a preference for each unit of the scores' difference, for nash_md.
+      length: the longest response that sampling allowed, in tokens: all begin in one column, and
+        their prompt is read once. None: they may stand anywhere, and rows are read one by one.
       given: hyper-parameters; None, or none at all, is the loss's own default.
 
     Raises:
@@ -92,10 +98,14 @@ def online(
     def loss_fn(params, batch: OnlineBatch, key):
         first, second = batch.first, batch.second
         sides = [side.responses for side in ((first, second) if uses_pair else (first,))]
-        tokens = token_logps_of_sides(sides, token_logps, params, key)
-        logps = [
-            sequence_logps(x, side.response_mask) for x, side in zip(tokens, sides, strict=True)
-        ]
+        if length is None:
+            tokens = token_logps_of_sides(sides, token_logps, params, key)
+            masks = [side.response_mask for side in sides]
+        else:
+            rows = shared_sides(sides, longest=length)
+            found = token_logps(params, rows, example_keys(key, rows.index))
+            tokens, masks = (jnp.unstack(x, axis=1) for x in (found, rows.response_mask))
+        logps = [sequence_logps(*side) for side in zip(tokens, masks, strict=True)]
         weights = batch.weights
         inputs: dict[str, Any] = {"first_logps": logps[0], "first_reference": first.reference}
         metrics: dict[str, Any] = {}

@@ -5,7 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from jaxalign.batches import Experience, ResponseBatch
+from jaxalign.batches import Experience, ResponseBatch, SharedPrompts
 from jaxalign.kl import importance_corrected_k3, k2, k3
 from jaxalign.losses.aggregation import constant_length, sequence_mean, sequence_sum, token_mean
 from jaxalign.losses.grpo import each_token
@@ -20,6 +20,7 @@ from jaxalign.losses.ppo import (
 from jaxalign.masking import masked_sum
 from jaxalign.objectives.group_losses import GroupMethod
 from jaxalign.objectives.keys import example_keys
+from jaxalign.shared_groups import one_a_row, response_rows
 
 
 def ppo(
@@ -75,7 +76,8 @@ def group_policy_gradient(evaluate, method: GroupMethod, *, length: int):
     aggregated surrogate.
 
     Args:
-      evaluate: `(params, TokenBatch, keys) -> (logps, entropy)`, each `[B, T]`.
+      evaluate: `(params, TokenBatch, keys) -> (logps, entropy)`, each `[B, T]`; `[B, K, R]` of
+        `SharedPrompts`, if these are the batch's inputs.
       method: from `group_method`; its advantages are those of the batch already.
       length: the longest response that sampling allows, in tokens.
     """
@@ -86,6 +88,8 @@ def group_policy_gradient(evaluate, method: GroupMethod, *, length: int):
 
     def loss_fn(params, batch: ResponseBatch, key):
         logps, entropy = evaluate(params, batch.inputs, example_keys(key, batch.index))
+        if isinstance(batch.inputs, SharedPrompts):
+            logps, entropy, batch = one_a_row(logps), one_a_row(entropy), response_rows(batch)
         if not method.entropy_coef:
             entropy = jax.lax.stop_gradient(entropy)  # a metric only: spare its backward pass
         behaviour = batch.behaviour_logps

@@ -15,6 +15,7 @@ from jaxalign.data.records import PromptRow
 from jaxalign.group_rollouts import response_batch, sample_groups
 from jaxalign.rollouts import ppo_epochs_loop, rows_of
 from jaxalign.scoring import text_decisions
+from jaxalign.shared_groups import responses_in_a_row, shared_batch
 from jaxalign.stages.reward_sources import Reward, judged_samples, judges_of
 from jaxalign.stages.run import Run, optimizer_of
 from jaxalign.stages.text_models import TextModel, with_heads
@@ -56,11 +57,17 @@ def train_grpo(
     optimizer = optimizer_of(
         settings.optimizer, settings.iterations * settings.epochs * settings.minibatches
     )
+    shared = responses_in_a_row(
+        settings.group_size,
+        rows=settings.batch_size,
+        parts=settings.minibatches * settings.micro_batches * len(run.layout.devices),
+    )
+    sampling = {"temperature": temperature, "max_new_tokens": max_new_tokens, "shared": shared}
     state = fit_rounds(
         run,
         name,
         initial_state(actor.trained, optimizer, run.key(name), frozen=actor.frozen),
-        _iteration(run, actor, policy, judges, optimizer, settings, temperature, max_new_tokens),
+        _iteration(run, actor, policy, judges, optimizer, settings, **sampling),
         prompt_batches(
             run,
             prompts,
@@ -75,9 +82,11 @@ def train_grpo(
     return actor.with_trained(jax.device_get(state.params))
 
 
-def _iteration(run, actor, reference, judges, optimizer, settings, temperature, max_new_tokens):
+def _iteration(
+    run, actor, reference, judges, optimizer, settings, *, temperature, max_new_tokens, shared
+):
     """`(TrainState, (prompts, numbers)) -> (TrainState, metrics)`: one round of sampling and
-    learning.
+    learning, `shared` responses to a prompt in a row.
     """
     eos_id, method = actor.tokenizer.eos_id, settings.method
     collect = run.layout.rows(
@@ -88,6 +97,7 @@ def _iteration(run, actor, reference, judges, optimizer, settings, temperature, 
             temperature=temperature,
             max_new_tokens=max_new_tokens,
             eos_id=eos_id,
+            shared=shared,
         )
     )
     loss = objectives.group_policy_gradient(
@@ -98,15 +108,13 @@ def _iteration(run, actor, reference, judges, optimizer, settings, temperature, 
             train_step, loss_fn=loss, optimizer=optimizer, micro_batches=settings.micro_batches
         )
     )
-    compare = jax.jit(
-        functools.partial(
-            response_batch,
-            method=method,
-            group_size=settings.group_size,
-            eos_id=eos_id,
-            longest=max_new_tokens,
-        )
-    )
+
+    @jax.jit
+    def compare(samples):
+        groups = {"group_size": settings.group_size, "eos_id": eos_id}
+        batch, metrics = response_batch(samples, method, longest=max_new_tokens, **groups)
+        return shared_batch(batch, count=shared, longest=max_new_tokens), metrics
+
     initial, judge = run.layout.place(reference.trained), run.layout.place(judges.params)
 
     def iterate(state: TrainState, asked: tuple[TokenBatch, np.ndarray]):

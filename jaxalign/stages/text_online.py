@@ -90,6 +90,7 @@ def train_online(
         settings.loss,
         pair_loss=settings.pair_loss,
         score_scale=settings.log_odds_per_score,
+        length=max_new_tokens,
         **settings.hyperparameters,
     )
     batch_size = settings.fit.batch_size
