@@ -15,6 +15,7 @@ LAYERS = [
     ["logprobs", "kl", "diagnostics", "advantages", "losses", "models", "data", "envs"],
     [
         *("sampling", "rollouts", "text_rollouts", "group_rollouts", "pair_rollouts", "scoring"),
+        "shared_groups",
         *("objectives", "train", "explanation"),
     ],
     [
