@@ -1,11 +1,14 @@
 """Eight CPU devices for the layout tests; shapes never broadcast by rank silently."""
 
 import os
+import signal
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import jax
 import pytest
+
+from jaxalign.train.metrics import MetricsWriter
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -23,3 +26,23 @@ def x64():
 def ratings_dir(tmp_path_factory):
     """Where the human ratings are prepared, once in a session."""
     return tmp_path_factory.mktemp("ratings")
+
+
+@pytest.fixture
+def interrupted(monkeypatch):
+    """Calls a function whose process is told to stop when it writes the metrics of step 1: it
+    must.
+    """
+    write = MetricsWriter.write
+
+    def stopped(self, stage, step, metrics):
+        write(self, stage, step, metrics)
+        if step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def call(function):
+        with monkeypatch.context() as patch, pytest.raises(SystemExit):
+            patch.setattr(MetricsWriter, "write", stopped)
+            function()
+
+    return call

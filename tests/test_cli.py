@@ -4,8 +4,6 @@ like.
 
 import collections
 import json
-import os
-import signal
 from pathlib import Path
 
 import jax
@@ -183,7 +181,7 @@ def test_dpo_by_another_loss(policy, files, tmp_path, loss, rows):
 
 @pytest.mark.parametrize("loss", ["kto", "bco"])
 def test_kto_and_bco_resume_to_the_same_bits_and_are_explained(
-    policy, files, tmp_path, loss, monkeypatch, capsys
+    policy, files, tmp_path, loss, interrupted, capsys
 ):
     data = ["--data.path", files["labelled"], "--data.max_length", "40"]
     data += ["--data.evaluation_path", files["labelled"], "--policy", str(policy[0])]
@@ -191,18 +189,7 @@ def test_kto_and_bco_resume_to_the_same_bits_and_are_explained(
     whole, parts = str(tmp_path / "whole"), str(tmp_path / "parts")
     results = dispatch(["kto", "--loss", loss, "--run_dir", whole, *data])
     assert 0 <= results["reward_model"][0]["pair_accuracy"] <= 1
-    with monkeypatch.context() as patch:
-        write = run_module.MetricsWriter.write
-        patch.setattr(
-            run_module.MetricsWriter,
-            "write",
-            lambda self, stage, step, metrics: (
-                os.kill(os.getpid(), signal.SIGTERM) if step == 1 else None,
-                write(self, stage, step, metrics),
-            ),
-        )
-        with pytest.raises(SystemExit):
-            dispatch(["kto", f"--loss={loss}", "--run_dir", parts, *data])
+    interrupted(lambda: dispatch(["kto", f"--loss={loss}", "--run_dir", parts, *data]))
     assert 0 < read_metrics(parts)[-1]["step"] < 6
     dispatch(["kto", "--loss", loss, "--run_dir", parts, *data])
     files_of = [Path(run) / "model" / "model.safetensors" for run in (whole, parts)]
@@ -233,7 +220,7 @@ def test_kto_and_bco_resume_to_the_same_bits_and_are_explained(
 
 
 def test_grpo_resumes_to_the_same_bits_and_is_explained(
-    policy, files, tmp_path, monkeypatch, capsys
+    policy, files, tmp_path, interrupted, capsys
 ):
     directory, reward = str(policy[0]), str(tmp_path / "reward")
     pairs = ["--data.path", files["preferences"], "--data.max_length", "40"]
@@ -247,18 +234,7 @@ def test_grpo_resumes_to_the_same_bits_and_is_explained(
     results = dispatch(["grpo", "--loss", "dapo", "--run_dir", whole, *data])
     assert results["rows"][0]["method"] == "GRPO (dapo)"
     assert "clip_range (0.2, 0.28)" in results["notes"][1]
-    with monkeypatch.context() as patch:
-        write = run_module.MetricsWriter.write
-        patch.setattr(
-            run_module.MetricsWriter,
-            "write",
-            lambda self, stage, step, metrics: (
-                os.kill(os.getpid(), signal.SIGTERM) if step == 1 else None,
-                write(self, stage, step, metrics),
-            ),
-        )
-        with pytest.raises(SystemExit):
-            dispatch(["grpo", "--loss=dapo", "--run_dir", parts, *data])
+    interrupted(lambda: dispatch(["grpo", "--loss=dapo", "--run_dir", parts, *data]))
     assert 0 < read_metrics(parts)[-1]["step"] < 4
     dispatch(["grpo", "--loss", "dapo", "--run_dir", parts, *data])
     files_of = [Path(run) / "model" / "model.safetensors" for run in (whole, parts)]

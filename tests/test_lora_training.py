@@ -15,7 +15,6 @@ from jaxalign.config import (
     DPOSettings,
     FitConfig,
     LoraConfig,
-    ModelConfig,
     OptimizerConfig,
     PlaceConfig,
     PPOSettings,
@@ -24,34 +23,25 @@ from jaxalign.config import (
     TextPPOConfig,
 )
 from jaxalign.data.batching import token_batch
-from jaxalign.data.chat import token_row
-from jaxalign.data.tokenizer import train_bpe
 from jaxalign.errors import UserError
 from jaxalign.models.lora import ADAPTERS
 from jaxalign.scoring import response_logps_of
 from jaxalign.stages.adapters import save_trained, with_adapters
 from jaxalign.stages.run import open_run
-from jaxalign.stages.text_models import load_text_model, new_text_model, with_heads
+from jaxalign.stages.text_models import load_text_model, with_heads
 from jaxalign.stages.text_ppo import train_ppo
 from jaxalign.stages.training import train_dpo
 from jaxalign.train.metrics import read_metrics
+from tests.tiny_models import PAIRS, side_rows, tiny_policy
 
 LORA = LoraConfig(rank=2, alpha=4.0)
 INT8 = dataclasses.replace(LORA, base="int8")
 KEY = jax.random.key(3)
 ONE = PlaceConfig(layout="device")
-PAIRS = [([1, 2], [3, 4, 5], [6, 7]), ([1, 3], [8, 9], [4, 6, 2]), ([1, 7], [5], [3, 9])] * 3
 
 
-@functools.cache
-def base_model():
-    tokenizer = train_bpe(["the film is good"], 270)
-    config = ModelConfig(width=16, layers=1, heads=2, dropout=0.0)
-    return new_text_model(config, tokenizer, 12, ("logits",), jax.random.key(0))
-
-
-def rows(side):
-    return [token_row((prompt, False), (pair[side], True)) for prompt, *pair in PAIRS]
+base_model = functools.partial(tiny_policy, 12)
+rows = functools.partial(side_rows, PAIRS * 3)
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,7 @@
 import dataclasses
 import functools
 import json
-import os
 import re
-import signal
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +21,6 @@ from jaxalign.data.chat import TokenRow, token_row
 from jaxalign.data.packing import best_fit, packed_batch, packed_rows
 from jaxalign.errors import UserError
 from jaxalign.models.lora import ADAPTERS, Adapted, new_adapters
-from jaxalign.models.rope import RopeScaling
 from jaxalign.models.transformer import Transformer, TransformerConfig, empty_cache
 from jaxalign.scoring import (
     head_scores,
@@ -36,8 +33,9 @@ from jaxalign.scoring import (
     text_step_scores,
 )
 from jaxalign.train.layouts import make_layout, pad_rows
-from jaxalign.train.metrics import MetricsWriter, read_metrics
+from jaxalign.train.metrics import read_metrics
 from jaxalign.train.step import initial_state, train_step
+from tests.tiny_models import GEMMA
 
 WORDS, PAD, LENGTH = 13, 12, 16
 SMALL = {
@@ -58,15 +56,7 @@ MODELS = {
         "value_trunk": "separate",
         "layers": 1,
     },
-    "gemma": {
-        "post_norms": True,
-        "qk_norm": True,
-        "windows": (3, 0),
-        "attention_softcap": 5.0,
-        "logit_softcap": 3.0,
-        "window_rope_theta": 500.0,
-        "rope_scaling": RopeScaling(kind="linear", factor=2.0),
-    },
+    "gemma": GEMMA,
     "scanned": {"windows": (0, 4), "scan_layers": True, "remat": True},
 }
 # Which of the texts share a row, of LENGTH tokens and less; one row is full.
@@ -330,7 +320,7 @@ def test_what_cannot_be_packed_is_one_clear_line():
 
 
 def test_sft_packs_rows_counts_their_tokens_and_resumes_to_the_same_bits(
-    tmp_path, monkeypatch, capsys
+    tmp_path, monkeypatch, interrupted, capsys
 ):
     monkeypatch.setattr("jaxalign.stages.sft.write_report", lambda directory: None)
     words = ["a", "fine", "film", "with", "a", "warm", "heart", "and", "a", "sly", "wit"]
@@ -349,17 +339,7 @@ def test_sft_packs_rows_counts_their_tokens_and_resumes_to_the_same_bits(
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     dispatch(["sft", "--run_dir", str(whole), *given])
     said = re.search(r"20 texts in (\d+) rows of 32 tokens, ([0-9.]+)% of", capsys.readouterr().out)
-    write = MetricsWriter.write
-
-    def stopped(self, stage, step, metrics):
-        write(self, stage, step, metrics)
-        if step == 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(MetricsWriter, "write", stopped)
-        with pytest.raises(SystemExit):
-            dispatch(["sft", "--run_dir", str(parts), *given])
+    interrupted(lambda: dispatch(["sft", "--run_dir", str(parts), *given]))
     assert 0 < read_metrics(parts)[-1]["step"] < 4
     dispatch(["sft", "--run_dir", str(parts), *given])
     files = [run / "model" / "model.safetensors" for run in (whole, parts)]

@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import json
 import os
-import signal
 from pathlib import Path
 
 import jax
@@ -21,34 +20,25 @@ from jaxalign.config import (
     DPOSettings,
     KTOConfig,
     LoraConfig,
-    ModelConfig,
     PlaceConfig,
 )
-from jaxalign.data.chat import TokenRow, token_row
-from jaxalign.data.tokenizer import train_bpe
+from jaxalign.data.chat import TokenRow
 from jaxalign.errors import UserError
 from jaxalign.models.lora import ADAPTERS
 from jaxalign.stages import kept_logps, training
 from jaxalign.stages.adapters import with_adapters
 from jaxalign.stages.kept_logps import digest, kept_in, weights_digest
 from jaxalign.stages.run import open_run
-from jaxalign.stages.text_models import new_text_model, save_text_model
+from jaxalign.stages.text_models import save_text_model
 from jaxalign.stages.training import reference_logps, response_logps
-from jaxalign.train.metrics import MetricsWriter, read_metrics
+from jaxalign.train.metrics import read_metrics
+from tests.tiny_models import PAIRS, side_rows, tiny_policy
 
-PAIRS = [([1, 2], [3, 4, 5], [6, 7]), ([1, 3], [8, 9], [4, 6, 2]), ([1, 7], [5], [3, 9])]
 ONE = PlaceConfig(layout="device")
 
 
-@functools.cache
-def policy_of():
-    tokenizer = train_bpe(["the film is good"], 270)
-    config = ModelConfig(width=16, layers=1, heads=2, dropout=0.0)
-    return new_text_model(config, tokenizer, 60, ("logits",), jax.random.key(0))
-
-
-def rows(side):
-    return [token_row((prompt, False), (pair[side], True)) for prompt, *pair in PAIRS]
+policy_of = functools.partial(tiny_policy, 60)
+rows = functools.partial(side_rows, PAIRS)
 
 
 @pytest.fixture(scope="module")
@@ -330,7 +320,7 @@ def command(folder, name, kind, more=()):
     ids=["dpo", "kto"],
 )
 def test_a_second_run_and_a_resumed_one_never_run_the_reference(
-    tmp_path, monkeypatch, kind, more, files
+    tmp_path, monkeypatch, interrupted, kind, more, files
 ):
     """Both sides of DPO, the prefixes of the longer one that LD-DPO counts in full, and the
     held-out pairs; the rows of KTO, which are the held-out ones too, and the mismatched ones."""
@@ -341,17 +331,7 @@ def test_a_second_run_and_a_resumed_one_never_run_the_reference(
     times = [file.stat().st_mtime_ns for file in kept]
     monkeypatch.setattr(kept_logps, "response_logps", never)
     monkeypatch.setattr(training, "reference_logps", counted := Counted(training.reference_logps))
-    write = MetricsWriter.write
-
-    def stopped(self, stage, step, metrics):
-        write(self, stage, step, metrics)
-        if step == 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(MetricsWriter, "write", stopped)
-        with pytest.raises(SystemExit):
-            command(tmp_path, "second", kind, more)
+    interrupted(lambda: command(tmp_path, "second", kind, more))
     assert command(tmp_path, "second", kind, more)["reward_model"] == first["reward_model"]
     assert counted.calls == (2 if kind == "dpo" else 0)
     lines = [

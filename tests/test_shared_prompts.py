@@ -18,23 +18,15 @@ from jaxalign.data.batching import (
 )
 from jaxalign.data.chat import TokenRow, token_row
 from jaxalign.errors import UserError
-from jaxalign.models.rope import RopeScaling
 from jaxalign.models.transformer import Transformer, TransformerConfig
 from jaxalign.scoring import text_logps
+from tests.tiny_models import GEMMA
 
 SMALL = {"vocab_size": 13, "max_length": 32, "width": 16, "layers": 2, "heads": 2, "kv_heads": 1}
 MODELS = {
     "llama": {},
     "gpt2": {"norm": "layer", "positions": "learned", "activation": "gelu", "kv_heads": 2},
-    "gemma": {
-        "post_norms": True,
-        "qk_norm": True,
-        "windows": (3, 0),
-        "attention_softcap": 5.0,
-        "logit_softcap": 3.0,
-        "window_rope_theta": 500.0,
-        "rope_scaling": RopeScaling(kind="linear", factor=2.0),
-    },
+    "gemma": GEMMA,
     "scanned": {"windows": (0, 4), "scan_layers": True},
 }
 

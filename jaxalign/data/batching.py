@@ -91,8 +91,7 @@ def prompt_columns(length: int, most: int) -> int:
     """
     columns = 8
     while columns < length:
-        power = 1 << (columns.bit_length() - 1)
-        columns = max(power + power // 2 if columns == power else 2 * power, columns + 8)
+        columns += max(8, 1 << (columns.bit_length() - 2))  # half of the power of two below
     return min(columns, most)
 
 
@@ -354,7 +353,7 @@ def evaluation_batches(n: int, batch_size: int) -> list[np.ndarray]:
     return [np.arange(start, min(start + batch_size, n)) for start in range(0, n, batch_size)]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class LengthBuckets:
     """Batches of texts of similar length, so that little of a batch is padding.
 
@@ -394,9 +393,6 @@ class LengthBuckets:
             parts = [order[start : start + rows] for start in range(0, len(order), rows)]
             batches += [(bucket, part) for part in parts]
         return [batches[i] for i in rng.permutation(len(batches))]
-
-    def __hash__(self) -> int:
-        return id(self)
 
 
 def length_buckets(

@@ -95,7 +95,7 @@ def best_fit(lengths: Sequence[int] | np.ndarray, capacity: int) -> list[list[in
     return rows
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class PackedRows:
     """Which texts share a row, and which rows a batch.
 
@@ -139,9 +139,6 @@ class PackedRows:
         shuffled = rng.permutation(len(self.lengths))
         texts = shuffled[np.argsort(-self.lengths[shuffled], kind="stable")]
         return texts, rng.permutation(len(self.places))
-
-    def __hash__(self) -> int:
-        return id(self)
 
 
 def packed_rows(lengths: Sequence[int], *, capacity: int, batch_size: int, seed: int) -> PackedRows:

@@ -1,0 +1,37 @@
+"""Small models and rows that several test files train on."""
+
+import functools
+
+import jax
+
+from jaxalign.config import ModelConfig
+from jaxalign.data.chat import TokenRow, token_row
+from jaxalign.data.tokenizer import train_bpe
+from jaxalign.models.rope import RopeScaling
+from jaxalign.stages.text_models import TextModel, new_text_model
+
+# What of the architecture depends on distances between tokens, and what bounds logits.
+GEMMA = {
+    "post_norms": True,
+    "qk_norm": True,
+    "windows": (3, 0),
+    "attention_softcap": 5.0,
+    "logit_softcap": 3.0,
+    "window_rope_theta": 500.0,
+    "rope_scaling": RopeScaling(kind="linear", factor=2.0),
+}
+# prompt, chosen, rejected
+PAIRS = [([1, 2], [3, 4, 5], [6, 7]), ([1, 3], [8, 9], [4, 6, 2]), ([1, 7], [5], [3, 9])]
+
+
+@functools.cache
+def tiny_policy(max_length: int) -> TextModel:
+    """A new policy of one layer."""
+    tokenizer = train_bpe(["the film is good"], 270)
+    config = ModelConfig(width=16, layers=1, heads=2, dropout=0.0)
+    return new_text_model(config, tokenizer, max_length, ("logits",), jax.random.key(0))
+
+
+def side_rows(pairs, side: int) -> list[TokenRow]:
+    """The prompts with their chosen (0) or rejected (1) responses."""
+    return [token_row((prompt, False), (pair[side], True)) for prompt, *pair in pairs]
