@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxalign.batches import TokenBatch
-from jaxalign.cli import keep_freed_memory
+from jaxalign.memory import keep_freed_memory
 from jaxalign.models.transformer import Transformer, TransformerConfig
 from jaxalign.objectives import sft
 from jaxalign.sampling import sample

@@ -18,11 +18,11 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxalign.cli import keep_freed_memory
 from jaxalign.config_rlhf import RLHFConfig
 from jaxalign.data.batching import prompt_batch
 from jaxalign.data.ratings import load_ratings
 from jaxalign.evaluation.text_statistics import copied_whole
+from jaxalign.memory import keep_freed_memory
 from jaxalign.sampling import sample
 from jaxalign.stages.human_ratings import Corpus, read_corpus
 from jaxalign.stages.run import Run, open_run

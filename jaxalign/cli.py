@@ -3,7 +3,6 @@
 Nothing here computes. A mistake of the user is one line on standard error and exit status 2.
 """
 
-import ctypes
 import importlib
 import runpy
 import sys
@@ -12,6 +11,7 @@ from typing import Any
 
 from jaxalign.cache import keep_programs
 from jaxalign.errors import UserError
+from jaxalign.memory import keep_freed_memory, return_compiler_memory
 
 HELP = """usage: jaxalign COMMAND [--run_dir DIR] [--config FILE.py] [--field value ...]
 
@@ -43,8 +43,6 @@ LOSS_FIELDS = {
     "online": "online.loss",
     "distill": "distill.loss",
 }
-# glibc's M_MMAP_MAX, M_TRIM_THRESHOLD and M_TOP_PAD, see mallopt(3)
-MALLOC = {-4: 0, -1: 2**31 - 1, -2: 2**26}
 # command: its default configuration, if it needs no file
 DEFAULTS = {
     "rlhf": "config_rlhf.RLHFConfig",
@@ -96,18 +94,6 @@ def main(arguments: list[str] | None = None) -> None:
         raise SystemExit(2) from None
 
 
-def keep_freed_memory() -> None:
-    """Ask glibc to hand freed memory to the next step instead of returning it to the system.
-
-    A step on a CPU allocates the same large arrays again and again; getting them from the system
-    means a page fault for every 4 KiB. Elsewhere than on glibc nothing happens.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        for parameter, value in MALLOC.items():
-            mallopt(parameter, value)
-
-
 def dispatch(arguments: list[str]) -> Any:
     """Run the command and return what its stage returns."""
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -132,6 +118,7 @@ def dispatch(arguments: list[str]) -> Any:
 
 def run_stage(name: str, config, directory: str | None) -> Any:
     """Import the stage of that configuration and run it."""
+    return_compiler_memory()
     _, module, takes_directory = STAGES[name]
     stage = importlib.import_module(f"jaxalign.stages.{module}")
     if not takes_directory:

@@ -11,7 +11,17 @@ import jaxalign
 
 PACKAGE = Path(jaxalign.__file__).parent
 LAYERS = [
-    ["errors", "cache", "precision", "products", "collectives", "masking", "batches", "gguf_file"],
+    [
+        "errors",
+        "cache",
+        "memory",
+        "precision",
+        "products",
+        "collectives",
+        "masking",
+        "batches",
+        "gguf_file",
+    ],
     ["logprobs", "kl", "diagnostics", "advantages", "losses", "models", "data", "envs"],
     [
         *("sampling", "rollouts", "text_rollouts", "group_rollouts", "pair_rollouts", "scoring"),

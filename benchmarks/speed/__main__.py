@@ -19,7 +19,8 @@ OURS = Entry("jaxalign", "ours")
 PEERS = {
     "dpo": (
         Entry("TRL", "trl_trainers"),
-        Entry("TRL, reference precomputed", "trl_trainers", ("--precompute",)),
+        Entry("TRL, precomputed", "trl_trainers", ("--precompute",)),
+        Entry("TRL, precomputed, in halves", "trl_trainers", ("--precompute", "--halves")),
         Entry("Tunix", "tunix_trainers"),
         Entry("torch loop, compiled", "torch_loop", ("--compile",)),
         Entry("torch loop", "torch_loop"),

@@ -12,7 +12,6 @@ import tokenizers
 from benchmarks.speed.pace import Pace
 from benchmarks.speed.work import EPOCHS, GROUP, Size, Work, rows_of
 from benchmarks.speed.workers.arguments import parse
-from jaxalign.cli import keep_freed_memory
 from jaxalign.config import (
     DPOSettings,
     FitConfig,
@@ -25,6 +24,7 @@ from jaxalign.config_grpo import GRPOSettings
 from jaxalign.data.batching import prompt_batch
 from jaxalign.data.chat import TokenRow
 from jaxalign.data.tokenizer import Tokenizer
+from jaxalign.memory import keep_freed_memory, return_compiler_memory
 from jaxalign.models.transformer import Transformer, TransformerConfig
 from jaxalign.sampling import sample
 from jaxalign.stages.run import Run, open_run
@@ -102,7 +102,8 @@ def dpo(work: Work, size: Size, run: Run) -> None:
         for a, b in zip(chosen, token_rows(work, size, 16 * work.rows, 1), strict=True)
     ]
     policy = model_of(size, work.length)
-    settings = DPOSettings(fit=fit_config(work.rows))
+    fit = dataclasses.replace(fit_config(work.rows), micro_batches=2)  # halves stay in the cache
+    settings = DPOSettings(fit=fit)
     train_dpo(run, "dpo", policy, chosen, rejected, settings, temperature=1.0)
 
 
@@ -178,6 +179,7 @@ def grpo(work: Work, size: Size, run: Run) -> None:
 
 def main() -> None:
     keep_freed_memory()
+    return_compiler_memory()
     work, size, _ = parse()
     kinds = {"dpo": dpo, "sft": sft, "generate": generate, "ppo": ppo, "grpo": grpo}
     with (

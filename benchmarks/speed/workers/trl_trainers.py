@@ -1,4 +1,7 @@
-"""TRL's trainers: DPO (`--precompute` the reference's log-probabilities), SFT, GRPO."""
+"""TRL's trainers: DPO, SFT, GRPO.
+
+DPO may `--precompute` the reference's log-probabilities, and take a step in `--halves`.
+"""
 
 import tempfile
 import warnings
@@ -55,7 +58,11 @@ def dpo(work: Work, size: Size, flags) -> DPOTrainer:
             "rejected": [text(row[work.prompt : -1]) for row in others],
         }
     )
-    arguments = settings(work.rows) | {"precompute_ref_log_probs": flags.precompute}
+    parts = 2 if flags.halves else 1
+    arguments = settings(work.rows // parts) | {
+        "precompute_ref_log_probs": flags.precompute,
+        "gradient_accumulation_steps": parts,
+    }
     return DPOTrainer(
         model=causal(size, work.length),
         ref_model=causal(size, work.length),
@@ -104,7 +111,7 @@ def grpo(work: Work, size: Size, flags) -> GRPOTrainer:
 
 
 def main() -> None:
-    work, size, flags = parse("--precompute")
+    work, size, flags = parse("--precompute", "--halves")
     trainer = {"dpo": dpo, "sft": sft, "grpo": grpo}[work.kind](work, size, flags)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(Paced(Pace(warm_up=2)))
