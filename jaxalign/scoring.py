@@ -44,9 +44,14 @@ def once(make: Maker) -> Maker:
     return cast(Maker, functools.cache(make))
 
 
-def forward(model, params, batch: TokenBatch | PackedBatch, keys=None):
-    """What the network makes of the rows; of packed ones, of each text as if it were alone."""
+def forward(model, params, batch: TokenBatch | PackedBatch, keys=None, last: int | None = None):
+    """What the network makes of the rows; of packed ones, of each text as if it were alone.
+
+    With `last`, only log-probabilities of so many tokens at the end are wanted.
+    """
     given = {"segments": batch.segments} if isinstance(batch, PackedBatch) else {}
+    if last is not None:
+        given["last"] = last + 1  # the first of them is predicted by the token before it
     return model.apply({"params": params}, batch.tokens, batch.mask, keys=keys, **given)
 
 
@@ -71,18 +76,20 @@ def is_small(outputs, tokens) -> bool:
     return tokens.size * outputs.unembedding.shape[1] <= DENSE_LOGITS
 
 
-def logps_of(outputs, tokens, *, temperature: float):
-    """`[B, T]` log-probabilities of the tokens in nats, dense or fused by the size of the
-    logits.
+def logps_of(outputs, tokens, *, temperature: float, last: int | None = None):
+    """`[B, T]` log-probabilities of the tokens in nats, dense or fused by the size of the logits.
+
+    With `last`, of so many tokens at the end alone, and 0 before: no others get logits.
     """
-    return logps_and_entropy_of(outputs, tokens, temperature=temperature)[0]
+    return logps_and_entropy_of(outputs, tokens, temperature=temperature, last=last)[0]
 
 
-def logps_and_entropy_of(outputs, tokens, *, temperature: float):
+def logps_and_entropy_of(outputs, tokens, *, temperature: float, last: int | None = None):
     """The same, and the entropy of the distribution that each token was drawn from."""
-    following = jnp.roll(tokens, -1, axis=1)
-    both = action_logps_and_entropy_of(outputs, following, temperature=temperature)
-    return tuple(map(shift_right, both))
+    start = 1 if last is None else tokens.shape[1] - last  # nothing predicts the first token
+    before = dataclasses.replace(outputs, hidden=outputs.hidden[:, start - 1 : -1])
+    both = action_logps_and_entropy_of(before, tokens[:, start:], temperature=temperature)
+    return tuple(jnp.pad(x, ((0, 0), (start, 0))) for x in both)
 
 
 @once
@@ -113,7 +120,10 @@ def shared_logps_and_entropy(model, params, batch: SharedPrompts, keys, temperat
     tokens = jnp.concatenate([batch.prompts, _in_a_row(batch.responses)], axis=1)
     mask = jnp.concatenate([batch.prompt_mask, _in_a_row(batch.mask)], axis=1)
     branches = Branches(shared=prompt, count=count)
-    outputs = model.apply({"params": params}, tokens, mask, keys=keys, branches=branches)
+    columns = tokens.shape[1] - prompt + 1
+    outputs = model.apply(
+        {"params": params}, tokens, mask, keys=keys, branches=branches, last=columns
+    )
     last = jnp.repeat(outputs.hidden[:, None, prompt - 1 : prompt], count, axis=1)
     own = outputs.hidden[:, prompt:].reshape(*batch.responses.shape, -1)
     before = jnp.concatenate([last, own[:, :, :-1]], axis=2)
@@ -145,13 +155,16 @@ def action_logps_and_entropy_of(outputs, actions, *, temperature: float):
 
 
 @once
-def text_policy(model, *, temperature: float = 1.0):
-    """`(params, Experience, keys=None) -> (logps, entropy, values)`, each `[B, T]`, for PPO."""
+def text_policy(model, *, temperature: float = 1.0, last: int | None = None):
+    """`(params, Experience, keys=None) -> (logps, entropy, values)`, each `[B, T]`, for PPO.
+
+    With `last`, of so many tokens at the end alone, and anything before.
+    """
 
     def evaluate(params, batch: Experience, keys=None):
         rows = batch.inputs
-        outputs = forward(model, params, rows, keys)
-        both = logps_and_entropy_of(outputs, rows.tokens, temperature=temperature)
+        outputs = forward(model, params, rows, keys, last)
+        both = logps_and_entropy_of(outputs, rows.tokens, temperature=temperature, last=last)
         return *(after_first(rows, x) for x in both), outputs.values
 
     return evaluate

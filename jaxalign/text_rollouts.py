@@ -13,7 +13,7 @@ from jaxalign.batches import Experience, TokenBatch, pytree
 from jaxalign.kl import k1
 from jaxalign.masking import masked_sum
 from jaxalign.sampling import Samples, sample
-from jaxalign.scoring import logps_of
+from jaxalign.scoring import forward, logps_of
 
 
 @pytree
@@ -63,13 +63,14 @@ def sample_and_score(
             temperature=temperature,
         )
         rows = drawn.batch
-        outputs = policy.apply({"params": params}, rows.tokens, rows.mask)
-        frozen = reference.apply({"params": reference_params}, rows.tokens, rows.mask)
+        outputs = forward(policy, params, rows, last=max_new_tokens)
+        frozen = forward(reference, reference_params, rows, last=max_new_tokens)
+        logps = logps_of(frozen, rows.tokens, temperature=temperature, last=max_new_tokens)
         return ScoredSamples(
             samples=drawn,
             scores=reward.apply({"params": reward_params}, rows.tokens, rows.mask).scores,
             values=outputs.values,
-            reference_logps=logps_of(frozen, rows.tokens, temperature=temperature),
+            reference_logps=logps,
         )
 
     return scored

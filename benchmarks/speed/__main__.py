@@ -40,7 +40,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__)
     parser.add_argument("--work", nargs="+", choices=WORKS, default=list(WORKS))
     parser.add_argument("--size", nargs="+", choices=SIZES, default=["small"])
-    parser.add_argument("--rounds", type=int, default=7, help="units of every side, in turn")
+    parser.add_argument("--rounds", type=int, default=7, help="turns of every side")
     parser.add_argument("--peer-python", default=sys.executable, help="of the other libraries")
     parser.add_argument("--ppo-python", help="of TRL's PPO, gone from 1.16 (default: the same)")
     parser.add_argument("--only", nargs="+", help="names of sides that take part")

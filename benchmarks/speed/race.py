@@ -1,4 +1,8 @@
-"""Interleaved rounds: every worker does one unit in turn, in an order that is drawn anew."""
+"""Interleaved rounds: every worker does its work in turn, in an order that is drawn anew.
+
+A turn is two units, of which the second counts: training does not pause between steps, and a
+process that waited for the others finds its caches cold, and pages taken away by the system.
+"""
 
 import contextlib
 import dataclasses
@@ -16,6 +20,7 @@ ENVIRONMENT = {
     "MALLOC_TOP_PAD_": "1000000000",
     "MALLOC_MMAP_THRESHOLD_": "4000000000",
     "MALLOC_TRIM_THRESHOLD_": "40000000000",
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
     "HF_HUB_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "JAX_PLATFORMS": "cpu",
@@ -62,16 +67,22 @@ class Worker:
         lines = [x for x in self.process.stderr.read().splitlines() if x.strip()]
         return {"failed": lines[-1] if lines else "no word"}
 
-    def unit(self) -> None:
+    def turn(self) -> None:
+        """One unit to get warm, one that counts."""
+        self._unit()
+        said = self._unit()
+        self.seconds.append(said["seconds"])
+        self.cpu_seconds.append(said["cpu_seconds"])
+        self.peak_mib = said["peak_mib"]
+
+    def _unit(self) -> dict:
         assert self.process.stdin
         self.process.stdin.write("go\n")
         self.process.stdin.flush()
         said = self.answer()
         if "failed" in said:
             raise RuntimeError(f"{self.entry.name}: {said['failed']}")
-        self.seconds.append(said["seconds"])
-        self.cpu_seconds.append(said["cpu_seconds"])
-        self.peak_mib = said["peak_mib"]
+        return said
 
     def stop(self) -> None:
         with contextlib.suppress(BrokenPipeError):
@@ -83,7 +94,7 @@ def race(entries: dict[Entry, str], work: str, size: str, rounds: int, seed: int
 
     Args:
       entries: each side with the Python that runs it.
-      rounds: units of every side.
+      rounds: turns of every side.
     """
     workers, absent = [], {}
     for entry, python in entries.items():
@@ -98,7 +109,7 @@ def race(entries: dict[Entry, str], work: str, size: str, rounds: int, seed: int
         for _ in range(rounds):
             order.shuffle(workers)
             for worker in workers:
-                worker.unit()
+                worker.turn()
                 print(f"  {worker.entry.name}: {worker.seconds[-1]:.3f} s", file=sys.stderr)
     finally:
         for worker in workers:

@@ -11,7 +11,7 @@ from jaxalign.batches import pytree
 from jaxalign.logprobs import softcapped
 from jaxalign.models.architecture import TransformerConfig
 from jaxalign.models.branches import Branches
-from jaxalign.models.layers import make_norm
+from jaxalign.models.layers import last_columns, make_norm
 from jaxalign.models.rope import rotate
 from jaxalign.products import dot_general
 
@@ -108,16 +108,19 @@ def attend_in_branches(q, k, v, branches: Branches, *, visible, **settings) -> j
     """`attend_in_blocks` where continuations stand in a row behind their beginning.
 
     Args:
-      q, k, v: as in `attend`, of a whole row (S = T).
+      q: as in `attend`, of a row's last columns, one of the beginning's at least among them.
+      k, v: as in `attend`, of the whole row.
       branches: where they stand.
       visible: from `visible_in_branches`.
       settings: scale and softcap.
     """
-    first = (branches.beginning(x, 2) for x in (q, k, v))
-    beginning = attend_in_blocks(*first, visible=visible[0], **settings)
+    asking = branches.of_last(q.shape[2], k.shape[2])
+    first = asking.beginning(q, 2), *(branches.beginning(x, 2) for x in (k, v))
+    seen = last_columns(visible[0], asking.shared, axis=1)
+    beginning = attend_in_blocks(*first, visible=seen, **settings)
     texts = (branches.texts(x, 2) for x in (k, v))
-    own = attend_in_blocks(branches.continuations(q, 2), *texts, visible=visible[1], **settings)
-    return branches.rows(beginning, own, 2)
+    own = attend_in_blocks(asking.continuations(q, 2), *texts, visible=visible[1], **settings)
+    return asking.rows(beginning, own, 2)
 
 
 def attend_in_blocks(q, k, v, *, visible, **settings) -> jax.Array:
@@ -154,7 +157,7 @@ class Attention(nn.Module):
     output_init: nn.initializers.Initializer
 
     @nn.compact
-    def __call__(self, x, rotation, visible, branches, past, *, layer):
+    def __call__(self, x, rotation, visible, branches, past, *, layer, last=None):
         """Attend over this call's columns, or over `past` with them written into it.
 
         Args:
@@ -164,17 +167,19 @@ class Attention(nn.Module):
           branches: where continuations of one beginning stand, or None.
           past: (keys, values, column to write at) of the cache, or None (then S = T).
           layer: its number, from 0.
+          last: only so many columns at the end ask; None: all T.
 
         Returns:
-          `[B, T, D]`, and the `[B, K, S, H]` keys and values that were attended to.
+          `[B, last, D]`, and the `[B, K, S, H]` keys and values that were attended to.
         """
-        c = self.config
-        q, k = self._project("query", x, c.heads), self._project("key", x, c.kv_heads)
+        c, asking = self.config, last_columns(x, last, axis=1)
+        q, k = self._project("query", asking, c.heads), self._project("key", x, c.kv_heads)
         v = self._project("value", x, c.kv_heads)
         if c.qk_norm:
             q, k = self._norm("query_norm")(q), self._norm("key_norm")(k)
         if rotation is not None:
-            q, k = rotate(q, rotation), rotate(k, rotation)
+            turned = (last_columns(part, last, axis=2) for part in rotation)
+            q, k = rotate(q, tuple(turned)), rotate(k, rotation)
         if past is not None:
             k, v = (
                 _write(buffer, new, past[2]) for buffer, new in zip(past[:2], (k, v), strict=True)
@@ -188,6 +193,7 @@ class Attention(nn.Module):
         elif branches is not None:
             out = attend_in_branches(q, k, v, branches, visible=visible, **settings)
         else:
+            visible = last_columns(visible, last, axis=1)
             out = attend_in_blocks(q, k, v, visible=visible, **settings)
         output = nn.Dense(
             x.shape[-1],
@@ -197,7 +203,7 @@ class Attention(nn.Module):
             kernel_init=self.output_init,
             name="output",
         )
-        return output(out.swapaxes(1, 2).reshape(*x.shape[:2], -1)), (k, v)
+        return output(out.swapaxes(1, 2).reshape(*asking.shape[:2], -1)), (k, v)
 
     def _project(self, name, x, heads):
         c = self.config

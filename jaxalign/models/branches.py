@@ -27,6 +27,10 @@ class Branches:
         """P + R of rows of so many columns."""
         return self.shared + (columns - self.shared) // self.count
 
+    def of_last(self, last: int, columns: int) -> "Branches":
+        """Where they stand in the last columns alone of rows of so many."""
+        return dataclasses.replace(self, shared=self.shared - (columns - last))
+
     def beginning(self, x: jax.Array, axis: int) -> jax.Array:
         """The first P columns, which lie along that axis."""
         return jax.lax.slice_in_dim(x, 0, self.shared, axis=axis)

@@ -37,6 +37,12 @@ def positions_of(mask: jax.Array, count: jax.Array) -> jax.Array:
     return jnp.maximum(count[:, None] + jnp.cumsum(mask, axis=1, dtype=jnp.int32) - 1, 0)
 
 
+def last_columns(x: jax.Array, last: int | None, *, axis: int) -> jax.Array:
+    """So many at the end of that axis; None: all."""
+    length = x.shape[axis]
+    return x if last is None else jax.lax.slice_in_dim(x, length - last, length, axis=axis)
+
+
 def drop(
     x: jax.Array, rate: float, keys: jax.Array | None, segments: jax.Array | None = None
 ) -> jax.Array:

@@ -29,7 +29,8 @@ VALUE_TRUNK = 1 << 20
 class Outputs:
     """What a forward pass yields; heads that the network lacks are None.
 
-    hidden: `[B, T, D]` after the final norm, compute dtype; padding repeats the last real token.
+    hidden: `[B, T, D]` after the final norm, compute dtype; padding repeats the last real token; 0
+      in columns that nobody reads.
     unembedding: `[D, V]`, compute dtype; logits are `hidden @ unembedding`, summed in float32.
     softcap: bound of the logits, `softcap tanh(logits / softcap)`; None: none.
     values: `[B, T]` float32, entry t is the value before tokens[t] was chosen.
@@ -86,6 +87,7 @@ class Transformer(nn.Module):
         cache: Cache | None = None,
         segments: jax.Array | None = None,
         branches: Branches | None = None,
+        last: int | None = None,
     ) -> Outputs:
         """Hidden states and what the heads make of them.
 
@@ -101,10 +103,13 @@ class Transformer(nn.Module):
           segments: `[B, T]` int32 from 0 on, equal on the tokens of one of several texts in a row;
             on padding that of the text before it.
           branches: where in every row continuations of one beginning stand.
+          last: hidden states of so many columns at the end alone are read, and the work for others
+            in the last layer is left out; with branches at least one of the beginning's is among
+            them. None: those that the heads read.
 
         Raises:
           UserError: more columns than `max_length`; a cache with scanned layers, or with segments
-            or branches.
+            or branches; fewer last columns than the heads or the branches need.
         """
         whole = segments is None and branches is None
         self._check(_columns_of_a_text(tokens, cache, segments, branches), cache, whole)
@@ -113,7 +118,8 @@ class Transformer(nn.Module):
         none = jnp.zeros_like(tokens[:, 0])
         tokens = filled(tokens, mask, none)
         heads = self.config.heads_out if branches is None else ("logits",)
-        context = self._context_of_rows(mask, keys, segments, branches)
+        last = self._last(last, mask, segments, branches)
+        context = self._context_of_rows(mask, keys, segments, branches, last)
         hidden, _ = self.trunk(tokens, context, None)
         values = self._values(hidden, tokens, mask, context) if "value" in heads else None
         scores = self._scores(hidden, tokens, mask) if whole and "score" in heads else None
@@ -156,22 +162,41 @@ class Transformer(nn.Module):
             cache=cache,
         )
 
-    def _context_of_rows(self, mask, keys, segments, branches):
+    def _last(self, last, mask, segments, branches):
+        """How many columns at the end anybody reads; None: all."""
+        c, columns = self.config, mask.shape[1]
+        reads_one = c.score_pooling in ("last", "none")
+        if last is None and segments is None and c.heads_out == ("score",) and reads_one:
+            last = 1
+        if last is None or last == columns:
+            return None
+        least = 1 if branches is None else columns - branches.shared + 1
+        if not least <= last < columns or segments is not None:
+            raise UserError(
+                f"the last {last} columns of {columns} do not stand for themselves: "
+                f"wanted {least} or more, and no segments"
+            )
+        return last
+
+    def _context_of_rows(self, mask, keys, segments, branches, last):
         if branches is not None:
             visible = visible_in_branches(mask, branches)
             first, texts = branches.positions(mask)
             own = texts[:, branches.shared :]
             compared = (first, own), (first, texts)
             positions = branches.rows(first, own, 1)
-            return self._context(positions, compared, visible, keys, branches=branches)
+            return self._context(positions, compared, visible, keys, branches=branches, last=last)
         visible = visible_keys(mask, 0, mask.shape[1], segments=segments)
         if segments is None:
             positions = positions_of(mask, jnp.zeros_like(mask[:, 0], jnp.int32))
         else:  # a token's position is the number of tokens before it that it sees
             positions = jnp.maximum(visible.sum(axis=2) - 1, 0)
-        return self._context(positions, (positions, positions), visible, keys, segments=segments)
+        compared = positions, positions
+        return self._context(positions, compared, visible, keys, segments=segments, last=last)
 
-    def _context(self, positions, compared, visible, keys, *, segments=None, branches=None):
+    def _context(
+        self, positions, compared, visible, keys, *, segments=None, branches=None, last=None
+    ):
         """`compared`: positions of queries and of their keys; pairs of arrays with branches."""
         c = self.config
         rotation = window_rotation = distances = None
@@ -192,6 +217,7 @@ class Transformer(nn.Module):
             keys=keys,
             segments=segments,
             branches=branches,
+            last=last,
         )
 
     def _unembedding(self):

@@ -10,7 +10,7 @@ from jaxalign.batches import pytree
 from jaxalign.models.architecture import TransformerConfig
 from jaxalign.models.attention import Attention
 from jaxalign.models.branches import Branches
-from jaxalign.models.layers import FeedForward, drop, fold, make_norm
+from jaxalign.models.layers import FeedForward, drop, fold, last_columns, make_norm
 
 
 @pytree
@@ -25,6 +25,7 @@ class Context:
       them, visible and distances are two arrays each (see `visible_in_branches`).
     rotation, window_rotation: cosine and sine of the rotary angles, or None; the second for layers
       with a window.
+    last: only so many columns at the end leave the trunk; None: all.
     """
 
     positions: jax.Array
@@ -35,6 +36,7 @@ class Context:
     keys: jax.Array | None
     segments: jax.Array | None
     branches: Branches | None = dataclasses.field(metadata={"static": True})
+    last: int | None = dataclasses.field(metadata={"static": True})
 
     def sight(self, window):
         """What a layer with that window (0: none) sees, and how it turns queries and keys."""
@@ -62,15 +64,20 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x, scanned, context):
-        """`x [B, T, D]`, (layer, its window, its past) -> `x`, its (keys, values) or None."""
+        """`x [B, T, D]`, (layer, its window, its past) -> `x [B, context.last, D]`, its (keys,
+        values) or None.
+        """
         config, (layer, window, past) = self.config, scanned
         visible, rotation = context.sight(window)
         attention = Attention(config, self._output_init(), name="attention")
         normed = self._norm("attention_norm")(x)
-        out, buffers = attention(normed, rotation, visible, context.branches, past, layer=layer)
+        last = context.last
+        out, buffers = attention(
+            normed, rotation, visible, context.branches, past, layer=layer, last=last
+        )
         if config.post_norms:
             out = self._norm("attention_out_norm")(out)
-        x += context.drop(out, config.dropout, 2 * layer)
+        x = last_columns(x, last, axis=1) + context.drop(out, config.dropout, 2 * layer)
         feed_forward = FeedForward(config, self._output_init(), name="feed_forward")
         out = feed_forward(self._norm("feed_forward_norm")(x))
         if config.post_norms:
@@ -105,22 +112,28 @@ class Trunk(nn.Module):
         self.norm = make_norm(c.norm, epsilon=c.norm_epsilon, dtype=c.dtype, name="norm")
 
     def __call__(self, tokens, context, past):
-        """`tokens [B, T]` with padding filled -> `hidden [B, T, D]` and each layer's buffers."""
+        """`tokens [B, T]` with padding filled -> `hidden [B, T, D]` and each layer's buffers.
+
+        The last block and what follows leave out all but the last `context.last` columns: they
+        are 0.
+        """
         c = self.config
         x = self.embedding[tokens] * c.embedding_scale
         if c.positions == "learned":
             x += self.position_embedding[context.positions]
         x = context.drop(x.astype(c.dtype), c.dropout, 2 * c.layers)
         windows = c.windows or (0,) * c.layers
-        if c.scan_layers:
-            x, _ = self.stack(x, (jnp.arange(c.layers), jnp.array(windows), None), context)
-            return self.norm(x), []
-        buffers = []
-        for layer, block in enumerate(self.layers):
-            scanned = layer, windows[layer], None if past is None else past[layer]
-            x, buffer = block(x, scanned, context)
-            buffers.append(buffer)
-        return self.norm(x), buffers
+        whole, buffers = dataclasses.replace(context, last=None), []
+        if c.scan_layers:  # the same for all layers, so the columns are left out behind them
+            x, _ = self.stack(x, (jnp.arange(c.layers), jnp.array(windows), None), whole)
+            x = last_columns(x, context.last, axis=1)
+        else:
+            for layer, block in enumerate(self.layers):
+                scanned = layer, windows[layer], None if past is None else past[layer]
+                x, buffer = block(x, scanned, context if layer == c.layers - 1 else whole)
+                buffers.append(buffer)
+        missing = tokens.shape[1] - x.shape[1]
+        return jnp.pad(self.norm(x), ((0, 0), (missing, 0), (0, 0))), buffers
 
 
 def _scanned(block, layers):

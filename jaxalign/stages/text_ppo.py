@@ -103,7 +103,7 @@ def _iteration(run, actor, reference, judges, optimizer, settings, temperature, 
         )
     )
     loss = objectives.ppo(
-        text_policy(actor.model, temperature=temperature),
+        text_policy(actor.model, temperature=temperature, last=max_new_tokens),
         clip_range=settings.clip_range,
         dual_clip=settings.dual_clip,
         value_clip_range=settings.value_clip_range,

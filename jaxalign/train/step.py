@@ -144,15 +144,19 @@ def train_step(
         loss_fn = functools.partial(loss_fn, measured=global_sums(measure))
     (loss, (weight, metrics)), grads = global_sums(jax.value_and_grad(loss_fn, has_aux=True))
     grads, metrics = means(grads, weight), metric_means(metrics | {"loss": loss}, weight)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    statistics = state.statistics
-    if track is not None:
-        statistics = track(statistics, metrics, weight)
-    params, opt_state, statistics = jax.tree.map(
-        lambda new, old: jnp.where(weight > 0, new, old),
-        (params, opt_state, statistics),
-        (state.params, state.opt_state, state.statistics),
+
+    def updated(params, opt_state, statistics):
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        if track is not None:
+            statistics = track(statistics, metrics, weight)
+        return optax.apply_updates(params, updates), opt_state, statistics
+
+    # a branch, not a `where`, which would copy the whole optimizer state
+    params, opt_state, statistics = jax.lax.cond(
+        weight > 0,
+        updated,
+        lambda *before: before,
+        *(state.params, state.opt_state, state.statistics),
     )
     state = TrainState(
         step=state.step + 1,
