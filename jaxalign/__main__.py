@@ -1,5 +1,5 @@
 """`python -m jaxalign`."""
 
-from jaxalign.cli import main
+from jaxalign.cli import program
 
-main()
+program()

@@ -11,7 +11,7 @@ from typing import Any
 
 from jaxalign.cache import keep_programs
 from jaxalign.errors import UserError
-from jaxalign.memory import keep_freed_memory, return_compiler_memory
+from jaxalign.memory import keep_freed_memory, return_compiler_memory, with_huge_pages
 
 HELP = """usage: jaxalign COMMAND [--run_dir DIR] [--config FILE.py] [--field value ...]
 
@@ -82,9 +82,14 @@ STAGES = {
 }
 
 
-def main(arguments: list[str] | None = None) -> None:
+def program() -> None:
     """The `jaxalign` program."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    with_huge_pages()
+    main(sys.argv[1:])
+
+
+def main(arguments: list[str]) -> None:
+    """The same within a process."""
     keep_freed_memory()
     keep_programs()
     try:

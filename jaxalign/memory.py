@@ -2,12 +2,22 @@
 
 import ctypes
 import functools
+import os
 import sys
 
 # glibc's M_MMAP_MAX, M_TRIM_THRESHOLD and M_TOP_PAD, see mallopt(3)
 MALLOC = {-4: 0, -1: 2**31 - 1, -2: 2**26}
 COMPILED = "/jax/core/compile/backend_compile_duration"
 LONG = 1.0  # seconds; shorter compilations leave little behind
+
+
+def with_huge_pages() -> None:
+    """Start the same process again with memory in pages of 2 MiB, unless the user tells glibc
+    otherwise (`GLIBC_TUNABLES`): a step is an eighth quicker, and glibc asks only at the start.
+    """
+    if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
+        environment = os.environ | {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
 
 
 def keep_freed_memory() -> None:
@@ -27,8 +37,8 @@ def return_compiler_memory() -> None:
     if trim := _glibc("malloc_trim"):
         from jax import monitoring  # not at the top: `jaxalign --help` is quicker without jax
 
-        def compiled(event: str, seconds: float, **_) -> None:
-            if event == COMPILED and seconds > LONG:
+        def compiled(event: str, duration_secs: float, **_) -> None:
+            if event == COMPILED and duration_secs > LONG:
                 trim(0)
 
         monitoring.register_event_duration_secs_listener(compiled)

@@ -49,7 +49,7 @@ def forward(model, params, batch: TokenBatch | PackedBatch, keys=None, last: int
 
     With `last`, only log-probabilities of so many tokens at the end are wanted.
     """
-    given = {"segments": batch.segments} if isinstance(batch, PackedBatch) else {}
+    given: dict[str, Any] = {"segments": batch.segments} if isinstance(batch, PackedBatch) else {}
     if last is not None:
         given["last"] = last + 1  # the first of them is predicted by the token before it
     return model.apply({"params": params}, batch.tokens, batch.mask, keys=keys, **given)

@@ -1,5 +1,7 @@
 """What is done with freed memory."""
 
+import os
+import subprocess
 import sys
 
 import pytest
@@ -34,7 +36,7 @@ def test_a_compilation_is_announced_by_that_name():
 
     events = []
 
-    def listener(event, seconds, **_):
+    def listener(event, duration_secs, **_):
         events.append(event)
 
     monitoring.register_event_duration_secs_listener(listener)
@@ -54,3 +56,27 @@ def test_nothing_is_asked_of_another_system(monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
     assert memory._glibc("mallopt") is None
     memory.keep_freed_memory()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks glibc")
+def test_the_program_starts_itself_again_once_and_keeps_its_arguments(tmp_path):
+    script = tmp_path / "program.py"
+    script.write_text(
+        "import os, sys\n"
+        "from jaxalign.memory import with_huge_pages\n"
+        "print('started', flush=True)\n"
+        "with_huge_pages()\n"
+        "print(os.environ['GLIBC_TUNABLES'], sys.argv[1:])\n"
+    )
+    environment = {name: x for name, x in os.environ.items() if name != "GLIBC_TUNABLES"}
+    command = [sys.executable, "-W", "error", str(script), "a b", "--c"]
+    huge = "glibc.malloc.hugetlb=1"
+    expected = ["started", "started", f"{huge} ['a b', '--c']"]
+    assert lines_of(command, environment) == expected
+    theirs = environment | {"GLIBC_TUNABLES": "glibc.malloc.check=0"}
+    assert lines_of(command, theirs) == ["started", "glibc.malloc.check=0 ['a b', '--c']"]
+
+
+def lines_of(command, environment) -> list[str]:
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()

@@ -11,6 +11,7 @@ from jaxalign.batches import pytree
 from jaxalign.logprobs import softcapped
 from jaxalign.models.architecture import TransformerConfig
 from jaxalign.models.branches import Branches
+from jaxalign.models.kernels import Sight, kernel_for
 from jaxalign.models.layers import last_columns, make_norm
 from jaxalign.models.rope import rotate
 from jaxalign.products import dot_general
@@ -59,11 +60,29 @@ def visible_keys(
     return visible
 
 
-def visible_in_branches(mask: jax.Array, branches: Branches) -> tuple[jax.Array, jax.Array]:
-    """What the beginning sees, `[B, P, P]`, and each continuation, `[B K, R, P + R]`."""
+def sight_of_rows(mask: jax.Array, queries: int, *, segments: jax.Array | None = None) -> Sight:
+    """What so many columns at the end of whole rows see; see `visible_keys`."""
+    offset = mask.shape[1] - queries
+    own = jnp.ones_like(mask, jnp.int32) if segments is None else segments + 1
+    return Sight(
+        visible=visible_keys(mask, offset, queries, segments=segments),
+        numbers=(own[:, offset:], jnp.where(mask, own, 0)),
+    )
+
+
+def sights_in_branches(mask: jax.Array, branches: Branches) -> tuple[Sight, Sight]:
+    """What the beginning sees, P of P columns, and each continuation, R of P + R."""
     first, texts = branches.beginning(mask, 1), branches.texts(mask, 1)
-    shared = branches.shared
-    return visible_keys(first, 0, shared), visible_keys(texts, shared, texts.shape[1] - shared)
+    own = texts.shape[1] - branches.shared
+    return sight_of_rows(first, branches.shared), sight_of_rows(texts, own)
+
+
+def of_last(sight: Sight, last: int | None) -> Sight:
+    """The same for so many queries at the end; None: for all."""
+    numbers = sight.numbers
+    if numbers is not None:
+        numbers = last_columns(numbers[0], last, axis=1), numbers[1]
+    return Sight(visible=last_columns(sight.visible, last, axis=1), numbers=numbers)
 
 
 def attend(
@@ -104,23 +123,36 @@ def attend(
     return jnp.einsum("bkts,bksh->bkth", weights, v).reshape(batch, heads, length, width)
 
 
-def attend_in_branches(q, k, v, branches: Branches, *, visible, **settings) -> jax.Array:
-    """`attend_in_blocks` where continuations stand in a row behind their beginning.
+def attend_in_branches(q, k, v, branches: Branches, *, sights, **settings) -> jax.Array:
+    """`attend_to_rows` where continuations stand in a row behind their beginning.
 
     Args:
       q: as in `attend`, of a row's last columns, one of the beginning's at least among them.
       k, v: as in `attend`, of the whole row.
       branches: where they stand.
-      visible: from `visible_in_branches`.
+      sights: from `sights_in_branches`.
       settings: scale and softcap.
     """
     asking = branches.of_last(q.shape[2], k.shape[2])
     first = asking.beginning(q, 2), *(branches.beginning(x, 2) for x in (k, v))
-    seen = last_columns(visible[0], asking.shared, axis=1)
-    beginning = attend_in_blocks(*first, visible=seen, **settings)
+    beginning = attend_to_rows(*first, sight=of_last(sights[0], asking.shared), **settings)
     texts = (branches.texts(x, 2) for x in (k, v))
-    own = attend_in_blocks(asking.continuations(q, 2), *texts, visible=visible[1], **settings)
+    own = attend_to_rows(asking.continuations(q, 2), *texts, sight=sights[1], **settings)
     return asking.rows(beginning, own, 2)
+
+
+def attend_to_rows(q, k, v, *, sight: Sight, scale, softcap) -> jax.Array:
+    """`attend` over whole rows: by the accelerator's own kernel if it has one for this, in blocks
+    otherwise.
+
+    Args:
+      q, k, v, scale, softcap: as in `attend`; the queries are in the last T of the S columns.
+      sight: what they see.
+    """
+    settings = {"scale": scale, "softcap": softcap}
+    if kernel := kernel_for(q, k, sight=sight, softcap=softcap):
+        return kernel(q, k, v, sight=sight, **settings)
+    return attend_in_blocks(q, k, v, visible=sight.visible, **settings)
 
 
 def attend_in_blocks(q, k, v, *, visible, **settings) -> jax.Array:
@@ -157,13 +189,13 @@ class Attention(nn.Module):
     output_init: nn.initializers.Initializer
 
     @nn.compact
-    def __call__(self, x, rotation, visible, branches, past, *, layer, last=None):
+    def __call__(self, x, rotation, sight, branches, past, *, layer, last=None):
         """Attend over this call's columns, or over `past` with them written into it.
 
         Args:
           x: `[B, T, D]`.
           rotation: cosine and sine of `rotary`, or None.
-          visible: `[B, T, S]` bool; from `visible_in_branches` if there are branches.
+          sight: what its columns see; from `sights_in_branches` if there are branches.
           branches: where continuations of one beginning stand, or None.
           past: (keys, values, column to write at) of the cache, or None (then S = T).
           layer: its number, from 0.
@@ -178,8 +210,8 @@ class Attention(nn.Module):
         if c.qk_norm:
             q, k = self._norm("query_norm")(q), self._norm("key_norm")(k)
         if rotation is not None:
-            turned = (last_columns(part, last, axis=2) for part in rotation)
-            q, k = rotate(q, tuple(turned)), rotate(k, rotation)
+            cos, sin = (last_columns(part, last, axis=2) for part in rotation)
+            q, k = rotate(q, (cos, sin)), rotate(k, rotation)
         if past is not None:
             k, v = (
                 _write(buffer, new, past[2]) for buffer, new in zip(past[:2], (k, v), strict=True)
@@ -189,12 +221,11 @@ class Attention(nn.Module):
             scale = (c.head_width**-0.5 if scale is None else scale) / (layer + 1)
         settings = {"scale": scale, "softcap": c.attention_softcap}
         if past is not None:
-            out = attend(q, k, v, visible, **settings)
+            out = attend(q, k, v, sight.visible, **settings)
         elif branches is not None:
-            out = attend_in_branches(q, k, v, branches, visible=visible, **settings)
+            out = attend_in_branches(q, k, v, branches, sights=sight, **settings)
         else:
-            visible = last_columns(visible, last, axis=1)
-            out = attend_in_blocks(q, k, v, visible=visible, **settings)
+            out = attend_to_rows(q, k, v, sight=of_last(sight, last), **settings)
         output = nn.Dense(
             x.shape[-1],
             use_bias=c.output_biases,

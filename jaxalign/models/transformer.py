@@ -11,9 +11,10 @@ from jaxalign.batches import pytree
 from jaxalign.errors import UserError
 from jaxalign.logprobs import logits_of
 from jaxalign.models.architecture import TransformerConfig
-from jaxalign.models.attention import Cache, visible_in_branches, visible_keys
+from jaxalign.models.attention import Cache, sight_of_rows, sights_in_branches, visible_keys
 from jaxalign.models.branches import Branches
 from jaxalign.models.heads import StepScoreHead, ValueHead, pooled, score_head
+from jaxalign.models.kernels import Sight
 from jaxalign.models.layers import filled, fold, positions_of
 from jaxalign.models.rope import rotary
 from jaxalign.models.trunk import Context, Trunk
@@ -140,8 +141,8 @@ class Transformer(nn.Module):
         positions = positions_of(mask, cache.mask.sum(axis=1, dtype=jnp.int32))
         tokens = filled(tokens, mask, cache.last_tokens)
         key_positions = positions_of(seen, jnp.zeros_like(cache.last_tokens))
-        visible = visible_keys(seen, column, queries)
-        context = self._context(positions, (positions, key_positions), visible, keys)
+        sight = Sight(visible=visible_keys(seen, column, queries), numbers=None)
+        context = self._context(positions, (positions, key_positions), sight, keys)
         past = [(k, v, column) for k, v in zip(cache.keys, cache.values, strict=True)]
         hidden, buffers = self.trunk(tokens, context, past)
         keys, values = zip(*buffers, strict=True)
@@ -180,22 +181,22 @@ class Transformer(nn.Module):
 
     def _context_of_rows(self, mask, keys, segments, branches, last):
         if branches is not None:
-            visible = visible_in_branches(mask, branches)
+            sights = sights_in_branches(mask, branches)
             first, texts = branches.positions(mask)
             own = texts[:, branches.shared :]
             compared = (first, own), (first, texts)
             positions = branches.rows(first, own, 1)
-            return self._context(positions, compared, visible, keys, branches=branches, last=last)
-        visible = visible_keys(mask, 0, mask.shape[1], segments=segments)
+            return self._context(positions, compared, sights, keys, branches=branches, last=last)
+        sight = sight_of_rows(mask, mask.shape[1], segments=segments)
         if segments is None:
             positions = positions_of(mask, jnp.zeros_like(mask[:, 0], jnp.int32))
         else:  # a token's position is the number of tokens before it that it sees
-            positions = jnp.maximum(visible.sum(axis=2) - 1, 0)
+            positions = jnp.maximum(sight.visible.sum(axis=2) - 1, 0)
         compared = positions, positions
-        return self._context(positions, compared, visible, keys, segments=segments, last=last)
+        return self._context(positions, compared, sight, keys, segments=segments, last=last)
 
     def _context(
-        self, positions, compared, visible, keys, *, segments=None, branches=None, last=None
+        self, positions, compared, sight, keys, *, segments=None, branches=None, last=None
     ):
         """`compared`: positions of queries and of their keys; pairs of arrays with branches."""
         c = self.config
@@ -210,7 +211,7 @@ class Transformer(nn.Module):
             distances = jax.tree.map(lambda q, k: q[:, :, None] - k[:, None, :], *compared)
         return Context(
             positions=positions,
-            visible=visible,
+            sight=sight,
             distances=distances,
             rotation=rotation,
             window_rotation=window_rotation,

@@ -10,6 +10,7 @@ from jaxalign.batches import pytree
 from jaxalign.models.architecture import TransformerConfig
 from jaxalign.models.attention import Attention
 from jaxalign.models.branches import Branches
+from jaxalign.models.kernels import Sight
 from jaxalign.models.layers import FeedForward, drop, fold, last_columns, make_norm
 
 
@@ -17,19 +18,19 @@ from jaxalign.models.layers import FeedForward, drop, fold, last_columns, make_n
 class Context:
     """What every block of a trunk reads.
 
-    positions: `[B, T]`; visible: `[B, T, S]`.
+    positions: `[B, T]`; sight: what its columns see.
     keys, segments: `[B]` and None, or one key for each text of a row and `[B, T]` which of them a
       token belongs to; keys are None without dropout.
     distances: `[B, T, S]` int32, how many tokens a key lies back; None where no layer has a window.
     branches: where continuations of one beginning stand; None where a row is no such thing. With
-      them, visible and distances are two arrays each (see `visible_in_branches`).
+      them, there are two sights and two arrays of distances (see `sights_in_branches`).
     rotation, window_rotation: cosine and sine of the rotary angles, or None; the second for layers
       with a window.
     last: only so many columns at the end leave the trunk; None: all.
     """
 
     positions: jax.Array
-    visible: jax.Array | tuple[jax.Array, jax.Array]
+    sight: Sight | tuple[Sight, Sight]
     distances: jax.Array | tuple[jax.Array, jax.Array] | None
     rotation: tuple[jax.Array, jax.Array] | None
     window_rotation: tuple[jax.Array, jax.Array] | None
@@ -38,19 +39,24 @@ class Context:
     branches: Branches | None = dataclasses.field(metadata={"static": True})
     last: int | None = dataclasses.field(metadata={"static": True})
 
-    def sight(self, window):
+    def within(self, window):
         """What a layer with that window (0: none) sees, and how it turns queries and keys."""
         if self.distances is None:
-            return self.visible, self.rotation
+            return self.sight, self.rotation
         windowed = jnp.asarray(window) > 0
-        visible = jax.tree.map(
-            lambda seen, far: seen & (~windowed | (far < window)), self.visible, self.distances
+
+        def near(sight, distances):
+            visible = sight.visible & (~windowed | (distances < window))
+            return Sight(visible=visible, numbers=None)
+
+        sight = jax.tree.map(
+            near, self.sight, self.distances, is_leaf=lambda part: isinstance(part, Sight)
         )
         if self.rotation is None:
-            return visible, None
+            return sight, None
         pairs = zip(self.window_rotation or (), self.rotation, strict=True)
         cos, sin = (jnp.where(windowed, near, far) for near, far in pairs)
-        return visible, (cos, sin)
+        return sight, (cos, sin)
 
     def drop(self, x, rate, site):
         """Dropout with the noise of that site."""
@@ -68,12 +74,12 @@ class Block(nn.Module):
         values) or None.
         """
         config, (layer, window, past) = self.config, scanned
-        visible, rotation = context.sight(window)
+        sight, rotation = context.within(window)
         attention = Attention(config, self._output_init(), name="attention")
         normed = self._norm("attention_norm")(x)
         last = context.last
         out, buffers = attention(
-            normed, rotation, visible, context.branches, past, layer=layer, last=last
+            normed, rotation, sight, context.branches, past, layer=layer, last=last
         )
         if config.post_norms:
             out = self._norm("attention_out_norm")(out)

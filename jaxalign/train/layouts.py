@@ -197,7 +197,8 @@ def on_mesh(devices: Sequence | None = None) -> Layout:
 
         def run(shared, batch):
             leaves, structure = jax.tree.flatten(shardings(shared))
-            return compiled(structure, tuple(leaves))(shared, batch)
+            with jax.set_mesh(mesh):  # for kernels, which the compiler cannot split
+                return compiled(structure, tuple(leaves))(shared, batch)
 
         return run
 
