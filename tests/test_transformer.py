@@ -10,6 +10,7 @@ import pytest
 
 from jaxalign.errors import UserError
 from jaxalign.logprobs import token_logps
+from jaxalign.models.branches import Branches
 from jaxalign.models.layers import drop
 from jaxalign.models.transformer import Transformer, TransformerConfig, empty_cache, unrolled
 from tests.oracles import transformer as oracle
@@ -215,6 +216,75 @@ def test_scanned_and_recomputed_layers_change_neither_value_nor_gradient():
     np.testing.assert_allclose(scanned_total, total, rtol=1e-5)
     _, scanned_grads = unrolled(Transformer(scanned), scanned_grads)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), scanned_grads, grads)
+
+
+ENDS = {
+    "llama": LLAMA,
+    "gpt2": dataclasses.replace(GPT2, score_pooling="last"),
+    "noisy, two trunks": NOISY,
+    "windows": dataclasses.replace(LLAMA, windows=(0, 3)),
+    "scanned, recomputed": dataclasses.replace(NOISY, scan_layers=True, remat=True),
+    "recomputed": dataclasses.replace(LLAMA, remat=True),
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_the_last_columns_alone_are_what_they_are_among_all(name):
+    """And so are their gradients; what is before them is 0."""
+    config, last = ENDS[name], 3
+    params, (tokens, _) = random_params(config), texts()
+    mask = jnp.arange(LENGTH)[None] >= jnp.arange(3)[:, None]  # padded left
+
+    def ends(params, **more):
+        outputs = Transformer(config).apply({"params": params}, tokens, mask, keys=KEYS, **more)
+        hidden, values = outputs.hidden[:, -last:], outputs.values[:, 1 - last :]
+        total = jnp.sin(hidden).sum() + values.sum() + outputs.scores.sum()
+        return total, (hidden, values, outputs.scores, outputs.hidden)
+
+    (_, wanted), slopes = jax.value_and_grad(ends, has_aux=True)(params)
+    (_, given), given_slopes = jax.value_and_grad(functools.partial(ends, last=last), has_aux=True)(
+        params
+    )
+    for a, b in zip(given[:3], wanted[:3], strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+    assert given[3].shape == wanted[3].shape and not given[3][:, :-last].any()
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), given_slopes, slopes)
+
+
+def test_a_network_with_a_score_alone_works_for_the_last_column_alone():
+    """Of the last layer: the same scores, with less work."""
+    config = dataclasses.replace(LLAMA, heads_out=("score",))
+    params = random_params(LLAMA)
+    alone = {name: part for name, part in params.items() if name not in ("value", "logits")}
+    outputs = forward(config, alone, *texts())
+    wanted = forward(LLAMA, params, *texts()).scores
+    np.testing.assert_allclose(outputs.scores, wanted, atol=1e-5)
+    assert not outputs.hidden[:, :-1].any() and outputs.hidden[:, -1].all()
+    mean = dataclasses.replace(config, score_pooling="mean")
+    assert forward(mean, alone, *texts()).hidden.all()
+
+
+@pytest.mark.parametrize(
+    ("last", "more", "least"),
+    [
+        (0, {}, 1),
+        (8, {}, 1),
+        (5, {"branches": Branches(shared=3, count=2)}, 5),
+        (4, {"branches": Branches(shared=3, count=2)}, 5),
+        (3, {"segments": jnp.zeros((3, LENGTH), jnp.int32)}, 1),
+    ],
+)
+def test_last_columns_that_do_not_stand_for_themselves_are_one_clear_line(last, more, least):
+    def ends():
+        params, (tokens, mask) = random_params(LLAMA), texts()
+        return Transformer(LLAMA).apply({"params": params}, tokens, mask, last=last, **more)
+
+    if (last, least) == (5, 5):
+        ends()
+        return
+    wanted = f"the last {last} columns of 7 do not stand for themselves: wanted {least} or more"
+    with pytest.raises(UserError, match=wanted):
+        ends()
 
 
 @pytest.mark.parametrize("config", [LLAMA, GPT2], ids=["llama", "gpt2"])
