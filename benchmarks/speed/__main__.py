@@ -7,13 +7,14 @@ installed is left out with a line.
 import argparse
 import datetime
 import json
+import os
 import platform
 import statistics
 import sys
 from pathlib import Path
 
 from benchmarks.speed.race import Entry, Worker, race
-from benchmarks.speed.work import SIZES, WORKS
+from benchmarks.speed.work import PRODUCTS, SIDE, SIZES, WORKS
 
 OURS = Entry("jaxalign", "ours")
 PEERS = {
@@ -33,7 +34,8 @@ PEERS = {
     "ppo": (Entry("TRL", "trl_ppo"),),
     "grpo": (Entry("TRL", "trl_trainers"),),
 }
-LIMITS = ("torch loop, compiled", "torch loop")  # no trainers: what is possible
+PEAK_ROUNDS = 5
+PRODUCTS_BY = (Entry("XLA", "jax_product"), Entry("torch", "torch_product"))
 
 
 def parse() -> argparse.Namespace:
@@ -51,7 +53,10 @@ def parse() -> argparse.Namespace:
 
 def main() -> int:
     args = parse()
+    peak = measured_peak(args)
     rows = [row for size in args.size for work in args.work for row in rows_of(args, work, size)]
+    for row in rows:
+        row["peak_gflops"] = peak
     if args.json:
         before = json.loads(args.json.read_text()) if args.json.exists() else []
         key = ("work", "size", "name")
@@ -63,6 +68,17 @@ def main() -> int:
     if args.markdown:
         args.markdown.write_text(text)
     return 0
+
+
+def measured_peak(args) -> float:
+    """Most GFLOP/s that this machine reaches in a large product of matrices, by either library."""
+    pythons = sys.executable, args.peer_python
+    workers, _ = race(dict(zip(PRODUCTS_BY, pythons, strict=True)), "", "", PEAK_ROUNDS)
+    work = 2e-9 * SIDE**3 * PRODUCTS
+    for worker in workers:
+        best = work / min(worker.seconds)
+        print(f"product of matrices by {worker.entry.name}: {best:.0f} GFLOP/s", file=sys.stderr)
+    return max(work / min(worker.seconds) for worker in workers)
 
 
 def rows_of(args, work: str, size: str) -> list[dict]:
@@ -90,19 +106,24 @@ def row_of(worker: Worker, work: str, size: str) -> dict:
         "seconds": worker.seconds,
         "cpu_seconds": worker.cpu_seconds,
         "peak_mib": worker.peak_mib,
+        "versions": worker.versions,
+        "command": f"--work {work} --size {size} --rounds {len(worker.seconds)}",
+        "flops": WORKS[work].flops(SIZES[size]),
         "date": datetime.date.today().isoformat(),
     }
 
 
 def table(rows: list[dict]) -> str:
-    """Markdown: medians, spread, and ours over theirs."""
+    """Markdown: medians, spread, ours over theirs, and what took part."""
     lines = [
-        f"# Speed\n\n{platform.processor() or platform.machine()}, Python "
-        f"{platform.python_version()}; float32, two threads, the same malloc settings for all. "
-        "Ratios: the median over rounds of their seconds by ours in the same round.\n",
+        f"# Speed\n\n{processor()}, {os.cpu_count()} cores, Python {platform.python_version()}; "
+        "float32, two threads, the same malloc settings for all. Ratios: the median over rounds of "
+        "their seconds by ours in the same round. Share of the peak: nominal operations of the "
+        "work a second, by what the quicker of torch and XLA reached in a product of two "
+        f"{SIDE} x {SIDE} matrices just before.\n",
         "| work | model | who | tokens/s | seconds, median (least, most) | ours is faster by | "
-        "peak memory, MiB | ours takes |",
-        "|:--|:--|:--|--:|--:|--:|--:|--:|",
+        "share of peak | peak memory, MiB | ours takes |",
+        "|:--|:--|:--|--:|--:|--:|--:|--:|--:|",
     ]
     for row in rows:
         ours = next((x for x in rows if is_ours(x) and same_race(x, row)), None)
@@ -111,12 +132,33 @@ def table(rows: list[dict]) -> str:
             pairs = zip(row["seconds"], ours["seconds"], strict=False)
             ratio = f"{statistics.median(a / b for a, b in pairs):.2f}x"
             memory = f"{ours['peak_mib'] / row['peak_mib']:.2f}x"
-        seconds = row["seconds"]
-        spread = f"{statistics.median(seconds):.3f} ({min(seconds):.3f}, {max(seconds):.3f})"
+        seconds = statistics.median(row["seconds"])
+        spread = f"{seconds:.3f} ({min(row['seconds']):.3f}, {max(row['seconds']):.3f})"
+        share = f"{1e-9 * row['flops'] / seconds / row['peak_gflops']:.0%}"
         cells = (row["work"], row["size"], row["name"], f"{row['rate']:,.0f}", spread, ratio)
-        cells += (f"{row['peak_mib']:,.0f}", memory)
+        cells += (share, f"{row['peak_mib']:,.0f}", memory)
         lines.append("| " + " | ".join(cells) + " |")
+    races = {
+        (row["command"], row["date"], f"{row['peak_gflops']:.0f} GFLOP/s"): None for row in rows
+    }
+    lines += ["", "`python -m benchmarks.speed` with:", ""]
+    lines += [f"- `{command}`: {date}, peak {peak}" for command, date, peak in races]
+    lines += ["", "Versions:", ""]
+    lines += [f"- {line}" for line in dict.fromkeys(map(versions_of, rows))]
     return "\n".join(lines) + "\n"
+
+
+def versions_of(row: dict) -> str:
+    """A side of the race with what it was made of."""
+    numbers = ", ".join(f"{name} {number}" for name, number in row["versions"].items())
+    return f"{row['name']} ({WORKS[row['work']].kind}): {numbers}"
+
+
+def processor() -> str:
+    """The name of this machine's processor, as far as the system tells it."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 def is_ours(row: dict) -> bool:

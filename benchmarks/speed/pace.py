@@ -4,10 +4,21 @@ A worker prints a line when it is ready, and one with its seconds after every un
 in between, so that workers of different libraries take turns on the same machine.
 """
 
+import importlib.metadata
 import json
 import resource
 import sys
 import time
+
+# module: its distribution
+LIBRARIES = {
+    "trl": "trl",
+    "tunix": "google-tunix",
+    "transformers": "transformers",
+    "torch": "torch",
+    "flax": "flax",
+    "jax": "jax",
+}
 
 
 class Pace:
@@ -22,13 +33,19 @@ class Pace:
             self.left -= 1
             return
         if self.started is None:
-            say(ready=True)
+            say(versions=versions())
         else:
             wall, cpu = (now - then for now, then in zip(clocks(), self.started, strict=True))
             say(seconds=wall, cpu_seconds=cpu, peak_mib=peak_mib())
         if sys.stdin.readline().strip() != "go":
             raise SystemExit(0)
         self.started = clocks()
+
+
+def versions() -> dict[str, str]:
+    """Of the libraries that count, as far as they are imported here."""
+    imported = {module: name for module, name in LIBRARIES.items() if module in sys.modules}
+    return {module: importlib.metadata.version(name) for module, name in imported.items()}
 
 
 def clocks() -> tuple[float, float]:

@@ -47,6 +47,7 @@ class Worker:
 
     def __init__(self, entry: Entry, python: str, work: str, size: str):
         self.entry, self.seconds, self.cpu_seconds, self.peak_mib = entry, [], [], 0.0
+        self.versions: dict[str, str] = {}
         module = f"benchmarks.speed.workers.{entry.module}"
         self.process = subprocess.Popen(
             [python, "-m", module, work, size, *entry.arguments],
@@ -103,6 +104,7 @@ def race(entries: dict[Entry, str], work: str, size: str, rounds: int, seed: int
         if "failed" in said:
             absent[entry.name] = said["failed"]
         else:
+            worker.versions = said["versions"]
             workers.append(worker)
     order = random.Random(seed)
     try:

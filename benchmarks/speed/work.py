@@ -46,6 +46,19 @@ class Work:
     def length(self) -> int:
         return self.prompt + self.response
 
+    def flops(self, size: Size) -> float:
+        """Nominal floating-point operations of the unit, whoever does it in fewer.
+
+        Every row by itself, causal attention, logits of the response; a training pass is three
+        forward passes. PPO samples, asks policy, reference and reward, and passes EPOCHS times;
+        GRPO samples and passes once.
+        """
+        blocks = 2 * size.block_parameters * self.length
+        attention = 2 * size.layers * size.width * self.length**2
+        forward = blocks + attention + 2 * size.vocabulary * size.width * self.response
+        passes = {"dpo": 6, "sft": 3, "generate": 1, "ppo": 4 + 3 * EPOCHS, "grpo": 4}
+        return self.rows * passes[self.kind] * forward
+
 
 SIZES = {
     "small": Size(4096, 256, 4, 4, 4, 1024),
@@ -62,6 +75,7 @@ WORKS = {
 }
 EPOCHS = 4  # of PPO, one minibatch each
 GROUP = 8  # responses to a prompt of GRPO
+SIDE, PRODUCTS = 2048, 5  # of the square matrices whose product says what the machine can do
 FIRST_ID = 3  # below: padding, BOS, EOS
 
 

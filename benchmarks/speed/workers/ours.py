@@ -10,7 +10,7 @@ import numpy as np
 import tokenizers
 
 from benchmarks.speed.pace import Pace
-from benchmarks.speed.work import EPOCHS, GROUP, Size, Work, rows_of
+from benchmarks.speed.work import EPOCHS, GROUP, SIZES, Size, Work, rows_of
 from benchmarks.speed.workers.arguments import parse
 from jaxalign.config import (
     DPOSettings,
@@ -37,6 +37,7 @@ from jaxalign.train.layouts import Layout
 
 ENDLESS = 1_000_000  # steps; the starter ends the worker
 NEVER = -1  # no token ends a response: all have the same length
+PARTS = {SIZES["small"]: 2, SIZES["135m"]: 4}  # of a DPO step: activations that fit the cache
 ADAMW = OptimizerConfig(learning_rate=1e-5, schedule="constant", warmup_steps=0, b2=0.999)
 
 
@@ -102,8 +103,9 @@ def dpo(work: Work, size: Size, run: Run) -> None:
         for a, b in zip(chosen, token_rows(work, size, 16 * work.rows, 1), strict=True)
     ]
     policy = model_of(size, work.length)
-    fit = dataclasses.replace(fit_config(work.rows), micro_batches=2)  # halves stay in the cache
-    settings = DPOSettings(fit=fit)
+    settings = DPOSettings(
+        fit=dataclasses.replace(fit_config(work.rows), micro_batches=PARTS[size])
+    )
     train_dpo(run, "dpo", policy, chosen, rejected, settings, temperature=1.0)
 
 
@@ -123,6 +125,7 @@ def prompts_of(work: Work, size: Size, count: int) -> list[list[int]]:
 def generate(work: Work, size: Size, run: Run) -> None:
     policy = model_of(size, work.length)
     params, number = run.layout.place(policy.params), 0
+    policy = dataclasses.replace(policy, params=None)  # one copy is enough
     prompts = prompt_batch(prompts_of(work, size, work.rows), pad_id=0)
     pace = run.layout.pace  # pyright: ignore
     while True:
