@@ -1,9 +1,18 @@
 """Eight CPU devices for the layout tests; shapes never broadcast by rank silently."""
 
+import atexit
 import os
+import shutil
 import signal
+import tempfile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    # Of this test run alone, for all its processes: a run that is resumed compiles nothing again.
+    PROGRAMS = tempfile.mkdtemp(prefix="jaxalign-tests-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = PROGRAMS
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+    atexit.register(shutil.rmtree, PROGRAMS, ignore_errors=True)
 
 import jax
 import pytest

@@ -78,8 +78,9 @@ def test_logps_are_those_of_a_row_each(name):
 def test_an_empty_prompt_predicts_nothing_of_the_first_token():
     model, params = model_and_params("llama")
     rows = [token_row(([3, 4, 1], True)), token_row(([5, 6, 7], True))]
-    shared = text_logps(model)(params, shared_prompts([rows], pad_id=0))
-    alone = text_logps(model)(params, token_batch(rows, pad_id=0))
+    logps = jax.jit(text_logps(model))
+    shared = logps(params, shared_prompts([rows], pad_id=0))
+    alone = logps(params, token_batch(rows, pad_id=0))
     assert shared[0, 0, 0] == shared[0, 1, 0] == 0
     np.testing.assert_allclose(shared[0], alone, atol=1e-5)
 
@@ -95,11 +96,11 @@ def test_loss_and_gradient_are_those_of_a_row_each(loss):
     lengths = shared_lengths(made)
     shared = shared_preference_batch(sides, pad_id=0, lengths=lengths, index=np.arange(3))
     weights = jnp.array([1.0, 0.0, 1.0])
-    fn = objectives.paired(text_logps(model), loss)
+    fn = jax.jit(jax.value_and_grad(objectives.paired(text_logps(model), loss), has_aux=True))
 
     def computed(batch):
         batch = dataclasses.replace(batch, reference=reference, weights=weights)
-        return jax.value_and_grad(fn, has_aux=True)(params, batch, jax.random.key(0))
+        return fn(params, batch, jax.random.key(0))
 
     (ours, (count, metrics)), grads = computed(shared)
     (theirs, (other_count, other_metrics)), other_grads = computed(pairs)

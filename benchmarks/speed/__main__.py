@@ -52,7 +52,7 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> int:
-    args = parse()
+    args, sizes, works = parse(), list(SIZES), list(WORKS)
     peak = measured_peak(args)
     rows = [row for size in args.size for work in args.work for row in rows_of(args, work, size)]
     for row in rows:
@@ -62,6 +62,7 @@ def main() -> int:
         key = ("work", "size", "name")
         fresh = {tuple(row[k] for k in key) for row in rows}
         rows = [row for row in before if tuple(row[k] for k in key) not in fresh] + rows
+        rows.sort(key=lambda row: (sizes.index(row["size"]), works.index(row["work"])))
         args.json.write_text(json.dumps(rows, indent=1))
     text = table(rows)
     print(text)

@@ -103,6 +103,7 @@ def race(entries: dict[Entry, str], work: str, size: str, rounds: int, seed: int
         said = worker.answer()  # one after another: compilations do not disturb each other
         if "failed" in said:
             absent[entry.name] = said["failed"]
+            worker.stop()
         else:
             worker.versions = said["versions"]
             workers.append(worker)
