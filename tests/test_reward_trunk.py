@@ -164,7 +164,7 @@ def test_what_is_learned_above_a_frozen_trunk_is_the_gradient_of_the_whole_model
 
     def grad_of(scores, others):
         head = model.params["score"]
-        return jax.jit(jax.value_and_grad(lambda head: loss(scores, head, others)))(head)
+        return jax.value_and_grad(lambda head: loss(scores, head, others))(head)
 
     whole = grad_of(text_scores(model.model), {"trunk": model.params["trunk"]})
     frozen = grad_of(head_scores(model.model.config), {"pooled": of_texts})

@@ -59,6 +59,13 @@ class Worker:
             env=os.environ | ENVIRONMENT,
         )
 
+    def joined(self, other: "Worker") -> "Worker":
+        """This one, with the turns of another process of the same side."""
+        self.seconds += other.seconds
+        self.cpu_seconds += other.cpu_seconds
+        self.peak_mib = max(self.peak_mib, other.peak_mib)
+        return self
+
     def answer(self) -> dict:
         """The next line that the worker says; why it stopped, if it did."""
         assert self.process.stdout and self.process.stderr
