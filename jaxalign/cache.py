@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+import jax
+
 PROGRAMS_BYTES = 2**31  # beyond, jax drops the compiled programs that were not used for longest
 
 
@@ -12,16 +14,15 @@ def cache_directory() -> Path:
 
 
 def keep_programs() -> None:
-    """Let jax, which must not be imported yet, keep what it compiles in the cache folder: a command
-    compiles once for all its runs.
+    """Let jax keep what it compiles in the cache folder: a command compiles once for all its runs.
 
     Nothing changes where the user told jax of another folder (`JAX_COMPILATION_CACHE_DIR`), or this
     one cannot be written to; `JAX_ENABLE_COMPILATION_CACHE=0` turns it off.
     """
     folder = cache_directory() / "programs"
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ and _is_writable(folder):
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
-        os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(PROGRAMS_BYTES)
+    if jax.config.values["jax_compilation_cache_dir"] is None and _is_writable(folder):
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_compilation_cache_max_size", PROGRAMS_BYTES)
 
 
 def _is_writable(folder: Path) -> bool:

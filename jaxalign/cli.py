@@ -84,8 +84,10 @@ STAGES = {
 
 def program() -> None:
     """The `jaxalign` program."""
-    with_huge_pages()
-    main(sys.argv[1:])
+    arguments = sys.argv[1:]
+    if arguments[:1] and arguments[0] in DEFAULTS and not {"-h", "--help"} & set(arguments):
+        with_huge_pages()
+    main(arguments)
 
 
 def main(arguments: list[str]) -> None:

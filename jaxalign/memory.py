@@ -5,6 +5,8 @@ import functools
 import os
 import sys
 
+from jax import monitoring
+
 # glibc's M_MMAP_MAX, M_TRIM_THRESHOLD and M_TOP_PAD, see mallopt(3)
 MALLOC = {-4: 0, -1: 2**31 - 1, -2: 2**26}
 COMPILED = "/jax/core/compile/backend_compile_duration"
@@ -35,7 +37,6 @@ def keep_freed_memory() -> None:
 def return_compiler_memory() -> None:
     """Return what a long compilation has freed: its threads keep it, and no step could use it."""
     if trim := _glibc("malloc_trim"):
-        from jax import monitoring  # not at the top: `jaxalign --help` is quicker without jax
 
         def compiled(event: str, duration_secs: float, **_) -> None:
             if event == COMPILED and duration_secs > LONG:
