@@ -93,6 +93,7 @@ def program() -> None:
 def main(arguments: list[str]) -> None:
     """The same within a process."""
     keep_freed_memory()
+    return_compiler_memory()
     keep_programs()
     try:
         dispatch(arguments)
@@ -125,7 +126,6 @@ def dispatch(arguments: list[str]) -> Any:
 
 def run_stage(name: str, config, directory: str | None) -> Any:
     """Import the stage of that configuration and run it."""
-    return_compiler_memory()
     _, module, takes_directory = STAGES[name]
     stage = importlib.import_module(f"jaxalign.stages.{module}")
     if not takes_directory:

@@ -240,10 +240,9 @@ def test_the_last_columns_alone_are_what_they_are_among_all(name):
         total = jnp.sin(hidden).sum() + values.sum() + outputs.scores.sum()
         return total, (hidden, values, outputs.scores, outputs.hidden)
 
-    (_, wanted), slopes = jax.value_and_grad(ends, has_aux=True)(params)
-    (_, given), given_slopes = jax.value_and_grad(functools.partial(ends, last=last), has_aux=True)(
-        params
-    )
+    fewer = functools.partial(ends, last=last)
+    (_, wanted), slopes = jax.jit(jax.value_and_grad(ends, has_aux=True))(params)
+    (_, given), given_slopes = jax.jit(jax.value_and_grad(fewer, has_aux=True))(params)
     for a, b in zip(given[:3], wanted[:3], strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
     assert given[3].shape == wanted[3].shape and not given[3][:, :-last].any()

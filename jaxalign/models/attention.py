@@ -11,7 +11,7 @@ from jaxalign.batches import pytree
 from jaxalign.logprobs import softcapped
 from jaxalign.models.architecture import TransformerConfig
 from jaxalign.models.branches import Branches
-from jaxalign.models.kernels import Sight, kernel_for
+from jaxalign.models.kernels import Sight, kernel_for, scaled
 from jaxalign.models.layers import last_columns, make_norm
 from jaxalign.models.rope import rotate
 from jaxalign.products import dot_general
@@ -114,8 +114,7 @@ def attend(
     batch, heads, length, width = q.shape
     groups = heads // k.shape[1]
     wide = jnp.promote_types(q.dtype, jnp.float32)
-    q = q.reshape(batch, k.shape[1], groups * length, width)
-    q *= jnp.asarray(width**-0.5 if scale is None else scale, q.dtype)
+    q = scaled(q, scale).reshape(batch, k.shape[1], groups * length, width)
     logits = jnp.einsum("bkth,bksh->bkts", q, k, preferred_element_type=wide)
     logits = softcapped(logits.reshape(batch, heads, length, k.shape[2]), softcap)
     weights = jax.nn.softmax(jnp.where(visible[:, None], logits, MASKED)).astype(v.dtype)

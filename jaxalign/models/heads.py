@@ -59,6 +59,9 @@ class StepScoreHead(nn.Module):
         return jnp.where(mask, scores, 0.0)
 
 
+READS_LAST = ("last", "none")  # poolings that ask for no other column
+
+
 def pooled(hidden: jax.Array, mask: jax.Array, pooling: str) -> jax.Array:
     """What a score reads of a text's hidden states.
 
@@ -71,7 +74,7 @@ def pooled(hidden: jax.Array, mask: jax.Array, pooling: str) -> jax.Array:
       `[B, D]` float32, `[B, 2 D]` for both.
     """
     last = hidden[:, -1].astype(jnp.float32)
-    if pooling not in ("mean", "both"):
+    if pooling in READS_LAST:
         return last
     total = jnp.where(mask[..., None], hidden.astype(jnp.float32), 0.0).sum(axis=1)
     mean = total / jnp.maximum(mask.sum(axis=1), 1).astype(jnp.float32)[:, None]

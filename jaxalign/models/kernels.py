@@ -54,7 +54,7 @@ def by_cudnn(q, k, v, *, sight: Sight, scale, softcap=None, implementation: Any 
     """Flash attention of an NVIDIA GPU, half precision only; arguments as of `attention.attend`."""
     assert softcap is None, "cuDNN's attention has no softcap"
     out = jax.nn.dot_product_attention(
-        *(x.swapaxes(1, 2) for x in (_scaled(q, scale), k, v)),
+        *(x.swapaxes(1, 2) for x in (scaled(q, scale), k, v)),
         mask=sight.visible[:, None],
         scale=1.0,
         is_causal=q.shape[2] == k.shape[2],  # says nothing new, but leaves half of the work out
@@ -91,7 +91,7 @@ def by_splash(q, k, v, *, sight: Sight, scale, softcap):
 
     of_queries, of_keys = sight.numbers
     out: Any = _a_device_each(attend)(
-        _padded(_scaled(q, scale), queries, 2),
+        _padded(scaled(q, scale), queries, 2),
         _padded(k, keys, 2),
         _padded(v, keys, 2),
         _padded(of_queries, queries, 1),
@@ -100,7 +100,8 @@ def by_splash(q, k, v, *, sight: Sight, scale, softcap):
     return out[:, :, : q.shape[2]]
 
 
-def _scaled(q, scale):
+def scaled(q: jax.Array, scale: float | jax.Array | None) -> jax.Array:
+    """Queries `[..., H]` as their products with keys want them; None: by 1 / sqrt(H)."""
     return q * jnp.asarray(q.shape[-1] ** -0.5 if scale is None else scale, q.dtype)
 
 

@@ -13,7 +13,7 @@ from jaxalign.logprobs import logits_of
 from jaxalign.models.architecture import TransformerConfig
 from jaxalign.models.attention import Cache, sight_of_rows, sights_in_branches, visible_keys
 from jaxalign.models.branches import Branches
-from jaxalign.models.heads import StepScoreHead, ValueHead, pooled, score_head
+from jaxalign.models.heads import READS_LAST, StepScoreHead, ValueHead, pooled, score_head
 from jaxalign.models.kernels import Sight
 from jaxalign.models.layers import filled, fold, positions_of
 from jaxalign.models.rope import rotary
@@ -166,7 +166,7 @@ class Transformer(nn.Module):
     def _last(self, last, mask, segments, branches):
         """How many columns at the end anybody reads; None: all."""
         c, columns = self.config, mask.shape[1]
-        reads_one = c.score_pooling in ("last", "none")
+        reads_one = c.score_pooling in READS_LAST
         if last is None and segments is None and c.heads_out == ("score",) and reads_one:
             last = 1
         if last is None or last == columns:
