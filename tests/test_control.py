@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 from jaxalign.config_domains import ControlConfig, NetworkConfig, UpdateSettings
 from jaxalign.errors import UserError
@@ -27,16 +26,6 @@ SMALL = ControlConfig(
     network=NetworkConfig(widths=(32,)),
     ppo=UpdateSettings(learning_rate=3e-3, epochs=8),
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compile_once(tmp_path_factory):
-    """The same program is compiled once for all tests here."""
-    old = jax.config.jax_compilation_cache_dir
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("cache")))
-    yield
-    jax.config.update("jax_compilation_cache_dir", old)
-    compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="module")

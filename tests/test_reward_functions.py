@@ -393,25 +393,6 @@ def picky(responses):
 '''
 
 
-@pytest.fixture
-def compiled_once(tmp_path):
-    """Programs that a run shares with the one before it are compiled once."""
-    from jax.experimental.compilation_cache import compilation_cache
-
-    options = {
-        "jax_compilation_cache_dir": str(tmp_path / "programs"),
-        "jax_persistent_cache_min_compile_time_secs": 0,
-    }
-    before = {name: getattr(jax.config, name) for name in options}
-    for name, value in options.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-
-
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     """A tiny policy and a tiny reward model, data and functions."""
@@ -447,9 +428,7 @@ def lines_of(run):
     return [{**line, "time": 0} for line in read_metrics(run)]
 
 
-def test_grpo_learns_from_a_mixture_and_goes_on_after_a_failure(
-    files, tmp_path, capsys, compiled_once
-):
+def test_grpo_learns_from_a_mixture_and_goes_on_after_a_failure(files, tmp_path, capsys):
     """On eight devices; the grader fails in the third round, and none before is made again."""
     own = f"{files / 'rewards.py'}:ascii"
     arguments = [
