@@ -18,6 +18,7 @@ import argparse
 import dataclasses
 import functools
 import json
+import os
 import sys
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -123,7 +124,7 @@ def _folder(models: Path, manifest: Path, path: str) -> Path | None:
     """The model's folder, which must lie in `models`."""
     last = Path(path).name
     for folder in (manifest.parent / path, models / path, models / last, models / "hf" / last):
-        inside = models.resolve() in folder.resolve().parents
+        inside = models.absolute() in Path(os.path.normpath(folder.absolute())).parents
         if inside and (folder / "config.json").is_file():
             return folder
     return None
@@ -144,7 +145,7 @@ def compare(case: Case, *, cached: bool = True) -> Row:
         ours, theirs = logits[side][mask], case.outputs[f"logits_{side}"][mask]
         error = float(np.abs(ours - theirs).max())
         flips += likeliest_differ(ours, theirs, error)
-        errors["logits"] = max(errors.get("logits", 0.0), error)
+        errors["logits"] = float(np.maximum(errors.get("logits", 0.0), error))  # NaN stays NaN
     errors |= learning_errors(loss, gradients, family, case)
     errors["cache"] = cache_error(model, params, logits, case) if cached else None
     count = sum(x.size for x in jax.tree.leaves(params))
@@ -214,9 +215,8 @@ def learning_errors(loss, gradients, family: str, case: Case) -> dict:
     if loss is not None and given is not None:
         ours, least = norms(gradients, family), 1e-4 * float(np.linalg.norm(given))
         named = dict(zip(map(renamed, case.parameter_names), map(float, given), strict=True))
-        errors["gradients"] = max(
-            abs(ours.get(name, np.inf) - norm) / max(norm, least) for name, norm in named.items()
-        )
+        off = {name: abs(ours.get(name, np.inf) - norm) for name, norm in named.items()}
+        errors["gradients"] = float(np.max([off[name] / max(named[name], least) for name in off]))
     return errors
 
 
@@ -289,7 +289,9 @@ def markdown(rows: list[Row]) -> str:
 
 def run(models: Path, markdown_file: Path | None = None) -> int:
     """Compares, prints and returns the exit status."""
-    rows = [whatever_comes(case) for case in cases(models)]
+    known = cases(models)
+    named = {os.path.normpath(case.folder.absolute()) for case in known}
+    rows = [whatever_comes(case) for case in known]
     if not rows:
         print(f"{models}: no manifest (*.json with cases) names a model in it", file=sys.stderr)
         return 2
@@ -301,6 +303,9 @@ def run(models: Path, markdown_file: Path | None = None) -> int:
     Console(width=max(150, Console().width)).print(grid)
     wrong = sum(row.is_wrong for row in rows)
     print(f"{len(rows)} models, {wrong} wrong, bound {TOLERANCE}")
+    folders = {file.parent for file in models.absolute().glob("*/config.json")}
+    if others := sorted(x.name for x in folders if os.path.normpath(x) not in named):
+        print(f"no manifest has logits of {', '.join(others)}")
     if markdown_file:
         markdown_file.write_text(markdown(rows))
     return int(wrong > 0)

@@ -2,7 +2,8 @@
 
 Runs `jaxalign rlhf --seed S` one after the other (finished runs are read, not repeated) and prints
 the mean of every number with its standard deviation over seeds, and the smallest lower end of a
-win rate's 95% interval.
+win rate's 95% interval. `--config configs/rlhf_smollm2.py --directory runs/smollm2` does the same
+for the job from a known model.
 """
 
 import argparse
@@ -22,6 +23,7 @@ COLUMNS = {
     "kl": "KL",
     "perplexity": "ppl of human texts",
     "sample_perplexity": "ppl of samples",
+    "base_perplexity": "ppl of samples, base",
     "distinct_2": "distinct-2",
     "length": "length",
     "ended": "ended",
@@ -35,11 +37,12 @@ SCORERS = {
 }
 
 
-def run(seed: int, directory: Path) -> dict:
-    """The results of one seed; `seconds` is the time of its process, if it ran now."""
+def run(seed: int, directory: Path, config: Path | None) -> dict:
+    """The results of one seed, with the `seconds` of its process."""
     start = time.monotonic()
     if not (directory / "results.json").exists():
         command = [sys.executable, "-m", "jaxalign", "rlhf", "--seed", str(seed)]
+        command += ["--config", str(config)] if config else []
         subprocess.run([*command, "--run_dir", str(directory)], check=True)
         (directory / "seconds.json").write_text(json.dumps(time.monotonic() - start))
     results = json.loads((directory / "results.json").read_text())
@@ -60,7 +63,9 @@ def cell(name: str, values: list) -> str:
 
 
 def table(name: str, parts: list[list[dict]], columns: dict[str, str]) -> None:
-    """A markdown table: one row a method, over the seeds."""
+    """A markdown table: one row a method, over the seeds; no column that none has."""
+    rows = [row for part in parts for row in part]
+    columns = {key: title for key, title in columns.items() if any(key in row for row in rows)}
     print("| " + " | ".join([name, *columns.values()]) + " |")
     print("|" + ":--|" + "--:|" * len(columns))
     for rows in zip(*parts, strict=True):
@@ -73,8 +78,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--directory", type=Path, default=Path("runs/seeds"))
+    parser.add_argument("--config", type=Path, help="of the job, instead of its defaults")
     options = parser.parse_args()
-    runs = [run(seed, options.directory / f"seed_{seed}") for seed in options.seeds]
+    folders = [options.directory / f"seed_{seed}" for seed in options.seeds]
+    runs = [run(*pair, options.config) for pair in zip(options.seeds, folders, strict=True)]
     print(f"\nseeds {options.seeds}; seconds {[round(result['seconds']) for result in runs]}\n")
     table("scorer", [result["reward_model"] for result in runs], SCORERS)
     table("method", [result["rows"] for result in runs], COLUMNS)

@@ -5,10 +5,17 @@ shows them all.
 """
 
 import dataclasses
-import math
-from typing import Literal, dataclass_transform
+from typing import Literal
 
-from jaxalign.errors import UserError
+from jaxalign.config_checks import (
+    changed_fields,
+    config,
+    require,
+    require_at_least,
+    require_no_held_out,
+    require_one_reward,
+    require_temperature,
+)
 from jaxalign.objectives.pair_losses import PAIR_LOSSES, UNPAIRED_LOSSES, hyperparameters_of
 from jaxalign.objectives.preferences import check_modifiers
 
@@ -40,36 +47,6 @@ PairLossName = Literal[
 ]
 UnpairedLossName = Literal["kto", "apo_zero_unpaired", "bco"]
 RewardLossName = Literal["bradley_terry", "plackett_luce", "process"]
-
-
-@dataclass_transform(frozen_default=True, kw_only_default=True)
-def config(cls):
-    """Class decorator of every configuration."""
-    return dataclasses.dataclass(frozen=True, kw_only=True)(cls)
-
-
-def require(condition: bool, message: str):
-    """Raise a one-line `UserError` unless the condition holds."""
-    if not condition:
-        raise UserError(message)
-
-
-def require_temperature(temperature: float):
-    """Raise a one-line `UserError` unless it is above 0."""
-    require(temperature > 0, f"temperature is {temperature}; it must be above 0")
-
-
-def require_one_reward(reward: str, rewards: dict[str, float]):
-    """Raise a one-line `UserError` where two options say what judges, or weights say nothing."""
-    require(
-        not (reward and rewards),
-        f"--reward {reward} and --rewards are both given; give one of them",
-    )
-    for source, weight in rewards.items():
-        require(math.isfinite(weight), f"rewards weighs {source} by {weight}; give a finite number")
-    require(
-        not rewards or any(rewards.values()), "rewards weighs everything by 0: nothing is learned"
-    )
 
 
 @config
@@ -140,6 +117,14 @@ class OptimizerConfig:
     max_grad_norm: float = 1.0
     """Gradients are scaled down to this global norm."""
 
+    def __post_init__(self):
+        require_at_least(0, "optimizer.", self, "learning_rate", "warmup_steps", "weight_decay")
+        require(0 <= self.b2 < 1, f"optimizer.b2 is {self.b2}; it must lie in [0, 1)")
+        require(
+            self.max_grad_norm > 0,
+            f"optimizer.max_grad_norm is {self.max_grad_norm}; it must be above 0",
+        )
+
 
 @config
 class FitConfig:
@@ -161,6 +146,10 @@ class FitConfig:
     """Update rule and schedule."""
 
     def __post_init__(self):
+        require_at_least(0, "", self, "steps")
+        require_at_least(
+            1, "", self, "batch_size", "micro_batches", "log_every", "checkpoint_every"
+        )
         require(
             self.batch_size % self.micro_batches == 0,
             f"batch_size {self.batch_size} is not a multiple of micro_batches {self.micro_batches}",
@@ -184,6 +173,8 @@ class SamplingConfig:
 
     def __post_init__(self):
         require_temperature(self.temperature)
+        require_at_least(0, "", self, "top_k")
+        require_at_least(1, "", self, "max_new_tokens")
         require(0 < self.top_p <= 1, f"top_p is {self.top_p}; it must lie in (0, 1]")
 
 
@@ -337,6 +328,13 @@ class RewardSettings:
             f"reward.layers is {self.layers} and reward.pooling {self.pooling}; layers must be "
             "above 0, and pooling must read them",
         )
+        require(0 <= self.dropout < 1, f"reward.dropout is {self.dropout}; it must lie in [0, 1)")
+        changed = changed_fields(self, type(self), "reward")
+        unread = [] if self.bag else [name for name in changed if name.startswith("reward.bag_")]
+        require(
+            not unread,
+            f"reward.bag False does not read {', '.join(unread)}; leave them out",
+        )
 
 
 @config
@@ -467,19 +465,6 @@ class KTOSettings:
         return hyperparameters_of(UNPAIRED_LOSSES, self.loss, given)
 
 
-def changed_fields(settings, default, prefix: str) -> list[str]:
-    """Names of the fields, those of nested settings too, that are not as in the default."""
-    names = []
-    for field in dataclasses.fields(settings):
-        name = f"{prefix}.{field.name}"
-        ours, theirs = getattr(settings, field.name), getattr(default, field.name)
-        if dataclasses.is_dataclass(ours):
-            names += changed_fields(ours, theirs, name)
-        elif ours != theirs:
-            names.append(name)
-    return names
-
-
 def check_hyperparameters(section: str, values: dict[str, float]):
     """Ranges that hold for every loss."""
     require(values["beta"] > 0, f"{section}.beta is {values['beta']}; it must be above 0")
@@ -539,6 +524,23 @@ class PPOSettings:
     """Update rule."""
 
     def __post_init__(self):
+        require_at_least(0, "ppo.", self, "iterations", "kl_coef", "value_coef", "entropy_coef")
+        loop = ("batch_size", "epochs", "minibatches", "micro_batches")
+        require_at_least(1, "ppo.", self, *loop, "log_every", "checkpoint_every", "kl_horizon")
+        for name in ("gamma", "gae_lambda"):
+            value = getattr(self, name)
+            require(0 <= value <= 1, f"ppo.{name} is {value}; it must lie in [0, 1]")
+        for name in ("clip_range", "value_clip_range", "kl_target"):
+            value = getattr(self, name)
+            require(value is None or value > 0, f"ppo.{name} is {value}; it must be above 0")
+        require(
+            self.dual_clip is None or self.dual_clip > 1 + self.clip_range,
+            f"ppo.dual_clip is {self.dual_clip}; it must be above 1 + clip_range",
+        )
+        require(
+            self.kl_target is not None or self.kl_horizon == PPOSettings.kl_horizon,
+            "ppo.kl_horizon says how fast the price follows ppo.kl_target; set that too",
+        )
         require(
             self.batch_size % (self.minibatches * self.micro_batches) == 0,
             f"ppo.batch_size {self.batch_size} is not a multiple of minibatches {self.minibatches} "
@@ -639,6 +641,12 @@ class RewardConfig:
 
     def __post_init__(self):
         loss = self.reward.loss
+        unread = changed_fields(self.model, ModelConfig, "model")
+        for field, instead in (("dropout", "its own dropout"), ("value_trunk", "no values")):
+            require(
+                f"model.{field}" not in unread,
+                f"a reward model has {instead}; leave model.{field} out",
+            )
         fit = self.process.fit if loss == "process" else self.reward.fit
         check_lora(self.lora, fit.optimizer)
         require_base(self)
@@ -763,6 +771,8 @@ class TextPPOConfig:
     def __post_init__(self):
         require_temperature(self.temperature)
         require_one_reward(self.reward, self.rewards)
+        require_at_least(1, "", self, "max_new_tokens")
+        require_no_held_out(self.data, "ppo")
         check_lora(self.lora, self.ppo.optimizer, sampled=True)
 
 
@@ -775,7 +785,8 @@ class EvaluateConfig:
     model: str = ""
     """Run directory of the model."""
     reference: str = ""
-    """Run directory of the reference of a policy trained by DPO; empty: plain log-probabilities."""
+    """Run directory of the reference of a policy trained by DPO; empty: plain log-probabilities.
+    Their sums over responses are compared, also for a policy whose loss took means over tokens."""
     on: Literal["texts", "preferences", "rankings", "steps"] = "texts"
     """What the rows are: those that `sft` takes, those that `dpo` takes, or those that `reward`
     takes with the losses plackett_luce and process."""
@@ -802,6 +813,10 @@ class EvaluateConfig:
             f"--on {self.on} has no use for a reference; leave --reference out",
         )
         require(
+            self.temperature == 1 or self.on in ("texts", "preferences"),
+            f"--on {self.on} measures scores, which no temperature divides; leave it out",
+        )
+        require(
             not self.chances or self.on == "steps",
             f"--on {self.on} predicts no chances of steps; leave --chances out",
         )
@@ -824,6 +839,9 @@ class GenerateConfig:
     """Temperature, filters and length."""
     seed: int = 0
     """Of the noise."""
+
+    def __post_init__(self):
+        require_at_least(1, "", self, "samples")
 
 
 @config

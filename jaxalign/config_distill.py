@@ -9,10 +9,8 @@ from jaxalign.config import (
     OptimizerConfig,
     PlaceConfig,
     check_lora,
-    config,
-    require,
-    require_temperature,
 )
+from jaxalign.config_checks import config, require, require_at_least, require_temperature
 from jaxalign.objectives.distillation import DISTILLATION_LOSSES
 from jaxalign.objectives.pair_losses import hyperparameters_of
 
@@ -96,6 +94,6 @@ class DistillConfig:
 
     def __post_init__(self):
         require_temperature(self.temperature)
-        check_lora(self.lora, self.distill.fit.optimizer, sampled=True)
-        tokens = self.max_new_tokens
-        require(tokens > 0, f"max_new_tokens is {tokens}; it must be at least 1")
+        sampled = self.distill.on_policy > 0
+        check_lora(self.lora, self.distill.fit.optimizer, sampled=sampled)
+        require_at_least(1, "", self, "max_new_tokens")

@@ -3,16 +3,8 @@
 import dataclasses
 from typing import Literal
 
-from jaxalign.config import (
-    DataConfig,
-    DPOSettings,
-    KTOSettings,
-    PPOSettings,
-    config,
-    require,
-    require_one_reward,
-    require_temperature,
-)
+from jaxalign.config import DataConfig, DPOSettings, KTOSettings, PPOSettings
+from jaxalign.config_checks import config, require, require_one_reward, require_temperature
 from jaxalign.config_grpo import GRPOSettings
 
 

@@ -1,6 +1,6 @@
 """The configuration of `jaxalign export`."""
 
-from jaxalign.config import config, require
+from jaxalign.config_checks import config, require
 
 
 @config

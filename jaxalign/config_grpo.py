@@ -3,14 +3,12 @@
 import dataclasses
 from typing import Any, Literal
 
-from jaxalign.config import (
-    DataConfig,
-    LoraConfig,
-    OptimizerConfig,
-    PlaceConfig,
-    check_lora,
+from jaxalign.config import DataConfig, LoraConfig, OptimizerConfig, PlaceConfig, check_lora
+from jaxalign.config_checks import (
     config,
     require,
+    require_at_least,
+    require_no_held_out,
     require_one_reward,
     require_temperature,
 )
@@ -127,6 +125,9 @@ class GRPOSettings:
 
     def __post_init__(self):
         method = self.method
+        loop = ("prompts", "group_size", "epochs", "minibatches", "micro_batches")
+        require_at_least(1, "grpo.", self, *loop, "log_every", "checkpoint_every")
+        require_at_least(0, "grpo.", self, "iterations", "entropy_coef")
         require(
             self.batch_size % (self.minibatches * self.micro_batches) == 0,
             f"grpo.prompts {self.prompts} x group_size {self.group_size} is not a multiple of "
@@ -197,4 +198,6 @@ class GRPOConfig:
     def __post_init__(self):
         require_temperature(self.temperature)
         require_one_reward(self.reward, self.rewards)
+        require_at_least(1, "", self, "max_new_tokens")
+        require_no_held_out(self.data, "grpo")
         check_lora(self.lora, self.grpo.optimizer, sampled=True)

@@ -11,8 +11,12 @@ from jaxalign.config import (
     PlaceConfig,
     check_hyperparameters,
     check_lora,
+)
+from jaxalign.config_checks import (
     config,
     require,
+    require_at_least,
+    require_no_held_out,
     require_one_reward,
     require_temperature,
 )
@@ -150,6 +154,6 @@ class OnlineConfig:
     def __post_init__(self):
         require_temperature(self.temperature)
         require_one_reward(self.reward, self.rewards)
+        require_at_least(1, "", self, "max_new_tokens")
+        require_no_held_out(self.data, "online")
         check_lora(self.lora, self.online.fit.optimizer, sampled=True)
-        tokens = self.max_new_tokens
-        require(tokens > 0, f"max_new_tokens is {tokens}; it must be at least 1")

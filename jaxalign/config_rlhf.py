@@ -10,12 +10,9 @@ from jaxalign.config import (
     PPOSettings,
     RewardSettings,
     TokenizerConfig,
-    changed_fields,
     check_lora,
-    config,
-    require,
-    require_temperature,
 )
+from jaxalign.config_checks import changed_fields, config, require, require_temperature
 
 
 @config

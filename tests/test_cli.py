@@ -314,6 +314,39 @@ def test_a_configuration_of_another_command_is_refused(tmp_path, capsys):
     assert "is a DPOConfig, which `jaxalign sft` does not take" in capsys.readouterr().err
 
 
+def test_what_a_command_could_only_ignore_is_refused(policy, files, tmp_path, capsys):
+    """A batch that does not divide, labels that are all false, references of other vocabularies."""
+    other = str(tmp_path / "other")
+    size = ["--tokenizer.vocab_size", "280", "--data.max_length", "40", *TINY_MODEL]
+    dispatch(["sft", "--run_dir", other, "--data.path", files["texts"], *size, *fit("", 1)])
+    reward = str(tmp_path / "reward")
+    pairs = ["--data.path", files["preferences"], "--data.max_length", "40"]
+    dispatch(["reward", "--run_dir", reward, "--init", other, *pairs, *fit("reward.", 1)])
+    false = [{"prompt": "a", "completion": "b", "label": False}]
+    labelled = ["--labelled", "True", "--data.path", write_rows(tmp_path / "false.jsonl", false)]
+    new = ["sft", "--run_dir", str(tmp_path / "new"), "--init", other]
+    preferences = ["evaluate", "--on", "preferences", *pairs]
+    for arguments, line in (
+        (
+            [*new, "--data.path", files["texts"], "--fit.batch_size", "12"],
+            "12 is not a multiple",
+        ),
+        ([*new, *labelled], "false.jsonl: no row has a true label"),
+        (
+            [*preferences, "--model", str(policy[0]), "--reference", other],
+            "--model and --reference have different vocabularies",
+        ),
+        (
+            [*preferences, "--model", reward, "--reference", str(policy[0])],
+            "whose scores --reference does not change",
+        ),
+    ):
+        with pytest.raises(SystemExit):
+            main(arguments)
+        errors = capsys.readouterr().err
+        assert line in errors and errors.count("\n") == 1
+
+
 def test_a_row_that_the_model_cannot_read_is_named(policy, capsys, tmp_path):
     path = write_rows(tmp_path / "long.jsonl", [{"text": text(0)}, {"text": text(1) * 20}])
     for more in (["evaluate", "--model"], ["sft", "--run_dir", str(tmp_path / "run"), "--init"]):

@@ -7,17 +7,26 @@ import pytest
 
 from jaxalign.cli import DEFAULTS, STAGES, named_config, read_config
 from jaxalign.config import (
+    DataConfig,
     DPOConfig,
     DPOSettings,
     EvaluateConfig,
+    FitConfig,
+    GenerateConfig,
     ModelConfig,
+    OptimizerConfig,
+    PPOSettings,
+    RewardConfig,
     RewardSettings,
     SamplingConfig,
     TextPPOConfig,
 )
+from jaxalign.config_grpo import GRPOConfig, GRPOSettings
+from jaxalign.config_online import OnlineConfig
 from jaxalign.config_rlhf import RLHFConfig
 from jaxalign.errors import UserError
 
+HELD_OUT = DataConfig(evaluation_path="held_out.jsonl")
 FILES = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
 
 
@@ -48,6 +57,41 @@ def test_defaults_are_valid_and_frozen(name):
         (lambda: SamplingConfig(top_p=0.0), r"top_p is 0.0; it must lie in \(0, 1\]"),
         (lambda: DPOSettings(beta=0.0), "beta is 0.0; it must be above 0"),
         (lambda: DPOSettings(label_smoothing=0.5), "label_smoothing is 0.5"),
+        (lambda: SamplingConfig(top_k=-1), "top_k is -1; it must not be negative"),
+        (lambda: SamplingConfig(max_new_tokens=0), "max_new_tokens is 0; it must be at least 1"),
+        (lambda: GenerateConfig(samples=0), "samples is 0; it must be at least 1"),
+        (lambda: FitConfig(checkpoint_every=0), "checkpoint_every is 0; it must be at least 1"),
+        (lambda: FitConfig(log_every=0), "log_every is 0; it must be at least 1"),
+        (lambda: FitConfig(micro_batches=0), "micro_batches is 0; it must be at least 1"),
+        (lambda: FitConfig(batch_size=0), "batch_size is 0; it must be at least 1"),
+        (lambda: OptimizerConfig(max_grad_norm=0.0), "max_grad_norm is 0.0; it must be above 0"),
+        (lambda: OptimizerConfig(b2=1.0), r"b2 is 1.0; it must lie in \[0, 1\)"),
+        (lambda: PPOSettings(minibatches=0), "ppo.minibatches is 0; it must be at least 1"),
+        (lambda: PPOSettings(clip_range=0.0), "ppo.clip_range is 0.0; it must be above 0"),
+        (lambda: PPOSettings(value_clip_range=-1.0), "ppo.value_clip_range is -1.0"),
+        (lambda: PPOSettings(dual_clip=1.1), "dual_clip is 1.1; it must be above 1"),
+        (lambda: PPOSettings(gae_lambda=2.0), r"ppo.gae_lambda is 2.0; it must lie in \[0, 1\]"),
+        (lambda: PPOSettings(gamma=-0.5), "ppo.gamma is -0.5"),
+        (lambda: PPOSettings(kl_coef=-1.0), "ppo.kl_coef is -1.0; it must not be negative"),
+        (lambda: PPOSettings(kl_target=0.0), "ppo.kl_target is 0.0; it must be above 0"),
+        (lambda: PPOSettings(kl_horizon=99), "says how fast .* follows ppo.kl_target; set that"),
+        (lambda: GRPOSettings(prompts=0), "grpo.prompts is 0; it must be at least 1"),
+        (lambda: GRPOSettings(minibatches=0), "grpo.minibatches is 0; it must be at least 1"),
+        (lambda: TextPPOConfig(max_new_tokens=0), "max_new_tokens is 0; it must be at least 1"),
+        (lambda: GRPOConfig(max_new_tokens=-1), "max_new_tokens is -1; it must be at least 1"),
+        (lambda: TextPPOConfig(data=HELD_OUT), "ppo reads no held-out rows"),
+        (lambda: GRPOConfig(data=HELD_OUT), "grpo reads no held-out rows"),
+        (lambda: OnlineConfig(data=HELD_OUT), "online reads no held-out rows"),
+        (lambda: RewardConfig(model=ModelConfig(dropout=0.5)), "leave model.dropout out"),
+        (
+            lambda: RewardConfig(model=ModelConfig(value_trunk="separate")),
+            "model.value_trunk",
+        ),
+        (
+            lambda: RewardSettings(pooling="last", bag=False, bag_l2=1.0),
+            "reward.bag False does not read reward.bag_l2",
+        ),
+        (lambda: EvaluateConfig(on="rankings", temperature=0.7), "measures scores, which no temp"),
         (lambda: RewardSettings(bag=False), "leaves nothing to score"),
         (lambda: DPOConfig(temperature=0.0), "temperature is 0.0; it must be above 0"),
         (lambda: TextPPOConfig(temperature=-1.0), "temperature is -1.0; it must be above 0"),

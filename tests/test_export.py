@@ -6,6 +6,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import tokenizers
 from huggingface_hub.repocard import metadata_load
 from safetensors.numpy import load_file
 
@@ -111,6 +112,8 @@ def test_each_kind_comes_back_as_it_was(kind, tokenizer, tmp_path):
     same_parameters(back.params, model.params, 2.0**-23 if gemma else 0.0)
     text = "the cat sat\n"
     assert back.tokenizer.encode(text) == tokenizer.encode(text)
+    theirs = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))  # as transformers reads
+    assert theirs.encode(text).ids == [tokenizer.bos_id, *tokenizer.encode(text)]
     special = (tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id)
     assert (back.tokenizer.pad_id, back.tokenizer.bos_id, back.tokenizer.eos_id) == special
     generation = json.loads((folder / "generation_config.json").read_text())

@@ -109,6 +109,8 @@ BAD = [
     (Prompt, {"prompt": [{"role": "bot", "content": "hi"}]}, r"prompt\[0\] has role 'bot'"),
     (Prompt, {"prompt": [{"role": ["user"], "content": "hi"}]}, r"prompt\[0\] has role"),
     (Prompt, {"prompt": [*ASK, {"role": "user", "content": None}]}, r"prompt\[1\] has content"),
+    (Prompt, {"prompt": [ASK[0] | {"weight": 0}]}, r"prompt\[0\] has 'weight', which is not read"),
+    (Prompt, {"prompt": [ASK[0] | {"tool_calls": [1]}]}, r"prompt\[0\] has 'tool_calls'"),
     (Prompt, {"prompt": ASK + YES}, "prompt ends with the assistant"),
     (Prompt, {"prompt": "\ud800"}, "half a surrogate pair"),
     (Prompt, {"prompt": [user("x\udfff")]}, r"prompt\[0\] holds half a surrogate pair"),

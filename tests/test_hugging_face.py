@@ -61,6 +61,27 @@ def test_a_difference_is_found():
     assert row.flips > 10
 
 
+def test_numbers_that_are_none_are_wrong():
+    case, broken = CASES["llama"], {}
+    broken["logits_unpadded"] = np.full_like(case.outputs["logits_unpadded"], np.nan)
+    row = parity.compare(
+        parity.dataclasses.replace(
+            case, outputs=broken | {"logits_left": case.outputs["logits_left"]}
+        ),
+        cached=False,
+    )
+    assert row.is_wrong
+
+
+def test_models_without_a_case_are_named_and_links_are_followed(tmp_path, capsys):
+    models = write_cases(tmp_path / "models", "llama", num_experts=4)
+    (models / "hf" / "llama").rename(tmp_path / "elsewhere")
+    (models / "hf" / "llama").symlink_to(tmp_path / "elsewhere")
+    shutil.copytree(HF / "gpt2", models / "another")
+    assert parity.run(models) == 1
+    assert "no manifest has logits of another" in capsys.readouterr().out
+
+
 def test_a_refused_model_is_wrong_unless_the_manifest_says_so(tmp_path):
     models = write_cases(tmp_path / "models", "llama", num_experts=4)
     assert parity.run(models) == 1
@@ -109,6 +130,9 @@ def config_with(name, remove=(), **fields):
         ("llama", {"rope_scaling": [2.0]}),
         ("llama", {"rope_scaling": SCALED | {"surprise": 1}}),
         ("llama", {"partial_rotary_factor": 0.5}),
+        ("llama", {"is_causal": False}),
+        ("llama", {"rope_theta": "10000"}),
+        ("llama", {"num_key_value_heads": "2"}),
         ("mistral", {"sliding_window": 0}),
         ("mistral", {"layer_types": ["full_attention", "sliding_attention"]}),
         ("qwen3", {"layer_types": ["sliding_attention"] * 2}),
@@ -116,6 +140,8 @@ def config_with(name, remove=(), **fields):
         ("qwen3", {"layer_types": ["full_attention", "chunked_attention"]}),
         ("gemma2", {"sliding_window": None}),
         ("gemma2", {"use_bidirectional_attention": True}),
+        ("gemma2", {"sliding_window_size": 6}),
+        ("gemma3", {"sliding_window_pattern": 0}),
         ("gemma3", {"rope_parameters": {"rope_type": "default", "rope_theta": 300.0}}),
         ("gpt2", {"add_cross_attention": True}),
         ("gpt2", {"activation_function": "relu2"}),
@@ -125,6 +151,21 @@ def test_what_matters_and_is_not_supported_is_named(name, fields):
     named = "layer_types" if fields == {"sliding_window": None} else next(iter(fields))
     with pytest.raises(UserError, match=named):
         config_with(name, **fields)
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("gpt2", {"predict_special_tokens": True, "output_past": True, "_num_labels": 1}),
+        ("gpt2", {"is_decoder": True, "finetuning_task": None, "gradient_checkpointing": True}),
+        ("llama", {"unsloth_fixed": True, "unsloth_version": "2025.1", "is_causal": True}),
+        ("llama", {"do_sample": True, "temperature": 0.6, "top_p": 0.9, "max_length": 4096}),
+        ("llama", {"partial_rotary_factor": 1.0, "id2label": None}),
+        ("gemma2", {"sliding_window_size": 5}),
+    ],
+)
+def test_what_published_files_also_say_changes_nothing(name, fields):
+    assert config_with(name, **fields) == config_with(name)
 
 
 def test_fields_that_are_missing_are_those_of_the_class():
@@ -182,6 +223,17 @@ def test_gemma_norms_are_read_as_one_more(tmp_path):
     _, params = load_folder(HF / "gemma2")
     stored = load_file(HF / "gemma2" / "model.safetensors")["model.norm.weight"]
     np.testing.assert_array_equal(params["trunk"]["norm"]["scale"], stored + np.float32(1))
+
+
+def test_one_file_goes_before_an_index_that_was_left_beside_it(tmp_path):
+    """As transformers reads a folder that it has written a second time, in one file."""
+    folder, tensors = copy_of("qwen2", tmp_path / "model")
+    save_file({name: 0 * x for name, x in tensors.items()}, folder / "old.safetensors")
+    index = {"weight_map": dict.fromkeys(tensors, "old.safetensors")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    np.testing.assert_array_equal(
+        load_folder(folder)[1]["trunk"]["embedding"], tensors["model.embed_tokens.weight"]
+    )
 
 
 def test_models_without_head_and_in_pieces_are_read(tmp_path):

@@ -22,15 +22,15 @@ from jaxalign.config import (
     LoraConfig,
     PlaceConfig,
 )
-from jaxalign.data.chat import TokenRow
+from jaxalign.data.chat import TokenRow, token_row
 from jaxalign.errors import UserError
 from jaxalign.models.lora import ADAPTERS
-from jaxalign.stages import kept_logps, training
+from jaxalign.stages import dpo, kept_logps, training
 from jaxalign.stages.adapters import with_adapters
 from jaxalign.stages.kept_logps import digest, kept_in, weights_digest
 from jaxalign.stages.run import open_run
 from jaxalign.stages.text_models import save_text_model
-from jaxalign.stages.training import reference_logps, response_logps
+from jaxalign.stages.training import pair_logps, response_logps
 from jaxalign.train.metrics import read_metrics
 from tests.tiny_models import PAIRS, side_rows, tiny_policy
 
@@ -75,18 +75,48 @@ def test_what_is_read_is_what_was_computed(run, folder, monkeypatch, ld_alpha):
     sides, policy = (rows(0), rows(1)), policy_of()
     plain = functools.partial(response_logps, run, policy)
     sums = {"ld_alpha": ld_alpha, "temperature": 0.7}
-    expected = reference_logps(plain, sides, **sums)
+    expected = pair_logps(plain, sides, **sums)
     if ld_alpha is not None:
-        whole = reference_logps(plain, sides, ld_alpha=None, temperature=0.7)
+        whole = pair_logps(plain, sides, ld_alpha=None, temperature=0.7)
         assert np.abs(whole.chosen - expected.chosen).max() > 0.1
     score = functools.partial(kept_in(str(folder), model="m", data="d"), run, policy)
-    reference_logps(score, sides, ld_alpha=ld_alpha and 0.5, temperature=0.7)
+    pair_logps(score, sides, ld_alpha=ld_alpha and 0.5, temperature=0.7)
     assert len(list(folder.iterdir())) == (2 if ld_alpha is None else 4)
     monkeypatch.setattr(kept_logps, "response_logps", never)
     score = functools.partial(kept_in(str(folder), model="m", data="d"), run, policy)
-    found = reference_logps(score, sides, **sums)
+    found = pair_logps(score, sides, **sums)
     np.testing.assert_array_equal(found.chosen, expected.chosen)
     np.testing.assert_array_equal(found.rejected, expected.rejected)
+
+
+def test_held_out_pairs_are_compared_as_the_loss_weighs_their_tokens(run, monkeypatch):
+    """By hand, for responses of 2 and 4 tokens and made-up log-probabilities of a token."""
+    short, long = (token_row(([1], False), (range(3, 3 + n), True)) for n in (2, 4))
+    tokens = {2: -1.0, 4: -0.7}
+
+    def numbers(run, policy, rows, *, temperature):
+        lengths = [len(row) - 1 for row in rows]
+        counts = [row.is_response.sum() for row in rows]
+        return np.array([n * tokens[size] for n, size in zip(counts, lengths, strict=True)])
+
+    compare = functools.partial(
+        dpo.implicit_accuracy, run, None, None, [(short, long)], temperature=1.0
+    )
+    for given, expected in (
+        ({}, 1.0),  # -2 against -2.8
+        ({"per_token": True}, 0.0),  # -1 against -0.7
+        ({"ld_alpha": 0.0}, 0.0),  # -2 against -1.4
+        ({"ld_alpha": 0.9}, 1.0),  # -2 against -2.66
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(dpo, "response_logps", numbers)
+            assert compare(**given)["pair_accuracy"] == expected
+    with monkeypatch.context() as patch:  # the reference alone prefers the long one
+        patch.setattr(dpo, "response_logps", lambda run, policy, rows, *, temperature: np.zeros(1))
+        found = dpo.implicit_accuracy(
+            run, None, policy_of(), [(short, long)], temperature=1.0, score_reference=numbers
+        )
+    assert found["pair_accuracy"] == 0.0  # 2 against 2.8
 
 
 def changed_parameter(policy):
@@ -314,7 +344,7 @@ def command(folder, name, kind, more=()):
 @pytest.mark.parametrize(
     ("kind", "more", "files"),
     [
-        ("dpo", ("--dpo.ld_alpha", "0.5", "--dpo.wpo", "True"), 4),
+        ("dpo", ("--dpo.ld_alpha", "0.5", "--dpo.wpo", "True"), 3),
         ("kto", (), 2),
     ],
     ids=["dpo", "kto"],
@@ -322,15 +352,15 @@ def command(folder, name, kind, more=()):
 def test_a_second_run_and_a_resumed_one_never_run_the_reference(
     tmp_path, monkeypatch, interrupted, kind, more, files
 ):
-    """Both sides of DPO, the prefixes of the longer one that LD-DPO counts in full, and the
-    held-out pairs; the rows of KTO, which are the held-out ones too, and the mismatched ones."""
+    """Both sides of DPO and the prefixes of the longer one that LD-DPO counts in full; the rows of
+    KTO and the mismatched ones. The held-out rows are the same ones again."""
     monkeypatch.setattr("jaxalign.stages.sft.write_report", lambda directory: None)
     first = command(tmp_path, "first", kind, more)
     kept = sorted((tmp_path / "kept").iterdir())
     assert len(kept) == files
     times = [file.stat().st_mtime_ns for file in kept]
     monkeypatch.setattr(kept_logps, "response_logps", never)
-    monkeypatch.setattr(training, "reference_logps", counted := Counted(training.reference_logps))
+    monkeypatch.setattr(training, "pair_logps", counted := Counted(training.pair_logps))
     interrupted(lambda: command(tmp_path, "second", kind, more))
     assert command(tmp_path, "second", kind, more)["reward_model"] == first["reward_model"]
     assert counted.calls == (2 if kind == "dpo" else 0)

@@ -122,6 +122,28 @@ def test_columns_are_as_few_as_a_cut_can_make_them():
     assert shared_lengths(groups(3, prompts=(12, 10), responses=(3, 4), count=2)) == (12, 4)
 
 
+def test_rows_may_be_wider_than_the_longest_text_that_a_model_reads():
+    """A long prompt with a short response beside a short one with a long one: rows of 24 + 2 x 16
+    columns, of texts of at most 30 tokens for a model that reads 32.
+    """
+    model, params = model_and_params("gpt2")
+    made = groups(5, prompts=(24, 3), responses=(6, 16), count=2)
+    lengths = shared_lengths(made)
+    assert sum(lengths) > model.config.max_length >= max(len(row) for x in made for row in x)
+    logps = jax.jit(text_logps(model))
+    shared = shared_prompts(made, pad_id=0, lengths=lengths)
+    ours = np.asarray(logps(params, shared))
+    for b, group in enumerate(made):
+        alone = token_batch(group, pad_id=0)
+        theirs = np.asarray(logps(params, alone))
+        for k in range(2):
+            np.testing.assert_allclose(
+                ours[b, k][shared.response_mask[b, k]],
+                theirs[k][alone.response_mask[k]],
+                atol=2e-5,
+            )
+
+
 def test_only_what_is_not_trained_on_is_shared():
     same = token_row(([1, 2], False), ([3, 4], True))
     other = token_row(([1, 2, 3], False), ([4], True))

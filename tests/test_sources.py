@@ -86,6 +86,43 @@ def test_a_file_at_an_address_is_that_file(cache):
     assert cache in path.parents
 
 
+def test_a_model_in_parts_is_copied_whole(saved, cache):
+    store = fsspec.filesystem("memory")
+    for name in ("m-00001-of-00002.gguf", "m-00002-of-00002.gguf", "n-00001-of-00002.gguf"):
+        store.pipe(f"/parts/{name}", name.encode())
+    path = local_model("memory://parts/m-00001-of-00002.gguf")
+    assert path.name == "m-00001-of-00002.gguf"
+    assert sorted(x.name for x in path.parent.iterdir()) == [path.name, "m-00002-of-00002.gguf"]
+    with pytest.raises(UserError, match=r"memory://parts: several models there .*; give one"):
+        local_model("memory://parts")
+    store.rm("/parts/n-00001-of-00002.gguf")
+    assert local_model("memory://parts").name == path.name
+    put_into_memory(saved[0] / "model", "memory://both")
+    store.pipe("/both/a.gguf", b"GGUF")
+    store.pipe("/both/b.gguf", b"GGUF")
+    np.testing.assert_array_equal(logits("memory://both"), saved[1])
+
+
+def test_pickles_elsewhere_are_refused_with_the_way_out(cache, tmp_path, monkeypatch):
+    store = fsspec.filesystem("memory")
+    store.pipe("/pickled/config.json", b"{}")
+    store.pipe("/pickled/pytorch_model.bin", b"never read")
+    for address in ("memory://pickled", "memory://pickled/pytorch_model.bin"):
+        with pytest.raises(UserError, match=r"pytorch_model.bin: reading .*save_pretrained"):
+            local_model(address)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *a, **k: str(tmp_path))
+    names = ["config.json", "pytorch_model.bin"]
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", lambda self, name: names)
+    with pytest.raises(UserError, match=r"pytorch_model.bin: reading .*save_pretrained"):
+        local_model("org/pickled")
+
+    def unreachable(self, name):
+        raise OSError("no network")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", unreachable)
+    assert local_model("org/pickled") == tmp_path
+
+
 def test_a_copy_that_fails_leaves_nothing(saved, cache, monkeypatch):
     files = put_into_memory(saved[0] / "model", "memory://third")
     get = type(files).get_file
@@ -121,6 +158,7 @@ def test_the_hub_is_read_from_its_cache(saved, tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", watched)
     np.testing.assert_array_equal(logits("org/tiny"), saved[1])
     assert asked["allow_patterns"] == ["*.json", "*.safetensors", "tokenizer*", "*.jinja"]
+    assert asked["ignore_patterns"] == ["*/*", "consolidated*"]
     with pytest.raises(UserError, match=r"^--model: org/none does not exist here, and .*hub") as no:
         load_text_model("org/none", "model")
     assert "\n" not in str(no.value)
@@ -187,6 +225,17 @@ def test_files_that_are_no_model_are_refused(tmp_path):
         with pytest.raises(UserError, match=line):
             load_text_model(tmp_path / name, "model")
     assert not os.path.exists("ran")
+
+
+def test_a_folder_of_another_program_is_refused_before_it_is_read(saved, tmp_path):
+    shutil.copytree(saved[0] / "model", tmp_path / "model")
+    (tmp_path / "model" / "config.json").write_text('{"vocab_size": 260}')
+    tensors = tmp_path / "model" / "model.safetensors"
+    from safetensors.numpy import load_file, save_file
+
+    save_file(load_file(tensors), tensors)  # without our metadata
+    with pytest.raises(UserError, match=r"config\.json has no model_type"):
+        load_text_model(tmp_path, "model")
 
 
 def test_ids_beyond_the_model_are_refused(saved, tmp_path):

@@ -2,6 +2,7 @@
 EOS.
 """
 
+import dataclasses
 import json
 import os
 import random
@@ -158,12 +159,47 @@ def test_a_hugging_face_tokenizer_adds_pads_and_cuts_nothing(tmp_path):
     assert row.is_response.tolist() == [False] + [True] * (len(row) - 1)
 
 
+def test_special_tokens_are_those_of_the_first_file_that_names_them(tmp_path):
+    """GPT-2's own folder names none of them but in `config.json`."""
+    gpt2_like(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text('{"model_max_length": 1024}')
+    (tmp_path / "config.json").write_text('{"bos_token_id": 0, "eos_token_id": [0, 7]}')
+    loaded = load_tokenizer(tmp_path)
+    assert (loaded.bos_id, loaded.eos_id, loaded.pad_id) == (0, 0, 0)
+    other = {"eos_token": loaded.token(7), "unk_token": "<|end|>"}
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps(other))
+    loaded = load_tokenizer(tmp_path)
+    assert (loaded.bos_id, loaded.eos_id) == (0, 7)
+    (tmp_path / "tokenizer_config.json").write_text('{"bos_token": null, "eos_token": "<|end|>"}')
+    loaded = load_tokenizer(tmp_path)
+    assert (loaded.bos_id, loaded.eos_id) == (None, 0)
+
+
+def test_special_tokens_beyond_a_model_are_text(tmp_path):
+    """As <image_soft_token> of Gemma 3 is where the model reads no images."""
+    gpt2_like(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|end|>"}))
+    plain = load_tokenizer(tmp_path)
+    whole = load_tokenizer(tmp_path)
+    whole.backend.add_special_tokens(["<image>", "<pad>"])
+    whole = dataclasses.replace(whole, pad_id=plain.vocab_size + 1)
+    assert whole.vocab_size == plain.vocab_size + 2
+    small = whole.with_ids_below(plain.vocab_size)
+    assert small.vocab_size == plain.vocab_size and small.pad_id == small.eos_id
+    text = "A joy.<image><|end|>"
+    assert small.encode(text) == plain.encode(text)
+    assert small.decode(small.encode(text)) == text
+    assert whole.with_ids_below(whole.vocab_size) is whole
+
+
 def test_a_model_without_bos_gets_none(tmp_path):
     gpt2_like(tmp_path)
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|end|>"}))
     loaded = load_tokenizer(tmp_path)
     assert loaded.bos_id is None
     assert prompt_ids("A joy", loaded) == loaded.encode("A joy")
+    row = text_row("A joy", loaded)  # nothing predicts the first token
+    assert row.is_response.tolist() == [False] + [True] * (len(row) - 1)
 
 
 def test_what_cannot_be_loaded_is_named(tmp_path):

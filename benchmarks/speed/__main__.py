@@ -98,12 +98,8 @@ def rows_of(args, work: str, size: str) -> list[dict]:
         present = {worker.entry: entries[worker.entry] for worker in workers}
         again, gone = race(present, work, size, args.rounds, seed=number)
         absent |= gone
-        workers = [
-            first.joined(other)
-            for first in workers
-            for other in again
-            if first.entry == other.entry
-        ]
+        others = {worker.entry: worker for worker in again}
+        workers = [one.joined(others[one.entry]) for one in workers if one.entry in others]
     for name, why in absent.items():
         print(f"  {name} does not take part: {why}", file=sys.stderr)
     counts = f"--rounds {args.rounds} --processes {args.processes}"

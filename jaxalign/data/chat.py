@@ -109,7 +109,9 @@ def response_row(
     """
     if isinstance(response, str) and isinstance(prompt, str):
         start, end = (prompt_ids(prompt, tokenizer), False), ([tokenizer.eos_id], True)
-        return token_row(start, (tokenizer.encode(_plain(response, tokenizer)), True), end)
+        row = token_row(start, (tokenizer.encode(_plain(response, tokenizer)), True), end)
+        row.is_response[:1] = False  # without a BOS and a prompt nothing predicts the first token
+        return row
     if isinstance(response, str) or isinstance(prompt, str):
         raise UserError("one of prompt and response is text, the other a conversation")
     if [response[0]["role"], response[-1]["role"]] != ["assistant", "assistant"]:
@@ -136,5 +138,5 @@ def step_row(prompt: str, steps: Sequence[str], tokenizer: Tokenizer) -> TokenRo
 
 
 def text_row(text: str, tokenizer: Tokenizer) -> TokenRow:
-    """A plain text that is all response: BOS is the prompt."""
+    """A plain text that is all response: BOS is the prompt, or else its first token."""
     return response_row("", text, tokenizer)

@@ -134,3 +134,12 @@ def with_special_tokens(
     known = [name for name in names if name not in added and backend.token_to_id(name) is not None]
     backend.add_special_tokens(known)
     return backend
+
+
+def with_ids_below(backend: tokenizers.Tokenizer, size: int) -> tokenizers.Tokenizer:
+    """The tokenizer without the special tokens from that id on: their spellings are plain text."""
+    written = json.loads(backend.to_str())
+    written["added_tokens"] = [
+        token for token in written["added_tokens"] if token["id"] < size or not token["special"]
+    ]
+    return tokenizers.Tokenizer.from_str(json.dumps(written))

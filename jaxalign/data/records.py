@@ -19,6 +19,8 @@ FIELDS = (
     *("prompt", "completion", "chosen", "rejected", "label", "text", "messages", "gold"),
     *("margin", "responses", "completions", "labels"),
 )
+# Keys of a message that would change what is learned or written, if they were read.
+MEANT = ("weight", "tool_calls", "function_call", "reasoning_content", "thinking")
 Said = str | list[dict[str, str]]
 Row = Mapping[str, Any]
 
@@ -326,6 +328,8 @@ def _message(field: str, message: Any) -> dict[str, str]:
     role, content = _present(message, "role"), message.get("content")
     if not isinstance(role, str) or role not in ROLES:
         raise BadRow(f"{field} has role {_shown(role)}, wanted one of {list(ROLES)}")
+    if meant := [name for name in MEANT if message.get(name) is not None]:
+        raise BadRow(f"{field} has {meant[0]!r}, which is not read; take it out of the row")
     if not isinstance(content, str):
         raise BadRow(f"{field} has content {_shown(content)}, wanted text")
     return {"role": role, "content": _text(field, content)}

@@ -19,9 +19,14 @@ from typing import Any
 
 import numpy as np
 import tokenizers
-from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from jaxalign.data.marks import MarkedTokenizer, marked_tokenizer, with_special_tokens
+from jaxalign.data.marks import (
+    MarkedTokenizer,
+    marked_tokenizer,
+    with_ids_below,
+    with_special_tokens,
+)
 from jaxalign.errors import UserError
 
 PAD, BOS, EOS = "<pad>", "<bos>", "<eos>"
@@ -93,6 +98,18 @@ class Tokenizer:
         """The text of one id as the vocabulary spells it."""
         return str(self.backend.id_to_token(int(token_id)))
 
+    def with_ids_below(self, size: int) -> "Tokenizer":
+        """Without the special tokens from that id on, for a model that has no rows for them.
+
+        Some models (Gemma 3 without images) come with the tokenizer of a larger one.
+        """
+        if self.vocab_size <= size:
+            return self
+        backend = with_ids_below(self.backend, size)
+        backend.encode_special_tokens = True
+        pad_id = self.pad_id if self.pad_id < size else self.eos_id
+        return dataclasses.replace(self, backend=backend, pad_id=pad_id)
+
     def save(self, directory: str | Path) -> None:
         """Writes `tokenizer.json`, `tokenizer_config.json` (the names of the special tokens, and
         what a loaded one had there) and, where there is one, `chat_template.jinja`.
@@ -114,9 +131,12 @@ class Tokenizer:
 
 
 def _wrapped(backend: tokenizers.Tokenizer) -> Tokenizer:
-    """With our own special tokens."""
+    """With our own special tokens; other libraries are told to put a BOS in front, as we do."""
     backend.encode_special_tokens = True
     vocabulary = backend.get_vocab()
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"{BOS} $A", special_tokens=[(BOS, vocabulary[BOS])]
+    )
     return Tokenizer(
         backend, pad_id=vocabulary[PAD], bos_id=vocabulary[BOS], eos_id=vocabulary[EOS]
     )
@@ -210,9 +230,10 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int, kind: str = "word"
 def load_tokenizer(path: str | Path) -> Tokenizer:
     """A saved tokenizer, or any Hugging Face one: a directory with `tokenizer.json`, or that file.
 
-    The special tokens are those that `tokenizer_config.json` beside it names; without one, <pad>,
-    <bos> and <eos>. Where a model has no padding token, EOS serves: masks, not ids, say what is
-    padding.
+    The special tokens are those that `tokenizer_config.json` beside it names. One that it leaves
+    out is that of `special_tokens_map.json` or the id in `config.json`, as older models have them;
+    without any of these, <pad>, <bos> and <eos>. Where a model has no padding token, EOS serves:
+    masks, not ids, say what is padding.
 
     A response ends with `eos_token` of that file and nothing else. Where `generation_config.json`
     lists several ids (Gemma's <eos> and <end_of_turn>), the others end nothing here; to stop at
@@ -228,7 +249,7 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
         backend = tokenizers.Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises bare Exception
         raise UserError(f"{file} is not a tokenizer: {error}") from None
-    settings = _settings(file.with_name("tokenizer_config.json"))
+    settings = _settings(file, backend)
     backend = with_special_tokens(backend, _all_names(settings))
     backend.no_padding()
     backend.no_truncation()
@@ -249,16 +270,35 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     )
 
 
-def _settings(config: Path) -> dict[str, Any]:
-    if not config.is_file():
+def _settings(file: Path, backend: tokenizers.Tokenizer) -> dict[str, Any]:
+    """What stands beside `tokenizer.json` about it; the first of the files to say a thing."""
+    named = _object(file.with_name("special_tokens_map.json"))
+    ids = _object(file.with_name("config.json"))
+    by_id = {key: _first(ids.get(f"{key}_id")) for key in SPECIAL}
+    found = {key: backend.id_to_token(i) for key, i in by_id.items() if isinstance(i, int)}
+    found |= {key: value for key, value in named.items() if key in SPECIAL}
+    config = file.with_name("tokenizer_config.json")
+    if not config.is_file() and not found:
         return dict(zip(SPECIAL, (PAD, BOS, EOS), strict=True))
+    return found | _object(config)
+
+
+def _object(file: Path) -> dict[str, Any]:
+    """The JSON object in a file; none where there is no file."""
+    if not file.is_file():
+        return {}
     try:
-        settings = json.loads(config.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"{config}: invalid JSON: {error}") from None
-    if not isinstance(settings, dict):
-        raise UserError(f"{config}: not an object but {type(settings).__name__}")
-    return settings
+        raise UserError(f"{file}: invalid JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{file}: not an object but {type(content).__name__}")
+    return content
+
+
+def _first(ids: Any) -> Any:
+    """A field may list several ids; the first one counts."""
+    return ids[0] if isinstance(ids, list) and ids else ids
 
 
 def _template(file: Path, given: Any) -> str | None:
@@ -290,7 +330,7 @@ def _all_names(settings: dict[str, Any]) -> list[str]:
     """The special tokens that have a field of their own and those that are only listed."""
     lists = [settings.get("additional_special_tokens"), settings.get("extra_special_tokens")]
     values = [v for x in lists for v in (x.values() if isinstance(x, dict) else x or ())]
-    added = settings.get("added_tokens_decoder", {}).values()
+    added = (settings.get("added_tokens_decoder") or {}).values()
     listed = [_name(value) for value in [*values, *(x for x in added if x.get("special"))]]
     return [*_names(settings).values(), *(name for name in listed if name is not None)]
 

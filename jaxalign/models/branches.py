@@ -23,10 +23,6 @@ class Branches:
     shared: int
     count: int
 
-    def length(self, columns: int) -> int:
-        """P + R of rows of so many columns."""
-        return self.shared + (columns - self.shared) // self.count
-
     def of_last(self, last: int, columns: int) -> "Branches":
         """Where they stand in the last columns alone of rows of so many."""
         return dataclasses.replace(self, shared=self.shared - (columns - last))

@@ -13,14 +13,19 @@ from jaxalign.models.rope import RopeScaling
 
 # Bookkeeping, defaults of sampling, and dropout: nothing that a forward pass without noise reads.
 WITHOUT_EFFECT = {
-    "_attn_implementation", "_name_or_path", "_sliding_window_pattern", "architectures",
-    "attention_dropout", "attn_implementation", "attn_pdrop", "bos_token_id",
-    "cache_implementation", "chunk_size_feed_forward", "dtype", "embd_pdrop", "eos_token_id",
-    "id2label", "initializer_range", "is_llama_config", "label2id", "model_type", "num_labels",
-    "pad_token_id", "pretraining_tp", "problem_type", "reorder_and_upcast_attn", "resid_pdrop",
-    "return_dict", "summary_activation", "summary_first_dropout", "summary_proj_to_labels",
-    "summary_type", "summary_use_proj", "task_specific_params", "tokenizer_class", "torch_dtype",
-    "transformers.js_config", "transformers_version", "unk_token_id", "use_cache",
+    "_attn_implementation", "_commit_hash", "_name_or_path", "_num_labels",
+    "_sliding_window_pattern", "architectures", "attention_dropout", "attn_implementation",
+    "attn_pdrop", "bos_token_id", "cache_implementation", "chunk_size_feed_forward", "do_sample",
+    "dtype", "embd_pdrop", "eos_token_id", "finetuning_task", "gradient_checkpointing", "id2label",
+    "initializer_range", "is_decoder", "is_llama_config", "label2id", "max_length",
+    "max_new_tokens", "max_sequence_length", "model_type", "num_beams", "num_labels",
+    "output_attentions", "output_hidden_states", "output_past", "pad_token_id",
+    "predict_special_tokens", "pretraining_tp", "problem_type", "reorder_and_upcast_attn",
+    "repetition_penalty", "resid_pdrop", "return_dict", "summary_activation",
+    "summary_first_dropout", "summary_proj_to_labels", "summary_type", "summary_use_proj",
+    "task_specific_params", "temperature", "tokenizer_class", "top_k", "top_p", "torch_dtype",
+    "transformers.js_config", "transformers_version", "unk_token_id", "unsloth_fixed",
+    "unsloth_version", "use_cache",
 }  # fmt: skip
 NEUTRAL = (None, False, 0, "", [], {})
 TANH_GELU = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_accurate", "gelu_python_tanh")
@@ -80,6 +85,7 @@ GEMMA3 = GEMMA2 | {
     "max_position_embeddings": 131_072,
     "attn_logit_softcapping": None,
     "final_logit_softcapping": None,
+    "sliding_window_pattern": 6,
 }
 GPT2 = {
     "vocab_size": 50_257,
@@ -100,6 +106,14 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "gemma3_text": GEMMA3,
     "gemma3": GEMMA3,
 }
+# Of what kind these are where a file has them; without them something else decides.
+KINDS = {
+    "head_dim": 64,
+    "n_inner": 3072,
+    "num_key_value_heads": 8,
+    "rope_local_base_freq": 1e4,
+    "rope_theta": 1e4,
+}
 # Other names of the fields of GPT-2, which transformers reads too.
 GPT2_NAMES = {
     "hidden_size": "n_embd",
@@ -117,8 +131,8 @@ class Fields:
     def __init__(self, fields: dict[str, Any], where: str, defaults: dict[str, Any] | None = None):
         """fields: the file's content; where: its name; defaults: of fields that it lacks."""
         self._fields, self._read, self._where = (defaults or {}) | fields, set(), where
-        for name, default in (defaults or {}).items():
-            self._check(name, self._fields[name], default)
+        for name, default in (KINDS | (defaults or {})).items():
+            self._check(name, self._fields.get(name), default)
 
     def _check(self, name: str, value: Any, default: Any) -> None:
         """Sizes are whole numbers from 1, other numbers numbers, and what is yes or no is so."""
@@ -177,10 +191,12 @@ def read_config(fields: dict[str, Any], where: str) -> TransformerConfig:
     if family == "gpt2":
         fields = {GPT2_NAMES.get(name, name): value for name, value in fields.items()}
     found = Fields(fields, where, DEFAULTS[family])
+    if not found.get("is_causal", True):
+        found.refuse("is_causal", "only causal attention is")
     config = FAMILIES[family](found)
     found.finish()
     classifies = any("SequenceClassification" in x for x in fields.get("architectures") or [])
-    if classifies and len(fields.get("id2label", ("",))) != 1:
+    if classifies and len(fields.get("id2label") or ("",)) != 1:
         raise UserError(f"{where}: a reward model has one label, this has {fields['id2label']}")
     return TransformerConfig(**config, heads_out=("score",) if classifies else ("logits",))
 
@@ -190,7 +206,7 @@ def family_of(fields: dict[str, Any], where: str) -> str:
     family = fields.get("model_type")
     if family not in FAMILIES:
         raise UserError(f"{where}: model_type {family!r} is none of {', '.join(FAMILIES)}")
-    if family == "gemma3" and "text_config" not in fields:
+    if family == "gemma3" and not isinstance(fields.get("text_config"), dict):
         raise UserError(f"{where}: a gemma3 without text_config; gemma3_text is the plain kind")
     return family
 
@@ -230,6 +246,8 @@ def _gpt2(found: Fields) -> dict[str, Any]:
 def _llama_like(found: Fields, **more):
     """What Llama and its descendants have in common; `more` replaces it."""
     heads = found.need("num_attention_heads")
+    if found.get("partial_rotary_factor", 1) != 1:
+        found.refuse("partial_rotary_factor", "positions turn the whole width of a head")
     return {
         "vocab_size": found.need("vocab_size"),
         "max_length": found.need("max_position_embeddings"),
@@ -294,9 +312,12 @@ def _qwen(found: Fields, **more) -> dict[str, Any]:
 
 def _gemma2(found: Fields) -> dict[str, Any]:
     every_other = [FULL if i % 2 else SLIDING for i in range(found.need("num_hidden_layers"))]
+    window = found.get("sliding_window")
+    if found.get("sliding_window_size", window) != window:  # an older name beside today's
+        found.refuse("sliding_window_size", f"sliding_window is {window}")
     return _gemma(
         found,
-        windows=_windows(found, every_other, found.get("sliding_window")),
+        windows=_windows(found, every_other, window),
         attention_softcap=found.get("attn_logit_softcapping"),
         logit_softcap=found.get("final_logit_softcapping"),
         **_rope(found),

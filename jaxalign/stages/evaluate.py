@@ -13,6 +13,7 @@ from jaxalign.stages.rankings import ranking_accuracy
 from jaxalign.stages.reward import pair_accuracy
 from jaxalign.stages.run import Run, open_run
 from jaxalign.stages.text_models import TextModel, load_text_model
+from jaxalign.stages.text_rounds import check_same_vocabulary
 from jaxalign.stages.training import perplexity
 from jaxalign.stages.user_data import fitting, read_records, token_rows
 from jaxalign.train.checkpoints import write_atomically
@@ -54,6 +55,14 @@ def accuracy_on_preferences(config: EvaluateConfig, run: Run, model: TextModel) 
     records = read_records(data, Preference, tokenizer=model.tokenizer, log=None)
     pairs = token_rows(records, model.tokenizer)
     if "score" in model.model.config.heads_out:
+        for option, given in (
+            ("reference", config.reference), ("temperature", config.temperature != 1)
+        ):  # fmt: skip
+            if given:
+                raise UserError(
+                    f"--model {config.model} is a reward model, whose scores --{option} does not "
+                    "change; leave it out"
+                )
         return pair_accuracy(run, model, pairs)
     require_head(config, model, "logits")
     reference = None
@@ -61,6 +70,7 @@ def accuracy_on_preferences(config: EvaluateConfig, run: Run, model: TextModel) 
         reference = load_text_model(
             config.reference, "reference", head="logits", place=config.place
         )
+        check_same_vocabulary(model, reference, "reference", of="model")
     return implicit_accuracy(run, model, reference, pairs, temperature=config.temperature)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from jaxalign.config import SFTConfig
 from jaxalign.data.records import PromptCompletion, Unpaired
+from jaxalign.errors import UserError
 from jaxalign.report import write_report
 from jaxalign.stages.adapters import save_trained, with_adapters
 from jaxalign.stages.run import Run, open_run
@@ -67,7 +68,11 @@ def _imitated(config: SFTConfig, directory: Path, tokenizer, held_out: bool = Fa
     """The records to imitate: all, or those whose label is true."""
     kind = Unpaired if config.labelled else PromptCompletion
     records = read_records(config.data, kind, tokenizer=tokenizer, log=directory, held_out=held_out)
-    return [record for record in records if not config.labelled or record.label]
+    kept = [record for record in records if not config.labelled or record.label]
+    if not kept:
+        path = config.data.evaluation_path if held_out else config.data.path
+        raise UserError(f"{path}: no row has a true label, so there is nothing to imitate")
+    return kept
 
 
 def _batches(config: SFTConfig, run: Run, start: TextModel, rows: list) -> TextBatches:

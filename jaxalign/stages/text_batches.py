@@ -8,6 +8,7 @@ from jaxalign.config import FitConfig
 from jaxalign.data.batching import length_buckets, token_batch
 from jaxalign.data.chat import TokenRow
 from jaxalign.data.packing import packed_batch, packed_rows
+from jaxalign.errors import UserError
 from jaxalign.stages.run import Run
 from jaxalign.train.layouts import pad_rows
 
@@ -28,11 +29,17 @@ def bucketed(
     run: Run, rows: Sequence[TokenRow], settings: FitConfig, *, buckets: int, pad_id: int
 ) -> TextBatches:
     """A text a row, in batches of similar lengths from so many ranges."""
+    multiple = len(run.layout.devices) * settings.micro_batches
+    if settings.batch_size % multiple:
+        raise UserError(
+            f"batch_size {settings.batch_size} is not a multiple of {len(run.layout.devices)} "
+            f"devices x micro_batches {settings.micro_batches}"
+        )
     order = length_buckets(
         [len(row) for row in rows],
         buckets=buckets,
         batch_size=settings.batch_size,
-        multiple=len(run.layout.devices) * settings.micro_batches,
+        multiple=multiple,
         seed=run.seed,
     )
 

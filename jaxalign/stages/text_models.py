@@ -11,7 +11,8 @@ from jaxalign.config import ModelConfig, PlaceConfig
 from jaxalign.data.tokenizer import Tokenizer, load_tokenizer
 from jaxalign.errors import UserError
 from jaxalign.models.lora import ADAPTERS, Adapted, split
-from jaxalign.models.pretrained import Put, is_hugging_face, load_folder, refuse_pickles
+from jaxalign.models.pickles import refuse_pickles
+from jaxalign.models.pretrained import Put, is_hugging_face, load_folder
 from jaxalign.models.sources import local_model
 from jaxalign.models.transformer import Transformer, TransformerConfig
 from jaxalign.train.checkpoints import load_model, save_model
@@ -159,6 +160,8 @@ def load_text_model(
             f"--{option} {source} has the heads {', '.join(config.heads_out)}; "
             f"a model with a {head} head is needed"
         )
+    if max(tokenizer.eos_id, tokenizer.bos_id or 0) < config.vocab_size:
+        tokenizer = tokenizer.with_ids_below(config.vocab_size)
     if tokenizer.vocab_size > config.vocab_size:
         raise UserError(
             f"--{option} {source} has a tokenizer of {tokenizer.vocab_size} ids, "
@@ -174,6 +177,9 @@ def _loaded(path: Path, put: Put) -> tuple[TransformerConfig, dict[str, Any], To
             config, params = load_folder(folder, put=put)
         else:
             params, fields = load_model(folder, put=put)
+            if "heads_out" not in fields:
+                file = folder / "config.json"
+                raise UserError(f"{file} has no model_type and is of no model trained here")
             config = TransformerConfig.from_json(fields)
         return config, params, load_tokenizer(folder)
     refuse_pickles(path)

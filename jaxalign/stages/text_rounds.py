@@ -39,6 +39,7 @@ MEANS = {  # columns of the result: metrics of a round
 SHARED = {  # how two models come to have one vocabulary
     "reward": "train the reward model with --init set to the policy's run directory",
     "rewards": "train the reward models with --init set to the policy's run directory",
+    "reference": "the reference is the policy that training began with",
     "teacher": "train the student by `jaxalign sft` on the teacher's texts with its --tokenizer "
     "settings, or with --init set to the teacher's run directory",
 }
@@ -144,11 +145,15 @@ def finish_rounds(
     return finish(run, trained, {"method": method, **means}, notes=notes)
 
 
-def check_same_vocabulary(policy: TextModel, other: TextModel, option: str = "reward") -> None:
-    """Texts go to the other model as tokens, so both must read the same ones."""
+def check_same_vocabulary(
+    policy: TextModel, other: TextModel, option: str = "reward", *, of: str = "policy"
+) -> None:
+    """Texts go to the other model as tokens, so both must read the same ones; `option` and `of`
+    gave the two.
+    """
     ours, theirs = (m.tokenizer.backend.get_vocab() for m in (policy, other))
     if ours != theirs:
-        raise UserError(f"--policy and --{option} have different vocabularies; {SHARED[option]}")
+        raise UserError(f"--{of} and --{option} have different vocabularies; {SHARED[option]}")
 
 
 def check_room(policy: TextModel, prompt: int, max_new_tokens: int) -> None:

@@ -256,7 +256,8 @@ def train_dpo(
     once, and not at all for a loss without a reference.
 
     The policy is the distribution at that temperature, in the loss as in sampling. Without
-    dropout, so that policy and reference are the same function at the first step.
+    dropout, so that policy and reference are the same function at the first step; only a trained
+    adapter that goes on with `lora.dropout` differs from itself by that noise.
 
     Args:
       gold: best responses, for the losses that imitate one.
@@ -269,7 +270,7 @@ def train_dpo(
     lengths = shared_lengths(list(zip(*sides, strict=True)))
     reference = None
     if settings.uses_reference:
-        reference = reference_logps(
+        reference = pair_logps(
             functools.partial(score_reference or response_logps, run, policy),
             (chosen, rejected),
             ld_alpha=settings.ld_alpha,
@@ -371,7 +372,7 @@ def running_shift_of(named: objectives.NamedLoss) -> dict[str, Any]:
     return {"statistics": objectives.no_shift(), "track": objectives.track_shift}
 
 
-def reference_logps(
+def pair_logps(
     score: Callable[..., np.ndarray],
     sides: tuple[Sequence[TokenRow], Sequence[TokenRow]],
     *,
@@ -384,7 +385,7 @@ def reference_logps(
     and those over all.
 
     Args:
-      score: `(rows, temperature=...) -> [N]`, of the reference.
+      score: `(rows, temperature=...) -> [N]`, of a model.
     """
     logps: list[Any] = [score(side, temperature=temperature) for side in sides]
     if ld_alpha is not None:

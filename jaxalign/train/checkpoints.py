@@ -16,9 +16,8 @@ import numpy as np
 from jax.tree_util import GetAttrKey
 
 from jaxalign.errors import UserError
+from jaxalign.models.pickles import refuse_pickles
 from jaxalign.models.pretrained import placed
-
-PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 
 
 class Checkpoints:
@@ -130,7 +129,8 @@ def load_model(
 
     directory = Path(directory)
     path = directory / "model.safetensors"
-    _refuse_pickles(directory)
+    if not path.is_file():
+        refuse_pickles(directory)
     for needed in (path, directory / "config.json"):
         if not needed.is_file():
             raise UserError(f"{needed} does not exist; give a directory that holds a trained model")
@@ -158,17 +158,6 @@ def _replace(path: Path, write: Callable[[Path], object]) -> None:
     with temporary.open("rb") as file:
         os.fsync(file.fileno())
     os.replace(temporary, path)
-
-
-def _refuse_pickles(path: Path):
-    pickles = [path] if path.suffix in PICKLES else []
-    if path.is_dir() and not (path / "model.safetensors").exists():
-        pickles = sorted(file for file in path.iterdir() if file.suffix in PICKLES)
-    if pickles:
-        raise UserError(
-            f"{pickles[0]} is a pickle, and reading one runs whatever code is in it; "
-            "convert it to model.safetensors first"
-        )
 
 
 def _is_key(leaf) -> bool:
