@@ -1,5 +1,6 @@
 """What a program on a CPU does with memory that was freed. Elsewhere than on glibc: nothing."""
 
+import contextlib
 import ctypes
 import functools
 import os
@@ -9,6 +10,7 @@ from jax import monitoring
 
 # glibc's M_MMAP_MAX, M_TRIM_THRESHOLD and M_TOP_PAD, see mallopt(3)
 MALLOC = {-4: 0, -1: 2**31 - 1, -2: 2**26}
+TUNABLES, RESTARTED = "GLIBC_TUNABLES", "JAXALIGN_RESTARTED"
 COMPILED = "/jax/core/compile/backend_compile_duration"
 LONG = 1.0  # seconds; shorter compilations leave little behind
 
@@ -16,10 +18,15 @@ LONG = 1.0  # seconds; shorter compilations leave little behind
 def with_huge_pages() -> None:
     """Start the same process again with memory in pages of 2 MiB, unless the user tells glibc
     otherwise (`GLIBC_TUNABLES`): a step is an eighth quicker, and glibc asks only at the start.
+
+    A program inside another one (a notebook, a debugger) is left alone.
     """
-    if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
-        environment = os.environ | {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+    given = sys.argv[1:]
+    is_whole = sys.orig_argv[len(sys.orig_argv) - len(given) :] == given and not sys.gettrace()
+    if sys.platform == "linux" and is_whole and not {TUNABLES, RESTARTED} & os.environ.keys():
+        environment = os.environ | {TUNABLES: "glibc.malloc.hugetlb=1", RESTARTED: "1"}
+        with contextlib.suppress(OSError):
+            os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
 
 
 def keep_freed_memory() -> None:

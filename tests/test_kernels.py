@@ -68,14 +68,18 @@ CASES = {
     "whole rows": (by_splash, 130, 130, {}),
     "their ends": (by_splash, 40, 200, {"softcap": 2.0}),
     "packed": (by_splash, 128, 128, {"segments": jnp.arange(128)[None].repeat(B, 0) // 50}),
+    "several tiles": (by_splash, 200, 300, {}),
+    "many tiles": (by_splash, 130, 640, {}),
     "cudnn, whole rows": (plain, 130, 130, {}),
     "cudnn, their ends": (plain, 40, 200, {}),
 }
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_kernel_and_its_gradients_are_those_of_attention(case, interpreted):
+def test_a_kernel_and_its_gradients_are_those_of_attention(case, interpreted, monkeypatch):
     kernel, queries, columns, settings = CASES[case]
+    if "tiles" in case:
+        monkeypatch.setattr(kernels, "TILES", (128,))
     for given, wanted in zip(*both(kernel, queries, columns, **settings), strict=True):
         assert np.abs(wanted).max() > 0.1
         np.testing.assert_allclose(given, wanted, atol=2e-5)
@@ -148,6 +152,7 @@ def test_which_kernel_is_taken(monkeypatch):
 
     def chosen(platform, q=wide, sight=sight, softcap=None):
         monkeypatch.setattr(jax, "default_backend", lambda: platform)
+        monkeypatch.setattr(kernels, "has_cudnn", lambda: True)
         return kernel_for(q, q, sight=sight, softcap=softcap)
 
     assert chosen("cpu") is None
@@ -159,3 +164,32 @@ def test_which_kernel_is_taken(monkeypatch):
     assert chosen("gpu", softcap=5.0) is None
     assert chosen("gpu", q=wide.astype(jnp.float32)) is None
     assert chosen("gpu", q=wide[:, :, :599]) is None
+
+
+@pytest.mark.parametrize(
+    ("capability", "has"), [("9.0", True), ("8.0", True), ("7.5", False), ("gfx90a", False)]
+)
+def test_older_and_other_gpus_have_no_cudnn_attention(capability, has, monkeypatch):
+    class Device:
+        compute_capability = capability
+
+    monkeypatch.setattr(jax, "devices", lambda: [Device()])
+    assert kernels.has_cudnn() == has
+
+
+def test_rows_that_a_mesh_does_not_divide_are_left_to_blocks(interpreted):
+    q = jnp.zeros((4, 2, 128, 64))
+    sight = sight_of_rows(jnp.ones((4, 128), bool), 128)
+    for devices, kernel in ((2, by_splash), (8, None)):
+        axis = jax.sharding.AxisType.Auto
+        with jax.set_mesh(jax.make_mesh((devices,), ("data",), axis_types=(axis,))):
+            assert kernel_for(q, q, sight=sight, softcap=None) is kernel
+
+
+def test_a_cache_is_read_in_blocks_of_queries():
+    q, k, v = inputs(300, 340)
+    visible = sight_of_rows(masks(340), 300).visible
+    blockwise = functools.partial(attention.attend_to_cache, visible=visible)
+    np.testing.assert_allclose(blockwise(q, k, v), attend(q, k, v, visible), atol=1e-5)
+    text = str(jax.make_jaxpr(blockwise)(q, k, v))
+    assert "4,300,340" not in text and "4,60,340" in text

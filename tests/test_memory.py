@@ -77,6 +77,21 @@ def test_the_program_starts_itself_again_once_and_keeps_its_arguments(tmp_path):
     assert lines_of(command, theirs) == ["started", "glibc.malloc.check=0 ['a b', '--c']"]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="asks glibc")
+def test_a_program_inside_another_one_does_not_start_that_again(tmp_path):
+    script = tmp_path / "host.py"
+    script.write_text(
+        "import os, sys\n"
+        "from jaxalign.memory import with_huge_pages\n"
+        "print('host', flush=True)\n"
+        "sys.argv = ['jaxalign', 'dpo']\n"  # as runpy and notebooks do
+        "with_huge_pages()\n"
+        "print('GLIBC_TUNABLES' in os.environ)\n"
+    )
+    environment = {name: x for name, x in os.environ.items() if name != "GLIBC_TUNABLES"}
+    assert lines_of([sys.executable, str(script), "--kernel"], environment) == ["host", "False"]
+
+
 def lines_of(command, environment) -> list[str]:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     return done.stdout.splitlines()

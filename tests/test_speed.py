@@ -31,11 +31,14 @@ def test_nominal_operations_are_those_of_a_row_each():
 
 def test_the_table_compares_seconds_of_the_same_round():
     shared = {"work": "dpo", "size": "small", "rate": 10.0, "flops": 5e9, "peak_gflops": 10.0}
+    shared |= {"malloc": "same", "race": "1"}
     shared |= {"command": "--work dpo", "date": "2026-01-02", "versions": {"jax": "1.2"}}
     ours = shared | {"name": "jaxalign", "seconds": [1.0, 2.0, 4.0], "peak_mib": 30.0}
     peer = shared | {"name": "TRL", "seconds": [3.0, 8.0, 8.0], "peak_mib": 40.0}
-    text = table([ours, peer])
+    alone = peer | {"name": "Tunix", "race": "2"}
+    text = table([ours, peer, alone])
     line = "| dpo | small | TRL | 10 | 8.000 (3.000, 8.000) | 3.00x | 6% | 40 | 0.75x |"
     assert line in text and "| 2.000 (1.000, 4.000) |  | 25% | 30 |  |" in text
     assert text.count("`--work dpo`: 2026-01-02, peak 10 GFLOP/s") == 1
     assert "- TRL (dpo): jax 1.2" in text
+    assert "| dpo | small | Tunix | 10 | 8.000 (3.000, 8.000) |  | 6% | 40 |  |" in text

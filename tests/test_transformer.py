@@ -278,6 +278,17 @@ def test_last_columns_that_do_not_stand_for_themselves_are_one_clear_line(last, 
         Transformer(LLAMA).apply({"params": params}, tokens, mask, last=last, **more)
 
 
+@pytest.mark.parametrize(
+    "more",
+    [{"heads_out": ("logits", "score"), "score_pooling": "mean"}, {"heads_out": ("step_score",)}],
+    ids=["mean", "steps"],
+)
+def test_heads_that_read_all_columns_are_left_none_out(more):
+    config = dataclasses.replace(LLAMA, **more)
+    with pytest.raises(UserError, match=r"the last 3 columns of 7 .* wanted 7 or more"):
+        Transformer(config).apply({"params": random_params(config)}, *texts(), last=3)
+
+
 @pytest.mark.parametrize("config", [LLAMA, GPT2], ids=["llama", "gpt2"])
 def test_reading_in_pieces_with_a_cache_changes_nothing(config):
     params = random_params(config)

@@ -14,18 +14,24 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-# The same for all: two threads, and freed memory stays with the process.
+CPUS = 2
+# The same for all: two threads.
 ENVIRONMENT = {
-    "OMP_NUM_THREADS": "2",
-    "MALLOC_TOP_PAD_": "1000000000",
-    "MALLOC_MMAP_THRESHOLD_": "4000000000",
-    "MALLOC_TRIM_THRESHOLD_": "40000000000",
-    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+    "OMP_NUM_THREADS": str(CPUS),
     "HF_HUB_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "JAX_PLATFORMS": "cpu",
     "PYTHONPATH": str(ROOT),
 }
+# Freed memory stays with the process, in huge pages.
+SAME_MALLOC = {
+    "MALLOC_TOP_PAD_": "1000000000",
+    "MALLOC_MMAP_THRESHOLD_": "4000000000",
+    "MALLOC_TRIM_THRESHOLD_": "40000000000",
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+}
+# What our program sets where each side has its own.
+OUR_MALLOC = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,13 +47,18 @@ class Entry:
     module: str
     arguments: tuple[str, ...] = ()
 
+    @property
+    def is_ours(self) -> bool:
+        return self.module == "ours"
+
 
 class Worker:
     """A process that does units of work on demand."""
 
-    def __init__(self, entry: Entry, python: str, work: str, size: str):
+    def __init__(self, entry: Entry, python: str, work: str, size: str, malloc: str = "same"):
         self.entry, self.seconds, self.cpu_seconds, self.peak_mib = entry, [], [], 0.0
         self.versions: dict[str, str] = {}
+        settings = SAME_MALLOC if malloc == "same" else OUR_MALLOC if entry.is_ours else {}
         module = f"benchmarks.speed.workers.{entry.module}"
         self.process = subprocess.Popen(
             [python, "-m", module, work, size, *entry.arguments],
@@ -56,7 +67,8 @@ class Worker:
             stderr=subprocess.PIPE,
             text=True,
             cwd=ROOT,
-            env=os.environ | ENVIRONMENT,
+            env=os.environ | ENVIRONMENT | settings,
+            preexec_fn=_on_two_cpus if sys.platform == "linux" else None,
         )
 
     def joined(self, other: "Worker") -> "Worker":
@@ -97,16 +109,31 @@ class Worker:
             self.process.communicate("stop\n", timeout=60)
 
 
-def race(entries: dict[Entry, str], work: str, size: str, rounds: int, seed: int = 0):
+def _on_two_cpus() -> None:
+    """XLA takes as many threads as there are processors for it."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CPUS])
+
+
+def race(
+    entries: dict[Entry, str],
+    work: str,
+    size: str,
+    rounds: int,
+    *,
+    seed: int = 0,
+    malloc: str = "same",
+):
     """`(workers that took part, {name: why not})`.
 
     Args:
       entries: each side with the Python that runs it.
       rounds: turns of every side.
+      seed: of the order of turns.
+      malloc: "same" settings for all sides, or each its "own".
     """
     workers, absent = [], {}
     for entry, python in entries.items():
-        worker = Worker(entry, python, work, size)
+        worker = Worker(entry, python, work, size, malloc)
         said = worker.answer()  # one after another: compilations do not disturb each other
         if "failed" in said:
             absent[entry.name] = said["failed"]

@@ -50,14 +50,15 @@ class Work:
         """Nominal floating-point operations of the unit, whoever does it in fewer.
 
         Every row by itself, causal attention, logits of the response; a training pass is three
-        forward passes. PPO samples, asks policy, reference and reward, and passes EPOCHS times;
-        GRPO samples and passes once.
+        forward passes. PPO samples, asks policy, reference and reward, and passes EPOCHS times,
+        with a value network beside the policy; GRPO samples and passes once.
         """
         blocks = 2 * size.block_parameters * self.length
-        attention = 2 * size.layers * size.width * self.length**2
-        forward = blocks + attention + 2 * size.vocabulary * size.width * self.response
+        trunk = blocks + 2 * size.layers * size.width * self.length**2
+        forward = trunk + 2 * size.vocabulary * size.width * self.response
         passes = {"dpo": 6, "sft": 3, "generate": 1, "ppo": 4 + 3 * EPOCHS, "grpo": 4}
-        return self.rows * passes[self.kind] * forward
+        values = 1 + 3 * EPOCHS if self.kind == "ppo" else 0
+        return self.rows * (passes[self.kind] * forward + values * trunk)
 
 
 SIZES = {
@@ -73,6 +74,8 @@ WORKS = {
     "ppo": Work("ppo", 16, 16, 48),
     "grpo": Work("grpo", 16, 16, 48),
 }
+# Micro-batches of a DPO step: activations that fit the cache.
+PARTS = {SIZES["small"]: 2, SIZES["135m"]: 4}
 EPOCHS = 4  # of PPO, one minibatch each
 GROUP = 8  # responses to a prompt of GRPO
 SIDE, PRODUCTS = 2048, 5  # of the square matrices whose product says what the machine can do

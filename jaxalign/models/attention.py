@@ -154,6 +154,18 @@ def attend_to_rows(q, k, v, *, sight: Sight, scale, softcap) -> jax.Array:
     return attend_in_blocks(q, k, v, visible=sight.visible, **settings)
 
 
+def attend_to_cache(q, k, v, *, visible, **settings) -> jax.Array:
+    """`attend`, a block of queries at a time: a long prompt does not hold all its weights at once.
+
+    Args:
+      q, k, v, visible: as in `attend`; the queries are anywhere in the columns of a cache.
+      settings: scale and softcap.
+    """
+    parts = [attend(q[:, :, start:stop], k, v, visible[:, start:stop], **settings)
+             for start, stop in blocks(q.shape[2])]  # fmt: skip
+    return jnp.concatenate(parts, axis=2)
+
+
 def attend_in_blocks(q, k, v, *, visible, **settings) -> jax.Array:
     """`attend`, a block of queries at a time, each with the keys only that it can see.
 
@@ -220,7 +232,7 @@ class Attention(nn.Module):
             scale = (c.head_width**-0.5 if scale is None else scale) / (layer + 1)
         settings = {"scale": scale, "softcap": c.attention_softcap}
         if past is not None:
-            out = attend(q, k, v, sight.visible, **settings)
+            out = attend_to_cache(q, k, v, visible=sight.visible, **settings)
         elif branches is not None:
             out = attend_in_branches(q, k, v, branches, sights=sight, **settings)
         else:

@@ -172,6 +172,9 @@ class Transformer(nn.Module):
         if last is None or last == columns:
             return None
         least = 1 if branches is None else columns - branches.shared + 1
+        reads_all = "score" in c.heads_out and not reads_one
+        if branches is None and (reads_all or "step_score" in c.heads_out):
+            least = columns
         if not least <= last < columns or segments is not None:
             raise UserError(
                 f"the last {last} columns of {columns} do not stand for themselves: "

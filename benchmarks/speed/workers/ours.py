@@ -1,4 +1,4 @@
-"""jaxalign's own stages."""
+"""jaxalign's own stages. PPO may have a value network of its own (`--separate`), as TRL's has."""
 
 import dataclasses
 import tempfile
@@ -10,7 +10,7 @@ import numpy as np
 import tokenizers
 
 from benchmarks.speed.pace import Pace
-from benchmarks.speed.work import EPOCHS, GROUP, SIZES, Size, Work, rows_of
+from benchmarks.speed.work import EPOCHS, GROUP, PARTS, Size, Work, rows_of
 from benchmarks.speed.workers.arguments import parse
 from jaxalign.config import (
     DPOSettings,
@@ -37,7 +37,6 @@ from jaxalign.train.layouts import Layout
 
 ENDLESS = 1_000_000  # steps; the starter ends the worker
 NEVER = -1  # no token ends a response: all have the same length
-PARTS = {SIZES["small"]: 2, SIZES["135m"]: 4}  # of a DPO step: activations that fit the cache
 ADAMW = OptimizerConfig(learning_rate=1e-5, schedule="constant", warmup_steps=0, b2=0.999)
 
 
@@ -68,7 +67,7 @@ class PacedLayout(Layout):
         return paced
 
 
-def model_of(size: Size, length: int) -> TextModel:
+def model_of(size: Size, length: int, **more) -> TextModel:
     config = TransformerConfig(
         vocab_size=size.vocabulary,
         max_length=length,
@@ -77,6 +76,7 @@ def model_of(size: Size, length: int) -> TextModel:
         heads=size.heads,
         kv_heads=size.kv_heads,
         mlp_width=size.mlp_width,
+        **more,
     )
     model, tokens = Transformer(config), jnp.zeros((1, 2), jnp.int32)
     params = jax.device_get(jax.jit(model.init)(jax.random.key(0), tokens, tokens == 0)["params"])
@@ -96,7 +96,7 @@ def fit_config(rows: int) -> FitConfig:
     return FitConfig(steps=ENDLESS, batch_size=rows, checkpoint_every=ENDLESS, optimizer=ADAMW)
 
 
-def dpo(work: Work, size: Size, run: Run) -> None:
+def dpo(work: Work, size: Size, run: Run, flags) -> None:
     chosen = token_rows(work, size, 16 * work.rows)
     rejected = [
         TokenRow(np.concatenate([a.tokens[: work.prompt], b.tokens[work.prompt :]]), a.is_response)
@@ -109,7 +109,7 @@ def dpo(work: Work, size: Size, run: Run) -> None:
     train_dpo(run, "dpo", policy, chosen, rejected, settings, temperature=1.0)
 
 
-def sft(work: Work, size: Size, run: Run) -> None:
+def sft(work: Work, size: Size, run: Run, flags) -> None:
     rows = token_rows(work, size, 16 * work.rows)
     policy = model_of(size, work.length)
     settings = fit_config(work.rows)
@@ -122,7 +122,7 @@ def prompts_of(work: Work, size: Size, count: int) -> list[list[int]]:
     return [row[: work.prompt] for row in rows_of(work, size, count)]
 
 
-def generate(work: Work, size: Size, run: Run) -> None:
+def generate(work: Work, size: Size, run: Run, flags) -> None:
     policy = model_of(size, work.length)
     params, number = run.layout.place(policy.params), 0
     policy = dataclasses.replace(policy, params=None)  # one copy is enough
@@ -143,8 +143,9 @@ def generate(work: Work, size: Size, run: Run) -> None:
         )
 
 
-def ppo(work: Work, size: Size, run: Run) -> None:
-    policy = model_of(size, work.length)
+def ppo(work: Work, size: Size, run: Run, flags) -> None:
+    values = "separate" if flags.separate else "shared"
+    policy = model_of(size, work.length, value_trunk=values)
     reward = with_heads(policy, ("score",), jax.random.key(1))
     settings = PPOSettings(
         iterations=ENDLESS,
@@ -161,7 +162,7 @@ def ppo(work: Work, size: Size, run: Run) -> None:
     )  # fmt: skip
 
 
-def grpo(work: Work, size: Size, run: Run) -> None:
+def grpo(work: Work, size: Size, run: Run, flags) -> None:
     policy = model_of(size, work.length)
     reward = with_heads(policy, ("score",), jax.random.key(1))
     settings = GRPOSettings(
@@ -183,7 +184,7 @@ def grpo(work: Work, size: Size, run: Run) -> None:
 def main() -> None:
     keep_freed_memory()
     return_compiler_memory()
-    work, size, _ = parse()
+    work, size, flags = parse("--separate")
     kinds = {"dpo": dpo, "sft": sft, "generate": generate, "ppo": ppo, "grpo": grpo}
     with (
         tempfile.TemporaryDirectory() as directory,
@@ -191,7 +192,7 @@ def main() -> None:
     ):
         by_rounds = work.kind in ("ppo", "grpo")
         layout = PacedLayout(**vars(run.layout), pace=Pace(warm_up=2), by_rounds=by_rounds)
-        kinds[work.kind](work, size, dataclasses.replace(run, layout=layout))
+        kinds[work.kind](work, size, dataclasses.replace(run, layout=layout), flags)
 
 
 if __name__ == "__main__":

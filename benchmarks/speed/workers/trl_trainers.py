@@ -1,6 +1,7 @@
 """TRL's trainers: DPO, SFT, GRPO.
 
-DPO may `--precompute` the reference's log-probabilities, and take a step in `--halves`.
+DPO may `--precompute` the reference's log-probabilities, and take a step in as many micro-batches
+as ours (`--parts`).
 """
 
 import tempfile
@@ -11,7 +12,7 @@ from transformers import PrinterCallback, TrainerCallback
 from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
 from benchmarks.speed.pace import Pace
-from benchmarks.speed.work import GROUP, Size, Work, rows_of
+from benchmarks.speed.work import GROUP, PARTS, Size, Work, rows_of
 from benchmarks.speed.workers.arguments import parse
 from benchmarks.speed.workers.torch_models import causal, text, tokenizer
 
@@ -58,7 +59,7 @@ def dpo(work: Work, size: Size, flags) -> DPOTrainer:
             "rejected": [text(row[work.prompt : -1]) for row in others],
         }
     )
-    parts = 2 if flags.halves else 1
+    parts = PARTS[size] if flags.parts else 1
     arguments = settings(work.rows // parts) | {
         "precompute_ref_log_probs": flags.precompute,
         "gradient_accumulation_steps": parts,
@@ -111,7 +112,7 @@ def grpo(work: Work, size: Size, flags) -> GRPOTrainer:
 
 
 def main() -> None:
-    work, size, flags = parse("--precompute", "--halves")
+    work, size, flags = parse("--precompute", "--parts")
     trainer = {"dpo": dpo, "sft": sft, "grpo": grpo}[work.kind](work, size, flags)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(Paced(Pace(warm_up=2)))
