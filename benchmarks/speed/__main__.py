@@ -14,7 +14,7 @@ import statistics
 import sys
 from pathlib import Path
 
-from benchmarks.speed.race import Entry, Worker, race
+from benchmarks.speed.race import Entry, Worker, race, stay_on_two_processors
 from benchmarks.speed.work import PARTS, PRODUCTS, SIDE, SIZES, WORKS
 
 OURS = Entry("jaxalign", "ours")
@@ -73,6 +73,7 @@ def parse() -> argparse.Namespace:
 
 def main() -> int:
     args, sizes, works = parse(), list(SIZES), list(WORKS)
+    stay_on_two_processors()
     peak = measured_peak(args)
     rows = [row for size in args.size for work in args.work for row in rows_of(args, work, size)]
     for row in rows:

@@ -68,7 +68,6 @@ class Worker:
             text=True,
             cwd=ROOT,
             env=os.environ | ENVIRONMENT | settings,
-            preexec_fn=_on_two_cpus if sys.platform == "linux" else None,
         )
 
     def joined(self, other: "Worker") -> "Worker":
@@ -109,9 +108,10 @@ class Worker:
             self.process.communicate("stop\n", timeout=60)
 
 
-def _on_two_cpus() -> None:
-    """XLA takes as many threads as there are processors for it."""
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CPUS])
+def stay_on_two_processors() -> None:
+    """This process and its children: XLA takes as many threads as there are processors for it."""
+    if sys.platform == "linux":
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CPUS])
 
 
 def race(

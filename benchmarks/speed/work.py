@@ -75,7 +75,7 @@ WORKS = {
     "grpo": Work("grpo", 16, 16, 48),
 }
 # Micro-batches of a DPO step: activations that fit the cache.
-PARTS = {SIZES["small"]: 2, SIZES["135m"]: 4}
+PARTS = {SIZES["small"]: 2, SIZES["135m"]: 2}
 EPOCHS = 4  # of PPO, one minibatch each
 GROUP = 8  # responses to a prompt of GRPO
 SIDE, PRODUCTS = 2048, 5  # of the square matrices whose product says what the machine can do
