@@ -29,8 +29,8 @@ LAYERS = [
         *("objectives", "train", "explanation"),
     ],
     [
-        *("config", "config_rlhf", "config_domains", "config_explain", "config_grpo"),
-        *("config_online", "config_distill", "config_export"),
+        *("config_checks", "config", "config_rlhf", "config_domains", "config_explain"),
+        *("config_grpo", "config_online", "config_distill", "config_export"),
     ],
     ["stages", "evaluation", "report"],
     ["cli", "__main__"],

@@ -92,7 +92,8 @@ def implicit_accuracy(
       ld_alpha: weight of the tokens beyond the shorter response; None: all count alike.
       score_reference: `response_logps`, or one that keeps what it computes.
     """
-    sides = tuple(zip(*pairs, strict=True))
+    chosen, rejected = zip(*pairs, strict=True)
+    sides = chosen, rejected
 
     def logps(score: Callable[..., np.ndarray], model: TextModel) -> list[np.ndarray]:
         scored = functools.partial(score, run, model)
@@ -106,5 +107,4 @@ def implicit_accuracy(
     if per_token:
         counts = [[max(row.is_response.sum(), 1) for row in side] for side in sides]
         rewards = [side / np.array(count) for side, count in zip(rewards, counts, strict=True)]
-    chosen, rejected = rewards
-    return mean_estimate(0.5 + 0.5 * np.sign(chosen - rejected)).columns("pair_accuracy")
+    return mean_estimate(0.5 + 0.5 * np.sign(rewards[0] - rewards[1])).columns("pair_accuracy")
