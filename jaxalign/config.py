@@ -641,10 +641,9 @@ class RewardConfig:
 
     def __post_init__(self):
         loss = self.reward.loss
-        unread = changed_fields(self.model, ModelConfig, "model")
         for field, instead in (("dropout", "its own dropout"), ("value_trunk", "no values")):
             require(
-                f"model.{field}" not in unread,
+                getattr(self.model, field) == getattr(ModelConfig, field),
                 f"a reward model has {instead}; leave model.{field} out",
             )
         fit = self.process.fit if loss == "process" else self.reward.fit

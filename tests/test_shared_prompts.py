@@ -1,6 +1,7 @@
 """A prompt read once for all its responses: the same numbers as a row each."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -57,6 +58,17 @@ def groups(seed, prompts, responses, count):
     return made
 
 
+def assert_same_logps(logps, shared, made):
+    """Every response of the groups `made` has the log-probabilities of its row alone."""
+    ours = np.asarray(logps(shared))
+    for b, group in enumerate(made):
+        alone = token_batch(group, pad_id=0)
+        theirs = np.asarray(logps(alone))
+        for k in range(len(group)):
+            expected = theirs[k][alone.response_mask[k]]
+            np.testing.assert_allclose(ours[b, k][shared.response_mask[b, k]], expected, atol=2e-5)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_logps_are_those_of_a_row_each(name):
     model, params = model_and_params(name)
@@ -64,15 +76,7 @@ def test_logps_are_those_of_a_row_each(name):
     made = groups(0, prompts=(5, 1, 3), responses=(4, 6, 2), count=3)
     for lengths in [None, (1, 10), (9, 11)]:
         shared = shared_prompts(made, pad_id=0, lengths=lengths)
-        ours = np.asarray(logps(params, shared))
-        for b, group in enumerate(made):
-            alone = token_batch(group, pad_id=0)
-            theirs = np.asarray(logps(params, alone))
-            for k in range(3):
-                expected = theirs[k][alone.response_mask[k]]
-                np.testing.assert_allclose(
-                    ours[b, k][shared.response_mask[b, k]], expected, atol=2e-5
-                )
+        assert_same_logps(functools.partial(logps, params), shared, made)
 
 
 def test_an_empty_prompt_predicts_nothing_of_the_first_token():
@@ -132,16 +136,7 @@ def test_rows_may_be_wider_than_the_longest_text_that_a_model_reads():
     assert sum(lengths) > model.config.max_length >= max(len(row) for x in made for row in x)
     logps = jax.jit(text_logps(model))
     shared = shared_prompts(made, pad_id=0, lengths=lengths)
-    ours = np.asarray(logps(params, shared))
-    for b, group in enumerate(made):
-        alone = token_batch(group, pad_id=0)
-        theirs = np.asarray(logps(params, alone))
-        for k in range(2):
-            np.testing.assert_allclose(
-                ours[b, k][shared.response_mask[b, k]],
-                theirs[k][alone.response_mask[k]],
-                atol=2e-5,
-            )
+    assert_same_logps(functools.partial(logps, params), shared, made)
 
 
 def test_only_what_is_not_trained_on_is_shared():
