@@ -32,10 +32,11 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxalign.errors import UserError
+from jaxalign.files import read_json
 from jaxalign.logprobs import token_logps
 from jaxalign.models.hugging_face import family_of
 from jaxalign.models.hugging_face_names import renamed, stored_as
-from jaxalign.models.pretrained import load_folder, read_json
+from jaxalign.models.pretrained import load_folder
 from jaxalign.models.transformer import Transformer, empty_cache
 
 TOLERANCE = 1e-4

@@ -15,7 +15,7 @@ import optax
 import pytest
 
 from jaxalign.errors import UserError
-from jaxalign.train.checkpoints import Checkpoints, load_model, save_model, write_atomically
+from jaxalign.train.checkpoints import Checkpoints, load_model, save_model
 from jaxalign.train.layouts import make_layout
 from jaxalign.train.step import initial_state
 
@@ -228,16 +228,3 @@ def test_incomplete_models(tmp_path):
 def test_names_that_could_not_be_read_back(tmp_path, name):
     with pytest.raises(UserError, match=r"must be a word without '/'"):
         save_model(tmp_path, {"layer": {name: np.ones(2)}}, {})
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "file"
-    write_atomically(path, b"old")
-
-    def fail(descriptor):
-        raise OSError("disk full")
-
-    monkeypatch.setattr("os.fsync", fail)
-    with pytest.raises(OSError, match="disk full"):
-        write_atomically(path, b"new")
-    assert path.read_bytes() == b"old"

@@ -16,13 +16,13 @@ import numpy as np
 from flax.traverse_util import unflatten_dict
 
 from jaxalign.errors import UserError
+from jaxalign.files import read_json
 from jaxalign.models.architecture import TransformerConfig
 from jaxalign.models.hugging_face import Fields
 from jaxalign.models.hugging_face_names import Stored, renamed, stored_as
 from jaxalign.models.layers import ACTIVATIONS
 from jaxalign.models.lora import ADAPTERS, Adapted, adapted_layers, dense_layers, module_of
 from jaxalign.models.pickles import refuse_pickles
-from jaxalign.models.pretrained import read_json
 from jaxalign.models.transformer import Transformer, unrolled
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxalign.errors import UserError
+from jaxalign.files import read_json
 from jaxalign.models.architecture import TransformerConfig
 from jaxalign.models.hugging_face import family_of, read_config
 from jaxalign.models.hugging_face_names import VALUE_HEAD, from_theirs
@@ -118,16 +118,3 @@ def shard_files(folder: Path) -> list[Path]:
         return [folder / name for name in names]
     refuse_pickles(folder)
     raise UserError(f"{folder}: no {SINGLE} and no {INDEX}")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file."""
-    if not path.is_file():
-        raise UserError(f"{path} does not exist")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds no JSON object")
-    return content

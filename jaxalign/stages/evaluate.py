@@ -7,6 +7,7 @@ from pathlib import Path
 from jaxalign.config import EvaluateConfig
 from jaxalign.data.records import Preference, PromptCompletion, Ranking, Stepwise
 from jaxalign.errors import UserError
+from jaxalign.files import write_atomically
 from jaxalign.stages.dpo import implicit_accuracy
 from jaxalign.stages.process_reward import step_accuracy, step_chances
 from jaxalign.stages.rankings import ranking_accuracy
@@ -16,7 +17,6 @@ from jaxalign.stages.text_models import TextModel, load_text_model
 from jaxalign.stages.text_rounds import check_same_vocabulary
 from jaxalign.stages.training import perplexity
 from jaxalign.stages.user_data import fitting, read_records, token_rows
-from jaxalign.train.checkpoints import write_atomically
 
 
 def run(config: EvaluateConfig) -> dict[str, float]:

@@ -8,12 +8,12 @@ import jax
 
 from jaxalign.config_explain import ExplainConfig
 from jaxalign.explanation import Explanation, Sum
+from jaxalign.files import write_atomically
 from jaxalign.report.explanation import explanation_page
 from jaxalign.stages.explain_data import labelled, pairs, texts
 from jaxalign.stages.explain_run import of_run
 from jaxalign.stages.explain_samples import decisions, groups
 from jaxalign.stages.run import optimizer_of
-from jaxalign.train.checkpoints import write_atomically
 from jaxalign.train.checks import checked, truncated_fields, watched
 from jaxalign.train.step import initial_state, train_step
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from jaxalign.config import RatingsConfig
 from jaxalign.data.preferences import Pairs, mixed_pairs
 from jaxalign.data.ratings import Ratings, load_ratings
-from jaxalign.train.checkpoints import write_atomically
+from jaxalign.files import write_atomically
 
 PARTS = {"train": "policy", "validation": "policy_validation", "test": "evaluation"}
 

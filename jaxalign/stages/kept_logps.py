@@ -15,11 +15,11 @@ import numpy as np
 from jaxalign.config import DPOConfig, KTOConfig
 from jaxalign.data.chat import TokenRow
 from jaxalign.errors import UserError
+from jaxalign.files import write_atomically
 from jaxalign.models.lora import ADAPTERS, Adapted
 from jaxalign.stages.run import Run
 from jaxalign.stages.text_models import TextModel
 from jaxalign.stages.training import response_logps
-from jaxalign.train.checkpoints import write_atomically
 
 ARRAY = "logps"
 

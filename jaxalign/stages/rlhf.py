@@ -14,6 +14,7 @@ from jaxalign.config import DPOSettings, FitConfig, PPOSettings
 from jaxalign.config_rlhf import RLHFConfig
 from jaxalign.data.chat import TokenRow, token_row
 from jaxalign.evaluation.tables import METHOD_COLUMNS, SCORER_COLUMNS, rich_table
+from jaxalign.files import write_atomically
 from jaxalign.report import write_report
 from jaxalign.stages.adapters import with_adapters, without_adapters
 from jaxalign.stages.human_ratings import comparison_groups, human_pairs, read_corpus, spread
@@ -29,7 +30,6 @@ from jaxalign.stages.text_models import (
 )
 from jaxalign.stages.text_ppo import train_ppo
 from jaxalign.stages.training import train_dpo, train_reward, train_sft
-from jaxalign.train.checkpoints import write_atomically
 
 TABLE_WIDTH = 140  # characters; a narrower terminal wraps the lines of the table
 

@@ -15,7 +15,8 @@ import jax
 
 from jaxalign.config import FitConfig, OptimizerConfig, PlaceConfig
 from jaxalign.errors import UserError
-from jaxalign.train.checkpoints import Checkpoints, write_atomically
+from jaxalign.files import write_atomically
+from jaxalign.train.checkpoints import Checkpoints
 from jaxalign.train.layouts import Layout, make_layout
 from jaxalign.train.loop import fit
 from jaxalign.train.metrics import MetricsWriter

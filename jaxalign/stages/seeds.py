@@ -19,10 +19,10 @@ import numpy as np
 
 from jaxalign import objectives
 from jaxalign.config_domains import Cadence, NetworkConfig, UpdateSettings
+from jaxalign.files import write_atomically
 from jaxalign.models.mlp import PolicyMLP
 from jaxalign.rollouts import action_policy
 from jaxalign.stages.run import Run
-from jaxalign.train.checkpoints import write_atomically
 from jaxalign.train.loop import fit
 from jaxalign.train.optimizers import make_optimizer
 from jaxalign.train.step import train_step

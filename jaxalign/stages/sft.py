@@ -7,6 +7,7 @@ from pathlib import Path
 from jaxalign.config import SFTConfig
 from jaxalign.data.records import PromptCompletion, Unpaired
 from jaxalign.errors import UserError
+from jaxalign.files import write_atomically
 from jaxalign.report import write_report
 from jaxalign.stages.adapters import save_trained, with_adapters
 from jaxalign.stages.run import Run, open_run
@@ -18,7 +19,6 @@ from jaxalign.stages.text_models import (
 )
 from jaxalign.stages.training import perplexity, train_sft
 from jaxalign.stages.user_data import fitting, learn_tokenizer, read_records, token_rows
-from jaxalign.train.checkpoints import write_atomically
 
 
 def run(config: SFTConfig, directory: Path) -> dict:

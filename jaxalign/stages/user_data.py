@@ -13,8 +13,8 @@ from jaxalign.data.formats import load_records
 from jaxalign.data.records import Record
 from jaxalign.data.tokenizer import Tokenizer, train_tokenizer
 from jaxalign.errors import UserError
+from jaxalign.files import write_atomically
 from jaxalign.stages.text_models import TextModel
-from jaxalign.train.checkpoints import write_atomically
 
 
 def fitting(data: DataConfig, model: TextModel | None) -> DataConfig:

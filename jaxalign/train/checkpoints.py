@@ -16,6 +16,7 @@ import numpy as np
 from jax.tree_util import GetAttrKey
 
 from jaxalign.errors import UserError
+from jaxalign.files import make_directory, read_json, replace_file, write_atomically
 from jaxalign.models.pickles import refuse_pickles
 from jaxalign.models.pretrained import placed
 
@@ -104,13 +105,12 @@ def save_model(directory: str | os.PathLike, params, config: dict) -> None:
     """
     from safetensors.numpy import save_file
 
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
+    directory = make_directory(directory)
     text = json.dumps(config, indent=2, sort_keys=True)
     # safetensors writes the memory of an array as it lies, so that must be in C order
     arrays = {name: np.array(leaf, order="C") for name, leaf in _flatten(params).items()}
     write_atomically(directory / "config.json", text.encode())
-    _replace(
+    replace_file(
         directory / "model.safetensors",
         lambda file: save_file(arrays, file, metadata={"config": text}),
     )
@@ -134,7 +134,7 @@ def load_model(
     for needed in (path, directory / "config.json"):
         if not needed.is_file():
             raise UserError(f"{needed} does not exist; give a directory that holds a trained model")
-    config = json.loads((directory / "config.json").read_text())
+    config = read_json(directory / "config.json")
     try:
         with safe_open(path, framework="numpy") as file:
             metadata, names = file.metadata() or {}, file.keys()
@@ -144,20 +144,6 @@ def load_model(
     if "config" in metadata and json.loads(metadata["config"]) != config:
         raise UserError(f"{directory}: config.json is not the config of model.safetensors")
     return params, config
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file by a whole one: a reader sees the old or the new content, at any moment."""
-    _replace(path, lambda temporary: temporary.write_bytes(content))
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` make a file next to `path`, then give it that name."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    write(temporary)
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def _is_key(leaf) -> bool:

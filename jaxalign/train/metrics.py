@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from jaxalign.errors import UserError
-from jaxalign.train.checkpoints import write_atomically
+from jaxalign.files import write_atomically
 
 
 class MetricsWriter:
