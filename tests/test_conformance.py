@@ -11,7 +11,7 @@ import pytest
 from benchmarks.conformance import __main__ as program
 from benchmarks.conformance import cases
 from benchmarks.conformance.catalogue import collected
-from benchmarks.conformance.comparison import is_wrong, run_file
+from benchmarks.conformance.comparison import is_wrong, run_case, run_file
 from jaxalign import PairLogps, robust_dpo_loss
 
 PAIR = PairLogps(chosen=np.zeros(1), rejected=np.zeros(1))
@@ -48,6 +48,33 @@ def test_agreement(file, part):
         rows = run_file(FOLDER, file, *collected(), part=slice(part, None, PARTS))
     wrong = [(row.case.id, row.failure, row.differing, row.errors) for row in rows if is_wrong(row)]
     assert not wrong
+
+
+def test_geometric_means_that_overflow_at_the_peer_are_explained():
+    """A bad response a thousand nats likelier than when it was sampled: exp(1000) is infinite in
+    float64, ours goes on in a straight line. The other response is compared all the same.
+    """
+    names = ("per_token_logps", "old_per_token_logps")
+    inputs = {
+        names[0]: np.array([[-1.0, -1.0], [-1.0, -2.0]]),
+        names[1]: np.array([[-1001.0, -1001.0], [-1.5, -1.5]]),
+        "mask": np.ones((2, 2)),
+        "advantages": np.array([-1.0, -2.0]),
+    }
+    mean = (max(0.5, -0.4) + max(-0.5, -0.4)) / 2  # of the second response's clipped log-ratios
+    gradient = np.array([[np.inf, np.inf], [2 * np.exp(mean) / 4, 0.0]])
+    outputs = {"loss": np.array(np.inf), "grad_per_token_logps": gradient}
+    case = cases.Case(
+        FOLDER, "grpo_trl", "overflow", "TRL", "trl.GMPOTrainer._compute_loss", {}, "", inputs,
+        outputs, {},
+    )  # fmt: skip
+    adapters, disagreements = collected()
+    with jax.enable_x64(True):
+        row = run_case(case, adapters[case.function], disagreements)
+        assert not is_wrong(row)
+        assert row.known == ("ratio_overflow",)
+        gradient[1, 1] = 0.1
+        assert is_wrong(run_case(case, adapters[case.function], disagreements))
 
 
 def test_every_function_is_covered_but_those():

@@ -267,9 +267,12 @@ def gmpo(case: Case) -> Answer:
     value, gradient = with_gradients(loss, x["per_token_logps"])
     ours = {"loss": value, "grad_per_token_logps": gradient}
     known = [] if mask.any(axis=1).all() else ["trl_counts_empty_rows"]
-    beyond = np.zeros(mask.shape, bool)
+    drift = x["per_token_logps"] - x["old_per_token_logps"]
+    clipped = np.where(x["advantages"][:, None] < 0, drift.clip(min=-low), drift.clip(max=high))
+    means = np.where(mask, clipped, 0).sum(axis=1) / np.maximum(mask.sum(axis=1), 1)
+    beyond = np.broadcast_to(means[:, None] > LIMIT, mask.shape)
     if beta:
-        beyond = np.asarray(x["ref_per_token_logps"] - x["per_token_logps"] > LIMIT)
+        beyond = beyond | (x["ref_per_token_logps"] - x["per_token_logps"] > LIMIT)
     where = {"grad_per_token_logps": mask}
     return guarded(case, ours, known, where=where, beyond=beyond)
 
