@@ -86,6 +86,8 @@ def load_gguf_tokenizer(path: str | Path) -> Tokenizer:
     if kind not in ("gpt2", "llama"):
         raise UserError(f"{where}: tokenizer.ggml.model {shown(kind)} is none of gpt2, llama")
     _check(found, where)
+    if template is not None:
+        typed(template, str, f"{where}: tokenizer.chat_template")
     backend = (_byte_level if kind == "gpt2" else _sentence_piece)(found, where)
     backend.add_tokens(_added(found, USER_DEFINED))
     backend.add_special_tokens(_added(found, CONTROL))
@@ -95,7 +97,7 @@ def load_gguf_tokenizer(path: str | Path) -> Tokenizer:
         pad_id=found.get("padding_token_id", found["eos_token_id"]),
         bos_id=found.get("bos_token_id"),
         eos_id=found["eos_token_id"],
-        chat_template=typed(template, str | None, f"{where}: tokenizer.chat_template"),
+        chat_template=template,
     )
 
 
@@ -158,7 +160,8 @@ def _byte_level(found: Mapping[str, Any], where: str) -> tokenizers.Tokenizer:
     if not merges:
         raise UserError(f"{where}: no tokenizer.ggml.merges")
     vocabulary = {token: i for i, token in enumerate(found["tokens"])}
-    if lost := [m for m in merges if len(m) != 2 or "".join(m) not in vocabulary]:
+    known = vocabulary.keys()
+    if lost := [m for m in merges if len(m) != 2 or not {*m, "".join(m)} <= known]:
         raise UserError(f"{where}: the merge {shown(' '.join(lost[0]))} makes no token")
     backend = tokenizers.Tokenizer(
         models.BPE(vocabulary, merges, ignore_merges=kind in WHOLE_PIECES)

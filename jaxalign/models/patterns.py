@@ -3,7 +3,8 @@
 `re` tries one way after another, and `((a+)+)+!` has exponentially many. Here a part of an
 expression maps the set of places where it may begin to the set of places where it may end, so no
 place is looked at twice for the same reason. Known are characters, classes, groups, alternatives,
-repetitions, `^` and `$`; what needs memory (back references, look-around) or flags is refused.
+repetitions, `^`, `$`, `\\b` and looking ahead; what needs memory (back references), looks behind or
+sets flags is refused.
 
 Source: Thompson 1968, https://doi.org/10.1145/363347.363387, by sets of places instead of states.
 """
@@ -18,7 +19,7 @@ LONGEST = 1000  # characters of an expression
 STEPS = 1_000_000  # parts of all expressions that are read and matched: a few seconds
 PLAIN = re.compile(r"\^?(?:[\w.-]|\\[.-])*\$?")  # names: nothing that could be tried twice
 TOKEN = re.compile(
-    r"\\[dDwWsS]|\\[^a-zA-Z0-9]|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\?:|\(\?|[*+?]\??|"
+    r"\\[bdDwWsS]|\\[^a-zA-Z0-9]|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\?[:=!]?|[*+?]\??|"
     r"\{\d{1,4}(?:,\d{0,4})?\}\??|[^\\\[]",
     re.DOTALL,
 )
@@ -120,18 +121,13 @@ class _Matcher:
     def atom(self) -> Ends:
         """One character, or a group."""
         token = self.tokens.pop()
-        if token in ("(", "(?:"):
-            inner = self.alternatives()
-            if not self.next_is(")"):
-                self.refuse("has a group without an end")
-            self.tokens.pop()
-            return inner
+        if token in ("(", "(?:", "(?=", "(?!"):
+            return self.group(token)
         if token == "(?":
             self.refuse("has a group of a kind that is not known here")
-        if token == "^":
-            return lambda starts: starts & {0}
-        if token == "$":
-            return lambda starts: starts & {len(self.text)}
+        if token in ("^", "$", r"\b"):
+            places = frozenset(x.start() for x in re.finditer(token, self.text))
+            return lambda starts: starts & places
         if (token[0] in "*+?{" and len(token) <= 2) or token.startswith("{"):
             self.refuse(f"repeats nothing with {token}")
         try:
@@ -140,6 +136,23 @@ class _Matcher:
             self.refuse(f"is no regular expression ({error})")
         fits = frozenset(i for i, x in enumerate(self.text) if one.fullmatch(x))
         return lambda starts: frozenset(i + 1 for i in starts & fits)
+
+    def group(self, token: str) -> Ends:
+        """`(a)`, or what must follow and is not taken, `(?=a)`, or must not, `(?!a)`."""
+        inner = self.alternatives()
+        if not self.next_is(")"):
+            self.refuse("has a group without an end")
+        self.tokens.pop()
+        if token in ("(", "(?:"):
+            return inner
+        wanted = token == "(?="
+
+        def ends(starts: frozenset[int]) -> frozenset[int]:
+            return frozenset(
+                i for i in starts if bool(self.counted(inner, frozenset([i]))) == wanted
+            )
+
+        return ends
 
     def repeated(self, part: Ends) -> Ends:
         """`a*`, `a+`, `a?`, `a{2,3}`: how greedily makes no difference to whether it matches."""

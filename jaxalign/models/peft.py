@@ -9,6 +9,7 @@ What a folder says is read, known to change nothing in a forward pass, or an err
 
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,6 +41,7 @@ from jaxalign.models.weights import Stored, Weights
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
 PATH = r"(.*\.)?"  # PEFT's patterns match from the start of any word of a module's name
+LAYER_NUMBER = re.compile(r"\.(\d+)\.")
 ALPHAS = Range(least=-1e6, most=1e6)
 Scale = Callable[[str, int], float]
 WITHOUT_EFFECT = {  # on a forward pass with the tensors of the folder
@@ -135,6 +137,7 @@ def load_adapter(
             "wrote"
         )
     with open_safetensors([folder / TENSORS], shown_path(folder / TENSORS)) as found:
+        _check_targets(fields, found)
         weights = found.renamed(lambda name: renamed(name.removeprefix(PREFIX)))
         flat = _read(weights, unrolled(Transformer(config), params)[1], config, scale_of, scale)
     if config.scan_layers:
@@ -214,6 +217,42 @@ def _read_fields(fields: Fields) -> Scale:
         return chosen / (math.sqrt(rank) if rslora else rank)
 
     return scale
+
+
+def _check_targets(fields: Fields, weights: Weights) -> None:
+    """The tensors are of modules that the configuration chooses: PEFT leaves out the others."""
+    chosen, excluded = _chooses(fields, "target_modules"), _chooses(fields, "exclude_modules")
+    layers = fields.get("layers_to_transform")
+    layers = (
+        [layers] if isinstance(layers, int) else fields.of("layers_to_transform", list[int], [])
+    )
+    for name in weights.shapes:
+        module = name.removeprefix(PREFIX).partition(".lora_")[0]
+        number = LAYER_NUMBER.search(module)
+        if chosen is not None and not chosen(module):
+            fields.refuse("target_modules", f"it does not choose {module}, which has tensors")
+        if excluded is not None and excluded(module):
+            fields.refuse("exclude_modules", f"it excludes {module}, which has tensors")
+        if layers and (number is None or int(number[1]) not in layers):
+            fields.refuse("layers_to_transform", f"it leaves out {module}, which has tensors")
+
+
+def _chooses(fields: Fields, name: str) -> Callable[[str], bool] | None:
+    """What the field says of a module: ends of names, or one expression for whole names."""
+    value = fields.get(name)
+    if value is None or value == "all-linear":
+        return None
+    if isinstance(value, str):
+        pattern = Patterns([value], f"{fields.where}: {name}")
+        return lambda module: pattern.first(module) is not None
+    ends = set(fields.of(name, list[str], []))
+    return lambda module: any(end in ends for end in _ends(module))
+
+
+def _ends(module: str) -> list[str]:
+    """`a.b.c`, `b.c` and `c`."""
+    words = module.split(".")
+    return [".".join(words[i:]) for i in range(len(words))]
 
 
 def _joined(found: dict[int, tuple[np.ndarray, np.ndarray]], parts: int):

@@ -6,6 +6,7 @@ numbers and reads one after another.
 """
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -183,7 +184,8 @@ def placed(found: Iterator[tuple[str, np.ndarray]], put: Put) -> dict[str, Any]:
     return params
 
 
-def parameter_shapes(config: TransformerConfig) -> dict[str, Shape]:
+@functools.lru_cache(maxsize=64)
+def parameter_shapes(config: TransformerConfig) -> Mapping[str, Shape]:
     """Path and shape of every parameter of that model, nothing computed.
 
     All layers have the same shapes, so one of them is looked at.
