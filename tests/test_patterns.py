@@ -38,7 +38,7 @@ def test_matches_are_those_of_re():
         expected = re.fullmatch(pattern, text) is not None
         assert matches(pattern, text) == expected, (pattern, text)
         found.append(expected)
-    assert 300 < sum(found) < 2700
+    assert 200 < sum(found) < 2800
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_matches_are_those_of_re():
         (r"layers\.[0-9]+\..*(q|k)_proj", True),
         (r".*\.\d{1,}\.(?:self_attn|mlp).*?(?:q_proj|k_proj).*?", True),
         (r"(?!.*vision).*q_proj", True),
-        (r"(?!.*self).*q_proj", False),
+        (r"^(?!.*self).*q_proj", False),
         ("proj", False),
         ("model.layers.1.self_attn.q_proj", False),
     ],
