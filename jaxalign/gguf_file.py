@@ -91,11 +91,12 @@ def _parts(path: Path) -> list[Path]:
     name, number, count = named.groups()
     if int(number) != 1:
         raise UserError(f"{path} is a later part; give the first, {name}-00001-of-{count}.gguf")
-    paths = [path.with_name(f"{name}-{i:05d}-of-{count}.gguf") for i in range(2, int(count) + 1)]
-    for part in paths:
-        if not exists(part):
-            raise UserError(f"{shown_path(part)} does not exist")
-    return [path, *paths]
+    paths = [path]
+    for i in range(2, int(count) + 1):
+        paths.append(path.with_name(f"{name}-{i:05d}-of-{count}.gguf"))
+        if not exists(paths[-1]):
+            raise UserError(f"{shown_path(paths[-1])} does not exist")
+    return paths
 
 
 def _opened(path: Path) -> GGUFFile:

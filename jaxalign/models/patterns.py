@@ -10,13 +10,14 @@ Source: Thompson 1968, https://doi.org/10.1145/363347.363387, by sets of places 
 """
 
 import re
+import warnings
 from collections.abc import Callable, Iterable
 
 from jaxalign.errors import UserError
 from jaxalign.files import shown
 
 LONGEST = 1000  # characters of an expression
-STEPS = 1_000_000  # parts of all expressions that are read and matched: a few seconds
+STEPS = 500_000  # parts of all expressions that are read and matched: a second or two
 PLAIN = re.compile(r"\^?(?:[\w.-]|\\[.-])*\$?")  # names: nothing that could be tried twice
 TOKEN = re.compile(
     r"\\[bdDwWsS]|\\[^a-zA-Z0-9]|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\?[:=!]?|[*+?]\??|"
@@ -131,7 +132,8 @@ class _Matcher:
         if (token[0] in "*+?{" and len(token) <= 2) or token.startswith("{"):
             self.refuse(f"repeats nothing with {token}")
         try:
-            one = re.compile(token, re.DOTALL) if token != "." else re.compile(".")
+            with warnings.catch_warnings(action="ignore"):  # classes that may once mean more
+                one = re.compile(token, re.DOTALL if token != "." else re.NOFLAG)
         except re.error as error:
             self.refuse(f"is no regular expression ({error})")
         fits = frozenset(i for i, x in enumerate(self.text) if one.fullmatch(x))

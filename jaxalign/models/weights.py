@@ -96,8 +96,8 @@ class Weights:
         """Whether two tensors hold the same numbers, compared a few rows at a time."""
         if self.shapes[one] != self.shapes[other]:
             return False
-        starts = range(0, self.shapes[one][0] if self.shapes[one] else 0, ROWS)
-        parts = (slice(start, start + ROWS) for start in starts)
+        rows = self.shapes[one][0] if self.shapes[one] else 0
+        parts = (slice(start, min(start + ROWS, rows)) for start in range(0, rows, ROWS))
         return all(np.array_equal(self.rows(one, x), self.rows(other, x)) for x in parts)
 
     def renamed(self, name_of: Callable[[str], str]) -> "Weights":
