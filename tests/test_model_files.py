@@ -315,7 +315,10 @@ def load_onto(adapter, config, params):
         ({"lora_alpha": "3"}, "lora_alpha"),
         ({"r": 3}, "r = 3 .* have rank 2"),
         ({"r": 10**12}, "r = 1000000000000 "),
-        ({"rank_pattern": {"up_proj": 7}}, "rank_pattern = .* have rank 2, and not 7"),
+        (
+            {"rank_pattern": {"up_proj": 7}},
+            "rank_pattern = .* rank 2; r and rank_pattern say 7",
+        ),
         ({"rank_pattern": {"up_proj": "7"}}, "rank_pattern"),
         ({"alpha_pattern": {"up_proj": float("inf")}}, "alpha_pattern"),
         ({"alpha_pattern": {"(([a-z_.0-9])+)+(?<=!)": 3}}, "alpha_pattern: the pattern"),

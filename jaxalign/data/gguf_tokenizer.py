@@ -112,7 +112,9 @@ def _check(found: Mapping[str, Any], where: str) -> None:
     if len(set(tokens)) < len(tokens):
         raise UserError(f"{where}: a token is listed twice in tokenizer.ggml.tokens")
     if long := [token for token in tokens if len(token) > LONGEST]:
-        raise UserError(f"{where}: the token {shown(long[0])} has more than {LONGEST} characters")
+        raise UserError(
+            f"{where}: tokenizer.ggml.tokens has {shown(long[0])}, more than {LONGEST} characters"
+        )
     for name in ("token_type", "scores"):
         if len(found.get(name, tokens)) != len(tokens):
             raise UserError(
@@ -120,6 +122,8 @@ def _check(found: Mapping[str, Any], where: str) -> None:
             )
     if not all(map(math.isfinite, found.get("scores", []))):
         raise UserError(f"{where}: tokenizer.ggml.scores has a number that is not finite")
+    if unknown := sorted(set(found.get("token_type", [])) - set(range(BYTE + 1))):
+        raise UserError(f"{where}: tokenizer.ggml.token_type has {shown(unknown[0])}: no type")
     if found.get("eos_token_id") is None:
         raise UserError(f"{where}: no tokenizer.ggml.eos_token_id")
     for name in ("padding", "bos", "eos", "eot", "eom", "unknown"):
@@ -162,7 +166,9 @@ def _byte_level(found: Mapping[str, Any], where: str) -> tokenizers.Tokenizer:
     vocabulary = {token: i for i, token in enumerate(found["tokens"])}
     known = vocabulary.keys()
     if lost := [m for m in merges if len(m) != 2 or not {*m, "".join(m)} <= known]:
-        raise UserError(f"{where}: the merge {shown(' '.join(lost[0]))} makes no token")
+        raise UserError(
+            f"{where}: tokenizer.ggml.merges has {shown(' '.join(lost[0]))}, which makes no token"
+        )
     backend = tokenizers.Tokenizer(
         models.BPE(vocabulary, merges, ignore_merges=kind in WHOLE_PIECES)
     )

@@ -61,6 +61,9 @@ def read_gguf_config(
 def _common(found: Fields, shapes: Shapes) -> dict[str, Any]:
     heads, width = found.need("attention.head_count"), found.need("embedding_length")
     size = found.get("attention.key_length")
+    found.check_multiple("attention.head_count", "attention.head_count_kv")
+    if size is None:
+        found.check_multiple("embedding_length", "attention.head_count")
     for name in ("attention.value_length", "rope.dimension_count"):
         if found.get(name, size or width // heads) != (size or width // heads):
             found.refuse(name, f"only the width of a head, {size or width // heads}, is")
@@ -77,7 +80,7 @@ def _common(found: Fields, shapes: Shapes) -> dict[str, Any]:
         "head_size": size,
         "mlp_width": found.need("feed_forward_length"),
         "tie_embeddings": "output.weight" not in shapes,
-        "attention_scale": found.of("attention.scale", float, 0.0) or None,
+        "attention_scale": found.get("attention.scale") or None,
     }
 
 
@@ -106,11 +109,11 @@ def _llama(found: Fields, shapes: Shapes) -> dict[str, Any]:
     if found.get("tensor_data_layout", "Meta AI original pth") != "Meta AI original pth":
         found.refuse("tensor_data_layout", "only 'Meta AI original pth' is")
     # Mistral: where the file names a window and no pattern, all layers have it.
-    return _llama_like(found, shapes) | {"windows": _windows(found, found.of(WINDOW, int, 0), 0)}
+    return _llama_like(found, shapes) | {"windows": _windows(found, found.get(WINDOW, 0), 0)}
 
 
 def _qwen2(found: Fields, shapes: Shapes) -> dict[str, Any]:
-    window = found.of(WINDOW, int, 0)
+    window = found.get(WINDOW, 0)
     if window and found.get(PATTERN) is None:
         found.refuse(WINDOW, f"it needs {PATTERN}, which says what layers have it")
     return _llama_like(found, shapes) | {"windows": _windows(found, window, 0)}
@@ -122,19 +125,19 @@ def _qwen3(found: Fields, shapes: Shapes) -> dict[str, Any]:
 
 def _gemma2(found: Fields, shapes: Shapes) -> dict[str, Any]:
     return _gemma(found, shapes, "gemma2") | {
-        "windows": _windows(found, found.of(WINDOW, int, 4096), 2),
-        "attention_softcap": found.of("attn_logit_softcapping", float, 50.0) or None,
-        "logit_softcap": found.of("final_logit_softcapping", float, 30.0) or None,
+        "windows": _windows(found, found.get(WINDOW, 4096), 2),
+        "attention_softcap": found.get("attn_logit_softcapping", 50.0),
+        "logit_softcap": found.get("final_logit_softcapping", 30.0),
     }
 
 
 def _gemma3(found: Fields, shapes: Shapes) -> dict[str, Any]:
     found.need("rope.freq_base")
     return _gemma(found, shapes, "gemma3") | {
-        "windows": _windows(found, found.of(WINDOW, int, 0), 6),
+        "windows": _windows(found, found.get(WINDOW, 0), 6),
         "window_rope_theta": found.get("rope.freq_base_swa", GEMMA3_WINDOW_THETA),
         "qk_norm": True,
-        "logit_softcap": found.of("final_logit_softcapping", float, 0.0) or None,
+        "logit_softcap": found.get("final_logit_softcapping"),
     }
 
 
@@ -183,12 +186,11 @@ def _rope(
 
 def _scaling(found: Fields) -> RopeScaling | None:
     kind = found.of("rope.scaling.type", str, "linear")
-    new, old = (found.of(x, float, 0.0) for x in ("rope.scaling.factor", "rope.scale_linear"))
+    new, old = found.get("rope.scaling.factor"), found.get("rope.scale_linear")
     if new and old and new != old:
         found.refuse("rope.scale_linear", f"rope.scaling.factor is {new}")
     factor = new or old or 1.0
-    original = found.of("rope.scaling.original_context_length", int, 0)
-    length = original or found.need("context_length")
+    length = found.get("rope.scaling.original_context_length") or found.need("context_length")
     found.get("rope.scaling.finetuned")  # whether the model was trained with it
     for name in ("attn_factor", "yarn_attn_factor", "yarn_ext_factor"):
         if found.get(f"rope.scaling.{name}", 1.0) not in (1.0, -1.0):  # -1: as the kind has it

@@ -11,7 +11,7 @@ from typing import Any
 from jaxalign.errors import UserError
 from jaxalign.files import SHOWN, Kind, shown, typed
 from jaxalign.models.architecture import TransformerConfig
-from jaxalign.models.ranges import LENGTH, POSITIVE, RANGES, Range
+from jaxalign.models.ranges import FROM_ZERO, LENGTH, POSITIVE, RANGES, Range
 from jaxalign.models.rope import RopeScaling
 
 # Bookkeeping, defaults of sampling, and dropout: nothing that a forward pass without noise reads.
@@ -144,13 +144,22 @@ OURS = {
     "rope.freq_base": "rope_theta",
     "rope.freq_base_swa": "window_rope_theta",
 }
+COUNT = Range(least=0, most=2**31 - 1, whole=True)
 NUMBERS = {name: RANGES[ours] for name, ours in OURS.items()} | {
-    "max_window_layers": Range(least=0, most=2**31 - 1, whole=True),
+    "max_window_layers": COUNT,
     "partial_rotary_factor": Range(least=0, most=1),
     "query_pre_attn_scalar": POSITIVE,
     "sliding_window": LENGTH,
     "sliding_window_pattern": LENGTH,
     "sliding_window_size": LENGTH,
+    # as files of llama.cpp call them, where 0 is none
+    "attention.scale": FROM_ZERO,
+    "attention.sliding_window": COUNT,
+    "rope.scale_linear": FROM_ZERO,
+    "rope.scaling.factor": FROM_ZERO,
+    "rope.scaling.original_context_length": COUNT,
+    "rope.scaling.yarn_beta_fast": POSITIVE,
+    "rope.scaling.yarn_beta_slow": POSITIVE,
 }
 TYPES: dict[str, Any] = {
     **dict.fromkeys(
@@ -214,6 +223,11 @@ class Fields:
         said = self.get(name)
         if said is not None and value is not None and said != value:
             self.refuse(name, f"{other} is {shown(value)}")
+
+    def check_multiple(self, name: str, other: str) -> None:
+        """A size that is shared out among so many."""
+        if (number := self.get(other)) and self.need(name) % number:
+            self.refuse(name, f"it must be a multiple of {other}, which is {number}")
 
     def choose(self, name: str, choices: dict[str, str], default: str) -> str:
         """Our name of what the field chooses."""
@@ -303,6 +317,7 @@ def _gpt2_names(fields: dict[str, Any], where: str) -> dict[str, Any]:
 
 def _gpt2(found: Fields) -> dict[str, Any]:
     width, heads = found.need("n_embd"), found.need("n_head")
+    found.check_multiple("n_embd", "n_head")
     found.get("n_ctx")  # an older name of n_positions, which stands beside it
     if found.get("add_cross_attention", False):
         found.refuse("add_cross_attention", "only false is")
@@ -330,6 +345,9 @@ def _gpt2(found: Fields) -> dict[str, Any]:
 def _llama_like(found: Fields, **more):
     """What Llama and its descendants have in common; `more` replaces it."""
     heads = found.need("num_attention_heads")
+    found.check_multiple("num_attention_heads", "num_key_value_heads")
+    if found.get("head_dim") is None:
+        found.check_multiple("hidden_size", "num_attention_heads")
     if found.get("partial_rotary_factor", 1) != 1:
         found.refuse("partial_rotary_factor", "positions turn the whole width of a head")
     return {
@@ -465,7 +483,7 @@ def _two_ropes(found: Fields) -> dict[str, Any]:
     for key in set(both) - {FULL, SLIDING}:  # transformers writes such beside the two, and no more
         if both[key] not in (None, "default"):
             found.refuse("rope_parameters", f"{key[:SHOWN]} stands in no kind of layer")
-    parts = {kind: both.get(kind) or {} for kind in (FULL, SLIDING)}
+    parts = {kind: {} if both.get(kind) is None else both[kind] for kind in (FULL, SLIDING)}
     for kind, part in parts.items():
         if not isinstance(part, dict):
             found.refuse("rope_parameters", f"{kind} must be an object with rope_type")
@@ -560,8 +578,8 @@ SCALING_FIELDS = {
 }
 SCALING_NUMBERS = {
     **{theirs: RANGES[ours] for theirs, ours in SCALING_FIELDS.items() if ours in RANGES},
-    "mscale": Range(least=0, most=1e6),
-    "mscale_all_dim": Range(least=0, most=1e6),
+    "mscale": FROM_ZERO,
+    "mscale_all_dim": FROM_ZERO,
     "partial_rotary_factor": Range(least=1, most=1),
     "rope_theta": RANGES["rope_theta"],
 }

@@ -33,7 +33,7 @@ from jaxalign.models.layers import ACTIVATIONS
 from jaxalign.models.lora import ADAPTERS, Adapted, adapted_layers, dense_layers, module_of
 from jaxalign.models.patterns import Patterns
 from jaxalign.models.pickles import refuse_pickles
-from jaxalign.models.ranges import Range
+from jaxalign.models.ranges import POSITIVE
 from jaxalign.models.safetensors_file import open_safetensors
 from jaxalign.models.transformer import Transformer, unrolled
 from jaxalign.models.weights import Stored, Weights
@@ -42,7 +42,6 @@ CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
 PATH = r"(.*\.)?"  # PEFT's patterns match from the start of any word of a module's name
 LAYER_NUMBER = re.compile(r"\.(\d+)\.")
-ALPHAS = Range(least=-1e6, most=1e6)
 Scale = Callable[[str, int], float]
 WITHOUT_EFFECT = {  # on a forward pass with the tensors of the folder
     *("task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision"),
@@ -201,8 +200,8 @@ def _read_fields(fields: Fields) -> Scale:
     alphas = fields.of("alpha_pattern", dict[str, float], {})
     ranks = fields.of("rank_pattern", dict[str, int], {})
     for name, values in (("lora_alpha", [alpha]), ("alpha_pattern", alphas.values())):
-        if any(value not in ALPHAS for value in values):
-            fields.refuse(name, f"it must be {ALPHAS}")
+        if any(value not in POSITIVE for value in values):
+            fields.refuse(name, f"it must be {POSITIVE}")
     fields.finish()
     own = Patterns(alphas, f"{fields.where}: alpha_pattern", before=PATH)
     given = Patterns(ranks, f"{fields.where}: rank_pattern", before=PATH)
@@ -211,7 +210,10 @@ def _read_fields(fields: Fields) -> Scale:
         pattern = given.first(module)
         if (said := r if pattern is None else ranks[pattern]) != rank:
             name = "r" if pattern is None else "rank_pattern"
-            fields.refuse(name, f"the tensors of {module} have rank {rank}, and not {shown(said)}")
+            fields.refuse(
+                name,
+                f"the tensors of {module} have rank {rank}; r and rank_pattern say {shown(said)}",
+            )
         pattern = own.first(module)
         chosen = alpha if pattern is None else alphas[pattern]
         return chosen / (math.sqrt(rank) if rslora else rank)

@@ -39,9 +39,10 @@ def _size(most: int, least: int = 1) -> Range:
     return Range(least=least, most=most, whole=True)
 
 
-POSITIVE = Range(least=0, most=1e6, above=True)
+POSITIVE = Range(least=0, most=10**6, above=True)
+FROM_ZERO = Range(least=0, most=10**6)
 LENGTH = _size(2**31 - 1)  # positions are int32
-BASE = Range(least=1, most=1e15, above=True)
+BASE = Range(least=1, most=10**15, above=True)
 RANGES = {
     "vocab_size": _size(2**24),
     "max_length": LENGTH,
@@ -62,7 +63,7 @@ RANGES = {
     "score_bag_buckets": _size(2**31 - 1),
     "score_bag_power": Range(least=0, most=10),
     # of RopeScaling
-    "factor": Range(least=1, most=1e6),
+    "factor": Range(least=1, most=10**6),
     "original_length": LENGTH,
     "low_frequency_factor": POSITIVE,
     "high_frequency_factor": POSITIVE,

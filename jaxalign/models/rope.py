@@ -47,7 +47,7 @@ class RopeScaling:
     def __post_init__(self):
         if self.kind not in KINDS:
             raise UserError(
-                f"rope scaling must be one of {', '.join(KINDS)}; got {shown(self.kind)}"
+                f"the kind of rope scaling must be {' or '.join(KINDS)}; got {shown(self.kind)}"
             )
         check_ranges(self)
         if self.kind != "linear" and not self.original_length:
