@@ -73,7 +73,7 @@ def open_gguf(path: str | Path) -> list[GGUFFile]:
         for other in files[:number]:
             if double := sorted(file.tensors.keys() & other.tensors.keys()):
                 raise UserError(
-                    f"{shown_path(file.path)}: tensor {double[0]} stands in "
+                    f"{shown_path(file.path)}: tensor {shown_path(double[0])} stands in "
                     f"{other.path.name} too; one of them must go"
                 )
     return files
@@ -162,7 +162,7 @@ class _Reader:
         try:
             return self.take(self.number(10)).tobytes().decode()
         except UnicodeDecodeError:
-            raise UserError(f"{shown_path(self.path)}: {name} is not UTF-8") from None
+            raise UserError(f"{shown_path(self.path)}: {shown_path(name)} is not UTF-8") from None
 
     def value(self, name: str) -> Any:
         """The value of a key.

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jaxalign.errors import UserError
-from jaxalign.files import SHOWN, Kind, shown, typed
+from jaxalign.files import Kind, shown, shown_path, typed
 from jaxalign.models.architecture import TransformerConfig
 from jaxalign.models.ranges import FROM_ZERO, LENGTH, POSITIVE, RANGES, Range
 from jaxalign.models.rope import RopeScaling
@@ -238,7 +238,7 @@ class Fields:
     def refuse(self, name: str, hint: str):
         """Raise the error that names a field."""
         value = shown(self._fields.get(name))
-        raise UserError(f"{self.where}: {name[:SHOWN]} = {value} is not supported; {hint}")
+        raise UserError(f"{self.where}: {shown_path(name)} = {value} is not supported; {hint}")
 
     def finish(self) -> None:
         """Every field has been read, or changes nothing."""
@@ -482,7 +482,7 @@ def _two_ropes(found: Fields) -> dict[str, Any]:
     both, old = found.get("rope_parameters", {}), found.get("rope_scaling", {})
     for key in set(both) - {FULL, SLIDING}:  # transformers writes such beside the two, and no more
         if both[key] not in (None, "default"):
-            found.refuse("rope_parameters", f"{key[:SHOWN]} stands in no kind of layer")
+            found.refuse("rope_parameters", f"{shown_path(key)} stands in no kind of layer")
     parts = {kind: {} if both.get(kind) is None else both[kind] for kind in (FULL, SLIDING)}
     for kind, part in parts.items():
         if not isinstance(part, dict):
@@ -553,7 +553,7 @@ def _check_scaling(found: Fields, name: str, given: dict[str, Any]) -> None:
         if key in SCALING_NUMBERS and value not in SCALING_NUMBERS[key]:
             found.refuse(name, f"{key} must be {SCALING_NUMBERS[key]}")
         if key not in SCALING_NUMBERS and key not in ("rope_type", "type", "truncate"):
-            found.refuse(name, f"{key[:SHOWN]} is not known here")
+            found.refuse(name, f"{shown_path(key)} is not known here")
 
 
 def _mscale(given: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:

@@ -166,7 +166,7 @@ def _read(
         used |= set(names)
     if unknown := sorted(set(weights.shapes) - used):
         raise UserError(
-            f"{weights.where}: tensor {PREFIX}{shown(unknown[0])[1:-1]} belongs to no adapter of a "
+            f"{weights.where}: tensor {PREFIX}{shown_path(unknown[0])} belongs to no adapter of a "
             "dense layer of this model; it would be left out"
         )
     if not flat:
@@ -230,13 +230,17 @@ def _check_targets(fields: Fields, weights: Weights) -> None:
     )
     for name in weights.shapes:
         module = name.removeprefix(PREFIX).partition(".lora_")[0]
-        number = LAYER_NUMBER.search(module)
+        number, said = LAYER_NUMBER.search(module), f"{shown_path(module)}, which has tensors"
         if chosen is not None and not chosen(module):
-            fields.refuse("target_modules", f"it does not choose {module}, which has tensors")
+            fields.refuse(
+                "target_modules", f"it does not choose {shown_path(module)}, which has tensors"
+            )
         if excluded is not None and excluded(module):
-            fields.refuse("exclude_modules", f"it excludes {module}, which has tensors")
+            fields.refuse("exclude_modules", f"it excludes {said}")
         if layers and (number is None or int(number[1]) not in layers):
-            fields.refuse("layers_to_transform", f"it leaves out {module}, which has tensors")
+            fields.refuse(
+                "layers_to_transform", f"it leaves out {shown_path(module)}, which has tensors"
+            )
 
 
 def _chooses(fields: Fields, name: str) -> Callable[[str], bool] | None:

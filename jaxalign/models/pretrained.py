@@ -169,11 +169,8 @@ def _check_index(folder: Path, file: str, tensors: set[str]) -> None:
     if not exists(folder / file):
         raise UserError(f"{shown_path(folder / INDEX)} names {file!r}, which is no file beside it")
     held = set(header(folder / file)) - {"__metadata__"}
+    where = shown_path(folder / INDEX)
     if lacking := sorted(tensors - held):
-        raise UserError(
-            f"{shown_path(folder / INDEX)}: tensor {lacking[0]} is not in {file}, as it says"
-        )
+        raise UserError(f"{where}: tensor {shown_path(lacking[0])} is not in {file}, as it says")
     if more := sorted(held - tensors):
-        raise UserError(
-            f"{shown_path(folder / INDEX)} does not find {more[0]} in {file}, which holds it"
-        )
+        raise UserError(f"{where} does not find {shown_path(more[0])} in {file}, which holds it")

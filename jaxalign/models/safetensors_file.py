@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxalign.errors import UserError
-from jaxalign.files import json_of, reason, regular_file, shown, shown_path
+from jaxalign.files import json_of, reason, regular_file, shown_path
 from jaxalign.models.weights import Weights
 
 LARGEST_HEADER = 2**25  # bytes; a model of 60,000 tensors has 6 MB
@@ -31,8 +31,8 @@ def open_safetensors(files: Iterable[Path], where: str) -> Iterator[Weights]:
             for name in reader.keys():  # noqa: SIM118 (it is no dict)
                 if name in opened:
                     raise UserError(
-                        f"{where}: tensor {name} stands in {opened[name][1].name} and in "
-                        f"{file.name}; one of them must go"
+                        f"{where}: tensor {shown_path(name)} stands in {opened[name][1].name} and "
+                        f"in {file.name}; one of them must go"
                     )
                 opened[name] = reader, file
 
@@ -41,8 +41,8 @@ def open_safetensors(files: Iterable[Path], where: str) -> Iterator[Weights]:
             dtype = reader.get_slice(name).get_dtype()
             if dtype not in FLOATS:
                 raise UserError(
-                    f"{shown_path(file)}: tensor {name} is of type {dtype}; weights are one of "
-                    f"{', '.join(FLOATS)}"
+                    f"{shown_path(file)}: tensor {shown_path(name)} is of type {dtype}; weights "
+                    f"are one of {', '.join(FLOATS)}"
                 )
             whole = wanted == slice(None)
             return reader.get_tensor(name) if whole else reader.get_slice(name)[wanted]
@@ -86,5 +86,5 @@ def _opened(file: Path) -> Any:
         return safe_open(file, framework="numpy")
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(
-            f"{shown_path(file)} is no whole safetensors file ({shown(str(error))[1:-1]})"
+            f"{shown_path(file)} is no whole safetensors file ({shown_path(str(error))})"
         ) from None

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxalign.errors import UserError
-from jaxalign.files import shown
+from jaxalign.files import shown_path
 from jaxalign.models.architecture import TransformerConfig
 from jaxalign.models.transformer import Transformer
 
@@ -110,7 +110,8 @@ class Weights:
         for name in self.shapes:
             if (first := theirs.setdefault(name_of(name), name)) != name:
                 raise UserError(
-                    f"{self.where}: tensors {first} and {name} are the same parameter; take one out"
+                    f"{self.where}: tensors {shown_path(first)} and {shown_path(name)} are the "
+                    "same parameter; take one out"
                 )
         return Weights(
             where=self.where,
@@ -150,7 +151,7 @@ def parameters(
         )
     if unused := sorted(name for name in known - used if not ignored(name)):
         raise UserError(
-            f"{weights.where}: tensor {shown(unused[0])[1:-1]} (of {len(unused)}) is no parameter "
+            f"{weights.where}: tensor {shown_path(unused[0])} (of {len(unused)}) is no parameter "
             "of the model that is described there; it would be left out"
         )
     for path, rule in rules.items():
