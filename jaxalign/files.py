@@ -43,7 +43,7 @@ def shown(value: Any) -> str:
 
 
 def shown_path(path: str | os.PathLike) -> str:
-    """A path for an error message: printable, and not too long.
+    """A path, or a name that stands in a file, for an error message: printable, not too long.
 
     >>> shown_path("runs/a")
     'runs/a'
@@ -101,13 +101,18 @@ def read_bytes(path: str | os.PathLike, *, largest: int = LARGEST_TEXT) -> bytes
       FileError: it cannot be read.
     """
     try:
-        with regular_file(path, largest=largest).open("rb") as file:
-            content = file.read(largest + 1)
+        with open(regular_file(path, largest=largest), "rb", opener=_never_waiting) as file:
+            content = file.read(largest + 1) or b""  # None: nothing there yet, in /proc
     except OSError as error:
         raise FileError(f"{shown_path(path)} cannot be read: {reason(error)}") from None
     if len(content) > largest:  # it grew, or is one of /proc
         raise FileError(f"{shown_path(path)} has more than {largest:,} bytes, which are not read")
     return content
+
+
+def _never_waiting(path: str, flags: int) -> int:
+    """A descriptor that is not waited for, also where the file has just become a pipe."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def read_text(path: str | os.PathLike, *, largest: int = LARGEST_TEXT) -> str:

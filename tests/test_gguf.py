@@ -151,11 +151,11 @@ def test_one_tensor_at_a_time(tmp_path, monkeypatch):
         (lambda x: x.pop("token_embd.weight"), "no tensor token_embd.weight"),
         (
             lambda x: x.update({"blk.0.ffn_gate_inp.weight": np.zeros((2, 48))}),
-            r"tensor blk.0.ffn_gate_inp.weight \(of 1\) is no parameter of a llama",
+            r"tensor blk.0.ffn_gate_inp.weight \(of 1\) is no parameter of the model",
         ),
         (
             lambda x: x.update({"blk.0.attn_k.weight": np.zeros((48, 48))}),
-            r"blk.0.attn_k.weight gives \(48, 48\), the metadata want \(48, 24\)",
+            r"blk.0.attn_k.weight has the shape \(48, 48\), the configuration wants \(24, 48\)",
         ),
     ],
 )

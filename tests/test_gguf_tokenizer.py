@@ -177,7 +177,7 @@ def test_a_saved_one_is_the_same(tmp_path):
         ({"pre": "viking"}, "tokenizer.ggml.pre 'viking' is none of default, gpt-2"),
         ({"pre": None}, "tokenizer.ggml.pre None is none of"),
         ({"merges": None}, "no tokenizer.ggml.merges"),
-        ({"merges": ["q q q"]}, "the merge 'q q q' makes no token"),
+        ({"merges": ["q q q"]}, "merges has 'q q q', which makes no token"),
         ({"tokens": None}, "no tokenizer.ggml.tokens"),
         ({"tokens": ["a", "b", "a"]}, "listed twice"),
         ({"token_type": [1, 1]}, r"\d+ tokens, 2 tokenizer.ggml.token_type"),

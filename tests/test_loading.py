@@ -1,5 +1,6 @@
 """Parameters go from the file to where they are used, one at a time."""
 
+import dataclasses
 import shutil
 import weakref
 from pathlib import Path
@@ -12,7 +13,8 @@ from jax.sharding import PartitionSpec
 from jaxalign.config import PlaceConfig
 from jaxalign.data.tokenizer import train_bpe
 from jaxalign.models.hugging_face_names import from_theirs
-from jaxalign.models.pretrained import load_folder, open_tensors, parameter_shapes, placed
+from jaxalign.models.pretrained import load_folder, open_tensors
+from jaxalign.models.weights import placed
 from jaxalign.stages.text_models import (
     TextModel,
     load_text_model,
@@ -50,16 +52,16 @@ def test_never_more_than_one_tensor_is_on_the_host():
     config, _ = load_folder(HF / "llama")
     read: list[weakref.ref] = []
     alive = []
-    with open_tensors(HF / "llama") as (names, tensor):
+    with open_tensors(HF / "llama") as weights:
 
-        def watched(name):
+        def watched(name, rows):
             alive.append(sum(ref() is not None for ref in read))
-            array = tensor(name)
+            array = weights.rows(name, rows)
             read.append(weakref.ref(array))
             return array
 
-        shapes = parameter_shapes(config)
-        placed(from_theirs(config, "llama", shapes, names, watched, "llama"), lambda a: a.shape)
+        watched = dataclasses.replace(weights, rows=watched)
+        placed(from_theirs(config, "llama", watched), lambda a: a.shape)
     assert len(alive) == 21 and set(alive) == {0}
 
 

@@ -131,7 +131,7 @@ def test_tensors_that_do_not_fit_are_refused(tmp_path):
     name = "base_model.model.model.layers.0.mlp.up_proj.lora_A.weight"
     file = folder / "adapter_model.safetensors"
     save_file(tensors | {name: np.zeros((2, 9), np.float32)}, file)
-    with pytest.raises(UserError, match=r"up_proj.* have 9 inputs .* this model's has 8 and 12"):
+    with pytest.raises(UserError, match=r"up_proj.* shapes \(2, 9\) and .* has 8 inputs"):
         load_adapter(folder, params, config, scale=1.0)
     del tensors[name]
     save_file(tensors, file)

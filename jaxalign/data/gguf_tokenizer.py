@@ -1,5 +1,6 @@
 """The tokenizer in a GGUF file: byte-level BPE ("gpt2"), or SentencePiece's BPE ("llama")."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 
 from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.errors import UserError
+from jaxalign.files import shown, shown_path, typed
 from jaxalign.gguf_file import metadata, open_gguf
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
@@ -49,6 +51,19 @@ PIECES = {
 # A piece that is an entry of the vocabulary is one token, whatever the merges give.
 WHOLE_PIECES = ("llama-bpe", "llama3", "llama-v3", "tekken")
 ENDS = ("bos", "eos", "eot", "eom")
+LONGEST = 1024  # characters of a token; SentencePiece's merges take the square of it
+KEYS: dict[str, Any] = {
+    "tokens": list[str],
+    "merges": list[str],
+    "scores": list[float],
+    "token_type": list[int],
+    "pre": str,
+    "add_space_prefix": bool,
+    "remove_extra_whitespaces": bool,
+    **dict.fromkeys(
+        [f"{name}_token_id" for name in ("padding", "bos", "eos", "eot", "eom", "unknown")], int
+    ),
+}
 
 
 def load_gguf_tokenizer(path: str | Path) -> Tokenizer:
@@ -65,13 +80,15 @@ def load_gguf_tokenizer(path: str | Path) -> Tokenizer:
     Raises:
       UserError: no tokenizer, a kind that is not supported, or one that is not whole.
     """
-    fields = metadata(open_gguf(path)[0], "tokenizer.")
+    fields, where = metadata(open_gguf(path)[0], "tokenizer."), shown_path(path)
     found = {k.removeprefix("ggml."): v for k, v in fields.items() if k.startswith("ggml.")}
-    kind = found.get("model")
+    kind, template = found.get("model"), fields.get("chat_template")
     if kind not in ("gpt2", "llama"):
-        raise UserError(f"{path}: tokenizer.ggml.model {kind!r} is none of gpt2, llama")
-    _check(found, str(path))
-    backend = (_byte_level if kind == "gpt2" else _sentence_piece)(found, str(path))
+        raise UserError(f"{where}: tokenizer.ggml.model {shown(kind)} is none of gpt2, llama")
+    _check(found, where)
+    if template is not None:
+        typed(template, str, f"{where}: tokenizer.chat_template")
+    backend = (_byte_level if kind == "gpt2" else _sentence_piece)(found, where)
     backend.add_tokens(_added(found, USER_DEFINED))
     backend.add_special_tokens(_added(found, CONTROL))
     backend.encode_special_tokens = True
@@ -80,25 +97,37 @@ def load_gguf_tokenizer(path: str | Path) -> Tokenizer:
         pad_id=found.get("padding_token_id", found["eos_token_id"]),
         bos_id=found.get("bos_token_id"),
         eos_id=found["eos_token_id"],
-        chat_template=fields.get("chat_template"),
+        chat_template=template,
     )
 
 
 def _check(found: Mapping[str, Any], where: str) -> None:
+    """The keys are of their types, as long as the list of tokens, and ids are those of tokens."""
+    for name, kind in KEYS.items():
+        if name in found:
+            typed(found[name], kind, f"{where}: tokenizer.ggml.{name}")
     tokens = found.get("tokens", [])
     if not tokens:
         raise UserError(f"{where}: no tokenizer.ggml.tokens")
     if len(set(tokens)) < len(tokens):
         raise UserError(f"{where}: a token is listed twice in tokenizer.ggml.tokens")
+    if long := [token for token in tokens if len(token) > LONGEST]:
+        raise UserError(
+            f"{where}: tokenizer.ggml.tokens has {shown(long[0])}, more than {LONGEST} characters"
+        )
     for name in ("token_type", "scores"):
         if len(found.get(name, tokens)) != len(tokens):
             raise UserError(
                 f"{where}: {len(tokens)} tokens, {len(found[name])} tokenizer.ggml.{name}"
             )
+    if not all(map(math.isfinite, found.get("scores", []))):
+        raise UserError(f"{where}: tokenizer.ggml.scores has a number that is not finite")
+    if unknown := sorted(set(found.get("token_type", [])) - set(range(BYTE + 1))):
+        raise UserError(f"{where}: tokenizer.ggml.token_type has {shown(unknown[0])}: no type")
     if found.get("eos_token_id") is None:
         raise UserError(f"{where}: no tokenizer.ggml.eos_token_id")
     for name in ("padding", "bos", "eos", "eot", "eom", "unknown"):
-        if found.get(f"{name}_token_id", 0) >= len(tokens):
+        if not 0 <= found.get(f"{name}_token_id", 0) < len(tokens):
             raise UserError(f"{where}: tokenizer.ggml.{name}_token_id is no token")
     for name in ("remove_extra_whitespaces", "precompiled_charsmap"):
         if found.get(name):
@@ -128,15 +157,18 @@ def _added(found: Mapping[str, Any], wanted: int) -> list[AddedToken]:
 def _byte_level(found: Mapping[str, Any], where: str) -> tokenizers.Tokenizer:
     kind = found.get("pre")
     if kind not in PIECES:
-        raise UserError(f"{where}: tokenizer.ggml.pre {kind!r} is none of {', '.join(PIECES)}")
+        raise UserError(f"{where}: tokenizer.ggml.pre {shown(kind)} is none of {', '.join(PIECES)}")
     if found.get("add_space_prefix"):
         raise UserError(f"{where}: add_space_prefix of a byte-level tokenizer is not supported")
     merges = [tuple(merge.split(" ")) for merge in found.get("merges", [])]
     if not merges:
         raise UserError(f"{where}: no tokenizer.ggml.merges")
     vocabulary = {token: i for i, token in enumerate(found["tokens"])}
-    if lost := [m for m in merges if len(m) != 2 or "".join(m) not in vocabulary]:
-        raise UserError(f"{where}: the merge {' '.join(lost[0])!r} makes no token")
+    known = vocabulary.keys()
+    if lost := [m for m in merges if len(m) != 2 or not {*m, "".join(m)} <= known]:
+        raise UserError(
+            f"{where}: tokenizer.ggml.merges has {shown(' '.join(lost[0]))}, which makes no token"
+        )
     backend = tokenizers.Tokenizer(
         models.BPE(vocabulary, merges, ignore_merges=kind in WHOLE_PIECES)
     )

@@ -1,10 +1,14 @@
 """What a transformer looks like: the fields that fix its shape and arithmetic."""
 
 import dataclasses
+import difflib
+from typing import Any
 
 import jax.numpy as jnp
 
 from jaxalign.errors import UserError
+from jaxalign.files import shown, typed
+from jaxalign.models.ranges import LENGTH, check_ranges
 from jaxalign.models.rope import RopeScaling
 
 CHOICES = {
@@ -103,6 +107,9 @@ class TransformerConfig:
             _check_choice(field, getattr(self, field), choices)
         for head in self.heads_out:
             _check_choice("heads_out", head, HEADS)
+        if len(set(self.heads_out)) < len(self.heads_out) or not self.heads_out:
+            raise UserError(f"heads_out must name each head once, got {shown(self.heads_out)}")
+        check_ranges(self)
         if self.head_size is None:
             _check_divides("width", self.width, "heads", self.heads)
         _check_divides("heads", self.heads, "kv_heads", self.kv_heads)
@@ -112,9 +119,11 @@ class TransformerConfig:
             raise UserError("window_rope_scaling stretches a window_rope_theta, which is not given")
         if not 0 <= self.dropout < 1:
             raise UserError(f"dropout must lie in [0, 1), got {self.dropout}")
-        if self.windows and (len(self.windows) != self.layers or min(self.windows) < 0):
+        fit = all(window == 0 or window in LENGTH for window in self.windows)
+        if self.windows and (len(self.windows) != self.layers or not fit):
             raise UserError(
-                f"windows must name {self.layers} numbers from 0, one a layer; got {self.windows}"
+                f"windows must name {self.layers} numbers from 0, one a layer; got "
+                f"{shown(self.windows)}"
             )
 
     @property
@@ -128,20 +137,33 @@ class TransformerConfig:
         return jnp.dtype(self.compute_dtype)
 
     @classmethod
-    def from_json(cls, fields: dict) -> "TransformerConfig":
-        """The configuration of `dataclasses.asdict` that went through JSON."""
-        fields = dict(fields)
-        for name in ("heads_out", "windows"):
-            fields[name] = tuple(fields[name])
+    def from_json(cls, fields: dict[str, Any], where: str = "config.json") -> "TransformerConfig":
+        """The configuration of `dataclasses.asdict` that went through JSON.
+
+        Args:
+          fields: by name; one that is missing has its default.
+          where: the file's name, for messages.
+
+        Raises:
+          UserError: names a field that is unknown, of another type or out of its range.
+        """
+        _check_names(fields, cls, where)
         for name in ("rope_scaling", "window_rope_scaling"):
-            if fields[name] is not None:
-                fields[name] = RopeScaling(**fields[name])
-        return cls(**fields)
+            if isinstance(scaling := fields.get(name), dict):
+                _check_names(scaling, RopeScaling, f"{where}: {name}")
+        return typed(fields, cls, where)
+
+
+def _check_names(fields: dict[str, Any], kind: type, where: str) -> None:
+    known = [field.name for field in dataclasses.fields(kind)]
+    if unknown := [name for name in fields if name not in known]:
+        near = difflib.get_close_matches(unknown[0], known, n=1, cutoff=0)
+        raise UserError(f"{where}: unknown field {shown(unknown[0])}; the nearest is {near[0]}")
 
 
 def _check_choice(field: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise UserError(f"{field} must be one of {', '.join(choices)}; got {value!r}")
+        raise UserError(f"{field} must be one of {', '.join(choices)}; got {shown(value)}")
 
 
 def _check_divides(name: str, value: int, divisor_name: str, divisor: int) -> None:

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from jaxalign.errors import UserError
-from jaxalign.gguf_file import metadata, open_gguf
+from jaxalign.files import shown_path
+from jaxalign.gguf_file import GGUFTensor, metadata, open_gguf
 from jaxalign.models.architecture import TransformerConfig
 from jaxalign.models.gguf_config import read_gguf_config
-from jaxalign.models.hugging_face_names import LAYER, Stored
-from jaxalign.models.pretrained import Put, parameter_shapes, placed
+from jaxalign.models.hugging_face_names import LAYER
+from jaxalign.models.weights import Put, Stored, Weights, parameter_shapes, parameters, placed
 
 DIVISORS = "rope_freqs.weight"
 ROWS = 4096  # that are dequantised at once
@@ -58,22 +59,22 @@ def load_gguf(
     Raises:
       UserError: no such model, or one that would not be computed as the file means it.
     """
-    (fields, tensors), where = _opened(path), str(path)
-    shapes = {name: tuple(x.shape[::-1].tolist()) for name, x in tensors.items()}
+    (fields, tensors), where = _opened(path), shown_path(path)
+    shapes = {name: tuple(reversed(x.shape)) for name, x in tensors.items()}
     divisors = dequantised(tensors[DIVISORS], where) if DIVISORS in tensors else None
     config = read_gguf_config(fields, shapes, divisors, where)
     family = fields["general.architecture"]
     return config, placed(_parameters(config, family, tensors, where), put)
 
 
-def _opened(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def _opened(path: str | Path) -> tuple[dict[str, Any], dict[str, GGUFTensor]]:
     """Metadata and tensors; the tokenizer, which takes most of a reader's memory, is let go."""
-    readers = open_gguf(path)
-    fields = {k: v for k, v in metadata(readers[0]).items() if not k.startswith("tokenizer.")}
-    return fields, {tensor.name: tensor for reader in readers for tensor in reader.tensors}
+    files = open_gguf(path)
+    fields = {k: v for k, v in metadata(files[0]).items() if not k.startswith("tokenizer.")}
+    return fields, {name: tensor for file in files for name, tensor in file.tensors.items()}
 
 
-def dequantised(tensor: Any, where: str) -> np.ndarray:
+def dequantised(tensor: GGUFTensor, where: str) -> np.ndarray:
     """One of a file's tensors in float32, rows first."""
     from gguf.quants import dequantize
 
@@ -104,26 +105,31 @@ def stored_as(path: str, family: str) -> Stored:
 
 
 def _parameters(
-    config: TransformerConfig, family: str, tensors: Mapping[str, Any], where: str
+    config: TransformerConfig, family: str, tensors: Mapping[str, GGUFTensor], where: str
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Our parameters one after another."""
+
+    def rows(name: str, wanted: slice) -> np.ndarray:
+        return _laid_out(dequantised(tensors[name], where), name, family, config)[wanted]
+
+    weights = Weights(
+        where=where,
+        shapes={name: x.shape if _by_columns(name) else tuple(reversed(x.shape))
+                for name, x in tensors.items()},
+        rows=rows,
+    )  # fmt: skip
     shapes = parameter_shapes(config)
-    rules = {path: stored_as(path, family) for path in shapes}
-    used = {rule.name for rule in rules.values()}
-    if missing := sorted(used - set(tensors)):
-        raise UserError(f"{where}: no tensor {missing[0]} (of {len(missing)} that are missing)")
-    surplus = sorted(x for x in set(tensors) - used - {DIVISORS} if not BUFFERS.match(x))
-    if surplus:
-        raise UserError(
-            f"{where}: tensor {surplus[0]} (of {len(surplus)}) is no parameter of a {family} with "
-            "this metadata; it would be left out"
-        )
-    for path, shape in shapes.items():
-        name = rules[path].name
-        array = rules[path].read(_laid_out(dequantised(tensors[name], where), name, family, config))
-        if array.shape != shape:
-            raise UserError(f"{where}: {name} gives {array.shape}, the metadata want {shape}")
-        yield path, array
+    return parameters(
+        weights,
+        {path: stored_as(path, family) for path in shapes},
+        shapes,
+        ignored=lambda name: name == DIVISORS or BUFFERS.match(name) is not None,
+    )
+
+
+def _by_columns(name: str) -> bool:
+    """Whether a tensor is gpt2's joint one, which its rule reads by columns."""
+    return name.endswith(".attn_qkv.weight")
 
 
 def _laid_out(array: np.ndarray, name: str, family: str, config: TransformerConfig) -> np.ndarray:
@@ -137,4 +143,4 @@ def _laid_out(array: np.ndarray, name: str, family: str, config: TransformerConf
     if family == "llama" and module in heads and array.shape[0] % (2 * heads[module]) == 0:
         pairs = array.reshape(heads[module], -1, 2, *array.shape[1:])
         return pairs.swapaxes(1, 2).reshape(array.shape)
-    return array.T if module == "attn_qkv" else array
+    return array.T if _by_columns(name) else array

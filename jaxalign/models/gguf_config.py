@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxalign.errors import UserError
+from jaxalign.files import shown, typed
 from jaxalign.models.architecture import TransformerConfig
 from jaxalign.models.hugging_face import Fields
 from jaxalign.models.rope import RopeScaling, frequencies
@@ -37,35 +38,32 @@ def read_gguf_config(
     """
     name = fields.get("general.architecture")
     if fields.get("general.type", "model") != "model":
-        raise UserError(f"{where}: general.type {fields['general.type']!r} is not a whole model")
-    if name not in ARCHITECTURES:
         raise UserError(
-            f"{where}: general.architecture {name!r} is none of {', '.join(ARCHITECTURES)}"
+            f"{where}: general.type {shown(fields['general.type'])} is not a whole model"
+        )
+    if not isinstance(name, str) or name not in ARCHITECTURES:
+        raise UserError(
+            f"{where}: general.architecture {shown(name)} is none of {', '.join(ARCHITECTURES)}"
         )
     below = {k.removeprefix(f"{name}."): v for k, v in fields.items() if k.startswith(f"{name}.")}
     found = Fields(below, f"{where}, {name}.*")
     if not found.get("attention.causal", True):
         found.refuse("attention.causal", "only true is")
-    if "token_embd.weight" not in shapes:
-        raise UserError(f"{where}: no tensor token_embd.weight")
+    if len(shapes.get("token_embd.weight", ())) != 2:
+        raise UserError(f"{where}: no tensor token_embd.weight of rows and columns")
     config = ARCHITECTURES[name](found, shapes)
     if config.get("positions") != "learned":
         config |= _rope(found, divisors, config, where)
     found.finish()
-    return TransformerConfig(**config)
-
-
-def _whole(found: Fields, name: str, default: int | None = None) -> int:
-    """A number that is the same in all layers (in some models it is not)."""
-    value = found.need(name) if default is None else found.get(name, default)
-    if not isinstance(value, int) or value < 1:
-        found.refuse(name, "one whole number for all layers is")
-    return value
+    return typed(config, TransformerConfig, where)
 
 
 def _common(found: Fields, shapes: Shapes) -> dict[str, Any]:
-    heads, width = _whole(found, "attention.head_count"), _whole(found, "embedding_length")
+    heads, width = found.need("attention.head_count"), found.need("embedding_length")
     size = found.get("attention.key_length")
+    found.check_multiple("attention.head_count", "attention.head_count_kv")
+    if size is None:
+        found.check_multiple("embedding_length", "attention.head_count")
     for name in ("attention.value_length", "rope.dimension_count"):
         if found.get(name, size or width // heads) != (size or width // heads):
             found.refuse(name, f"only the width of a head, {size or width // heads}, is")
@@ -74,13 +72,13 @@ def _common(found: Fields, shapes: Shapes) -> dict[str, Any]:
         found.refuse("vocab_size", f"token_embd.weight has {rows} rows")
     return {
         "vocab_size": rows,
-        "max_length": _whole(found, "context_length"),
+        "max_length": found.need("context_length"),
         "width": width,
-        "layers": _whole(found, "block_count"),
+        "layers": found.need("block_count"),
         "heads": heads,
-        "kv_heads": _whole(found, "attention.head_count_kv", heads),
+        "kv_heads": found.get("attention.head_count_kv", heads),
         "head_size": size,
-        "mlp_width": _whole(found, "feed_forward_length"),
+        "mlp_width": found.need("feed_forward_length"),
         "tie_embeddings": "output.weight" not in shapes,
         "attention_scale": found.get("attention.scale") or None,
     }
@@ -128,8 +126,8 @@ def _qwen3(found: Fields, shapes: Shapes) -> dict[str, Any]:
 def _gemma2(found: Fields, shapes: Shapes) -> dict[str, Any]:
     return _gemma(found, shapes, "gemma2") | {
         "windows": _windows(found, found.get(WINDOW, 4096), 2),
-        "attention_softcap": found.get("attn_logit_softcapping", 50.0) or None,
-        "logit_softcap": found.get("final_logit_softcapping", 30.0) or None,
+        "attention_softcap": found.get("attn_logit_softcapping", 50.0),
+        "logit_softcap": found.get("final_logit_softcapping", 30.0),
     }
 
 
@@ -139,7 +137,7 @@ def _gemma3(found: Fields, shapes: Shapes) -> dict[str, Any]:
         "windows": _windows(found, found.get(WINDOW, 0), 6),
         "window_rope_theta": found.get("rope.freq_base_swa", GEMMA3_WINDOW_THETA),
         "qk_norm": True,
-        "logit_softcap": found.get("final_logit_softcapping") or None,
+        "logit_softcap": found.get("final_logit_softcapping"),
     }
 
 
@@ -160,11 +158,13 @@ WINDOW, PATTERN = "attention.sliding_window", "attention.sliding_window_pattern"
 
 def _windows(found: Fields, window: int, period: int) -> tuple[int, ...]:
     """Of each layer: the last of every `period` layers sees all; 0: none does."""
-    layers = _whole(found, "block_count")
+    layers = found.need("block_count")
     pattern = found.get(PATTERN, period)
-    if isinstance(pattern, int):
+    if not isinstance(pattern, list):
+        if (pattern := found.of(PATTERN, int, period)) < 0:
+            found.refuse(PATTERN, "a number from 0 is")
         pattern = [pattern == 0 or i % pattern < pattern - 1 for i in range(layers)]
-    if len(pattern) != layers:
+    if len(pattern) != layers or not all(x in (0, 1) for x in pattern):
         found.refuse(PATTERN, f"one for each of {layers} layers is")
     windows = tuple(window if windowed else 0 for windowed in pattern)
     return windows if any(windows) else ()
@@ -185,8 +185,11 @@ def _rope(
 
 
 def _scaling(found: Fields) -> RopeScaling | None:
-    kind = found.get("rope.scaling.type", "linear")
-    factor = found.get("rope.scaling.factor") or found.get("rope.scale_linear") or 1.0
+    kind = found.of("rope.scaling.type", str, "linear")
+    new, old = found.get("rope.scaling.factor"), found.get("rope.scale_linear")
+    if new and old and new != old:
+        found.refuse("rope.scale_linear", f"rope.scaling.factor is {new}")
+    factor = new or old or 1.0
     length = found.get("rope.scaling.original_context_length") or found.need("context_length")
     found.get("rope.scaling.finetuned")  # whether the model was trained with it
     for name in ("attn_factor", "yarn_attn_factor", "yarn_ext_factor"):
@@ -194,17 +197,19 @@ def _scaling(found: Fields) -> RopeScaling | None:
             found.refuse(f"rope.scaling.{name}", "only 1 is")
     if kind == "none" or (kind == "linear" and factor == 1):
         return None
+    where = f"{found.where}: rope.scaling"
     if kind == "linear":
-        return RopeScaling(kind="linear", factor=factor)
+        return typed({"kind": kind, "factor": factor}, RopeScaling, where)
     if kind != "yarn":
         found.refuse("rope.scaling.type", "none, linear and yarn are")
-    return RopeScaling(
-        kind="yarn",
-        factor=factor,
-        original_length=length,
-        beta_fast=found.get("rope.scaling.yarn_beta_fast", 32.0),
-        beta_slow=found.get("rope.scaling.yarn_beta_slow", 1.0),
-    )
+    fields = {
+        "kind": kind,
+        "factor": factor,
+        "original_length": length,
+        "beta_fast": found.get("rope.scaling.yarn_beta_fast", 32.0),
+        "beta_slow": found.get("rope.scaling.yarn_beta_slow", 1.0),
+    }
+    return typed(fields, RopeScaling, where)
 
 
 def _llama3(divisors: np.ndarray, size: int, theta: float, where: str) -> RopeScaling | None:
@@ -212,7 +217,8 @@ def _llama3(divisors: np.ndarray, size: int, theta: float, where: str) -> RopeSc
     factor = float(divisors.max())
     if np.all(divisors == 1):
         return None
-    scaling = RopeScaling(kind="llama3", factor=factor, original_length=LLAMA3_LENGTH)
+    fields = {"kind": "llama3", "factor": factor, "original_length": LLAMA3_LENGTH}
+    scaling = typed(fields, RopeScaling, f"{where}: rope_freqs.weight")
     expected = frequencies(size, theta, None) / frequencies(size, theta, scaling)
     # The file's are computed in float32: 1e-4 is far above their rounding and below any other rule.
     if divisors.shape != expected.shape or not np.allclose(divisors, expected, rtol=1e-4, atol=0):

@@ -4,11 +4,14 @@ Whatever a file says is either read, known to change nothing, or an error that n
 """
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
 from jaxalign.errors import UserError
+from jaxalign.files import Kind, shown, shown_path, typed
 from jaxalign.models.architecture import TransformerConfig
+from jaxalign.models.ranges import FROM_ZERO, LENGTH, POSITIVE, RANGES, Range
 from jaxalign.models.rope import RopeScaling
 
 # Bookkeeping, defaults of sampling, and dropout: nothing that a forward pass without noise reads.
@@ -106,13 +109,72 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "gemma3_text": GEMMA3,
     "gemma3": GEMMA3,
 }
-# Of what kind these are where a file has them; without them something else decides.
-KINDS = {
-    "head_dim": 64,
-    "n_inner": 3072,
-    "num_key_value_heads": 8,
-    "rope_local_base_freq": 1e4,
-    "rope_theta": 1e4,
+# Ours of the fields that are numbers: what they may be stands in one table.
+OURS = {
+    "attn_logit_softcapping": "attention_softcap",
+    "final_logit_softcapping": "logit_softcap",
+    "head_dim": "head_size",
+    "hidden_size": "width",
+    "intermediate_size": "mlp_width",
+    "layer_norm_epsilon": "norm_epsilon",
+    "max_position_embeddings": "max_length",
+    "n_embd": "width",
+    "n_head": "heads",
+    "n_inner": "mlp_width",
+    "n_layer": "layers",
+    "n_positions": "max_length",
+    "num_attention_heads": "heads",
+    "num_hidden_layers": "layers",
+    "num_key_value_heads": "kv_heads",
+    "original_max_position_embeddings": "original_length",
+    "rms_norm_eps": "norm_epsilon",
+    "rope_local_base_freq": "window_rope_theta",
+    "rope_theta": "rope_theta",
+    "vocab_size": "vocab_size",
+    # as files of llama.cpp call them
+    "attention.head_count": "heads",
+    "attention.head_count_kv": "kv_heads",
+    "attention.key_length": "head_size",
+    "attention.layer_norm_epsilon": "norm_epsilon",
+    "attention.layer_norm_rms_epsilon": "norm_epsilon",
+    "block_count": "layers",
+    "context_length": "max_length",
+    "embedding_length": "width",
+    "feed_forward_length": "mlp_width",
+    "rope.freq_base": "rope_theta",
+    "rope.freq_base_swa": "window_rope_theta",
+}
+COUNT = Range(least=0, most=2**31 - 1, whole=True)
+NUMBERS = {name: RANGES[ours] for name, ours in OURS.items()} | {
+    "max_window_layers": COUNT,
+    "partial_rotary_factor": Range(least=0, most=1),
+    "query_pre_attn_scalar": POSITIVE,
+    "sliding_window": LENGTH,
+    "sliding_window_pattern": LENGTH,
+    "sliding_window_size": LENGTH,
+    # as files of llama.cpp call them, where 0 is none
+    "attention.scale": FROM_ZERO,
+    "attention.sliding_window": COUNT,
+    "rope.scale_linear": FROM_ZERO,
+    "rope.scaling.factor": FROM_ZERO,
+    "rope.scaling.original_context_length": COUNT,
+    "rope.scaling.yarn_beta_fast": POSITIVE,
+    "rope.scaling.yarn_beta_slow": POSITIVE,
+}
+TYPES: dict[str, Any] = {
+    **dict.fromkeys(
+        (
+            *("add_cross_attention", "attention_bias", "is_causal", "mlp_bias"),
+            *("scale_attn_by_inverse_layer_idx", "scale_attn_weights", "tie_word_embeddings"),
+            *("use_bidirectional_attention", "use_sliding_window", "attention.causal"),
+        ),
+        bool,
+    ),
+    "architectures": list[str],
+    "id2label": dict[str, Any],
+    "layer_types": list[str],
+    "rope_parameters": dict[str, Any],
+    "rope_scaling": dict[str, Any],
 }
 # Other names of the fields of GPT-2, which transformers reads too.
 GPT2_NAMES = {
@@ -121,7 +183,8 @@ GPT2_NAMES = {
     "num_attention_heads": "n_head",
     "num_hidden_layers": "n_layer",
 }
-MAY_BE_ZERO = ("max_window_layers",)
+# A class of transformers that is of one of these kinds of models, and of no other kind.
+CLASS = re.compile(r"(GPT2|Llama|Mistral|Qwen2|Qwen3|Gemma2|Gemma3)(?:For|LMHead|Model|Text)")
 SLIDING, FULL = "sliding_attention", "full_attention"
 
 
@@ -130,24 +193,14 @@ class Fields:
 
     def __init__(self, fields: dict[str, Any], where: str, defaults: dict[str, Any] | None = None):
         """fields: the file's content; where: its name; defaults: of fields that it lacks."""
-        self._fields, self._read, self._where = (defaults or {}) | fields, set(), where
-        for name, default in (KINDS | (defaults or {})).items():
-            self._check(name, self._fields.get(name), default)
-
-    def _check(self, name: str, value: Any, default: Any) -> None:
-        """Sizes are whole numbers from 1, other numbers numbers, and what is yes or no is so."""
-        if value is None:
-            return
-        if isinstance(default, bool):
-            fits = isinstance(value, bool)
-        elif isinstance(default, int):
-            least = 0 if name in MAY_BE_ZERO else 1
-            fits = isinstance(value, int) and not isinstance(value, bool) and value >= least
-        else:
-            fits = isinstance(value, int | float) and not isinstance(value, bool)
-        if not fits:
-            kind = {bool: "true or false", int: "a whole number from 1"}.get(type(default))
-            self.refuse(name, f"it must be {kind or 'a number'}")
+        self._fields, self._read, self.where = (defaults or {}) | fields, set(), where
+        for name, value in self._fields.items():
+            if value is None:
+                continue
+            if name in NUMBERS and value not in NUMBERS[name]:
+                self.refuse(name, f"it must be {NUMBERS[name]}")
+            if name in TYPES:
+                typed(value, TYPES[name], f"{where}: {name}")
 
     def get(self, name: str, default: Any = None) -> Any:
         """The field, or what it is when the file has none (null counts as none)."""
@@ -158,18 +211,34 @@ class Fields:
     def need(self, name: str) -> Any:
         """The field; one that is missing is an error."""
         if (value := self.get(name)) is None:
-            raise UserError(f"{self._where}: field {name} is missing")
+            raise UserError(f"{self.where}: field {name} is missing")
         return value
+
+    def of(self, name: str, kind: type[Kind], default: Kind) -> Kind:
+        """The field, which must be of that type, or what it is when the file has none."""
+        return typed(self.get(name, default), kind, f"{self.where}: {name}")
+
+    def agree(self, name: str, other: str, value: Any) -> None:
+        """A field that is said a second time, by another name, says the same."""
+        said = self.get(name)
+        if said is not None and value is not None and said != value:
+            self.refuse(name, f"{other} is {shown(value)}")
+
+    def check_multiple(self, name: str, other: str) -> None:
+        """A size that is shared out among so many."""
+        if (number := self.get(other)) and self.need(name) % number:
+            self.refuse(name, f"it must be a multiple of {other}, which is {number}")
 
     def choose(self, name: str, choices: dict[str, str], default: str) -> str:
         """Our name of what the field chooses."""
-        if (value := self.get(name, default)) not in choices:
+        if (value := self.of(name, str, default)) not in choices:
             self.refuse(name, f"choose one of {', '.join(choices)}")
         return choices[value]
 
     def refuse(self, name: str, hint: str):
         """Raise the error that names a field."""
-        raise UserError(f"{self._where}: {name} = {self._fields[name]!r} is not supported; {hint}")
+        value = shown(self._fields.get(name))
+        raise UserError(f"{self.where}: {shown_path(name)} = {value} is not supported; {hint}")
 
     def finish(self) -> None:
         """Every field has been read, or changes nothing."""
@@ -187,38 +256,68 @@ def read_config(fields: dict[str, Any], where: str) -> TransformerConfig:
     """
     family = family_of(fields, where)
     if family == "gemma3":
-        fields = text_part(fields)
+        fields = text_part(fields, where)
     if family == "gpt2":
-        fields = {GPT2_NAMES.get(name, name): value for name, value in fields.items()}
+        fields = _gpt2_names(fields, where)
     found = Fields(fields, where, DEFAULTS[family])
     if not found.get("is_causal", True):
         found.refuse("is_causal", "only causal attention is")
     config = FAMILIES[family](found)
     found.finish()
-    classifies = any("SequenceClassification" in x for x in fields.get("architectures") or [])
-    if classifies and len(fields.get("id2label") or ("",)) != 1:
-        raise UserError(f"{where}: a reward model has one label, this has {fields['id2label']}")
-    return TransformerConfig(**config, heads_out=("score",) if classifies else ("logits",))
+    classes, labels = found.get("architectures", []), found.get("id2label", {"0": ""})
+    for name in classes:
+        if (kind := CLASS.match(name)) and not family.startswith(kind[1].lower()):
+            found.refuse("architectures", f"model_type is {family}")
+    classifies = any("SequenceClassification" in name for name in classes)
+    if classifies and len(labels) != 1:
+        raise UserError(f"{where}: a reward model has one label, this has {shown(labels)}")
+    heads = ("score",) if classifies else ("logits",)
+    return typed(config | {"heads_out": heads}, TransformerConfig, where)
 
 
 def family_of(fields: dict[str, Any], where: str) -> str:
     """The kind of model that a `config.json` says it is of."""
     family = fields.get("model_type")
-    if family not in FAMILIES:
-        raise UserError(f"{where}: model_type {family!r} is none of {', '.join(FAMILIES)}")
+    if not isinstance(family, str) or family not in FAMILIES:
+        raise UserError(f"{where}: model_type {shown(family)} is none of {', '.join(FAMILIES)}")
     if family == "gemma3" and not isinstance(fields.get("text_config"), dict):
         raise UserError(f"{where}: a gemma3 without text_config; gemma3_text is the plain kind")
     return family
 
 
-def text_part(fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields of the text model of a Gemma 3 that also reads images."""
+def text_part(fields: dict[str, Any], where: str) -> dict[str, Any]:
+    """The fields of the text model of a Gemma 3 that also reads images.
+
+    Raises:
+      UserError: a field stands beside `text_config` too, and says something else.
+    """
+    text = fields["text_config"]
+    read = {*GEMMA3, *NUMBERS, *TYPES} - {"architectures", "id2label"}
+    for name in sorted(read & fields.keys()):
+        inner = text.get(name, GEMMA3.get(name) if name != "tie_word_embeddings" else fields[name])
+        if fields[name] not in (None, inner):
+            raise UserError(
+                f"{where}: {name} is {shown(fields[name])}, and in text_config {shown(inner)}"
+            )
     beside = {k: fields[k] for k in ("tie_word_embeddings", "quantization_config") if k in fields}
-    return beside | fields["text_config"]
+    classes = {"architectures": fields.get("architectures"), "id2label": fields.get("id2label")}
+    return beside | classes | text
+
+
+def _gpt2_names(fields: dict[str, Any], where: str) -> dict[str, Any]:
+    """The same fields, each by its first name."""
+    named: dict[str, Any] = {}
+    for name, value in fields.items():
+        first = GPT2_NAMES.get(name, name)
+        if first in named and named[first] != value:
+            raise UserError(f"{where}: {name} is {shown(value)}, {first} is {shown(named[first])}")
+        named[first] = value
+    return named
 
 
 def _gpt2(found: Fields) -> dict[str, Any]:
     width, heads = found.need("n_embd"), found.need("n_head")
+    found.check_multiple("n_embd", "n_head")
     found.get("n_ctx")  # an older name of n_positions, which stands beside it
     if found.get("add_cross_attention", False):
         found.refuse("add_cross_attention", "only false is")
@@ -246,6 +345,9 @@ def _gpt2(found: Fields) -> dict[str, Any]:
 def _llama_like(found: Fields, **more):
     """What Llama and its descendants have in common; `more` replaces it."""
     heads = found.need("num_attention_heads")
+    found.check_multiple("num_attention_heads", "num_key_value_heads")
+    if found.get("head_dim") is None:
+        found.check_multiple("hidden_size", "num_attention_heads")
     if found.get("partial_rotary_factor", 1) != 1:
         found.refuse("partial_rotary_factor", "positions turn the whole width of a head")
     return {
@@ -313,8 +415,7 @@ def _qwen(found: Fields, **more) -> dict[str, Any]:
 def _gemma2(found: Fields) -> dict[str, Any]:
     every_other = [FULL if i % 2 else SLIDING for i in range(found.need("num_hidden_layers"))]
     window = found.get("sliding_window")
-    if found.get("sliding_window_size", window) != window:  # an older name beside today's
-        found.refuse("sliding_window_size", f"sliding_window is {window}")
+    found.agree("sliding_window_size", "sliding_window", window)  # an older name
     return _gemma(
         found,
         windows=_windows(found, every_other, window),
@@ -357,10 +458,10 @@ def _gemma(found: Fields, **more) -> dict[str, Any]:
 
 def _windows(found: Fields, default: list[str], window: int | None) -> tuple[int, ...]:
     kinds = found.get("layer_types", default)
-    if not isinstance(kinds, list) or len(kinds) != len(default):
+    if len(kinds) != len(default):
         found.refuse("layer_types", f"it must be a list of {len(default)}, one a layer")
     if unknown := [kind for kind in kinds if kind not in (SLIDING, FULL)]:
-        found.refuse("layer_types", f"{unknown[0]} is no kind of layer known here")
+        found.refuse("layer_types", f"{shown(unknown[0])} is no kind of layer known here")
     if SLIDING in kinds and window is None:
         found.refuse("layer_types", "a layer with a window needs a sliding_window in use")
     windows = tuple(window or 0 if kind == SLIDING else 0 for kind in kinds)
@@ -370,8 +471,9 @@ def _windows(found: Fields, default: list[str], window: int | None) -> tuple[int
 def _rope(found: Fields) -> dict[str, Any]:
     """Base and scaling of the rotary positions, in today's spelling or the older one."""
     new, old = found.get("rope_parameters", {}), found.get("rope_scaling", {})
-    name, given = ("rope_scaling", old) if old else ("rope_parameters", new)
-    theta, scaling = _scaling(found, name, given, found.get("rope_theta", 10_000.0))
+    _check_agree(found, new, old)
+    name = "rope_scaling" if old else "rope_parameters"
+    theta, scaling = _scaling(found, name, _united(new, old), "rope_theta", 10_000.0)
     return {"rope_theta": theta, "rope_scaling": scaling}
 
 
@@ -380,12 +482,16 @@ def _two_ropes(found: Fields) -> dict[str, Any]:
     both, old = found.get("rope_parameters", {}), found.get("rope_scaling", {})
     for key in set(both) - {FULL, SLIDING}:  # transformers writes such beside the two, and no more
         if both[key] not in (None, "default"):
-            found.refuse("rope_parameters", f"{key} stands in no kind of layer")
+            found.refuse("rope_parameters", f"{shown_path(key)} stands in no kind of layer")
+    parts = {kind: {} if both.get(kind) is None else both[kind] for kind in (FULL, SLIDING)}
+    for kind, part in parts.items():
+        if not isinstance(part, dict):
+            found.refuse("rope_parameters", f"{kind} must be an object with rope_type")
+    _check_agree(found, parts[FULL], old)
     name = "rope_scaling" if old else "rope_parameters"
-    far = (both.get(FULL) or {}) | old
-    theta, scaling = _scaling(found, name, far, found.get("rope_theta", 1e6))
+    theta, scaling = _scaling(found, name, _united(parts[FULL], old), "rope_theta", 1e6)
     near, near_scaling = _scaling(
-        found, "rope_parameters", both.get(SLIDING) or {}, found.get("rope_local_base_freq", 1e4)
+        found, "rope_parameters", parts[SLIDING], "rope_local_base_freq", 1e4
     )
     return {
         "rope_theta": theta,
@@ -395,35 +501,59 @@ def _two_ropes(found: Fields) -> dict[str, Any]:
     }
 
 
-def _scaling(found: Fields, name: str, given: dict[str, Any], theta: float):
-    """`(theta, RopeScaling or None)` of one dictionary."""
-    if not isinstance(given, dict):
-        found.refuse(name, "it must be an object with rope_type")
+def _united(new: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:
+    """Today's object with what the older one adds to it."""
+    kind = {"type", "rope_type"} if {"type", "rope_type"} & old.keys() else set()
+    return {key: value for key, value in new.items() if key not in kind} | old
+
+
+def _check_agree(found: Fields, new: dict[str, Any], old: dict[str, Any]) -> None:
+    """What stands in today's object and in the older one is the same.
+
+    "default" says nothing there: people add a `rope_scaling` beside it to stretch a model.
+    """
+    new = {key: value for key, value in new.items() if value != "default"}
+    for key in new.keys() & old.keys():
+        if None not in (new[key], old[key]) and new[key] != old[key]:
+            found.refuse("rope_scaling", f"{key} differs from that of rope_parameters")
+
+
+def _scaling(found: Fields, name: str, given: dict[str, Any], base: str, default: float):
+    """`(theta, RopeScaling or None)` of one object; `base` is the field of the theta outside it."""
+    given = {key: value for key, value in given.items() if value is not None}
     kind = given.get("rope_type", given.get("type", "default"))
-    theta = given.get("rope_theta") or theta
-    known = {"rope_type", "type", "rope_theta", "mscale", "mscale_all_dim", *SCALING_FIELDS}
+    if given.get("type", kind) != kind:
+        found.refuse(name, "type and rope_type differ")
     if kind not in ("default", "linear", "dynamic", "llama3", "yarn"):
         found.refuse(name, "rope_type default, linear, dynamic, llama3 and yarn are")
-    unknown = [key for key in given if key not in known]
-    if unknown and not (unknown == ["partial_rotary_factor"] and given[unknown[0]] in (None, 1)):
-        found.refuse(name, f"{unknown[0]} is not known here")
+    _check_scaling(found, name, given)
+    found.agree(base, f"rope_theta in {name}", given.get("rope_theta"))
+    theta = given.get("rope_theta", found.get(base, default))
     length = found.need("max_position_embeddings")
     # "dynamic" stretches nothing up to max_position_embeddings, and beyond a model reads nothing
     if kind in ("default", "dynamic"):
         return theta, None
-    fields = {ours: given[theirs] for theirs, ours in SCALING_FIELDS.items()
-              if given.get(theirs) is not None}  # fmt: skip
+    fields = {ours: given[theirs] for theirs, ours in SCALING_FIELDS.items() if theirs in given}
     if kind == "linear":
         fields = {name: value for name, value in fields.items() if name == "factor"}
-    else:  # a field of its own goes before that in the object
-        own = found.get("original_max_position_embeddings")
-        fields["original_length"] = own or fields.get("original_length", length)
+    else:
+        found.agree(ORIGINAL, f"that in {name}", given.get(ORIGINAL))
+        fields["original_length"] = fields.get("original_length", found.get(ORIGINAL, length))
     if kind == "yarn":
         fields.setdefault("factor", length / fields["original_length"])
         fields |= _mscale(given, fields)
     if "factor" not in fields:
         found.refuse(name, "factor is missing")
-    return theta, RopeScaling(kind=kind, **fields)
+    return theta, typed({"kind": kind, **fields}, RopeScaling, f"{found.where}: {name}")
+
+
+def _check_scaling(found: Fields, name: str, given: dict[str, Any]) -> None:
+    """Every number of the object is one, and nothing is unknown."""
+    for key, value in given.items():
+        if key in SCALING_NUMBERS and value not in SCALING_NUMBERS[key]:
+            found.refuse(name, f"{key} must be {SCALING_NUMBERS[key]}")
+        if key not in SCALING_NUMBERS and key not in ("rope_type", "type", "truncate"):
+            found.refuse(name, f"{shown_path(key)} is not known here")
 
 
 def _mscale(given: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
@@ -435,6 +565,7 @@ def _mscale(given: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
     return {"attention_factor": (0.1 * own * log + 1) / (0.1 * all_dimensions * log + 1)}
 
 
+ORIGINAL = "original_max_position_embeddings"
 SCALING_FIELDS = {
     "factor": "factor",
     "original_max_position_embeddings": "original_length",
@@ -444,6 +575,13 @@ SCALING_FIELDS = {
     "beta_slow": "beta_slow",
     "attention_factor": "attention_factor",
     "truncate": "truncate",
+}
+SCALING_NUMBERS = {
+    **{theirs: RANGES[ours] for theirs, ours in SCALING_FIELDS.items() if ours in RANGES},
+    "mscale": FROM_ZERO,
+    "mscale_all_dim": FROM_ZERO,
+    "partial_rotary_factor": Range(least=1, most=1),
+    "rope_theta": RANGES["rope_theta"],
 }
 FAMILIES: dict[str, Callable[[Fields], dict[str, Any]]] = {
     "gpt2": _gpt2,

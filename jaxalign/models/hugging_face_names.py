@@ -4,46 +4,13 @@ A tensor of theirs is ours transposed, or one of several side by side, or a norm
 Every rule serves reading and writing.
 """
 
-import dataclasses
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
-from jaxalign.errors import UserError
 from jaxalign.models.architecture import TransformerConfig
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Stored:
-    """Where and how a parameter of ours is stored.
-
-    name: of their tensor.
-    transposed: they keep `[out, in]` where we keep `[in, out]`.
-    part, parts: ours is that one of so many equal parts of the last axis.
-    offset: theirs is ours less this (Gemma's norms multiply by 1 + weight).
-    """
-
-    name: str
-    transposed: bool = False
-    part: int = 0
-    parts: int = 1
-    offset: float = 0.0
-
-    def read(self, tensor: np.ndarray) -> np.ndarray:
-        """Our array, float32, from their tensor."""
-        array = np.asarray(tensor, np.float32)
-        if self.parts > 1:
-            array = np.split(array, self.parts, axis=-1)[self.part]
-        array = array.T if self.transposed else array
-        return array + np.float32(self.offset) if self.offset else array
-
-    def written(self, array: np.ndarray) -> np.ndarray:
-        """Their tensor, or the part of it that is ours."""
-        array = np.asarray(array, np.float32)
-        array = array - np.float32(self.offset) if self.offset else array
-        return np.array(array.T if self.transposed else array, order="C")
-
+from jaxalign.models.weights import Stored, Weights, parameter_shapes, parameters
 
 LLAMA_LAYER = {
     "attention/query": "self_attn.q_proj",
@@ -70,6 +37,7 @@ GPT2_LAYER = {
     "attention_norm": "ln_1",
     "feed_forward_norm": "ln_2",
 }
+HEAD = "lm_head.weight"
 VALUE_HEAD = "v_head.summary.weight"  # as TRL's AutoModelForCausalLMWithValueHead stores it
 SCORE_BIAS = "score.bias"  # no head of theirs has it; ours writes it into a file of its own
 HEADS = {
@@ -94,7 +62,7 @@ def _llama(path: str, *, gemma: bool) -> Stored:
     plain = {
         "trunk/embedding": Stored(name="model.embed_tokens.weight"),
         "trunk/norm/scale": Stored(name="model.norm.weight", offset=1.0 if gemma else 0.0),
-        "unembedding": Stored(name="lm_head.weight", transposed=True),
+        "unembedding": Stored(name=HEAD, transposed=True),
         **HEADS,
     }
     if (layer := LAYER.match(path)) is None:
@@ -114,7 +82,7 @@ def _gpt2(path: str) -> Stored:
         "trunk/positions": Stored(name="transformer.wpe.weight"),
         "trunk/norm/scale": Stored(name="transformer.ln_f.weight"),
         "trunk/norm/bias": Stored(name="transformer.ln_f.bias"),
-        "unembedding": Stored(name="lm_head.weight", transposed=True),
+        "unembedding": Stored(name=HEAD, transposed=True),
         **HEADS,
     }
     if (layer := LAYER.match(path)) is None:
@@ -142,45 +110,32 @@ def renamed(name: str) -> str:
 
 
 def from_theirs(
-    config: TransformerConfig,
-    family: str,
-    paths: dict[str, tuple[int, ...]],
-    names: Iterable[str],
-    tensor: Callable[[str], np.ndarray],
-    where: str,
+    config: TransformerConfig, family: str, weights: Weights
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Our parameters one after another, read from their tensors.
 
     Args:
       config: of our model.
       family: `model_type` of theirs.
-      paths: shape of each of our parameters.
-      names: of all their tensors.
-      tensor: reads one of them.
-      where: where they are, for messages.
+      weights: of theirs, by the names of a plain text model.
 
     Raises:
-      UserError: a tensor is missing, has another shape, or is none that the model has.
+      UserError: as `parameters` of `jaxalign.models.weights`.
     """
-    theirs = {renamed(name): name for name in names}
-    rules = {path: stored_as(path, family) for path in paths}
-    used = {rule.name for rule in rules.values()}
-    if missing := sorted(used - set(theirs) - {SCORE_BIAS}):
-        raise UserError(f"{where}: no tensor {missing[0]} (of {len(missing)} that are missing)")
-    tied = {"lm_head.weight"} if config.tie_embeddings else set()
-    if unused := [theirs[name] for name in sorted(set(theirs) - used - tied) if matters(name)]:
-        raise UserError(
-            f"{where}: tensor {unused[0]} is no parameter of a {family} with this config.json; it "
-            "would be left out"
-        )
-    for path, shape in paths.items():
-        rule = rules[path]
-        known = rule.name in theirs  # a reward head of theirs has no bias
-        array = rule.read(tensor(theirs[rule.name])) if known else np.zeros(shape, np.float32)
-        if array.shape != shape:
-            raise UserError(f"{where}: {rule.name} gives {array.shape}, config.json wants {shape}")
-        yield path, array
-        del array  # before the next one is read
+    shapes = parameter_shapes(config)
+    tied = {HEAD} if config.tie_embeddings else set()
+    return parameters(
+        weights,
+        {path: stored_as(path, family) for path in shapes},
+        shapes,
+        optional={SCORE_BIAS},  # a reward head of theirs has no bias
+        ignored=lambda name: name in tied or not matters(name),
+    )
+
+
+def embedding_of(family: str) -> str:
+    """Their tensor of the token embeddings."""
+    return stored_as("trunk/embedding", family).name
 
 
 def matters(name: str) -> bool:

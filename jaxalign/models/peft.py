@@ -10,23 +10,39 @@ What a folder says is read, known to change nothing in a forward pass, or an err
 import json
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from flax.traverse_util import unflatten_dict
 
 from jaxalign.errors import UserError
-from jaxalign.files import read_json
+from jaxalign.files import (
+    exists,
+    make_directory,
+    read_json,
+    replace_file,
+    shown,
+    shown_path,
+    write_atomically,
+)
 from jaxalign.models.architecture import TransformerConfig
 from jaxalign.models.hugging_face import Fields
-from jaxalign.models.hugging_face_names import Stored, renamed, stored_as
+from jaxalign.models.hugging_face_names import renamed, stored_as
 from jaxalign.models.layers import ACTIVATIONS
 from jaxalign.models.lora import ADAPTERS, Adapted, adapted_layers, dense_layers, module_of
+from jaxalign.models.patterns import Patterns
 from jaxalign.models.pickles import refuse_pickles
+from jaxalign.models.ranges import POSITIVE
+from jaxalign.models.safetensors_file import open_safetensors
 from jaxalign.models.transformer import Transformer, unrolled
+from jaxalign.models.weights import Stored, Weights
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
+PATH = r"(.*\.)?"  # PEFT's patterns match from the start of any word of a module's name
+LAYER_NUMBER = re.compile(r"\.(\d+)\.")
+Scale = Callable[[str, int], float]
 WITHOUT_EFFECT = {  # on a forward pass with the tensors of the folder
     *("task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision"),
     *("inference_mode", "target_modules", "exclude_modules", "lora_dropout", "fan_in_fan_out"),
@@ -71,9 +87,9 @@ def save_adapter(folder: Path, model: Adapted, params: dict) -> None:
         "rank_pattern": {"c_attn": 3 * rank} if joint else {},
         "alpha_pattern": {"c_attn": 3 * model.scale * rank} if joint else {},
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, folder / TENSORS, metadata={"format": "pt"})
-    (folder / CONFIG).write_text(json.dumps(fields, indent=2, sort_keys=True))
+    make_directory(folder)
+    replace_file(folder / TENSORS, lambda file: save_file(tensors, file, metadata={"format": "pt"}))
+    write_atomically(folder / CONFIG, json.dumps(fields, indent=2, sort_keys=True))
 
 
 def to_peft(params: dict, family: str) -> tuple[dict[str, np.ndarray], set[str]]:
@@ -111,77 +127,138 @@ def load_adapter(
       UserError: no adapter, one of another model, or one that is more than low-rank matrices.
     """
     folder = Path(folder)
-    scale_of = _read_fields(Fields(read_json(folder / CONFIG), str(folder / CONFIG)))
-    tensors = _read_tensors(folder)
-    layers = unrolled(Transformer(config), params)[1]
-    flat, used = {}, set()
-    for path in dense_layers(layers):
-        rule = stored_as(f"{path}/kernel", family_of(config))
-        names = [f"{module_name(rule)}.{part}.weight" for part in ("lora_A", "lora_B")]
-        if not any(name in tensors for name in names):
-            continue
-        if missing := [name for name in names if name not in tensors]:
-            raise UserError(f"{folder / TENSORS}: no tensor {PREFIX}{missing[0]}")
-        a, b = (tensors[name].T for name in names)
-        inputs, outputs = np.shape(module_of(layers, path)["kernel"])
-        if (len(a), b.shape[1], len(b)) != (inputs, outputs * rule.parts, a.shape[1]):
-            raise UserError(
-                f"{folder / TENSORS}: {names[0]} and {names[1]} have {len(a)} inputs "
-                f"and {b.shape[1]} outputs; this model's has {inputs} and {outputs * rule.parts}"
-            )
-        whole = scale_of(module_name(rule), len(b))
-        a, b = _part(a, b, rule)
-        flat[f"{path}/a"], flat[f"{path}/b"] = a, b * np.float32(whole / scale)
-        used |= set(names)
-    if unknown := sorted(set(tensors) - used):
+    fields = Fields(read_json(folder / CONFIG), shown_path(folder / CONFIG))
+    scale_of = _read_fields(fields)
+    if not exists(folder / TENSORS):
+        refuse_pickles(folder)
         raise UserError(
-            f"{folder / TENSORS}: tensor {PREFIX}{unknown[0]} belongs to no adapter of a dense "
-            "layer of this model; it would be left out"
+            f"{shown_path(folder / TENSORS)} does not exist; --adapter takes a folder that PEFT "
+            "wrote"
         )
-    if not flat:
-        raise UserError(f"{folder / TENSORS} holds no tensors")
+    with open_safetensors([folder / TENSORS], shown_path(folder / TENSORS)) as found:
+        _check_targets(fields, found)
+        weights = found.renamed(lambda name: renamed(name.removeprefix(PREFIX)))
+        flat = _read(weights, unrolled(Transformer(config), params)[1], config, scale_of, scale)
     if config.scan_layers:
         flat = _stacked(flat, config.layers, str(folder))
     return unflatten_dict(flat, sep="/")
 
 
-def _read_fields(fields: Fields):
+def _read(
+    weights: Weights, layers: dict, config: TransformerConfig, scale_of: Scale, scale: float
+) -> dict[str, np.ndarray]:
+    """The adapters by path, `trunk/layers_0/attention/query/a` and so on."""
+    flat: dict[str, np.ndarray] = {}
+    used: set[str] = set()
+    for path in dense_layers(layers):
+        rule = stored_as(f"{path}/kernel", family_of(config))
+        names = [f"{module_name(rule)}.{part}.weight" for part in ("lora_A", "lora_B")]
+        if not any(name in weights.shapes for name in names):
+            continue
+        if missing := [name for name in names if name not in weights.shapes]:
+            raise UserError(f"{weights.where}: no tensor {PREFIX}{missing[0]}")
+        inputs, outputs = np.shape(module_of(layers, path)["kernel"])
+        rank = _rank(weights, names, inputs, outputs * rule.parts)
+        whole = scale_of(module_name(rule), rank)
+        a, b = (weights.read(name).T for name in names)
+        a, b = _part(a, b, rule)
+        flat[f"{path}/a"], flat[f"{path}/b"] = a, b * np.float32(whole / scale)
+        used |= set(names)
+    if unknown := sorted(set(weights.shapes) - used):
+        raise UserError(
+            f"{weights.where}: tensor {PREFIX}{shown_path(unknown[0])} belongs to no adapter of a "
+            "dense layer of this model; it would be left out"
+        )
+    if not flat:
+        raise UserError(f"{weights.where} holds no tensors")
+    return flat
+
+
+def _rank(weights: Weights, names: list[str], inputs: int, outputs: int) -> int:
+    """Of the adapter of a layer, both of whose matrices fit it."""
+    (a, b) = (weights.shapes[name] for name in names)
+    fit = len(a) == len(b) == 2 and (a[1], b[0]) == (inputs, outputs)
+    if not fit or a[0] != b[1] or not a[0]:
+        raise UserError(
+            f"{weights.where}: {names[0]} and {names[1]} have the shapes {a} and {b}; this model's "
+            f"layer has {inputs} inputs and {outputs} outputs"
+        )
+    return a[0]
+
+
+def _read_fields(fields: Fields) -> Scale:
     """`(module, rank) -> scale` of an `adapter_config.json`; refuses what is more than LoRA."""
     fields.choose("peft_type", {"LORA": "lora"}, "LORA")
     fields.choose("bias", {"none": "none"}, "none")
     init = fields.get("init_lora_weights", True)
-    if init not in PLAIN_INITS:
+    if not isinstance(init, bool | str) or init not in PLAIN_INITS:
         fields.refuse("init_lora_weights", "it changes the base model; convert it to plain LoRA")
-    for name in WITHOUT_EFFECT | {"rank_pattern"}:  # ranks are those of the tensors
+    for name in WITHOUT_EFFECT:
         fields.get(name)
-    alpha, rslora = fields.get("lora_alpha", 8), fields.get("use_rslora", False)
-    patterns = fields.get("alpha_pattern", {})
-    fields.get("r")
+    alpha, rslora = fields.of("lora_alpha", float, 8.0), fields.of("use_rslora", bool, False)
+    r = fields.of("r", int, 8)
+    alphas = fields.of("alpha_pattern", dict[str, float], {})
+    ranks = fields.of("rank_pattern", dict[str, int], {})
+    for name, values in (("lora_alpha", [alpha]), ("alpha_pattern", alphas.values())):
+        if any(value not in POSITIVE for value in values):
+            fields.refuse(name, f"it must be {POSITIVE}")
     fields.finish()
+    own = Patterns(alphas, f"{fields.where}: alpha_pattern", before=PATH)
+    given = Patterns(ranks, f"{fields.where}: rank_pattern", before=PATH)
 
     def scale(module: str, rank: int) -> float:
-        matching = (p for p in patterns if re.match(rf"(.*\.)?({p})$", module))
-        own = patterns.get(next(matching, None), alpha)
-        return float(own) / (math.sqrt(rank) if rslora else rank)
+        pattern = given.first(module)
+        if (said := r if pattern is None else ranks[pattern]) != rank:
+            name = "r" if pattern is None else "rank_pattern"
+            fields.refuse(
+                name,
+                f"the tensors of {module} have rank {rank}; r and rank_pattern say {shown(said)}",
+            )
+        pattern = own.first(module)
+        chosen = alpha if pattern is None else alphas[pattern]
+        return chosen / (math.sqrt(rank) if rslora else rank)
 
     return scale
 
 
-def _read_tensors(folder: Path) -> dict[str, np.ndarray]:
-    """Float32 tensors by their names below the base model, spelled as a plain text model's."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+def _check_targets(fields: Fields, weights: Weights) -> None:
+    """The tensors are of modules that the configuration chooses: PEFT leaves out the others."""
+    chosen, excluded = _chooses(fields, "target_modules"), _chooses(fields, "exclude_modules")
+    layers = fields.get("layers_to_transform")
+    layers = (
+        [layers] if isinstance(layers, int) else fields.of("layers_to_transform", list[int], [])
+    )
+    for name in weights.shapes:
+        module = name.removeprefix(PREFIX).partition(".lora_")[0]
+        number, said = LAYER_NUMBER.search(module), f"{shown_path(module)}, which has tensors"
+        if chosen is not None and not chosen(module):
+            fields.refuse(
+                "target_modules", f"it does not choose {shown_path(module)}, which has tensors"
+            )
+        if excluded is not None and excluded(module):
+            fields.refuse("exclude_modules", f"it excludes {said}")
+        if layers and (number is None or int(number[1]) not in layers):
+            fields.refuse(
+                "layers_to_transform", f"it leaves out {shown_path(module)}, which has tensors"
+            )
 
-    path = folder / TENSORS
-    if not path.is_file():
-        refuse_pickles(folder)
-        raise UserError(f"{path} does not exist; --adapter takes a folder that PEFT wrote")
-    try:
-        tensors = load_file(path)
-    except SafetensorError as error:
-        raise UserError(f"{path} is no whole safetensors file ({error})") from None
-    return {renamed(name.removeprefix(PREFIX)): np.asarray(x, np.float32)
-            for name, x in tensors.items()}  # fmt: skip
+
+def _chooses(fields: Fields, name: str) -> Callable[[str], bool] | None:
+    """What the field says of a module: ends of names, or one expression for whole names."""
+    value = fields.get(name)
+    if value is None or value == "all-linear":
+        return None
+    if isinstance(value, str):
+        pattern = Patterns([value], f"{fields.where}: {name}")
+        return lambda module: pattern.first(module) is not None
+    ends = set(fields.of(name, list[str], []))
+    return lambda module: any(end in ends for end in _ends(module))
+
+
+def _ends(module: str) -> list[str]:
+    """`a.b.c`, `b.c` and `c`."""
+    words = module.split(".")
+    return [".".join(words[i:]) for i in range(len(words))]
 
 
 def _joined(found: dict[int, tuple[np.ndarray, np.ndarray]], parts: int):

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxalign.errors import UserError
+from jaxalign.files import shown
+from jaxalign.models.ranges import check_ranges
 from jaxalign.precision import widen
 
 KINDS = ("linear", "llama3", "yarn")
@@ -44,9 +46,21 @@ class RopeScaling:
 
     def __post_init__(self):
         if self.kind not in KINDS:
-            raise UserError(f"rope scaling must be one of {', '.join(KINDS)}; got {self.kind!r}")
+            raise UserError(
+                f"the kind of rope scaling must be {' or '.join(KINDS)}; got {shown(self.kind)}"
+            )
+        check_ranges(self)
         if self.kind != "linear" and not self.original_length:
             raise UserError(f"rope scaling {self.kind} needs the length that was trained on")
+        if self.low_frequency_factor >= self.high_frequency_factor:
+            raise UserError(
+                f"low_frequency_factor {self.low_frequency_factor} must be below "
+                f"high_frequency_factor {self.high_frequency_factor}"
+            )
+        if self.beta_fast < self.beta_slow:
+            raise UserError(
+                f"beta_fast {self.beta_fast} must be at least beta_slow {self.beta_slow}"
+            )
 
     @property
     def amplitude(self) -> float:

@@ -14,6 +14,7 @@ from typing import Any
 
 from jaxalign.cache import cache_directory
 from jaxalign.errors import UserError
+from jaxalign.files import exists, shown_path
 from jaxalign.gguf_file import PART
 from jaxalign.models.pickles import refuse_pickles
 
@@ -37,7 +38,7 @@ def local_model(source: str | Path) -> Path:
       UserError: there is no such model, or what is needed to fetch it is missing.
     """
     name, path = str(source), Path(source)
-    if path.exists():
+    if exists(path):
         return path
     if name in IN_WHEELS:
         return _in_wheel(name)
@@ -46,8 +47,8 @@ def local_model(source: str | Path) -> Path:
     if HUB_ID.fullmatch(name):
         return _from_hub(name)
     raise UserError(
-        f"{name} does not exist; give a run directory, a Hugging Face folder, a .gguf file, "
-        "an address such as gs://bucket/folder or a hub id such as org/name"
+        f"{shown_path(name)} does not exist; give a run directory, a Hugging Face folder, a .gguf "
+        "file, an address such as gs://bucket/folder or a hub id such as org/name"
     )
 
 

@@ -1,8 +1,8 @@
 """`jaxalign export`: a model as a Hugging Face folder."""
 
 import json
+import secrets
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from jaxalign.config_export import ExportConfig
 from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.errors import UserError
+from jaxalign.files import make_directory, replace_file, write_atomically, writing
 from jaxalign.models.hugging_face_names import to_theirs
 from jaxalign.models.hugging_face_writer import config_of, shards_of
 from jaxalign.models.pretrained import INDEX, SCORE_FILE, VALUE_FILE
@@ -32,13 +33,14 @@ def run(config: ExportConfig) -> Path:
         raise UserError(f"--output {output} exists; give a folder that does not, or an empty one")
     model = load_text_model(config.model, "model")
     check_heads(model, config.model)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
+    make_directory(output.parent)
+    aside = output.parent / f".{output.name[:100]}.{secrets.token_hex(8)}.tmp"
     try:
-        write_folder(aside, model, shard_bytes=round(config.shard_gigabytes * 1e9))
-        (aside / "README.md").write_text(model_card(config.model, model), encoding="utf-8")
-        aside.chmod(0o755)  # temporary folders are for their owner only
-        aside.replace(output)
+        with writing(output):
+            aside.mkdir()  # with the mode that the user's umask says; an error if it is there
+            write_folder(aside, model, shard_bytes=round(config.shard_gigabytes * 1e9))
+            write_atomically(aside / "README.md", model_card(config.model, model))
+            aside.replace(output)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     print(output)
@@ -119,9 +121,9 @@ def save(file: Path, tensors: dict[str, np.ndarray]) -> None:
     """A file of tensors, marked as transformers wants it."""
     from safetensors.numpy import save_file
 
-    save_file(tensors, file, metadata={"format": "pt"})
+    replace_file(file, lambda aside: save_file(tensors, aside, metadata={"format": "pt"}))
 
 
 def write_json(file: Path, content: dict[str, Any]) -> None:
     """JSON that people can read."""
-    file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_atomically(file, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,9 @@ import numpy as np
 from jaxalign.config import DPOConfig, KTOConfig
 from jaxalign.data.chat import TokenRow
 from jaxalign.errors import UserError
-from jaxalign.files import write_atomically
+from jaxalign.files import exists, make_directory, shown_path, write_atomically
 from jaxalign.models.lora import ADAPTERS, Adapted
+from jaxalign.models.safetensors_file import metadata, open_safetensors
 from jaxalign.stages.run import Run
 from jaxalign.stages.text_models import TextModel
 from jaxalign.stages.training import response_logps
@@ -35,7 +35,10 @@ def kept_in(folder: str, *, model: str, data: str) -> Callable[..., np.ndarray]:
     """
     if not folder:
         return response_logps
-    _make(Path(folder))
+    try:
+        make_directory(folder)
+    except UserError as error:
+        raise UserError(f"reference_logps: {error}") from None
     weights = _Remembered()
 
     def kept(
@@ -44,7 +47,7 @@ def kept_in(folder: str, *, model: str, data: str) -> Callable[..., np.ndarray]:
         platform = run.layout.devices[0].platform
         key = digest(weights.of(policy), platform, rows, temperature=temperature)
         path = Path(folder) / f"{key}.safetensors"
-        if path.exists():
+        if exists(path):
             print(f"reference: {len(rows):,} log-probabilities from {path}")
             return read(path, len(rows))
         logps = response_logps(run, policy, rows, temperature=temperature)
@@ -110,12 +113,7 @@ def write(path: Path, logps: np.ndarray, said: dict[str, str]) -> None:
 
     array = np.ascontiguousarray(logps)
     said |= {"rows": str(len(array)), "jaxalign": _version(), "sha256": _sum_of(array)}
-    own = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write_atomically(own, save({ARRAY: array}, metadata=said))
-        os.replace(own, path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}") from error
+    write_atomically(path, save({ARRAY: array}, metadata=said))
 
 
 def read(path: Path, rows: int) -> np.ndarray:
@@ -124,14 +122,14 @@ def read(path: Path, rows: int) -> np.ndarray:
     Raises:
       UserError: the file is damaged, or holds another number of rows.
     """
-    from safetensors import SafetensorError, safe_open
-
     again = "remove it, and it is computed again"
     try:
-        with safe_open(path, framework="numpy") as file:
-            said, array = file.metadata() or {}, file.get_tensor(ARRAY)
-    except (SafetensorError, OSError) as error:
+        with open_safetensors([path], shown_path(path)) as weights:
+            said, array = metadata(path), weights.rows(ARRAY, slice(None))
+    except UserError as error:
         raise UserError(f"{path} is damaged ({error}); {again}") from None
+    except KeyError:
+        raise UserError(f"{path} is damaged (no {ARRAY} in it); {again}") from None
     if array.shape != (rows,):
         raise UserError(
             f"{path} holds log-probabilities of shape {array.shape}, the data have {rows} rows; "
@@ -160,15 +158,6 @@ def _adds(adapters: Any) -> bool:
     """Whether any adapter's second factor differs from 0."""
     leaves = jax.tree_util.tree_leaves_with_path(adapters)
     return any(np.any(np.asarray(leaf)) for path, leaf in leaves if path[-1].key == "b")
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"reference_logps {folder}: no such folder can be made ({error.strerror})"
-        ) from error
 
 
 def _sum_of(array: np.ndarray) -> str:

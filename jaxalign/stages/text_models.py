@@ -10,12 +10,14 @@ import numpy as np
 from jaxalign.config import ModelConfig, PlaceConfig
 from jaxalign.data.tokenizer import Tokenizer, load_tokenizer
 from jaxalign.errors import UserError
+from jaxalign.files import reason, shown_path
 from jaxalign.models.lora import ADAPTERS, Adapted, split
 from jaxalign.models.pickles import refuse_pickles
-from jaxalign.models.pretrained import Put, is_hugging_face, load_folder
+from jaxalign.models.pretrained import is_hugging_face, load_folder, load_own
 from jaxalign.models.sources import local_model
 from jaxalign.models.transformer import Transformer, TransformerConfig
-from jaxalign.train.checkpoints import load_model, save_model
+from jaxalign.models.weights import Put
+from jaxalign.train.checkpoints import save_model
 from jaxalign.train.layouts import make_layout
 
 EMPTY = np.zeros((1, 2), np.int32), np.ones((1, 2), bool)  # a text that shapes do not depend on
@@ -155,6 +157,8 @@ def load_text_model(
         config, params, tokenizer = _loaded(local_model(source), put)
     except UserError as error:
         raise UserError(f"--{option}: {error}") from None
+    except OSError as error:
+        raise UserError(f"--{option} {source} cannot be read: {reason(error)}") from None
     if head is not None and head not in config.heads_out:
         raise UserError(
             f"--{option} {source} has the heads {', '.join(config.heads_out)}; "
@@ -176,15 +180,11 @@ def _loaded(path: Path, put: Put) -> tuple[TransformerConfig, dict[str, Any], To
         if is_hugging_face(folder):
             config, params = load_folder(folder, put=put)
         else:
-            params, fields = load_model(folder, put=put)
-            if "heads_out" not in fields:
-                file = folder / "config.json"
-                raise UserError(f"{file} has no model_type and is of no model trained here")
-            config = TransformerConfig.from_json(fields)
+            config, params = load_own(folder, put=put)
         return config, params, load_tokenizer(folder)
     refuse_pickles(path)
     if path.suffix != ".gguf":
-        raise UserError(f"{path} is no .gguf file; give that, or the folder of a model")
+        raise UserError(f"{shown_path(path)} is no .gguf file; give that, or the folder of a model")
     from jaxalign.data.gguf_tokenizer import load_gguf_tokenizer
     from jaxalign.models.gguf import load_gguf
 

@@ -6,7 +6,6 @@ moment. It holds one logical shape per array whatever the layout, so it is read 
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,7 @@ import numpy as np
 from jax.tree_util import GetAttrKey
 
 from jaxalign.errors import UserError
-from jaxalign.files import make_directory, read_json, replace_file, write_atomically
-from jaxalign.models.pickles import refuse_pickles
-from jaxalign.models.pretrained import placed
+from jaxalign.files import make_directory, replace_file, write_atomically
 
 
 class Checkpoints:
@@ -114,36 +111,6 @@ def save_model(directory: str | os.PathLike, params, config: dict) -> None:
         directory / "model.safetensors",
         lambda file: save_file(arrays, file, metadata={"config": text}),
     )
-
-
-def load_model(
-    directory: str | os.PathLike, *, put: Callable[[np.ndarray], Any] = np.asarray
-) -> tuple[dict, dict]:
-    """Parameters (nested dicts of what `put` makes of NumPy arrays, one after another) and config,
-    as `save_model` wrote them.
-
-    Raises:
-      UserError: the files are missing, are pickles, or belong to different models.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    directory = Path(directory)
-    path = directory / "model.safetensors"
-    if not path.is_file():
-        refuse_pickles(directory)
-    for needed in (path, directory / "config.json"):
-        if not needed.is_file():
-            raise UserError(f"{needed} does not exist; give a directory that holds a trained model")
-    config = read_json(directory / "config.json")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata, names = file.metadata() or {}, file.keys()
-            params = placed(((name, file.get_tensor(name)) for name in names), put)
-    except SafetensorError as error:
-        raise UserError(f"{path} is no whole safetensors file ({error}); write it again") from error
-    if "config" in metadata and json.loads(metadata["config"]) != config:
-        raise UserError(f"{directory}: config.json is not the config of model.safetensors")
-    return params, config
 
 
 def _is_key(leaf) -> bool:

@@ -1,0 +1,83 @@
+"""The numbers that a model's configuration may hold: one table, for models of every source.
+
+The largest sizes are far beyond any published model: what exceeds them is a damaged or hostile
+file, which would take all memory before its tensors are seen to be missing.
+"""
+
+import dataclasses
+from typing import Any
+
+from jaxalign.errors import UserError
+from jaxalign.files import shown
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Range:
+    """The finite numbers from `least` to `most`.
+
+    above: `least` itself is not among them.
+    whole: only whole numbers are.
+    """
+
+    least: float
+    most: float
+    above: bool = False
+    whole: bool = False
+
+    def __contains__(self, value: Any) -> bool:
+        kinds = int if self.whole else int | float
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            return False
+        return (self.least < value if self.above else self.least <= value) and value <= self.most
+
+    def __str__(self):
+        kind, start = "whole number" if self.whole else "number", "above" if self.above else "from"
+        return f"a {kind} {start} {self.least:,} {'up ' * self.above}to {self.most:,}"
+
+
+def _size(most: int, least: int = 1) -> Range:
+    return Range(least=least, most=most, whole=True)
+
+
+POSITIVE = Range(least=0, most=10**6, above=True)
+FROM_ZERO = Range(least=0, most=10**6)
+LENGTH = _size(2**31 - 1)  # positions are int32
+BASE = Range(least=1, most=10**15, above=True)
+RANGES = {
+    "vocab_size": _size(2**24),
+    "max_length": LENGTH,
+    "width": _size(2**20),
+    "layers": _size(1024),
+    "heads": _size(2**14),
+    "kv_heads": _size(2**14),
+    "head_size": _size(2**16),
+    "mlp_width": _size(2**24),
+    "attention_scale": POSITIVE,
+    "attention_softcap": POSITIVE,
+    "logit_softcap": POSITIVE,
+    "embedding_scale": POSITIVE,
+    "norm_epsilon": Range(least=0, most=1, above=True),
+    "rope_theta": BASE,
+    "window_rope_theta": BASE,
+    "score_characters": _size(256, least=0),
+    "score_bag_buckets": _size(2**31 - 1),
+    "score_bag_power": Range(least=0, most=10),
+    # of RopeScaling
+    "factor": Range(least=1, most=10**6),
+    "original_length": LENGTH,
+    "low_frequency_factor": POSITIVE,
+    "high_frequency_factor": POSITIVE,
+    "beta_fast": POSITIVE,
+    "beta_slow": POSITIVE,
+    "attention_factor": POSITIVE,
+}
+
+
+def check_ranges(config: Any) -> None:
+    """Raise a `UserError` that names the first field of a dataclass that is out of its range."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.name not in RANGES or (value is None and field.default is None):
+            continue
+        if value not in RANGES[field.name]:
+            raise UserError(f"{field.name} must be {RANGES[field.name]}, got {shown(value)}")
