@@ -290,7 +290,7 @@ def test_fields_are_renamed_and_hidden(tmp_path):
         load_records(path, PromptCompletion, fields=fields | {"prompt": "questoin"})
     with pytest.raises(UserError, match=r"no such fields: \['promt'\]"):
         load_records(path, PromptCompletion, fields={"promt": "question"})
-    pair = {"prompt": "Is it blue?", "chosen": ASK + YES, "rejected": ASK + NO}
+    pair = {"prompt": "It is blue.", "chosen": ASK + YES, "rejected": ASK + NO}
     path = write_jsonl(tmp_path / "b.jsonl", [pair])
     with pytest.raises(UserError, match="prompt is text, but chosen is a conversation"):
         load_records(path, Preference)

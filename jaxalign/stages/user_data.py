@@ -78,7 +78,11 @@ def token_rows(records: Sequence[Record], tokenizer: Tokenizer) -> list[tuple[To
 def learn_tokenizer(config: TokenizerConfig, records: Sequence[Record]) -> Tokenizer:
     """A vocabulary from all texts of the records."""
     texts = [
-        text for record in records for said in vars(record).values() for text in texts_of(said)
+        text
+        for record in records
+        for field, said in vars(record).items()
+        if field != "given"  # a learned tokenizer has no chat template
+        for text in texts_of(said)
     ]
     return train_tokenizer(texts, vocab_size=config.vocab_size, kind=config.kind)
 
