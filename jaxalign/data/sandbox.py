@@ -20,6 +20,7 @@ from jinja2 import nodes, pass_context
 from jinja2.exceptions import SecurityError
 from jinja2.runtime import Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
 LARGEST_TEMPLATE = 2**19  # characters; those of known models have up to 20,000
@@ -31,6 +32,7 @@ LARGEST_VALUE = 2**17  # units of one value: 4 million characters or 131,072 ent
 LARGEST_NUMBER = 4096  # bits
 LARGEST_WIDTH = 1000  # of padding, indentation, precision
 DEPTH = 50  # of calls within calls
+CALL = 4  # steps of a call, and of each entry that a filter goes through
 METHODS = {
     str: frozenset(
         (
@@ -57,13 +59,16 @@ WIDTHS = frozenset(  # methods and filters of which a number says how much they 
 ITERATING = frozenset(
     (
         *("batch", "groupby", "join", "list", "map", "max", "min", "reject", "rejectattr"),
-        *("select", "selectattr", "slice", "sort", "sum", "unique"),
+        *("select", "selectattr", "slice", "sort", "sum", "title", "unique", "urlencode"),
+        "wordcount",
     )
 )
 NOT_NEEDED = ("pprint", "random", "striptags", "urlize", "wordwrap", "xmlattr")
 WIDE_PERCENT = re.compile(r"(?<!\d)\d{4,}+(?:\.\d*+)?[hlL]?[diouxXeEfFgGcrsa%]|\.\d{4}")
+# Filters of ours, by names that no template can spell.
+COMPARED, LOOPED, MADE = " compared", " looped", " made"
 VIEWS = (type({}.keys()), type({}.values()), type({}.items()))
-PLAIN = (str, int, float, list, tuple, Mapping, range, Undefined, types.NoneType, *VIEWS)
+PLAIN = (str, int, float, list, tuple, dict, range, Undefined, types.NoneType, *VIEWS)
 
 
 @dataclasses.dataclass
@@ -114,14 +119,14 @@ class Budget:
             return 1
         if isinstance(value, range):
             return 1 + len(value)
-        if not isinstance(value, (Mapping, list, tuple, *VIEWS)):
+        if not isinstance(value, (dict, list, tuple, *VIEWS)):
             return 1
         if (known := self.sizes.get(id(value))) is not None:
             return known[1]
         size = 1
         for part in value:
             self.spend()
-            parts = (part, value[part]) if isinstance(value, Mapping) else (part,)
+            parts = (part, value[part]) if isinstance(value, dict) else (part,)
             _check_plain(parts)
             size += sum(map(self.measured, parts))
             self.check(size)
@@ -160,33 +165,47 @@ class _Counted:
         return len(self.values)
 
 
+class _BriefNamespace(Namespace):
+    """`namespace(...)`; one may hold another, so what it holds is not written out."""
+
+    def __repr__(self) -> str:
+        return "<namespace>"
+
+
 class _Paid(NodeTransformer):
     """Puts calls that count around loops, literal lists and concatenations."""
 
     def visit_For(self, node: nodes.For) -> nodes.Node:
         self.generic_visit(node)
-        node.iter = _call("counted_loop", [node.iter])
+        node.iter = _filtered(LOOPED, node.iter)
         return node
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
         self.generic_visit(node)
-        return _call("joined", list(node.nodes))
+        call = nodes.Call(nodes.EnvironmentAttribute("joined"), node.nodes, [], None, None)
+        return call.set_lineno(node.lineno)
 
     def visit_List(self, node: nodes.List) -> nodes.Node:
         self.generic_visit(node)
-        return _call("made", [node])
-
-    visit_Dict = visit_List
+        return _filtered(MADE, node)
 
     def visit_Tuple(self, node: nodes.Tuple) -> nodes.Node:
         self.generic_visit(node)
-        return _call("made", [node]) if node.ctx == "load" else node
+        return _filtered(MADE, node) if node.ctx == "load" else node
+
+    visit_Dict = visit_List
+
+    def visit_Compare(self, node: nodes.Compare) -> nodes.Node:
+        self.generic_visit(node)
+        for part in (node, *node.ops):
+            part.expr = _filtered(COMPARED, part.expr)
+        return node
 
 
-def _call(name: str, values: list[Any]) -> nodes.Node:
-    function = nodes.EnvironmentAttribute(name)
-    call = nodes.Call(function, values, [], None, None)
-    return call.set_lineno(values[0].lineno if values else 1)
+def _filtered(name: str, node: Any) -> Any:
+    if isinstance(node, nodes.Const):
+        return node
+    return nodes.Filter(node, name, [], [], None, None).set_lineno(node.lineno)
 
 
 class BoundedEnvironment(ImmutableSandboxedEnvironment):
@@ -197,9 +216,11 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
     def __init__(self, filters: Mapping[str, Callable], **options: Any) -> None:
         super().__init__(optimized=False, finalize=_written, **options)
         del self.globals["lipsum"]
+        self.globals["namespace"] = _BriefNamespace
         kept = {name: f for name, f in self.filters.items() if name not in NOT_NEEDED}
         found = {**kept, **filters}
         self.filters = {name: _bounded_filter(name, function) for name, function in found.items()}
+        self.filters |= {COMPARED: _compared, LOOPED: _Counted, MADE: _made}
         self.tests = {name: _stepped(test) for name, test in self.tests.items()}
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
@@ -216,14 +237,6 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
             budget.spend(1 + len(piece) // UNIT)
             budget.check(size // UNIT)
         return "".join(found)
-
-    def counted_loop(self, values: Any) -> _Counted:
-        """What a loop runs over, a step each."""
-        return _Counted(values)
-
-    def made(self, value: Any) -> Any:
-        """A list, tuple or dictionary that the template spells; `call` measures it."""
-        return value
 
     def joined(self, *parts: Any) -> str:
         """`a ~ b`."""
@@ -251,6 +264,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
     def getitem(self, obj: Any, argument: Any) -> Any:
         """An entry or a slice."""
         _BUDGET.get().spend()
+        _BUDGET.get().measured(argument)
         found = super().getitem(obj, argument)
         return _BUDGET.get().admitted(found) if isinstance(argument, slice) else found
 
@@ -276,6 +290,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         owner = getattr(__obj, "__self__", None)
         if isinstance(owner, (*PLAIN[:-1], bytes, type)) and owner is not None:
             _check_method(owner, getattr(__obj, "__name__", ""), [*args, *kwargs.values()])
+        budget.spend(CALL)
         budget.depth += 1
         if budget.depth > DEPTH:
             raise SecurityError(f"it makes more than {DEPTH} calls within calls")
@@ -305,7 +320,7 @@ def _input_size(value: Any) -> int:
     """Units of what is rendered, which costs nothing."""
     if isinstance(value, str):
         return 1 + len(value) // UNIT
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return 1 + sum(map(_input_size, value.values()))
     return 1 + sum(map(_input_size, value)) if isinstance(value, list) else 1
 
@@ -323,6 +338,18 @@ def _check_plain(values: Sequence[Any]) -> None:
     for value in values:
         if not isinstance(value, PLAIN):
             raise SecurityError(f"it uses a {type(value).__name__} as a text or in a list")
+
+
+def _compared(value: Any) -> Any:
+    if not isinstance(value, str) or len(value) >= UNIT:
+        budget = _BUDGET.get()
+        budget.spend(budget.measured(value))
+    return value
+
+
+def _made(value: Any) -> Any:
+    """A list, tuple or dictionary that the template spells."""
+    return _BUDGET.get().admitted(value)
 
 
 def _stepped(function: Callable) -> Callable:
@@ -345,7 +372,8 @@ def _bounded_filter(name: str, function: Callable) -> Callable:
         budget.spend()
         if name not in ("length", "count", "first", "last", "default", "d"):
             _check_plain(values)
-            budget.spend(sum(map(budget.measured, values)))
+            size = sum(map(budget.measured, values))
+            budget.spend(CALL * size if name in ITERATING else size)
             _check_filter(name, values)
         return budget.admitted(function(*args, **kwargs))
 
@@ -445,10 +473,10 @@ def _check_percent(text: str, values: Any) -> None:
 def _check_format(text: str, values: Sequence[Any]) -> None:
     """Of `text.format(...)`."""
     _check_plain(values)
+    _check_written(text, text.count("{"), list(values))
     specs = [spec or "" for _, _, spec, _ in string.Formatter().parse(text)]
     if any("{" in spec or re.search(r"\d{4}", spec) for spec in specs):
         raise SecurityError(f"it asks for a width of more than {LARGEST_WIDTH}")
-    _check_written(text, text.count("{"), list(values))
 
 
 def _check_written(text: str, times: int, values: Any) -> None:
