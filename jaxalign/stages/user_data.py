@@ -11,6 +11,7 @@ from jaxalign.config import DataConfig, TokenizerConfig
 from jaxalign.data.chat import TokenRow
 from jaxalign.data.formats import load_records
 from jaxalign.data.records import Record
+from jaxalign.data.sources import FILES
 from jaxalign.data.tokenizer import Tokenizer, train_tokenizer
 from jaxalign.errors import UserError
 from jaxalign.files import write_atomically
@@ -43,7 +44,7 @@ def read_records(
     """
     source = data.evaluation_path if held_out else data.path
     if not source:
-        raise UserError("--data.path is empty; give a .jsonl or .parquet file or tfds:NAME:SPLIT")
+        raise UserError(f"--data.path is empty; give {FILES}")
     loaded = load_records(
         source,
         kind,
@@ -65,7 +66,7 @@ def report_skipped(source: str, lines: list[str], log: Path | None) -> None:
     console.print("\n".join(f"  {line}" for line in shown), markup=False)
     if log is not None:
         log.mkdir(parents=True, exist_ok=True)
-        path = log / f"skipped_rows_{Path(source).name}.txt"
+        path = log / f"skipped_rows_{Path(source).name[:100]}.txt"
         write_atomically(path, "".join(f"{line}\n" for line in lines).encode())
         console.print(f"  all of them: {path}", markup=False)
 
