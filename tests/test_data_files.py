@@ -219,7 +219,7 @@ FAULTS = {
     "open.json": (b'[{"prompt": "a"}', "the list does not end behind row 1"),
     "more.json": (b'[{"prompt": "a"}]]', "the list does not end behind row 1"),
     "deep.json": (b"[" * 10**5, "row 1: nested too deeply"),
-    "latin.json": (b'[{"prompt": "\xe9"}]', "invalid UTF-8 at byte 13"),
+    "latin.json": (b'[{"prompt": "\xe9"}]', "invalid UTF-8 at byte 14"),
     "empty.json": (b"[ ]", "no usable row"),
     "word.json": (b'"a"', r"word.json:1: not an object but str"),
     "quote.csv": (b'prompt\na\n"b\nc\n', "quote.csv:3: not readable as CSV: a quote is not closed"),
