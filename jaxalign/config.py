@@ -193,7 +193,8 @@ class DataConfig:
     """Where rows come from and what is done with bad ones."""
 
     path: str = ""
-    """A .jsonl or .parquet file (or a pattern of files), or `tfds:NAME[/CONFIG]:SPLIT`."""
+    """A file of rows (.jsonl, .json, .csv, .tsv, gzipped or not, .parquet, .arrow, .feather), a
+    pattern of files, a folder of Hugging Face datasets, or `tfds:NAME[/CONFIG]:SPLIT`."""
     evaluation_path: str = ""
     """Held-out rows, same forms; empty: none."""
     fields: dict[str, str] = dataclasses.field(default_factory=dict)

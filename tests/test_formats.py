@@ -290,7 +290,7 @@ def test_fields_are_renamed_and_hidden(tmp_path):
         load_records(path, PromptCompletion, fields=fields | {"prompt": "questoin"})
     with pytest.raises(UserError, match=r"no such fields: \['promt'\]"):
         load_records(path, PromptCompletion, fields={"promt": "question"})
-    pair = {"prompt": "Is it blue?", "chosen": ASK + YES, "rejected": ASK + NO}
+    pair = {"prompt": "It is blue.", "chosen": ASK + YES, "rejected": ASK + NO}
     path = write_jsonl(tmp_path / "b.jsonl", [pair])
     with pytest.raises(UserError, match="prompt is text, but chosen is a conversation"):
         load_records(path, Preference)
@@ -347,7 +347,7 @@ def test_parquet_with_invalid_utf8_names_the_row(tmp_path):
     loaded = load_records(tmp_path / "a.parquet", Prompt, on_bad_row="skip")
     assert [record.prompt for record in loaded.records] == ["x", "y"]
     assert loaded.skipped[0].place.endswith("row 2")
-    assert loaded.skipped[0].reason == "invalid UTF-8 at byte 2 of a text"
+    assert loaded.skipped[0].reason == "prompt: invalid UTF-8 at byte 2 of a text"
 
 
 def test_a_file_that_is_no_parquet_is_named(tmp_path):
@@ -374,15 +374,17 @@ def test_several_files_are_read_in_the_order_of_their_names(tmp_path):
 def test_sources_that_are_not_there_are_named(tmp_path):
     with pytest.raises(UserError, match="no file"):
         load_records(tmp_path / "none.jsonl", Prompt)
-    (tmp_path / "a.csv").write_text("prompt\nx\n")
-    with pytest.raises(UserError, match=r"must end in \.jsonl or \.parquet"):
-        load_records(tmp_path / "a.csv", Prompt)
+    (tmp_path / "a.txt").write_text("prompt\nx\n")
+    with pytest.raises(UserError, match=r"must end in \.jsonl, .* \.feather; \.gz may follow"):
+        load_records(tmp_path / "a.txt", Prompt)
     with pytest.raises(UserError, match="on_bad_row"):
-        load_records(tmp_path / "a.csv", Prompt, on_bad_row="ignore")
+        load_records(tmp_path / "a.txt", Prompt, on_bad_row="ignore")
     with pytest.raises(UserError, match="not of the form tfds:name/config:split"):
         load_records("tfds:imdb_reviews", Prompt)
     with pytest.raises(UserError, match="tfds:no_such_dataset:train: "):
         load_records("tfds:no_such_dataset:train", Prompt)
+    with pytest.raises(UserError, match=r"gsm8kk not found; did you mean gsm8k\?$"):
+        load_records("tfds:gsm8kk:train", Prompt)
 
 
 def test_reading_keeps_one_row_in_memory(tmp_path):

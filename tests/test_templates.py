@@ -326,7 +326,7 @@ BAD = {
     "{% for m in messages %}": "is no Jinja: line 1",
     "{{ messages[7].content }}": "UndefinedError",
     "{{ 1 / 0 }}": "ZeroDivisionError",
-    "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}": "RecursionError",
+    "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}": "more than 50 calls within calls",
     "{{ messages[0].content }}": r"leaves out message 2 \(assistant: 'Yes.'\)",
     EACH % "{{ m.content[:2] }}": "by what it begins or ends with",
     EACH % "{{ m.content.split('<|im_end|>')[-1] }}": "cuts a text at a special token",

@@ -12,16 +12,21 @@ prompt can produce; no text is ever decoded and tokenized again.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from jaxalign.data.templated import templated_prompt, templated_response
+from jaxalign.data.templated import NOTHING, Given, templated_prompt, templated_response
+from jaxalign.data.templates import LINKS
 from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.errors import UserError
 
-Messages = Sequence[dict[str, str]]
-ROLES = {"system": "System", "user": "User", "assistant": "Assistant", "tool": "Tool"}
+Messages = Sequence[Mapping[str, Any]]
+ROLES = {
+    **{"system": "System", "developer": "Developer", "user": "User", "assistant": "Assistant"},
+    "tool": "Tool",
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -56,7 +61,7 @@ def _plain(text: str, tokenizer: Tokenizer) -> str:
     return text.removeprefix(bos).removesuffix(tokenizer.token(tokenizer.eos_id))
 
 
-def _plain_messages(messages: Messages, tokenizer: Tokenizer) -> list[dict[str, str]]:
+def _plain_messages(messages: Messages, tokenizer: Tokenizer) -> list[dict[str, Any]]:
     return [{**m, "content": _plain(m["content"], tokenizer)} for m in messages]
 
 
@@ -67,21 +72,37 @@ def _turns(messages: Messages, tokenizer: Tokenizer) -> list[tuple[str, bool]]:
         role = message["role"]
         if role not in ROLES:
             raise UserError(f"no role {role!r}; there are {list(ROLES)}")
+        _check_nothing_more(message.keys() - {"role", "content", *LINKS})
         said = _plain(message["content"], tokenizer)
         fragments += [(f"{ROLES[role]}:", False), (f" {said}\n", role == "assistant")]
     return fragments
 
 
-def prompt_ids(prompt: str | Messages, tokenizer: Tokenizer) -> list[int]:
+def _check_nothing_more(names: Iterable[str]) -> None:
+    if more := sorted(names):
+        raise UserError(
+            f"{more[0]!r} is for a chat template, and the tokenizer has none; take it out"
+        )
+
+
+def prompt_ids(
+    prompt: str | Messages, tokenizer: Tokenizer, *, given: Given = NOTHING
+) -> list[int]:
     """BOS and the prompt; after a conversation, the cue that it is the assistant's turn.
 
     A chat template writes BOS and the cue itself.
 
     The ids are the prompt part of what `response_row` makes, so a policy is sampled from what it
     was trained after.
+
+    Args:
+      prompt: a text, or a list of `{"role", "content"}`.
+      tokenizer: with a chat template or without.
+      given: what the row gives the template beside the messages: `tools`, `enable_thinking`.
     """
     if tokenizer.chat_template is not None and not isinstance(prompt, str):
-        return templated_prompt(_plain_messages(prompt, tokenizer), tokenizer)
+        return templated_prompt(_plain_messages(prompt, tokenizer), tokenizer, given=given)
+    _check_nothing_more(given)
     bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
     if isinstance(prompt, str):
         return bos + tokenizer.encode(_plain(prompt, tokenizer))
@@ -98,7 +119,11 @@ def answer_text(prompt: str | Messages, response: str, tokenizer: Tokenizer) -> 
 
 
 def response_row(
-    prompt: str | Messages, response: str | Messages, tokenizer: Tokenizer
+    prompt: str | Messages,
+    response: str | Messages,
+    tokenizer: Tokenizer,
+    *,
+    given: Given = NOTHING,
 ) -> TokenRow:
     """BOS, prompt, response, EOS. In a response of several turns only the assistant's are trained
     on.
@@ -106,6 +131,7 @@ def response_row(
     Args:
       prompt, response: both text, or both lists of `{"role", "content"}`; a response's first and
         last messages are the assistant's.
+      tokenizer, given: as in `prompt_ids`.
     """
     if isinstance(response, str) and isinstance(prompt, str):
         start, end = (prompt_ids(prompt, tokenizer), False), ([tokenizer.eos_id], True)
@@ -118,7 +144,8 @@ def response_row(
         raise UserError("a response begins and ends with the assistant")
     if tokenizer.chat_template is not None:
         said = [_plain_messages(part, tokenizer) for part in (prompt, response)]
-        return token_row(*templated_response(said[0], said[1], tokenizer))
+        return token_row(*templated_response(said[0], said[1], tokenizer, given=given))
+    _check_nothing_more(given)
     start, end = (prompt_ids(prompt, tokenizer), False), ([tokenizer.eos_id], True)
     turns = _turns(response, tokenizer)[1:]  # the first cue ends the prompt
     turns[-1] = (turns[-1][0].removesuffix("\n"), turns[-1][1])

@@ -8,9 +8,11 @@ from jaxalign.data.records import FIELDS, BadRow, Record
 from jaxalign.data.sources import Fields, rows_of
 from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.errors import UserError
+from jaxalign.files import shown_path
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 SHOWN = 5
+ANSWERS = ("completion", "chosen", "rejected", "responses", "gold")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +57,7 @@ def load_records(
     """Reads and checks the records of one kind (`Prompt`, `Preference`, ... of `records.py`).
 
     Args:
-      source: `*.jsonl`, `*.parquet` (patterns too) or `tfds:name/config:split`.
+      source: a file (`sources.FILES`), a pattern of files, or `tfds:name/config:split`.
       fields: our field name to the source's, where they differ: `{"prompt": "question"}`. An
         empty name hides a field: `{"prompt": ""}` makes a preference's prompt implicit.
       on_bad_row: "error" names the bad rows and stops; "skip" leaves them out and returns them too.
@@ -82,11 +84,30 @@ def load_records(
         bad, rows = len(loaded.skipped), len(loaded.skipped) + len(loaded.records)
         advice = 'mend them, or leave them out with on_bad_row="skip"'
         raise UserError(
-            f"{source}: {bad} of {rows} rows are bad; {advice}{_listed(loaded.skipped)}"
+            f"{shown_path(source)}: {bad} of {rows} rows are bad; {advice}{_listed(loaded.skipped)}"
         )
     if not loaded.records:
-        raise UserError(f"{source}: no usable row{_listed(loaded.skipped)}")
+        raise UserError(f"{shown_path(source)}: no usable row{_listed(loaded.skipped)}")
+    if all(map(_repeats, loaded.records)):
+        raise UserError(
+            f"{shown_path(source)}: every answer begins with its prompt, which would stand there "
+            f"twice; take it out of the answers, or, of pairs, hide it with --data.fields prompt "
+            f'"": what both begin with is the prompt then'
+        )
     return loaded
+
+
+def _repeats(record: Record) -> bool:
+    """Whether all answers of a record are texts that begin with its prompt, which is more than a
+    word.
+    """
+    found = vars(record)
+    answers = [found[name] for name in ANSWERS if name in found]
+    texts = [text for part in answers for text in (part if isinstance(part, list) else [part])]
+    prompt = found["prompt"]
+    if not texts or not isinstance(prompt, str) or len(prompt.split()) < 2:
+        return False
+    return all(isinstance(text, str) and text.startswith(prompt) for text in texts)
 
 
 def _check_length(record: Record, tokenizer: Tokenizer, max_length: int) -> None:

@@ -7,22 +7,36 @@ Field names and shapes are those that TRL documents
 
 import dataclasses
 import itertools
+import json
 import math
+import re
+import sys
 import unicodedata
 from collections.abc import Mapping
 from typing import Any, Self
 
 from jaxalign.data.chat import ROLES, TokenRow, prompt_ids, response_row, step_row, token_row
 from jaxalign.data.tokenizer import Tokenizer
+from jaxalign.files import shown
 
 FIELDS = (
     *("prompt", "completion", "chosen", "rejected", "label", "text", "messages", "gold"),
-    *("margin", "responses", "completions", "labels"),
+    *("margin", "responses", "completions", "labels", "tools", "chat_template_kwargs"),
 )
-# Keys of a message that would change what is learned or written, if they were read.
-MEANT = ("weight", "tool_calls", "function_call", "reasoning_content", "thinking")
-Said = str | list[dict[str, str]]
+# Fields of a message that would change what is learned, if they were read.
+MEANT = ("weight", "train", "trainable", "training", "mask", "masked", "loss", "loss_weight")
+# Calls of tools, which are not trained on; an empty one is none.
+CALLS = ("tool_calls", "function_call")
+# Fields of a message that number or date it: they have no effect.
+NUMBERS = (
+    *("id", "uuid", "message_id", "parent_id", "parent_message_id", "conversation_id"),
+    *("timestamp", "created_at", "created", "create_time", "updated_at", "update_time", "date"),
+)
+# Variables of a chat template that are not a row's to give.
+OURS = ("messages", "tools", "add_generation_prompt", "continue_final_message")
+Said = str | list[dict[str, Any]]
 Row = Mapping[str, Any]
+CONVERSATION = re.compile(r"""\s*\[\s*\{\s*["'](role|content)["']\s*:""")
 
 
 class BadRow(Exception):
@@ -31,18 +45,25 @@ class BadRow(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Prompt:
-    """`{"prompt"}`: what a policy is to answer."""
+    """`{"prompt"}`: what a policy is to answer.
+
+    given: here and in the records below, what the row gives the chat template beside the messages:
+      `tools`, and what is in `chat_template_kwargs`.
+    """
 
     prompt: Said
+    given: dict[str, Any] = dataclasses.field(default_factory=dict, kw_only=True)
 
     @classmethod
     def parse(cls, row: Row) -> Self:
         """The record of a row, or BadRow with the reason."""
-        return cls(_prompt(row))
+        prompt = _prompt(row)
+        return cls(prompt, given=_given(row, prompt))
 
     def token_rows(self, tokenizer: Tokenizer) -> tuple[TokenRow, ...]:
         """The prompt, one row."""
-        return (token_row((prompt_ids(self.prompt, tokenizer), False)),)
+        ids = prompt_ids(self.prompt, tokenizer, given=self.given)
+        return (token_row((ids, False)),)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +78,8 @@ class PromptRow(Prompt):
     def parse(cls, row: Row) -> Self:
         """The record of a row, or BadRow with the reason."""
         columns = {field: value for field, value in row.items() if field != "prompt"}
-        return cls(_prompt(row), columns)
+        prompt = _prompt(row)
+        return cls(prompt, columns, given=_given(row, prompt))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,20 +91,22 @@ class PromptCompletion:
 
     prompt: Said
     completion: Said
+    given: dict[str, Any] = dataclasses.field(default_factory=dict, kw_only=True)
 
     @classmethod
     def parse(cls, row: Row) -> Self:
         """The record of a row, or BadRow with the reason."""
-        if "completion" not in row and "text" in row:
-            return cls("", _response(row, "text", ""))
-        if "completion" not in row and "messages" in row:
-            return cls(*_first_answer(_said(row, "messages")))
-        prompt = _prompt(row, may_be_empty=True)
-        return cls(prompt, _response(row, "completion", prompt))
+        if not _has(row, "completion") and _has(row, "text"):
+            prompt, completion = "", _response(row, "text", "")
+        elif not _has(row, "completion") and _has(row, "messages"):
+            prompt, completion = _first_answer(_said(row, "messages"))
+        else:
+            prompt, completion = _prompt_and(row, "completion")
+        return cls(prompt, completion, given=_given(row, prompt))
 
     def token_rows(self, tokenizer: Tokenizer) -> tuple[TokenRow, ...]:
         """Prompt and completion, one row."""
-        return (response_row(self.prompt, self.completion, tokenizer),)
+        return (response_row(self.prompt, self.completion, tokenizer, given=self.given),)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,23 +119,27 @@ class Preference:
     prompt: Said
     chosen: Said
     rejected: Said
+    given: dict[str, Any] = dataclasses.field(default_factory=dict, kw_only=True)
 
     @classmethod
     def parse(cls, row: Row) -> Self:
         """The record of a row, or BadRow with the reason."""
-        if "prompt" in row:
-            prompt = _prompt(row, may_be_empty=True)
-            sides = _response(row, "chosen", prompt), _response(row, "rejected", prompt)
+        if _has(row, "prompt"):
+            prompt, *sides = _prompt_and(row, "chosen", "rejected")
+            if isinstance(row["prompt"], str) and not isinstance(prompt, str):
+                prompt, *sides = _implicit(*(prompt + side for side in sides))
         else:
             prompt, *sides = _implicit(_said(row, "chosen"), _said(row, "rejected"))
+            if not prompt and "prompt" in row:
+                raise BadRow("prompt is null, and chosen and rejected begin with nothing in common")
         if _same(*sides):
             raise BadRow("chosen and rejected are the same")
-        return cls(prompt, *sides)
+        return cls(prompt, *sides, given=_given(row, prompt))
 
     def token_rows(self, tokenizer: Tokenizer) -> tuple[TokenRow, ...]:
         """Prompt and chosen, prompt and rejected: two rows."""
         sides = (self.chosen, self.rejected)
-        return tuple(response_row(self.prompt, side, tokenizer) for side in sides)
+        return tuple(response_row(self.prompt, side, tokenizer, given=self.given) for side in sides)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,11 +152,13 @@ class GoldPreference(Preference):
     def parse(cls, row: Row) -> Self:
         """The record of a row, or BadRow with the reason."""
         pair = Preference.parse(row)
-        return cls(pair.prompt, pair.chosen, pair.rejected, _response(row, "gold", pair.prompt))
+        prompt, gold = _split("gold", pair.prompt, _said(row, "gold"))
+        return cls(prompt, pair.chosen, pair.rejected, gold, given=pair.given)
 
     def token_rows(self, tokenizer: Tokenizer) -> tuple[TokenRow, ...]:
         """Prompt and chosen, prompt and rejected, prompt and gold: three rows."""
-        return *super().token_rows(tokenizer), response_row(self.prompt, self.gold, tokenizer)
+        gold = response_row(self.prompt, self.gold, tokenizer, given=self.given)
+        return *super().token_rows(tokenizer), gold
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,7 +174,7 @@ class MarginPreference(Preference):
         """The record of a row, or BadRow with the reason."""
         pair = Preference.parse(row)
         margin = _number(row, "margin", high=math.inf) if "margin" in row else 0.0
-        return cls(pair.prompt, pair.chosen, pair.rejected, margin)
+        return cls(pair.prompt, pair.chosen, pair.rejected, margin, given=pair.given)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,23 +186,26 @@ class Ranking:
 
     prompt: Said
     responses: list[Said]
+    given: dict[str, Any] = dataclasses.field(default_factory=dict, kw_only=True)
 
     @classmethod
     def parse(cls, row: Row) -> Self:
         """The record of a row, or BadRow with the reason."""
-        prompt = _prompt(row, may_be_empty=True)
         parts = _parts(row, "responses", "of answers, the best first")
         if len(parts) < 2:
             raise BadRow(f"responses has {len(parts)} answers; a ranking takes two or more")
-        responses = [_response(parts, name, prompt) for name in parts]
+        prompt, *responses = _prompt_and({"prompt": _present(row, "prompt"), **parts}, *parts)
         for (one, first), (two, second) in itertools.combinations(enumerate(responses), 2):
             if _same(first, second):
                 raise BadRow(f"responses[{one}] and responses[{two}] are the same")
-        return cls(prompt, responses)
+        return cls(prompt, responses, given=_given(row, prompt))
 
     def token_rows(self, tokenizer: Tokenizer) -> tuple[TokenRow, ...]:
         """Prompt and answer, a row for each answer."""
-        return tuple(response_row(self.prompt, answer, tokenizer) for answer in self.responses)
+        return tuple(
+            response_row(self.prompt, answer, tokenizer, given=self.given)
+            for answer in self.responses
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,6 +231,7 @@ class Stepwise:
         labels = _parts(row, "labels", "of a label for each step")
         if len(labels) != len(steps):
             raise BadRow(f"{len(steps)} completions, but {len(labels)} labels")
+        _given(row, prompt)
         texts: Any = [_response(steps, name, prompt) for name in steps]
         return cls(prompt, texts, [_number(labels, name, high=1) for name in labels])
 
@@ -213,19 +247,20 @@ class Unpaired:
     prompt: Said
     completion: Said
     label: bool
+    given: dict[str, Any] = dataclasses.field(default_factory=dict, kw_only=True)
 
     @classmethod
     def parse(cls, row: Row) -> Self:
         """The record of a row, or BadRow with the reason."""
-        prompt = _prompt(row, may_be_empty=True)
+        prompt, completion = _prompt_and(row, "completion")
         label = _present(row, "label")
-        if label not in (0, 1) or not isinstance(label, bool | int):
+        if not isinstance(label, bool | int) or label not in (0, 1):
             raise BadRow(f"label is {_shown(label)}, wanted true or false")
-        return cls(prompt, _response(row, "completion", prompt), bool(label))
+        return cls(prompt, completion, bool(label), given=_given(row, prompt))
 
     def token_rows(self, tokenizer: Tokenizer) -> tuple[TokenRow, ...]:
         """Prompt and completion, one row."""
-        return (response_row(self.prompt, self.completion, tokenizer),)
+        return (response_row(self.prompt, self.completion, tokenizer, given=self.given),)
 
 
 Record = Prompt | PromptCompletion | Preference | Unpaired | Ranking | Stepwise
@@ -251,7 +286,7 @@ def shared_text(chosen: str, rejected: str) -> str:
     return ""
 
 
-def shared_messages(chosen: list[dict[str, str]], rejected: list[dict[str, str]]) -> int:
+def shared_messages(chosen: list[dict[str, Any]], rejected: list[dict[str, Any]]) -> int:
     """How many leading messages are the prompt: those both share, up to an answer on both sides."""
     shared = 0
     while shared < min(len(chosen), len(rejected)) and chosen[shared] == rejected[shared]:
@@ -283,9 +318,92 @@ def _first_answer(messages: Said) -> tuple[Said, Said]:
     return messages[:cut], _answer("messages", messages[cut:])
 
 
+def _prompt_and(row: Row, *fields: str) -> tuple[Any, ...]:
+    """The prompt and answers to it, which may repeat it if they are conversations."""
+    prompt = _prompt(row, may_be_empty=True)
+    found = [_split(field, prompt, _said(row, field)) for field in fields]
+    if any(before != found[0][0] for before, _ in found):
+        raise BadRow(f"{fields[0]} and another answer go on from different messages")
+    return found[0][0], *(answer for _, answer in found)
+
+
+def _split(field: str, prompt: Said, said: Said) -> tuple[Said, Said]:
+    """The prompt and an answer to it.
+
+    An answer that repeats a conversation begins with the messages of the prompt, or with messages
+    of which the last is the prompt's text, said by the user.
+    """
+    if isinstance(prompt, str) and isinstance(said, str):
+        return prompt, _answer(field, said)
+    if isinstance(said, str):
+        raise BadRow(
+            f"prompt is a conversation, but {field} is text; "
+            f'write it as [{{"role": "assistant", "content": ...}}]'
+        )
+    if isinstance(prompt, list):
+        repeated = said[: len(prompt)] == prompt
+        return prompt, _answer(field, said[len(prompt) :] if repeated else said)
+    asked = [i for i, message in enumerate(said) if message["role"] == "user"]
+    for i in asked:
+        if said[i]["content"].strip() == prompt.strip() and i + 1 < len(said):
+            return said[: i + 1], _answer(field, said[i + 1 :])
+    raise BadRow(
+        f"prompt is text, but {field} is a conversation that does not repeat it; write the prompt "
+        f'as [{{"role": "user", "content": ...}}], or hide it with --data.fields prompt ""'
+    )
+
+
+def _given(row: Row, prompt: Said) -> dict[str, Any]:
+    """What the row gives the chat template beside the messages."""
+    given = {}
+    if _has(row, "chat_template_kwargs"):
+        wanted = 'an object, {"enable_thinking": false} say'
+        variables = _written(row, "chat_template_kwargs", dict, wanted)
+        if ours := [name for name in variables if name in OURS or name.endswith("_token")]:
+            raise BadRow(f"chat_template_kwargs has {ours[0]!r}, which is not a row's to give")
+        given |= {name: value for name, value in variables.items() if value is not None}
+    if _has(row, "tools") and (tools := _written(row, "tools", list, "a list of tools")):
+        if not all(isinstance(tool, dict) for tool in tools):
+            raise BadRow("tools holds something that is no object")
+        given["tools"] = tools
+    if given and isinstance(prompt, str):
+        name = "tools" if "tools" in given else "chat_template_kwargs"
+        raise BadRow(f"{name} is for conversations, and this row's prompt is text; take it out")
+    _check_texts(given, "tools or chat_template_kwargs")
+    return given
+
+
+def _written(row: Row, field: str, kind: type, wanted: str) -> Any:
+    """A value, or the JSON text of one, as tables that have no such columns hold it."""
+    value = row[field]
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            value = row[field]
+    if not isinstance(value, kind):
+        raise BadRow(f"{field} is {_shown(value)}, wanted {wanted}")
+    return value
+
+
+def _check_texts(value: Any, field: str) -> None:
+    """What goes to a template must be JSON and Unicode."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise BadRow(f"{field} holds half a surrogate pair: invalid Unicode") from None
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BadRow(f"{field} is not JSON: {error}") from None
+
+
+def _has(row: Row, field: str) -> bool:
+    """Whether the row says something there: tables fill what is absent with null."""
+    return row.get(field) is not None
+
+
 def _present(row: Row, field: str) -> Any:
     if field not in row:
-        raise BadRow(f"no {field!r}; the row has {sorted(row)}")
+        raise BadRow(f"no {field!r}; the row has {sorted(row)[:20]}")
     if row[field] is None:
         raise BadRow(f"{field} is null")
     return row[field]
@@ -295,6 +413,8 @@ def _said(row: Row, field: str) -> Said:
     """A field that is text or a conversation."""
     value = _present(row, field)
     if isinstance(value, str):
+        if CONVERSATION.match(value) and value.rstrip().endswith("]"):
+            raise BadRow(f"{field} is a list of messages written as a text; write the list itself")
         return _text(field, value)
     if not isinstance(value, list):
         raise BadRow(f'{field} is {_shown(value)}, wanted text or a list of {{"role", "content"}}')
@@ -316,23 +436,53 @@ def _number(row: Row, field: str, *, high: float) -> float:
     value = _present(row, field)
     label = high == 1
     known = isinstance(value, int | float) and (label or not isinstance(value, bool))
-    if not known or not 0 <= value <= high or value == math.inf:
+    if not known or not 0 <= value <= min(high, sys.float_info.max):
         wanted = "true, false or a number in [0, 1]" if label else "a number of at least 0"
         raise BadRow(f"{field} is {_shown(value)}, wanted {wanted}")
     return float(value)
 
 
-def _message(field: str, message: Any) -> dict[str, str]:
+def _message(field: str, message: Any) -> dict[str, Any]:
+    """The fields of a message that have an effect; `content` is made one text."""
     if not isinstance(message, Mapping):
         raise BadRow(f'{field} is {_shown(message)}, wanted {{"role", "content"}}')
+    if {"from", "value"} <= message.keys():
+        raise BadRow(f'{field} has "from" and "value"; call them "role" and "content"')
     role, content = _present(message, "role"), message.get("content")
     if not isinstance(role, str) or role not in ROLES:
         raise BadRow(f"{field} has role {_shown(role)}, wanted one of {list(ROLES)}")
-    if meant := [name for name in MEANT if message.get(name) is not None]:
+    if calls := [name for name in CALLS if message.get(name)]:
+        raise BadRow(f"{field} has {calls[0]!r}: calls of tools are not read; take it out")
+    if meant := [name for name in MEANT if _has(message, name)]:
         raise BadRow(f"{field} has {meant[0]!r}, which is not read; take it out of the row")
-    if not isinstance(content, str):
+    if message.get("prefix"):
+        raise BadRow(f"{field} has 'prefix': an answer that is to be continued is none to learn")
+    rest = {
+        name: value
+        for name, value in message.items()
+        if value is not None and name not in ("role", "content", *CALLS, *NUMBERS)
+    }
+    _check_texts(rest, field)
+    return {"role": role, "content": _text(field, _content(field, content)), **rest}
+
+
+def _content(field: str, content: Any) -> str:
+    """A text, or a list of texts as models of several kinds of input have it: `[{"type": "text",
+    "text": ...}]`, which are joined.
+    """
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list) or not content:
         raise BadRow(f"{field} has content {_shown(content)}, wanted text")
-    return {"role": role, "content": _text(field, content)}
+    texts = []
+    for part in content:
+        here = {k: v for k, v in part.items() if v is not None} if isinstance(part, dict) else {}
+        if here.get("type", "text") != "text":
+            raise BadRow(f"{field} has content of type {_shown(here['type'])}; only text is read")
+        if not here.keys() <= {"type", "text"} or not isinstance(here.get("text"), str):
+            raise BadRow(f"{field} has content {_shown(part)}, wanted {{'type': 'text', 'text'}}")
+        texts.append(here["text"])
+    return "".join(texts)
 
 
 def _text(field: str, text: str) -> str:
@@ -378,12 +528,16 @@ def _answer(field: str, response: Said) -> Said:
 
 
 def _same(chosen: Said, rejected: Said) -> bool:
-    def normal(said: Said) -> list[str]:
-        texts = [said] if isinstance(said, str) else [part for m in said for part in m.values()]
-        return [unicodedata.normalize("NFC", text).strip() for text in texts]
+    def normal(said: Any) -> Any:
+        if isinstance(said, str):
+            return unicodedata.normalize("NFC", said).strip()
+        if isinstance(said, Mapping):
+            return {name: normal(value) for name, value in said.items()}
+        return [normal(part) for part in said] if isinstance(said, list) else said
 
     return normal(chosen) == normal(rejected)
 
 
 def _shown(value: Any) -> str:
-    return f"{str(value)[:40]!r} ({type(value).__name__})"
+    text = str(value) if isinstance(value, str | float) else shown(value).strip("'")
+    return f"{text[:40]!r} ({type(value).__name__})"

@@ -1,27 +1,32 @@
-"""Rows out of JSON Lines, Parquet or tensorflow-datasets, one at a time, each with the place it
-came from.
+"""Rows out of files or tensorflow-datasets, one at a time, each with the place it came from.
 
-    data/train.jsonl    data/train-*.parquet    tfds:gsm8k:train[:90%]
-    tfds:human_ratings/movies:policy
+data/train.jsonl.gz    data/train-*.parquet    data/saved    tfds:gsm8k:train[:90%]
+tfds:human_ratings/movies:policy
 """
 
-import collections
+import difflib
 import glob
 import importlib
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from jaxalign.data.arrow_rows import arrow_rows, parquet_rows, saved_files
 from jaxalign.data.records import BadRow
+from jaxalign.data.text_rows import READERS, Placed, typed_cells
 from jaxalign.errors import UserError
+from jaxalign.files import SHOWN, exists, regular_file, shown, shown_path
 
 TFDS_SOURCE = re.compile(r"tfds:(?P<name>[^:\[\]]+(?::\d+\.\d+\.\d+)?):(?P<split>.+)")
 # Parts of tensorflow-datasets that register their data sets only when they are imported.
 TFDS_PACKAGES = ("question_answering", "structured", "summarization", "text", "text_simplification")
+TABLES = {".parquet": parquet_rows, ".arrow": arrow_rows, ".feather": arrow_rows}
+FILES = (
+    "a .jsonl, .json, .csv, .tsv (gzipped or not), .parquet, .arrow or .feather file, a pattern of "
+    "files, a folder saved by Hugging Face datasets, or tfds:NAME:SPLIT"
+)
 Fields = dict[str, str]
-Placed = tuple[str, dict[str, Any] | BadRow]
 
 
 def rows_of(
@@ -30,17 +35,23 @@ def rows_of(
     """`(place, row)`, or `(place, BadRow)` where there is no row to be had.
 
     Args:
-      source: a file, a pattern of files (read in the order of their names), or `tfds:name:split`.
+      source: a file, a pattern of files (read in the order of their names), a folder that
+        `datasets.save_to_disk` wrote, or `tfds:name:split`.
       fields: our field name to the source's, where they differ: `{"prompt": "question"}`.
       data_dir: where tensorflow-datasets keeps prepared data; its own default if None.
     Raises: UserError if there is no such source.
     """
     if str(source).startswith("tfds:"):
-        found = _tfds_rows(str(source), data_dir)
-    else:
-        found = (row for file in _files(str(source)) for row in _file_rows(file))
-    for place, row in found:
-        yield place, row if isinstance(row, BadRow) else _renamed(row, fields)
+        for place, row in _tfds_rows(str(source), data_dir):
+            yield place, row if isinstance(row, BadRow) else _renamed(row, fields)
+        return
+    for file in _files(str(source)):
+        texts = _kind(file) in (".csv", ".tsv")
+        for place, row in _file_rows(file):
+            if not isinstance(row, BadRow):
+                row = _renamed(row, fields)
+                row = typed_cells(row) if texts else row
+            yield place, row
 
 
 def _renamed(row: dict[str, Any], fields: Fields) -> dict[str, Any]:
@@ -50,75 +61,35 @@ def _renamed(row: dict[str, Any], fields: Fields) -> dict[str, Any]:
 
 
 def _files(pattern: str) -> list[Path]:
-    if Path(pattern).is_file():
-        return [Path(pattern)]
-    if not (files := sorted(glob.glob(pattern, recursive=True))):
-        raise UserError(f"no file {pattern}")
-    return [Path(file) for file in files]
+    """The files that a name or pattern stands for, those of saved folders included."""
+    found = [pattern] if exists(pattern) else []
+    if not found and glob.has_magic(pattern):
+        try:
+            found = sorted(glob.glob(pattern, recursive=True))
+        except (ValueError, OSError, RecursionError):
+            found = []
+    if not found:
+        raise UserError(f"no file {shown_path(pattern)}; give {FILES}")
+    paths = [Path(file) for file in found]
+    return [file for path in paths for file in (saved_files(path) if path.is_dir() else [path])]
+
+
+def _kind(file: Path) -> str:
+    """The ending of a name that says what is in the file: ".json" of a.json.gz."""
+    suffixes = [suffix.lower() for suffix in file.suffixes[-2:]]
+    return suffixes[0] if suffixes[1:] == [".gz"] else (suffixes or [""])[-1]
 
 
 def _file_rows(file: Path) -> Iterator[Placed]:
-    if file.suffix == ".parquet":
-        return _parquet_rows(file)
-    if file.suffix in (".jsonl", ".ndjson"):
-        return _jsonl_rows(file)
-    raise UserError(f"{file}: the name must end in .jsonl or .parquet")
-
-
-def _jsonl_rows(file: Path) -> Iterator[Placed]:
-    """One JSON object a line; empty lines are passed over, a byte order mark is dropped."""
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if number == 1:
-                line = line.removeprefix(b"\xef\xbb\xbf")
-            if line.strip():
-                yield f"{file}:{number}", _json_row(line)
-
-
-def _json_row(line: bytes) -> dict[str, Any] | BadRow:
-    try:
-        row = json.loads(line.decode(), object_pairs_hook=_without_repetition)
-    except UnicodeDecodeError as error:
-        return BadRow(f"invalid UTF-8 at byte {error.start + 1} of the line")
-    except RecursionError:
-        return BadRow("invalid JSON: nested too deeply")
-    except BadRow as reason:
-        return reason
-    except ValueError as error:
-        return BadRow(f"invalid JSON: {error}")
-    return row if isinstance(row, dict) else BadRow(f"not an object but {type(row).__name__}")
-
-
-def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Of a field that stands twice in an object JSON readers keep one, silently."""
-    row = dict(pairs)
-    if len(row) < len(pairs):
-        counts = collections.Counter(name for name, _ in pairs)
-        raise BadRow(f"{counts.most_common(1)[0][0]!r} stands there twice")
-    return row
-
-
-def _parquet_rows(file: Path) -> Iterator[Placed]:
-    """Read in batches of 1,000 rows, so that memory does not grow with the file."""
-    import pyarrow
-    import pyarrow.parquet
-
-    number = 0
-    try:
-        with pyarrow.parquet.ParquetFile(file) as table:
-            for batch in table.iter_batches(batch_size=1000):
-                for i in range(batch.num_rows):
-                    number += 1
-                    yield f"{file}: row {number}", _parquet_row(batch.slice(i, 1))
-    except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"{file}: not readable as Parquet after row {number}: {error}") from None
-
-
-def _parquet_row(batch: Any) -> dict[str, Any] | BadRow:
-    try:
-        return batch.to_pylist()[0]
-    except UnicodeDecodeError as error:
-        return BadRow(f"invalid UTF-8 at byte {error.start + 1} of a text")
+    kind = _kind(regular_file(file))
+    if kind in READERS:
+        return READERS[kind](file)
+    if kind in TABLES and file.suffix.lower() != ".gz":
+        return TABLES[kind](file)
+    if kind in TABLES:
+        raise UserError(f"{shown_path(file)} is packed twice; unpack it with gunzip")
+    endings = ", ".join([*READERS, *TABLES])
+    raise UserError(f"{shown_path(file)}: the name must end in {endings}; .gz may follow")
 
 
 def _tfds_rows(source: str, data_dir: str | Path | None) -> Iterator[Placed]:
@@ -129,18 +100,35 @@ def _tfds_rows(source: str, data_dir: str | Path | None) -> Iterator[Placed]:
         importlib.import_module(f"tensorflow_datasets.{package}")
     importlib.import_module("jaxalign.data.ratings.builder")  # human_ratings
     if not (parts := TFDS_SOURCE.fullmatch(source)):
-        raise UserError(f"{source!r} is not of the form tfds:name/config:split")
+        raise UserError(f"{shown(source)} is not of the form tfds:name/config:split")
     try:
         examples: Any = tfds.data_source(parts["name"], split=parts["split"], data_dir=data_dir)
     except Exception as error:  # each builder fails in its own way
-        reason = str(error).strip().split("\n")[0]
-        raise UserError(f"{source}: {type(error).__name__}: {reason}") from None
+        near = _near(parts["name"], tfds)
+        raise UserError(
+            f"{shown_path(source)}: {type(error).__name__}: {_why(error)}{near}"
+        ) from None
     for number in range(len(examples)):
         try:
             row = _plain(examples[number])
         except UnicodeDecodeError as error:
             row = BadRow(f"invalid UTF-8 at byte {error.start + 1} of a text")
         yield f"{source}: example {number}", row
+
+
+def _why(error: Exception) -> str:
+    """The first line, without what the library was called with."""
+    line = (str(error).strip().split("\n")[0]).rsplit('builder_kwargs "', 1)[-1]
+    line = line.rsplit('}": ', 1)[-1].rstrip(".")[:SHOWN]
+    return line if line.isprintable() else shown(line)
+
+
+def _near(name: str, tfds: Any) -> str:
+    """The known data set of the most similar name, if that one is not known."""
+    known = tfds.core.registered.list_imported_builders()
+    first = name.split("/")[0].split(":")[0]
+    near = [] if first in known else difflib.get_close_matches(first, known, 1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _plain(value: Any) -> Any:

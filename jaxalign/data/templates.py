@@ -9,18 +9,19 @@ A template is a program that a stranger wrote: it sees the messages and nothing 
 goes wrong in it is one line.
 """
 
+import contextlib
 import dataclasses
 import datetime
+import difflib
 import functools
 import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jinja2
-from jinja2 import nodes
+from jinja2 import meta, nodes
 from jinja2.ext import Extension
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from jaxalign.data.marks import (
     CLOSE,
@@ -34,10 +35,14 @@ from jaxalign.data.marks import (
     mark,
     without_marks,
 )
+from jaxalign.data.sandbox import BoundedEnvironment, bounded_rendering
 from jaxalign.errors import UserError
 
-Messages = Sequence[dict[str, str]]
+Messages = Sequence[Mapping[str, Any]]
 SHOWN = 40
+LONGEST = 300  # characters that a template's own words may have in an error
+# Fields of a message that only link or date it: a template that does not read them loses nothing.
+LINKS = ("tool_call_id",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,8 +84,9 @@ def render(
     messages: Messages,
     *,
     asked: bool,
-    variables: dict[str, str],
+    names: Mapping[str, str],
     tokenizer: MarkedTokenizer,
+    given: Mapping[str, Any],
 ) -> Rendered:
     """The conversation as the template writes it.
 
@@ -89,15 +95,20 @@ def render(
 
     Args:
       asked: end with the header of the assistant's turn (`add_generation_prompt`).
-      variables: names of the special tokens, `{"bos_token": "<s>"}`.
+      names: of the special tokens, `{"bos_token": "<s>"}`.
       tokenizer: knows the special tokens.
+      given: other variables of the template, `{"tools": [...], "enable_thinking": False}`.
     Raises:
-      UserError: the template refuses or breaks, leaves a message out, or changes texts by their
-        letters.
+      UserError: the template refuses or breaks, leaves a message out, does not read what it is
+        given, or changes texts by their letters.
     """
-    fill = functools.partial(_filled, template, asked=asked, variables=variables)
-    plain = without_marks(fill(messages))
-    marked = fill([_marked(i, message, tokenizer) for i, message in enumerate(messages)])
+    _check_read(template, messages, given)
+    fill = functools.partial(_filled, template, asked=asked, names=names)
+    plain = without_marks(fill(messages, given=given))
+    marked = fill(
+        [_marked(i, message, tokenizer) for i, message in enumerate(messages)],
+        given=_literal(dict(given), tokenizer),
+    )
     found = without_marks(marked)
     if found != plain:
         at = first_difference(plain, found)
@@ -113,18 +124,52 @@ def render(
     return rendered
 
 
-def _marked(number: int, message: dict[str, str], tokenizer: MarkedTokenizer) -> dict[str, str]:
+def _check_read(template: str, messages: Messages, given: Mapping[str, Any]) -> None:
+    """What a template does not so much as mention it cannot write: it would be lost in silence."""
+    variables, words = names_in(template)
+    for name in given:
+        if name not in variables:
+            near = difflib.get_close_matches(name, sorted(variables), 1)
+            what = f"; did you mean {near[0]!r}?" if near else ""
+            raise UserError(f"the chat template does not read {name!r}; take it out{what}")
+    for number, message in enumerate(messages):
+        for name in message.keys() - {"role", "content", *LINKS} - words:
+            raise UserError(
+                f"the chat template does not read {name!r} of message {number + 1} "
+                f"({message['role']}); take it out of the row"
+            )
+
+
+@functools.lru_cache(maxsize=8)
+def names_in(template: str) -> tuple[frozenset[str], frozenset[str]]:
+    """The variables that a template takes from outside, and all names that it could look up."""
+    tree = _parsed(template)
+    attributes = {node.attr for node in tree.find_all(nodes.Getattr)}
+    texts = {node.value for node in tree.find_all(nodes.Const) if isinstance(node.value, str)}
+    return frozenset(meta.find_undeclared_variables(tree)), frozenset(attributes | texts)
+
+
+def _marked(number: int, message: Mapping[str, Any], tokenizer: MarkedTokenizer) -> dict[str, Any]:
     """A message with marks around its content, within the white space that templates trim, and
     around every special token that is spelled in it.
     """
     content = message["content"]
     text = content.strip()
     start = content.index(text)
-    literal = tokenizer.pattern.sub(
-        lambda found: mark(LITERAL) + found[0] + mark(LITERAL_END), text
-    )
-    inner = mark(OPEN, number) + literal + mark(CLOSE, number)
-    return {**message, "content": content[:start] + inner + content[start + len(text) :]}
+    inner = mark(OPEN, number) + _literal(text, tokenizer) + mark(CLOSE, number)
+    rest = _literal({k: v for k, v in message.items() if k != "content"}, tokenizer)
+    return {**rest, "content": content[:start] + inner + content[start + len(text) :]}
+
+
+def _literal(value: Any, tokenizer: MarkedTokenizer) -> Any:
+    """The value with marks around every special token that is spelled in one of its texts."""
+    if isinstance(value, str):
+        return tokenizer.pattern.sub(
+            lambda found: mark(LITERAL) + found[0] + mark(LITERAL_END), value
+        )
+    if isinstance(value, Mapping):
+        return {_literal(k, tokenizer): _literal(v, tokenizer) for k, v in value.items()}
+    return [_literal(v, tokenizer) for v in value] if isinstance(value, list) else value
 
 
 def first_difference(one: str, other: str) -> int:
@@ -156,33 +201,68 @@ def _read(marked: str, tokenizer: MarkedTokenizer) -> Rendered:
     return Rendered(text, ends[OPEN], ends[CLOSE], generated)
 
 
-def _filled(template: str, messages: Messages, *, asked: bool, variables: dict[str, str]) -> str:
+def _filled(
+    template: str,
+    messages: Messages,
+    *,
+    asked: bool,
+    names: Mapping[str, str],
+    given: Mapping[str, Any],
+) -> str:
+    ours = {"messages": list(messages), "add_generation_prompt": asked}
+    variables = {**names, "tools": None, "documents": None, **given, **ours}
+    with _in_one_line():
+        return bounded_rendering(_compiled(template), variables)
+
+
+@contextlib.contextmanager
+def _in_one_line() -> Iterator[None]:
+    """A program may fail in any way."""
     try:
-        return _compiled(template).render(
-            **variables, messages=messages, tools=None, documents=None, add_generation_prompt=asked
-        )
+        yield
     except _Refusal as refusal:
         reason = f"refuses the conversation: {refusal}"
     except jinja2.TemplateSyntaxError as error:
         reason = f"is no Jinja: line {error.lineno}: {error.message}"
     except jinja2.exceptions.SecurityError as error:
         reason = f"does what no template may: {error}"
-    except Exception as error:  # a program may fail in any way
+    except Exception as error:
         reason = f"fails: {type(error).__name__}: {error}"
-    raise UserError(f"the chat template {' '.join(reason.split())}")
+    else:
+        return
+    line = " ".join(without_marks(reason).split())
+    line = line if len(line) <= LONGEST else f"{line[:LONGEST]}..."
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+    raise UserError(f"the chat template {text}")
+
+
+def _parsed(template: str) -> nodes.Template:
+    with _in_one_line():
+        return _environment().parse(template)
+    raise AssertionError  # never reached: a fault is raised above
 
 
 @functools.lru_cache(maxsize=8)
 def _compiled(template: str) -> jinja2.Template:
-    environment = ImmutableSandboxedEnvironment(
+    return _environment().from_string(template)
+
+
+@functools.cache
+def _environment() -> BoundedEnvironment:
+    environment = BoundedEnvironment(
+        {"tojson": _to_json},
         trim_blocks=True,
         lstrip_blocks=True,
         extensions=[_GenerationBlocks, "jinja2.ext.loopcontrols"],
     )
-    environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = _refuse
-    environment.globals["strftime_now"] = lambda form: _started().strftime(form)
-    return environment.from_string(template)
+    environment.globals["strftime_now"] = _date
+    return environment
+
+
+def _date(form: str) -> str:
+    """The moment as `strftime` writes it."""
+    return _started().strftime(form[:LONGEST])
 
 
 def _refuse(message: str) -> None:

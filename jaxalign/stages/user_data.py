@@ -11,6 +11,7 @@ from jaxalign.config import DataConfig, TokenizerConfig
 from jaxalign.data.chat import TokenRow
 from jaxalign.data.formats import load_records
 from jaxalign.data.records import Record
+from jaxalign.data.sources import FILES
 from jaxalign.data.tokenizer import Tokenizer, train_tokenizer
 from jaxalign.errors import UserError
 from jaxalign.files import write_atomically
@@ -43,7 +44,7 @@ def read_records(
     """
     source = data.evaluation_path if held_out else data.path
     if not source:
-        raise UserError("--data.path is empty; give a .jsonl or .parquet file or tfds:NAME:SPLIT")
+        raise UserError(f"--data.path is empty; give {FILES}")
     loaded = load_records(
         source,
         kind,
@@ -65,7 +66,7 @@ def report_skipped(source: str, lines: list[str], log: Path | None) -> None:
     console.print("\n".join(f"  {line}" for line in shown), markup=False)
     if log is not None:
         log.mkdir(parents=True, exist_ok=True)
-        path = log / f"skipped_rows_{Path(source).name}.txt"
+        path = log / f"skipped_rows_{Path(source).name[:100]}.txt"
         write_atomically(path, "".join(f"{line}\n" for line in lines).encode())
         console.print(f"  all of them: {path}", markup=False)
 
@@ -78,7 +79,11 @@ def token_rows(records: Sequence[Record], tokenizer: Tokenizer) -> list[tuple[To
 def learn_tokenizer(config: TokenizerConfig, records: Sequence[Record]) -> Tokenizer:
     """A vocabulary from all texts of the records."""
     texts = [
-        text for record in records for said in vars(record).values() for text in texts_of(said)
+        text
+        for record in records
+        for field, said in vars(record).items()
+        if field != "given"  # a learned tokenizer has no chat template
+        for text in texts_of(said)
     ]
     return train_tokenizer(texts, vocab_size=config.vocab_size, kind=config.kind)
 

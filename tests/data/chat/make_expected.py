@@ -58,6 +58,65 @@ CONVERSATIONS = [  # prompt, response
 ]
 
 
+THOUGHT = "<think>\nWell.\n</think>\n\nSo it is."
+LLAMA3_NAMES = {"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>"}
+CHATML_NAMES = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
+# Shapes of templates: (template, names, messages, variables); the last message is the answer.
+SHAPES = [
+    ("opens_thought", LLAMA3_NAMES, [user("Why?"), assistant(THOUGHT)], {}),
+    (
+        "opens_thought",
+        LLAMA3_NAMES,
+        [user("Why?"), assistant(THOUGHT), user("Sure?"), assistant(THOUGHT)],
+        {},
+    ),
+    ("last_thought", CHATML_NAMES, [user("Why?"), assistant(THOUGHT)], {}),
+    ("last_thought", CHATML_NAMES, [user("Why?"), assistant("Yes.")], {"enable_thinking": False}),
+    ("last_thought", CHATML_NAMES, [user("Why?"), assistant("Yes.")], {"enable_thinking": True}),
+    (
+        "last_thought",
+        CHATML_NAMES,
+        [
+            user("Why?"),
+            assistant("Yes."),
+            user("So?"),
+            assistant("No.") | {"reasoning_content": "W."},
+        ],
+        {},
+    ),
+    (
+        "last_thought",
+        CHATML_NAMES,
+        [
+            *(user("Look."), assistant("I do.")),
+            {"role": "tool", "content": "4", "tool_call_id": "call_7"},
+            assistant("Four."),
+        ],
+        {"tools": [{"type": "function", "function": {"name": "look", "parameters": {}}}]},
+    ),
+    ("user_header", LLAMA3_NAMES, [user("Why?"), assistant("Yes.")], {}),
+    ("user_header", LLAMA3_NAMES, [user("Why?"), assistant(THOUGHT)], {"thinking": True}),
+    ("empty_thought", CHATML_NAMES, [user("Why?"), assistant(THOUGHT)], {}),
+    ("empty_thought", CHATML_NAMES, [user("Why?"), assistant("Yes.")], {"enable_thinking": False}),
+    (
+        "system_in_user",
+        LLAMA3_NAMES,
+        [
+            {"role": "developer", "content": " Be. "},
+            user("Why?") | {"name": "Ann"},
+            assistant("Yes."),
+        ],
+        {},
+    ),
+    (
+        "channels",
+        LLAMA3_NAMES,
+        [user("Why?"), assistant("So."), user("Sure?"), assistant("Yes.") | {"thinking": "Well."}],
+        {},
+    ),
+]
+
+
 def byte_level():
     backend = tokenizers.Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -129,10 +188,25 @@ def expected(template, tokenizer, names):
     return {"template": template.strip(), "tokenizer": tokenizer, "names": names, "rows": rows}
 
 
+def shaped(template, names, messages, variables):
+    peer = transformers.PreTrainedTokenizerFast(
+        tokenizer_file=str(HERE / "bytes.json"), clean_up_tokenization_spaces=False, **names
+    )
+    peer.chat_template = (HERE / "templates" / f"{template}.jinja").read_text("utf-8")
+    told = {"return_dict": False, **variables}
+    return {
+        **{"template": template, "tokenizer": "bytes", "names": names},
+        **{"messages": messages, "given": variables},
+        "prompt_ids": peer.apply_chat_template(messages[:-1], add_generation_prompt=True, **told),
+        "ids": peer.apply_chat_template(messages, **told),
+    }
+
+
 if __name__ == "__main__":
     byte_level().save(str(HERE / "bytes.json"), pretty=False)
     for kind in ("legacy", "first", "pieces"):
         sentencepiece(kind).save(str(HERE / f"{kind}.json"), pretty=False)
     models_ = [expected(name, *model) for name, model in MODELS.items()]
     made = {"transformers": transformers.__version__, "models": models_}
+    made["shapes"] = [shaped(*shape) for shape in SHAPES]
     (HERE / "expected.json").write_text(json.dumps(made, ensure_ascii=False), "utf-8")

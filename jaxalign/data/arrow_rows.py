@@ -1,0 +1,156 @@
+"""Rows out of tables of Arrow: Parquet, Feather, and the folders that Hugging Face's `datasets`
+saves.
+"""
+
+import decimal
+import itertools
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from jaxalign.data.records import BadRow
+from jaxalign.data.text_rows import Placed, check_depth
+from jaxalign.errors import UserError
+from jaxalign.files import SHOWN, read_json, regular_file, shown, shown_path
+
+BATCH = 1000  # rows that are in memory at once
+
+
+def parquet_rows(file: Path) -> Iterator[Placed]:
+    """The rows of a Parquet file."""
+    import pyarrow.parquet
+
+    def batches() -> Iterator[Any]:
+        with pyarrow.parquet.ParquetFile(file) as table:
+            _check_columns(file, table.schema_arrow.names)
+            yield from table.iter_batches(batch_size=BATCH)
+
+    return _rows(file, "Parquet", batches())
+
+
+def arrow_rows(file: Path) -> Iterator[Placed]:
+    """The rows of a file or stream of Arrow (Feather is its other name)."""
+    import pyarrow
+
+    def batches() -> Iterator[Any]:
+        with pyarrow.memory_map(str(file)) as source:
+            start = source.read(6)
+            source.seek(0)
+            if start[:4] == b"FEA1":
+                raise UserError(f"{shown_path(file)} is Feather of version 1; save it anew")
+            if start == b"ARROW1":
+                table = pyarrow.ipc.open_file(source)
+                found = (table.get_batch(i) for i in range(table.num_record_batches))
+            else:
+                table = found = pyarrow.ipc.open_stream(source)
+            _check_columns(file, table.schema.names)
+            for batch in found:
+                batch.validate(full=True)  # what stands there may point anywhere
+                yield from (batch.slice(i, BATCH) for i in range(0, batch.num_rows, BATCH))
+
+    return _rows(file, "Arrow", batches())
+
+
+def saved_files(folder: Path) -> list[Path]:
+    """The files of a folder that `datasets.save_to_disk` wrote, in order.
+
+    Raises:
+      UserError: it holds several data sets, or is another folder; the message says what to give.
+    """
+    name = shown_path(folder)
+    if (folder / "state.json").is_file():
+        listed = read_json(folder / "state.json").get("_data_files")
+        if not isinstance(listed, list) or not all(map(_is_data_file, listed)):
+            raise UserError(f"{name}/state.json lists no files as _data_files")
+        return [folder / entry["filename"] for entry in listed]
+    try:
+        inside = sorted(folder.iterdir())
+    except OSError as error:
+        raise UserError(f"{name} cannot be read: {error.strerror}") from None
+    splits = [path for path in inside if (path / "state.json").is_file()]
+    if len(splits) == 1:
+        return saved_files(splits[0])
+    if splits:
+        names = ", ".join(path.name for path in splits)
+        raise UserError(f"{name} holds the parts {names}; give one, as {name}/{splits[0].name}")
+    names = [path.name for path in inside if path.is_file() and not path.name.startswith(".")]
+    kinds = Counter(Path(name).suffix for name in names if Path(name).suffix)
+    wanted = f"as {name}/*{kinds.most_common(1)[0][0]}" if kinds else "or a pattern of files"
+    listed = shown(names[:5]) if names else "no file"
+    raise UserError(f"{name} is a directory, which holds {listed}; give one, {wanted}")
+
+
+def _is_data_file(entry: Any) -> bool:
+    name = entry.get("filename") if isinstance(entry, dict) else None
+    return isinstance(name, str) and name == Path(name).name
+
+
+def _check_columns(file: Path, names: list[str]) -> None:
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise UserError(f"{shown_path(file)}: the column {shown(twice[0])} is named twice")
+
+
+def _rows(file: Path, kind: str, batches: Iterator[Any]) -> Iterator[Placed]:
+    """In batches, so that memory does not grow with the file."""
+    import pyarrow
+
+    regular_file(file)
+    number = 0
+    try:
+        for batch in batches:
+            for i in range(batch.num_rows):
+                number += 1
+                yield f"{shown_path(file)}: row {number}", _row(batch, i)
+    except (pyarrow.ArrowException, OSError, MemoryError) as error:
+        raise UserError(
+            f"{shown_path(file)}: not readable as {kind} after row {number}: {_line(error)}"
+        ) from None
+
+
+def _row(batch: Any, i: int) -> dict[str, Any] | BadRow:
+    row = {}
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        try:
+            row[name] = _plain(column[i].as_py(maps_as_pydicts="strict"))
+        except UnicodeDecodeError as error:
+            return BadRow(f"{name}: invalid UTF-8 at byte {error.start + 1} of a text")
+        except RecursionError:
+            return BadRow(f"{name}: nested too deeply")
+        except Exception as error:  # a type of Arrow that Python lacks: dates, durations, maps
+            return BadRow(f"{name} of type {column.type} is not readable: {_line(error)}")
+    try:
+        check_depth(row)
+    except BadRow as fault:
+        return fault
+    return row
+
+
+def _plain(value: Any) -> Any:
+    """Numbers as Python's, UTF-8 as text, and objects without what is null in them: a table fills
+    with null what an object lacks. A struct of lists is a list of structs.
+    """
+    if isinstance(value, dict):
+        found = {name: _plain(item) for name, item in value.items() if item is not None}
+        lists = [item for item in found.values() if isinstance(item, list)]
+        if found.keys() == {"role", "content"} and len(lists) == 2:
+            pairs = itertools.zip_longest(found["role"], found["content"])
+            return [{"role": role, "content": content} for role, content in pairs]
+        return found
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, decimal.Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return value  # an image, say: only what asks for a text minds
+    return value
+
+
+def _line(error: BaseException) -> str:
+    if "zoneinfo" in str(error):
+        return "its time zone is not known here"
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."

@@ -1,0 +1,304 @@
+"""Rows out of files of text, JSON Lines, JSON and CSV, gzipped or not, one at a time.
+
+A file is recognised by its content where its name says something else (a gzipped .jsonl, a Parquet
+file called .json): it is read, or one line says what it is.
+"""
+
+import contextlib
+import csv
+import functools
+import gzip
+import itertools
+import json
+import re
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from jaxalign.data.records import CONVERSATION, BadRow
+from jaxalign.errors import UserError
+from jaxalign.files import LARGEST_TEXT, reason, regular_file, shown, shown_path
+
+Placed = tuple[str, dict[str, Any] | BadRow]
+LARGEST_ROW = 2**26  # bytes of a line
+MOST_EMPTY = 100_000  # empty lines one after the other
+LEVELS = 64  # of lists and objects within one another
+SPACE = re.compile(r"[ \t\n\r]*")
+# What files begin with that are not what their names say, and what to do.
+MAGIC = (
+    (b"PAR1", "a Parquet file; call it .parquet"),
+    (b"ARROW1", "an Arrow file; call it .arrow"),
+    (b"\xff\xff\xff\xff", "an Arrow stream; call it .arrow"),
+    (b"PK\x03\x04", "a zip archive; unpack it"),
+    (b"\x28\xb5\x2f\xfd", "compressed by zstd; unpack it"),
+    (b"BZh", "compressed by bzip2; unpack it"),
+    (b"\xfd7zXZ", "compressed by xz; unpack it"),
+    (b"\xff\xfe", "UTF-16; save it as UTF-8"),
+    (b"\xfe\xff", "UTF-16; save it as UTF-8"),
+    (b"version https://git-lfs", "a pointer of Git LFS; fetch the file itself: git lfs pull"),
+)
+CSV_FAULTS = (
+    ("end of data", "a quote is not closed"),
+    ("new-line character", "its lines end with \\r alone; save it with \\n"),
+)
+# Columns of a CSV file that hold no text: JSON stands in the cell.
+CELLS = (
+    *("label", "margin", "labels", "responses", "completions", "messages", "tools"),
+    "chat_template_kwargs",
+)
+
+
+def jsonl_rows(file: Path) -> Iterator[Placed]:
+    """One JSON object a line; empty lines are passed over, a byte order mark is dropped."""
+    for number, line in _lines(file):
+        if line.strip():
+            yield f"{shown_path(file)}:{number}", _json_row(line)
+
+
+def json_rows(file: Path) -> Iterator[Placed]:
+    """A list of objects, or an object a line, as some call JSON Lines."""
+    number, first = next(((n, line) for n, line in _lines(file) if line.strip()), (0, b""))
+    listed = first.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"["
+    if not first or (not listed and isinstance(_json_row(first), dict)):
+        return jsonl_rows(file)
+    with _opened(file) as opened, _reading(file):
+        content = opened.read(LARGEST_TEXT + 1)
+    if len(content) > LARGEST_TEXT:
+        raise UserError(
+            f"{shown_path(file)} has more than {LARGEST_TEXT:,} bytes; write it as JSON Lines"
+        )
+    if listed:
+        return _listed_rows(file, content)
+    return iter([(f"{shown_path(file)}:{number}", _json_row(content))])
+
+
+def csv_rows(file: Path, delimiter: str) -> Iterator[Placed]:
+    """A table whose first row names the columns; an empty cell says nothing.
+
+    Raises:
+      UserError: the table cannot be told: a quote is not closed, a column is named twice.
+    """
+    limit = csv.field_size_limit(LARGEST_ROW)
+    try:
+        lines = _Counted(_decoded(file))
+        rows = csv.reader(lines, delimiter=delimiter, strict=True)
+        names = next((row for row in _told(file, lines, rows) if row), [])
+        if twice := [name for name, count in Counter(names).items() if name and count > 1]:
+            raise UserError(f"{shown_path(file)}: the column {shown(twice[0])} is named twice")
+        before = lines.number
+        for row in _told(file, lines, rows):
+            place, before = f"{shown_path(file)}:{before + 1}", lines.number
+            if not row:
+                continue
+            if len(row) != len(names):
+                yield place, BadRow(f"{len(row)} cells, but {len(names)} columns are named")
+            elif any("\0" in cell for cell in row):
+                yield place, BadRow("a cell holds a zero character")
+            else:
+                cells = zip(names, row, strict=True)
+                yield place, {name: cell or None for name, cell in cells if name}
+    finally:
+        csv.field_size_limit(limit)
+
+
+def typed_cells(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of a table of texts, with what its cells spell: true, 0.5, a list of messages."""
+    return {name: _typed(name, cell) for name, cell in row.items()}
+
+
+def check_depth(value: Any) -> None:
+    """Lists and objects may stand within one another, but not thousands deep: what handles them
+    later goes down step by step.
+
+    Raises:
+      BadRow: they are too deep.
+    """
+    level: list[Any] = [value]
+    for _ in range(LEVELS):
+        inner = itertools.chain.from_iterable(
+            part.values() if isinstance(part, dict) else part
+            for part in level
+            if isinstance(part, dict | list)
+        )
+        level = [part for part in inner if isinstance(part, dict | list)]
+        if not level:
+            return
+    raise BadRow(f"nested more than {LEVELS} levels deep")
+
+
+def _typed(name: str, cell: Any) -> Any:
+    if not isinstance(cell, str) or not (name in CELLS or CONVERSATION.match(cell)):
+        return cell
+    text = cell.strip()
+    with contextlib.suppress(ValueError, RecursionError):
+        return json.loads(text.lower() if text.lower() in ("true", "false") else text)
+    return cell
+
+
+def _json_row(line: bytes) -> dict[str, Any] | BadRow:
+    twice: list[str] = []
+    try:
+        row = json.loads(line.decode("utf-8-sig"), object_pairs_hook=_object_noting(twice))
+        if twice:
+            return BadRow(f"{shown(twice[0])} stands there twice")
+        return _checked(row)
+    except UnicodeDecodeError as error:
+        return BadRow(f"invalid UTF-8 at byte {error.start + 1} of the line")
+    except RecursionError:
+        return BadRow("invalid JSON: nested too deeply")
+    except ValueError as error:
+        return BadRow(f"invalid JSON: {error}")
+
+
+def _checked(row: Any) -> dict[str, Any] | BadRow:
+    if not isinstance(row, dict):
+        return BadRow(f"not an object but {type(row).__name__}")
+    try:
+        check_depth(row)
+    except BadRow as fault:
+        return fault
+    return row
+
+
+def _listed_rows(file: Path, content: bytes) -> Iterator[Placed]:
+    """The objects of a list, one at a time."""
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{shown_path(file)}: invalid UTF-8 at byte {error.start + 1}") from None
+    twice: list[str] = []
+    decoder = json.JSONDecoder(object_pairs_hook=_object_noting(twice))
+    at, number, end = _space(text, _space(text, 0) + 1), 0, ","
+    if text[at : at + 1] == "]":
+        at, end = at + 1, "]"
+    while end == ",":
+        number += 1
+        try:
+            row, at = decoder.raw_decode(text, at)
+        except RecursionError:
+            raise UserError(f"{shown_path(file)}: row {number}: nested too deeply") from None
+        except ValueError as error:
+            raise UserError(f"{shown_path(file)}: row {number}: invalid JSON: {error}") from None
+        fault = BadRow(f"{shown(twice[0])} stands there twice") if twice else None
+        twice.clear()
+        yield f"{shown_path(file)}: row {number}", fault or _checked(row)
+        at = _space(text, at)
+        end, at = text[at : at + 1], _space(text, at + 1)
+    if end != "]" or text[at:].strip():
+        raise UserError(f"{shown_path(file)}: the list does not end behind row {number}")
+
+
+def _space(text: str, at: int) -> int:
+    found = SPACE.match(text, at)
+    return found.end() if found else at
+
+
+def _object_noting(twice: list[str]) -> Callable[[list[tuple[str, Any]]], dict[str, Any]]:
+    """Of a field that stands twice in an object JSON readers keep one, silently."""
+
+    def made(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        row = dict(pairs)
+        if len(row) < len(pairs):
+            twice.append(Counter(name for name, _ in pairs).most_common(1)[0][0])
+        return row
+
+    return made
+
+
+class _Counted:
+    """Lines, and how many were taken."""
+
+    def __init__(self, lines: Iterator[str]) -> None:
+        self.lines = lines
+        self.number = 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self.lines)
+        self.number += 1
+        return line
+
+
+def _told(file: Path, lines: _Counted, rows: Iterator[list[str]]) -> Iterator[list[str]]:
+    """The rows of a table, as long as they can be told from one another."""
+    start = lines.number + 1
+    try:
+        for row in rows:
+            yield row
+            start = lines.number + 1
+    except csv.Error as error:
+        what = next((what for text, what in CSV_FAULTS if text in str(error)), str(error))
+        raise UserError(f"{shown_path(file)}:{start}: not readable as CSV: {what}") from None
+
+
+def _decoded(file: Path) -> Iterator[str]:
+    for number, line in _lines(file):
+        try:
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"{shown_path(file)}:{number}: invalid UTF-8 at byte {error.start + 1} of the line"
+            ) from None
+
+
+def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file with their numbers, none larger than a row may be."""
+    empty, number = 0, 0
+    with _opened(file) as opened, _reading(file, lambda: f" after line {number}"):
+        while line := opened.readline(LARGEST_ROW + 1):
+            number += 1
+            if len(line) > LARGEST_ROW:
+                raise UserError(
+                    f"{shown_path(file)}:{number}: a row of more than {LARGEST_ROW:,} bytes"
+                )
+            empty = empty + 1 if line.isspace() else 0
+            if empty > MOST_EMPTY:
+                raise UserError(f"{shown_path(file)}:{number}: nothing but empty lines")
+            yield number, line
+
+
+@contextlib.contextmanager
+def _opened(file: Path) -> Iterator[IO[bytes]]:
+    """The bytes of a file, unpacked where it is gzipped."""
+    path = regular_file(file)
+    with _reading(file):
+        opened = path.open("rb")
+    with opened:
+        with _reading(file):
+            start = opened.read(32)
+            opened.seek(0)
+        for magic, what in MAGIC:
+            if start.startswith(magic):
+                raise UserError(f"{shown_path(file)} is {what}")
+        if start.startswith(b"\x1f\x8b"):
+            with gzip.GzipFile(fileobj=opened) as unpacked:
+                yield unpacked  # type: ignore[misc]
+        elif file.suffix == ".gz" and start:
+            raise UserError(f"{shown_path(file)} is not gzipped, as its name says")
+        else:
+            yield opened
+
+
+@contextlib.contextmanager
+def _reading(file: Path, where: Callable[[], str] = str) -> Iterator[None]:
+    try:
+        yield
+    except (EOFError, zlib.error, OSError) as error:
+        if isinstance(error, OSError):
+            what = reason(error)
+        else:
+            what = "it is cut off" if isinstance(error, EOFError) else str(error)
+        raise UserError(f"{shown_path(file)} cannot be read{where()}: {what}") from None
+
+
+READERS: dict[str, Callable[[Path], Iterator[Placed]]] = {
+    ".jsonl": jsonl_rows,
+    ".ndjson": jsonl_rows,
+    ".json": json_rows,
+    ".csv": functools.partial(csv_rows, delimiter=","),
+    ".tsv": functools.partial(csv_rows, delimiter="\t"),
+}
