@@ -3,7 +3,9 @@
 import ast
 import html.parser
 import json
+import os
 import re
+import secrets
 import struct
 import subprocess
 import sys
@@ -23,7 +25,7 @@ from jaxalign.report import (
     style,
     write_report,
 )
-from jaxalign.report.run import read_run
+from jaxalign.report.run import FILES, read_run
 from tests import run_fixture
 
 VOID = {"meta", "br", "img", "link", "hr", "input"}
@@ -186,7 +188,7 @@ def test_one_stage_has_a_page(tmp_path):
 
 
 def test_nothing_yet(tmp_path):
-    page = Page(report(tmp_path))
+    page = Page(report(bare(tmp_path, config={})))
     assert "section" not in page.tags
     assert "not written any results" in page.text
 
@@ -238,15 +240,60 @@ def test_seeds_become_rows(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("results.json", '{"rows": [}', r"results.json:1: not JSON"),
-        ("samples.json", "{}", "holds dict, wanted a list"),
-        ("metrics.jsonl", '{"stage": 1}\nnonsense\n', "metrics.jsonl:2"),
+        ("results.json", '{"rows": [}', "results.json is not JSON"),
+        ("results.json", '{"rows": [3]}', r"results.json: Expected `object`, .* `\$.rows\[0\]`"),
+        ("results.json", '{"timing": {"sft": "1"}}', r"results.json: Expected .*\$.timing"),
+        ("results.json", '{"rows": [{"kl": {}}]}', r"results.json: Expected .*\$.rows\[0\]"),
+        ("results.json", '{"curves": {}}', r"results.json: Expected .*\$.curves"),
+        ("results.json", '{"notes": [1]}', r"results.json: Expected .*\$.notes\[0\]"),
+        ("results.json", f'{{"rows": [{"{}," * 200} {{}}]}}', "rows has more than 200 entries"),
+        ("samples.json", "{}", "samples.json: Expected `array`, got `object`"),
+        ("samples.json", '[{"responses": {"a": {"text": 1}}}]', r"samples.json: .*\.text`"),
+        ("versions.json", '{"jax": []}', "versions.json: Expected"),
+        ("config.json", "[1]", "config.json: Expected `object`"),
+        ("config.json", '{"a": ' * 99 + "1" + "}" * 99, "config.json is nested more than 30"),
+        ("config.json", '{"a": ' + "9" * 5000 + "}", "config.json is not JSON"),
+        ("metrics.jsonl", '{"stage": "a", "step": 1}\nnonsense\n', "metrics.jsonl:2 is not JSON"),
+        ("metrics.jsonl", '{"stage": 1, "step": 1}\n', r"metrics.jsonl:1: .*\$.stage"),
+        ("metrics.jsonl", '{"step": 1}\n', "metrics.jsonl:1: .*missing required field `stage`"),
+        ("metrics.jsonl", '{"stage": "a", "step": 1, "x": []}\n', "metrics.jsonl:1: Expected"),
+        ("metrics.jsonl", '"a"\n', "metrics.jsonl:1: Expected `object`"),
     ],
 )
 def test_a_broken_file_is_named(tmp_path, name, content, message):
     (tmp_path / name).write_text(content)
     with pytest.raises(UserError, match=message):
         write_report(tmp_path)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_what_is_no_file_of_a_run_is_named(tmp_path, name):
+    for make, why in (
+        (lambda path: path.mkdir(), "is a directory"),
+        (os.mkfifo, "is a pipe"),
+        (lambda path: path.symlink_to("/dev/zero"), "is a device"),
+        (lambda path: path.symlink_to(tmp_path / "none"), "does not exist"),
+        (lambda path: path.write_bytes(b"\xff\n"), "no UTF-8 at byte 1"),
+    ):
+        make(tmp_path / name)
+        with pytest.raises(UserError, match=why) as error:
+            write_report(tmp_path)
+        assert name in str(error.value) and "\n" not in str(error.value)
+        (tmp_path / name).rename(tmp_path.parent / secrets.token_hex(8))
+
+
+def test_plots_do_not_go_through_a_link(tmp_path):
+    (tmp_path / "theirs").mkdir()
+    bare(tmp_path, config={"seed": 1})
+    (tmp_path / "plots").symlink_to(tmp_path / "theirs")
+    with pytest.raises(UserError, match="plots is a link"):
+        write_report(tmp_path)
+
+
+def test_a_directory_of_no_run_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"holds none of config\.json"):
+        write_report(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_missing_directory_is_named(tmp_path):

@@ -1,6 +1,7 @@
 """Metrics of a run on disk: JSON lines and TensorBoard events; and the progress of a loop."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import sys
@@ -8,8 +9,27 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from jaxalign.errors import UserError
-from jaxalign.files import write_atomically
+from jaxalign.files import (
+    FileError,
+    exists,
+    json_of,
+    make_directory,
+    read_text,
+    shown_path,
+    typed,
+    write_atomically,
+)
+
+Scalar = bool | int | float | str | None
+LARGEST = 2**32  # bytes of a metrics.jsonl
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Line:
+    """What every line of `metrics.jsonl` has; the rest are numbers by name."""
+
+    stage: str
+    step: float
 
 
 class MetricsWriter:
@@ -21,8 +41,7 @@ class MetricsWriter:
 
     def __init__(self, run_dir: str | os.PathLike):
         """Open the files of `run_dir` for appending; a line torn by a kill is dropped."""
-        self.directory = Path(run_dir)
-        self.directory.mkdir(parents=True, exist_ok=True)
+        self.directory = make_directory(run_dir)
         self._path = self.directory / "metrics.jsonl"
         self._events = {}
         self._file = _reopened(self._path, lambda line: True)
@@ -73,18 +92,20 @@ def read_metrics(run_dir: str | os.PathLike) -> list[dict]:
     """All lines of a run's `metrics.jsonl`; an unfinished last line (a kill) is left out.
 
     Raises:
-      UserError: a line that is not JSON, with its number.
+      UserError: a line that is not JSON or lacks stage or step, with its number.
     """
     path = Path(run_dir) / "metrics.jsonl"
-    if not path.exists():
+    if not exists(path):
         return []
-    whole, _, _ = path.read_text().rpartition("\n")
+    whole, _, _ = read_text(path, largest=LARGEST).rpartition("\n")
     lines = []
-    for number, line in enumerate(whole.splitlines(), start=1):
+    for number, text in enumerate(whole.split("\n") if whole else (), start=1):
+        where = f"{shown_path(path)}:{number}"
         try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}:{number}: not a line of JSON ({error}); remove it") from error
+            lines.append(json_of(text, dict[str, Scalar], where))
+            typed(lines[-1], Line, where)
+        except FileError as error:
+            raise FileError(f"{error}; remove that line") from None
     return lines
 
 
