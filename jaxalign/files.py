@@ -8,6 +8,7 @@ import errno
 import json
 import os
 import secrets
+import shutil
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -223,6 +224,26 @@ def replace_file(path: str | os.PathLike, write: Callable[[Path], object]) -> No
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def whole_directory(path: str | os.PathLike) -> Iterator[Path]:
+    """A new directory beside `path`, which takes that name when all is written into it.
+
+    `path` may be an empty directory. The one beside has a name that nobody can foresee.
+
+    Raises:
+      FileError: it cannot be written; nothing is left of it.
+    """
+    path = Path(path)
+    with writing(path):
+        aside = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}.tmp")
+        try:
+            aside.mkdir()  # never one that is there
+            yield aside
+            aside.replace(path)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 @contextlib.contextmanager

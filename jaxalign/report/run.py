@@ -133,9 +133,9 @@ def read_part(path: Path, kind: Any) -> Any:
     is_list = getattr(kind, "__origin__", kind) is list
     if not exists(path):
         return [] if is_list else {}
-    content: Any = read_json(path, list[Any] if is_list else dict[str, Any])
+    content = _cleaned(read_json(path, list if is_list else dict), shown_path(path))
     typed(content, kind, shown_path(path))
-    return _cleaned(content, shown_path(path))
+    return content
 
 
 def _cleaned(content: Any, where: str, depth: int = 0, name: str = "") -> Any:

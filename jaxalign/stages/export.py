@@ -1,8 +1,6 @@
 """`jaxalign export`: a model as a Hugging Face folder."""
 
 import json
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,13 @@ import numpy as np
 from jaxalign.config_export import ExportConfig
 from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.errors import UserError
+from jaxalign.files import (
+    make_directory,
+    read_json,
+    replace_file,
+    whole_directory,
+    write_atomically,
+)
 from jaxalign.models.hugging_face_names import to_theirs
 from jaxalign.models.hugging_face_writer import config_of, shards_of
 from jaxalign.models.pretrained import INDEX, SCORE_FILE, VALUE_FILE
@@ -32,15 +37,11 @@ def run(config: ExportConfig) -> Path:
         raise UserError(f"--output {output} exists; give a folder that does not, or an empty one")
     model = load_text_model(config.model, "model")
     check_heads(model, config.model)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-    try:
+    card = model_card(config.model, model)
+    make_directory(output.parent)
+    with whole_directory(output) as aside:
         write_folder(aside, model, shard_bytes=round(config.shard_gigabytes * 1e9))
-        (aside / "README.md").write_text(model_card(config.model, model), encoding="utf-8")
-        aside.chmod(0o755)  # temporary folders are for their owner only
-        aside.replace(output)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        write_atomically(aside / "README.md", card)
     print(output)
     return output
 
@@ -79,7 +80,7 @@ def write_folder(folder: Path, text_model: TextModel, *, shard_bytes: int) -> No
     write_json(folder / "config.json", fields)
     write_json(folder / "generation_config.json", ids)
     text_model.tokenizer.save(folder)
-    named = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    named = read_json(folder / "tokenizer_config.json")
     write_json(
         folder / "tokenizer_config.json",
         {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
@@ -119,9 +120,9 @@ def save(file: Path, tensors: dict[str, np.ndarray]) -> None:
     """A file of tensors, marked as transformers wants it."""
     from safetensors.numpy import save_file
 
-    save_file(tensors, file, metadata={"format": "pt"})
+    replace_file(file, lambda aside: save_file(tensors, aside, metadata={"format": "pt"}))
 
 
 def write_json(file: Path, content: dict[str, Any]) -> None:
     """JSON that people can read."""
-    file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_atomically(file, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
