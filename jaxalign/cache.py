@@ -27,7 +27,8 @@ def keep_programs() -> None:
 
 def _is_writable(folder: Path) -> bool:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        cache_directory().mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(exist_ok=True)
     except OSError:
         return False
     return os.access(folder, os.W_OK)

@@ -8,7 +8,6 @@ import functools
 import importlib
 import importlib.metadata
 import io
-import os
 import sys
 import traceback
 import types
@@ -19,7 +18,7 @@ from typing import Annotated, Any
 from jaxalign.cache import keep_programs
 from jaxalign.config_checks import hints_of, nearest
 from jaxalign.errors import UserError, one_line
-from jaxalign.files import FileError, exists, read_bytes, shown, shown_path
+from jaxalign.files import FileError, read_bytes, shown, shown_path
 from jaxalign.flags import flags_of, given_flags, named_flags, single, with_flags
 from jaxalign.memory import keep_freed_memory, return_compiler_memory, with_huge_pages
 
@@ -105,12 +104,7 @@ def program() -> None:
             stream.reconfigure(errors="backslashreplace")
     if arguments[:1] and arguments[0] in DEFAULTS and not wants_help(arguments):
         with_huge_pages()
-    try:
-        main(arguments)
-        sys.stdout.flush()
-    except BrokenPipeError:  # whoever read the output has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(1) from None
+    main(arguments)
 
 
 def main(arguments: list[str]) -> None:
@@ -161,30 +155,12 @@ def wants_help(arguments: list[str]) -> bool:
 def run_stage(name: str, config, directory: str | None) -> Any:
     """Import the stage of that configuration and run it."""
     _, module, takes_directory = STAGES[name]
+    stage = importlib.import_module(f"jaxalign.stages.{module}")
     if not takes_directory:
         if directory is not None:
             raise UserError(f"`{module}` writes no run directory; leave --run_dir out")
-        return importlib.import_module(f"jaxalign.stages.{module}").run(config)
-    folder = run_directory(f"runs/{module}" if directory is None else directory)
-    return importlib.import_module(f"jaxalign.stages.{module}").run(config, folder)
-
-
-def run_directory(given: str) -> Path:
-    """The directory of a run, before anything is computed for it.
-
-    Raises:
-      UserError: the name is empty, a file, or cannot be made or written to.
-    """
-    if not given.strip():
-        raise UserError("--run_dir is empty; give a directory, which is made if there is none")
-    folder = Path(given)
-    there = next(path for path in (folder, *folder.absolute().parents) if exists(path))
-    if not there.is_dir():
-        kind = "a link to nothing" if there.is_symlink() and not there.exists() else "a file"
-        raise UserError(f"--run_dir {shown_path(given)}: {shown_path(there)} is {kind}")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(f"--run_dir {shown_path(given)}: {shown_path(there)} may not be written to")
-    return folder
+        return stage.run(config)
+    return stage.run(config, Path(directory or f"runs/{module}"))
 
 
 def print_help(command: str, default) -> None:

@@ -27,10 +27,11 @@ POSITIVE, SEED = "(0, 1e30]", "[0, 4294967295]"
 RANGES = {
     **dict.fromkeys(("batch_size", "micro_batches", "minibatches", "group_size"), ROWS),
     **dict.fromkeys(("rows", "samples", "environments", "rollout_length", "devices"), ROWS),
-    **dict.fromkeys(("max_new_tokens", "max_episode_steps", "epochs", "prompt_words"), ROWS),
+    **dict.fromkeys(("max_new_tokens", "max_episode_steps", "prompt_words"), ROWS),
     **dict.fromkeys(("rare_examples", "shown", "best_of_prompts", "curve_prompts"), "[0, 1048576]"),
     **dict.fromkeys(("prompts", "sampled_prompts", "samples_per_prompt", "best_of"), ROWS),
     **dict.fromkeys(("groups", "curve_points", "length_buckets", "prompt_tokens"), ROWS),
+    **dict.fromkeys(("epochs", "prompt_epochs"), "(0, 1000000]"),
     **dict.fromkeys(("steps", "iterations", "updates", "batch"), "[0, 1000000000]"),
     **dict.fromkeys(("pretraining_steps", "warmup_steps"), "[0, 1000000000]"),
     **dict.fromkeys(("log_every", "checkpoint_every", "kl_horizon"), "[1, 1000000000]"),
@@ -43,7 +44,7 @@ RANGES = {
     **dict.fromkeys(("max_length", "top_k"), "[0, 268435456]"),
     **dict.fromkeys(("learning_rate", "pretraining_learning_rate", "weight_decay"), "[0, 1000]"),
     **dict.fromkeys(("same_rater_share", "on_policy", "gae_lambda", "ld_alpha"), SHARE),
-    **dict.fromkeys(("overlong_share", "top_entropy"), SHARE),
+    **dict.fromkeys(("overlong_share", "top_entropy", "warmup_share"), SHARE),
     **dict.fromkeys(("dropout", "b2"), "[0, 1)"),
     **dict.fromkeys(("top_p",), "(0, 1]"),
     **dict.fromkeys(("test_share",), "(0, 1)"),
@@ -362,11 +363,18 @@ def require_one_reward(reward: str, rewards: dict[str, float]):
 
 
 def changed_fields(settings, default, prefix: str) -> list[str]:
-    """Names of the fields, those of nested settings too, that are not as in the default."""
+    """Names of the fields, those of nested settings too, that are not as in the default.
+
+    The default may be a class: what its fields are where nothing is given.
+    """
     names = []
     for field in dataclasses.fields(settings):
-        name = f"{prefix}.{field.name}"
-        ours, theirs = getattr(settings, field.name), getattr(default, field.name)
+        name = f"{prefix}.{field.name}" if prefix else field.name
+        ours = getattr(settings, field.name)
+        if isinstance(default, type) and field.default_factory is not dataclasses.MISSING:
+            theirs = field.default_factory()
+        else:
+            theirs = getattr(default, field.name)
         if dataclasses.is_dataclass(ours):
             names += changed_fields(ours, theirs, name)
         elif ours != theirs:

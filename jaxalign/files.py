@@ -210,7 +210,7 @@ def replace_file(path: str | os.PathLike, write: Callable[[Path], object]) -> No
     Raises:
       FileError: it cannot be written; what was there before is untouched.
     """
-    path = Path(path)
+    path = _named(path)
     with writing(path):
         temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}.tmp")
         try:
@@ -226,6 +226,13 @@ def replace_file(path: str | os.PathLike, write: Callable[[Path], object]) -> No
                 temporary.unlink(missing_ok=True)
 
 
+def _named(path: str | os.PathLike) -> Path:
+    """A path that ends with a name, so that something can stand beside it."""
+    if not Path(path).name or "\0" in os.fspath(path):
+        raise FileError(f"{shown_path(path)!r} is no name that can be written to")
+    return Path(path)
+
+
 @contextlib.contextmanager
 def whole_directory(path: str | os.PathLike) -> Iterator[Path]:
     """A new directory beside `path`, which takes that name when all is written into it.
@@ -235,7 +242,7 @@ def whole_directory(path: str | os.PathLike) -> Iterator[Path]:
     Raises:
       FileError: it cannot be written; nothing is left of it.
     """
-    path = Path(path)
+    path = _named(path)
     with writing(path):
         aside = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}.tmp")
         try:

@@ -11,10 +11,12 @@ from typing import Any
 
 from jaxalign.errors import UserError, printable
 from jaxalign.files import FileError, exists, read_json, shown_path, typed
-from jaxalign.train.metrics import Scalar, read_metrics
+from jaxalign.train.metrics import read_metrics
 
 Rows = list[dict[str, Any]]
+Scalar = bool | int | float | str | None
 Numbers = dict[str, Scalar | list[Any]]  # a row of a table
+Metrics = list[dict[str, Scalar]]
 FILES = ("config.json", "versions.json", "results.json", "samples.json", "metrics.jsonl")
 DEEPEST = 30  # levels of a file
 LONGEST_NAME, LONGEST_TEXT = 200, 100_000  # characters
@@ -104,7 +106,7 @@ def read_run(directory: Path) -> Run:
         directory=directory,
         config=read_part(directory / "config.json", dict[str, Any]),
         versions=read_part(directory / "versions.json", dict[str, Scalar]),
-        metrics=_cleaned(read_metrics(directory), "metrics.jsonl"),
+        metrics=checked_part(directory / "metrics.jsonl", read_metrics(directory), Metrics),
         results=read_results(directory),
         samples=read_part(directory / "samples.json", list[Sample]),
     )
@@ -133,9 +135,18 @@ def read_part(path: Path, kind: Any) -> Any:
     is_list = getattr(kind, "__origin__", kind) is list
     if not exists(path):
         return [] if is_list else {}
-    content = _cleaned(read_json(path, list if is_list else dict), shown_path(path))
-    typed(content, kind, shown_path(path))
-    return content
+    return checked_part(path, read_json(path, list if is_list else dict), kind)
+
+
+def checked_part(path: Path, content: Any, kind: Any) -> Any:
+    """What a file holds, with texts that can be shown, checked to be of the wanted kind.
+
+    Raises:
+      FileError: it is something else.
+    """
+    cleaned = _cleaned(content, shown_path(path))
+    typed(cleaned, kind, shown_path(path))
+    return cleaned
 
 
 def _cleaned(content: Any, where: str, depth: int = 0, name: str = "") -> Any:

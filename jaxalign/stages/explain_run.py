@@ -48,10 +48,9 @@ def of_run(config: ExplainConfig) -> ExplainConfig:
             f"--run {config.run} trained an adapter or went on from one; explain differentiates "
             f"whole models: give --method, --policy {config.run}, --reference and --data.path"
         )
-    data = run.data
-    if config.data.path:
-        data = config.data
-    else:
+    data = config.data
+    if not data.path:
+        data = dataclasses.replace(run.data, evaluation_path="")
         of_this_machine(config.run, run.data.path, "data.path", is_local=is_local_file)
     shared = {"policy": config.run, "data": data, "seed": run.seed}
     if kind is SFTConfig:
@@ -70,8 +69,7 @@ def of_run(config: ExplainConfig) -> ExplainConfig:
 
 def refuse_others(config: ExplainConfig) -> None:
     """Raise a one-line `UserError` where a setting is given that the run decides."""
-    changed = changed_fields(config, ExplainConfig(), "")
-    names = [name.removeprefix(".") for name in changed]
+    names = changed_fields(config, ExplainConfig, "")
     others = [name for name in names if name.partition(".")[0] not in BESIDE]
     if others:
         raise UserError(

@@ -12,10 +12,9 @@ import numpy as np
 from jaxalign.errors import printable
 from jaxalign.files import exists
 from jaxalign.models.sources import HUB_ID
-from jaxalign.report.run import read_part, read_results
+from jaxalign.report.run import Scalar, read_part, read_results
 from jaxalign.stages.run import flat_fields
 from jaxalign.stages.text_models import TextModel
-from jaxalign.train.metrics import Scalar
 
 # no address, no mark-up, and nothing that begins a heading, a list or a quotation
 PLAIN = re.compile(
