@@ -262,7 +262,10 @@ def test_grpo_resumes_to_the_same_bits_and_is_explained(
         (["ppo", "--config", "no.py"], "--config no.py does not exist"),
         (["sft", "--run_dir"], "--run_dir needs a value"),
         (["generate", "--run_dir", "x"], "writes no run directory"),
-        (["report", "/no/such/run"], "usage: jaxalign report DIR"),
+        (
+            ["report", "/no/such/run"],
+            "/no/such/run is not a directory; give the directory of a run",
+        ),
         (["generate", "--model", "/no/such/run"], "/no/such/run"),
     ],
 )

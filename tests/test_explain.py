@@ -391,12 +391,22 @@ class Spelling:
         return " ".join(map(str, ids))
 
 
+class HostileSpelling(Spelling):
+    def token(self, number):
+        return "<img src=x onerror=alert(1)>\x1b[2J"
+
+
 def test_the_page_stands_alone():
-    page = explanation_page("ppo", decisions(0.3), Spelling(), [("NaN", None), ("x", "bad & ugly")])
+    explained = decisions(0.3)
+    page = explanation_page("ppo", explained, Spelling(), [("NaN", None), ("x", "bad & ugly")])
     for forbidden in ("<script", "http://", "https://", "src="):
         assert forbidden not in page
     assert "bad &amp; ugly" in page and "&lt;" in page and "nothing found" in page
     assert page.count("<details") == 2
+    other = explanation_page("ppo", explained, HostileSpelling(), [("<b>", "\x00</table>")])
+    assert "<img" not in other and "<b>" not in other
+    assert other.count("</table>") == page.count("</table>")
+    assert not any(letter < " " and letter != "\n" for letter in other)
 
 
 def loss_of(batch, make=evaluate):

@@ -13,7 +13,7 @@ import sys
 import numpy as np
 import pytest
 
-from jaxalign.errors import UserError
+from jaxalign.errors import UserError, printable
 from jaxalign.evaluation import best_of_n_kl, preference_calibration
 from jaxalign.report import (
     about,
@@ -133,6 +133,65 @@ def test_what_users_wrote_is_text(source, page):
     for text in ("<script>alert('prompt')</script> & co", "</p><img src=x onerror=alert(1)>"):
         assert text in page.text
     assert 'unknown "method"' in page.text
+
+
+HOSTILE = (
+    '<script>1</script></title></style></svg><img src=x onerror=y> " onload="x" \' ]]> --> <!-- '
+    '&lt; url(#a) id="b" javascript:x \x1b[2J\x00\ud800\u202e\r\n$\\frac{$ \u65e5\u672c'
+)
+
+
+def hostile(content, text):
+    """The same with that text in the place of every text, and of every free name."""
+    if isinstance(content, str):
+        return text
+    if isinstance(content, list):
+        return [hostile(part, text) for part in content]
+    if isinstance(content, dict):
+        more = {text: {text: [text]}} if "model" in content else {}
+        return {k: hostile(v, text) for k, v in content.items()} | more
+    return content
+
+
+def test_nothing_that_a_run_says_is_obeyed_in_its_report(page, tmp_path):
+    """No element and no attribute comes from a text of the run, wherever that stands."""
+    text = HOSTILE
+    assert len(text) < 200  # longer names are cut
+    results = run_fixture.results()
+    rows = [row | {text: 1.0} for row in results["rows"][:3]]
+    parts = {
+        "config": run_fixture._config(),
+        "versions": {"device": "x", "jax": "y"},
+        "results": {
+            "rows": rows,
+            "title": "x",
+            "notes": ["x"],
+            "curves": results["curves"][:4],
+            "reward_model": results["reward_model"][:2],
+            "timing": {"sft": 1.0},
+        },
+        "samples": [{"prompt": "x", "responses": {"SFT": {"text": "x"}}}],
+    }
+    written = {name: hostile(part, text) for name, part in parts.items()}
+    written["versions"] |= {text: text}
+    written["results"]["timing"] |= {text: 2.0}
+    written["samples"][0]["responses"] |= {text: {"text": text}}
+    for name in written:
+        (tmp_path / f"{name}.json").write_text(json.dumps(written[name]))
+    line = {"stage": text, "step": 1, "loss": 1.0, text: 2.0}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    source = report(tmp_path)
+    found = Page(source)
+    assert set(found.tags) <= set(page.tags)
+    assert {(tag, name) for tag, name, _ in found.attributes} <= {
+        *((tag, name) for tag, name, _ in page.attributes), ("details", "open"),
+    }  # fmt: skip
+    assert not any(letter < " " and letter not in "\n\t" for letter in source)
+    shown = printable(text)
+    assert sum(shown.split()[0] in said for said in found.texts) > 10
+    assert len(set(found.values("id"))) == len(found.values("id"))
+    names = {path.name for path in (tmp_path / "plots").iterdir()}
+    assert all(re.fullmatch(r"\w{1,90}\.png", name) for name in names)
 
 
 def test_every_shown_column_is_explained(page):
