@@ -208,9 +208,10 @@ def replace_file(path: str | os.PathLike, write: Callable[[Path], object]) -> No
     `path` itself is replaced where it is a link. Its mode is what the user's umask says.
 
     Raises:
-      FileError: it cannot be written; what was there before is untouched.
+      FileError: it cannot be written, or is no file; what was there before is untouched.
     """
     path = _named(path)
+    _refuse_others(path)
     with writing(path):
         temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}.tmp")
         try:
@@ -231,6 +232,17 @@ def _named(path: str | os.PathLike) -> Path:
     if not Path(path).name or "\0" in os.fspath(path):
         raise FileError(f"{shown_path(path)!r} is no name that can be written to")
     return Path(path)
+
+
+def _refuse_others(path: Path) -> None:
+    """Of a pipe or a device (`/dev/null`, `/dev/stdout`) the name must not be given to a file."""
+    try:
+        found = os.stat(path)
+    except OSError:  # nothing, or a link to nothing
+        return
+    for is_kind, kind in KINDS:
+        if is_kind(found.st_mode):
+            raise FileError(f"{shown_path(path)} is {kind}; give the name of a file")
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ what would not be shown as text (control characters, lone surrogates) is spelled
 """
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,7 @@ def read_run(directory: Path) -> Run:
       UserError: the directory does not exist or is of no run, or a file in it is not what it
         should be.
     """
-    if not directory.is_dir():
+    if not os.path.isdir(directory):
         raise UserError(f"{shown_path(directory)} is not a directory; give the directory of a run")
     if not any(exists(directory / name) for name in FILES):
         raise UserError(

@@ -1,6 +1,7 @@
 """`jaxalign export`: a model as a Hugging Face folder."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ from jaxalign.config_export import ExportConfig
 from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.errors import UserError
 from jaxalign.files import (
+    exists,
     make_directory,
     read_json,
     replace_file,
+    shown_path,
     whole_directory,
     write_atomically,
 )
@@ -33,8 +36,10 @@ def run(config: ExportConfig) -> Path:
     if not config.output:
         raise UserError("--output is empty; give the folder to write")
     output = Path(config.output)
-    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
-        raise UserError(f"--output {output} exists; give a folder that does not, or an empty one")
+    if exists(output) and not (os.path.isdir(output) and not os.listdir(output)):
+        raise UserError(
+            f"--output {shown_path(output)} exists; give a folder that does not, or an empty one"
+        )
     model = load_text_model(config.model, "model")
     check_heads(model, config.model)
     card = model_card(config.model, model)
