@@ -825,6 +825,10 @@ class GenerateConfig:
 
     def __post_init__(self):
         require_temperature(self.temperature)
+        require(
+            self.prompt.encode(errors="replace").decode() == self.prompt,
+            "--prompt is not UTF-8; give a text that is",
+        )
         require_at_least(1, "", self, "samples", "max_new_tokens")
         require_at_least(0, "", self, "top_k")
 

@@ -38,7 +38,7 @@ RANGES = {
     **dict.fromkeys(("total_steps", "perplexity_texts", "pairs"), "[1, 2147483647]"),
     **dict.fromkeys(("seed", "seeds"), SEED),  # beyond, jax takes two seeds as one
     **dict.fromkeys(("width", "widths", "mlp_width"), "[1, 1048576]"),
-    **dict.fromkeys(("layers", "heads", "kv_heads"), "[1, 65536]"),
+    **dict.fromkeys(("layers", "heads", "kv_heads"), "[1, 1024]"),
     **dict.fromkeys(("rank", "bag_characters"), "[0, 65536]"),
     **dict.fromkeys(("vocab_size", "bag_buckets"), "[1, 268435456]"),
     **dict.fromkeys(("max_length", "top_k"), "[0, 268435456]"),

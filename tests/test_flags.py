@@ -8,13 +8,22 @@ import pytest
 
 from jaxalign import cli
 from jaxalign.cli import DEFAULTS, REFUSED, STAGES, main, named_config, read_config
-from jaxalign.config import DPOConfig, FitConfig, PlaceConfig, SFTConfig
+from jaxalign.config import (
+    DPOConfig,
+    FitConfig,
+    GenerateConfig,
+    ModelConfig,
+    PlaceConfig,
+    SFTConfig,
+)
 from jaxalign.config_checks import RANGES, config, fits, hints_of, options_of, within
 from jaxalign.config_domains import ControlConfig, ImagesConfig
 from jaxalign.config_grpo import GRPOSettings
+from jaxalign.data.tokenizer import train_bpe
 from jaxalign.errors import UserError
 from jaxalign.files import FileError, whole_directory, write_atomically
 from jaxalign.flags import flags_of, given_flags, named_flags, value_of, with_flags
+from jaxalign.stages.text_models import new_text_model
 
 COMMANDS = sorted(DEFAULTS)
 DIGITS = "9" * 400
@@ -357,9 +366,19 @@ def test_a_configuration_file_is_a_module_of_its_own(tmp_path):
     assert read_config(file, "dpo") == DPOConfig(policy=str(tmp_path))
 
 
+def test_a_model_that_no_memory_holds_is_refused_before_it_is_made():
+    """Four matrices of attention and three of 8/3 D: 12 D^2 numbers a layer, here 1.35e16."""
+    tokenizer = train_bpe(["a b"], vocab_size=260)
+    with pytest.raises(UserError, match=r"make 1\.4e\+16 parameters, .* GiB of memory; lower them"):
+        new_text_model(
+            ModelConfig(width=2**20, layers=1024, heads=1), tokenizer, 8, ("logits",), None
+        )
+
+
 @pytest.mark.parametrize(
     ("make", "line"),
     [
+        (lambda: GenerateConfig(prompt="a\udcff"), "--prompt is not UTF-8"),
         (lambda: FitConfig(steps="3"), "steps is '3'; it must be a whole number"),
         (lambda: FitConfig(steps=True), "steps is True; it must be a whole number"),
         (lambda: FitConfig(optimizer=None), "optimizer is None; it must be a OptimizerConfig"),
