@@ -135,16 +135,22 @@ def dispatch(arguments: list[str]) -> Any:
     if command not in DEFAULTS:
         near = nearest(command, [*DEFAULTS, "report"]) or "; `jaxalign --help` lists them"
         raise UserError(f"no command {shown(command)}{near}")
-    if wants_help(rest):
-        return print_help(command, named_config(DEFAULTS[command]))
-    given = given_flags(rest)
-    file, given = option(given, "config")
-    directory, given = option(given, "run_dir")
+    return run_command(command, rest)
+
+
+def run_command(command: str, arguments: list[str]) -> Any:
+    """Run a command with the flags that follow it, or print those that it has."""
+    words = [word for word in arguments if word not in HELP_FLAGS[:2]]
+    file, given = option(given_flags(words), "config")
     default = named_config(DEFAULTS[command]) if file is None else read_config(Path(file), command)
-    known = [name for name in flags_of(type(default)) if name not in REFUSED.get(command, ())]
-    refused = [name for name, _ in given if name in REFUSED.get(command, ())]
-    flags = named_flags(given, [*known, *refused], command)
-    return run_stage(type(default).__name__, with_flags(default, flags), directory)
+    if wants_help(arguments):
+        return print_help(command, default)
+    directory, given = option(given, "run_dir")
+    hints = flags_of(type(default))
+    refused = REFUSED.get(command, ())  # but where given by its whole name: the reason is told
+    known = [name for name in hints if name not in refused or name in dict(given)]
+    settings = with_flags(default, named_flags(given, known, command))
+    return run_stage(type(default).__name__, settings, directory)
 
 
 def wants_help(arguments: list[str]) -> bool:

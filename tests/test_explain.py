@@ -533,7 +533,8 @@ def test_no_code_that_a_run_names_is_run(make, tmp_path):
         ({"rewards": {"gs://bucket/model": 2.0}}, "--rewards gs://bucket/model 2"),
         ({"policy": "https://host/model"}, "--reference https://host/model"),
         ({"data": DataConfig(path="tfds:human_ratings/movies:policy")}, "--data.path tfds:human"),
-        ({"data": DataConfig(path="/**/*.jsonl")}, "--data.path /"),
+        ({"data": DataConfig(path="/**/*.jsonl")}, "--data.path '/**/*.jsonl'"),
+        ({"policy": "$(touch x)/y; z"}, "--reference '$(touch x)/y; z'"),
     ],
 )
 def test_nothing_is_fetched_on_the_word_of_a_run(fields, option, tmp_path):

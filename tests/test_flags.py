@@ -2,6 +2,7 @@
 
 import dataclasses
 import typing
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -257,6 +258,16 @@ def test_version_and_help_are_printed(capsys):
             main(arguments)
         assert not stop.value.code
         assert "usage: jaxalign export" in capsys.readouterr().out
+
+
+def test_a_configuration_file_says_which_flags_there_are(capsys):
+    cartpole = ["ppo", "--config", str(Path(__file__).parents[1] / "configs" / "ppo_cartpole.py")]
+    with pytest.raises(SystemExit):
+        main([*cartpole, "--help"])
+    shown = capsys.readouterr().out
+    assert "--rollout_length" in shown and "--policy" not in shown
+    with pytest.raises(UserError, match=r"has no flag --data\.evaluation_path"):
+        cli.dispatch([*cartpole, "--data.evaluation_path", "x"])
 
 
 def test_a_flag_may_be_given_by_its_last_words():

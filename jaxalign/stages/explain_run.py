@@ -6,6 +6,7 @@ Functions, and what lies elsewhere, must be given again on the command line.
 """
 
 import dataclasses
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -111,8 +112,10 @@ def judges(config: ExplainConfig, run: TextPPOConfig | GRPOConfig) -> dict[str, 
     """
     if config.reward or config.rewards:
         return {"reward": config.reward, "rewards": config.rewards}
-    several = " ".join(f"{source} {weight:g}" for source, weight in run.rewards.items())
-    option, again = ("rewards", several) if run.rewards else ("reward", run.reward)
+    quoted = shlex.quote(run.reward)  # of a shell nothing in it means anything
+    if run.rewards:
+        quoted = " ".join(f"{shlex.quote(name)} {weight:g}" for name, weight in run.rewards.items())
+    option, again = ("rewards" if run.rewards else "reward"), quoted
     for source in run.rewards or (run.reward,):
         if FUNCTION.fullmatch(source):
             raise UserError(
@@ -144,7 +147,8 @@ def of_this_machine(
     """Raise a one-line `UserError` unless what a run names is a file or folder here."""
     if not source or is_local(source):
         return
+    again = again or shlex.quote(source)
     raise UserError(
         f"--run {shown_path(run)} names {shown(source)}, which is no file or folder here; nothing "
-        f"is fetched on the word of a run: if you want it, add --{option} {again or source}"
+        f"is fetched on the word of a run: if you want it, add --{option} {again}"
     )
