@@ -535,9 +535,15 @@ def test_no_code_that_a_run_names_is_run(make, tmp_path):
         ({"data": DataConfig(path="tfds:human_ratings/movies:policy")}, "--data.path tfds:human"),
         ({"data": DataConfig(path="/**/*.jsonl")}, "--data.path '/**/*.jsonl'"),
         ({"policy": "$(touch x)/y; z"}, "--reference '$(touch x)/y; z'"),
+        ({"policy": "theirs/link"}, "--reference theirs/link"),
     ],
 )
-def test_nothing_is_fetched_on_the_word_of_a_run(fields, option, tmp_path):
+def test_nothing_is_fetched_on_the_word_of_a_run(fields, option, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "link").symlink_to(
+        "nothing"
+    )  # no model here, and like a name of the hub
     (tmp_path / "rows.jsonl").touch()
     data = DataConfig(path=str(tmp_path / "rows.jsonl"))
     here = {"policy": str(tmp_path), "reward": str(tmp_path), "data": data} | fields

@@ -6,6 +6,7 @@ Functions, and what lies elsewhere, must be given again on the command line.
 """
 
 import dataclasses
+import os
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -52,7 +53,7 @@ def of_run(config: ExplainConfig) -> ExplainConfig:
     data = config.data
     if not data.path:
         data = dataclasses.replace(run.data, evaluation_path="")
-        of_this_machine(config.run, run.data.path, "data.path", is_local=is_local_file)
+        of_this_machine(config.run, run.data.path, "data.path", is_local=os.path.exists)
     shared = {"policy": config.run, "data": data, "seed": run.seed}
     if kind is SFTConfig:
         return dataclasses.replace(config, method="sft", **shared)
@@ -128,12 +129,7 @@ def judges(config: ExplainConfig, run: TextPPOConfig | GRPOConfig) -> dict[str, 
 
 def is_local_model(source: str) -> bool:
     """Whether a model can be read without fetching it."""
-    return source in IN_WHEELS or exists(source)
-
-
-def is_local_file(source: str) -> bool:
-    """Whether rows are one file here: no pattern, and nothing to be downloaded."""
-    return exists(source)
+    return source in IN_WHEELS or os.path.exists(source)
 
 
 def of_this_machine(
