@@ -17,17 +17,25 @@ def keep_programs() -> None:
     """Let jax keep what it compiles in the cache folder: a command compiles once for all its runs.
 
     Nothing changes where the user told jax of another folder (`JAX_COMPILATION_CACHE_DIR`), or this
-    one cannot be written to; `JAX_ENABLE_COMPILATION_CACHE=0` turns it off.
+    one cannot be written to, or somebody else can; `JAX_ENABLE_COMPILATION_CACHE=0` turns it off.
     """
     folder = cache_directory() / "programs"
-    if jax.config.values["jax_compilation_cache_dir"] is None and _is_writable(folder):
+    is_ours = _is_private(folder)
+    if jax.config.values["jax_compilation_cache_dir"] is None and is_ours:
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_compilation_cache_max_size", PROGRAMS_BYTES)
 
 
-def _is_writable(folder: Path) -> bool:
+def _is_private(folder: Path) -> bool:
+    """Whether the user alone can write there: what lies there is run.
+
+    The cache folder is made where it is missing, for its owner only.
+    """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        cache_directory().mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(exist_ok=True)
+        found = [path.stat() for path in (cache_directory(), folder)]
     except OSError:
         return False
-    return os.access(folder, os.W_OK)
+    others = any(stat.st_uid != os.getuid() or stat.st_mode & 0o002 for stat in found)
+    return not others and os.access(folder, os.W_OK)

@@ -3,14 +3,23 @@
 Nothing here computes. A mistake of the user is one line on standard error and exit status 2.
 """
 
+import dataclasses
+import functools
 import importlib
-import runpy
+import importlib.metadata
+import io
 import sys
+import traceback
+import types
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from jaxalign.cache import keep_programs
-from jaxalign.errors import UserError
+from jaxalign.config_checks import hints_of, nearest
+from jaxalign.errors import UserError, one_line
+from jaxalign.files import FileError, read_bytes, shown, shown_path
+from jaxalign.flags import flags_of, given_flags, named_flags, single, with_flags
 from jaxalign.memory import keep_freed_memory, return_compiler_memory, with_huge_pages
 
 HELP = """usage: jaxalign COMMAND [--run_dir DIR] [--config FILE.py] [--field value ...]
@@ -31,17 +40,22 @@ HELP = """usage: jaxalign COMMAND [--run_dir DIR] [--config FILE.py] [--field va
   ratings   the embedded human ratings as files that the stages read
   report    DIR: write report.html and the plots of a run directory again
 
-`jaxalign COMMAND --help` lists the fields. The same command again resumes an interrupted run."""
+`jaxalign COMMAND --help` lists the fields. The same command again resumes an interrupted run.
+`jaxalign --version` prints the version."""
 
-ALSO = "Also: --run_dir DIR (where results go), --config FILE.py"
-# command: the field that `--loss` is short for
-LOSS_FIELDS = {
-    "reward": "reward.loss",
-    "grpo": "grpo.loss",
-    "dpo": "dpo.loss",
-    "kto": "kto.loss",
-    "online": "online.loss",
-    "distill": "distill.loss",
+HELP_FLAGS = ("-h", "--help", "help")
+LARGEST_CONFIG = 2**24  # bytes of a --config file
+Flag = tuple[str, tuple[str, ...]]  # its name, and the words that follow it
+
+# command: flags that it always refuses, which its help leaves out
+REFUSED = {
+    "rlhf": ("reward.loss", "lora.dropout"),
+    "reward": ("model.dropout", "model.value_trunk"),
+    "ppo": ("data.evaluation_path", "lora.dropout"),
+    "grpo": ("data.evaluation_path", "lora.dropout"),
+    "online": ("data.evaluation_path", "lora.dropout"),
+    "evaluate": ("data.evaluation_path",),
+    "explain": ("data.evaluation_path",),
 }
 # command: its default configuration, if it needs no file
 DEFAULTS = {
@@ -85,7 +99,10 @@ STAGES = {
 def program() -> None:
     """The `jaxalign` program."""
     arguments = sys.argv[1:]
-    if arguments[:1] and arguments[0] in DEFAULTS and not {"-h", "--help"} & set(arguments):
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal may lack a letter of a name
+            stream.reconfigure(errors="backslashreplace")
+    if arguments[:1] and arguments[0] in DEFAULTS and not wants_help(arguments):
         with_huge_pages()
     main(arguments)
 
@@ -98,30 +115,47 @@ def main(arguments: list[str]) -> None:
     try:
         dispatch(arguments)
     except UserError as error:
-        print(f"jaxalign: {error}", file=sys.stderr)
+        print(f"jaxalign: {one_line(error)}", file=sys.stderr)
         raise SystemExit(2) from None
 
 
 def dispatch(arguments: list[str]) -> Any:
     """Run the command and return what its stage returns."""
-    if not arguments or arguments[0] in ("-h", "--help"):
+    if not arguments or (arguments[0] in HELP_FLAGS and len(arguments) == 1):
         print(HELP)
         return None
+    if arguments == ["--version"]:
+        print(f"jaxalign {importlib.metadata.version('jaxalign')}")
+        return None
     command, rest = arguments[0], arguments[1:]
+    if command in HELP_FLAGS and len(rest) == 1:  # jaxalign help dpo
+        command, rest = rest[0], ["--help"]
     if command == "report":
         return report(rest)
     if command not in DEFAULTS:
-        raise UserError(f"no command {command!r}; `jaxalign --help` lists them")
-    file, rest = option(rest, "config")
-    directory, rest = option(rest, "run_dir")
-    if command in LOSS_FIELDS:
-        loss, rest = option(rest, "loss")
-        rest += [] if loss is None else [f"--{LOSS_FIELDS[command]}", loss]
-    default = named_config(DEFAULTS[command]) if file is None else read_config(Path(file))
-    name = type(default).__name__
-    if STAGES.get(name, ("",))[0] != command:
-        raise UserError(f"{file} is a {name}, which `jaxalign {command}` does not take")
-    return run_stage(name, with_overrides(command, default, rest), directory)
+        near = nearest(command, [*DEFAULTS, "report"]) or "; `jaxalign --help` lists them"
+        raise UserError(f"no command {shown(command)}{near}")
+    return run_command(command, rest)
+
+
+def run_command(command: str, arguments: list[str]) -> Any:
+    """Run a command with the flags that follow it, or print those that it has."""
+    words = [word for word in arguments if word not in HELP_FLAGS[:2]]
+    file, given = option(given_flags(words), "config")
+    default = named_config(DEFAULTS[command]) if file is None else read_config(Path(file), command)
+    if wants_help(arguments):
+        return print_help(command, default)
+    directory, given = option(given, "run_dir")
+    hints = flags_of(type(default))
+    refused = REFUSED.get(command, ())  # but where given by its whole name: the reason is told
+    known = [name for name in hints if name not in refused or name in dict(given)]
+    settings = with_flags(default, named_flags(given, known, command))
+    return run_stage(type(default).__name__, settings, directory)
+
+
+def wants_help(arguments: list[str]) -> bool:
+    """Whether a command is asked for its flags."""
+    return bool({"-h", "--help"} & set(arguments))
 
 
 def run_stage(name: str, config, directory: str | None) -> Any:
@@ -135,19 +169,52 @@ def run_stage(name: str, config, directory: str | None) -> Any:
     return stage.run(config, Path(directory or f"runs/{module}"))
 
 
-def with_overrides(command: str, default, arguments: list[str]):
-    """The configuration with the fields that the command line gives."""
+def print_help(command: str, default) -> None:
+    """The flags of a command, but for those that it always refuses."""
     import tyro
 
-    return tyro.cli(
-        type(default),
-        default=default,
-        args=arguments,
+    shown_default = narrowed(default, REFUSED.get(command, ()))
+    takes_directory = STAGES[type(default).__name__][2]
+    also = "--run_dir DIR (where results go), " if takes_directory else ""
+    tyro.cli(
+        type(shown_default),
+        default=shown_default,
+        args=["--help"],
         prog=f"jaxalign {command}",
-        description=f"{type(default).__doc__}\n\n{ALSO}",
+        description=f"{type(default).__doc__}\n\nAlso: {also}--config FILE.py.\n"
+        "Where one flag alone ends so, its last words do: --learning_rate, --loss.",
         config=(tyro.conf.FlagConversionOff,),
         use_underscores=True,
     )
+
+
+def narrowed(config, refused: Sequence[str], prefix: str = "") -> Any:
+    """The same configuration as one of a class whose help leaves fields out."""
+    import tyro
+
+    cls = type(config)
+    fields, values = [], {}
+    for name, hint in hints_of(cls).items():
+        value = getattr(config, name)
+        if prefix + name in refused:
+            hint = Annotated[hint, tyro.conf.Suppress]
+        elif dataclasses.is_dataclass(value):
+            value = narrowed(value, refused, f"{prefix}{name}.")
+            hint = type(value)
+        values[name] = value
+        fields.append((name, hint))
+    made = dataclasses.make_dataclass(
+        cls.__name__,
+        fields,
+        bases=(cls,),
+        frozen=True,
+        kw_only=True,
+        namespace={"__doc__": cls.__doc__},
+    )
+    instance = object.__new__(made)  # its checks are for what a user gives
+    for name, value in values.items():
+        object.__setattr__(instance, name, value)
+    return instance
 
 
 def named_config(name: str):
@@ -160,40 +227,80 @@ def named_config(name: str):
     return getattr(importlib.import_module(f"jaxalign.{module}"), cls)()
 
 
-def read_config(file: Path):
-    """What `get_config()` of the user's own Python file returns."""
-    if not file.is_file():
-        raise UserError(f"--config {file}: no such file")
-    contents = runpy.run_path(str(file))
-    if "get_config" not in contents:
-        raise UserError(f"--config {file} defines no get_config()")
-    return contents["get_config"]()
+def read_config(file: Path, command: str | None = None):
+    """What `get_config()` of the user's own Python file returns.
 
+    Args:
+      file: is run.
+      command: whose configuration it must be; None: of any.
 
-def option(arguments: list[str], name: str) -> tuple[str | None, list[str]]:
-    """The value of `--name value` or `--name=value`, and the other arguments.
-
-    >>> option(["--seed", "1", "--run_dir=runs/a"], "run_dir")
-    ('runs/a', ['--seed', '1'])
+    Raises:
+      UserError: it cannot be read, does not run, or gives something else.
     """
-    spellings = (f"--{name}", f"--{name.replace('_', '-')}")
-    for position, argument in enumerate(arguments):
-        before = arguments[:position]
-        if argument in spellings:
-            if position + 1 == len(arguments):
-                raise UserError(f"--{name} needs a value")
-            return arguments[position + 1], before + arguments[position + 2 :]
-        if argument.partition("=")[0] in spellings:
-            return argument.partition("=")[2], before + arguments[position + 1 :]
-    return None, arguments
+    given = f"--config {shown_path(file)}"
+    try:
+        source = read_bytes(file, largest=LARGEST_CONFIG)
+    except FileError as error:
+        raise UserError(f"--config {error}") from None
+    module = types.ModuleType(f"config_{file.stem}")
+    module.__file__ = str(file)
+    run = functools.partial(_of_file, file=str(file), given=given)
+    run(lambda: exec(compile(source, str(file), "exec"), module.__dict__))
+    make = vars(module).get("get_config")
+    if not callable(make):
+        raise UserError(f"{given} defines no get_config()")
+    found = run(make)
+    name = found.__name__ if isinstance(found, type) else type(found).__name__
+    takes = [key for key, value in STAGES.items() if command in (None, value[0])]
+    ours = type(found).__module__.startswith("jaxalign.config")
+    if isinstance(found, type) or not ours or name not in takes:
+        what = f"the class {name}, no instance" if isinstance(found, type) else f"a {name}"
+        is_other = ours and name in STAGES and not isinstance(found, type)
+        verb = "is" if is_other else "gives"
+        raise UserError(
+            f"{given} {verb} {what}, which `jaxalign {command}` does not take; its get_config() "
+            f"must return {' or '.join(f'{key}(...)' for key in takes)}"
+        )
+    return found
 
 
-def report(arguments: list[str]) -> Path:
+def _of_file(action: Callable[[], Any], *, file: str, given: str) -> Any:
+    """What a user's file does, its failures in a line with the place in the file."""
+    try:
+        return action()
+    except (Exception, SystemExit) as error:
+        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
+        if isinstance(error, SyntaxError) and error.filename == file:
+            lines = [error.lineno]
+        where = f" (line {lines[-1]})" if lines and lines[-1] else ""
+        said = error.msg if isinstance(error, SyntaxError) else str(error)
+        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+        raise UserError(f"{given} does not run{where}: {kind}{said}") from None
+
+
+def option(given: list[Flag], name: str) -> tuple[str | None, list[Flag]]:
+    """The word of a flag that is no field, and the other flags.
+
+    >>> option([("seed", ("1",)), ("run_dir", ("runs/a",))], "run_dir")
+    ('runs/a', [('seed', ('1',))])
+    """
+    found = [words for other, words in given if other == name]
+    if len(found) > 1:
+        raise UserError(f"--{name} is given twice; give it once")
+    rest = [flag for flag in given if flag[0] != name]
+    return (single(name, found[0]) if found else None), rest
+
+
+def report(arguments: list[str]) -> Path | None:
     """Write the report of a run directory again."""
+    usage = "usage: jaxalign report DIR, with DIR a run directory"
+    if wants_help(arguments):
+        print(f"{usage}\n\nWrites DIR/report.html and DIR/plots/*.png again.")
+        return None
+    if len(arguments) != 1 or arguments[0].startswith("--"):
+        raise UserError(usage)
     from jaxalign.report import write_report
 
-    if len(arguments) != 1 or not Path(arguments[0]).is_dir():
-        raise UserError("usage: jaxalign report DIR, with DIR a run directory")
     page = write_report(Path(arguments[0]))
     print(page)
     return page

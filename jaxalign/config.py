@@ -157,28 +157,6 @@ class FitConfig:
 
 
 @config
-class SamplingConfig:
-    """How text is drawn; the policy is the tempered, filtered distribution in training and
-    evaluation alike.
-    """
-
-    temperature: float = 1.0
-    """Logits are divided by it, > 0."""
-    top_k: int = 0
-    """Keep the k likeliest tokens; 0 keeps all."""
-    top_p: float = 1.0
-    """Keep the likeliest tokens that together reach this probability; 1 keeps all."""
-    max_new_tokens: int = 32
-    """Longest response in tokens."""
-
-    def __post_init__(self):
-        require_temperature(self.temperature)
-        require_at_least(0, "", self, "top_k")
-        require_at_least(1, "", self, "max_new_tokens")
-        require(0 < self.top_p <= 1, f"top_p is {self.top_p}; it must lie in (0, 1]")
-
-
-@config
 class TokenizerConfig:
     """The vocabulary that is learned from the training texts."""
 
@@ -835,13 +813,25 @@ class GenerateConfig:
     template or else as "User: ... Assistant: ..."."""
     samples: int = 4
     """How many."""
-    sampling: SamplingConfig = SamplingConfig()
-    """Temperature, filters and length."""
+    temperature: float = 1.0
+    """Logits are divided by it, > 0; a policy that was trained at one is that one's."""
+    top_k: int = 0
+    """Keep the k likeliest tokens; 0 keeps all."""
+    top_p: float = 1.0
+    """Keep the likeliest tokens that together reach this probability; 1 keeps all."""
+    max_new_tokens: int = 32
+    """Longest response in tokens."""
     seed: int = 0
     """Of the noise."""
 
     def __post_init__(self):
-        require_at_least(1, "", self, "samples")
+        require_temperature(self.temperature)
+        require(
+            self.prompt.encode(errors="replace").decode() == self.prompt,
+            "--prompt is not UTF-8; give a text that is",
+        )
+        require_at_least(1, "", self, "samples", "max_new_tokens")
+        require_at_least(0, "", self, "top_k")
 
 
 @config

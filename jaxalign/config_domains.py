@@ -4,13 +4,13 @@ Every field is read by the stage that declares it; what must divide is checked w
 is made.
 """
 
-import dataclasses
 from typing import Literal
 
+from jaxalign.config_checks import config
 from jaxalign.errors import UserError
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@config
 class UpdateSettings:
     """One PPO update: passes over the experience, the objective and its optimizer (Adam)."""
 
@@ -40,7 +40,7 @@ class UpdateSettings:
     """Gradients are scaled down to this global norm."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@config
 class NetworkConfig:
     """Two multilayer perceptrons, policy and value."""
 
@@ -50,7 +50,7 @@ class NetworkConfig:
     """Their non-linearity."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@config
 class Cadence:
     """How many updates, and how many in one compiled call and between checkpoints."""
 
@@ -68,7 +68,7 @@ class Cadence:
         return min(calls * self.log_every, self.updates)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@config
 class ControlConfig:
     """PPO from scratch on CartPole, all seeds in one compiled call."""
 
@@ -110,7 +110,7 @@ class ControlConfig:
         )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@config
 class ImagesConfig:
     """A digit classifier that hardly saw two of the classes, fine-tuned on right/wrong feedback."""
 

@@ -4,8 +4,16 @@ import dataclasses
 from typing import Literal
 
 from jaxalign.config import DataConfig, DPOSettings, KTOSettings, PPOSettings
-from jaxalign.config_checks import config, require, require_one_reward, require_temperature
+from jaxalign.config_checks import (
+    changed_fields,
+    config,
+    require,
+    require_one_reward,
+    require_temperature,
+)
 from jaxalign.config_grpo import GRPOSettings
+
+ALL = ("sft", "dpo", "kto", "ppo", "grpo")
 
 
 @config
@@ -56,7 +64,28 @@ class ExplainConfig:
 
     def __post_init__(self):
         require_temperature(self.temperature)
+        require(
+            not self.data.evaluation_path,
+            "explain reads --data.path; leave --data.evaluation_path empty",
+        )
+        unread = [] if self.run else self.unread
+        require(
+            not unread,
+            f"method {self.method} does not read {', '.join(unread)}; leave them out, or set "
+            "--method",
+        )
         require_one_reward(self.reward, self.rewards)
         require(self.rows > 0, f"rows is {self.rows}; it must be at least 1")
         require(self.updates >= 0, f"updates is {self.updates}; it must not be negative")
         require(self.batch >= 0, f"batch is {self.batch}; it must not be negative")
+
+    @property
+    def unread(self) -> list[str]:
+        """Names of the fields that are given though the method has no use for them."""
+        changed = changed_fields(self, type(self), "")
+        sampled = {"ppo", "grpo"}
+        readers = dict.fromkeys(("behaviour", "reward", "rewards", "max_new_tokens"), sampled)
+        readers |= {name: {name} for name in ("kto", *sampled)}
+        readers |= {"dpo": {"dpo", "sft"}, "reference": {"dpo", "kto", *sampled}}
+        sections = [(name, name.partition(".")[0]) for name in changed]
+        return [name for name, section in sections if self.method not in readers.get(section, ALL)]

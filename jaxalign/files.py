@@ -8,6 +8,7 @@ import errno
 import json
 import os
 import secrets
+import shutil
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -212,9 +213,10 @@ def replace_file(path: str | os.PathLike, write: Callable[[Path], object]) -> No
     `path` itself is replaced where it is a link. Its mode is what the user's umask says.
 
     Raises:
-      FileError: it cannot be written; what was there before is untouched.
+      FileError: it cannot be written, or is no file; what was there before is untouched.
     """
-    path = Path(path)
+    path = _named(path)
+    _refuse_others(path)
     with writing(path):
         temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}.tmp")
         try:
@@ -228,6 +230,44 @@ def replace_file(path: str | os.PathLike, write: Callable[[Path], object]) -> No
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+
+def _named(path: str | os.PathLike) -> Path:
+    """A path that ends with a name, so that something can stand beside it."""
+    if not Path(path).name or "\0" in os.fspath(path):
+        raise FileError(f"{shown_path(path)!r} is no name that can be written to")
+    return Path(path)
+
+
+def _refuse_others(path: Path) -> None:
+    """Of a pipe or a device (`/dev/null`, `/dev/stdout`) the name must not be given to a file."""
+    try:
+        found = os.stat(path)
+    except OSError:  # nothing, or a link to nothing
+        return
+    for is_kind, kind in KINDS:
+        if is_kind(found.st_mode):
+            raise FileError(f"{shown_path(path)} is {kind}; give the name of a file")
+
+
+@contextlib.contextmanager
+def whole_directory(path: str | os.PathLike) -> Iterator[Path]:
+    """A new directory beside `path`, which takes that name when all is written into it.
+
+    `path` may be an empty directory. The one beside has a name that nobody can foresee.
+
+    Raises:
+      FileError: it cannot be written; nothing is left of it.
+    """
+    path = _named(path)
+    with writing(path):
+        aside = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}.tmp")
+        try:
+            aside.mkdir()  # never one that is there
+            yield aside
+            aside.replace(path)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 @contextlib.contextmanager

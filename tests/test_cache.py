@@ -1,10 +1,13 @@
 """Programs are kept in the user's cache folder, where that is wanted and can be."""
 
 import os
+import stat
 import subprocess
 import sys
 
 import pytest
+
+from jaxalign import cache
 
 CODE = """
 import jax
@@ -37,3 +40,18 @@ def test_a_folder_that_cannot_be_made_is_left_alone(tmp_path):
     command = [sys.executable, "-c", CODE]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "None"
+
+
+def test_the_cache_is_its_owners_and_one_that_others_write_to_is_not_used(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = tmp_path / "jaxalign" / "programs"
+    assert cache._is_private(folder)
+    assert stat.S_IMODE((tmp_path / "jaxalign").stat().st_mode) == 0o700
+    for path in (folder, folder.parent):
+        mode = path.stat().st_mode
+        path.chmod(0o777)
+        assert not cache._is_private(folder)
+        path.chmod(mode)
+    assert cache._is_private(folder)
+    monkeypatch.setattr(os, "getuid", lambda: os.stat(folder).st_uid + 1)
+    assert not cache._is_private(folder)

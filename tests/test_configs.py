@@ -18,7 +18,6 @@ from jaxalign.config import (
     PPOSettings,
     RewardConfig,
     RewardSettings,
-    SamplingConfig,
     TextPPOConfig,
 )
 from jaxalign.config_grpo import GRPOConfig, GRPOSettings
@@ -54,11 +53,11 @@ def test_defaults_are_valid_and_frozen(name):
         (lambda: ModelConfig(width=10, heads=4), "width 10 is not a multiple of model.heads 4"),
         (lambda: ModelConfig(heads=4, kv_heads=3), "not a multiple of model.kv_heads 3"),
         (lambda: ModelConfig(dropout=1.0), r"dropout is 1.0; it must lie in \[0, 1\)"),
-        (lambda: SamplingConfig(top_p=0.0), r"top_p is 0.0; it must lie in \(0, 1\]"),
+        (lambda: GenerateConfig(top_p=0.0), r"top_p is 0.0; it must lie in \(0, 1\]"),
         (lambda: DPOSettings(beta=0.0), "beta is 0.0; it must be above 0"),
         (lambda: DPOSettings(label_smoothing=0.5), "label_smoothing is 0.5"),
-        (lambda: SamplingConfig(top_k=-1), "top_k is -1; it must not be negative"),
-        (lambda: SamplingConfig(max_new_tokens=0), "max_new_tokens is 0; it must be at least 1"),
+        (lambda: GenerateConfig(top_k=-1), "top_k is -1; it must not be negative"),
+        (lambda: GenerateConfig(max_new_tokens=0), "max_new_tokens is 0; it must be at least 1"),
         (lambda: GenerateConfig(samples=0), "samples is 0; it must be at least 1"),
         (lambda: FitConfig(checkpoint_every=0), "checkpoint_every is 0; it must be at least 1"),
         (lambda: FitConfig(log_every=0), "log_every is 0; it must be at least 1"),

@@ -19,6 +19,7 @@ from jaxalign.batches import (
     UnpairedBatch,
 )
 from jaxalign.config import (
+    DataConfig,
     DPOConfig,
     DPOSettings,
     FitConfig,
@@ -26,10 +27,13 @@ from jaxalign.config import (
     KTOSettings,
     OptimizerConfig,
     RewardConfig,
+    TextPPOConfig,
 )
+from jaxalign.config_checks import restored
 from jaxalign.config_distill import DistillConfig
 from jaxalign.config_domains import ControlConfig
 from jaxalign.config_explain import ExplainConfig
+from jaxalign.config_grpo import GRPOConfig
 from jaxalign.config_online import OnlineConfig
 from jaxalign.config_rlhf import RLHFConfig
 from jaxalign.errors import UserError
@@ -42,7 +46,8 @@ from jaxalign.explanation import (
 )
 from jaxalign.objectives import group_method
 from jaxalign.report.explanation import explanation_page
-from jaxalign.stages.explain_run import of_run, restored
+from jaxalign.stages import explain
+from jaxalign.stages.explain_run import of_run
 from jaxalign.train.checks import (
     checked,
     truncated_fields,
@@ -386,12 +391,22 @@ class Spelling:
         return " ".join(map(str, ids))
 
 
+class HostileSpelling(Spelling):
+    def token(self, number):
+        return "<img src=x onerror=alert(1)>\x1b[2J"
+
+
 def test_the_page_stands_alone():
-    page = explanation_page("ppo", decisions(0.3), Spelling(), [("NaN", None), ("x", "bad & ugly")])
+    explained = decisions(0.3)
+    page = explanation_page("ppo", explained, Spelling(), [("NaN", None), ("x", "bad & ugly")])
     for forbidden in ("<script", "http://", "https://", "src="):
         assert forbidden not in page
     assert "bad &amp; ugly" in page and "&lt;" in page and "nothing found" in page
     assert page.count("<details") == 2
+    other = explanation_page("ppo", explained, HostileSpelling(), [("<b>", "\x00</table>")])
+    assert "<img" not in other and "<b>" not in other
+    assert other.count("</table>") == page.count("</table>")
+    assert not any(letter < " " and letter != "\n" for letter in other)
 
 
 def loss_of(batch, make=evaluate):
@@ -450,8 +465,10 @@ def test_a_configuration_comes_back_from_its_file():
         policy="x", dpo=DPOSettings(beta=0.3, fit=FitConfig(optimizer=OptimizerConfig(b2=0.5)))
     )
     assert restored(DPOConfig, dataclasses.asdict(config)) == config
-    with pytest.raises(UserError, match="no field 'other'"):
-        restored(DPOConfig, {"other": 1})
+    with pytest.raises(UserError, match="other is no field of DPOConfig"):
+        restored(DPOConfig, dataclasses.asdict(config) | {"other": 1})
+    with pytest.raises(UserError, match="policy is missing"):
+        restored(DPOConfig, {"data": {}})
 
 
 def test_a_run_must_be_one(tmp_path):
@@ -465,9 +482,103 @@ def test_a_run_must_be_one(tmp_path):
         assert "\n" not in str(error.value)
 
 
+def run_of(folder, config):
+    (folder / "config.json").write_text(json.dumps(dataclasses.asdict(config)))
+    return ExplainConfig(run=str(folder))
+
+
 def test_a_run_of_kto_gives_its_settings(tmp_path):
-    run = KTOConfig(policy="start", temperature=0.7, seed=3, kto=KTOSettings(loss="bco", beta=0.3))
-    (tmp_path / "config.json").write_text(json.dumps(dataclasses.asdict(run)))
-    config = of_run(ExplainConfig(run=str(tmp_path)))
+    (tmp_path / "start").mkdir()
+    rows = tmp_path / "rows.jsonl"
+    rows.touch()
+    start = str(tmp_path / "start")
+    run = KTOConfig(
+        policy=start,
+        temperature=0.7,
+        seed=3,
+        kto=KTOSettings(loss="bco", beta=0.3),
+        data=DataConfig(path=str(rows)),
+    )
+    config = of_run(run_of(tmp_path, run))
     assert (config.method, config.kto, config.temperature) == ("kto", run.kto, 0.7)
-    assert (config.policy, config.reference, config.seed) == (str(tmp_path), "start", 3)
+    assert (config.policy, config.reference, config.seed) == (str(tmp_path), start, 3)
+    other = DataConfig(path="other.jsonl", max_length=9)
+    given = dataclasses.replace(run_of(tmp_path, run), data=other, reference="org/name")
+    assert (of_run(given).data, of_run(given).reference) == (other, "org/name")
+    for wrong in ({"temperature": 0.5}, {"dpo": DPOSettings(beta=1)}, {"method": "sft"}):
+        with pytest.raises(UserError, match="is that of the run with --run; leave it out"):
+            of_run(dataclasses.replace(run_of(tmp_path, run), **wrong))
+
+
+@pytest.mark.parametrize("make", [TextPPOConfig, GRPOConfig])
+def test_no_code_that_a_run_names_is_run(make, tmp_path):
+    """Only a function that the user gives beside the run is one."""
+    (tmp_path / "theirs.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "a"}\n')
+    data = DataConfig(path=str(tmp_path / "rows.jsonl"))
+    function = f"{tmp_path}/theirs.py:reward"
+    for rewards in ({"reward": function}, {"rewards": {function: 1.0}}):
+        given = run_of(tmp_path, make(policy=str(tmp_path), data=data, **rewards))
+        with pytest.raises(UserError, match=r"code that a run names is not run: .* add --reward"):
+            explain.run(given)
+        own = of_run(dataclasses.replace(given, reward="mine.py"))
+        assert (own.reward, own.rewards) == ("mine.py", {})
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("fields", "option"),
+    [
+        ({"reward": "org/name"}, "--reward org/name"),
+        ({"rewards": {"gs://bucket/model": 2.0}}, "--rewards gs://bucket/model 2"),
+        ({"policy": "https://host/model"}, "--reference https://host/model"),
+        ({"data": DataConfig(path="tfds:human_ratings/movies:policy")}, "--data.path tfds:human"),
+        ({"data": DataConfig(path="/**/*.jsonl")}, "--data.path '/**/*.jsonl'"),
+        ({"policy": "$(touch x)/y; z"}, "--reference '$(touch x)/y; z'"),
+        ({"policy": "theirs/link"}, "--reference theirs/link"),
+    ],
+)
+def test_nothing_is_fetched_on_the_word_of_a_run(fields, option, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "link").symlink_to(
+        "nothing"
+    )  # no model here, and like a name of the hub
+    (tmp_path / "rows.jsonl").touch()
+    data = DataConfig(path=str(tmp_path / "rows.jsonl"))
+    here = {"policy": str(tmp_path), "reward": str(tmp_path), "data": data} | fields
+    here = here if "rewards" not in fields else here | {"reward": ""}
+    with pytest.raises(UserError, match="nothing is fetched on the word of a run") as error:
+        of_run(run_of(tmp_path, TextPPOConfig(**here)))
+    assert f"add {option}" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"policy": 3}, "policy is 3; it must be a text"),
+        ({"dpo": []}, "[] stands where the fields of DPOSettings should"),
+        ({"dpo": {"loss": "dop"}}, "dpo.loss is 'dop'; it must be dpo"),
+        ({"dpo": {"fit": {"steps": "3"}}}, "dpo.fit.steps is '3'; it must be a whole number"),
+        ({"dpo": {"fit": {"steps": True}}}, "dpo.fit.steps is True; it must be a whole number"),
+        ({"dpo": {"fit": {"steps": 1e3}}}, "dpo.fit.steps is 1000.0; it must be a whole number"),
+        ({"seed": 2**70}, "it is too large"),
+        ({"dpo": {"beta": float("nan")}}, "dpo.beta is nan; it must be a finite number"),
+        ({"data": {"fields": {"a": 1}}}, "data.fields is {'a': 1}; it must be pairs of a text"),
+        ({"lora": {"targets": "all"}}, "lora.targets is 'all'; it must be texts"),
+        ({"x\x1b[2J\n": 1}, "x\\x1b[2J\\n' is no field"),
+    ],
+)
+def test_a_wrong_value_in_a_run_is_one_line_with_file_and_field(change, line, tmp_path):
+    def merged(tree, change):
+        both = isinstance(tree, dict) and isinstance(change, dict)
+        return (
+            {**tree, **{k: merged(tree.get(k), v) for k, v in change.items()}} if both else change
+        )
+
+    fields = merged(dataclasses.asdict(DPOConfig()), change)
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    with pytest.raises(UserError) as error:
+        of_run(ExplainConfig(run=str(tmp_path)))
+    assert str(error.value).startswith(f"{tmp_path}/config.json: ")
+    assert line in str(error.value) and len(str(error.value).splitlines()) == 1

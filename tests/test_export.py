@@ -7,18 +7,21 @@ import jax
 import numpy as np
 import pytest
 import tokenizers
+import yaml
 from huggingface_hub.repocard import metadata_load
+from markdown_it import MarkdownIt
 from safetensors.numpy import load_file
 
 from jaxalign.cli import dispatch
 from jaxalign.data.tokenizer import train_bpe
-from jaxalign.errors import UserError
+from jaxalign.errors import UserError, printable
 from jaxalign.models.hugging_face import read_config
 from jaxalign.models.hugging_face_writer import config_of
 from jaxalign.models.pretrained import load_folder
 from jaxalign.models.rope import RopeScaling
 from jaxalign.models.transformer import Transformer, TransformerConfig, unrolled
 from jaxalign.stages.export import write_folder
+from jaxalign.stages.model_card import model_card
 from jaxalign.stages.text_models import TextModel, load_text_model, new_parameters, save_text_model
 
 HF = Path(__file__).parent / "data" / "hf"
@@ -251,7 +254,7 @@ def test_the_card_says_what_the_run_knows_and_no_more(tokenizer, tmp_path):
     text = card.read_text()
     for line in (
         *("# DPO", "- Started from: `org/base-model`", "- Trained on: `pairs: 1.jsonl`"),
-        *("- DPO, win_rate: 0.625", "- Two raters.", "- dpo.beta: 0.25", "- jax: 0.10.2"),
+        *("- DPO, win_rate: 0.625", "- Two raters.", "- `dpo.beta`: 0.25", "- jax: 0.10.2"),
         "- 2 layers of width 16, 2 heads",
     ):
         assert f"{line}\n" in text
@@ -260,6 +263,68 @@ def test_the_card_says_what_the_run_knows_and_no_more(tokenizer, tmp_path):
     with pytest.raises(UserError, match="exists; give a folder that does not, or an empty one"):
         dispatch(["export", "--model", str(run), "--output", str(out)])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "run"]
+
+
+HOSTILE = (
+    "![x](http://evil.example/p.png) [y](javascript:alert) <script>alert(1)</script> <http://e.x>",
+    "---\nlicense: evil\n---\n# heading\n> quote\n- item\n\n<b>bold</b> | a | b |",
+    "`code` ``more`` www.evil.example https://evil.example a@evil.example **b** _c_ ~~d~~ &lt;",
+    "\x1b[2J\x00\ud800\u202e 1. one\r\n```\nfence\n```\n$$x$$ \\`",
+)
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_nothing_that_a_run_says_is_obeyed_in_its_card(text, tokenizer, tmp_path):
+    """Every text of every file, names of fields too, is shown: no link, image, HTML or heading."""
+    model = made(tokenizer, heads_out=("logits",))
+    results = {
+        "rows": [{"method": text, text: 0.5}],
+        "reward_model": [{"scorer": text, "pair_accuracy": 0.5}],
+        "notes": [text],
+    }
+    config = {"policy": text, "data": {"path": text, "evaluation_path": text}, text: {text: [text]}}
+    for name, content in (
+        ("config", config), ("results", results), ("versions", {text: text}),
+    ):  # fmt: skip
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    card = model_card(str(tmp_path), model)
+    card.encode()
+    _, front, body = card.split("---\n", 2)
+    assert yaml.safe_load(front).keys() == {"library_name", "pipeline_tag", "tags"}
+    parser = MarkdownIt("commonmark", {"linkify": True}).enable(["table", "strikethrough"])
+    tokens = parser.parse(body)
+    inline = [child for token in tokens for child in token.children or ()]
+    kinds = {token.type for token in (*tokens, *inline)}
+    assert kinds <= {
+        *("heading_open", "heading_close", "inline", "paragraph_open", "paragraph_close", "text"),
+        *("bullet_list_open", "bullet_list_close", "list_item_open", "list_item_close"),
+        "code_inline",
+    }
+    headings = [token for token in tokens if token.type == "heading_open"]
+    assert [token.tag for token in headings] == ["h1", *["h2"] * 5]
+    said = [child.content for child in inline if child.type == "text"]
+    assert not [part for part in said if "evil" in part or "<" in part or "@" in part]
+    shown = " ".join(printable(text).split())
+    assert sum(shown in child.content for child in inline if child.type == "code_inline") >= 10
+    assert not any(ord(letter) < 32 and letter != "\n" for letter in card)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "line"),
+    [
+        ("config", {"policy": 3}, r"config.json: Expected `str`, got `int` - at `\$.policy`"),
+        ("config", {"data": {"path": []}}, r"config.json: .* at `\$.data.path`"),
+        ("results", {"rows": 3}, r"results.json: .* at `\$.rows`"),
+        ("versions", [], "versions.json: Expected `object`, got `array`"),
+        ("versions", {"jax": {}}, "versions.json: "),
+    ],
+)
+def test_a_card_of_a_damaged_run_names_file_and_field(name, content, line, tokenizer, tmp_path):
+    run = run_directory(tmp_path / "run", made(tokenizer, heads_out=("logits",)))
+    (run / f"{name}.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=line):
+        dispatch(["export", "--model", str(run), "--output", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_card_of_a_folder_names_no_run(tokenizer, tmp_path):

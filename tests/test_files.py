@@ -114,6 +114,17 @@ def test_writing_follows_no_link_and_takes_the_mode_of_the_umask(tmp_path):
     assert stat.S_IMODE((tmp_path / "file").lstat().st_mode) == 0o640
 
 
+def test_what_is_no_file_is_never_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "null").symlink_to("/dev/null")  # as /dev/stdout is a link
+    (tmp_path / "folder").mkdir()
+    before = sorted((path.name, path.lstat().st_mode) for path in tmp_path.iterdir())
+    for name, kind in (("pipe", "a pipe"), ("null", "a device"), ("folder", "a directory")):
+        with pytest.raises(UserError, match=f"{name} is {kind}; give the name of a file"):
+            write_atomically(tmp_path / name, b"x")
+    assert sorted((path.name, path.lstat().st_mode) for path in tmp_path.iterdir()) == before
+
+
 def test_a_directory_that_cannot_be_made_is_one_line(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="file is a file; a directory is needed"):

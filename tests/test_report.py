@@ -3,7 +3,9 @@
 import ast
 import html.parser
 import json
+import os
 import re
+import secrets
 import struct
 import subprocess
 import sys
@@ -11,7 +13,7 @@ import sys
 import numpy as np
 import pytest
 
-from jaxalign.errors import UserError
+from jaxalign.errors import UserError, printable
 from jaxalign.evaluation import best_of_n_kl, preference_calibration
 from jaxalign.report import (
     about,
@@ -23,7 +25,7 @@ from jaxalign.report import (
     style,
     write_report,
 )
-from jaxalign.report.run import read_run
+from jaxalign.report.run import FILES, read_run
 from tests import run_fixture
 
 VOID = {"meta", "br", "img", "link", "hr", "input"}
@@ -133,6 +135,65 @@ def test_what_users_wrote_is_text(source, page):
     assert 'unknown "method"' in page.text
 
 
+HOSTILE = (
+    '<script>1</script></title></style></svg><img src=x onerror=y> " onload="x" \' ]]> --> <!-- '
+    '&lt; url(#a) id="b" javascript:x \x1b[2J\x00\ud800\u202e\r\n$\\frac{$ \u65e5\u672c'
+)
+
+
+def hostile(content, text):
+    """The same with that text in the place of every text, and of every free name."""
+    if isinstance(content, str):
+        return text
+    if isinstance(content, list):
+        return [hostile(part, text) for part in content]
+    if isinstance(content, dict):
+        more = {text: {text: [text]}} if "model" in content else {}
+        return {k: hostile(v, text) for k, v in content.items()} | more
+    return content
+
+
+def test_nothing_that_a_run_says_is_obeyed_in_its_report(page, tmp_path):
+    """No element and no attribute comes from a text of the run, wherever that stands."""
+    text = HOSTILE
+    assert len(text) < 200  # longer names are cut
+    results = run_fixture.results()
+    rows = [row | {text: 1.0} for row in results["rows"][:3]]
+    parts = {
+        "config": run_fixture._config(),
+        "versions": {"device": "x", "jax": "y"},
+        "results": {
+            "rows": rows,
+            "title": "x",
+            "notes": ["x"],
+            "curves": results["curves"][:4],
+            "reward_model": results["reward_model"][:2],
+            "timing": {"sft": 1.0},
+        },
+        "samples": [{"prompt": "x", "responses": {"SFT": {"text": "x"}}}],
+    }
+    written = {name: hostile(part, text) for name, part in parts.items()}
+    written["versions"] |= {text: text}
+    written["results"]["timing"] |= {text: 2.0}
+    written["samples"][0]["responses"] |= {text: {"text": text}}
+    for name in written:
+        (tmp_path / f"{name}.json").write_text(json.dumps(written[name]))
+    line = {"stage": text, "step": 1, "loss": 1.0, text: 2.0}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    source = report(tmp_path)
+    found = Page(source)
+    assert set(found.tags) <= set(page.tags)
+    assert {(tag, name) for tag, name, _ in found.attributes} <= {
+        *((tag, name) for tag, name, _ in page.attributes), ("details", "open"),
+    }  # fmt: skip
+    assert not any(letter < " " and letter not in "\n\t" for letter in source)
+    shown = printable(text)
+    assert sum(shown.split()[0] in said for said in found.texts) > 10
+    assert len(set(found.values("id"))) == len(found.values("id"))
+    names = {path.name for path in (tmp_path / "plots").iterdir()}
+    assert all(re.fullmatch(r"\w{1,90}\.png", name) for name in names)
+
+
 def test_every_shown_column_is_explained(page):
     headings = {"win rate, %", "KL, nats", "ppl of samples", "copied, %", "pairs, %", "Spearman"}
     assert headings <= set(page.texts)
@@ -186,7 +247,7 @@ def test_one_stage_has_a_page(tmp_path):
 
 
 def test_nothing_yet(tmp_path):
-    page = Page(report(tmp_path))
+    page = Page(report(bare(tmp_path, config={})))
     assert "section" not in page.tags
     assert "not written any results" in page.text
 
@@ -238,15 +299,60 @@ def test_seeds_become_rows(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("results.json", '{"rows": [}', r"results.json:1: not JSON"),
-        ("samples.json", "{}", "holds dict, wanted a list"),
-        ("metrics.jsonl", '{"stage": 1}\nnonsense\n', "metrics.jsonl:2"),
+        ("results.json", '{"rows": [}', "results.json is not JSON"),
+        ("results.json", '{"rows": [3]}', r"results.json: Expected `object`, .* `\$.rows\[0\]`"),
+        ("results.json", '{"timing": {"sft": "1"}}', r"results.json: Expected .*\$.timing"),
+        ("results.json", '{"rows": [{"kl": {}}]}', r"results.json: Expected .*\$.rows\[0\]"),
+        ("results.json", '{"curves": {}}', r"results.json: Expected .*\$.curves"),
+        ("results.json", '{"notes": [1]}', r"results.json: Expected .*\$.notes\[0\]"),
+        ("results.json", f'{{"rows": [{"{}," * 200} {{}}]}}', "rows has more than 200 entries"),
+        ("samples.json", "{}", "samples.json: Expected `array`, got `object`"),
+        ("samples.json", '[{"responses": {"a": {"text": 1}}}]', r"samples.json: .*\.text`"),
+        ("versions.json", '{"jax": []}', "versions.json: Expected"),
+        ("config.json", "[1]", "config.json: Expected `object`"),
+        ("config.json", '{"a": ' * 99 + "1" + "}" * 99, "config.json is nested more than 30"),
+        ("config.json", '{"a": ' + "9" * 5000 + "}", "config.json is not JSON"),
+        ("metrics.jsonl", '{"stage": "a", "step": 1}\nnonsense\n', "metrics.jsonl:2 is not JSON"),
+        ("metrics.jsonl", '{"stage": 1, "step": 1}\n', "metrics.jsonl:1 holds no metrics"),
+        ("metrics.jsonl", '{"step": 1}\n', "metrics.jsonl:1 holds no metrics of a step; remove"),
+        ("metrics.jsonl", '{"stage": "a", "step": 1, "x": []}\n', "metrics.jsonl: Expected"),
+        ("metrics.jsonl", '"a"\n', "metrics.jsonl:1: Expected `object`"),
     ],
 )
 def test_a_broken_file_is_named(tmp_path, name, content, message):
     (tmp_path / name).write_text(content)
     with pytest.raises(UserError, match=message):
         write_report(tmp_path)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_what_is_no_file_of_a_run_is_named(tmp_path, name):
+    for make, why in (
+        (lambda path: path.mkdir(), "is a directory"),
+        (os.mkfifo, "is a pipe"),
+        (lambda path: path.symlink_to("/dev/zero"), "is a device"),
+        (lambda path: path.symlink_to(tmp_path / "none"), "does not exist"),
+        (lambda path: path.write_bytes(b"\xff\n"), "no UTF-8 at byte 1"),
+    ):
+        make(tmp_path / name)
+        with pytest.raises(UserError, match=why) as error:
+            write_report(tmp_path)
+        assert name in str(error.value) and "\n" not in str(error.value)
+        (tmp_path / name).rename(tmp_path.parent / secrets.token_hex(8))
+
+
+def test_plots_do_not_go_through_a_link(tmp_path):
+    (tmp_path / "theirs").mkdir()
+    bare(tmp_path, config={"seed": 1})
+    (tmp_path / "plots").symlink_to(tmp_path / "theirs")
+    with pytest.raises(UserError, match="plots is a link"):
+        write_report(tmp_path)
+
+
+def test_a_directory_of_no_run_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"holds none of config\.json"):
+        write_report(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_missing_directory_is_named(tmp_path):

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxalign.config import GenerateConfig, ModelConfig, SamplingConfig
+from jaxalign.config import GenerateConfig, ModelConfig
 from jaxalign.data.chat import prompt_ids, response_row, text_row
 from jaxalign.data.formats import load_records
 from jaxalign.data.marks import pattern_of
@@ -428,9 +428,8 @@ def test_generate_answers_a_chat(template, tokenizers, tmp_path, monkeypatch):
     drawn = []
     real = generate.sample
     monkeypatch.setattr(generate, "sample", lambda *a, **k: drawn.append(a[2]) or real(*a, **k))
-    sampling = SamplingConfig(max_new_tokens=4)
     config = GenerateConfig(
-        model=str(tmp_path), prompt="Why?", chat=True, samples=2, sampling=sampling
+        model=str(tmp_path), prompt="Why?", chat=True, samples=2, max_new_tokens=4
     )
     texts = generate.run(config)
     asked = np.asarray(drawn[0].tokens[1])[np.asarray(drawn[0].mask[1])]

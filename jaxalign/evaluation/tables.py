@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 Row = Mapping[str, object]
 DASH = "–"
+LARGEST = 1e38  # numbers beyond are none: no metric is so large
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,11 +67,13 @@ class Column:
 
 
 def number(value: object) -> float | None:
-    """The value as a finite float; None for None, NaN, infinities and text."""
+    """The value as a finite float; None for None, NaN, text, and what is beyond float32."""
     if isinstance(value, bool) or not hasattr(value, "__float__"):
         return None
+    if isinstance(value, int) and abs(value) > LARGEST:
+        return None
     finite = float(value)  # pyright: ignore[reportArgumentType]
-    return finite if math.isfinite(finite) else None
+    return finite if math.isfinite(finite) and abs(finite) <= LARGEST else None
 
 
 def present(columns: Iterable[Column], rows: Sequence[Row]) -> list[Column]:

@@ -1,11 +1,15 @@
 """Figures on their way into the page: each is also kept as a PNG file."""
 
+import itertools
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from jaxalign.files import FileError, shown_path
 from jaxalign.report.html import Markup, tag
 from jaxalign.report.svg import inline_svg, save_png
+
+LONGEST = 80  # characters of a name
 
 
 class Figures:
@@ -16,10 +20,21 @@ class Figures:
     """
 
     def __init__(self, directory: Path):
+        if directory.is_symlink():  # a run may be somebody else's
+            raise FileError(f"{shown_path(directory)} is a link; remove it, or make it a folder")
         self._directory = directory
+        self._names: set[str] = set()
 
     def add(self, name: str, figure: Figure, caption: str | None, title: str = "") -> Markup:
-        """One figure: `name.png`, and an SVG with its caption for the page."""
+        """One figure: `name.png`, and an SVG with its caption for the page.
+
+        The name is a file's and an id's; one that was there before gets a number.
+        """
+        number = itertools.count(2)
+        name = first = name[:LONGEST]
+        while name in self._names:
+            name = f"{first}_{next(number)}"
+        self._names.add(name)
         save_png(figure, self._directory / f"{name}.png")
         picture = inline_svg(figure, name=name, description=title or caption or name)
         return tag("figure", picture, tag("figcaption", caption) if caption else None)

@@ -2,6 +2,8 @@
 
 import html
 
+from jaxalign.errors import printable
+
 
 class Markup(str):
     """Text that is already HTML."""
@@ -10,12 +12,12 @@ class Markup(str):
 
 
 def text(child: object) -> str:
-    """A child as HTML: markup as it is, anything else escaped.
+    """A child as HTML: markup as it is, anything else escaped and without control characters.
 
     >>> text("<b>")
     '&lt;b&gt;'
     """
-    return str(child) if isinstance(child, Markup) else html.escape(str(child))
+    return str(child) if isinstance(child, Markup) else html.escape(printable(str(child)))
 
 
 def join(*children: object) -> Markup:
@@ -30,7 +32,7 @@ def tag(name: str, *children: object, **attributes: object) -> Markup:
     '<p class="x">1 &lt; 2 <b>&amp;</b></p>'
     """
     named = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{html.escape(str(value))}"'
+        f' {key.rstrip("_").replace("_", "-")}="{html.escape(printable(str(value)))}"'
         for key, value in attributes.items()
         if value is not None
     )

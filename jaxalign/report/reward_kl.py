@@ -38,7 +38,7 @@ def kl_of(row: dict[str, Any]) -> float | None:
     """The row's divergence: exact if it has one, else the analytic best-of-n one, else sampled."""
     if number(row.get("kl")) is not None:
         return number(row["kl"])
-    if number(row.get("n")) is not None:
+    if (number(row.get("n")) or 0) >= 1:
         return float(best_of_n_kl(row["n"]))
     return number(row.get("kl_estimate"))
 

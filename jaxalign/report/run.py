@@ -1,15 +1,62 @@
-"""What a run directory holds, read once; a file that is not there is an empty part."""
+"""What a run directory holds, read once; a file that is not there is an empty part.
+
+The run may be somebody else's: every file is checked against the one description of it here, and
+what would not be shown as text (control characters, lone surrogates) is spelled out.
+"""
 
 import dataclasses
-import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxalign.errors import UserError
+from jaxalign.errors import UserError, printable
+from jaxalign.files import FileError, exists, read_json, shown_path, typed
 from jaxalign.train.metrics import read_metrics
 
 Rows = list[dict[str, Any]]
+Scalar = bool | int | float | str | None
+Numbers = dict[str, Scalar | list[Any]]  # a row of a table
+Metrics = list[dict[str, Scalar]]
+FILES = ("config.json", "versions.json", "results.json", "samples.json", "metrics.jsonl")
+DEEPEST = 30  # levels of a file
+LONGEST_NAME, LONGEST_TEXT = 200, 100_000  # characters
+# entries of the parts of results.json that a page can show
+MOST = {"rows": 200, "reward_model": 200, "best_of_n": 5000, "curves": 5000, "calibration": 5000}
+NAMES = ("title", "method", "scorer", "stage")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Results:
+    """What stands in `results.json`; there may be more."""
+
+    title: str | None = None
+    rows: list[Numbers] | dict[str, Numbers] | None = None
+    seeds: list[Numbers | int] | None = None
+    reward_model: list[Numbers] | None = None
+    calibration: list[Numbers] | None = None
+    curves: list[Numbers] | None = None
+    best_of_n: list[Numbers] | None = None
+    timing: dict[str, float | None] | None = None
+    seconds: float | None = None
+    notes: list[str] | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Answer:
+    """A response in `samples.json`."""
+
+    text: str | None = None
+    judge_score: float | None = None
+    reward_score: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sample:
+    """An entry of `samples.json`."""
+
+    prompt: str | None = None
+    responses: dict[str, Answer | None] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,7 +73,7 @@ class Run:
     @property
     def title(self) -> str:
         """The title of the results, else the name of the directory."""
-        return str(self.results.get("title") or self.directory.resolve().name)
+        return str(self.results.get("title") or printable(self.directory.resolve().name))
 
     @property
     def methods(self) -> list[str]:
@@ -47,31 +94,75 @@ def read_run(directory: Path) -> Run:
     """Reads a run directory.
 
     Raises:
-      UserError: the directory does not exist, or a file in it is not what it should be.
+      UserError: the directory does not exist or is of no run, or a file in it is not what it
+        should be.
     """
-    if not directory.is_dir():
-        raise UserError(f"{directory} is not a directory; give the directory of a run")
+    if not os.path.isdir(directory):
+        raise UserError(f"{shown_path(directory)} is not a directory; give the directory of a run")
+    if not any(exists(directory / name) for name in FILES):
+        raise UserError(
+            f"{shown_path(directory)} holds none of {', '.join(FILES)}; give the directory of a run"
+        )
     return Run(
         directory=directory,
-        config=_read(directory / "config.json", dict),
-        versions=_read(directory / "versions.json", dict),
-        metrics=read_metrics(directory),
-        results=_with_rows(_read(directory / "results.json", dict)),
-        samples=_read(directory / "samples.json", list),
+        config=read_part(directory / "config.json", dict[str, Any]),
+        versions=read_part(directory / "versions.json", dict[str, Scalar]),
+        metrics=checked_part(directory / "metrics.jsonl", read_metrics(directory), Metrics),
+        results=read_results(directory),
+        samples=read_part(directory / "samples.json", list[Sample]),
     )
 
 
-def _read(path: Path, kind: type) -> Any:
-    """One JSON file of the wanted kind; empty if there is no such file."""
-    if not path.exists():
-        return kind()
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}:{error.lineno}: not JSON: {error.msg}") from None
-    if not isinstance(content, kind):
-        wanted = "an object" if kind is dict else "a list"
-        raise UserError(f"{path}: holds {type(content).__name__}, wanted {wanted}")
+def read_results(directory: Path) -> dict[str, Any]:
+    """What `results.json` of a run holds, with its rows as a list; empty if there is none.
+
+    Raises:
+      UserError: it is not what it should be.
+    """
+    path = directory / "results.json"
+    results = read_part(path, Results)
+    for name, most in MOST.items():
+        if len(results.get(name) or ()) > most:
+            raise FileError(f"{shown_path(path)}: {name} has more than {most} entries")
+    return _with_rows(results)
+
+
+def read_part(path: Path, kind: Any) -> Any:
+    """One JSON file of the wanted kind; empty if there is no such file.
+
+    Raises:
+      FileError: it cannot be read, or holds something else.
+    """
+    is_list = getattr(kind, "__origin__", kind) is list
+    if not exists(path):
+        return [] if is_list else {}
+    return checked_part(path, read_json(path, list if is_list else dict), kind)
+
+
+def checked_part(path: Path, content: Any, kind: Any) -> Any:
+    """What a file holds, with texts that can be shown, checked to be of the wanted kind.
+
+    Raises:
+      FileError: it is something else.
+    """
+    cleaned = _cleaned(content, shown_path(path))
+    typed(cleaned, kind, shown_path(path))
+    return cleaned
+
+
+def _cleaned(content: Any, where: str, depth: int = 0, name: str = "") -> Any:
+    """The same with texts that can be shown, written and drawn."""
+    if depth > DEEPEST:
+        raise FileError(f"{where} is nested more than {DEEPEST} levels deep")
+    if isinstance(content, str):
+        return printable(content[: LONGEST_NAME if name in NAMES else LONGEST_TEXT])
+    if isinstance(content, dict):
+        return {
+            printable(str(key)[:LONGEST_NAME]): _cleaned(value, where, depth + 1, key)
+            for key, value in content.items()
+        }
+    if isinstance(content, list):
+        return [_cleaned(value, where, depth + 1) for value in content]
     return content
 
 
@@ -83,7 +174,7 @@ def _with_rows(results: dict[str, Any]) -> dict[str, Any]:
     """
     rows, seeds = results.get("rows"), results.get("seeds")
     if isinstance(rows, dict):
-        found = [{"method": name, **_with_deviations(row)} for name, row in rows.items()]
+        found = [{"method": name} | _with_deviations(row) for name, row in rows.items()]
     elif rows is None and seeds and all(isinstance(seed, dict) for seed in seeds):
         means = {key[5:]: value for key, value in results.items() if key.startswith("mean_")}
         every = {f"mean_{name}": value for name, value in means.items()}

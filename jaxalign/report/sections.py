@@ -23,6 +23,7 @@ from jaxalign.report.style import family, marks
 from jaxalign.report.table import meanings, table, unknown_columns
 
 AT_START = {"kl": 0.0, "step": 0}
+MOST_STAGES = 30  # that have learning curves on a page
 MIN_FIT = 4  # distances: two coefficients from fewer points say nothing
 
 
@@ -89,7 +90,7 @@ def over_optimisation(run: Run, figures: Figures) -> Markup | None:
     curves = by_method(run)
     curves[reward_kl.BEST_OF_N] = run.rows("best_of_n")
     drawn = []
-    for method, points in curves.items():
+    for method, points in list(curves.items())[:MOST_STAGES]:
         if (
             max(len(reward_kl.points_of(points, key)) for key in ("judge_score", "reward_score"))
             < 2
@@ -149,7 +150,7 @@ def learning(run: Run, figures: Figures) -> Markup | None:
     """Learning curves of every stage."""
     measured = {key for row in run.rows("curves") for key in row}  # shown over KL instead
     parts: list[Markup] = []
-    for stage in run.stages:
+    for stage in run.stages[:MOST_STAGES]:
         lines = [line for line in run.metrics if str(line.get("stage", "run")) == stage]
         drawn = [
             figures.add(f"{_slug(stage)}_{at}", learning_curve(lines, panel), None, panel.title)
@@ -160,6 +161,8 @@ def learning(run: Run, figures: Figures) -> Markup | None:
     if not parts:
         return None
     lead = "Pale: every logged step. Strong: running mean, where there are many steps."
+    if len(run.stages) > MOST_STAGES:
+        lead += f" The first {MOST_STAGES} of {len(run.stages)} stages are shown."
     return section("learning", "Learning curves", paragraph(lead), *parts)
 
 

@@ -1,11 +1,12 @@
 """How the plots look: one ink, one grid, a colour and a marker for every family of methods."""
 
+import contextlib
 import dataclasses
 import functools
 import itertools
 import re
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -78,9 +79,15 @@ class Mark:
     marker: str
 
 
-def settings() -> AbstractContextManager[None]:
-    """This module's matplotlib settings, for as long as the context lasts."""
-    return matplotlib.rc_context(RC)  # pyright: ignore[reportArgumentType]
+@contextlib.contextmanager
+def settings() -> Iterator[None]:
+    """This module's matplotlib settings, for as long as the context lasts.
+
+    Letters that its fonts lack are boxes in the PNG, and letters in the page: no warning.
+    """
+    with matplotlib.rc_context(RC), warnings.catch_warnings():  # pyright: ignore[reportArgumentType]
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        yield
 
 
 def styled(plot: Callable[..., Figure]) -> Callable[..., Figure]:

@@ -6,15 +6,18 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from jaxalign.files import make_directory, write_atomically
 from jaxalign.report.html import Markup, text
 from jaxalign.report.style import COLOURS, settings
 
 
 def save_png(figure: Figure, path: Path) -> None:
     """A picture for slides and READMEs: light, on white."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(path.parent)
+    drawn = io.BytesIO()
     with settings():
-        figure.savefig(path, dpi=160, facecolor="white")
+        figure.savefig(drawn, format="png", dpi=160, facecolor="white")
+    write_atomically(path, drawn.getvalue())
 
 
 def inline_svg(figure: Figure, *, name: str, description: str) -> Markup:

@@ -1,16 +1,25 @@
-"""What a run directory says of the batch that is to be explained."""
+"""What a run directory says of the batch that is to be explained.
+
+The run may be somebody else's. Its own files are data and are read; what else its `config.json`
+names is taken only where that runs no code and fetches nothing: a file or folder on this machine.
+Functions, and what lies elsewhere, must be given again on the command line.
+"""
 
 import dataclasses
-import json
-import types
-import typing
+import os
+import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jaxalign.config import DPOConfig, KTOConfig, SFTConfig, TextPPOConfig
+from jaxalign.config import DataConfig, DPOConfig, KTOConfig, SFTConfig, TextPPOConfig
+from jaxalign.config_checks import changed_fields, restored
 from jaxalign.config_explain import ExplainConfig
 from jaxalign.config_grpo import GRPOConfig
 from jaxalign.errors import UserError
+from jaxalign.files import exists, read_json, shown, shown_path
+from jaxalign.models.sources import IN_WHEELS
+from jaxalign.stages.reward_functions import FUNCTION
 
 KINDS = {  # by a field of theirs, beside that of the data
     "dpo": DPOConfig,
@@ -19,64 +28,123 @@ KINDS = {  # by a field of theirs, beside that of the data
     "grpo": GRPOConfig,
     "labelled": SFTConfig,
 }
+# what may be given beside a run: what is explained of it, and what replaces a source that it names
+BESIDE = (
+    *("run", "behaviour", "batch", "rows", "updates", "check", "output"),
+    *("data", "reference", "reward", "rewards"),
+)
 
 
 def of_run(config: ExplainConfig) -> ExplainConfig:
-    """The configuration with models, data and settings of `config.run`, its policy trained."""
-    file = Path(config.run) / "config.json"
-    if not file.is_file():
-        raise UserError(f"--run {config.run}: no config.json there; give a run directory")
-    fields = json.loads(file.read_text())
-    known = [cls for name, cls in KINDS.items() if {name, "data"} <= fields.keys()]
-    if not known:
-        raise UserError(
-            f"--run {config.run} is no run that explain takes; "
-            "those are of sft, dpo, kto, ppo and grpo on text"
-        )
-    kind = known[0]
-    run: Any = restored(kind, fields)
+    """The configuration with models, data and settings of `config.run`, its policy trained.
+
+    Data, reference and rewards that the configuration gives go before those of the run.
+
+    Raises:
+      UserError: it is no run that can be explained, or names what is not taken from a run.
+    """
+    refuse_others(config)
+    kind, run = run_config(Path(config.run))
     if run.lora.rank or run.adapter:
         raise UserError(
             f"--run {config.run} trained an adapter or went on from one; explain differentiates "
             f"whole models: give --method, --policy {config.run}, --reference and --data.path"
         )
-    shared = {"policy": config.run, "data": run.data, "seed": run.seed}
+    data = config.data
+    if not data.path:
+        data = dataclasses.replace(run.data, evaluation_path="")
+        of_this_machine(config.run, run.data.path, "data.path", is_local=os.path.exists)
+    shared = {"policy": config.run, "data": data, "seed": run.seed}
     if kind is SFTConfig:
         return dataclasses.replace(config, method="sft", **shared)
-    shared |= {"reference": run.policy, "temperature": run.temperature}
+    reference = config.reference
+    if not reference:
+        reference = run.policy
+        of_this_machine(config.run, reference, "reference")
+    shared |= {"reference": reference, "temperature": run.temperature}
     (method,) = (name for name, cls in KINDS.items() if cls is kind)
     if kind in (TextPPOConfig, GRPOConfig):
-        shared |= {"reward": run.reward, "rewards": run.rewards}
-        shared |= {"max_new_tokens": run.max_new_tokens}
+        shared |= {"max_new_tokens": run.max_new_tokens, **judges(config, run)}
     own = {method: getattr(run, method)}
     return dataclasses.replace(config, method=method, **own, **shared)
 
 
-def restored(cls: type, fields: dict[str, Any]):
-    """A configuration from the fields that `config.json` holds.
-
-    >>> from jaxalign.config import FitConfig, OptimizerConfig
-    >>> restored(FitConfig, {"steps": 3, "optimizer": {"b2": 0.5}}) == FitConfig(
-    ...     steps=3, optimizer=OptimizerConfig(b2=0.5)
-    ... )
-    True
-    """
-    hints = typing.get_type_hints(cls)
-    known = {field.name for field in dataclasses.fields(cls)}
-    unknown = sorted(fields.keys() - known)
-    if unknown:
+def refuse_others(config: ExplainConfig) -> None:
+    """Raise a one-line `UserError` where a setting is given that the run decides."""
+    names = changed_fields(config, ExplainConfig, "")
+    others = [name for name in names if name.partition(".")[0] not in BESIDE]
+    if others:
         raise UserError(
-            f"{cls.__name__} has no field {unknown[0]!r}; the run is of another version"
+            f"--{others[0]} is that of the run with --run; leave it out, or leave --run out and "
+            "give --method, --policy and --data.path"
         )
-    return cls(**{name: _value(hints[name], value) for name, value in fields.items()})
+    if config.data != DataConfig() and not config.data.path:
+        raise UserError("--run takes the data of the run; to change them, give --data.path too")
 
 
-def _value(hint: Any, value: Any) -> Any:
-    """A JSON value as that type has it."""
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    for option in options:
-        if dataclasses.is_dataclass(option) and isinstance(value, dict):
-            return restored(typing.cast(type, option), value)
-        if typing.get_origin(option) is tuple and isinstance(value, list):
-            return tuple(value)
-    return value
+def run_config(folder: Path) -> tuple[type, Any]:
+    """The class of a run's configuration, and the configuration itself.
+
+    Raises:
+      UserError: the directory holds none, one of another command, or one with a wrong value.
+    """
+    file = folder / "config.json"
+    if not exists(file):
+        raise UserError(f"--run {shown_path(folder)}: no config.json there; give a run directory")
+    fields = read_json(file)
+    known = [cls for name, cls in KINDS.items() if {name, "data"} <= fields.keys()]
+    if not known:
+        raise UserError(
+            f"--run {shown_path(folder)} is no run that explain takes; "
+            "those are of sft, dpo, kto, ppo and grpo on text"
+        )
+    try:
+        return known[0], restored(known[0], fields)
+    except UserError as error:
+        raise UserError(f"{shown_path(file)}: {error}") from None
+
+
+def judges(config: ExplainConfig, run: TextPPOConfig | GRPOConfig) -> dict[str, Any]:
+    """What judges the samples: as given, or else reward models of the run.
+
+    Raises:
+      UserError: the run names a function, whose code is only run where the user gives it, or a
+        model that is not on this machine.
+    """
+    if config.reward or config.rewards:
+        return {"reward": config.reward, "rewards": config.rewards}
+    quoted = shlex.quote(run.reward)  # of a shell nothing in it means anything
+    if run.rewards:
+        quoted = " ".join(f"{shlex.quote(name)} {weight:g}" for name, weight in run.rewards.items())
+    option, again = ("rewards" if run.rewards else "reward"), quoted
+    for source in run.rewards or (run.reward,):
+        if FUNCTION.fullmatch(source):
+            raise UserError(
+                f"--run {shown_path(config.run)} names the function {shown(source)}; code that a "
+                f"run names is not run: if you trust that file, add --{option} {again}"
+            )
+        of_this_machine(config.run, source, option, again=again)
+    return {"reward": run.reward, "rewards": run.rewards}
+
+
+def is_local_model(source: str) -> bool:
+    """Whether a model can be read without fetching it."""
+    return source in IN_WHEELS or os.path.exists(source)
+
+
+def of_this_machine(
+    run: str,
+    source: str,
+    option: str,
+    *,
+    again: str | None = None,
+    is_local: Callable[[str], bool] = is_local_model,
+) -> None:
+    """Raise a one-line `UserError` unless what a run names is a file or folder here."""
+    if not source or is_local(source):
+        return
+    again = again or shlex.quote(source)
+    raise UserError(
+        f"--run {shown_path(run)} names {shown(source)}, which is no file or folder here; nothing "
+        f"is fetched on the word of a run: if you want it, add --{option} {again}"
+    )

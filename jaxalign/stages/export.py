@@ -1,8 +1,7 @@
 """`jaxalign export`: a model as a Hugging Face folder."""
 
 import json
-import secrets
-import shutil
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,15 @@ import numpy as np
 from jaxalign.config_export import ExportConfig
 from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.errors import UserError
-from jaxalign.files import make_directory, replace_file, write_atomically, writing
+from jaxalign.files import (
+    exists,
+    make_directory,
+    read_json,
+    replace_file,
+    shown_path,
+    whole_directory,
+    write_atomically,
+)
 from jaxalign.models.hugging_face_names import to_theirs
 from jaxalign.models.hugging_face_writer import config_of, shards_of
 from jaxalign.models.pretrained import INDEX, SCORE_FILE, VALUE_FILE
@@ -29,20 +36,17 @@ def run(config: ExportConfig) -> Path:
     if not config.output:
         raise UserError("--output is empty; give the folder to write")
     output = Path(config.output)
-    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
-        raise UserError(f"--output {output} exists; give a folder that does not, or an empty one")
+    if exists(output) and not (os.path.isdir(output) and not os.listdir(output)):
+        raise UserError(
+            f"--output {shown_path(output)} exists; give a folder that does not, or an empty one"
+        )
     model = load_text_model(config.model, "model")
     check_heads(model, config.model)
+    card = model_card(config.model, model)
     make_directory(output.parent)
-    aside = output.parent / f".{output.name[:100]}.{secrets.token_hex(8)}.tmp"
-    try:
-        with writing(output):
-            aside.mkdir()  # with the mode that the user's umask says; an error if it is there
-            write_folder(aside, model, shard_bytes=round(config.shard_gigabytes * 1e9))
-            write_atomically(aside / "README.md", model_card(config.model, model))
-            aside.replace(output)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    with whole_directory(output) as aside:
+        write_folder(aside, model, shard_bytes=round(config.shard_gigabytes * 1e9))
+        write_atomically(aside / "README.md", card)
     print(output)
     return output
 
@@ -81,7 +85,7 @@ def write_folder(folder: Path, text_model: TextModel, *, shard_bytes: int) -> No
     write_json(folder / "config.json", fields)
     write_json(folder / "generation_config.json", ids)
     text_model.tokenizer.save(folder)
-    named = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    named = read_json(folder / "tokenizer_config.json")
     write_json(
         folder / "tokenizer_config.json",
         {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}

@@ -6,7 +6,7 @@ from pathlib import Path
 from jaxalign.config import RatingsConfig
 from jaxalign.data.preferences import Pairs, mixed_pairs
 from jaxalign.data.ratings import Ratings, load_ratings
-from jaxalign.files import write_atomically
+from jaxalign.files import make_directory, write_atomically
 
 PARTS = {"train": "policy", "validation": "policy_validation", "test": "evaluation"}
 
@@ -14,7 +14,7 @@ PARTS = {"train": "policy", "validation": "policy_validation", "test": "evaluati
 def run(config: RatingsConfig, directory: Path) -> dict[str, int]:
     """Write texts, prompts and preferences of every part; returns rows by file name."""
     movies = load_ratings("movies")
-    directory.mkdir(parents=True, exist_ok=True)
+    make_directory(directory)
     counts = {}
     for part, split in PARTS.items():
         ratings = movies.part(split)

@@ -6,7 +6,7 @@ import numpy as np
 from jaxalign.config import GenerateConfig
 from jaxalign.data.batching import prompt_batch, prompt_columns
 from jaxalign.data.chat import prompt_ids
-from jaxalign.errors import UserError
+from jaxalign.errors import UserError, printable
 from jaxalign.sampling import sample
 from jaxalign.stages.text_models import load_text_model
 from jaxalign.stages.text_rounds import check_room
@@ -23,21 +23,21 @@ def run(config: GenerateConfig) -> list[str]:
     prompt = prompt_ids(said, policy.tokenizer)
     if not prompt:
         raise UserError("--prompt is empty, and the model has no BOS that a text could begin with")
-    check_room(policy, len(prompt), config.sampling.max_new_tokens)
-    columns = prompt_columns(len(prompt), policy.max_length - config.sampling.max_new_tokens)
+    check_room(policy, len(prompt), config.max_new_tokens)
+    columns = prompt_columns(len(prompt), policy.max_length - config.max_new_tokens)
     drawn = sample(
         policy.model,
         policy.params,
         prompt_batch([prompt] * config.samples, pad_id=policy.tokenizer.pad_id, length=columns),
         jax.random.key(config.seed),
         eos_id=policy.tokenizer.eos_id,
-        max_new_tokens=config.sampling.max_new_tokens,
-        temperature=config.sampling.temperature,
-        top_k=config.sampling.top_k,
-        top_p=config.sampling.top_p,
+        max_new_tokens=config.max_new_tokens,
+        temperature=config.temperature,
+        top_k=config.top_k,
+        top_p=config.top_p,
     )
     shown = drawn.batch.response_mask if config.chat else drawn.batch.mask
     tokens, mask = np.asarray(drawn.batch.tokens), np.asarray(shown)
     texts = [policy.tokenizer.decode(row[real]) for row, real in zip(tokens, mask, strict=True)]
-    print("\n\n".join(texts))
+    print(printable("\n\n".join(texts)))
     return texts

@@ -14,7 +14,7 @@ from jaxalign.config import DPOSettings, FitConfig, PPOSettings
 from jaxalign.config_rlhf import RLHFConfig
 from jaxalign.data.chat import TokenRow, token_row
 from jaxalign.evaluation.tables import METHOD_COLUMNS, SCORER_COLUMNS, rich_table
-from jaxalign.files import write_atomically
+from jaxalign.files import exists, read_json, write_atomically
 from jaxalign.report import write_report
 from jaxalign.stages.adapters import with_adapters, without_adapters
 from jaxalign.stages.human_ratings import comparison_groups, human_pairs, read_corpus, spread
@@ -52,7 +52,7 @@ class Job:
         path = self.run.directory / "timing.json"
         start = time.monotonic()
         yield
-        self.timing = json.loads(path.read_text()) if path.exists() else {}
+        self.timing = read_json(path, dict[str, float]) if exists(path) else {}
         self.timing[stage] = self.timing.get(stage, 0.0) + time.monotonic() - start
         write_atomically(path, json.dumps(self.timing, indent=2).encode())
 

@@ -1,6 +1,7 @@
 """Text models with their vocabularies: made, given other heads, saved and loaded."""
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +64,24 @@ def new_text_model(
     transformer = TransformerConfig(
         vocab_size=tokenizer.vocab_size, max_length=max_length, heads_out=heads, **fields
     )
+    check_memory(transformer)
     model = Transformer(transformer)
     params = new_parameters(model, key)
     return TextModel(model=model, params=params, tokenizer=tokenizer)
+
+
+def check_memory(config: TransformerConfig) -> None:
+    """Raise a one-line `UserError` where the parameters alone are more than this machine holds."""
+    block = 4 * config.width**2 + 3 * config.width * config.mlp_width
+    positions = config.max_length if config.positions == "learned" else 0
+    numbers = config.layers * block + (config.vocab_size + positions) * config.width
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if 4 * numbers > memory:
+        raise UserError(
+            f"model.layers {config.layers} of model.width {config.width} make {numbers:.2g} "
+            f"parameters, {4 * numbers / 2**30:,.0f} GiB in float32, and this machine has "
+            f"{memory / 2**30:,.0f} GiB of memory; lower them"
+        )
 
 
 def with_heads(text_model: TextModel, heads: tuple[str, ...], key, **changes) -> TextModel:

@@ -13,8 +13,8 @@ from jaxalign.data.formats import load_records
 from jaxalign.data.records import Record
 from jaxalign.data.sources import FILES
 from jaxalign.data.tokenizer import Tokenizer, train_tokenizer
-from jaxalign.errors import UserError
-from jaxalign.files import write_atomically
+from jaxalign.errors import UserError, one_line, printable
+from jaxalign.files import make_directory, write_atomically
 from jaxalign.stages.text_models import TextModel
 
 
@@ -61,12 +61,11 @@ def read_records(
 def report_skipped(source: str, lines: list[str], log: Path | None) -> None:
     """Say how many rows were left out and which: all of them in a file, or else here."""
     console = Console(stderr=True, soft_wrap=True)
-    console.print(f"{source}: skipped {len(lines)} bad rows", markup=False)
+    console.print(printable(f"{source}: skipped {len(lines)} bad rows"), markup=False)
     shown = lines if log is None else lines[:10]
-    console.print("\n".join(f"  {line}" for line in shown), markup=False)
+    console.print("\n".join(f"  {one_line(line)}" for line in shown), markup=False)
     if log is not None:
-        log.mkdir(parents=True, exist_ok=True)
-        path = log / f"skipped_rows_{Path(source).name[:100]}.txt"
+        path = make_directory(log) / f"skipped_rows_{Path(source).name[:100]}.txt"
         write_atomically(path, "".join(f"{line}\n" for line in lines).encode())
         console.print(f"  all of them: {path}", markup=False)
 

@@ -7,9 +7,19 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-from jaxalign.errors import UserError
-from jaxalign.files import write_atomically
+from jaxalign.files import (
+    FileError,
+    exists,
+    json_of,
+    make_directory,
+    read_text,
+    shown_path,
+    write_atomically,
+)
+
+LARGEST_METRICS = 2**32  # bytes
 
 
 class MetricsWriter:
@@ -21,8 +31,7 @@ class MetricsWriter:
 
     def __init__(self, run_dir: str | os.PathLike):
         """Open the files of `run_dir` for appending; a line torn by a kill is dropped."""
-        self.directory = Path(run_dir)
-        self.directory.mkdir(parents=True, exist_ok=True)
+        self.directory = make_directory(run_dir)
         self._path = self.directory / "metrics.jsonl"
         self._events = {}
         self._file = _reopened(self._path, lambda line: True)
@@ -73,18 +82,22 @@ def read_metrics(run_dir: str | os.PathLike) -> list[dict]:
     """All lines of a run's `metrics.jsonl`; an unfinished last line (a kill) is left out.
 
     Raises:
-      UserError: a line that is not JSON, with its number.
+      UserError: a line that is not JSON of our form, with its number.
     """
     path = Path(run_dir) / "metrics.jsonl"
-    if not path.exists():
+    if not exists(path):
         return []
-    whole, _, _ = path.read_text().rpartition("\n")
+    whole, _, _ = read_text(path, largest=LARGEST_METRICS).rpartition("\n")
     lines = []
-    for number, line in enumerate(whole.splitlines(), start=1):
+    for number, text in enumerate(whole.split("\n"), start=1) if whole else ():
+        where = f"{shown_path(path)}:{number}"
         try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}:{number}: not a line of JSON ({error}); remove it") from error
+            line = json_of(text, dict[str, Any], where)
+        except FileError as error:
+            raise FileError(f"{error}; remove that line") from None
+        if not isinstance(line.get("stage"), str) or type(line.get("step")) is not int:
+            raise FileError(f"{where} holds no metrics of a step; remove that line")
+        lines.append(line)
     return lines
 
 
