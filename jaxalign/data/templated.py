@@ -11,8 +11,9 @@ which is where a policy that is asked begins to write, and not the line end behi
     <|im_start|>user
     ...
 
-BOS stands where the template writes it. EOS stands once, at the end: where the template ends the
-last turn with it, or behind the token that the template ends turns with (Gemma's <end_of_turn>).
+BOS stands where the template writes it. At the end stands the token that ends a response, once:
+the one that the template ends the last turn with (Gemma's <end_of_turn>, where its
+`generation_config.json` lists it), or else EOS behind what the template ends turns with.
 """
 
 from jaxalign.data.marks import MARK, TOKEN, mark, without_marks
@@ -48,9 +49,9 @@ def templated_response(
     starts = [0, *cuts]
     pieces = tokenizer.for_marks.split(whole.text[:end], cuts)
     trained = [any(a <= start < b for a, b in spans) for start in starts]
-    if pieces[-1][-1:] == [tokenizer.eos_id]:
-        pieces[-1] = pieces[-1][:-1]
-    return [*zip(pieces, trained, strict=True), ([tokenizer.eos_id], True)]
+    last = [i for i in pieces[-1][-1:] if i in tokenizer.stop_ids]
+    pieces[-1] = pieces[-1][: len(pieces[-1]) - len(last)]
+    return [*zip(pieces, trained, strict=True), (last or [tokenizer.eos_id], True)]
 
 
 def _rendered(messages: Messages, tokenizer: Tokenizer, *, asked: bool) -> Rendered:
@@ -80,8 +81,9 @@ def _answers(
         _check_whole(whole.text[len(asked) : close], messages[i]["content"])
         later = [at for j, at in (whole.closes | whole.opens).items() if j > i]
         tail = whole.text[close : min(later, default=len(whole.text))]
-        ends = [mark(TOKEN, tokenizer.eos_id), *closing]
-        end = next((tail.index(end) + len(end) for end in ends if end in tail), 0)
+        stops = [mark(TOKEN, i) for i in tokenizer.stop_ids]
+        first = min((tail.index(stop) + len(stop) for stop in stops if stop in tail), default=0)
+        end = first or next((tail.index(end) + len(end) for end in closing if end in tail), 0)
         spans.append((len(asked), close + end))
     return spans
 

@@ -119,7 +119,7 @@ def teaching(run: Run, teacher: TextModel):
 def sampling(student: TextModel, *, temperature: float, max_new_tokens: int):
     """`((params, key), prompts) -> TokenBatch` with the student's responses."""
     decoding: dict[str, Any] = {
-        "eos_id": student.tokenizer.eos_id,
+        "eos_id": student.tokenizer.stop_ids,
         "max_new_tokens": max_new_tokens,
         "temperature": temperature,
     }
