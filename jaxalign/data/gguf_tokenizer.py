@@ -1,5 +1,6 @@
 """The tokenizer in a GGUF file: byte-level BPE ("gpt2"), or SentencePiece's BPE ("llama")."""
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 
 from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.errors import UserError
+from jaxalign.files import shown, typed
 from jaxalign.gguf_file import metadata, open_gguf
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
@@ -49,15 +51,33 @@ PIECES = {
 # A piece that is an entry of the vocabulary is one token, whatever the merges give.
 WHOLE_PIECES = ("llama-bpe", "llama3", "llama-v3", "tekken")
 ENDS = ("bos", "eos", "eot", "eom")
+STOPS = ("eot_token_id", "eom_token_id")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Fields:
+    """The fields of `tokenizer.ggml` that are read."""
+
+    tokens: list[str] | None = None
+    scores: list[float] | None = None
+    token_type: list[int] | None = None
+    merges: list[str] | None = None
+    bos_token_id: int | None = None
+    eos_token_id: int | None = None
+    eot_token_id: int | None = None
+    eom_token_id: int | None = None
+    unknown_token_id: int | None = None
+    padding_token_id: int | None = None
+    add_space_prefix: bool | None = None
 
 
 def load_gguf_tokenizer(path: str | Path) -> Tokenizer:
     """The tokenizer of a GGUF file.
 
     BOS, EOS and the padding token are those that the file names; without a padding token, EOS
-    serves. A response ends with `eos_token_id` and nothing else (not with `eot_token_id`). Where
-    SentencePiece puts a space before a text, one stands after every special token too, as in
-    llama.cpp.
+    serves. A response ends with `eos_token_id`, and with `eot_token_id` and `eom_token_id` where
+    there are such. Where SentencePiece puts a space before a text, one stands after every special
+    token too, as in llama.cpp.
 
     Args:
       path: of the file; of several, the first.
@@ -70,6 +90,7 @@ def load_gguf_tokenizer(path: str | Path) -> Tokenizer:
     kind = found.get("model")
     if kind not in ("gpt2", "llama"):
         raise UserError(f"{path}: tokenizer.ggml.model {kind!r} is none of gpt2, llama")
+    typed(found, _Fields, f"{path}: tokenizer.ggml")
     _check(found, str(path))
     backend = (_byte_level if kind == "gpt2" else _sentence_piece)(found, str(path))
     backend.add_tokens(_added(found, USER_DEFINED))
@@ -81,6 +102,7 @@ def load_gguf_tokenizer(path: str | Path) -> Tokenizer:
         bos_id=found.get("bos_token_id"),
         eos_id=found["eos_token_id"],
         chat_template=fields.get("chat_template"),
+        also_stop=tuple(found[x] for x in STOPS if found.get(x) is not None),
     )
 
 
@@ -98,8 +120,9 @@ def _check(found: Mapping[str, Any], where: str) -> None:
     if found.get("eos_token_id") is None:
         raise UserError(f"{where}: no tokenizer.ggml.eos_token_id")
     for name in ("padding", "bos", "eos", "eot", "eom", "unknown"):
-        if found.get(f"{name}_token_id", 0) >= len(tokens):
-            raise UserError(f"{where}: tokenizer.ggml.{name}_token_id is no token")
+        given = found.get(f"{name}_token_id", 0)
+        if not 0 <= given < len(tokens):
+            raise UserError(f"{where}: tokenizer.ggml.{name}_token_id {shown(given)} is no token")
     for name in ("remove_extra_whitespaces", "precompiled_charsmap"):
         if found.get(name):
             raise UserError(f"{where}: tokenizer.ggml.{name} is not supported")
