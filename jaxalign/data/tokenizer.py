@@ -118,6 +118,13 @@ class Tokenizer:
         return max(self.backend.get_vocab(with_added_tokens=True).values()) + 1
 
     @functools.cached_property
+    def id_ranges(self) -> tuple[tuple[int, int], ...]:
+        """The ids that are tokens, as pairs of first id and last plus one."""
+        ids = np.array(sorted(self.backend.get_vocab(with_added_tokens=True).values()))
+        parts = np.split(ids, np.flatnonzero(np.diff(ids) > 1) + 1)
+        return tuple((int(part[0]), int(part[-1]) + 1) for part in parts)
+
+    @functools.cached_property
     def for_marks(self) -> MarkedTokenizer:
         """The tokenizer of what a chat template writes."""
         return marked_tokenizer(self.backend)

@@ -113,6 +113,7 @@ def sample_and_measure(
             theirs.hidden,
             theirs.unembedding,
             softcaps=(ours.softcap, theirs.softcap),
+            token_ranges=ours.token_ranges,
             **fused,
         )
         mask = rows.response_mask
