@@ -10,6 +10,8 @@ from typing import Any
 
 import tokenizers
 
+from jaxalign.data.tokenizer_json import ids_or_none
+
 PROBES = ("a", "Z9", "to be")
 # What of which part of a tokenizer adds or takes away a space at an edge of a text.
 PLAIN = {
@@ -52,17 +54,12 @@ def _plain(part: Any) -> Any:
 
 def has_prefix(backend: tokenizers.Tokenizer, plain: tokenizers.Tokenizer) -> bool:
     """Whether a text's ids are those of `plain` for the text behind a space."""
-    pairs = [
-        (
-            backend.encode(text, add_special_tokens=False).ids,
-            plain.encode(f" {text}", add_special_tokens=False).ids,
-            plain.encode(text, add_special_tokens=False).ids,
-        )
+    found = [
+        (ids_or_none(backend, text), ids_or_none(plain, f" {text}"), ids_or_none(plain, text))
         for text in PROBES
     ]
-    return all(given == spaced for given, spaced, _ in pairs) and any(
-        spaced != bare for _, spaced, bare in pairs
-    )
+    same = all(given == spaced for given, spaced, _ in found)
+    return same and any(spaced != bare for _, spaced, bare in found)
 
 
 def has_prefix_behind_specials(backend: tokenizers.Tokenizer) -> bool:

@@ -82,8 +82,8 @@ def _answers(
         later = [at for j, at in (whole.closes | whole.opens).items() if j > i]
         tail = whole.text[close : min(later, default=len(whole.text))]
         stops = [mark(TOKEN, i) for i in tokenizer.stop_ids]
-        first = min((tail.index(stop) + len(stop) for stop in stops if stop in tail), default=0)
-        end = first or next((tail.index(end) + len(end) for end in closing if end in tail), 0)
+        ends = [*sorted(stops, key=tail.find), *closing]
+        end = next((tail.index(end) + len(end) for end in ends if end in tail), 0)
         spans.append((len(asked), close + end))
     return spans
 

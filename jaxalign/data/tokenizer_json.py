@@ -21,8 +21,11 @@ from jaxalign.files import json_of, read_text, shown, shown_path, typed
 LARGEST_ID = 2**24
 GROWTH = 64  # by how much a normalizer or decoder may lengthen a text
 PARTS = ("normalizer", "pre_tokenizer", "decoder")
-# Runs of every character: what backtracks without end does it here.
-PROBE = "".join(character * 40 + string.printable for character in string.printable)
+# Runs of every character, in which what backtracks without end does it, and what people write.
+PROBES = (
+    "".join(character * 40 + string.printable for character in string.printable),
+    *("a", "Z9", " to be", "to be, or\n\nnot  to be?", "é🎉 日本e\u0301"),
+)
 
 TokenId = Annotated[int, Meta(ge=0, lt=LARGEST_ID)]
 Text = Annotated[str, Meta(min_length=1, max_length=4096)]
@@ -41,6 +44,7 @@ class _Model:
     vocab: dict[str, TokenId] | list[tuple[str, float]]
     type: str | None = None
     unk_token: str | None = None
+    dropout: Annotated[float, Meta(ge=0, le=0)] | None = None  # a text has one spelling here
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,17 +63,36 @@ def read_backend(file: Path) -> tokenizers.Tokenizer:
       UserError: it is none, or one that would lose text, blow it up, or not come to an end.
     """
     text, where = read_text(file), f"{shown_path(file)} is not a tokenizer"
-    written = typed(json_of(text, dict[str, Any], where), _Written, where)
+    written = typed(json_of(text, dict[str, Any], shown_path(file)), _Written, where)
     _check_ids(written, where)
     for part in PARTS:
         _check_growth(getattr(written, part), f"{where}: {part}")
     with _quiet(), one_line(where):
         backend = tokenizers.Tokenizer.from_str(text)
+    backend.no_padding()
+    backend.no_truncation()
     _check_added(backend, written, where)
-    _check_bytes(backend, written, where)
-    with _quiet(), one_line(where), contextlib.suppress(Exception):  # it may lack an unknown token
-        backend.encode(PROBE, add_special_tokens=False)
+    _check_bytes(written, where)
+    with _quiet(), one_line(where):
+        _check_probes(backend, where)
     return backend
+
+
+def _check_probes(backend: tokenizers.Tokenizer, where: str) -> None:
+    """What cannot read such texts panics here; what is put around a text is not part of it."""
+    processor, found = backend.post_processor, []
+    for backend.post_processor in (None, processor):
+        found.append([ids_or_none(backend, text) for text in PROBES])
+    if found[0] != found[1]:
+        raise UserError(f"{where}: its post-processor adds or drops ids of the text itself")
+
+
+def ids_or_none(backend: tokenizers.Tokenizer, text: str) -> list[int] | None:
+    """The ids of a text; None where a tokenizer refuses it for want of a token."""
+    try:
+        return backend.encode(text, add_special_tokens=False).ids
+    except Exception:  # the library raises bare Exception; panics are none
+        return None
 
 
 @contextlib.contextmanager
@@ -130,7 +153,7 @@ def _check_added(backend: tokenizers.Tokenizer, written: _Written, where: str) -
             )
 
 
-def _check_bytes(backend: tokenizers.Tokenizer, written: _Written, where: str) -> None:
+def _check_bytes(written: _Written, where: str) -> None:
     """A byte-level vocabulary without one of the bytes would leave it out of every text."""
     kinds = [kind["type"] for part in PARTS[:2] for kind in _kinds(getattr(written, part))]
     vocab = written.model.vocab
