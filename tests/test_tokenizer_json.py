@@ -4,8 +4,10 @@ import json
 import os
 
 import pytest
+from tokenizers import pre_tokenizers
 
 from jaxalign.data.tokenizer import load_tokenizer, train_bpe
+from jaxalign.data.tokenizer_json import _letter
 from jaxalign.errors import UserError
 
 GIVEN = json.loads(train_bpe(["the film is good"], 270).backend.to_str())
@@ -96,7 +98,7 @@ BAD = {
             merges=[],
             vocab={token: i for token, i in GIVEN["model"]["vocab"].items() if token != "!"},
         ),
-        "1 of the 256 bytes are no tokens",
+        "byte-level, but the byte 0x21 is no token",
     ),
     "a growing decoder": (
         {"decoder": replaced({"String": "a"}, "aa", 9)["normalizer"]},
@@ -142,6 +144,14 @@ def test_what_is_wrong_is_one_line(tmp_path, capfd, name):
     assert "tokenizer.json" in line and "\n" not in line and len(line) < 600
     assert any(part in line for part in message.split("|"))
     assert capfd.readouterr().err == ""  # a panic of the library prints nothing
+
+
+def test_letters_of_bytes_are_those_of_the_library():
+    assert {_letter(byte) for byte in range(256)} == set(pre_tokenizers.ByteLevel.alphabet())
+    as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    for text in ("\t\n\r !Az~", "\x7f\x80\xa0\xad\xff", "日本🎉", "\u2028"):
+        ((letters, _),) = as_bytes.pre_tokenize_str(text)
+        assert letters == "".join(map(_letter, text.encode()))
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 
 from jaxalign.data.tokenizer import Tokenizer
+from jaxalign.data.tokenizer_json import check_all_bytes
 from jaxalign.errors import UserError
 from jaxalign.files import shown, typed
 from jaxalign.gguf_file import metadata, open_gguf
@@ -137,6 +138,12 @@ def _types(found: Mapping[str, Any]) -> list[int]:
     return [CONTROL if kind == UNKNOWN else kind for kind in types]
 
 
+def _used(found: Mapping[str, Any]) -> dict[str, int]:
+    """Token to id of all but the unused ones, which fill a vocabulary up to a round number."""
+    kinds = zip(found["tokens"], _types(found), strict=True)
+    return {token: i for i, (token, kind) in enumerate(kinds) if kind != UNUSED}
+
+
 def _added(found: Mapping[str, Any], wanted: int) -> list[AddedToken]:
     """The tokens of a kind that are found in a text before it is cut."""
     kinds = zip(found["tokens"], _types(found), strict=True)
@@ -157,7 +164,8 @@ def _byte_level(found: Mapping[str, Any], where: str) -> tokenizers.Tokenizer:
     merges = [tuple(merge.split(" ")) for merge in found.get("merges", [])]
     if not merges:
         raise UserError(f"{where}: no tokenizer.ggml.merges")
-    vocabulary = {token: i for i, token in enumerate(found["tokens"])}
+    vocabulary = _used(found)
+    check_all_bytes(vocabulary, where)
     if lost := [m for m in merges if len(m) != 2 or "".join(m) not in vocabulary]:
         raise UserError(f"{where}: the merge {' '.join(lost[0])!r} makes no token")
     backend = tokenizers.Tokenizer(
@@ -176,7 +184,7 @@ def _sentence_piece(found: Mapping[str, Any], where: str) -> tokenizers.Tokenize
     tokens, unknown = found["tokens"], found.get("unknown_token_id")
     if "scores" not in found:
         raise UserError(f"{where}: no tokenizer.ggml.scores")
-    vocabulary = {token: i for i, token in enumerate(tokens)}
+    vocabulary = _used(found)
     if unknown is None and not all(f"<0x{byte:02X}>" in vocabulary for byte in range(256)):
         raise UserError(f"{where}: neither tokens for all 256 bytes nor an unknown token")
     backend = tokenizers.Tokenizer(

@@ -7,13 +7,13 @@ import os
 import string
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import tokenizers
 from msgspec import Meta
-from tokenizers import pre_tokenizers
 
 from jaxalign.errors import UserError
 from jaxalign.files import json_of, read_text, shown, shown_path, typed
@@ -21,6 +21,7 @@ from jaxalign.files import json_of, read_text, shown, shown_path, typed
 LARGEST_ID = 2**24
 GROWTH = 64  # by how much a normalizer or decoder may lengthen a text
 PARTS = ("normalizer", "pre_tokenizer", "decoder")
+WRITTEN = (0x09, 0x0A, 0x0D, *range(0x20, 0x7F), *range(0x80, 0xC0), *range(0xC2, 0xF1))
 # Runs of every character, in which what backtracks without end does it, and what people write.
 PROBES = (
     "".join(character * 40 + string.printable for character in string.printable),
@@ -135,8 +136,7 @@ def _check_ids(written: _Written, where: str) -> None:
         if not all(map(math.isfinite, scores)):
             raise UserError(f"{where}: a score of its vocabulary is not finite")
     elif len(set(vocab.values())) < len(vocab):
-        ids = list(vocab.values())
-        double = next(i for i in ids if ids.count(i) > 1)
+        ((double, _),) = Counter(vocab.values()).most_common(1)
         raise UserError(f"{where}: two tokens have the id {double}")
     added = [token.id for token in written.added_tokens]
     if len(set(added)) < len(added):
@@ -156,12 +156,25 @@ def _check_added(backend: tokenizers.Tokenizer, written: _Written, where: str) -
 def _check_bytes(written: _Written, where: str) -> None:
     """A byte-level vocabulary without one of the bytes would leave it out of every text."""
     kinds = [kind["type"] for part in PARTS[:2] for kind in _kinds(getattr(written, part))]
-    vocab = written.model.vocab
-    unknown = written.model.unk_token
-    if "ByteLevel" in kinds and written.model.type in (None, "BPE") and unknown is None:
-        lost = [x for x in pre_tokenizers.ByteLevel.alphabet() if x not in vocab]
-        if lost:
-            raise UserError(f"{where}: byte-level, but {len(lost)} of the 256 bytes are no tokens")
+    if "ByteLevel" in kinds and written.model.type in (None, "BPE"):
+        check_all_bytes(written.model.vocab, where)
+
+
+def check_all_bytes(vocab: Container[str], where: str) -> None:
+    """Raise where a byte-level vocabulary cannot spell what people write.
+
+    Published ones lack bytes that no text in UTF-8 has, control characters, and the first bytes of
+    planes that are not assigned; those are not asked for.
+    """
+    if lost := [byte for byte in WRITTEN if _letter(byte) not in vocab]:
+        raise UserError(f"{where}: byte-level, but the byte 0x{lost[0]:02X} is no token")
+
+
+def _letter(byte: int) -> str:
+    """What stands for a byte in byte-level vocabularies: itself where it can be seen."""
+    seen = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    hidden = [x for x in range(256) if x not in seen]
+    return chr(byte) if byte in seen else chr(256 + hidden.index(byte))
 
 
 def _check_growth(part: Part, where: str) -> None:
