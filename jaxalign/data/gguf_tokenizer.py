@@ -1,6 +1,5 @@
 """The tokenizer in a GGUF file: byte-level BPE ("gpt2"), or SentencePiece's BPE ("llama")."""
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.data.tokenizer_json import check_all_bytes
 from jaxalign.errors import UserError
-from jaxalign.files import shown, typed
 from jaxalign.gguf_file import metadata, open_gguf
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
@@ -55,23 +53,6 @@ ENDS = ("bos", "eos", "eot", "eom")
 STOPS = ("eot_token_id", "eom_token_id")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Fields:
-    """The fields of `tokenizer.ggml` that are read."""
-
-    tokens: list[str] | None = None
-    scores: list[float] | None = None
-    token_type: list[int] | None = None
-    merges: list[str] | None = None
-    bos_token_id: int | None = None
-    eos_token_id: int | None = None
-    eot_token_id: int | None = None
-    eom_token_id: int | None = None
-    unknown_token_id: int | None = None
-    padding_token_id: int | None = None
-    add_space_prefix: bool | None = None
-
-
 def load_gguf_tokenizer(path: str | Path) -> Tokenizer:
     """The tokenizer of a GGUF file.
 
@@ -91,7 +72,6 @@ def load_gguf_tokenizer(path: str | Path) -> Tokenizer:
     kind = found.get("model")
     if kind not in ("gpt2", "llama"):
         raise UserError(f"{path}: tokenizer.ggml.model {kind!r} is none of gpt2, llama")
-    typed(found, _Fields, f"{path}: tokenizer.ggml")
     _check(found, str(path))
     backend = (_byte_level if kind == "gpt2" else _sentence_piece)(found, str(path))
     backend.add_tokens(_added(found, USER_DEFINED))
@@ -121,9 +101,8 @@ def _check(found: Mapping[str, Any], where: str) -> None:
     if found.get("eos_token_id") is None:
         raise UserError(f"{where}: no tokenizer.ggml.eos_token_id")
     for name in ("padding", "bos", "eos", "eot", "eom", "unknown"):
-        given = found.get(f"{name}_token_id", 0)
-        if not 0 <= given < len(tokens):
-            raise UserError(f"{where}: tokenizer.ggml.{name}_token_id {shown(given)} is no token")
+        if found.get(f"{name}_token_id", 0) >= len(tokens):
+            raise UserError(f"{where}: tokenizer.ggml.{name}_token_id is no token")
     for name in ("remove_extra_whitespaces", "precompiled_charsmap"):
         if found.get(name):
             raise UserError(f"{where}: tokenizer.ggml.{name} is not supported")
@@ -141,7 +120,8 @@ def _types(found: Mapping[str, Any]) -> list[int]:
 def _used(found: Mapping[str, Any]) -> dict[str, int]:
     """Token to id of all but the unused ones, which fill a vocabulary up to a round number."""
     kinds = zip(found["tokens"], _types(found), strict=True)
-    return {token: i for i, (token, kind) in enumerate(kinds) if kind != UNUSED}
+    named = [i for name, i in found.items() if name.endswith("_token_id")]
+    return {token: i for i, (token, kind) in enumerate(kinds) if kind != UNUSED or i in named}
 
 
 def _added(found: Mapping[str, Any], wanted: int) -> list[AddedToken]:
