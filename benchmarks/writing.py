@@ -91,7 +91,7 @@ def samples(policy: TextModel, config: RLHFConfig) -> list[str]:
                 index=part * SAMPLES + np.arange(SAMPLES),
             ),
             jax.random.key(0),
-            eos_id=tokenizer.eos_id,
+            eos_id=tokenizer.stop_ids,
             max_new_tokens=config.max_length - 1,
             temperature=config.temperature,
         ).batch

@@ -30,7 +30,7 @@ from jaxalign.losses.importance import (
     top_entropy_mask,
     truncated_importance_weights,
 )
-from jaxalign.masking import masked_sum
+from jaxalign.masking import is_end, masked_sum
 from jaxalign.objectives.group_losses import GroupMethod
 from jaxalign.sampling import sample
 from jaxalign.scoring import text_decisions, text_logps
@@ -62,7 +62,7 @@ def sample_groups(
     *,
     temperature: float,
     max_new_tokens: int,
-    eos_id: int,
+    eos_id: int | tuple[int, ...],
     shared: int = 1,
 ):
     """`(models, prompts: TokenBatch) -> GroupSamples`: one compiled pass.
@@ -106,7 +106,7 @@ def sample_groups(
 
 
 def learned_scores(
-    samples: GroupSamples, method: GroupMethod, *, eos_id: int, longest: int
+    samples: GroupSamples, method: GroupMethod, *, eos_id: int | tuple[int, ...], longest: int
 ) -> jax.Array:
     """`[B]` the scores to learn from: the judges', less what missing ends and length cost; NaN
     where nobody could judge.
@@ -114,7 +114,7 @@ def learned_scores(
     Args:
       samples: of one round.
       method: says what they cost.
-      eos_id: the token that ends a response.
+      eos_id: the token that ends a response, or all that do.
       longest: response that sampling allows, in tokens.
     """
     rows = samples.scored.samples.batch
@@ -220,7 +220,12 @@ def token_weights(samples: GroupSamples, mask: jax.Array, method: GroupMethod) -
 
 
 def response_batch(
-    samples: GroupSamples, method: GroupMethod, *, group_size: int, eos_id: int, longest: int
+    samples: GroupSamples,
+    method: GroupMethod,
+    *,
+    group_size: int,
+    eos_id: int | tuple[int, ...],
+    longest: int,
 ) -> tuple[ResponseBatch, dict[str, jax.Array]]:
     """What the objective learns from, and metrics of the round.
 
@@ -228,7 +233,7 @@ def response_batch(
       samples: of one round, groups side by side.
       method: how they are compared and which are left out.
       group_size: G, responses to a prompt.
-      eos_id: the token that ends a response.
+      eos_id: the token that ends a response, or all that do.
       longest: response that sampling allows, in tokens.
     """
     rows, scored = samples.scored.samples.batch, samples.scored
@@ -236,7 +241,7 @@ def response_batch(
     advantages, equal = group_advantages(samples, scores, method, group_size=group_size)
     mask = rows.response_mask & ~jnp.isnan(scores)[:, None]
     if method.mask_truncated:
-        mask = without_truncated(mask, jnp.any(mask & (rows.tokens == eos_id), axis=1))
+        mask = without_truncated(mask, jnp.any(mask & is_end(rows.tokens, eos_id), axis=1))
     if method.drop_equal_groups:
         mask = mask & ~equal[:, None]
     batch = ResponseBatch(

@@ -6,7 +6,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from jaxalign.logprobs import log_softmax, logits_of, map_time_chunks, shift_right, tempered
+from jaxalign.logprobs import Ranges, log_softmax, logits_of, map_time_chunks, shift_right, tempered
 from jaxalign.precision import saturating_exp, widen
 
 
@@ -183,6 +183,7 @@ def fused_exact_kl(
     temperature: float = 1.0,
     softcaps: tuple[float | None, float | None] = (None, None),
     chunk_size: int,
+    token_ranges: Ranges = (),
 ) -> jax.Array:
     """Exact KL per token of two language models, without either's `[B, T, V]` logits in memory.
 
@@ -195,6 +196,7 @@ def fused_exact_kl(
       temperature: both logits are divided by it.
       softcaps: of the policy's and the reference's logits, see `softcapped`; None: none.
       chunk_size: tokens whose logits exist at one time.
+      token_ranges: of both, see `only_tokens`.
 
     Returns:
       `[B, T]` nats, at least 0.
@@ -212,8 +214,10 @@ def fused_exact_kl(
 
     def chunk_kl(policy, reference):
         return exact_kl(
-            tempered(logits_of(policy, policy_unembedding, softcaps[0]), temperature),
-            tempered(logits_of(reference, reference_unembedding, softcaps[1]), temperature),
+            tempered(logits_of(policy, policy_unembedding, softcaps[0], token_ranges), temperature),
+            tempered(
+                logits_of(reference, reference_unembedding, softcaps[1], token_ranges), temperature
+            ),
         )
 
     return shift_right(map_time_chunks(chunk_kl, (policy_hidden, reference_hidden), chunk_size))

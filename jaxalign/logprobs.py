@@ -11,10 +11,14 @@ matrix, make logits for a chunk of positions at a time, and make them again in t
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxalign.masking import masked_sum
 from jaxalign.precision import widen
 from jaxalign.products import product
+
+Ranges = tuple[tuple[int, int], ...]
+NO_TOKEN = -1e9  # the logit of an id that is no token
 
 
 def shift_right(x: jax.Array) -> jax.Array:
@@ -218,10 +222,38 @@ def softcapped(x: jax.Array, cap: float | None) -> jax.Array:
     return x if cap is None else cap * jnp.tanh(x / cap)
 
 
-def logits_of(hidden: jax.Array, unembedding: jax.Array, softcap: float | None = None) -> jax.Array:
-    """Logits, accumulated and returned in float32 or wider: `[..., D]` times `[D, V]`, capped."""
+def only_tokens(logits: jax.Array, ranges: Ranges) -> jax.Array:
+    """The logits, and `NO_TOKEN` for every id that is no token: its probability is 0.
+
+    It is finite, so that 0 times a log-probability is 0.
+
+    Args:
+      logits: `[..., V]`.
+      ranges: pairs of first id and last plus one; empty: all ids are tokens.
+
+    >>> only_tokens(jnp.zeros(4), ((0, 1), (2, 3))).tolist()
+    [0.0, -1000000000.0, 0.0, -1000000000.0]
+    """
+    if not ranges:
+        return logits
+    is_token = np.zeros((1,) * (logits.ndim - 1) + logits.shape[-1:], bool)
+    for first, end in ranges:
+        is_token[..., first:end] = True
+    return jnp.where(is_token, logits, NO_TOKEN)
+
+
+def logits_of(
+    hidden: jax.Array,
+    unembedding: jax.Array,
+    softcap: float | None = None,
+    token_ranges: Ranges = (),
+) -> jax.Array:
+    """Logits, accumulated and returned in float32 or wider: `[..., D]` times `[D, V]`, capped, and
+    `only_tokens`.
+    """
     (wide,) = widen(jnp.zeros((), jnp.promote_types(hidden.dtype, unembedding.dtype)))
-    return softcapped(product(hidden, unembedding, wide.dtype), softcap)
+    capped = softcapped(product(hidden, unembedding, wide.dtype), softcap)
+    return only_tokens(capped, token_ranges)
 
 
 def fused_token_logps(
@@ -304,6 +336,7 @@ def fused_action_logps_and_entropy(
     temperature: float = 1.0,
     softcap: float | None = None,
     chunk_size: int,
+    token_ranges: Ranges = (),
 ) -> tuple[jax.Array, jax.Array]:
     """The same without a shift: of the actions that these hidden states choose.
 
@@ -312,6 +345,7 @@ def fused_action_logps_and_entropy(
       unembedding: `[D, V]`.
       actions: `[B, T]` integers in [0, V).
       temperature, softcap, chunk_size: as in `fused_token_logps`.
+      token_ranges: see `only_tokens`.
 
     Returns:
       Log-probabilities and entropies, both `[B, T]` nats; both have gradients.
@@ -322,7 +356,8 @@ def fused_action_logps_and_entropy(
     chex.assert_type(actions, int)
     _check_temperature(temperature)
     hidden, unembedding = _on_same_axes(hidden, unembedding, actions)
-    return _fused((temperature, softcap, chunk_size), hidden, unembedding, actions)
+    settings = (temperature, softcap, chunk_size, token_ranges)
+    return _fused(settings, hidden, unembedding, actions)
 
 
 def _check_temperature(temperature: float):
@@ -364,7 +399,7 @@ def map_time_chunks(fn, arrays: tuple[jax.Array, ...], chunk_size: int):
 
 
 def _statistics(
-    settings: tuple[float, float | None, int],
+    settings: tuple[float, float | None, int, Ranges],
     hidden: jax.Array,
     unembedding: jax.Array,
     targets: jax.Array,
@@ -373,10 +408,10 @@ def _statistics(
 
 
 def _fused_forward(settings, hidden, unembedding, targets):
-    temperature, softcap, chunk_size = settings
+    temperature, softcap, chunk_size, token_ranges = settings
 
     def statistics(hidden, targets):
-        logits = logits_of(hidden, unembedding, softcap)
+        logits = logits_of(hidden, unembedding, softcap, token_ranges)
         top = jnp.max(logits, axis=-1)
         shifted = (logits - top[..., None]) / temperature  # in this order: see `tempered`
         weights = jnp.exp(shifted)
@@ -395,12 +430,12 @@ def _fused_backward(settings, residuals, cotangents):
 
     A softcap c has the slope 1 - (logits / c)^2.
     """
-    temperature, softcap, chunk_size = settings
+    temperature, softcap, chunk_size, token_ranges = settings
     hidden, unembedding, targets, tops, log_totals, entropies = residuals
 
     def accumulate(unembedding_grad, chunk):
         hidden, targets, top, log_total, entropies, logp_grad, entropy_grad = chunk
-        logits = logits_of(hidden, unembedding, softcap)
+        logits = logits_of(hidden, unembedding, softcap, token_ranges)
         shifted = (logits - top[..., None]) / temperature
         log_p = shifted - log_total[..., None]
         chosen = jax.lax.broadcasted_iota(targets.dtype, log_p.shape, log_p.ndim - 1)

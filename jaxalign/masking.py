@@ -5,12 +5,31 @@ the result, not even if they are NaN, and get a gradient of exactly 0. With `axi
 counts are added up over that mapped axis first, so every device gets the number of the whole batch.
 """
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
 
 from jaxalign.collectives import psum
 from jaxalign.precision import widen
+
+
+def is_end(tokens: jax.Array, eos_id: int | tuple[int, ...]) -> jax.Array:
+    """Whether each token is one that ends a response.
+
+    Args:
+      tokens: `[...]` ids.
+      eos_id: the id that ends a response, or all of them.
+
+    Returns:
+      `[...]` bool.
+
+    >>> is_end(jnp.array([5, 2, 0]), (0, 2)).tolist()
+    [False, True, True]
+    """
+    ids = eos_id if isinstance(eos_id, tuple) else (eos_id,)
+    return functools.reduce(jnp.logical_or, [tokens == i for i in ids])
 
 
 def masked_sum(

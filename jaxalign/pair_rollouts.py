@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxalign.advantages import missing_eos_penalty
 from jaxalign.batches import Judged, OnlineBatch, TokenBatch
 from jaxalign.logprobs import sequence_logps
+from jaxalign.masking import is_end
 from jaxalign.sampling import sample, sample_mixture
 from jaxalign.scoring import text_logps, text_scores
 from jaxalign.shared_groups import one_a_row, shared_sides
@@ -23,7 +24,7 @@ def sample_pairs(
     opponent: float,
     temperature: float,
     max_new_tokens: int,
-    eos_id: int,
+    eos_id: int | tuple[int, ...],
 ):
     """`(shared, prompts: TokenBatch) -> (OnlineBatch, measured)`, row by row independent.
 
@@ -69,20 +70,22 @@ def sample_pairs(
         measured = {
             "kl/reference": drawn.logps.sum(axis=1) - first.reference,
             "response/length": rows.response_mask.sum(axis=1),
-            "response/ended": jnp.any(rows.response_mask & (rows.tokens == eos_id), axis=1),
+            "response/ended": jnp.any(rows.response_mask & is_end(rows.tokens, eos_id), axis=1),
         }
         return OnlineBatch(first=first, second=second, weights=weights), measured
 
     return pairs
 
 
-def judged_pairs(batch: OnlineBatch, *, missing_eos: float, eos_id: int) -> OnlineBatch:
+def judged_pairs(
+    batch: OnlineBatch, *, missing_eos: float, eos_id: int | tuple[int, ...]
+) -> OnlineBatch:
     """The pairs with the scores to learn from; one in which a score is NaN weighs nothing.
 
     Args:
       batch: from `sample_pairs`, scores `[B]`, NaN where nobody could judge.
       missing_eos: taken from the score of a response that did not end by itself.
-      eos_id: the token that ends a response.
+      eos_id: the token that ends a response, or all that do.
     """
     judged = ~jnp.isnan(batch.first.scores + batch.second.scores)
 

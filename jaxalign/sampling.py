@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxalign.batches import TokenBatch, pytree
 from jaxalign.logprobs import log_softmax, tempered
 from jaxalign.losses.nash_md import mixture_logits
+from jaxalign.masking import is_end
 from jaxalign.models.transformer import Cache, Outputs, Transformer, empty_cache, unrolled
 
 
@@ -20,8 +21,8 @@ from jaxalign.models.transformer import Cache, Outputs, Transformer, empty_cache
 class Samples:
     """Prompts with a response drawn for each.
 
-    batch: `[B, P + N]`; the prompts' columns, then one column a new token. The EOS token belongs to
-      the response; after it the masks are false and the tokens 0.
+    batch: `[B, P + N]`; the prompts' columns, then one column a new token. The token that ends
+      a response belongs to it; after it the masks are false and the tokens 0.
     logps: `[B, P + N]` float32, log-probability in nats of each response token under the
       distribution it was drawn from (temperature, top-k, top-p, minimal length), 0 elsewhere.
     """
@@ -143,17 +144,17 @@ def sample(
     key: jax.Array,
     *,
     max_new_tokens: int,
-    eos_id: int,
+    eos_id: int | tuple[int, ...],
     temperature: float = 1.0,
     top_k: int = 0,
     top_p: float = 1.0,
     min_new_tokens: int = 0,
     repeats: int = 1,
 ) -> Samples:
-    """Draw one response a prompt; stops early when every row has drawn its EOS token.
+    """Draw one response a prompt; stops early when every row has drawn a token that ends it.
 
     Token t of row i is drawn with the key `fold_in(fold_in(key, index_i), t)`. A response that
-    reaches max_new_tokens is cut, not ended: it has no EOS token. Rows without a prompt stay empty.
+    reaches max_new_tokens is cut, not ended: it has none. Rows without a prompt stay empty.
 
     Args:
       model: with a logits head.
@@ -161,16 +162,16 @@ def sample(
       prompts: `[B, P]`, all real tokens are the prompt; padded left, right or inside.
       key: typed key of this pass.
       max_new_tokens: N >= 1.
-      eos_id: the token that ends a response; it may occur in the prompt.
+      eos_id: the token that ends a response, or all that do; they may occur in the prompt.
       temperature, top_k, top_p: see `filtered_logits`.
-      min_new_tokens: the EOS token has probability 0 before that many tokens were drawn.
+      min_new_tokens: what ends a response has probability 0 before that many tokens were drawn.
       repeats: every prompt stands in so many rows, side by side: it is read once for them.
     """
 
     def distribution(logits, drawn):
         (logits,) = logits
         if min_new_tokens:
-            ends = (jnp.arange(logits.shape[-1]) == eos_id) & (drawn < min_new_tokens)
+            ends = is_end(jnp.arange(logits.shape[-1]), eos_id) & (drawn < min_new_tokens)
             logits = jnp.where(ends[None], -jnp.inf, logits)
         return filtered_logits(logits, temperature=temperature, top_k=top_k, top_p=top_p)
 
@@ -189,7 +190,7 @@ def sample_mixture(
     *,
     mixture: float,
     max_new_tokens: int,
-    eos_id: int,
+    eos_id: int | tuple[int, ...],
     temperature: float = 1.0,
 ) -> Samples:
     """Draw one response a prompt from the geometric mixture of two models, token by token.
@@ -310,6 +311,6 @@ def _append(progress, column, tokens, logps, caches, eos_id):
         batch=batch,
         logps=write(progress.logps, jnp.where(alive, logps, 0.0)),
         caches=caches,
-        alive=alive & (tokens != eos_id),
+        alive=alive & ~is_end(tokens, eos_id),
         drawn=progress.drawn + 1,
     )

@@ -151,6 +151,7 @@ def action_logps_and_entropy_of(outputs, actions, *, temperature: float):
         temperature=temperature,
         softcap=outputs.softcap,
         chunk_size=CHUNK,
+        token_ranges=outputs.token_ranges,
     )
 
 
@@ -304,7 +305,7 @@ def text_divergences(model, *, temperature: float = 1.0):
         outputs = forward(model, params, batch, keys)
 
         def of_positions(hidden, teacher):
-            student = logits_of(hidden, outputs.unembedding, outputs.softcap)
+            student = logits_of(hidden, outputs.unembedding, outputs.softcap, outputs.token_ranges)
             return divergence(*(tempered(logits, temperature) for logits in (student, teacher)))
 
         arrays = (outputs.hidden, teacher_logits)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxalign.advantages import gae, shaped_rewards
 from jaxalign.batches import Experience, TokenBatch, pytree
 from jaxalign.kl import k1
-from jaxalign.masking import masked_sum
+from jaxalign.masking import is_end, masked_sum
 from jaxalign.sampling import Samples, sample
 from jaxalign.scoring import forward, logps_of
 
@@ -35,7 +35,13 @@ class ScoredSamples:
 
 
 def sample_and_score(
-    policy, reference, reward, *, temperature: float, max_new_tokens: int, eos_id: int
+    policy,
+    reference,
+    reward,
+    *,
+    temperature: float,
+    max_new_tokens: int,
+    eos_id: int | tuple[int, ...],
 ):
     """`(shared, prompts: TokenBatch) -> ScoredSamples`: one compiled pass, row by row independent.
 
@@ -108,7 +114,9 @@ def text_experience(
     )
 
 
-def sample_metrics(scored: ScoredSamples, logps: jax.Array, *, eos_id: int) -> dict[str, jax.Array]:
+def sample_metrics(
+    scored: ScoredSamples, logps: jax.Array, *, eos_id: int | tuple[int, ...]
+) -> dict[str, jax.Array]:
     """Means over sampled responses: scores, KL to the reference, lengths, how many ended.
 
     Scores are those of the responses that have one; NaN if none has.
@@ -116,7 +124,7 @@ def sample_metrics(scored: ScoredSamples, logps: jax.Array, *, eos_id: int) -> d
     Args:
       scored: the responses.
       logps: `[B, T]` nats of their tokens under the policy that drew them.
-      eos_id: the token that ends a response.
+      eos_id: the token that ends a response, or all that do.
     """
     rows = scored.samples.batch
     mask = rows.response_mask
@@ -126,5 +134,5 @@ def sample_metrics(scored: ScoredSamples, logps: jax.Array, *, eos_id: int) -> d
         "scores/std": jnp.nanstd(scored.scores),
         "kl/reference": kl.mean(),
         "response/length": mask.sum(axis=1).mean(),
-        "response/ended": jnp.any(mask & (rows.tokens == eos_id), axis=1).mean(),
+        "response/ended": jnp.any(mask & is_end(rows.tokens, eos_id), axis=1).mean(),
     }

@@ -16,6 +16,7 @@ from jaxalign.data.records import (
     Preference,
     Prompt,
     PromptCompletion,
+    PromptRow,
     Ranking,
     Stepwise,
     Unpaired,
@@ -277,6 +278,25 @@ def test_too_long_rows_are_named_by_their_number_of_tokens(tmp_path):
     assert load_records(path, Preference, tokenizer=tokenizer, max_length=6).records
     with pytest.raises(UserError, match=r"a\.jsonl:1: 6 tokens, the limit is 5"):
         load_records(path, Preference, tokenizer=tokenizer, max_length=5)
+
+
+def test_rows_too_long_for_any_tokenizer_are_named_before_one_is_learned(tmp_path):
+    """At most 2^16 bytes and 32 a token: in characters of two bytes half as many."""
+    allowed = 2**16 + 32 * 8
+    long = "é" * (allowed // 2)
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": long + "é"}]
+    rows = [{"text": long}, {"text": long + "a"}, {"messages": messages}]
+    path = write_jsonl(tmp_path / "a.jsonl", rows)
+    loaded = load_records(path, PromptCompletion, max_length=8, on_bad_row="skip")
+    assert [record.completion for record in loaded.records] == [long]
+    wanted = "more than 8 tokens, the limit, can have"
+    assert [(bad.place.rsplit(":")[-1], bad.reason) for bad in loaded.skipped] == [
+        ("2", f"completion has {allowed + 1:,} bytes, {wanted}"),
+        ("3", f"completion has {allowed + 2 + len('assistant'):,} bytes, {wanted}"),
+    ]
+    other = {"prompt": "a", "columns": "x" * 2 * allowed}  # which no tokenizer reads
+    path = write_jsonl(tmp_path / "b.jsonl", [other])
+    assert load_records(path, PromptRow, max_length=8).records
 
 
 def test_fields_are_renamed_and_hidden(tmp_path):

@@ -10,9 +10,11 @@ import pathlib
 import gguf
 import numpy as np
 import pytest
+from tokenizers import pre_tokenizers
 
 from jaxalign.data.chat import prompt_ids
 from jaxalign.data.gguf_tokenizer import load_gguf_tokenizer
+from jaxalign.data.tokenizer import load_tokenizer
 from jaxalign.errors import UserError
 from tests import gguf_writer
 
@@ -85,7 +87,7 @@ def test_byte_level(tmp_path, pre):
 
 def test_pieces_by_hand(tmp_path):
     """Merges make any run of digits, and letters, one token: what is cut stays apart."""
-    letters = [chr(x) for x in range(33, 127)] + ["Ġ"]
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     pairs = ["b A", "1 2", "3 4", "12 34", "12 3", "a b", "A B", "! !", "Ġ ab"]
     tokens = ["<e>", *letters, *(pair.replace(" ", "") for pair in pairs)]
     write = {"tokens": tokens, "merges": pairs, "token_type": [3] + [1] * (len(tokens) - 1)}
@@ -105,12 +107,33 @@ def test_pieces_by_hand(tmp_path):
 
 def test_a_whole_piece_is_one_token_in_llama_3(tmp_path):
     """`abc` is an entry that no merges lead to."""
-    tokens = ["<e>", "a", "b", "c", "ab", "abc"]
-    fields = {"tokens": tokens, "merges": ["a b"], "token_type": [3, 1, 1, 1, 1, 1]}
+    others = sorted(set(pre_tokenizers.ByteLevel.alphabet()) - set("abc"))
+    tokens = ["<e>", "a", "b", "c", "ab", "abc", *others]
+    fields = {"tokens": tokens, "merges": ["a b"], "token_type": [3] + [1] * (len(tokens) - 1)}
     fields |= {"bos_token_id": None, "eos_token_id": 0}
     for pre, ids in (("llama-bpe", [5]), ("qwen2", [4, 3])):
         path = byte_level(tmp_path / "x.gguf", pre, **fields)
         assert load_gguf_tokenizer(path).encode("abc") == ids
+
+
+def test_unused_tokens_are_none(tmp_path):
+    """As [PAD151665] and so on of a padded vocabulary."""
+    given = GIVEN["byte_level"]["tokens"]
+    types = [3] * 3 + [1] * (len(given) - 3) + [5, 1, 5]
+    tokens = [*given, "[PAD0]", "zq", "[PAD1]"]
+    path = byte_level(tmp_path / "x.gguf", tokens=tokens, token_type=types)
+    tokenizer = load_gguf_tokenizer(path)
+    size = len(given)
+    assert tokenizer.id_ranges == ((0, size), (size + 1, size + 2))
+    tokenizer.save(tmp_path)
+    assert load_tokenizer(tmp_path).id_ranges == tokenizer.id_ranges
+    assert tokenizer.decode(tokenizer.encode("[PAD0]")) == "[PAD0]"
+
+
+def test_a_byte_that_is_no_token_is_named(tmp_path):
+    tokens = ["ZZZZ" if token == "Z" else token for token in GIVEN["byte_level"]["tokens"]]
+    with pytest.raises(UserError, match="the byte 0x5A is no token"):
+        load_gguf_tokenizer(byte_level(tmp_path / "x.gguf", tokens=tokens))
 
 
 def test_special_tokens_in_a_text_are_text(tmp_path):
@@ -160,8 +183,6 @@ def test_without_a_padding_token_eos_pads(tmp_path):
 
 
 def test_a_saved_one_is_the_same(tmp_path):
-    from jaxalign.data.tokenizer import load_tokenizer
-
     for path in (byte_level(tmp_path / "b.gguf", "qwen2"), sentence_piece(tmp_path / "s", "gemma")):
         tokenizer = load_gguf_tokenizer(path)
         tokenizer.save(tmp_path / "saved")

@@ -388,13 +388,15 @@ def test_where_the_template_is_found(tmp_path):
     assert found(named) == "two" and found(named, "file") == found("one", "file") == "file"
     with pytest.raises(UserError, match=r"chat templates \['tool_use'\], but none named 'default'"):
         found(named[:1])
-    with pytest.raises(UserError, match="chat_template is int, wanted text"):
+    with pytest.raises(
+        UserError, match=r"Expected `str \| array \| null`, got `int` - at `\$.chat_template`"
+    ):
         found(3)
     (folder / "tokenizer_config.json").write_text("{")
-    with pytest.raises(UserError, match=r"tokenizer_config\.json: invalid JSON"):
+    with pytest.raises(UserError, match=r"tokenizer_config\.json is not JSON"):
         load_tokenizer(folder)
     (folder / "tokenizer_config.json").write_text("[]")
-    with pytest.raises(UserError, match="not an object but list"):
+    with pytest.raises(UserError, match="Expected `object`, got `array`"):
         load_tokenizer(folder)
 
 

@@ -4,6 +4,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from jaxalign.masking import is_end
 from jaxalign.precision import widen
 
 
@@ -45,7 +46,12 @@ def shaped_rewards(
 
 
 def missing_eos_penalty(
-    scores: jax.Array, tokens: jax.Array, mask: jax.Array, *, eos_id: int, penalty: float
+    scores: jax.Array,
+    tokens: jax.Array,
+    mask: jax.Array,
+    *,
+    eos_id: int | tuple[int, ...],
+    penalty: float,
 ) -> jax.Array:
     """Scores less a penalty for responses that never ended.
 
@@ -55,7 +61,7 @@ def missing_eos_penalty(
       scores: `[B]`, reward units.
       tokens: `[B, T]` ids.
       mask: `[B, T]` bool, true on response tokens; an EOS in prompt or padding does not count.
-      eos_id: the id that ends a response.
+      eos_id: the id that ends a response, or all of them.
       penalty: reward units, subtracted.
 
     Returns:
@@ -75,7 +81,7 @@ def missing_eos_penalty(
     chex.assert_equal_shape([tokens, mask])
     chex.assert_equal_shape([tokens[:, 0], scores])
     (scores,) = widen(scores)
-    ended = jnp.any(mask & (tokens == eos_id), axis=1)
+    ended = jnp.any(mask & is_end(tokens, eos_id), axis=1)
     return jnp.where(jnp.any(mask, axis=1) & ~ended, scores - penalty, scores)
 
 

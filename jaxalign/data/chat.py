@@ -8,7 +8,8 @@ is plain text, a turn a paragraph:
 
 A text that is no conversation is itself, with or without a template. Prompt and response are
 tokenized apart and then joined, so the ids that are trained on are those that sampling after the
-prompt can produce; no text is ever decoded and tokenized again.
+prompt can produce; no text is ever decoded and tokenized again. A response goes on from its prompt:
+a tokenizer that puts a space before texts puts none before it.
 """
 
 import dataclasses
@@ -65,6 +66,15 @@ def _plain_messages(messages: Messages, tokenizer: Tokenizer) -> list[dict[str, 
     return [{**m, "content": _plain(m["content"], tokenizer)} for m in messages]
 
 
+def _joined(texts: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:
+    """The ids of texts that follow each other, tokenized apart."""
+    parts = []
+    for text in texts:
+        encode = tokenizer.encode_after if any(parts) else tokenizer.encode
+        parts.append(encode(text))
+    return parts
+
+
 def _turns(messages: Messages, tokenizer: Tokenizer) -> list[tuple[str, bool]]:
     """Text fragments of a conversation; true where the assistant speaks."""
     fragments = []
@@ -107,7 +117,7 @@ def prompt_ids(
     if isinstance(prompt, str):
         return bos + tokenizer.encode(_plain(prompt, tokenizer))
     fragments = [*_turns(prompt, tokenizer), (f"{ROLES['assistant']}:", False)]
-    return bos + [i for text, _ in fragments for i in tokenizer.encode(text)]
+    return bos + [i for ids in _joined([text for text, _ in fragments], tokenizer) for i in ids]
 
 
 def answer_text(prompt: str | Messages, response: str, tokenizer: Tokenizer) -> str:
@@ -134,8 +144,10 @@ def response_row(
       tokenizer, given: as in `prompt_ids`.
     """
     if isinstance(response, str) and isinstance(prompt, str):
-        start, end = (prompt_ids(prompt, tokenizer), False), ([tokenizer.eos_id], True)
-        row = token_row(start, (tokenizer.encode(_plain(response, tokenizer)), True), end)
+        said = [_plain(text, tokenizer) for text in (prompt, response)]
+        asked, answer = _joined(said, tokenizer)
+        bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+        row = token_row((bos + asked, False), ([*answer, tokenizer.eos_id], True))
         row.is_response[:1] = False  # without a BOS and a prompt nothing predicts the first token
         return row
     if isinstance(response, str) or isinstance(prompt, str):
@@ -149,7 +161,8 @@ def response_row(
     start, end = (prompt_ids(prompt, tokenizer), False), ([tokenizer.eos_id], True)
     turns = _turns(response, tokenizer)[1:]  # the first cue ends the prompt
     turns[-1] = (turns[-1][0].removesuffix("\n"), turns[-1][1])
-    return token_row(start, *((tokenizer.encode(text), flag) for text, flag in turns), end)
+    said = [(tokenizer.encode_after(text), flag) for text, flag in turns]
+    return token_row(start, *said, end)
 
 
 def step_row(prompt: str, steps: Sequence[str], tokenizer: Tokenizer) -> TokenRow:
@@ -157,10 +170,11 @@ def step_row(prompt: str, steps: Sequence[str], tokenizer: Tokenizer) -> TokenRo
 
     The line end is tokenized apart, so every step ends with the same token.
     """
-    end = tokenizer.encode("\n")
+    end = tokenizer.encode_after("\n")
     row = [(prompt_ids(prompt, tokenizer), False)]
-    for step in steps:
-        row += [(tokenizer.encode(_plain(step, tokenizer)) + end[:-1], False), (end[-1:], True)]
+    texts = [_plain(text, tokenizer) for text in (prompt, *steps)]
+    for ids in _joined(texts, tokenizer)[1:]:
+        row += [(ids + end[:-1], False), (end[-1:], True)]
     return token_row(*row)
 
 

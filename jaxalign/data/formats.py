@@ -13,6 +13,8 @@ from jaxalign.files import shown_path
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 SHOWN = 5
 ANSWERS = ("completion", "chosen", "rejected", "responses", "gold")
+# Of a row, before anything reads its texts: no vocabulary has longer tokens in a long text.
+LEAST_BYTES, BYTES_A_TOKEN = 2**16, 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +63,8 @@ def load_records(
       fields: our field name to the source's, where they differ: `{"prompt": "question"}`. An
         empty name hides a field: `{"prompt": ""}` makes a preference's prompt implicit.
       on_bad_row: "error" names the bad rows and stops; "skip" leaves them out and returns them too.
-      tokenizer, max_length: with both, a row of more tokens (BOS and EOS included) is bad.
+      tokenizer, max_length: with both, a row of more tokens (BOS and EOS included) is bad. With a
+        length alone, a row with a field of more bytes than so many tokens can have.
       data_dir: where tensorflow-datasets keeps prepared data; its own default if None.
     Raises: UserError for bad rows ("error"), if no row is left, or if the source cannot be read.
     """
@@ -75,8 +78,10 @@ def load_records(
             if isinstance(row, BadRow):
                 raise row
             record = kind.parse(row)
-            if tokenizer is not None and max_length is not None:
-                _check_length(record, tokenizer, max_length)
+            if max_length is not None:
+                _check_bytes(record, max_length)
+                if tokenizer is not None:
+                    _check_length(record, tokenizer, max_length)
             loaded.records.append(record)
         except BadRow as reason:
             loaded.skipped.append(Skipped(place, str(reason)))
@@ -108,6 +113,28 @@ def _repeats(record: Record) -> bool:
     if not texts or not isinstance(prompt, str) or len(prompt.split()) < 2:
         return False
     return all(isinstance(text, str) and text.startswith(prompt) for text in texts)
+
+
+def _check_bytes(record: Record, max_length: int) -> None:
+    """Before a tokenizer sees it: some take sixty times a text's size."""
+    allowed = LEAST_BYTES + BYTES_A_TOKEN * max_length
+    for field, said in vars(record).items():
+        if field != "columns" and (found := _bytes_of(said)) > allowed:
+            raise BadRow(
+                f"{field} has {found:,} bytes, more than {max_length} tokens, the limit, can have"
+            )
+
+
+def _bytes_of(said: object) -> int:
+    """Of all texts in lists and messages."""
+    found, left = 0, [said]
+    while left:
+        part = left.pop()
+        if isinstance(part, str):
+            found += len(part.encode(errors="surrogatepass"))
+        elif isinstance(part, dict | list):
+            left += part.values() if isinstance(part, dict) else part
+    return found
 
 
 def _check_length(record: Record, tokenizer: Tokenizer, max_length: int) -> None:

@@ -9,6 +9,7 @@ import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 
 from jaxalign.data.tokenizer import Tokenizer
+from jaxalign.data.tokenizer_json import check_all_bytes
 from jaxalign.errors import UserError
 from jaxalign.files import shown, shown_path, typed
 from jaxalign.gguf_file import metadata, open_gguf
@@ -64,15 +65,16 @@ KEYS: dict[str, Any] = {
         [f"{name}_token_id" for name in ("padding", "bos", "eos", "eot", "eom", "unknown")], int
     ),
 }
+STOPS = ("eot_token_id", "eom_token_id")
 
 
 def load_gguf_tokenizer(path: str | Path) -> Tokenizer:
     """The tokenizer of a GGUF file.
 
     BOS, EOS and the padding token are those that the file names; without a padding token, EOS
-    serves. A response ends with `eos_token_id` and nothing else (not with `eot_token_id`). Where
-    SentencePiece puts a space before a text, one stands after every special token too, as in
-    llama.cpp.
+    serves. A response ends with `eos_token_id`, and with `eot_token_id` and `eom_token_id` where
+    there are such. Where SentencePiece puts a space before a text, one stands after every special
+    token too, as in llama.cpp.
 
     Args:
       path: of the file; of several, the first.
@@ -98,6 +100,7 @@ def load_gguf_tokenizer(path: str | Path) -> Tokenizer:
         bos_id=found.get("bos_token_id"),
         eos_id=found["eos_token_id"],
         chat_template=template,
+        also_stop=tuple(found[x] for x in STOPS if found.get(x) is not None),
     )
 
 
@@ -143,6 +146,13 @@ def _types(found: Mapping[str, Any]) -> list[int]:
     return [CONTROL if kind == UNKNOWN else kind for kind in types]
 
 
+def _used(found: Mapping[str, Any]) -> dict[str, int]:
+    """Token to id of all but the unused ones, which fill a vocabulary up to a round number."""
+    kinds = zip(found["tokens"], _types(found), strict=True)
+    named = [i for name, i in found.items() if name.endswith("_token_id")]
+    return {token: i for i, (token, kind) in enumerate(kinds) if kind != UNUSED or i in named}
+
+
 def _added(found: Mapping[str, Any], wanted: int) -> list[AddedToken]:
     """The tokens of a kind that are found in a text before it is cut."""
     kinds = zip(found["tokens"], _types(found), strict=True)
@@ -163,7 +173,8 @@ def _byte_level(found: Mapping[str, Any], where: str) -> tokenizers.Tokenizer:
     merges = [tuple(merge.split(" ")) for merge in found.get("merges", [])]
     if not merges:
         raise UserError(f"{where}: no tokenizer.ggml.merges")
-    vocabulary = {token: i for i, token in enumerate(found["tokens"])}
+    vocabulary = _used(found)
+    check_all_bytes(vocabulary, where)
     known = vocabulary.keys()
     if lost := [m for m in merges if len(m) != 2 or not {*m, "".join(m)} <= known]:
         raise UserError(
@@ -185,7 +196,7 @@ def _sentence_piece(found: Mapping[str, Any], where: str) -> tokenizers.Tokenize
     tokens, unknown = found["tokens"], found.get("unknown_token_id")
     if "scores" not in found:
         raise UserError(f"{where}: no tokenizer.ggml.scores")
-    vocabulary = {token: i for i, token in enumerate(tokens)}
+    vocabulary = _used(found)
     if unknown is None and not all(f"<0x{byte:02X}>" in vocabulary for byte in range(256)):
         raise UserError(f"{where}: neither tokens for all 256 bytes nor an unknown token")
     backend = tokenizers.Tokenizer(

@@ -17,12 +17,13 @@ from collections.abc import Mapping, Sequence
 
 import tokenizers
 
+from jaxalign.data.dummy_prefix import without_prefix
+
 # Drawn anew in every process, so no text can hold it; of characters that have no case and no other
 # normal form. No id depends on it.
 SECRET = f"\U000fe000{secrets.randbelow(10**18):018d}"
 MARK = re.compile(SECRET + r"\.(\d)\.(\d+);")
-OPEN, CLOSE, LITERAL, LITERAL_END, GENERATION, GENERATION_END, JOINT, TOKEN = range(8)
-JOINT_ID = -1
+OPEN, CLOSE, LITERAL, LITERAL_END, GENERATION, GENERATION_END, TOKEN = range(7)
 
 
 def mark(kind: int, number: int = 0) -> str:
@@ -46,11 +47,13 @@ class MarkedTokenizer:
     """Reads text in which special tokens are `mark(TOKEN, id)`; their spellings are plain text.
 
     backend: the original with marks for the spellings of its special tokens.
+    plain: the same without the space that some put before a text.
     specials: spelling to id of the original's special tokens.
     ids: the backend's ids of added tokens to the original's.
     """
 
     backend: tokenizers.Tokenizer
+    plain: tokenizers.Tokenizer
     specials: Mapping[str, int]
     ids: Mapping[int, int]
 
@@ -75,15 +78,25 @@ class MarkedTokenizer:
         """
         ids, starts = self._encoded(text)
         counts = [sum(start < cut for start in starts) for cut in cuts]
+        edges = [0, *cuts, len(text)]
         if any(ids[:n] != self.encode(text[:cut]) for n, cut in zip(counts, cuts, strict=True)):
-            edges = [0, *cuts, len(text)]
-            parts = [text[start:end] for start, end in itertools.pairwise(edges)]
-            ids, _ = self._encoded(mark(JOINT).join(parts))
-            joints = [at for at, i in enumerate(ids) if i == JOINT_ID]
-            counts = [at - n for n, at in enumerate(joints)]
-            ids = [i for i in ids if i != JOINT_ID]
+            return [self._piece(text, *ends) for ends in itertools.pairwise(edges)]
         edges = [0, *counts, len(ids)]
         return [ids[start:end] for start, end in itertools.pairwise(edges)]
+
+    def _piece(self, text: str, start: int, end: int) -> list[int]:
+        """The ids of a part of a marked text, as they are behind what stands before it.
+
+        Behind a special token a text may begin with a space of the tokenizer's, behind a text not.
+        """
+        before = [found for found in MARK.finditer(text, 0, start) if found.end() == start]
+        if not start or before:
+            special = before[-1][0] if before else ""
+            return self.encode(special + text[start:end])[len(before) :]
+        mark_behind = MARK.search(text, start, end)
+        edge = mark_behind.start() if mark_behind else end
+        goes_on = self.plain.encode(text[start:edge], add_special_tokens=False).ids
+        return [self.ids.get(i, i) for i in goes_on] + self.encode(text[edge:end])
 
     def _encoded(self, text: str) -> tuple[list[int], list[int]]:
         """The original's ids and where in the text each begins."""
@@ -101,14 +114,10 @@ def marked_tokenizer(backend: tokenizers.Tokenizer) -> MarkedTokenizer:
         spelled, number = token["content"], token["id"]
         token["content"] = mark(TOKEN, number) if spelled in specials else spelled
         real[token["content"]] = number
-    real[mark(JOINT)] = JOINT_ID
-    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-    joint = {"id": 0, "content": mark(JOINT), "special": True}  # the number is given anew
-    written["added_tokens"].append(joint | flags)
     marked = tokenizers.Tokenizer.from_str(json.dumps(written))
     added = marked.get_added_tokens_decoder()
     ids = {i: real[token.content] for i, token in added.items()}
-    return MarkedTokenizer(marked, specials, ids)
+    return MarkedTokenizer(marked, without_prefix(marked), specials, ids)
 
 
 def special_tokens(backend: tokenizers.Tokenizer) -> dict[str, int]:

@@ -11,8 +11,9 @@ which is where a policy that is asked begins to write, and not the line end behi
     <|im_start|>user
     ...
 
-BOS stands where the template writes it. EOS stands once, at the end: where the template ends the
-last turn with it, or behind the token that the template ends turns with (Gemma's <end_of_turn>).
+BOS stands where the template writes it. At the end stands the token that ends a response, once:
+the one that the template ends the last turn with (Gemma's <end_of_turn>, where its
+`generation_config.json` lists it), or else EOS behind what the template ends turns with.
 """
 
 import itertools
@@ -96,9 +97,9 @@ def templated_response(
     starts = [0, *cuts]
     pieces = tokenizer.for_marks.split(whole.text[:end], cuts)
     trained = [any(a <= start < b for a, b in spans) for start in starts]
-    if pieces[-1][-1:] == [tokenizer.eos_id]:
-        pieces[-1] = pieces[-1][:-1]
-    return [*zip(pieces, trained, strict=True), ([tokenizer.eos_id], True)]
+    last = [i for i in pieces[-1][-1:] if i in tokenizer.stop_ids]
+    pieces[-1] = pieces[-1][: len(pieces[-1]) - len(last)]
+    return [*zip(pieces, trained, strict=True), (last or [tokenizer.eos_id], True)]
 
 
 def _rendered(messages: Messages, tokenizer: Tokenizer, *, asked: bool, given: Given) -> Rendered:
@@ -149,7 +150,8 @@ def _answers(
         _check_whole(header, whole.text[len(header) : close], messages[i])
         later = [at for j, at in (whole.closes | whole.opens).items() if j > i]
         tail = whole.text[close : min(later, default=len(whole.text))]
-        ends = [mark(TOKEN, tokenizer.eos_id), *closing]
+        stops = [mark(TOKEN, i) for i in tokenizer.stop_ids]
+        ends = [*sorted(stops, key=tail.find), *closing]
         if i != last and not any(end in tail for end in ends):
             ends = _inner_end(whole, messages, tail)
         end = next((tail.index(end) + len(end) for end in ends if end in tail), 0)

@@ -4,16 +4,17 @@ Three rules hold for every tokenizer, ours or a loaded one:
 
 - text never turns into special tokens: "<eos>" in somebody's text is five characters, not an end;
 - `encode` adds nothing, whatever a post-processor would: BOS and EOS are placed once, by `chat.py`;
-- text is in NFC; `decode(encode(text))` is that text again, for any text (with our own tokenizers).
+- `decode(encode(text))` is that text again, for any text that the vocabulary can spell (our own
+  tokenizers: any text in NFC), and so is `decode(encode(text) + encode_after(more))` for
+  `text + more`.
 """
 
 import collections
 import dataclasses
 import functools
 import json
-import os
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,27 @@ import numpy as np
 import tokenizers
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+from jaxalign.data.dummy_prefix import has_prefix, has_prefix_behind_specials, without_prefix
+from jaxalign.data.generation import FILE as GENERATION_FILE
+from jaxalign.data.generation import Generation, read_generation
 from jaxalign.data.marks import (
     MarkedTokenizer,
     marked_tokenizer,
+    special_tokens,
     with_ids_below,
     with_special_tokens,
 )
+from jaxalign.data.tokenizer_json import one_line, read_backend
 from jaxalign.errors import UserError
+from jaxalign.files import (
+    exists,
+    make_directory,
+    read_bytes,
+    read_json,
+    shown_path,
+    typed,
+    write_atomically,
+)
 
 PAD, BOS, EOS = "<pad>", "<bos>", "<eos>"
 SPECIAL = ("pad_token", "bos_token", "eos_token")
@@ -42,14 +57,45 @@ PIECES = Regex(
 )
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Named:
+    content: str | None = None
+    special: bool | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Template:
+    name: str
+    template: str
+
+
+Name = str | _Named | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Names:
+    """The fields of `tokenizer_config.json` and `special_tokens_map.json` that are read."""
+
+    pad_token: Name = None
+    bos_token: Name = None
+    eos_token: Name = None
+    unk_token: Name = None
+    additional_special_tokens: list[Name] | None = None
+    extra_special_tokens: list[Name] | dict[str, Name] | None = None
+    added_tokens_decoder: dict[str, _Named] | None = None
+    chat_template: str | list[_Template] | None = None
+
+
 @dataclasses.dataclass(frozen=True)
 class Tokenizer:
     """A tokenizer with the ids that training needs.
 
     bos_id: None for models that have no BOS.
-    eos_id: the one id that ends a response.
+    eos_id: the id that is written behind a response.
+    also_stop: other ids that end a response when a model samples them.
     chat_template: Jinja that writes conversations as the model knows them, if it has its own.
     settings: the other fields of a `tokenizer_config.json`, kept for who loads what we save.
+    generation: the fields of a `generation_config.json` that name no ids, kept in the same way.
     """
 
     backend: tokenizers.Tokenizer
@@ -58,11 +104,25 @@ class Tokenizer:
     eos_id: int
     chat_template: str | None = None
     settings: dict[str, Any] = dataclasses.field(default_factory=dict, compare=False)
+    also_stop: tuple[int, ...] = ()
+    generation: dict[str, Any] = dataclasses.field(default_factory=dict, compare=False)
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """All ids that end a response; EOS is the first."""
+        return (self.eos_id, *(i for i in self.also_stop if i != self.eos_id))
 
     @functools.cached_property
     def vocab_size(self) -> int:
         """One more than the largest id."""
         return max(self.backend.get_vocab(with_added_tokens=True).values()) + 1
+
+    @functools.cached_property
+    def id_ranges(self) -> tuple[tuple[int, int], ...]:
+        """The ids that are tokens, as pairs of first id and last plus one."""
+        ids = np.array(sorted(self.backend.get_vocab(with_added_tokens=True).values()))
+        parts = np.split(ids, np.flatnonzero(np.diff(ids) > 1) + 1)
+        return tuple((int(part[0]), int(part[-1]) + 1) for part in parts)
 
     @functools.cached_property
     def for_marks(self) -> MarkedTokenizer:
@@ -76,23 +136,77 @@ class Tokenizer:
         ours = {key: self.token(i) for key, i in ids.items() if i is not None}
         return ours | _names(self.settings)
 
+    @functools.cached_property
+    def _plain(self) -> tokenizers.Tokenizer:
+        """The backend that puts no space before a text and takes none away."""
+        return without_prefix(self.backend)
+
+    @functools.cached_property
+    def _prefix(self) -> str:
+        """What stands before every text: a space, or nothing."""
+        return " " if has_prefix(self.backend, self._plain) else ""
+
+    @functools.cached_property
+    def _specials(self) -> frozenset[int]:
+        return frozenset(special_tokens(self.backend).values())
+
+    @functools.cached_property
+    def _prefix_behind_specials(self) -> bool:
+        return bool(self._prefix) and has_prefix_behind_specials(self.backend)
+
     def encode(self, text: str) -> list[int]:
-        """The ids of the text, without BOS or EOS."""
-        return self.backend.encode(text, add_special_tokens=False).ids
+        """The ids of a text from its beginning, without BOS or EOS."""
+        return self.encode_after(f"{self._prefix}{text}") if text else []
+
+    def encode_after(self, text: str) -> list[int]:
+        """The ids of a text that goes on from another one: nothing is put before it."""
+        with one_line("the tokenizer"):
+            return self._plain.encode(text, add_special_tokens=False).ids
 
     def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` for many texts, in parallel."""
-        encodings = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        spaced = [text and f"{self._prefix}{text}" for text in texts]
+        with one_line("the tokenizer"):
+            encodings = self._plain.encode_batch_fast(spaced, add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
-        """The text of the ids; special tokens are left out."""
-        return self.backend.decode([int(i) for i in np.asarray(ids)], skip_special_tokens=True)
+        """The text of the ids, of a whole text or its beginning; special tokens are left out."""
+        return self.decode_all([ids])[0]
 
     def decode_all(self, rows: Sequence[Sequence[int] | np.ndarray]) -> list[str]:
         """`decode` for many rows, in parallel."""
+        return [text.removeprefix(self._prefix) for text in self._raw(rows)]
+
+    def decode_after(
+        self,
+        beginnings: Sequence[Sequence[int] | np.ndarray],
+        rows: Sequence[Sequence[int] | np.ndarray],
+    ) -> list[str]:
+        """The texts of rows that go on from other rows: what they add to them.
+
+        Decoded alone, a row would lose its first space wherever a decoder takes one away.
+        """
+        before = [np.asarray(row).tolist() for row in beginnings]
+        own = [np.asarray(row).tolist() for row in rows]
+        heads, alone = self._raw(before), self._raw(own)
+        wholes = self._raw([a + b for a, b in zip(before, own, strict=True)])
+        return [
+            self._added(ids, head, whole, text)
+            for ids, head, whole, text in zip(before, heads, wholes, alone, strict=True)
+        ]
+
+    def _added(self, before: list[int], head: str, whole: str, alone: str) -> str:
+        """The text behind a beginning, which ends a word or cuts a character nowhere."""
+        text = whole[len(head) :] if whole.startswith(head) else alone
+        behind = bool(before) and before[-1] in self._specials and self._prefix_behind_specials
+        return text.removeprefix(self._prefix) if not head or behind else text
+
+    def _raw(self, rows: Sequence[Sequence[int] | np.ndarray]) -> list[str]:
+        """The texts of rows with the space that stands before a text."""
         ids = [np.asarray(row).tolist() for row in rows]
-        return self.backend.decode_batch(ids, skip_special_tokens=True)
+        with one_line("the tokenizer"):
+            return self._plain.decode_batch(ids, skip_special_tokens=True)
 
     def token(self, token_id: int) -> str:
         """The text of one id as the vocabulary spells it."""
@@ -108,26 +222,35 @@ class Tokenizer:
         backend = with_ids_below(self.backend, size)
         backend.encode_special_tokens = True
         pad_id = self.pad_id if self.pad_id < size else self.eos_id
-        return dataclasses.replace(self, backend=backend, pad_id=pad_id)
+        also_stop = tuple(i for i in self.also_stop if i < size)
+        return dataclasses.replace(self, backend=backend, pad_id=pad_id, also_stop=also_stop)
 
     def save(self, directory: str | Path) -> None:
         """Writes `tokenizer.json`, `tokenizer_config.json` (the names of the special tokens, and
-        what a loaded one had there) and, where there is one, `chat_template.jinja`.
+        what a loaded one had there) and, where there is one, `chat_template.jinja`; where more
+        than EOS ends a response or there are defaults of sampling, `generation_config.json`.
         """
         names = {"pad_token": self.pad_id, "bos_token": self.bos_id, "eos_token": self.eos_id}
         named = {key: None if i is None else self.token(i) for key, i in names.items()}
-        config = json.dumps(self.settings | named, ensure_ascii=False, indent=2)
-        contents = {"tokenizer.json": self.backend.to_str(pretty=True)}
-        contents["tokenizer_config.json"] = config
-        if self.chat_template is not None:
-            contents[TEMPLATE] = self.chat_template
-        Path(directory).mkdir(parents=True, exist_ok=True)
+        contents = {
+            "tokenizer.json": self.backend.to_str(pretty=True),
+            "tokenizer_config.json": _json(self.settings | named),
+            TEMPLATE: self.chat_template,
+            GENERATION_FILE: None,
+        }
+        if self.generation or len(self.stop_ids) > 1:
+            ends = {"eos_token_id": list(self.stop_ids)}
+            contents[GENERATION_FILE] = _json(self.generation | ends)
+        folder = make_directory(directory)
         for name, text in contents.items():
-            aside = Path(directory) / f".{name}.{os.getpid()}"
-            aside.write_bytes(text.encode())  # line ends of a template stay as they are
-            aside.replace(Path(directory) / name)
-        if self.chat_template is None:  # one of another tokenizer would be read as ours
-            (Path(directory) / TEMPLATE).unlink(missing_ok=True)
+            if text is not None:
+                write_atomically(folder / name, text.encode())  # line ends stay as they are
+            else:  # one of another tokenizer would be read as ours
+                (folder / name).unlink(missing_ok=True)
+
+
+def _json(content: dict[str, Any]) -> str:
+    return json.dumps(content, ensure_ascii=False, indent=2)
 
 
 def _wrapped(backend: tokenizers.Tokenizer) -> Tokenizer:
@@ -235,80 +358,73 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     without any of these, <pad>, <bos> and <eos>. Where a model has no padding token, EOS serves:
     masks, not ids, say what is padding.
 
-    A response ends with `eos_token` of that file and nothing else. Where `generation_config.json`
-    lists several ids (Gemma's <eos> and <end_of_turn>), the others end nothing here; to stop at
-    another one, name it as eos_token.
+    A response ends with `eos_token` and with every other `eos_token_id` of
+    `generation_config.json`, or of `config.json` where that names none (Gemma's <end_of_turn>, the
+    <|eot_id|> of Llama 3). The first is what is written behind a response.
 
     The chat template is `chat_template.jinja` beside it, or else `chat_template` of
     `tokenizer_config.json`: of several, the one named "default".
     """
     file = Path(path) / "tokenizer.json" if Path(path).is_dir() else Path(path)
-    if not file.is_file():
-        raise UserError(f"no tokenizer at {file}")
-    try:
-        backend = tokenizers.Tokenizer.from_file(str(file))
-    except Exception as error:  # the library raises bare Exception
-        raise UserError(f"{file} is not a tokenizer: {error}") from None
-    settings = _settings(file, backend)
-    backend = with_special_tokens(backend, _all_names(settings))
+    if not exists(file):
+        raise UserError(f"no tokenizer at {shown_path(file)}")
+    backend = read_backend(file)
+    generation = read_generation(file.parent)
+    tokens = {i: token for token, i in backend.get_vocab(with_added_tokens=True).items()}
+    for i in generation.stop_ids:
+        if i not in tokens:
+            raise UserError(f"{shown_path(file)}: no token {i}, which is an eos_token_id beside it")
+    settings = _settings(file, tokens, generation)
+    stops = [tokens[i] for i in generation.stop_ids if i in backend.get_added_tokens_decoder()]
+    backend = with_special_tokens(backend, [*_all_names(settings), *stops])
     backend.no_padding()
     backend.no_truncation()
     backend.encode_special_tokens = True
     names = _names(settings)
     ids = {key: _token_id(backend, names.get(key), file) for key in SPECIAL}
-    if ids["eos_token"] is None:
+    eos_id = next((i for i in (ids["eos_token"], *generation.stop_ids) if i is not None), None)
+    if eos_id is None:
         raise UserError(f"{file}: no EOS; name it as eos_token in tokenizer_config.json beside it")
-    pad_id = ids["eos_token"] if ids["pad_token"] is None else ids["pad_token"]
     template = _template(file.with_name(TEMPLATE), settings.pop("chat_template", None))
     return Tokenizer(
         backend,
-        pad_id=pad_id,
+        pad_id=eos_id if ids["pad_token"] is None else ids["pad_token"],
         bos_id=ids["bos_token"],
-        eos_id=ids["eos_token"],
+        eos_id=eos_id,
         chat_template=template,
         settings=settings,
+        also_stop=generation.stop_ids,
+        generation=generation.defaults,
     )
 
 
-def _settings(file: Path, backend: tokenizers.Tokenizer) -> dict[str, Any]:
+def _settings(file: Path, tokens: Mapping[int, str], generation: Generation) -> dict[str, Any]:
     """What stands beside `tokenizer.json` about it; the first of the files to say a thing."""
     named = _object(file.with_name("special_tokens_map.json"))
     ids = _object(file.with_name("config.json"))
-    by_id = {key: _first(ids.get(f"{key}_id")) for key in SPECIAL}
-    found = {key: backend.id_to_token(i) for key, i in by_id.items() if isinstance(i, int)}
+    by_id = {key: ids.get(f"{key}_id") for key in SPECIAL}
+    by_id["eos_token"] = next(iter(generation.stop_ids), None)
+    found = {key: tokens[i] for key, i in by_id.items() if type(i) is int and i in tokens}
     found |= {key: value for key, value in named.items() if key in SPECIAL}
     config = file.with_name("tokenizer_config.json")
-    if not config.is_file() and not found:
+    if not exists(config) and not found:
         return dict(zip(SPECIAL, (PAD, BOS, EOS), strict=True))
     return found | _object(config)
 
 
 def _object(file: Path) -> dict[str, Any]:
-    """The JSON object in a file; none where there is no file."""
-    if not file.is_file():
-        return {}
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{file}: invalid JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{file}: not an object but {type(content).__name__}")
+    """The JSON object in a file, its fields of the right types; none where there is no file."""
+    content = read_json(file) if exists(file) else {}
+    if file.name != "config.json":
+        typed(content, _Names, shown_path(file))
     return content
 
 
-def _first(ids: Any) -> Any:
-    """A field may list several ids; the first one counts."""
-    return ids[0] if isinstance(ids, list) and ids else ids
-
-
 def _template(file: Path, given: Any) -> str | None:
-    if file.is_file():
-        return file.read_bytes().decode()
-    if given is None or isinstance(given, str):
-        return given
+    if exists(file):
+        return read_bytes(file).decode()
     if not isinstance(given, list):
-        wanted = f"wanted text or a list in tokenizer_config.json beside {file}"
-        raise UserError(f"chat_template is {type(given).__name__}, {wanted}")
+        return given
     named = {entry["name"]: entry["template"] for entry in given}
     if "default" not in named:
         raise UserError(f"{file.parent}: chat templates {sorted(named)}, but none named 'default'")

@@ -30,6 +30,8 @@ class TransformerConfig:
     """A decoder-only transformer; the defaults are a small Llama (https://arxiv.org/abs/2302.13971).
 
     vocab_size, max_length: ids, and the longest sequence in tokens.
+    token_ranges: pairs of first id and last plus one: the ids that are tokens. Any other, as in a
+      vocabulary that is padded to a round number, has probability 0; empty: all are tokens.
     width, layers, heads, kv_heads, mlp_width: D, number of blocks, query heads, key and value heads
       (`heads / kv_heads` queries share one), and the hidden width of the feed-forward layers.
     head_size: width of a head; None: width / heads.
@@ -64,6 +66,7 @@ class TransformerConfig:
 
     vocab_size: int
     max_length: int
+    token_ranges: tuple[tuple[int, int], ...] = ()
     width: int = 192
     layers: int = 4
     heads: int = 4

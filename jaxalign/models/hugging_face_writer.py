@@ -34,7 +34,15 @@ CLASSES = {  # model_type: what the classes of transformers start with
     "gemma3_text": ("Gemma3ForCausalLM", "Gemma3TextForSequenceClassification"),
 }
 # Not of the function that the parameters make: how it is trained and computed, and its heads.
-APART = {"dropout", "compute_dtype", "remat", "scan_layers", "heads_out", "value_trunk"}
+APART = {
+    "dropout",
+    "token_ranges",
+    "compute_dtype",
+    "remat",
+    "scan_layers",
+    "heads_out",
+    "value_trunk",
+}
 THEIRS = {ours: theirs for theirs, ours in SCALING_FIELDS.items()}
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxalign.batches import pytree
 from jaxalign.errors import UserError
-from jaxalign.logprobs import logits_of
+from jaxalign.logprobs import Ranges, logits_of
 from jaxalign.models.architecture import TransformerConfig
 from jaxalign.models.attention import Cache, sight_of_rows, sights_in_branches, visible_keys
 from jaxalign.models.branches import Branches
@@ -34,6 +34,7 @@ class Outputs:
       in columns that nobody reads.
     unembedding: `[D, V]`, compute dtype; logits are `hidden @ unembedding`, summed in float32.
     softcap: bound of the logits, `softcap tanh(logits / softcap)`; None: none.
+    token_ranges: the ids that are tokens, see `TransformerConfig`.
     values: `[B, T]` float32, entry t is the value before tokens[t] was chosen.
     scores: `[B]` float32.
     step_scores: `[B, T]` float32, entry t is the score of a step that ends with tokens[t].
@@ -43,6 +44,7 @@ class Outputs:
     hidden: jax.Array
     unembedding: jax.Array | None
     softcap: float | None = dataclasses.field(metadata={"static": True})
+    token_ranges: Ranges = dataclasses.field(default=(), metadata={"static": True})
     values: jax.Array | None
     scores: jax.Array | None
     step_scores: jax.Array | None
@@ -52,7 +54,7 @@ class Outputs:
     def logits(self) -> jax.Array:
         """`[B, T, V]` float32; entry t predicts tokens[t + 1]."""
         assert self.unembedding is not None, "this network has no logits head"
-        return logits_of(self.hidden, self.unembedding, self.softcap)
+        return logits_of(self.hidden, self.unembedding, self.softcap, self.token_ranges)
 
 
 class Transformer(nn.Module):
@@ -129,6 +131,7 @@ class Transformer(nn.Module):
             hidden=hidden,
             unembedding=self._unembedding(),
             softcap=self.config.logit_softcap,
+            token_ranges=self.config.token_ranges,
             values=values,
             scores=scores,
             step_scores=steps,
@@ -157,6 +160,7 @@ class Transformer(nn.Module):
             hidden=hidden,
             unembedding=self._unembedding(),
             softcap=self.config.logit_softcap,
+            token_ranges=self.config.token_ranges,
             values=None,
             scores=None,
             step_scores=None,

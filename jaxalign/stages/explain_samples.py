@@ -51,7 +51,7 @@ def sampled(config: ExplainConfig, policy: TextModel, sample_from, *, repeats: i
         judges.model,
         temperature=config.temperature,
         max_new_tokens=config.max_new_tokens,
-        eos_id=tokenizer.eos_id,
+        eos_id=tokenizer.stop_ids,
     )
     key = jax.random.fold_in(jax.random.key(config.seed), config.batch)
     shared = (behaviour.params, reference.params, judges.params, key)
@@ -70,7 +70,7 @@ def decisions(config: ExplainConfig) -> Prepared:
         scored.scores,
         rows.tokens,
         rows.response_mask,
-        eos_id=tokenizer.eos_id,
+        eos_id=tokenizer.stop_ids,
         penalty=settings.missing_eos_penalty,
     )
     shaping = {"kl_coef": settings.kl_coef}
@@ -117,7 +117,7 @@ def groups(config: ExplainConfig) -> Prepared:
     policy = policy_of(config)
     tokenizer, settings = policy.tokenizer, config.grpo
     method = settings.method
-    limits = {"eos_id": tokenizer.eos_id, "longest": config.max_new_tokens}
+    limits = {"eos_id": tokenizer.stop_ids, "longest": config.max_new_tokens}
     samples, judged = sampled(config, policy, sample_groups, repeats=settings.group_size)
     samples = dataclasses.replace(samples, scored=judged(samples.scored)[0])
     batch, _ = response_batch(samples, method, group_size=settings.group_size, **limits)

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from jaxalign.config_export import ExportConfig
+from jaxalign.data.generation import FILE
 from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.errors import UserError
 from jaxalign.files import (
@@ -83,8 +84,8 @@ def write_folder(folder: Path, text_model: TextModel, *, shard_bytes: int) -> No
             save(folder / name, to_theirs(iter(own.items()), fields["model_type"]))
     write_weights(folder, flat, fields, shard_bytes)
     write_json(folder / "config.json", fields)
-    write_json(folder / "generation_config.json", ids)
     text_model.tokenizer.save(folder)
+    write_json(folder / FILE, text_model.tokenizer.generation | ids)
     named = read_json(folder / "tokenizer_config.json")
     write_json(
         folder / "tokenizer_config.json",
@@ -93,13 +94,15 @@ def write_folder(folder: Path, text_model: TextModel, *, shard_bytes: int) -> No
     )
 
 
-def special_ids(tokenizer: Tokenizer) -> dict[str, int]:
-    """Ids of the special tokens that the tokenizer has."""
+def special_ids(tokenizer: Tokenizer) -> dict[str, Any]:
+    """Ids of the special tokens that the tokenizer has; of EOS a list where several end a text."""
     ids = {
         "bos_token_id": tokenizer.bos_id,
-        "eos_token_id": tokenizer.eos_id,
+        "eos_token_id": list(tokenizer.stop_ids),
         "pad_token_id": tokenizer.pad_id,
     }
+    if len(tokenizer.stop_ids) == 1:
+        ids["eos_token_id"] = tokenizer.eos_id
     return {name: token for name, token in ids.items() if token is not None}
 
 

@@ -1,13 +1,17 @@
 """`jaxalign generate`: samples of a trained policy."""
 
+import sys
+
 import jax
 import numpy as np
 
 from jaxalign.config import GenerateConfig
 from jaxalign.data.batching import prompt_batch, prompt_columns
-from jaxalign.data.chat import prompt_ids
+from jaxalign.data.chat import answer_text, prompt_ids
+from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.errors import UserError, printable
-from jaxalign.sampling import sample
+from jaxalign.files import shown
+from jaxalign.sampling import Samples, sample
 from jaxalign.stages.text_models import load_text_model
 from jaxalign.stages.text_rounds import check_room
 
@@ -30,14 +34,35 @@ def run(config: GenerateConfig) -> list[str]:
         policy.params,
         prompt_batch([prompt] * config.samples, pad_id=policy.tokenizer.pad_id, length=columns),
         jax.random.key(config.seed),
-        eos_id=policy.tokenizer.eos_id,
+        eos_id=policy.tokenizer.stop_ids,
         max_new_tokens=config.max_new_tokens,
         temperature=config.temperature,
         top_k=config.top_k,
         top_p=config.top_p,
     )
-    shown = drawn.batch.response_mask if config.chat else drawn.batch.mask
-    tokens, mask = np.asarray(drawn.batch.tokens), np.asarray(shown)
-    texts = [policy.tokenizer.decode(row[real]) for row, real in zip(tokens, mask, strict=True)]
+    texts = _texts(drawn, prompt, policy.tokenizer, said)
+    print(printable(_settings(config, policy.tokenizer)), file=sys.stderr)
     print(printable("\n\n".join(texts)))
     return texts
+
+
+def _texts(drawn: Samples, prompt: list[int], tokenizer: Tokenizer, said) -> list[str]:
+    """What was drawn, without the token that ended it; behind a text's prompt, that too."""
+    tokens, mask = np.asarray(drawn.batch.tokens), np.asarray(drawn.batch.response_mask)
+    mask = mask & ~np.isin(tokens, tokenizer.stop_ids)
+    rows = [row[real] for row, real in zip(tokens, mask, strict=True)]
+    if isinstance(said, str):
+        return tokenizer.decode_all([[*prompt, *row] for row in rows])
+    answers = tokenizer.decode_after([prompt] * len(rows), rows)
+    return [answer_text(said, answer, tokenizer) for answer in answers]
+
+
+def _settings(sampling: GenerateConfig, tokenizer: Tokenizer) -> str:
+    """What was drawn with, and what the model's makers draw with where that is something else."""
+    ours = {name: getattr(sampling, name) for name in ("temperature", "top_k", "top_p")}
+    theirs = {k: v for k, v in tokenizer.generation.items() if v is not None and ours.get(k) != v}
+    used = ", ".join(f"{name} {value:g}" for name, value in ours.items())
+    if not theirs:
+        return f"drawn with {used}"
+    made = ", ".join(f"{name} {shown(value)}" for name, value in theirs.items())
+    return f"drawn with {used}; generation_config.json of the model, not used here, has {made}"

@@ -67,10 +67,14 @@ class Panel:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sampled:
-    """A method's samples, `[N, S]` each: S samples for each of N prompts."""
+    """A method's samples, `[N, S]` each: S samples for each of N prompts.
+
+    responses: token ids without the one that ended it, which `ends` holds: one or none.
+    """
 
     texts: list[list[str]]
     responses: list[list[list[int]]]
+    ends: list[list[list[int]]]
     ended: np.ndarray
     judge_scores: np.ndarray
     rule_scores: np.ndarray
@@ -81,7 +85,9 @@ class Sampled:
     tokens: np.ndarray
 
 
-def sample_and_measure(policy, reward, *, temperature: float, max_new_tokens: int, eos_id: int):
+def sample_and_measure(
+    policy, reward, *, temperature: float, max_new_tokens: int, eos_id: int | tuple[int, ...]
+):
     """`(shared, prompts) -> Measured`; `shared` is (policy, reference, reward parameters, key)."""
 
     def measured(shared, prompts: TokenBatch) -> Measured:
@@ -107,6 +113,7 @@ def sample_and_measure(policy, reward, *, temperature: float, max_new_tokens: in
             theirs.hidden,
             theirs.unembedding,
             softcaps=(ours.softcap, theirs.softcap),
+            token_ranges=ours.token_ranges,
             **fused,
         )
         mask = rows.response_mask
@@ -134,7 +141,7 @@ class Sampler:
                 panel.reward.model,
                 temperature=panel.temperature,
                 max_new_tokens=panel.max_new_tokens,
-                eos_id=panel.reference.tokenizer.eos_id,
+                eos_id=panel.reference.tokenizer.stop_ids,
             )
         )
 
@@ -159,8 +166,8 @@ class Sampler:
             row[mask].tolist()
             for row, mask in zip(measured.tokens, measured.response_mask, strict=True)
         ]
-        ended = np.array([tokenizer.eos_id in row for row in drawn])
-        responses = [row[:-1] if end else row for row, end in zip(drawn, ended, strict=True)]
+        ends = [row[-1:] if row[-1:] and row[-1] in tokenizer.stop_ids else [] for row in drawn]
+        responses = [row[: len(row) - len(end)] for row, end in zip(drawn, ends, strict=True)]
         texts = [tokenizer.decode([*p, *row]) for p, row in zip(prompts, responses, strict=True)]
 
         def fold(values):
@@ -172,7 +179,8 @@ class Sampler:
         return Sampled(
             texts=nested(texts),
             responses=nested(responses),
-            ended=fold(ended),
+            ends=nested(ends),
+            ended=fold([len(end) for end in ends]) > 0,
             judge_scores=fold(panel.judge(texts)),
             rule_scores=fold(panel.rule(texts)),
             reward_scores=fold(measured.reward_scores),

@@ -118,7 +118,8 @@ def _facts(text_model: TextModel) -> Iterator[str]:
     yield f"- {config.layers} layers of width {config.width}, {config.heads} heads"
     yield f"- {config.vocab_size} token ids, texts of up to {config.max_length} tokens"
     tokenizer = text_model.tokenizer
-    yield f"- A text ends with {as_code(tokenizer.token(tokenizer.eos_id))}, id {tokenizer.eos_id}"
+    ends = (f"{as_code(tokenizer.token(i))}, id {i}" for i in tokenizer.stop_ids)
+    yield f"- A text ends with {' or '.join(ends)}"
     if "score" in config.heads_out:
         bias = float(np.asarray(params["score"]["readout"]["bias"])[0])
         yield "- One score a text, read off its last token"

@@ -168,9 +168,13 @@ class Judges:
 
     def _responses(self, samples: TokenBatch, numbers: np.ndarray) -> list[str]:
         tokens, mask = np.asarray(samples.tokens), np.asarray(samples.response_mask)
-        mask = mask & (tokens != self.tokenizer.eos_id)
-        ids = [row[real] for row, real in zip(tokens, mask, strict=True)]
-        texts = self.tokenizer.decode_all(ids)
+        mask = mask & ~np.isin(tokens, self.tokenizer.stop_ids)
+        prompt_mask = np.asarray(samples.prompt_mask)
+        ids = (
+            [row[real] for row, real in zip(tokens, which, strict=True)]
+            for which in (prompt_mask, mask)
+        )
+        texts = self.tokenizer.decode_after(*ids)
         asked = (self.asked[n] for n in numbers)
         pairs = zip(asked, texts, strict=True)
         return [answer_text(prompt, text, self.tokenizer) for prompt, text in pairs]

@@ -192,8 +192,8 @@ class Job:
         picked = scores.argmax(axis=1), scores.argmin(axis=1)
 
         def row(i: int, k: int) -> TokenRow:
-            end = [self.corpus.tokenizer.eos_id] if drawn.ended[i, k] else []
-            return token_row((prompts[i], False), (drawn.responses[i][k] + end, True))
+            response = drawn.responses[i][k] + drawn.ends[i][k]
+            return token_row((prompts[i], False), (response, True))
 
         chosen, rejected = ([row(i, k) for i, k in enumerate(side)] for side in picked)
         return chosen, rejected

@@ -136,12 +136,11 @@ class Comparison:
         row = result_row(method, sampled, baseline, self.panel)
         if self.base is None:
             return row
-        answers = zip(sampled.responses, sampled.ended, self.panel.prompts, strict=False)
-        end = [self.corpus.tokenizer.eos_id]
+        answers = zip(sampled.responses, sampled.ends, self.panel.prompts, strict=False)
         rows = [
-            token_row((prompt, False), (response + end * bool(ended), True))
+            token_row((prompt, False), (response + end, True))
             for responses, ends, prompt in answers
-            for response, ended in zip(responses, ends, strict=True)
+            for response, end in zip(responses, ends, strict=True)
         ]
         return row | {"base_perplexity": perplexity(self.run, self.base, rows)}
 

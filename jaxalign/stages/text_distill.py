@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from jaxalign import objectives
 from jaxalign.batches import DistillationBatch, TokenBatch
 from jaxalign.config_distill import DistillSettings
 from jaxalign.data.batching import batch_indices, evaluation_batches, token_batch
 from jaxalign.data.chat import TokenRow
+from jaxalign.logprobs import NO_TOKEN
 from jaxalign.sampling import sample
 from jaxalign.scoring import text_divergences, text_logits
 from jaxalign.stages.run import Run
@@ -50,7 +52,7 @@ def train_distillation(
     student = with_heads(student, ("logits",), run.key(f"{name}/init"), dropout=0.0)
     size, tokenizer = settings.fit.batch_size, student.tokenizer
     length = longest([*rows, *evaluation_rows])
-    teach = teaching(run, teacher)
+    teach = teaching(run, teacher, student.model.config.vocab_size)
     draw = run.layout.rows(
         sampling(student, temperature=temperature, max_new_tokens=max_new_tokens)
     )
@@ -109,9 +111,20 @@ def train_distillation(
     return student.with_trained(params)
 
 
-def teaching(run: Run, teacher: TextModel):
-    """`TokenBatch -> DistillationBatch`: the teacher's pass over some responses."""
-    logits = run.layout.rows(text_logits(teacher.model))
+def teaching(run: Run, teacher: TextModel, vocab_size: int):
+    """`TokenBatch -> DistillationBatch`: the teacher's pass over some responses.
+
+    Models of one family may be padded to other sizes: of ids that are no tokens as many are left
+    out or put behind as make the student's number of logits.
+    """
+    logits_of_teacher = text_logits(teacher.model)
+
+    def resized(params, rows):
+        logits = logits_of_teacher(params, rows)[..., :vocab_size]
+        more = vocab_size - logits.shape[-1]
+        return jnp.pad(logits, ((0, 0), (0, 0), (0, more)), constant_values=NO_TOKEN)
+
+    logits = run.layout.rows(resized)
     frozen = run.layout.place(teacher.params)
     return lambda rows: DistillationBatch(rows=rows, teacher_logits=logits(frozen, rows))
 
@@ -119,7 +132,7 @@ def teaching(run: Run, teacher: TextModel):
 def sampling(student: TextModel, *, temperature: float, max_new_tokens: int):
     """`((params, key), prompts) -> TokenBatch` with the student's responses."""
     decoding: dict[str, Any] = {
-        "eos_id": student.tokenizer.eos_id,
+        "eos_id": student.tokenizer.stop_ids,
         "max_new_tokens": max_new_tokens,
         "temperature": temperature,
     }

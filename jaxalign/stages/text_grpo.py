@@ -88,7 +88,7 @@ def _iteration(
     """`(TrainState, (prompts, numbers)) -> (TrainState, metrics)`: one round of sampling and
     learning, `shared` responses to a prompt in a row.
     """
-    eos_id, method = actor.tokenizer.eos_id, settings.method
+    eos_id, method = actor.tokenizer.stop_ids, settings.method
     collect = run.layout.rows(
         sample_groups(
             actor.model,

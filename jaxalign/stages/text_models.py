@@ -187,6 +187,9 @@ def load_text_model(
             f"--{option} {source} has a tokenizer of {tokenizer.vocab_size} ids, "
             f"but the model reads {config.vocab_size}"
         )
+    whole = tokenizer.id_ranges == ((0, config.vocab_size),)
+    ranges = () if whole else tokenizer.id_ranges  # what is no token is never sampled
+    config = dataclasses.replace(config, token_ranges=ranges)
     return TextModel(model=Transformer(config), params=params, tokenizer=tokenizer)
 
 

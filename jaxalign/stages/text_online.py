@@ -60,7 +60,7 @@ def train_online(
             opponent=settings.opponent,
             temperature=temperature,
             max_new_tokens=max_new_tokens,
-            eos_id=tokenizer.eos_id,
+            eos_id=tokenizer.stop_ids,
         )
     )
     initial, judge = run.layout.place(policy.trained), run.layout.place(judges.params)
@@ -68,7 +68,7 @@ def train_online(
 
     learned = jax.jit(
         functools.partial(
-            judged_pairs, missing_eos=settings.missing_eos_penalty, eos_id=tokenizer.eos_id
+            judged_pairs, missing_eos=settings.missing_eos_penalty, eos_id=tokenizer.stop_ids
         )
     )
 

@@ -91,7 +91,7 @@ def _iteration(run, actor, reference, judges, optimizer, settings, temperature, 
     """`(PPOState, (prompts, numbers)) -> (PPOState, metrics)`: one round of sampling and
     learning.
     """
-    eos_id = actor.tokenizer.eos_id
+    eos_id = actor.tokenizer.stop_ids
     collect = run.layout.rows(
         sample_and_score(
             actor.model,
@@ -151,7 +151,9 @@ def _iteration(run, actor, reference, judges, optimizer, settings, temperature, 
     return iterate
 
 
-def _assess(scored: ScoredSamples, kl_coef, *, settings: PPOSettings, eos_id: int):
+def _assess(
+    scored: ScoredSamples, kl_coef, *, settings: PPOSettings, eos_id: int | tuple[int, ...]
+):
     """Experience from scored samples, and metrics of the round."""
     rows = scored.samples.batch
     mask = rows.response_mask

@@ -13,6 +13,7 @@ from jaxalign.config_grpo import GRPOConfig, GRPOSettings
 from jaxalign.config_online import OnlineConfig
 from jaxalign.data.batching import batch_indices, prompt_batch
 from jaxalign.data.records import Prompt, PromptRow
+from jaxalign.data.same_tokenizer import difference
 from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.errors import UserError
 from jaxalign.stages.reward_functions import is_function
@@ -148,12 +149,14 @@ def finish_rounds(
 def check_same_vocabulary(
     policy: TextModel, other: TextModel, option: str = "reward", *, of: str = "policy"
 ) -> None:
-    """Texts go to the other model as tokens, so both must read the same ones; `option` and `of`
-    gave the two.
+    """Texts go to the other model as tokens, so both must make the same ones of a text; `option`
+    and `of` gave the two. Special tokens that only the other model has room for do not matter.
     """
-    ours, theirs = (m.tokenizer.backend.get_vocab() for m in (policy, other))
-    if ours != theirs:
-        raise UserError(f"--{of} and --{option} have different vocabularies; {SHARED[option]}")
+    theirs = other.tokenizer.with_ids_below(policy.model.config.vocab_size)
+    if differs := difference(policy.tokenizer, theirs):
+        raise UserError(
+            f"--{of} and --{option} have different vocabularies ({differs}); {SHARED[option]}"
+        )
 
 
 def check_room(policy: TextModel, prompt: int, max_new_tokens: int) -> None:

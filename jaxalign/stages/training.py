@@ -211,7 +211,7 @@ def spelling(tokenizer: Tokenizer, longest_token: int, vocab_size: int) -> np.nd
     The model's V may be larger than the tokenizer's: what it lacks is spelled as nothing.
     """
     codes = np.zeros((vocab_size, longest_token), np.float32)
-    borders = (tokenizer.bos_id, tokenizer.eos_id)
+    borders = (tokenizer.bos_id, *tokenizer.stop_ids)
     for number in range(tokenizer.vocab_size):
         text = SPACE if number in borders else tokenizer.token(number)[:longest_token]
         codes[number, : len(text)] = [ord(character) for character in text]

@@ -38,7 +38,7 @@ def read_records(
     Args:
       data: the source, its limits, and what to do with bad rows.
       kind: of record: `Prompt`, `Preference`, ... of `data/records.py`.
-      tokenizer: counts tokens; None checks no length.
+      tokenizer: counts tokens; None: of the length only what no tokenizer is needed for.
       log: directory in which skipped rows are listed; None: on the terminal.
       held_out: read `evaluation_path` instead of `path`.
     """
@@ -51,7 +51,7 @@ def read_records(
         fields=data.fields,
         on_bad_row=data.on_bad_row,
         tokenizer=tokenizer,
-        max_length=None if tokenizer is None else data.max_length,
+        max_length=data.max_length,
     )
     if loaded.skipped and tokenizer is not None:
         report_skipped(source, [f"{bad.place}: {bad.reason}" for bad in loaded.skipped], log)

@@ -1,0 +1,57 @@
+"""Whether two tokenizers make the same ids of every text, by what is written of them."""
+
+import json
+from typing import Any
+
+from jaxalign.data.marks import special_tokens
+from jaxalign.data.tokenizer import Tokenizer
+from jaxalign.files import shown
+
+# Of a tokenizer's JSON, what has no say in which ids a text becomes here. Which added tokens are
+# special, that is never text, is a matter of the one that reads.
+WITHOUT_EFFECT = ("version", "truncation", "padding", "post_processor", "decoder", "added_tokens")
+IDS = {"bos_id": "BOS", "eos_id": "EOS"}
+
+
+def difference(one: Tokenizer, other: Tokenizer) -> str:
+    """The first thing by which two tokenizers make other ids of texts; empty: there is none."""
+    special = {x for tokenizer in (one, other) for x in special_tokens(tokenizer.backend)}
+    ours, theirs = (_parts(tokenizer, special) for tokenizer in (one, other))
+    for name, value in ours.items():
+        if value != theirs[name]:
+            if isinstance(value, dict) and isinstance(theirs[name], dict):
+                return f"{name}: {_first(value, theirs[name])}"
+            if name == "merges":
+                return name
+            return f"{name}: {shown(value)} and {shown(theirs[name])}"
+    return ""
+
+
+def _parts(tokenizer: Tokenizer, special: set[str]) -> dict[str, Any]:
+    written = json.loads(tokenizer.backend.to_str())
+    model = written.pop("model")
+    vocab = model.pop("vocab")
+    if isinstance(vocab, list):  # a unigram model's: the scores decide how a text is cut
+        model["scores"], vocab = [score for _, score in vocab], [token for token, _ in vocab]
+        vocab = dict(zip(vocab, range(len(vocab)), strict=True))
+    added = {token["content"]: token for token in written["added_tokens"]}
+    flags = ("lstrip", "rstrip", "single_word", "normalized")
+    parts = {
+        "tokens": vocab | {name: token["id"] for name, token in added.items()},
+        "added tokens": {
+            name: [token[flag] for flag in flags]
+            for name, token in added.items()
+            if name not in special
+        },
+        "merges": model.pop("merges", None),
+        **{name: value for name, value in written.items() if name not in WITHOUT_EFFECT},
+        "model": model,
+    }
+    return parts | {name: getattr(tokenizer, key) for key, name in IDS.items()}
+
+
+def _first(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
+    """The first entry that two objects do not share."""
+    name = next(name for name in [*ours, *theirs] if ours.get(name) != theirs.get(name))
+    values = " and ".join(shown(x[name]) if name in x else "none" for x in (ours, theirs))
+    return f"{shown(name)} is {values}"
