@@ -3,7 +3,9 @@
 Nothing here computes. A mistake of the user is one line on standard error and exit status 2.
 """
 
+import contextlib
 import importlib
+import os
 import runpy
 import sys
 from pathlib import Path
@@ -11,7 +13,9 @@ from typing import Any
 
 from jaxalign.cache import keep_programs
 from jaxalign.errors import UserError
+from jaxalign.files import reason, remedy, shown_path
 from jaxalign.memory import keep_freed_memory, return_compiler_memory, with_huge_pages
+from jaxalign.signals import ending
 
 HELP = """usage: jaxalign COMMAND [--run_dir DIR] [--config FILE.py] [--field value ...]
 
@@ -84,22 +88,60 @@ STAGES = {
 
 def program() -> None:
     """The `jaxalign` program."""
+    open_standard_streams()
     arguments = sys.argv[1:]
     if arguments[:1] and arguments[0] in DEFAULTS and not {"-h", "--help"} & set(arguments):
         with_huge_pages()
     main(arguments)
 
 
+def open_standard_streams() -> None:
+    """Where one is closed, the first file that is opened would take its place and get its lines."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+    sys.stdout = sys.stdout or open(os.devnull, "w")
+    sys.stderr = sys.stderr or open(os.devnull, "w")
+
+
 def main(arguments: list[str]) -> None:
     """The same within a process."""
-    keep_freed_memory()
-    return_compiler_memory()
-    keep_programs()
+    with ending():
+        try:
+            keep_freed_memory()
+            return_compiler_memory()
+            keep_programs()
+            dispatch(arguments)
+            sys.stdout.flush()
+        except UserError as error:
+            refuse(str(error), 2)
+        except BrokenPipeError:  # nobody reads any longer, as after `| head`
+            drop_output()
+            raise SystemExit(128 + 13) from None
+        except OSError as error:
+            drop_output()
+            where = "" if error.filename is None else f"{shown_path(error.filename)}: "
+            refuse(f"{where}{reason(error)}; {remedy(error)}", 2)
+        except KeyboardInterrupt:
+            raise SystemExit(128 + 2) from None
+
+
+def drop_output() -> None:
+    """What cannot be printed is not tried again when the process ends."""
     try:
-        dispatch(arguments)
-    except UserError as error:
-        print(f"jaxalign: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def refuse(line: str, status: int) -> None:
+    """End with that line on standard error."""
+    with contextlib.suppress(OSError):
+        print(f"jaxalign: {line}", file=sys.stderr, flush=True)
+    raise SystemExit(status) from None
 
 
 def dispatch(arguments: list[str]) -> Any:

@@ -92,7 +92,7 @@ def test_a_line_torn_by_a_kill(tmp_path):
 def test_a_broken_line_is_named(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"stage": "sft", "step": 1}\nrubbish\n{"stage": "sft", "step": 2}\n')
-    with pytest.raises(UserError, match=r"metrics.jsonl:2: not a line of JSON .*; remove it$"):
+    with pytest.raises(UserError, match=r"metrics.jsonl:2 is not JSON: .*; remove that line$"):
         read_metrics(tmp_path)
 
 

@@ -3,13 +3,26 @@
 import contextlib
 import json
 import os
+import secrets
+import struct
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-from jaxalign.errors import UserError
-from jaxalign.files import write_atomically
+from jaxalign.files import (
+    FileError,
+    exists,
+    json_of,
+    make_directory,
+    read_text,
+    shown_path,
+    write_atomically,
+    writing,
+)
+
+LARGEST_METRICS = 2**32  # bytes
 
 
 class MetricsWriter:
@@ -21,10 +34,9 @@ class MetricsWriter:
 
     def __init__(self, run_dir: str | os.PathLike):
         """Open the files of `run_dir` for appending; a line torn by a kill is dropped."""
-        self.directory = Path(run_dir)
-        self.directory.mkdir(parents=True, exist_ok=True)
+        self.directory = make_directory(run_dir)
         self._path = self.directory / "metrics.jsonl"
-        self._events = {}
+        self._events: dict[str, Any] = {}
         self._file = _reopened(self._path, lambda line: True)
 
     def resume(self, stage: str, step: int) -> None:
@@ -38,53 +50,103 @@ class MetricsWriter:
         self._events[stage] = self._open_events(stage, purge_step=step + 1)
 
     def write(self, stage: str, step: int, metrics: dict) -> None:
-        """Append the numbers of one step; they are on disk when this returns."""
+        """Append the numbers of one step; they are on disk when this returns.
+
+        Raises:
+          FileError: they cannot be written, or the file is no longer in its place.
+        """
         numbers = {name: float(value) for name, value in metrics.items()}
         line = {"stage": stage, "step": int(step), "time": round(time.time(), 3), **numbers}
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+        with writing(self._path):
+            self._check_in_place()
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
         if stage not in self._events:
             self._events[stage] = self._open_events(stage, purge_step=None)
-        for name, value in numbers.items():
-            self._events[stage].add_scalar(name, value, int(step))
+        with writing(self.directory / "tensorboard" / stage):
+            self._events[stage].write(_scalars(step, numbers))
+            self._events[stage].flush()
 
     def close(self) -> None:
         """Close all files."""
-        self._file.close()
-        for events in self._events.values():
-            events.close()
+        with writing(self._path):
+            self._file.close()
+            for events in self._events.values():
+                events.close()
+
+    def _check_in_place(self) -> None:
+        """Who removes a run directory stops the run: it would be written where nobody looks."""
+        if not os.path.samestat(os.stat(self._path), os.fstat(self._file.fileno())):
+            raise OSError("another file has taken its place while the run went on")
 
     def _open_events(self, stage: str, purge_step: int | None):
-        from tensorboardX import SummaryWriter
+        """A new file of events, written by this thread: what goes wrong is an error of `write`."""
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-        if stage in self._events:
-            self._events[stage].close()
-        return SummaryWriter(str(self.directory / "tensorboard" / stage), purge_step=purge_step)
+        folder = make_directory(self.directory / "tensorboard" / stage)
+        name = f"events.out.tfevents.{int(time.time())}.{secrets.token_hex(4)}"
+        with writing(folder):
+            if stage in self._events:
+                self._events[stage].close()
+            events = (folder / name).open("xb")
+            events.write(_record(Event(file_version="brain.Event:2")))
+            if purge_step is not None:
+                start = SessionLog(status=SessionLog.START)
+                events.write(_record(Event(step=purge_step, session_log=start)))
+            events.flush()
+        return events
+
+
+def _scalars(step: int, numbers: dict[str, float]) -> bytes:
+    """The numbers of a step as TensorBoard reads them."""
+    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.summary import scalar
+
+    event = Event(step=int(step))
+    for name, value in numbers.items():
+        event.summary.MergeFrom(scalar(name, value))
+    return _record(event)
+
+
+def _record(event) -> bytes:
+    """Length and content of an event of this moment, each with its checksum."""
+    from tensorboardX.record_writer import masked_crc32c
+
+    event.wall_time = time.time()
+    content = event.SerializeToString()
+    length = struct.pack("<Q", len(content))
+    sums = (struct.pack("<I", masked_crc32c(part)) for part in (length, content))
+    return b"".join((length, next(sums), content, next(sums)))
 
 
 def _reopened(path: Path, keep: Callable[[dict], bool]):
     """The file, opened for appending after it was replaced by those of its lines to keep."""
     lines = [json.dumps(line) + "\n" for line in read_metrics(path.parent) if keep(line)]
     write_atomically(path, "".join(lines).encode())
-    return path.open("a")
+    with writing(path):
+        return path.open("a")
 
 
 def read_metrics(run_dir: str | os.PathLike) -> list[dict]:
     """All lines of a run's `metrics.jsonl`; an unfinished last line (a kill) is left out.
 
     Raises:
-      UserError: a line that is not JSON, with its number.
+      UserError: a line that is not JSON of our form, with its number.
     """
     path = Path(run_dir) / "metrics.jsonl"
-    if not path.exists():
+    if not exists(path):
         return []
-    whole, _, _ = path.read_text().rpartition("\n")
+    whole, _, _ = read_text(path, largest=LARGEST_METRICS).rpartition("\n")
     lines = []
-    for number, line in enumerate(whole.splitlines(), start=1):
+    for number, text in enumerate(whole.split("\n"), start=1) if whole else ():
+        where = f"{shown_path(path)}:{number}"
         try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}:{number}: not a line of JSON ({error}); remove it") from error
+            line = json_of(text, dict[str, Any], where)
+        except FileError as error:
+            raise FileError(f"{error}; remove that line") from None
+        if not isinstance(line.get("stage"), str) or type(line.get("step")) is not int:
+            raise FileError(f"{where} holds no metrics of a step; remove that line")
+        lines.append(line)
     return lines
 
 
@@ -115,7 +177,8 @@ def progress(
         text = rate(done)
         if done * 10 // max(total, 1) > shown:
             shown = done * 10 // max(total, 1)
-            print(f"{label}: {done}/{total} {text} {note}".rstrip(), flush=True)
+            with contextlib.suppress(OSError):  # a run goes on when nobody reads any longer
+                print(f"{label}: {done}/{total} {text} {note}".rstrip(), flush=True)
 
     yield advance
 
