@@ -102,8 +102,8 @@ def open_standard_streams() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
-    sys.stdout = sys.stdout or open(os.devnull, "w")
-    sys.stderr = sys.stderr or open(os.devnull, "w")
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
 
 
 def main(arguments: list[str]) -> None:
@@ -174,7 +174,11 @@ def run_stage(name: str, config, directory: str | None) -> Any:
         if directory is not None:
             raise UserError(f"`{module}` writes no run directory; leave --run_dir out")
         return stage.run(config)
-    return stage.run(config, Path(directory or f"runs/{module}"))
+    from jaxalign.stages.run_directory import directory_of, held
+
+    folder = directory_of(f"runs/{module}" if directory is None else directory)
+    with held(folder):
+        return stage.run(config, folder)
 
 
 def with_overrides(command: str, default, arguments: list[str]):

@@ -1,7 +1,8 @@
 """Signals that end a program: in a line, at once, or when what is being done is saved.
 
-This is imported first of all. A thread waits for them, since Python's own handlers run only between two lines of Python: it
-answers in the middle of a compilation too, and no library can swallow what it does.
+A thread waits for them, since Python's own handlers run only between two lines of Python: it
+answers in the middle of a compilation too, and no library can swallow what it does. This module is
+imported before all others.
 """
 
 import contextlib

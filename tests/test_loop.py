@@ -169,7 +169,9 @@ def test_a_loss_that_is_not_finite_is_never_saved(checkpoints):
     def step(state, batch):
         return state + 1, {"loss": jnp.where(batch < 5, 1.0, np.nan)}
 
-    with pytest.raises(UserError, match=r"^loss is nan at step 8, .* a lower learning_rate .* another run_dir$"):
+    with pytest.raises(
+        UserError, match=r"^loss is nan at step 8, .* lower learning_rate .* run_dir$"
+    ):
         fit(
             jnp.float32(0),
             step,

@@ -9,12 +9,13 @@ A template is a program that a stranger wrote: it sees the messages and nothing 
 goes wrong in it is one line.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import functools
 import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jinja2
@@ -181,7 +182,7 @@ def _compiled(template: str) -> jinja2.Template:
     )
     environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = _refuse
-    environment.globals["strftime_now"] = lambda form: _started().strftime(form)
+    environment.globals["strftime_now"] = lambda form: started().strftime(form)
     return environment.from_string(template)
 
 
@@ -196,9 +197,25 @@ def _to_json(value: Any, ensure_ascii=False, indent=None, separators=None, sort_
     )
 
 
-@functools.cache
-def _started() -> datetime.datetime:
+@contextlib.contextmanager
+def dated(moment: datetime.datetime | None) -> Iterator[None]:
+    """Within it templates are told that moment; None: that of `started`."""
+    if moment is not None:
+        _moments.append(moment)
+    try:
+        yield
+    finally:
+        if moment is not None:
+            _moments.remove(moment)
+
+
+def started() -> datetime.datetime:
     """One moment for the whole run: prompts that are sampled from have the date of those trained
     after.
     """
-    return datetime.datetime.now()
+    if not _moments:
+        _moments.append(datetime.datetime.now())
+    return _moments[-1]
+
+
+_moments: list[datetime.datetime] = []

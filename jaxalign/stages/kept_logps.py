@@ -1,13 +1,10 @@
 """The reference's log-probabilities on disk, so that the runs of a sweep compute them once."""
 
-import dataclasses
 import hashlib
 import importlib.metadata
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -15,8 +12,8 @@ import numpy as np
 from jaxalign.config import DPOConfig, KTOConfig
 from jaxalign.data.chat import TokenRow
 from jaxalign.errors import UserError
-from jaxalign.files import write_atomically
-from jaxalign.models.lora import ADAPTERS, Adapted
+from jaxalign.files import FileError, make_directory, regular_file, write_atomically
+from jaxalign.stages.inputs import weights_digest
 from jaxalign.stages.run import Run
 from jaxalign.stages.text_models import TextModel
 from jaxalign.stages.training import response_logps
@@ -35,7 +32,7 @@ def kept_in(folder: str, *, model: str, data: str) -> Callable[..., np.ndarray]:
     """
     if not folder:
         return response_logps
-    _make(Path(folder))
+    make_directory(folder)
     weights = _Remembered()
 
     def kept(
@@ -84,38 +81,13 @@ def digest(weights: str, platform: str, rows: Sequence[TokenRow], *, temperature
     return found.hexdigest()
 
 
-def weights_digest(policy: TextModel) -> str:
-    """SHA-256 of architecture and parameters, in hexadecimal.
-
-    Adapters that add nothing yet are left out: such a policy is its base, whatever their rank and
-    the draw that they start from.
-    """
-    params, said = dict(policy.params), dataclasses.asdict(policy.model.config)
-    adapters = params.pop(ADAPTERS, {})
-    if isinstance(policy.model, Adapted) and _adds(adapters):
-        params[ADAPTERS] = adapters
-        said["adapter_scale"] = float(policy.model.scale)
-    found = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        array = np.ascontiguousarray(leaf)
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        found.update(json.dumps([name, str(array.dtype), array.shape]).encode())
-        found.update(array.reshape(-1).view(np.uint8).data)
-    return found.hexdigest()
-
-
 def write(path: Path, logps: np.ndarray, said: dict[str, str]) -> None:
     """A file that appears whole or not at all, also where several runs write it at once."""
     from safetensors.numpy import save
 
     array = np.ascontiguousarray(logps)
     said |= {"rows": str(len(array)), "jaxalign": _version(), "sha256": _sum_of(array)}
-    own = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write_atomically(own, save({ARRAY: array}, metadata=said))
-        os.replace(own, path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}") from error
+    write_atomically(path, save({ARRAY: array}, metadata=said))
 
 
 def read(path: Path, rows: int) -> np.ndarray:
@@ -128,9 +100,9 @@ def read(path: Path, rows: int) -> np.ndarray:
 
     again = "remove it, and it is computed again"
     try:
-        with safe_open(path, framework="numpy") as file:
+        with safe_open(regular_file(path), framework="numpy") as file:
             said, array = file.metadata() or {}, file.get_tensor(ARRAY)
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, FileError) as error:
         raise UserError(f"{path} is damaged ({error}); {again}") from None
     if array.shape != (rows,):
         raise UserError(
@@ -154,21 +126,6 @@ class _Remembered:
                 return found
         self.known.append((policy, weights_digest(policy)))
         return self.known[-1][1]
-
-
-def _adds(adapters: Any) -> bool:
-    """Whether any adapter's second factor differs from 0."""
-    leaves = jax.tree_util.tree_leaves_with_path(adapters)
-    return any(np.any(np.asarray(leaf)) for path, leaf in leaves if path[-1].key == "b")
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"reference_logps {folder}: no such folder can be made ({error.strerror})"
-        ) from error
 
 
 def _sum_of(array: np.ndarray) -> str:

@@ -14,10 +14,11 @@ from jaxalign.config import DPOSettings, FitConfig, PPOSettings
 from jaxalign.config_rlhf import RLHFConfig
 from jaxalign.data.chat import TokenRow, token_row
 from jaxalign.evaluation.tables import METHOD_COLUMNS, SCORER_COLUMNS, rich_table
-from jaxalign.files import write_atomically
+from jaxalign.files import read_json, write_atomically
 from jaxalign.report import write_report
 from jaxalign.stages.adapters import with_adapters, without_adapters
 from jaxalign.stages.human_ratings import comparison_groups, human_pairs, read_corpus, spread
+from jaxalign.stages.inputs import inputs_of, rows_digest
 from jaxalign.stages.measuring import Sampler
 from jaxalign.stages.rlhf_results import UNPENALISED, Comparison
 from jaxalign.stages.run import Run, open_run
@@ -52,7 +53,7 @@ class Job:
         path = self.run.directory / "timing.json"
         start = time.monotonic()
         yield
-        self.timing = json.loads(path.read_text()) if path.exists() else {}
+        self.timing = read_json(path, dict[str, float]) if path.exists() else {}
         self.timing[stage] = self.timing.get(stage, 0.0) + time.monotonic() - start
         write_atomically(path, json.dumps(self.timing, indent=2).encode())
 
@@ -63,6 +64,13 @@ class Job:
             if config.init:
                 self.base = load_text_model(config.init, "init", head="logits", place=config.place)
             self.corpus = read_corpus(config, self.base.tokenizer if self.base else None)
+            rated = self.corpus.rated, self.corpus.judge, self.corpus.evaluation
+            inputs = inputs_of(
+                models={"init": self.base},
+                tokenizer=self.corpus.tokenizer,
+                data=self.corpus.sft_rows,
+            )
+            self.run.keep_inputs(inputs | {"ratings": rows_digest(rated)})
 
     def sft(self) -> None:
         """The model, new or not, learns to write the policy's texts."""

@@ -32,6 +32,7 @@ from jaxalign.files import (
     make_directory,
     read_bytes,
     read_json,
+    reason,
     replace_file,
     shown_path,
     typed,
@@ -108,7 +109,9 @@ class Checkpoints:
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise UserError(f"{shown_path(self.directory)} cannot be read: {error.strerror}") from None
+            raise UserError(
+                f"{shown_path(self.directory)} cannot be read: {reason(error)}"
+            ) from None
         return sorted(int(name) for name in names if STEP.fullmatch(name))
 
     def save(self, step: int, state) -> None:
@@ -123,9 +126,7 @@ class Checkpoints:
             return
         if self._frozen is None:
             self._frozen = _frozen_sum(state)
-        manifest = Manifest(
-            step=step, run=self.run, leaves=_leaves_of(state), frozen=self._frozen
-        )
+        manifest = Manifest(step=step, run=self.run, leaves=_leaves_of(state), frozen=self._frozen)
         arrays = {name: np.array(leaf) for name, leaf in _numbered(_stored(state)).items()}
         self._thread = threading.Thread(target=self._write, args=(manifest, arrays))
         self._thread.start()
@@ -151,8 +152,8 @@ class Checkpoints:
                 self._unused.append(where)
                 reasons.append(f"checkpoint {shown_path(where)} {error}")
                 continue
-            for reason in reasons:
-                say(f"{reason}: going on from step {step}")
+            for why in reasons:
+                say(f"{why}: going on from step {step}")
             return step, self._read(where, manifest, template)
         if reasons:
             raise UserError(
@@ -237,9 +238,7 @@ class Checkpoints:
         arrays = {
             path: _from_bits(bits[str(i)], leaf) for i, (path, leaf) in enumerate(wanted.items())
         }
-        return jax.tree_util.tree_map_with_path(
-            lambda path, leaf: arrays.get(path, leaf), template
-        )
+        return jax.tree_util.tree_map_with_path(lambda path, leaf: arrays.get(path, leaf), template)
 
 
 def checked(where: Path, step: int, run: str = "") -> Manifest:
@@ -264,12 +263,13 @@ def checked(where: Path, step: int, run: str = "") -> Manifest:
     if content != manifest.sealed():
         raise _Unusable(f"is damaged: {MANIFEST} is not as it was written")
     for name in sorted(files.keys() | manifest.files.keys()):
-        if files.get(name) != manifest.files.get(name):
-            what = {name in files: "is not as it was written", name not in files: "is missing"}
-            other = "was not written with it"
-            raise _Unusable(f"is damaged: {name} {what[True] if name in manifest.files else other}")
+        if name not in manifest.files:
+            raise _Unusable(f"is damaged: {name} was not written with it")
+        if files.get(name) != manifest.files[name]:
+            there = "is not as it was written" if name in files else "is missing"
+            raise _Unusable(f"is damaged: {name} {there}")
     if manifest.step != step:
-        raise _Unusable(f"has another name than it was written under: it is of step {manifest.step}")
+        raise _Unusable(f"is named {step}, but is that of step {manifest.step}")
     if run and manifest.run != run:
         raise _Unusable("is of another run")
     return manifest

@@ -38,8 +38,8 @@ def fit(
 
     Step n is the state after n updates: its metrics are those of batch n - 1. Since batch i depends
     on i only and the state holds all else, a run that was killed and started again ends with the
-    same bits as one that was not. On SIGTERM, SIGHUP or Ctrl-C the state is saved, one line says how
-    to go on, and the process exits with status 128 + signal; a second signal exits at once.
+    same bits as one that was not. On SIGTERM, SIGHUP or Ctrl-C the state is saved, one line says
+    how to go on, and the process exits with status 128 + signal; a second signal exits at once.
 
     Args:
       state: as `Layout.place` returned it; it is used up.
@@ -170,8 +170,8 @@ def _check_finite(done: int, metrics: dict) -> None:
     for name in ("loss", "grad_norm"):
         if name in metrics and not math.isfinite(value := float(np.asarray(metrics[name]))):
             raise UserError(
-                f"{name} is {value} at step {done}, and no state with it was saved; begin again with "
-                "a lower learning_rate or max_grad_norm and another run_dir"
+                f"{name} is {value} at step {done}, and no state with it was saved; begin again "
+                "with a lower learning_rate or max_grad_norm and another run_dir"
             )
 
 

@@ -81,25 +81,26 @@ class MetricsWriter:
 
     def _open_events(self, stage: str, purge_step: int | None):
         """A new file of events, written by this thread: what goes wrong is an error of `write`."""
-        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.proto import event_pb2
 
+        protocol: Any = event_pb2  # its classes are made when it is imported
         folder = make_directory(self.directory / "tensorboard" / stage)
         name = f"events.out.tfevents.{int(time.time())}.{secrets.token_hex(4)}"
         with writing(folder):
             if stage in self._events:
                 self._events[stage].close()
             events = (folder / name).open("xb")
-            events.write(_record(Event(file_version="brain.Event:2")))
+            events.write(_record(protocol.Event(file_version="brain.Event:2")))
             if purge_step is not None:
-                start = SessionLog(status=SessionLog.START)
-                events.write(_record(Event(step=purge_step, session_log=start)))
+                start = protocol.SessionLog(status=protocol.SessionLog.START)
+                events.write(_record(protocol.Event(step=purge_step, session_log=start)))
             events.flush()
         return events
 
 
 def _scalars(step: int, numbers: dict[str, float]) -> bytes:
     """The numbers of a step as TensorBoard reads them."""
-    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
     from tensorboardX.summary import scalar
 
     event = Event(step=int(step))
