@@ -21,7 +21,7 @@ from jaxalign.stages.human_ratings import comparison_groups, human_pairs, read_c
 from jaxalign.stages.inputs import inputs_of, rows_digest
 from jaxalign.stages.measuring import Sampler
 from jaxalign.stages.rlhf_results import UNPENALISED, Comparison
-from jaxalign.stages.run import Run, open_run
+from jaxalign.stages.run import Run, keep_inputs, open_run
 from jaxalign.stages.text_batches import TextBatches, bucketed
 from jaxalign.stages.text_models import (
     TextModel,
@@ -70,7 +70,7 @@ class Job:
                 tokenizer=self.corpus.tokenizer,
                 data=self.corpus.sft_rows,
             )
-            self.run.keep_inputs(inputs | {"ratings": rows_digest(rated)})
+            keep_inputs(self.run.directory, inputs | {"ratings": rows_digest(rated)})
 
     def sft(self) -> None:
         """The model, new or not, learns to write the policy's texts."""

@@ -70,19 +70,6 @@ class Run:
         """The checkpoints of that stage."""
         return Checkpoints(self.directory / "checkpoints" / name, run=self.name)
 
-    def keep_inputs(self, inputs: Mapping[str, Digest]) -> None:
-        """Compare what the run depends on with what it began with, or remember it.
-
-        Raises:
-          UserError: it began with something else.
-        """
-        found = read_inputs(self.directory)
-        assert found is not None, self.directory
-        if found.inputs is not None:
-            check_same(found.inputs, inputs, self.directory)
-        kept = dataclasses.replace(found, inputs=dict(inputs))
-        _write_json(self.directory / FILE, dataclasses.asdict(kept))
-
     def fit(
         self,
         name: str,
@@ -174,7 +161,7 @@ def open_run(
     inputs that began it. Where nothing was saved yet, it begins again.
 
     Args:
-      inputs: what else it depends on; None: `Run.keep_inputs` will be told.
+      inputs: what else it depends on; None: `keep_inputs` will be told.
 
     Raises:
       UserError: the directory holds a run of others.
@@ -190,17 +177,10 @@ def open_run(
         found = Inputs(run=secrets.token_hex(8), started=started().isoformat())
         _write_json(directory / FILE, dataclasses.asdict(found))
         (directory / "metrics.jsonl").unlink(missing_ok=True)
-    layout = make_layout(place.layout, devices=place.devices)
-    run = Run(
-        directory=directory,
-        layout=layout,
-        metrics=MetricsWriter(directory),
-        seed=seed,
-        name=found.run,
-    )
     if inputs is not None:
-        run.keep_inputs(inputs)
+        keep_inputs(directory, inputs)
     _write_json(directory / "config.json", dataclasses.asdict(config))
+    layout = make_layout(place.layout, devices=place.devices)
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     versions |= {
         "python": platform.python_version(),
@@ -209,7 +189,27 @@ def open_run(
         "started": time.strftime("%Y-%m-%d %H:%M:%S"),
     }
     _write_json(directory / "versions.json", versions)
-    return run
+    return Run(
+        directory=directory,
+        layout=layout,
+        metrics=MetricsWriter(directory),
+        seed=seed,
+        name=found.run,
+    )
+
+
+def keep_inputs(directory: Path, inputs: Mapping[str, Digest]) -> None:
+    """Compare what a run depends on with what it began with, or remember it.
+
+    Raises:
+      UserError: it began with something else.
+    """
+    found = read_inputs(directory)
+    assert found is not None, directory
+    if found.inputs is not None:
+        check_same(found.inputs, inputs, directory)
+    kept = dataclasses.replace(found, inputs=dict(inputs))
+    _write_json(directory / FILE, dataclasses.asdict(kept))
 
 
 def has_saved(directory: Path) -> bool:
