@@ -205,8 +205,8 @@ class Checkpoints:
             shutil.rmtree(temporary, ignore_errors=True)
 
     def _clean(self) -> None:
-        """Once: make the directory, remove what a kill left, move aside what could not be used."""
-        if self._is_clean:
+        """Make the directory, remove what a kill left, move aside what could not be used."""
+        if self._is_clean and not self._unused:
             return
         make_directory(self.directory)
         with writing(self.directory):
