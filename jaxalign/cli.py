@@ -15,7 +15,7 @@ from jaxalign.cache import keep_programs
 from jaxalign.errors import UserError
 from jaxalign.files import reason, remedy, shown_path
 from jaxalign.memory import keep_freed_memory, return_compiler_memory, with_huge_pages
-from jaxalign.signals import ending
+from jaxalign.signals import ending, ignore
 
 HELP = """usage: jaxalign COMMAND [--run_dir DIR] [--config FILE.py] [--field value ...]
 
@@ -92,7 +92,10 @@ def program() -> None:
     arguments = sys.argv[1:]
     if arguments[:1] and arguments[0] in DEFAULTS and not {"-h", "--help"} & set(arguments):
         with_huge_pages()
-    main(arguments)
+    try:
+        main(arguments)
+    finally:
+        ignore()  # all is done, and Python is no longer there to answer
 
 
 def open_standard_streams() -> None:

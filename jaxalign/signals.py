@@ -113,6 +113,12 @@ def deferred() -> Iterator[list[int]]:
         restore()
 
 
+def ignore() -> None:
+    """From here on no signal ends the program, which is about to end."""
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _wait(reader: int, receiver: _Receiver) -> None:
     """Pass signals on until the other end of the pipe is closed."""
     while numbers := os.read(reader, 16):

@@ -15,9 +15,9 @@ import ml_dtypes
 import numpy as np
 import optax
 import pytest
+import safetensors
 
 from jaxalign.errors import UserError
-from jaxalign.train import checkpoints as checkpoints_module
 from jaxalign.train.checkpoints import Checkpoints, checked, load_model, save_model
 from jaxalign.train.layouts import make_layout
 from jaxalign.train.step import initial_state
@@ -251,7 +251,7 @@ def test_every_flipped_byte_is_noticed(two):
     """In every file: the first and last 10 bytes, and every twentieth of the others."""
     _, folder = two
     rng, tried = np.random.default_rng(0), 0
-    for path in (path for path in (folder / "2").rglob("*") if path.is_file()):
+    for path in (folder / "2").iterdir():
         content = path.read_bytes()
         for at in range(len(content)):
             if 10 <= at < len(content) - 10 and rng.random() > 0.05:
@@ -263,7 +263,7 @@ def test_every_flipped_byte_is_noticed(two):
             tried += 1
         path.write_bytes(content)
     assert checked(folder / "2", 2, "mine").step == 2
-    assert tried > 200
+    assert tried > 150
 
 
 def largest(folder):
@@ -271,7 +271,7 @@ def largest(folder):
 
 
 def cut(folder):
-    path = largest(folder / "2" / "state")
+    path = largest(folder / "2")
     path.write_bytes(path.read_bytes()[:-1])
 
 
@@ -291,15 +291,19 @@ def foreign(folder):
 @pytest.mark.parametrize(
     ("damage", "usable", "words"),
     [
-        (cut, 1, r"2 is damaged: state/\S+ is not as it was written"),
+        (cut, 1, r"2 is damaged: state.safetensors is not as it was written"),
         (emptied, 1, r"2 is not whole: it has no manifest.json"),
         (foreign, 1, r"2 is of another run"),
         (lambda folder: (folder / "2").rename(folder / "900"), 1, r"900 is named 900, but is .* 2"),
         (lambda folder: (folder / "2" / "manifest.json").unlink(), 1, r"has no manifest.json"),
         (lambda folder: (folder / "2" / "manifest.json").write_text("{}"), 1, r"2 is damaged"),
         (lambda folder: (folder / "2" / "manifest.json").write_bytes(b"\xff["), 1, r"2 is damaged"),
-        (lambda folder: (folder / "2/state/more").write_text(""), 1, r"state/more was not written"),
-        (lambda folder: largest(folder / "2" / "state").unlink(), 1, r"is missing"),
+        (
+            lambda folder: (folder / "2/more").write_text(""),
+            1,
+            r"2 is damaged: more was not written",
+        ),
+        (lambda folder: largest(folder / "2").unlink(), 1, r"is missing"),
         (lambda folder: (folder / "9").write_text("no"), 2, r"9 is no directory"),
         (lambda folder: shutil.copytree(folder / "1", folder / "5"), 2, r"5 is named 5, .* 1"),
     ],
@@ -376,12 +380,11 @@ def test_directories_of_any_name(tmp_path, name):
 def test_a_save_that_fails_is_one_line(two, monkeypatch, capfd):
     checkpoints, folder = two
 
-    class Full:
-        def save(self, *arguments):
-            raise ValueError("OUT_OF_RANGE: ... Failed to write [os_error_code='28']")
+    def full(*arguments):
+        raise safetensors.SafetensorError("Error: No space left on device (os error 28)")
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints_module, "_orbax", Full)
+        patch.setattr("safetensors.numpy.save_file", full)
         checkpoints.save(3, small(3.0))
         with pytest.raises(
             UserError, match=r"3 could not be written: No space left on device; make"

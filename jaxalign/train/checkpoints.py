@@ -1,4 +1,4 @@
-"""Checkpoints for exact resumption (orbax), and the final parameters as safetensors.
+"""Checkpoints for exact resumption, and the final parameters, all as safetensors.
 
 A checkpoint appears under its final name only when it is whole, so a process may be killed at any
 moment. Its manifest holds the SHA-256 of every file and of itself: one that was damaged later, or
@@ -8,14 +8,12 @@ whatever the layout, so it is read under any other.
 
 import contextlib
 import dataclasses
-import functools
 import hashlib
 import json
 import os
 import re
 import secrets
 import shutil
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -43,12 +41,11 @@ from jaxalign.models.pickles import refuse_pickles
 from jaxalign.models.pretrained import placed
 from jaxalign.signals import say
 
-MANIFEST, STATE = "manifest.json", "state"
+MANIFEST, STATE = "manifest.json", "state.safetensors"
 STEP = re.compile(r"0|[1-9][0-9]{0,17}")
 ASIDE = ".damaged"  # added to the name of what could not be used
 TEMPORARY = re.compile(r"\.[0-9]+\.[0-9a-f]+\.tmp")
-PLAIN = re.compile(r"[\w/.,=+@ -]*")  # names that tensorstore takes as they are
-SYSTEM_ERROR = re.compile(r"os_error_code='(\d+)'")  # in what tensorstore says
+SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")  # in what safetensors says
 
 
 class _Unusable(Exception):
@@ -185,13 +182,16 @@ class Checkpoints:
         self.wait()
 
     def _write(self, manifest: Manifest, arrays: dict[str, np.ndarray]) -> None:
+        from safetensors.numpy import save_file
+
         final = self.directory / str(manifest.step)
         temporary = self.directory / f".{manifest.step}.{secrets.token_hex(8)}.tmp"
         try:
             with _saving(final):
                 temporary.mkdir()
-                with _plain(temporary) as folder:
-                    _orbax().save(folder / STATE, _args().StandardSave(arrays))
+                save_file(arrays, temporary / STATE)
+                with (temporary / STATE).open("rb") as file:
+                    os.fsync(file.fileno())
                 sealed = dataclasses.replace(manifest, files=_digests(temporary)).sealed()
                 write_atomically(temporary / MANIFEST, sealed)
                 temporary.rename(final)
@@ -227,17 +227,16 @@ class Checkpoints:
                 "start from the model that the run began with, or use another run directory"
             )
         self._frozen = found
+        from safetensors import safe_open
+
         wanted = _stored(template)
-        try:
-            with _plain(where) as folder:
-                restore = _args().StandardRestore(_numbered(wanted))
-                bits = _orbax().restore(folder / STATE, restore)
-        except Exception as error:  # its files are those that were written
-            why = " ".join(str(error).split())[:200]
-            raise UserError(f"checkpoint {where} is whole, but cannot be read: {why}") from None
-        arrays = {
-            path: _from_bits(bits[str(i)], leaf) for i, (path, leaf) in enumerate(wanted.items())
-        }
+        places = {name: leaf.sharding for name, leaf in _numbered(wanted).items()}
+        arrays = {}
+        with safe_open(where / STATE, framework="numpy") as file:
+            for (path, leaf), (name, place) in zip(wanted.items(), places.items(), strict=True):
+                # a step will overwrite it, so it must not be the memory of the file
+                bits = jax.device_put(file.get_tensor(name), place, may_alias=False)
+                arrays[path] = _from_bits(bits, leaf)
         return jax.tree_util.tree_map_with_path(lambda path, leaf: arrays.get(path, leaf), template)
 
 
@@ -290,34 +289,6 @@ def _digests(folder: Path) -> dict[str, str]:
 
 def _raise(error: OSError):
     raise error
-
-
-@functools.cache
-def _orbax():
-    """What writes and reads trees of arrays, without a word."""
-    import absl.logging
-    import orbax.checkpoint as ocp
-
-    absl.logging.set_verbosity(absl.logging.FATAL)  # orbax narrates every save otherwise
-    return ocp.Checkpointer(ocp.StandardCheckpointHandler())
-
-
-def _args():
-    import orbax.checkpoint as ocp
-
-    return ocp.args
-
-
-@contextlib.contextmanager
-def _plain(directory: Path) -> Iterator[Path]:
-    """A path to the directory in which nothing has a meaning: `[`, `\\` and `gs:` would have."""
-    if PLAIN.fullmatch(str(directory)) and str(directory).isascii():
-        yield directory
-        return
-    with tempfile.TemporaryDirectory(prefix="jaxalign-") as folder:
-        link = Path(folder) / "checkpoint"
-        link.symlink_to(directory, target_is_directory=True)
-        yield link
 
 
 @contextlib.contextmanager
@@ -391,7 +362,7 @@ def _is_key(leaf) -> bool:
 
 
 def _numbered(stored: dict) -> dict:
-    """What orbax stores: the bits of a key, any other array as it is, by position."""
+    """What is stored: the bits of a key, any other array as it is, by position."""
     return {
         str(i): jax.random.key_data(leaf) if _is_key(leaf) else jnp.asarray(leaf)
         for i, leaf in enumerate(stored.values())
