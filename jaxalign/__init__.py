@@ -1,5 +1,6 @@
 """Alignment fine-tuning in JAX; here its mathematics: pure, unreduced, jit, vmap and grad safe."""
 
+from jaxalign import signals  # noqa: F401  (a program may be stopped while it imports the rest)
 from jaxalign.advantages import (
     batch_scaled_advantages,
     best_of_group_advantages,

@@ -3,11 +3,13 @@
 Nothing here computes. A mistake of the user is one line on standard error and exit status 2.
 """
 
+import contextlib
 import dataclasses
 import functools
 import importlib
 import importlib.metadata
 import io
+import os
 import sys
 import traceback
 import types
@@ -18,9 +20,10 @@ from typing import Annotated, Any
 from jaxalign.cache import keep_programs
 from jaxalign.config_checks import hints_of, nearest
 from jaxalign.errors import UserError, one_line
-from jaxalign.files import FileError, read_bytes, shown, shown_path
+from jaxalign.files import FileError, read_bytes, reason, remedy, shown, shown_path
 from jaxalign.flags import flags_of, given_flags, named_flags, single, with_flags
 from jaxalign.memory import keep_freed_memory, return_compiler_memory, with_huge_pages
+from jaxalign.signals import ending, ignore
 
 HELP = """usage: jaxalign COMMAND [--run_dir DIR] [--config FILE.py] [--field value ...]
 
@@ -98,25 +101,66 @@ STAGES = {
 
 def program() -> None:
     """The `jaxalign` program."""
+    open_standard_streams()
     arguments = sys.argv[1:]
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal may lack a letter of a name
             stream.reconfigure(errors="backslashreplace")
     if arguments[:1] and arguments[0] in DEFAULTS and not wants_help(arguments):
         with_huge_pages()
-    main(arguments)
+    try:
+        main(arguments)
+    finally:
+        ignore()  # all is done, and Python is no longer there to answer
+
+
+def open_standard_streams() -> None:
+    """Where one is closed, the first file that is opened would take its place and get its lines."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
 
 
 def main(arguments: list[str]) -> None:
     """The same within a process."""
-    keep_freed_memory()
-    return_compiler_memory()
-    keep_programs()
+    with ending():
+        try:
+            keep_freed_memory()
+            return_compiler_memory()
+            keep_programs()
+            dispatch(arguments)
+            sys.stdout.flush()
+        except UserError as error:
+            refuse(str(error), 2)
+        except BrokenPipeError:  # nobody reads any longer, as after `| head`
+            drop_output()
+            raise SystemExit(128 + 13) from None
+        except OSError as error:
+            drop_output()
+            where = "" if error.filename is None else f"{shown_path(error.filename)}: "
+            refuse(f"{where}{reason(error)}; {remedy(error)}", 2)
+        except KeyboardInterrupt:
+            raise SystemExit(128 + 2) from None
+
+
+def drop_output() -> None:
+    """What cannot be printed is not tried again when the process ends."""
     try:
-        dispatch(arguments)
-    except UserError as error:
-        print(f"jaxalign: {one_line(error)}", file=sys.stderr)
-        raise SystemExit(2) from None
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def refuse(line: str, status: int) -> None:
+    """End with that line on standard error."""
+    with contextlib.suppress(OSError):
+        print(f"jaxalign: {one_line(line)}", file=sys.stderr, flush=True)
+    raise SystemExit(status) from None
 
 
 def dispatch(arguments: list[str]) -> Any:
@@ -166,7 +210,11 @@ def run_stage(name: str, config, directory: str | None) -> Any:
         if directory is not None:
             raise UserError(f"`{module}` writes no run directory; leave --run_dir out")
         return stage.run(config)
-    return stage.run(config, Path(directory or f"runs/{module}"))
+    from jaxalign.stages.run_directory import directory_of, held
+
+    folder = directory_of(f"runs/{module}" if directory is None else directory)
+    with held(folder):
+        return stage.run(config, folder)
 
 
 def print_help(command: str, default) -> None:

@@ -281,11 +281,12 @@ def writing(path: str | os.PathLike) -> Iterator[None]:
         yield
     except OSError as error:
         raise FileError(
-            f"{shown_path(path)} could not be written: {reason(error)}; {_remedy(error)}"
+            f"{shown_path(path)} could not be written: {reason(error)}; {remedy(error)}"
         ) from None
 
 
-def _remedy(error: OSError) -> str:
+def remedy(error: OSError) -> str:
+    """What to do before the same command is run again."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return "make room and run the same command again"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):

@@ -3,6 +3,8 @@
 import json
 import logging
 import random
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,12 +15,13 @@ import ml_dtypes
 import numpy as np
 import optax
 import pytest
+import safetensors
 from flax.traverse_util import unflatten_dict
 from safetensors.numpy import load_file
 
 from jaxalign.errors import UserError
 from jaxalign.models.pretrained import load_own
-from jaxalign.train.checkpoints import Checkpoints, save_model
+from jaxalign.train.checkpoints import Checkpoints, checked, save_model
 from jaxalign.train.layouts import make_layout
 from jaxalign.train.step import initial_state
 
@@ -232,3 +235,173 @@ def test_incomplete_models(tmp_path):
 def test_names_that_could_not_be_read_back(tmp_path, name):
     with pytest.raises(UserError, match=r"must be a word without '/'"):
         save_model(tmp_path, {"layer": {name: np.ones(2)}}, {})
+
+
+def small(number: float, rng: int = 0):
+    return {"a": jnp.full((20, 30), number), "key": jax.random.key(rng)}
+
+
+@pytest.fixture
+def two(tmp_path):
+    """Checkpoints of steps 1 and 2, and the directory that they are in."""
+    checkpoints = Checkpoints(tmp_path / "stage", run="mine")
+    for step in (1, 2):
+        checkpoints.save(step, small(float(step)))
+    checkpoints.wait()
+    return checkpoints, tmp_path / "stage"
+
+
+def test_every_flipped_byte_is_noticed(two):
+    """In every file: the first and last 10 bytes, and every twentieth of the others."""
+    _, folder = two
+    rng, tried = np.random.default_rng(0), 0
+    for path in (folder / "2").iterdir():
+        content = path.read_bytes()
+        for at in range(len(content)):
+            if 10 <= at < len(content) - 10 and rng.random() > 0.05:
+                continue
+            flipped = content[at] ^ (1 << int(rng.integers(8)))
+            path.write_bytes(content[:at] + bytes([flipped]) + content[at + 1 :])
+            with pytest.raises(Exception, match=r"^is (damaged|named|of another run)"):
+                checked(folder / "2", 2, "mine")
+            tried += 1
+        path.write_bytes(content)
+    assert checked(folder / "2", 2, "mine").step == 2
+    assert tried > 150
+
+
+def largest(folder):
+    return max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+
+
+def cut(folder):
+    path = largest(folder / "2")
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def emptied(folder):
+    shutil.rmtree(folder / "2")
+    (folder / "2").mkdir()
+
+
+def foreign(folder):
+    other = Checkpoints(folder.parent / "other", run="theirs")
+    other.save(2, small(7.0))
+    other.close()
+    shutil.rmtree(folder / "2")
+    (folder.parent / "other" / "2").rename(folder / "2")
+
+
+@pytest.mark.parametrize(
+    ("damage", "usable", "words"),
+    [
+        (cut, 1, r"2 is damaged: state.safetensors is not as it was written"),
+        (emptied, 1, r"2 is not whole: it has no manifest.json"),
+        (foreign, 1, r"2 is of another run"),
+        (lambda folder: (folder / "2").rename(folder / "900"), 1, r"900 is named 900, but is .* 2"),
+        (lambda folder: (folder / "2" / "manifest.json").unlink(), 1, r"has no manifest.json"),
+        (lambda folder: (folder / "2" / "manifest.json").write_text("{}"), 1, r"2 is damaged"),
+        (lambda folder: (folder / "2" / "manifest.json").write_bytes(b"\xff["), 1, r"2 is damaged"),
+        (
+            lambda folder: (folder / "2/more").write_text(""),
+            1,
+            r"2 is damaged: more was not written",
+        ),
+        (lambda folder: largest(folder / "2").unlink(), 1, r"is missing"),
+        (lambda folder: (folder / "9").write_text("no"), 2, r"9 is no directory"),
+        (lambda folder: shutil.copytree(folder / "1", folder / "5"), 2, r"5 is named 5, .* 1"),
+    ],
+)
+def test_what_is_not_whole_is_named_and_the_one_before_it_used(two, capfd, damage, usable, words):
+    checkpoints, folder = two
+    damage(folder)
+    step, state = checkpoints.restore(small(0.0))
+    assert (step, float(state["a"][0, 0])) == (usable, usable)
+    (line,) = capfd.readouterr().err.splitlines()
+    assert re.search(rf"^checkpoint .*{words}.*: going on from step {usable}$", line), line
+    for later in (3, 9, 12):  # also under the name that was damaged
+        checkpoints.save(later, small(float(later)))
+    checkpoints.wait()
+    assert checkpoints.steps() == [9, 12]
+    assert [p.name for p in folder.iterdir() if p.name.endswith(".damaged")]
+    step, state = Checkpoints(folder, run="mine").restore(small(0.0))
+    assert (step, float(state["a"][0, 0])) == (12, 12)
+    assert capfd.readouterr().err == ""
+
+
+def test_looking_at_a_checkpoint_changes_nothing(two):
+    """`explain` reads the checkpoints of a run that may still be going on."""
+    _, folder = two
+    (folder / ".3.0a1b.tmp").mkdir()
+    cut(folder)
+    before = sorted(path.name for path in folder.iterdir())
+    assert Checkpoints(folder).restore(small(0.0))[0] == 1
+    assert sorted(path.name for path in folder.iterdir()) == before
+    assert Checkpoints(folder.parent / "none").restore(small(0.0)) is None
+    assert not (folder.parent / "none").exists()
+
+
+def test_where_none_is_whole_one_line_says_so(two):
+    checkpoints, folder = two
+    cut(folder)
+    largest(folder / "1").unlink()
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"2 is damaged: .*, and there is no other; remove \S*"):
+            checkpoints.restore(small(0.0))
+    shutil.rmtree(folder)  # as it says
+    again = Checkpoints(folder, run="mine")
+    assert again.restore(small(0.0)) is None
+    again.save(1, small(1.0))
+    again.wait()
+    assert again.steps() == [1]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "seed=[1,2]",
+        "a\\b",
+        "*?",
+        "{a}",
+        "100%",
+        "a b\n",
+        "gs:",
+        "~",
+        "-x",
+        "$HOME",
+        "å日",
+        "x" * 200,
+    ],
+)
+def test_directories_of_any_name(tmp_path, name):
+    checkpoints = Checkpoints(tmp_path / name / "stage")
+    checkpoints.save(3, small(3.0))
+    step, state = checkpoints.restore(small(0.0))
+    assert (step, float(state["a"][0, 0])) == (3, 3)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_save_that_fails_is_one_line(two, monkeypatch, capfd):
+    checkpoints, folder = two
+
+    def full(*arguments):
+        raise safetensors.SafetensorError("Error: No space left on device (os error 28)")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("safetensors.numpy.save_file", full)
+        checkpoints.save(3, small(3.0))
+        with pytest.raises(
+            UserError, match=r"3 could not be written: No space left on device; make"
+        ):
+            checkpoints.wait()
+    assert sorted(path.name for path in folder.iterdir()) == ["1", "2"]
+    checkpoints.save(3, small(3.0))  # there is room again
+    checkpoints.wait()
+    shutil.rmtree(folder)
+    checkpoints.save(4, small(4.0))
+    checkpoints._thread.join()
+    with pytest.raises(UserError, match=r"4 could not be written: No such file or directory"):
+        checkpoints.check()
+    checkpoints.check()
+    assert not folder.exists()
+    assert capfd.readouterr() == ("", "")

@@ -123,7 +123,7 @@ def test_checkpoints_leave_frozen_parameters_out(tmp_path, dtype):
     assert step == 3
     np.testing.assert_array_equal(restored.params["head"], np.ones(4))
     assert restored.frozen["trunk"] is template.frozen["trunk"]
-    stored = json.loads(next(tmp_path.glob("3/manifest/*")).read_text())
+    stored = json.loads((tmp_path / "3" / "manifest.json").read_text())["manifest"]
     assert [name for name, *_ in stored["leaves"] if "trunk" in name] == []
     for other in (trunk.at[3, 5].add(1), trunk[::-1], jnp.zeros_like(trunk)):
         with pytest.raises(UserError, match="was made beside other frozen parameters"):

@@ -14,6 +14,7 @@ LAYERS = [
     [
         "errors",
         "files",
+        "signals",
         "cache",
         "memory",
         "precision",

@@ -149,3 +149,24 @@ def test_a_bar_on_a_terminal(clock, monkeypatch):
     assert "sft" in shown
     assert "4/4" in shown
     assert "2 steps/s, 0:00:00 left loss 1.5" in shown
+
+
+def test_who_removes_the_files_of_a_run_stops_it(tmp_path):
+    """Also where another run was begun in the same place: neither is mixed into the other."""
+    for again in (False, True):
+        writer = MetricsWriter(tmp_path / "run")
+        writer.write("sft", 1, {"loss": 1.0})
+        (tmp_path / "run").rename(tmp_path / f"moved {again}")
+        if again:
+            MetricsWriter(tmp_path / "run").close()
+        with pytest.raises(UserError, match=r"metrics.jsonl could not be written: .*run the same"):
+            writer.write("sft", 2, {"loss": 0.5})
+        writer.close()
+        assert read_metrics(tmp_path / "run") == []
+
+
+@pytest.mark.parametrize("line", ["[]", "3", '{"stage": 1, "step": 2}', '{"stage": "a"}', "\\xff"])
+def test_lines_of_another_form_are_named(tmp_path, line):
+    (tmp_path / "metrics.jsonl").write_text('{"stage": "sft", "step": 1}\n' + line + "\n")
+    with pytest.raises(UserError, match=r"metrics.jsonl:2.*; remove that line$|:2: Expected"):
+        read_metrics(tmp_path)

@@ -354,6 +354,9 @@ def test_the_loop_saves_the_state_before_a_refused_step():
         def save(self, step, state):
             saved.append((step, state))
 
+        def check(self):
+            pass
+
         def wait(self):
             saved.append("waited")
 

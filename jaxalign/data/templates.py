@@ -262,7 +262,7 @@ def _environment() -> BoundedEnvironment:
 
 def _date(form: str) -> str:
     """The moment as `strftime` writes it."""
-    return _started().strftime(form[:LONGEST])
+    return started().strftime(form[:LONGEST])
 
 
 def _refuse(message: str) -> None:
@@ -276,9 +276,25 @@ def _to_json(value: Any, ensure_ascii=False, indent=None, separators=None, sort_
     )
 
 
-@functools.cache
-def _started() -> datetime.datetime:
+@contextlib.contextmanager
+def dated(moment: datetime.datetime | None) -> Iterator[None]:
+    """Within it templates are told that moment; None: that of `started`."""
+    if moment is not None:
+        _moments.append(moment)
+    try:
+        yield
+    finally:
+        if moment is not None:
+            _moments.remove(moment)
+
+
+def started() -> datetime.datetime:
     """One moment for the whole run: prompts that are sampled from have the date of those trained
     after.
     """
-    return datetime.datetime.now()
+    if not _moments:
+        _moments.append(datetime.datetime.now())
+    return _moments[-1]
+
+
+_moments: list[datetime.datetime] = []

@@ -152,7 +152,7 @@ def run(config: ControlConfig, run_dir: Path) -> dict:
     model = make_model(config.network, CartPole.num_actions)
     optimizer, step = make_ppo_step(model, config.ppo, updates=config.cadence.updates)
     start_keys, update_keys = seed_keys(config.seeds)
-    with open_run(run_dir, config, PlaceConfig(layout="device"), config.seeds[0]) as run:
+    with open_run(run_dir, config, PlaceConfig(layout="device"), config.seeds[0], inputs={}) as run:
         states = train_seeds(
             run,
             STAGE,

@@ -11,6 +11,7 @@ from jaxalign.data.chat import TokenRow
 from jaxalign.data.records import PromptCompletion
 from jaxalign.errors import UserError
 from jaxalign.stages.adapters import with_adapters
+from jaxalign.stages.inputs import inputs_of
 from jaxalign.stages.run import open_run
 from jaxalign.stages.sft import finish
 from jaxalign.stages.text_distill import train_distillation
@@ -33,21 +34,24 @@ def run(config: DistillConfig, directory: Path) -> dict:
     check_same_vocabulary(student, teacher, "teacher")
     data = fitting(fitting(config.data, student), teacher)
 
-    def rows_of(held_out: bool = False) -> list:
-        records = read_records(
+    def read(held_out: bool = False) -> list:
+        return read_records(
             data, PromptCompletion, tokenizer=student.tokenizer, log=directory, held_out=held_out
         )
-        return [row for (row,) in token_rows(records, student.tokenizer)]
 
-    rows = rows_of()
-    held_out = rows_of(held_out=True) if data.evaluation_path else []
+    records, others = read(), read(held_out=True) if data.evaluation_path else []
+    rows, held_out = (
+        [row for (row,) in token_rows(part, student.tokenizer)] for part in (records, others)
+    )
     prompts = prompts_of(rows) if config.distill.on_policy else []
     room = max(map(len, prompts)) + config.max_new_tokens if prompts else 0
     for model in (student, teacher) if prompts else ():
         check_room(model, room - config.max_new_tokens, config.max_new_tokens)
     length = max(longest([*rows, *held_out]), room)
     check_memory(config.distill, length, student.model.config.vocab_size)
-    with open_run(directory, config, config.place, config.seed) as run:
+    models = {"policy": student, "teacher": teacher}
+    inputs = inputs_of(models=models, data=records, held_out=others, adapter=config.adapter)
+    with open_run(directory, config, config.place, config.seed, inputs=inputs) as run:
         student = with_adapters(student, config.adapter, config.lora, run.key("lora"))
         trained = train_distillation(
             run,

@@ -12,6 +12,7 @@ from jaxalign.data.records import GoldPreference, Preference
 from jaxalign.evaluation.bootstrap import mean_estimate
 from jaxalign.objectives import PAIR_LOSSES
 from jaxalign.stages.adapters import with_adapters
+from jaxalign.stages.inputs import inputs_of
 from jaxalign.stages.kept_logps import kept_of
 from jaxalign.stages.run import Run, open_run
 from jaxalign.stages.sft import finish
@@ -28,13 +29,16 @@ def run(config: DPOConfig, directory: Path) -> dict:
     kind = GoldPreference if PAIR_LOSSES[loss].needs("gold_logps") else Preference
     records = read_records(data, kind, tokenizer=policy.tokenizer, log=directory)
     chosen, rejected, *gold = zip(*token_rows(records, policy.tokenizer), strict=True)
-    held_out = []
+    others, held_out = [], []
     if data.evaluation_path:
-        records = read_records(
+        others = read_records(
             data, Preference, tokenizer=policy.tokenizer, log=directory, held_out=True
         )
-        held_out = token_rows(records, policy.tokenizer)
-    with open_run(directory, config, config.place, config.seed) as run:
+        held_out = token_rows(others, policy.tokenizer)
+    inputs = inputs_of(
+        models={"policy": policy}, data=records, held_out=others, adapter=config.adapter
+    )
+    with open_run(directory, config, config.place, config.seed, inputs=inputs) as run:
         score_reference = kept_of(config)
         policy = with_adapters(policy, config.adapter, config.lora, run.key("lora"))
         trained = train_dpo(

@@ -22,6 +22,7 @@ from jaxalign.losses.cross_entropy import cross_entropy_loss
 from jaxalign.masking import masked_sum
 from jaxalign.models.mlp import PolicyMLP, acting
 from jaxalign.rollouts import Rollout, experience, ppo_epochs, rollout, start
+from jaxalign.stages.inputs import rows_digest
 from jaxalign.stages.run import open_run
 from jaxalign.stages.seeds import (
     curves,
@@ -212,12 +213,14 @@ def run(config: ImagesConfig, run_dir: Path) -> dict:
     """Pretrains and fine-tunes all seeds (or resumes), then writes table, plot and results."""
     model = make_model(config.network, NUM_CLASSES)
     optimizer, step = make_ppo_step(model, config.ppo, updates=config.updates)
-    problems = jax.jit(jax.vmap(make_problem(config, model)))(
-        split_seeds(config), *seed_keys(config.seeds)
-    )
+    splits = split_seeds(config)
+    problems = jax.jit(jax.vmap(make_problem(config, model)))(splits, *seed_keys(config.seeds))
     initial = jax.vmap(lambda problem: initial_state(problem.reference, optimizer, problem.key))
     test = jax.jit(jax.vmap(make_evaluation(model)))
-    with open_run(run_dir, config, PlaceConfig(layout="device"), config.seeds[0]) as run:
+    inputs = {"images": rows_digest(np.asarray(part) for part in jax.tree.leaves(splits))}
+    with open_run(
+        run_dir, config, PlaceConfig(layout="device"), config.seeds[0], inputs=inputs
+    ) as run:
         states = train_seeds(
             run,
             STAGE,

@@ -1,12 +1,10 @@
 """The reference's log-probabilities on disk, so that the runs of a sweep compute them once."""
 
-import dataclasses
 import hashlib
 import importlib.metadata
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -15,8 +13,8 @@ from jaxalign.config import DPOConfig, KTOConfig
 from jaxalign.data.chat import TokenRow
 from jaxalign.errors import UserError
 from jaxalign.files import exists, make_directory, shown_path, write_atomically
-from jaxalign.models.lora import ADAPTERS, Adapted
 from jaxalign.models.safetensors_file import metadata, open_safetensors
+from jaxalign.stages.inputs import weights_digest
 from jaxalign.stages.run import Run
 from jaxalign.stages.text_models import TextModel
 from jaxalign.stages.training import response_logps
@@ -87,26 +85,6 @@ def digest(weights: str, platform: str, rows: Sequence[TokenRow], *, temperature
     return found.hexdigest()
 
 
-def weights_digest(policy: TextModel) -> str:
-    """SHA-256 of architecture and parameters, in hexadecimal.
-
-    Adapters that add nothing yet are left out: such a policy is its base, whatever their rank and
-    the draw that they start from.
-    """
-    params, said = dict(policy.params), dataclasses.asdict(policy.model.config)
-    adapters = params.pop(ADAPTERS, {})
-    if isinstance(policy.model, Adapted) and _adds(adapters):
-        params[ADAPTERS] = adapters
-        said["adapter_scale"] = float(policy.model.scale)
-    found = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        array = np.ascontiguousarray(leaf)
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        found.update(json.dumps([name, str(array.dtype), array.shape]).encode())
-        found.update(array.reshape(-1).view(np.uint8).data)
-    return found.hexdigest()
-
-
 def write(path: Path, logps: np.ndarray, said: dict[str, str]) -> None:
     """A file that appears whole or not at all, also where several runs write it at once."""
     from safetensors.numpy import save
@@ -152,12 +130,6 @@ class _Remembered:
                 return found
         self.known.append((policy, weights_digest(policy)))
         return self.known[-1][1]
-
-
-def _adds(adapters: Any) -> bool:
-    """Whether any adapter's second factor differs from 0."""
-    leaves = jax.tree_util.tree_leaves_with_path(adapters)
-    return any(np.any(np.asarray(leaf)) for path, leaf in leaves if path[-1].key == "b")
 
 
 def _sum_of(array: np.ndarray) -> str:

@@ -9,6 +9,7 @@ from jaxalign.config import KTOConfig
 from jaxalign.data.records import Unpaired
 from jaxalign.evaluation.bootstrap import mean_estimate
 from jaxalign.stages.adapters import with_adapters
+from jaxalign.stages.inputs import inputs_of
 from jaxalign.stages.kept_logps import kept_of
 from jaxalign.stages.run import Run, open_run
 from jaxalign.stages.sft import finish
@@ -29,7 +30,10 @@ def run(config: KTOConfig, directory: Path) -> dict:
         held_out = read_records(
             data, Unpaired, tokenizer=policy.tokenizer, log=directory, held_out=True
         )
-    with open_run(directory, config, config.place, config.seed) as run:
+    inputs = inputs_of(
+        models={"policy": policy}, data=records, held_out=held_out, adapter=config.adapter
+    )
+    with open_run(directory, config, config.place, config.seed, inputs=inputs) as run:
         policy = with_adapters(policy, config.adapter, config.lora, run.key("lora"))
         shared = {"temperature": config.temperature, "score_reference": kept_of(config)}
         trained = train_unpaired(run, "kto", policy, rows, labels, config.kto, **shared)

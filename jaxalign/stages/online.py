@@ -6,7 +6,7 @@ from jaxalign.config_online import OnlineConfig
 from jaxalign.stages.adapters import with_adapters
 from jaxalign.stages.run import open_run
 from jaxalign.stages.text_online import train_online
-from jaxalign.stages.text_rounds import finish_rounds, models_and_prompts
+from jaxalign.stages.text_rounds import finish_rounds, inputs_of_rounds, models_and_prompts
 
 TITLES = {"online_dpo": "online DPO", "xpo": "XPO", "nash_md": "Nash-MD"}
 
@@ -15,7 +15,8 @@ def run(config: OnlineConfig, directory: Path) -> dict:
     """Train, save `model`, write the report; returns what `results.json` holds."""
     policy, sources, prompts, records = models_and_prompts(config, directory)
     title, pair_loss = TITLES[config.online.loss], config.online.pair_loss
-    with open_run(directory, config, config.place, config.seed) as run:
+    inputs = inputs_of_rounds(config, policy, sources, records or prompts)
+    with open_run(directory, config, config.place, config.seed, inputs=inputs) as run:
         policy = with_adapters(policy, config.adapter, config.lora, run.key("lora"))
         trained = train_online(
             run,

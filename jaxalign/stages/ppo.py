@@ -6,13 +6,14 @@ from jaxalign.config import TextPPOConfig
 from jaxalign.stages.adapters import with_adapters
 from jaxalign.stages.run import open_run
 from jaxalign.stages.text_ppo import train_ppo
-from jaxalign.stages.text_rounds import finish_rounds, models_and_prompts
+from jaxalign.stages.text_rounds import finish_rounds, inputs_of_rounds, models_and_prompts
 
 
 def run(config: TextPPOConfig, directory: Path) -> dict:
     """Train, save `model`, write the report; returns what `results.json` holds."""
     policy, sources, prompts, records = models_and_prompts(config, directory)
-    with open_run(directory, config, config.place, config.seed) as run:
+    inputs = inputs_of_rounds(config, policy, sources, records or prompts)
+    with open_run(directory, config, config.place, config.seed, inputs=inputs) as run:
         policy = with_adapters(policy, config.adapter, config.lora, run.key("lora"))
         trained = train_ppo(
             run,

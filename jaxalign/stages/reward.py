@@ -10,6 +10,7 @@ from jaxalign.data.preferences import Groups
 from jaxalign.data.records import MarginPreference, Ranking, Stepwise
 from jaxalign.evaluation.bootstrap import mean_estimate
 from jaxalign.stages.adapters import with_adapters
+from jaxalign.stages.inputs import inputs_of
 from jaxalign.stages.process_reward import step_accuracy, step_chances, train_process
 from jaxalign.stages.rankings import ranking_accuracy, train_ranking
 from jaxalign.stages.run import Run, open_run
@@ -39,7 +40,14 @@ def run(config: RewardConfig, directory: Path) -> dict:
     held_out = []
     if data.evaluation_path:
         held_out = read_records(data, kind, tokenizer=tokenizer, log=directory, held_out=True)
-    with open_run(directory, config, config.place, config.seed) as run:
+    inputs = inputs_of(
+        models={"init": base},
+        tokenizer=tokenizer,
+        data=records,
+        held_out=held_out,
+        adapter=config.adapter,
+    )
+    with open_run(directory, config, config.place, config.seed, inputs=inputs) as run:
         if base is None:
             base = new_text_model(
                 config.model, tokenizer, config.data.max_length, ("logits",), run.key("init")

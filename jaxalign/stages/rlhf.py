@@ -18,9 +18,10 @@ from jaxalign.files import exists, read_json, write_atomically
 from jaxalign.report import write_report
 from jaxalign.stages.adapters import with_adapters, without_adapters
 from jaxalign.stages.human_ratings import comparison_groups, human_pairs, read_corpus, spread
+from jaxalign.stages.inputs import inputs_of, rows_digest
 from jaxalign.stages.measuring import Sampler
 from jaxalign.stages.rlhf_results import UNPENALISED, Comparison
-from jaxalign.stages.run import Run, open_run
+from jaxalign.stages.run import Run, keep_inputs, open_run
 from jaxalign.stages.text_batches import TextBatches, bucketed
 from jaxalign.stages.text_models import (
     TextModel,
@@ -63,6 +64,13 @@ class Job:
             if config.init:
                 self.base = load_text_model(config.init, "init", head="logits", place=config.place)
             self.corpus = read_corpus(config, self.base.tokenizer if self.base else None)
+            rated = self.corpus.rated, self.corpus.judge, self.corpus.evaluation
+            inputs = inputs_of(
+                models={"init": self.base},
+                tokenizer=self.corpus.tokenizer,
+                data=self.corpus.sft_rows,
+            )
+            keep_inputs(self.run.directory, inputs | {"ratings": rows_digest(rated)})
 
     def sft(self) -> None:
         """The model, new or not, learns to write the policy's texts."""

@@ -5,6 +5,7 @@ import functools
 import importlib.metadata
 import json
 import platform
+import secrets
 import time
 import zlib
 from collections.abc import Callable, Mapping
@@ -14,8 +15,10 @@ from typing import Any
 import jax
 
 from jaxalign.config import FitConfig, OptimizerConfig, PlaceConfig
+from jaxalign.data.templates import started
 from jaxalign.errors import UserError
-from jaxalign.files import write_atomically
+from jaxalign.files import make_directory, read_json, shown, shown_path, write_atomically
+from jaxalign.stages.inputs import FILE, Digest, Inputs, check_same, read_inputs
 from jaxalign.train.checkpoints import Checkpoints
 from jaxalign.train.layouts import Layout, make_layout
 from jaxalign.train.loop import fit
@@ -23,7 +26,10 @@ from jaxalign.train.metrics import MetricsWriter
 from jaxalign.train.optimizers import make_optimizer
 from jaxalign.train.step import TrainState, initial_state, train_step
 
-PACKAGES = ("jaxalign", "jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
+# Options that name files: of them `inputs.json` keeps the content. The last names a cache.
+PATHS = {"init", "policy", "teacher", "adapter", "reward", "data.path", "data.evaluation_path"}
+PATHS |= {"reference_logps"}
+PACKAGES = ("jaxalign", "jax", "jaxlib", "flax", "optax", "numpy", "safetensors")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,12 +40,14 @@ class Run:
     layout: where it computes.
     metrics: `metrics.jsonl` and TensorBoard events.
     seed: all randomness of the run comes from it.
+    name: that no other run has; its checkpoints bear it.
     """
 
     directory: Path
     layout: Layout
     metrics: MetricsWriter
     seed: int
+    name: str = ""
     passes: dict = dataclasses.field(default_factory=dict, repr=False)
 
     def __enter__(self) -> "Run":
@@ -60,7 +68,7 @@ class Run:
 
     def checkpoints(self, name: str) -> Checkpoints:
         """The checkpoints of that stage."""
-        return Checkpoints(self.directory / "checkpoints" / name)
+        return Checkpoints(self.directory / "checkpoints" / name, run=self.name)
 
     def fit(
         self,
@@ -141,14 +149,37 @@ def optimizer_of(settings: OptimizerConfig, total_steps: int):
     return make_optimizer(**dataclasses.asdict(settings), total_steps=total_steps)
 
 
-def open_run(directory: Path, config, place: PlaceConfig, seed: int) -> Run:
-    """Create or reopen a run directory; a run goes on only under the configuration that began it.
+def open_run(
+    directory: Path,
+    config,
+    place: PlaceConfig,
+    seed: int,
+    *,
+    inputs: Mapping[str, Digest] | None = None,
+) -> Run:
+    """Create or reopen a run directory; a run goes on only under the configuration and with the
+    inputs that began it. Where nothing was saved yet, it begins again.
+
+    Args:
+      inputs: what else it depends on; None: `keep_inputs` will be told.
 
     Raises:
-      UserError: the directory holds a run of another configuration.
+      UserError: the directory holds a run of others.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    _keep_config(directory / "config.json", config)
+    make_directory(directory)
+    is_old = has_saved(directory)
+    if is_old:
+        _check_config(directory, config)
+        found = read_inputs(directory)
+        if found is None:
+            raise UserError(f"{directory} holds a run without {FILE}; give another run_dir")
+    else:
+        found = Inputs(run=secrets.token_hex(8), started=started().isoformat())
+        _write_json(directory / FILE, dataclasses.asdict(found))
+        (directory / "metrics.jsonl").unlink(missing_ok=True)
+    if inputs is not None:
+        keep_inputs(directory, inputs)
+    _write_json(directory / "config.json", dataclasses.asdict(config))
     layout = make_layout(place.layout, devices=place.devices)
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     versions |= {
@@ -157,21 +188,57 @@ def open_run(directory: Path, config, place: PlaceConfig, seed: int) -> Run:
         "device": f"{len(layout.devices)} x {layout.devices[0].device_kind} ({layout.name})",
         "started": time.strftime("%Y-%m-%d %H:%M:%S"),
     }
-    write_atomically(directory / "versions.json", json.dumps(versions, indent=2).encode())
-    return Run(directory=directory, layout=layout, metrics=MetricsWriter(directory), seed=seed)
+    _write_json(directory / "versions.json", versions)
+    return Run(
+        directory=directory,
+        layout=layout,
+        metrics=MetricsWriter(directory),
+        seed=seed,
+        name=found.run,
+    )
 
 
-def _keep_config(path: Path, config) -> None:
+def keep_inputs(directory: Path, inputs: Mapping[str, Digest]) -> None:
+    """Compare what a run depends on with what it began with, or remember it.
+
+    Raises:
+      UserError: it began with something else.
+    """
+    found = read_inputs(directory)
+    assert found is not None, directory
+    if found.inputs is not None:
+        check_same(found.inputs, inputs, directory)
+    kept = dataclasses.replace(found, inputs=dict(inputs))
+    _write_json(directory / FILE, dataclasses.asdict(kept))
+
+
+def has_saved(directory: Path) -> bool:
+    """Whether a run there has something to go on from, or has ended."""
+    stages = directory / "checkpoints"
+    folders = [path for path in stages.iterdir() if path.is_dir()] if stages.is_dir() else []
+    return (directory / "results.json").exists() or any(Checkpoints(f).steps() for f in folders)
+
+
+def _check_config(directory: Path, config) -> None:
+    """The configuration is that of the run, but for paths: what they lead to is compared."""
     given = json.loads(json.dumps(dataclasses.asdict(config)))
-    if path.exists():
-        before, now = flat_fields(json.loads(path.read_text())), flat_fields(given)
-        names = sorted(name for name in before | now if before.get(name) != now.get(name))
-        if names:
+    kept = read_json(directory / "config.json")
+    before, now = _without_paths(flat_fields(kept)), _without_paths(flat_fields(given))
+    for name in sorted(before | now):
+        if before.get(name) != now.get(name):
             raise UserError(
-                f"{path.parent} holds a run with {names[0]} = {before.get(names[0])}, this one has "
-                f"{now.get(names[0])}; use the same configuration to resume it, or another run_dir"
+                f"{shown_path(directory)} holds a run with {name} = {shown(before.get(name))}, "
+                f"this one has {shown(now.get(name))}; use the same configuration to resume it, or "
+                "another run_dir"
             )
-    write_atomically(path, json.dumps(given, indent=2).encode())
+
+
+def _without_paths(fields: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in fields.items() if k not in PATHS and not k.startswith("rewards.")}
+
+
+def _write_json(path: Path, content: Any) -> None:
+    write_atomically(path, json.dumps(content, indent=2))
 
 
 def flat_fields(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -10,6 +10,7 @@ from jaxalign.errors import UserError
 from jaxalign.files import write_atomically
 from jaxalign.report import write_report
 from jaxalign.stages.adapters import save_trained, with_adapters
+from jaxalign.stages.inputs import inputs_of
 from jaxalign.stages.run import Run, open_run
 from jaxalign.stages.text_batches import TextBatches, bucketed, packed
 from jaxalign.stages.text_models import (
@@ -28,12 +29,20 @@ def run(config: SFTConfig, directory: Path) -> dict:
     tokenizer = None if start is None else start.tokenizer
     if tokenizer is None:
         tokenizer = learn_tokenizer(config.tokenizer, _imitated(config, directory, None))
-    rows = [row for (row,) in token_rows(_imitated(config, directory, tokenizer), tokenizer)]
-    held_out = []
+    imitated = _imitated(config, directory, tokenizer)
+    rows = [row for (row,) in token_rows(imitated, tokenizer)]
+    records, held_out = [], []
     if config.data.evaluation_path:
         records = _imitated(config, directory, tokenizer, held_out=True)
         held_out = [row for (row,) in token_rows(records, tokenizer)]
-    with open_run(directory, config, config.place, config.seed) as run:
+    inputs = inputs_of(
+        models={"init": start},
+        tokenizer=tokenizer,
+        data=imitated,
+        held_out=records,
+        adapter=config.adapter,
+    )
+    with open_run(directory, config, config.place, config.seed, inputs=inputs) as run:
         if start is None:
             start = new_text_model(
                 config.model, tokenizer, config.data.max_length, ("logits",), run.key("init")

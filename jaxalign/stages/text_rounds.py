@@ -16,6 +16,7 @@ from jaxalign.data.records import Prompt, PromptRow
 from jaxalign.data.same_tokenizer import difference
 from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.errors import UserError
+from jaxalign.stages.inputs import Digest, inputs_of
 from jaxalign.stages.reward_functions import is_function
 from jaxalign.stages.reward_sources import (
     RewardSource,
@@ -60,6 +61,20 @@ def models_and_prompts(
     for model in (policy, *models):
         check_room(model, max(map(len, prompts)), config.max_new_tokens)
     return policy, sources, prompts, records
+
+
+def inputs_of_rounds(
+    config: TextPPOConfig | GRPOConfig | OnlineConfig,
+    policy: TextModel,
+    sources: Sequence[RewardSource],
+    prompts: Sequence[Any],
+) -> dict[str, Digest]:
+    """What identifies the inputs of a run, of its prompts as token ids or as rows."""
+    named = list(config.rewards or {config.reward: 1.0})
+    rewards = [(name, s.weight, s.judge) for name, s in zip(named, sources, strict=True)]
+    return inputs_of(
+        models={"policy": policy}, data=prompts, adapter=config.adapter, rewards=rewards
+    )
 
 
 def read_prompts(

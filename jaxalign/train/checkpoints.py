@@ -1,11 +1,21 @@
-"""Checkpoints for exact resumption (orbax), and the final parameters as safetensors.
+"""Checkpoints for exact resumption, and the final parameters, all as safetensors.
 
 A checkpoint appears under its final name only when it is whole, so a process may be killed at any
-moment. It holds one logical shape per array whatever the layout, so it is read under any other.
+moment. Its manifest holds the SHA-256 of every file and of itself: one that was damaged later, or
+is of another run, is named, and the one before it is used. It holds one logical shape per array
+whatever the layout, so it is read under any other.
 """
 
+import contextlib
+import dataclasses
+import hashlib
 import json
 import os
+import re
+import secrets
+import shutil
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +25,53 @@ import numpy as np
 from jax.tree_util import GetAttrKey
 
 from jaxalign.errors import UserError
-from jaxalign.files import make_directory, replace_file, write_atomically
+from jaxalign.files import (
+    exists,
+    make_directory,
+    read_bytes,
+    read_json,
+    reason,
+    replace_file,
+    shown_path,
+    typed,
+    write_atomically,
+    writing,
+)
+from jaxalign.signals import say
+
+MANIFEST, STATE = "manifest.json", "state.safetensors"
+STEP = re.compile(r"0|[1-9][0-9]{0,17}")
+ASIDE = ".damaged"  # added to the name of what could not be used
+TEMPORARY = re.compile(r"\.[0-9]+\.[0-9a-f]+\.tmp")
+SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")  # in what safetensors says
+
+
+class _Unusable(Exception):
+    """Why a checkpoint is not used."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a checkpoint says of itself.
+
+    step: updates that the state has had.
+    run: the run that it belongs to; empty: of none.
+    leaves: name, shape and dtype of every array that is stored, in order.
+    frozen: a checksum of those that are not stored.
+    files: SHA-256 of every other file, in hexadecimal, by its path in the checkpoint.
+    """
+
+    step: int
+    run: str
+    leaves: list[tuple[str, list[int], str]]
+    frozen: int
+    files: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def sealed(self) -> bytes:
+        """The content of the file, with its own SHA-256."""
+        content = dataclasses.asdict(self)
+        found = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        return json.dumps({"sha256": found, "manifest": content}, indent=1).encode()
 
 
 class Checkpoints:
@@ -26,69 +82,225 @@ class Checkpoints:
     stored: the run that goes on brings it along, and a checksum says whether it is the same.
     """
 
-    def __init__(self, directory: str | os.PathLike, *, keep: int = 2):
-        """Open or create `directory`; the `keep` newest checkpoints stay in it."""
-        import absl.logging
-        import orbax.checkpoint as ocp
+    def __init__(self, directory: str | os.PathLike, *, keep: int = 2, run: str = ""):
+        """Nothing is read or written yet.
 
-        absl.logging.set_verbosity(absl.logging.ERROR)  # orbax narrates every save otherwise
-        self.directory = Path(directory).absolute()
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, create=True, cleanup_tmp_directories=True
-        )
-        self._orbax = ocp
-        self._manager = ocp.CheckpointManager(self.directory, options=options)
+        Args:
+          directory: made when the first state is saved.
+          keep: so many of the newest checkpoints stay in it.
+          run: what run they belong to; those of another one are not used. Empty: of any.
+        """
+        self.directory, self.keep, self.run = Path(directory).absolute(), keep, run
+        self._unused: list[Path] = []
+        self._thread: threading.Thread | None = None
+        self._error: UserError | None = None
+        self._is_clean = False
+        self._frozen: int | None = None
+
+    def steps(self) -> list[int]:
+        """The steps that a checkpoint is named after, in order, whole or not."""
+        try:
+            names = os.listdir(self.directory)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise UserError(
+                f"{shown_path(self.directory)} cannot be read: {reason(error)}"
+            ) from None
+        return sorted(int(name) for name in names if STEP.fullmatch(name))
 
     def save(self, step: int, state) -> None:
-        """Write `state` as that of `step`; returns once the arrays are copied, not yet written."""
-        args = self._orbax.args
-        parts = args.Composite(
-            state=args.StandardSave(_numbered(_stored(state).values())),
-            manifest=args.JsonSave({"leaves": _manifest(state), "frozen": _frozen_sum(state)}),
-        )
-        if self._manager.latest_step() != step:
-            self._manager.save(step, args=parts, force=True)
+        """Write `state` as that of `step`; returns once the arrays are copied, not yet written.
+
+        Raises:
+          UserError: the save before could not be written.
+        """
+        self.wait()
+        self._clean()
+        if step in self.steps():
+            return
+        if self._frozen is None:
+            self._frozen = _frozen_sum(state)
+        manifest = Manifest(step=step, run=self.run, leaves=_leaves_of(state), frozen=self._frozen)
+        arrays = {name: np.array(leaf) for name, leaf in _numbered(_stored(state)).items()}
+        self._thread = threading.Thread(target=self._write, args=(manifest, arrays))
+        self._thread.start()
 
     def restore(self, template) -> tuple[int, Any] | None:
-        """The newest state, with the shardings of `template`, or None where there is none.
+        """The newest state that is whole, with the shardings of `template`, or None where there is
+        no checkpoint. What is passed over is named on standard error.
 
         Args:
           template: a state of the same structure, shapes and dtypes; its numbers are not used.
 
         Raises:
-          UserError: the checkpoint holds other arrays than the template, or was made beside other
-            frozen ones.
+          UserError: no checkpoint is whole; or the newest that is holds other arrays than the
+            template, or was made beside other frozen ones.
         """
         self.wait()
-        step = self._manager.latest_step()
-        if step is None:
-            return None
-        args = self._orbax.args
-        stored = self._manager.restore(step, args=args.Composite(manifest=args.JsonRestore()))
-        where = self.directory / str(step)
-        _check_manifest(stored["manifest"]["leaves"], _manifest(template), where)
-        if stored["manifest"].get("frozen", 0) != _frozen_sum(template):
+        self._unused, reasons = [], []
+        for step in reversed(self.steps()):
+            where = self.directory / str(step)
+            try:
+                manifest = checked(where, step, self.run)
+            except _Unusable as error:
+                self._unused.append(where)
+                reasons.append(f"checkpoint {shown_path(where)} {error}")
+                continue
+            for why in reasons:
+                say(f"{why}: going on from step {step}")
+            return step, self._read(where, manifest, template)
+        if reasons:
             raise UserError(
-                f"checkpoint {where} was made beside other frozen parameters; "
-                "start from the model that the run began with, or use a new run directory"
+                f"{reasons[0]}, and there is no other; remove {shown_path(self.directory)} and run "
+                "the same command again to begin this stage at its first step"
             )
-        wanted = _stored(template)
-        parts = args.Composite(state=args.StandardRestore(_numbered(wanted.values())))
-        bits = self._manager.restore(step, args=parts)["state"]
-        found = {
-            path: _from_bits(bits[str(i)], leaf) for i, (path, leaf) in enumerate(wanted.items())
-        }
-        return step, jax.tree_util.tree_map_with_path(
-            lambda path, leaf: found.get(path, leaf), template
-        )
+        return None
+
+    def check(self) -> None:
+        """Raises what has gone wrong in the background, if anything has."""
+        if self._thread is None or not self._thread.is_alive():
+            self.wait()
 
     def wait(self) -> None:
-        """Return when every save is on disk; raises what went wrong in the background."""
-        self._manager.wait_until_finished()
+        """Return when every save is on disk.
+
+        Raises:
+          UserError: the last one could not be written.
+        """
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
 
     def close(self) -> None:
-        """Finish writing and stop the background threads."""
-        self._manager.close()
+        """Finish writing."""
+        self.wait()
+
+    def _write(self, manifest: Manifest, arrays: dict[str, np.ndarray]) -> None:
+        from safetensors.numpy import save_file
+
+        final = self.directory / str(manifest.step)
+        temporary = self.directory / f".{manifest.step}.{secrets.token_hex(8)}.tmp"
+        try:
+            with _saving(final):
+                temporary.mkdir()
+                save_file(arrays, temporary / STATE)
+                with (temporary / STATE).open("rb") as file:
+                    os.fsync(file.fileno())
+                sealed = dataclasses.replace(manifest, files=_digests(temporary)).sealed()
+                write_atomically(temporary / MANIFEST, sealed)
+                temporary.rename(final)
+                for step in self.steps()[: -self.keep]:
+                    gone = self.directory / f".{step}.{secrets.token_hex(8)}.tmp"
+                    (self.directory / str(step)).rename(gone)
+                    shutil.rmtree(gone, ignore_errors=True)
+        except UserError as error:
+            self._error = error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def _clean(self) -> None:
+        """Make the directory, remove what a kill left, move aside what could not be used."""
+        if self._is_clean and not self._unused:
+            return
+        make_directory(self.directory)
+        with writing(self.directory):
+            for name in os.listdir(self.directory):
+                if TEMPORARY.fullmatch(name):
+                    shutil.rmtree(self.directory / name, ignore_errors=True)
+            for path in self._unused:
+                names = (f"{path.name}{ASIDE}{n or ''}" for n in range(10**6))
+                path.rename(next(p for p in map(path.with_name, names) if not exists(p)))
+        self._unused, self._is_clean = [], True
+
+    def _read(self, where: Path, manifest: Manifest, template) -> Any:
+        _check_leaves(manifest.leaves, _leaves_of(template), where)
+        found = _frozen_sum(template)
+        if manifest.frozen != found:
+            raise UserError(
+                f"checkpoint {where} was made beside other frozen parameters; "
+                "start from the model that the run began with, or use another run directory"
+            )
+        self._frozen = found
+        from safetensors import safe_open
+
+        wanted = _stored(template)
+        places = {name: leaf.sharding for name, leaf in _numbered(wanted).items()}
+        arrays = {}
+        with safe_open(where / STATE, framework="numpy") as file:
+            for (path, leaf), (name, place) in zip(wanted.items(), places.items(), strict=True):
+                # a step will overwrite it, so it must not be the memory of the file
+                bits = jax.device_put(file.get_tensor(name), place, may_alias=False)
+                arrays[path] = _from_bits(bits, leaf)
+        return jax.tree_util.tree_map_with_path(lambda path, leaf: arrays.get(path, leaf), template)
+
+
+def checked(where: Path, step: int, run: str = "") -> Manifest:
+    """The manifest of a checkpoint, all of whose files are as they were written.
+
+    Args:
+      where: the checkpoint.
+      step: that its name says.
+      run: that it must be of; empty: of any.
+    """
+    if not where.is_dir():
+        raise _Unusable("is no directory")
+    if not (where / MANIFEST).is_file():
+        raise _Unusable(f"is not whole: it has no {MANIFEST}")
+    try:
+        content = read_bytes(where / MANIFEST)
+        said = read_json(where / MANIFEST, dict[str, Any]).get("manifest")
+        manifest = typed(said, Manifest, MANIFEST)
+        files = _digests(where)
+    except (UserError, OSError) as error:
+        raise _Unusable(f"is damaged: {error}") from None
+    if content != manifest.sealed():
+        raise _Unusable(f"is damaged: {MANIFEST} is not as it was written")
+    for name in sorted(files.keys() | manifest.files.keys()):
+        if name not in manifest.files:
+            raise _Unusable(f"is damaged: {name} was not written with it")
+        if files.get(name) != manifest.files[name]:
+            there = "is not as it was written" if name in files else "is missing"
+            raise _Unusable(f"is damaged: {name} {there}")
+    if manifest.step != step:
+        raise _Unusable(f"is named {step}, but is that of step {manifest.step}")
+    if run and manifest.run != run:
+        raise _Unusable("is of another run")
+    return manifest
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file but the manifest, by path; names with a dot in front are of others."""
+    found = {}
+    for parent, folders, names in os.walk(folder, onerror=_raise):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for path in (Path(parent, name) for name in names if not name.startswith(".")):
+            if path != folder / MANIFEST:
+                with path.open("rb") as file:
+                    name = path.relative_to(folder).as_posix()
+                    found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def _raise(error: OSError):
+    raise error
+
+
+@contextlib.contextmanager
+def _saving(path: Path) -> Iterator[None]:
+    """Whatever goes wrong while a checkpoint is written is one line."""
+    with writing(path):
+        try:
+            yield
+        except (OSError, UserError):
+            raise
+        except Exception as error:
+            if code := SYSTEM_ERROR.search(str(error)):
+                raise OSError(int(code[1]), os.strerror(int(code[1]))) from None
+            raise OSError(" ".join(str(error).split())[:200] or type(error).__name__) from None
 
 
 def save_model(directory: str | os.PathLike, params, config: dict) -> None:
@@ -117,11 +329,11 @@ def _is_key(leaf) -> bool:
     return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def _numbered(leaves) -> dict:
-    """What orbax stores: the bits of a key, any other array as it is, by position."""
+def _numbered(stored: dict) -> dict:
+    """What is stored: the bits of a key, any other array as it is, by position."""
     return {
         str(i): jax.random.key_data(leaf) if _is_key(leaf) else jnp.asarray(leaf)
-        for i, leaf in enumerate(leaves)
+        for i, leaf in enumerate(stored.values())
     }
 
 
@@ -138,27 +350,26 @@ def _is_frozen(path) -> bool:
 
 
 def _stored(state) -> dict:
-    """The leaves that are stored, by path and in order."""
+    """The leaves that are stored, by path and in order; there is nothing to store of empty ones."""
     leaves = jax.tree_util.tree_leaves_with_path(state)
-    return {path: leaf for path, leaf in leaves if not _is_frozen(path)}
+    return {path: leaf for path, leaf in leaves if np.size(leaf) and not _is_frozen(path)}
 
 
 def _frozen_sum(state) -> int:
     """A checksum of the leaves that are not stored; 0 where there are none."""
     leaves = jax.tree_util.tree_leaves_with_path(state)
-    return int(_checksum([leaf for path, leaf in leaves if _is_frozen(path)]))
+    frozen = [jnp.asarray(leaf) for path, leaf in leaves if _is_frozen(path)]
+    sums = [_checksum(leaf, np.uint32(number)) for number, leaf in enumerate(frozen)]
+    return sum(map(int, jax.device_get(sums))) % 2**32
 
 
-@jax.jit
-def _checksum(leaves: list) -> jax.Array:
+@jax.jit  # of one leaf: the layers of a model share what is compiled for one of them
+def _checksum(leaf: jax.Array, number: jax.Array) -> jax.Array:
     """A sum modulo 2^32 of hashes of every number with its place."""
-    total = jnp.uint32(0)
-    for number, leaf in enumerate(leaves):
-        width = 8 * min(leaf.dtype.itemsize, 4)
-        bits = jax.lax.bitcast_convert_type(leaf, f"uint{width}").ravel().astype(jnp.uint32)
-        places = jnp.arange(bits.size, dtype=jnp.uint32) * jnp.uint32(2654435769)
-        total += jnp.sum(_scrambled(bits ^ _scrambled(places + jnp.uint32(number))))
-    return total
+    width = 8 * min(leaf.dtype.itemsize, 4)
+    bits = jax.lax.bitcast_convert_type(leaf, f"uint{width}").ravel().astype(jnp.uint32)
+    places = jnp.arange(bits.size, dtype=jnp.uint32) * jnp.uint32(2654435769)
+    return jnp.sum(_scrambled(bits ^ _scrambled(places + number)), dtype=jnp.uint32)
 
 
 def _scrambled(x):
@@ -168,20 +379,20 @@ def _scrambled(x):
     return x ^ (x >> 16)
 
 
-def _manifest(state) -> list:
+def _leaves_of(state) -> list:
     """Name, shape and dtype of every leaf that is stored, in order, as JSON types."""
     leaves = _stored(state).items()
     return [
-        [
+        (
             jax.tree_util.keystr(path, simple=True, separator="/"),
             list(np.shape(leaf)),
             str(leaf.dtype if _is_key(leaf) else jnp.result_type(leaf)),
-        ]
+        )
         for path, leaf in leaves
     ]
 
 
-def _check_manifest(stored: list, wanted: list, where: Path):
+def _check_leaves(stored: list, wanted: list, where: Path):
     """The first array that differs, in one line."""
     hint = "use the configuration that wrote it, or a new run directory"
     have = {name: (tuple(shape), dtype) for name, shape, dtype in stored}

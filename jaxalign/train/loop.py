@@ -3,16 +3,14 @@
 import collections
 import contextlib
 import math
-import signal
-import sys
-import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 import numpy as np
 
 from jaxalign.errors import StepRefused, UserError
+from jaxalign.signals import deferred, name_of, say
 from jaxalign.train.checkpoints import Checkpoints
 from jaxalign.train.metrics import progress
 
@@ -40,8 +38,8 @@ def fit(
 
     Step n is the state after n updates: its metrics are those of batch n - 1. Since batch i depends
     on i only and the state holds all else, a run that was killed and started again ends with the
-    same bits as one that was not. On SIGTERM or Ctrl-C the state is saved, one line says how to go
-    on, and the process exits with status 128 + signal; a second signal exits at once.
+    same bits as one that was not. On SIGTERM, SIGHUP or Ctrl-C the state is saved, one line says
+    how to go on, and the process exits with status 128 + signal; a second signal exits at once.
 
     Args:
       state: as `Layout.place` returned it; it is used up.
@@ -74,8 +72,9 @@ def fit(
     if evaluate is not None and start == 0:
         on_metrics(0, evaluate(state))
     with (
-        _stop_signals() as signals,
+        deferred() as signals,
         silent if label is None else progress(label, **counts) as advance,
+        _written(checkpoints),
     ):
         done = start
         for done in range(start + 1, steps + 1):
@@ -85,24 +84,38 @@ def fit(
                 log.flush()
                 if checkpoints is not None and done - 1 > start:
                     checkpoints.save(done - 1, state)
-                    checkpoints.wait()
                 raise
             log.add(done, metrics)
             advance(done, log.note)
             if evaluate is not None and _due(done, evaluate_every, steps):
                 log.flush()
                 on_metrics(done, evaluate(state))
-            if checkpoints is not None and (_due(done, checkpoint_every, steps) or signals):
-                log.flush()
-                checkpoints.save(done, state)
-            if signals:
+            stopping = bool(signals)  # one that comes while this step is saved ends the next one
+            if checkpoints is not None:
+                checkpoints.check()
+                if _due(done, checkpoint_every, steps) or stopping:
+                    log.flush()
+                    checkpoints.save(done, state)
+            if stopping:
                 break
         log.flush()
-    if checkpoints is not None:
-        checkpoints.wait()
     if signals:
         _leave(signals[0], done, steps, saved=checkpoints is not None)
     return state
+
+
+@contextlib.contextmanager
+def _written(checkpoints: Checkpoints | None):
+    """Every save is on disk behind it, whatever went wrong within it."""
+    try:
+        yield
+    except BaseException:
+        if checkpoints is not None:
+            with contextlib.suppress(UserError):  # the first error is the one to tell
+                checkpoints.wait()
+        raise
+    if checkpoints is not None:
+        checkpoints.wait()
 
 
 def mean_metrics(sums: Callable, shared, batches: Iterable) -> dict[str, float]:
@@ -157,8 +170,8 @@ def _check_finite(done: int, metrics: dict) -> None:
     for name in ("loss", "grad_norm"):
         if name in metrics and not math.isfinite(value := float(np.asarray(metrics[name]))):
             raise UserError(
-                f"{name} is {value} at step {done}; lower learning_rate or max_grad_norm and run "
-                "again (no state with it was saved)"
+                f"{name} is {value} at step {done}, and no state with it was saved; begin again "
+                "with a lower learning_rate or max_grad_norm and another run_dir"
             )
 
 
@@ -169,7 +182,7 @@ def _resumed(state, checkpoints: Checkpoints | None, steps: int):
     if found[0] > steps:
         raise UserError(
             f"the checkpoint is of step {found[0]}, the run has {steps} steps; "
-            "raise the number of steps or use a new run directory"
+            "give at least as many, or another run directory"
         )
     return found
 
@@ -178,34 +191,7 @@ def _due(done: int, every: int | None, steps: int) -> bool:
     return done == steps or (every is not None and done % every == 0)
 
 
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[list[int]]:
-    """Collects the first SIGTERM or SIGINT; the next one has its usual effect."""
-    received: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield received
-        return
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    before = {number: signal.getsignal(number) for number in numbers}
-
-    def restore():
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    def receive(number, frame):
-        received.append(number)
-        restore()
-
-    for number in numbers:
-        signal.signal(number, receive)
-    try:
-        yield received
-    finally:
-        restore()
-
-
 def _leave(number: int, done: int, steps: int, *, saved: bool) -> None:
-    name = signal.Signals(number).name
     kept = "saved; run the same command again to go on" if saved else "not saved"
-    print(f"{name} after step {done} of {steps}: {kept}", file=sys.stderr, flush=True)
+    say(f"{name_of(number)} after step {done} of {steps}: {kept}")
     raise SystemExit(128 + number)

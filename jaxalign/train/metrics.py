@@ -3,6 +3,8 @@
 import contextlib
 import json
 import os
+import secrets
+import struct
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +19,7 @@ from jaxalign.files import (
     read_text,
     shown_path,
     write_atomically,
+    writing,
 )
 
 LARGEST_METRICS = 2**32  # bytes
@@ -33,7 +36,7 @@ class MetricsWriter:
         """Open the files of `run_dir` for appending; a line torn by a kill is dropped."""
         self.directory = make_directory(run_dir)
         self._path = self.directory / "metrics.jsonl"
-        self._events = {}
+        self._events: dict[str, Any] = {}
         self._file = _reopened(self._path, lambda line: True)
 
     def resume(self, stage: str, step: int) -> None:
@@ -47,35 +50,82 @@ class MetricsWriter:
         self._events[stage] = self._open_events(stage, purge_step=step + 1)
 
     def write(self, stage: str, step: int, metrics: dict) -> None:
-        """Append the numbers of one step; they are on disk when this returns."""
+        """Append the numbers of one step; they are on disk when this returns.
+
+        Raises:
+          FileError: they cannot be written, or the file is no longer in its place.
+        """
         numbers = {name: float(value) for name, value in metrics.items()}
         line = {"stage": stage, "step": int(step), "time": round(time.time(), 3), **numbers}
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+        with writing(self._path):
+            self._check_in_place()
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
         if stage not in self._events:
             self._events[stage] = self._open_events(stage, purge_step=None)
-        for name, value in numbers.items():
-            self._events[stage].add_scalar(name, value, int(step))
+        with writing(self.directory / "tensorboard" / stage):
+            self._events[stage].write(_scalars(step, numbers))
+            self._events[stage].flush()
 
     def close(self) -> None:
         """Close all files."""
-        self._file.close()
-        for events in self._events.values():
-            events.close()
+        with writing(self._path):
+            self._file.close()
+            for events in self._events.values():
+                events.close()
+
+    def _check_in_place(self) -> None:
+        """Who removes a run directory stops the run: it would be written where nobody looks."""
+        if not os.path.samestat(os.stat(self._path), os.fstat(self._file.fileno())):
+            raise OSError("another file has taken its place while the run went on")
 
     def _open_events(self, stage: str, purge_step: int | None):
-        from tensorboardX import SummaryWriter
+        """A new file of events, written by this thread: what goes wrong is an error of `write`."""
+        from tensorboardX.proto import event_pb2
 
-        if stage in self._events:
-            self._events[stage].close()
-        return SummaryWriter(str(self.directory / "tensorboard" / stage), purge_step=purge_step)
+        protocol: Any = event_pb2  # its classes are made when it is imported
+        folder = make_directory(self.directory / "tensorboard" / stage)
+        name = f"events.out.tfevents.{int(time.time())}.{secrets.token_hex(4)}"
+        with writing(folder):
+            if stage in self._events:
+                self._events[stage].close()
+            events = (folder / name).open("xb")
+            events.write(_record(protocol.Event(file_version="brain.Event:2")))
+            if purge_step is not None:
+                start = protocol.SessionLog(status=protocol.SessionLog.START)
+                events.write(_record(protocol.Event(step=purge_step, session_log=start)))
+            events.flush()
+        return events
+
+
+def _scalars(step: int, numbers: dict[str, float]) -> bytes:
+    """The numbers of a step as TensorBoard reads them."""
+    from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
+    from tensorboardX.summary import scalar
+
+    event = Event(step=int(step))
+    for name, value in numbers.items():
+        event.summary.MergeFrom(scalar(name, value))
+    return _record(event)
+
+
+def _record(event) -> bytes:
+    """Length and content of an event of this moment, each with its checksum."""
+    from tensorboardX.record_writer import masked_crc32c
+
+    event.wall_time = time.time()
+    content = event.SerializeToString()
+    length = struct.pack("<Q", len(content))
+    sums = (struct.pack("<I", masked_crc32c(part)) for part in (length, content))
+    return b"".join((length, next(sums), content, next(sums)))
 
 
 def _reopened(path: Path, keep: Callable[[dict], bool]):
     """The file, opened for appending after it was replaced by those of its lines to keep."""
     lines = [json.dumps(line) + "\n" for line in read_metrics(path.parent) if keep(line)]
     write_atomically(path, "".join(lines).encode())
-    return path.open("a")
+    with writing(path):
+        return path.open("a")
 
 
 def read_metrics(run_dir: str | os.PathLike) -> list[dict]:
@@ -128,7 +178,8 @@ def progress(
         text = rate(done)
         if done * 10 // max(total, 1) > shown:
             shown = done * 10 // max(total, 1)
-            print(f"{label}: {done}/{total} {text} {note}".rstrip(), flush=True)
+            with contextlib.suppress(OSError):  # a run goes on when nobody reads any longer
+                print(f"{label}: {done}/{total} {text} {note}".rstrip(), flush=True)
 
     yield advance
 
