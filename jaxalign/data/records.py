@@ -7,7 +7,6 @@ Field names and shapes are those that TRL documents
 
 import dataclasses
 import itertools
-import math
 import unicodedata
 from collections.abc import Mapping
 from typing import Any, Self
@@ -21,6 +20,10 @@ FIELDS = (
 )
 # Keys of a message that would change what is learned or written, if they were read.
 MEANT = ("weight", "tool_calls", "function_call", "reasoning_content", "thinking")
+# Largest score or margin that is read, in size. There float32 goes in steps of 64, and no square of
+# it, nor a sum of squares over a million tokens and a billion parameters, leaves float32's range
+# (1e18 x 1e6 x 1e9 = 1e33, of 3e38); beyond it training would end with a loss of NaN.
+LARGEST = 1e9
 Said = str | list[dict[str, str]]
 Row = Mapping[str, Any]
 
@@ -143,7 +146,7 @@ class MarginPreference(Preference):
     def parse(cls, row: Row) -> Self:
         """The record of a row, or BadRow with the reason."""
         pair = Preference.parse(row)
-        margin = _number(row, "margin", high=math.inf) if "margin" in row else 0.0
+        margin = _number(row, "margin", high=LARGEST) if "margin" in row else 0.0
         return cls(pair.prompt, pair.chosen, pair.rejected, margin)
 
 
@@ -312,12 +315,12 @@ def _parts(row: Row, field: str, what: str) -> dict[str, Any]:
 
 
 def _number(row: Row, field: str, *, high: float) -> float:
-    """A finite number in [0, high]; up to 1 it is a label and may be true or false."""
+    """A number in [0, high]; up to 1 it is a label and may be true or false."""
     value = _present(row, field)
     label = high == 1
     known = isinstance(value, int | float) and (label or not isinstance(value, bool))
-    if not known or not 0 <= value <= high or value == math.inf:
-        wanted = "true, false or a number in [0, 1]" if label else "a number of at least 0"
+    if not known or not 0 <= value <= high:
+        wanted = "true, false or a number in [0, 1]" if label else f"a number from 0 to {high:,.0f}"
         raise BadRow(f"{field} is {_shown(value)}, wanted {wanted}")
     return float(value)
 
