@@ -4,6 +4,7 @@ import dataclasses
 import math
 from typing import Any, dataclass_transform
 
+from jaxalign.bounds import LARGEST
 from jaxalign.errors import UserError
 
 
@@ -39,6 +40,17 @@ def require_no_held_out(data: Any, command: str):
 def require_temperature(temperature: float):
     """Raise a one-line `UserError` unless it is above 0."""
     require(temperature > 0, f"temperature is {temperature}; it must be above 0")
+
+
+def require_penalty(section: str, penalty: float):
+    """Raise a one-line `UserError` for a missing_eos_penalty that rewards more than it takes, or
+    beyond what scores may be.
+    """
+    require(
+        0 <= penalty <= LARGEST,
+        f"{section}.missing_eos_penalty is {penalty}; it must not be negative, nor above "
+        f"{LARGEST:,.0f}",
+    )
 
 
 def require_one_reward(reward: str, rewards: dict[str, float]):

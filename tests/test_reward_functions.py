@@ -10,7 +10,6 @@ import json
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +35,7 @@ from jaxalign.stages.explain_run import of_run
 from jaxalign.stages.explain_samples import decisions
 from jaxalign.stages.reward_functions import check_columns, function_scores, load_function
 from jaxalign.stages.reward_sources import RewardSource, judges_of, load_sources
-from jaxalign.stages.text_models import TextModel, new_text_model, save_text_model
+from jaxalign.stages.text_models import new_text_model, save_text_model
 from jaxalign.text_rollouts import ScoredSamples, text_experience
 from jaxalign.train.loop import fit
 from jaxalign.train.metrics import read_metrics
@@ -373,7 +372,7 @@ def test_without_rows_functions_get_decoded_prompts():
 
 
 def mixed(second, third):
-    model: Any = TextModel(model=None, params=None, tokenizer=TOKENIZER)
+    model = type("Reward", (), {"model": None, "params": None})
     sources = [
         RewardSource(judge=model, weight=0.5, name="model"),
         RewardSource(judge=second, weight=-2.0, name="second"),

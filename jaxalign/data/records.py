@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any, Self
 
+from jaxalign.bounds import LARGEST
 from jaxalign.data.chat import ROLES, TokenRow, prompt_ids, response_row, step_row, token_row
 from jaxalign.data.tokenizer import Tokenizer
 
@@ -20,10 +21,6 @@ FIELDS = (
 )
 # Keys of a message that would change what is learned or written, if they were read.
 MEANT = ("weight", "tool_calls", "function_call", "reasoning_content", "thinking")
-# Largest score or margin that is read, in size. There float32 goes in steps of 64, and no square of
-# it, nor a sum of squares over a million tokens and a billion parameters, leaves float32's range
-# (1e18 x 1e6 x 1e9 = 1e33, of 3e38); beyond it training would end with a loss of NaN.
-LARGEST = 1e9
 Said = str | list[dict[str, str]]
 Row = Mapping[str, Any]
 

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxalign.data.records import LARGEST
+from jaxalign.bounds import LARGEST
 from jaxalign.errors import StepRefused, UserError
 from jaxalign.files import read_bytes
 

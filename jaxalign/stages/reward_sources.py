@@ -11,9 +11,10 @@ import numpy as np
 
 from jaxalign.advantages.reward_sums import reward_sums
 from jaxalign.batches import TokenBatch
+from jaxalign.bounds import LARGEST
 from jaxalign.config import PlaceConfig
 from jaxalign.data.chat import answer_text
-from jaxalign.data.records import LARGEST, PromptRow, Said
+from jaxalign.data.records import PromptRow, Said
 from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.errors import StepRefused, UserError
 from jaxalign.scoring import ScoreColumns
@@ -59,7 +60,7 @@ def sources_of(reward: Reward) -> tuple[RewardSource, ...]:
     """
     sources = tuple(reward) if isinstance(reward, Sequence) else (RewardSource(judge=reward),)
     for source in sources:
-        if not isinstance(source.judge, TextModel):
+        if is_function(source.judge) or not hasattr(source.judge, "params"):
             check_function(source.judge, f"reward {source.name}")
         if not abs(source.weight) <= LARGEST:
             raise UserError(

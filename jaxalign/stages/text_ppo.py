@@ -143,7 +143,7 @@ def _iteration(run, actor, reference, judges, optimizer, settings, temperature, 
                 kl_coef,
                 metrics["kl/reference"],
                 target=settings.kl_target,
-                horizon=settings.kl_horizon,
+                horizon=settings.horizon,
                 batch_size=settings.batch_size,
             )
         return PPOState(train=train, kl_coef=kl_coef), learned | metrics | of_sources
