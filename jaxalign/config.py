@@ -382,7 +382,8 @@ class DPOSettings:
     ld_alpha: float | None = None
     """Weight of the tokens beyond the shorter response of a pair, in [0, 1] (LD-DPO); None: 1."""
     wpo: bool = False
-    """Weight pairs by how likely the policy is to say them (WPO)."""
+    """Weight pairs by how likely the policy is to say them, its own samples by about 1, none by
+    more (WPO with sampled alignment)."""
     fit: FitConfig = FitConfig(
         steps=120, batch_size=32, optimizer=OptimizerConfig(learning_rate=3e-4, warmup_steps=10)
     )
