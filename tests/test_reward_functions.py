@@ -2,6 +2,7 @@
 them alone and beside a reward model.
 """
 
+import array
 import collections
 import dataclasses
 import functools
@@ -107,9 +108,10 @@ def test_scores_of_all_kinds():
 
     expected = [1, 1, np.nan, np.nan, 0.5, 1, 0.25]
     np.testing.assert_array_equal(function_scores(reward, [], ["a"] * 7, {}), expected)
-    for array in (
+    for given in (
         np.array([1.0, 2.0]),
         np.array([True, 2], object),
+        array.array("d", [1, 2]),
         jnp.array([1.0, 2.0]),
         jnp.array([1.0, 2.0], jnp.bfloat16),
         [jnp.float32(1), np.array(2.0)],
@@ -120,8 +122,11 @@ def test_scores_of_all_kinds():
         collections.deque([1, 2]),
         {1.0: "a", 2.0: "b"}.keys(),
     ):
-        found = function_scores(lambda responses, a=array: a, [], ["a", "b"], {})
+        found = function_scores(lambda responses, a=given: a, [], ["a", "b"], {})
         assert found.tolist() == [1.0, 2.0]
+    masked = np.ma.masked_array([1.0, 2.0], mask=[False, True])
+    found = function_scores(lambda responses: masked, [], ["a", "b"], {})
+    np.testing.assert_array_equal(found, [1, np.nan])
 
 
 class Rude:
@@ -182,19 +187,21 @@ def test_what_a_function_raises_is_told_with_its_line(tmp_path):
         function_scores(reward, [], ["x"], {})
 
 
-@pytest.mark.parametrize("error", ["SystemExit(0)", "GeneratorExit", "Own('no\\nway')", "Rude()"])
+@pytest.mark.parametrize(
+    "error", ["SystemExit(0)", "GeneratorExit", "Own('no\\nway\\x1b[3m' + 999 * 'x')", "Rude()"]
+)
 def test_no_exception_ends_the_run_unseen(tmp_path, error):
     """Not one that is no `Exception`, nor one without a text."""
     text = (
         "class Own(BaseException): ...\n"
-        "class Rude(Exception):\n    def __str__(self): return 1 / 0\n"
+        "class Rude(Exception):\n    def __str__(self): raise SystemExit\n"
         f"def reward(responses):\n    raise {error}\n"
     )
     with pytest.raises(
         StepRefused, match=r"rewards.py: reward raised \w+: .*\(line 5\); mend"
     ) as e:
         function_scores(load(tmp_path, text), [], ["x"], {})
-    assert "\n" not in str(e.value)
+    assert str(e.value).isprintable() and len(str(e.value)) < 500
     lazy = load(tmp_path, f"def reward(responses):\n    yield 1.0\n    yield {'1 / 0'}\n")
     with pytest.raises(StepRefused, match=r"reward raised ZeroDivisionError: .*\(line 3\)"):
         function_scores(lazy, [], ["x", "y"], {})

@@ -28,7 +28,7 @@ import numpy as np
 
 from jaxalign.bounds import LARGEST
 from jaxalign.errors import StepRefused, UserError
-from jaxalign.files import read_bytes
+from jaxalign.files import SHOWN, read_bytes
 
 FUNCTION = re.compile(r"(?P<file>.+\.py)(?::(?P<name>\w+))?")
 WANTED = (
@@ -236,7 +236,9 @@ def _listed(returned: Any, count: int) -> Any:
     """The scores of an array, a sequence or a generator as a list, one too many at most; anything
     else as it is.
     """
-    if hasattr(returned, "__array__"):
+    if hasattr(returned, "tolist"):  # None where a masked array has nothing
+        returned = returned.tolist()
+    elif hasattr(returned, "__array__"):
         returned = np.asarray(returned).tolist()
     if isinstance(returned, NO_LIST) or not isinstance(returned, Iterable):
         return returned
@@ -305,15 +307,20 @@ def told(error: BaseException, file: str) -> str:
     """An exception of the user's file in a line, with the last line of that file that it passed."""
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
     where = f" (line {lines[-1]})" if lines else ""
-    return f"{type(error).__name__}: {' '.join(_text(error).split())}{where}"
+    return f"{type(error).__name__}: {_text(error)[:SHOWN]}{where}"
 
 
 def _text(value: Any) -> str:
-    """What `str` makes of it; users' classes may raise there, and numbers may be too long."""
+    """What `str` makes of it, printable and in one line; users' classes may raise there, and
+    numbers may be too long.
+    """
     try:
-        return str(value)
-    except Exception as error:
+        text = " ".join(str(value).split())
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         return f"(no text: {type(error).__name__})"
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _shown(value: Any) -> str:

@@ -200,7 +200,7 @@ class Judges:
             names = ", ".join(f"{source.weight:g} x {source.name}" for source in self.sources)
             raise StepRefused(
                 f"the sum of {names} is {wrong[0]:.6g}, and at most {LARGEST:,.0f} is learned "
-                "from; weigh them less and run again"
+                "from; weigh them less, in another run directory"
             )
         self.unjudged.append(1)
         if not np.isnan(totals).all():
@@ -225,7 +225,9 @@ class Judges:
             if source.weight and unknown
         ]
         rounds = f"the last {self.patience} rounds" if self.patience > 1 else "this round"
-        return f"no response of {rounds} has a score: {', '.join(silent)}; {AGAIN}"
+        several = len(silent) > 1 and not np.isnan(columns).all(axis=0).any()
+        rule = " (a score takes a number of each that judges others to the same prompt)" * several
+        return f"no response of {rounds} has a score: {', '.join(silent)}{rule}; {AGAIN}"
 
     def _responses(self, samples: TokenBatch, numbers: np.ndarray) -> list[str]:
         tokens, mask = np.asarray(samples.tokens), np.asarray(samples.response_mask)
