@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import itertools
 import json
+import os
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -205,6 +206,15 @@ def test_no_exception_ends_the_run_unseen(tmp_path, error):
     lazy = load(tmp_path, f"def reward(responses):\n    yield 1.0\n    yield {'1 / 0'}\n")
     with pytest.raises(StepRefused, match=r"reward raised ZeroDivisionError: .*\(line 3\)"):
         function_scores(lazy, [], ["x", "y"], {})
+
+
+def test_a_function_that_goes_elsewhere_takes_nobody_with_it(tmp_path):
+    here = os.getcwd()
+    reward = load(tmp_path, "import os\nos.chdir('/')\ndef reward(responses):\n    os.chdir('/')\n")
+    assert os.getcwd() == here
+    with pytest.raises(StepRefused):
+        function_scores(reward, [], ["x"], {})
+    assert os.getcwd() == here
 
 
 def test_ctrl_c_stays_what_it_is(tmp_path):
@@ -585,7 +595,7 @@ def test_the_loop_saves_the_state_before_a_refused_step():
         return state + 1, {"loss": 0.0}
 
     lines = []
-    with pytest.raises(StepRefused):
+    with pytest.raises(StepRefused, match=r"^step 4: no$"):
         fit(
             0, step, lambda i: i, steps=9, checkpoints=Checkpoints(), checkpoint_every=100,
             on_metrics=lambda done, metrics: lines.append(done),

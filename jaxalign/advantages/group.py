@@ -215,6 +215,9 @@ def weighted_scores(scores: jax.Array, weights: jax.Array) -> tuple[jax.Array, j
 
       s = sum_f w_f s_f over those that are not NaN
 
+    Responses that are compared should have been judged by the same functions, or who is not judged
+    may win by that; the command line sees to it (`advantages.reward_sums`).
+
     Args:
       scores: `[F, ...]`, reward units; NaN where a function gave none.
       weights: `[F]`.

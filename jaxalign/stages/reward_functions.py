@@ -8,6 +8,7 @@ object with `__call__`. `completions` is TRL's name for the responses: who takes
 TRL's shape, where answers to conversations are `[{"role": "assistant", "content": text}]`.
 """
 
+import contextlib
 import copy
 import decimal
 import functools
@@ -90,7 +91,8 @@ def _contents(file: Path, option: str) -> dict[str, Any]:
     module.__file__ = str(file)
     sys.modules[module.__name__] = module  # where dataclasses and pickle look it up
     try:
-        exec(compile(text, str(file), "exec"), module.__dict__)
+        with contextlib.chdir("."):
+            exec(compile(text, str(file), "exec"), module.__dict__)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # `sys.exit()` too: the file is to be read, not to end the run
@@ -212,7 +214,8 @@ def function_scores(
     given.update(columns)
     count = len(responses)
     try:
-        values = _listed(function(**copy.deepcopy(given)), count)
+        with contextlib.chdir("."):  # back to here, where the run writes, wherever it goes
+            values = _listed(function(**copy.deepcopy(given)), count)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
