@@ -217,6 +217,15 @@ def test_a_function_that_goes_elsewhere_takes_nobody_with_it(tmp_path):
     assert os.getcwd() == here
 
 
+def test_a_function_may_not_change_the_precision_of_training(tmp_path):
+    text = "import jax\ndef reward(responses):\n    jax.config.update('jax_enable_x64', True)\n"
+    with pytest.raises(StepRefused, match=r"raised ValueError: jax_enable_x64 is training's too"):
+        function_scores(load(tmp_path, text), [], ["x"], {})
+    with pytest.raises(UserError, match=r"does not run: ValueError: jax_enable_x64 is training's"):
+        load(tmp_path, "import jax\njax.config.update('jax_enable_x64', True)\n")
+    assert not jax.config.jax_enable_x64
+
+
 def test_ctrl_c_stays_what_it_is(tmp_path):
     text = "def reward(responses):\n    raise KeyboardInterrupt\n"
     with pytest.raises(KeyboardInterrupt):

@@ -21,10 +21,11 @@ import sys
 import traceback
 import types
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxalign.bounds import LARGEST
@@ -91,13 +92,29 @@ def _contents(file: Path, option: str) -> dict[str, Any]:
     module.__file__ = str(file)
     sys.modules[module.__name__] = module  # where dataclasses and pickle look it up
     try:
-        with contextlib.chdir("."):
+        with _undisturbed():
             exec(compile(text, str(file), "exec"), module.__dict__)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # `sys.exit()` too: the file is to be read, not to end the run
         raise UserError(f"--{option} {file} does not run: {told(error, str(file))}") from None
     return vars(module)
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """What a user's code changes for the whole process is as before: the directory that the run
+    writes to, and the precision that it computes in.
+    """
+    x64 = jax.config.read("jax_enable_x64")
+    try:
+        with contextlib.chdir("."):
+            yield
+    finally:
+        changed = jax.config.read("jax_enable_x64") != x64
+        jax.config.update("jax_enable_x64", x64)
+    if changed:
+        raise ValueError("jax_enable_x64 is training's too; use `with jax.enable_x64(True):`")
 
 
 def check_function(function: Any, given: str) -> None:
@@ -214,7 +231,7 @@ def function_scores(
     given.update(columns)
     count = len(responses)
     try:
-        with contextlib.chdir("."):  # back to here, where the run writes, wherever it goes
+        with _undisturbed():
             values = _listed(function(**copy.deepcopy(given)), count)
     except KeyboardInterrupt:
         raise
