@@ -21,6 +21,7 @@ def get_config() -> TextPPOConfig:
             iterations=10,
             micro_batches=4,
             kl_coef=0.1,
+            missing_eos_penalty=0.25,
             optimizer=OptimizerConfig(learning_rate=5e-4, schedule="linear", warmup_steps=0),
         ),
         temperature=0.7,

@@ -13,9 +13,10 @@ jaxalign grpo --policy runs/sft --data.path data/prompts_train.jsonl \
 A function gets the prompts as the data have them (texts, or lists of messages), the responses as
 texts without special tokens, and every other field of the rows that it takes by name (or all, by
 **columns) as a list; all lists have one entry a sample. It returns a list of as many numbers, None
-where it cannot judge: the weighted sum is then that of the other functions, and a sample that none
-can judge weighs nothing. It should depend on nothing else than what it gets, so that a run that was
-interrupted goes on as it would have.
+where it cannot judge. A function that judges no response to a prompt is left out there, so that
+each task of several can have its own; where it judges some, the others have no score and weigh
+nothing, so that nobody wins by not being judged. It should depend on
+nothing else than what it gets, so that a run that was interrupted goes on as it would have.
 
 Device: CPU, two cores; 92 s of processor time.
 Expected from the first to the last of twenty rounds: mean score 1.28 to 1.84, different words 0.90

@@ -46,6 +46,7 @@ def get_config() -> RLHFConfig:
             epochs=2,
             minibatches=2,
             kl_coef=0.1,
+            missing_eos_penalty=0.25,
             checkpoint_every=4,
             optimizer=OptimizerConfig(learning_rate=3e-4, schedule="linear", warmup_steps=0),
         ),

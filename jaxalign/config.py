@@ -14,6 +14,7 @@ from jaxalign.config_checks import (
     require_at_least,
     require_no_held_out,
     require_one_reward,
+    require_penalty,
     require_temperature,
 )
 from jaxalign.objectives.pair_losses import PAIR_LOSSES, UNPAIRED_LOSSES, hyperparameters_of
@@ -360,7 +361,8 @@ class DPOSettings:
     ld_alpha: float | None = None
     """Weight of the tokens beyond the shorter response of a pair, in [0, 1] (LD-DPO); None: 1."""
     wpo: bool = False
-    """Weight pairs by how likely the policy is to say them (WPO)."""
+    """Weight pairs by how likely the policy is to say them, its own samples by about 1, none by
+    more (WPO with sampled alignment)."""
     fit: FitConfig = FitConfig(
         steps=120, batch_size=32, optimizer=OptimizerConfig(learning_rate=3e-4, warmup_steps=10)
     )
@@ -475,8 +477,9 @@ class PPOSettings:
     """Price of a nat of KL to the reference, in reward units."""
     kl_target: float | None = None
     """Adapt the price until a response costs this many nats; None: fixed price."""
-    kl_horizon: int = 2560
-    """Responses over which the price adapts."""
+    kl_horizon: int | None = None
+    """Responses over which the price adapts: by at most a fifth of batch_size / kl_horizon in a
+    round. None: twice the batch, so that it may move by 10% a round."""
     clip_range: float = 0.2
     """How far the ratio may leave 1."""
     dual_clip: float | None = None
@@ -491,8 +494,8 @@ class PPOSettings:
     """Discount."""
     gae_lambda: float = 0.95
     """Trace decay of the advantage estimator."""
-    missing_eos_penalty: float = 0.25
-    """Taken from the score of a response that did not end by itself."""
+    missing_eos_penalty: float = 0.0
+    """Taken from the score of a response that did not end by itself; 0: nothing."""
     log_every: int = 1
     """Rounds between lines of metrics."""
     checkpoint_every: int = 10
@@ -505,7 +508,10 @@ class PPOSettings:
     def __post_init__(self):
         require_at_least(0, "ppo.", self, "iterations", "kl_coef", "value_coef", "entropy_coef")
         loop = ("batch_size", "epochs", "minibatches", "micro_batches")
-        require_at_least(1, "ppo.", self, *loop, "log_every", "checkpoint_every", "kl_horizon")
+        require_at_least(1, "ppo.", self, *loop, "log_every", "checkpoint_every")
+        horizon = self.kl_horizon
+        require(horizon is None or horizon > 0, f"ppo.kl_horizon is {horizon}; it must be above 0")
+        require_penalty("ppo", self.missing_eos_penalty)
         for name in ("gamma", "gae_lambda"):
             value = getattr(self, name)
             require(0 <= value <= 1, f"ppo.{name} is {value}; it must lie in [0, 1]")
@@ -517,7 +523,7 @@ class PPOSettings:
             f"ppo.dual_clip is {self.dual_clip}; it must be above 1 + clip_range",
         )
         require(
-            self.kl_target is not None or self.kl_horizon == PPOSettings.kl_horizon,
+            self.kl_target is not None or self.kl_horizon is None,
             "ppo.kl_horizon says how fast the price follows ppo.kl_target; set that too",
         )
         require(
@@ -525,6 +531,11 @@ class PPOSettings:
             f"ppo.batch_size {self.batch_size} is not a multiple of minibatches {self.minibatches} "
             f"x micro_batches {self.micro_batches}",
         )
+
+    @property
+    def horizon(self) -> int:
+        """Responses over which the price of the KL adapts."""
+        return 2 * self.batch_size if self.kl_horizon is None else self.kl_horizon
 
 
 def require_base(given: "SFTConfig | RewardConfig"):

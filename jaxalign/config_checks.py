@@ -14,11 +14,12 @@ import typing
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, TypeVar, dataclass_transform
 
+from jaxalign.bounds import LARGEST
 from jaxalign.errors import UserError
 from jaxalign.files import shown
 
 Config = TypeVar("Config")
-LARGEST, SMALLEST = 3.4e38, 1.2e-38  # of normal float32 numbers
+HIGHEST, SMALLEST = 3.4e38, 1.2e-38  # of normal float32 numbers
 WHOLE = "[-2147483648, 2147483647]"  # jax computes with int32
 ROWS, SHARE, WEIGHT = "[1, 1048576]", "[0, 1]", "[0, 1e30]"
 POSITIVE, SEED = "(0, 1e30]", "[0, 4294967295]"
@@ -223,7 +224,7 @@ def check_finite(name: str, value: Any):
             wrong = "it is too large" if abs(number) >= 2**63 else ""
         elif not math.isfinite(number):
             wrong = "it must be a finite number"
-        elif abs(number) > LARGEST:
+        elif abs(number) > HIGHEST:
             wrong = "it is too large for float32"
         else:
             wrong = "for float32 it is 0" if 0 < abs(number) < SMALLEST else ""
@@ -347,6 +348,17 @@ def require_no_held_out(data: Any, command: str):
 def require_temperature(temperature: float):
     """Raise a one-line `UserError` unless it is above 0."""
     require(temperature > 0, f"temperature is {temperature}; it must be above 0")
+
+
+def require_penalty(section: str, penalty: float):
+    """Raise a one-line `UserError` for a missing_eos_penalty that rewards more than it takes, or
+    beyond what scores may be.
+    """
+    require(
+        0 <= penalty <= LARGEST,
+        f"{section}.missing_eos_penalty is {penalty}; it must not be negative, nor above "
+        f"{LARGEST:,.0f}",
+    )
 
 
 def require_one_reward(reward: str, rewards: dict[str, float]):

@@ -10,6 +10,7 @@ from jaxalign.config_checks import (
     require_at_least,
     require_no_held_out,
     require_one_reward,
+    require_penalty,
     require_temperature,
 )
 from jaxalign.objectives.group_losses import GroupMethod, group_method
@@ -106,7 +107,7 @@ class GRPOSettings:
     overlong_share: float | None = None
     """In the last so large share of max_new_tokens every token costs reward, up to 1; 0: none."""
     missing_eos_penalty: float = 0.0
-    """Taken from the score of a response that did not end by itself."""
+    """Taken from the score of a response that did not end by itself; 0: nothing."""
     importance_cap: float | None = None
     """Largest importance weight between sampler and trainer, whose numbers differ; None: no
     weights."""
@@ -128,6 +129,7 @@ class GRPOSettings:
         loop = ("prompts", "group_size", "epochs", "minibatches", "micro_batches")
         require_at_least(1, "grpo.", self, *loop, "log_every", "checkpoint_every")
         require_at_least(0, "grpo.", self, "iterations", "entropy_coef")
+        require_penalty("grpo", self.missing_eos_penalty)
         require(
             self.batch_size % (self.minibatches * self.micro_batches) == 0,
             f"grpo.prompts {self.prompts} x group_size {self.group_size} is not a multiple of "

@@ -18,6 +18,7 @@ from jaxalign.config_checks import (
     require_at_least,
     require_no_held_out,
     require_one_reward,
+    require_penalty,
     require_temperature,
 )
 from jaxalign.objectives.online import OPPONENTS, online_hyperparameters
@@ -66,8 +67,8 @@ class OnlineSettings:
     score_scale: float | None = None
     """For nash_md: a difference of scores times this is the log-odds of a preference; 1 by default.
     `log_odds_per_score` in the reward model's results.json is what its own training found."""
-    missing_eos_penalty: float = 0.25
-    """Taken from the score of a response that did not end by itself."""
+    missing_eos_penalty: float = 0.0
+    """Taken from the score of a response that did not end by itself; 0: nothing."""
     fit: FitConfig = FitConfig(
         steps=100,
         batch_size=64,
@@ -96,8 +97,7 @@ class OnlineSettings:
         )
         scale = self.log_odds_per_score
         require(scale > 0, f"online.score_scale is {scale}; it must be above 0")
-        penalty = self.missing_eos_penalty
-        require(penalty >= 0, f"online.missing_eos_penalty is {penalty}; it must not be negative")
+        require_penalty("online", self.missing_eos_penalty)
 
     @property
     def hyperparameters(self) -> dict[str, float]:

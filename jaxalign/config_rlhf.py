@@ -98,6 +98,7 @@ class RLHFConfig:
         iterations=10,
         micro_batches=4,
         kl_coef=0.1,
+        missing_eos_penalty=0.25,
         optimizer=OptimizerConfig(learning_rate=5e-4, schedule="linear", warmup_steps=0),
     )
     """PPO against the reward model."""
@@ -138,6 +139,7 @@ class RLHFConfig:
     """Taken there from the score of a sample that did not end by itself."""
     unpenalised: PPOSettings = PPOSettings(
         kl_coef=0.0,
+        missing_eos_penalty=0.25,
         iterations=10,
         batch_size=128,
         micro_batches=2,

@@ -30,8 +30,9 @@ from jaxalign.losses.importance import (
     top_entropy_mask,
     truncated_importance_weights,
 )
-from jaxalign.masking import is_end, masked_sum
+from jaxalign.masking import equal_entries, is_end, masked_sum
 from jaxalign.objectives.group_losses import GroupMethod
+from jaxalign.precision import settled_sum
 from jaxalign.sampling import sample
 from jaxalign.scoring import text_decisions, text_logps
 from jaxalign.shared_groups import behind_prompts, shared_rows
@@ -128,7 +129,8 @@ def learned_scores(
     cache = round(method.overlong_share * longest)
     if cache:
         lengths = rows.response_mask.sum(axis=1)
-        scores = scores + overlong_penalties(lengths, longest=longest, cache=cache)
+        penalties = overlong_penalties(lengths, longest=longest, cache=cache)
+        scores = settled_sum(scores, penalties)
     return scores
 
 
@@ -141,7 +143,8 @@ def token_kl(samples: GroupSamples, method: GroupMethod) -> jax.Array:
 def group_advantages(
     samples: GroupSamples, scores: jax.Array, method: GroupMethod, *, group_size: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Advantages of all responses of a round, and which groups have equal scores.
+    """Advantages of all responses of a round, and which groups have equal scores (but for
+    rounding, the rule of the advantages too).
 
     A KL in the reward is charged to tokens for `reinforce_plus_plus`, else to the response. A
     response whose score is NaN is not compared with: its group has one less.
@@ -160,9 +163,10 @@ def group_advantages(
     mask = samples.scored.samples.batch.response_mask & judged[:, None]
     kl_coef = method.kl_coef if method.kl_in == "reward" else 0.0
     kl = token_kl(samples, method)
-    totals = scores - kl_coef * masked_sum(kl, mask, axis=1)
+    totals = settled_sum(scores, -kl_coef * masked_sum(kl, mask, axis=1))
     groups = totals.reshape(-1, group_size)
-    equal = jnp.broadcast_to(_equal(groups, judged.reshape(groups.shape)), groups.shape).reshape(-1)
+    equal = equal_entries(groups, judged.reshape(groups.shape), axis=1)
+    equal = jnp.broadcast_to(equal, groups.shape).reshape(-1)
     if method.per_token:
         rewards = shaped_rewards(scores, kl, mask, kl_coef=kl_coef)
         return reinforce_plus_plus_advantages(rewards, mask, gamma=method.gamma), equal
@@ -171,12 +175,6 @@ def group_advantages(
         lengths = mask.sum(axis=1).reshape(groups.shape)
         return length_weighted_advantages(groups, lengths, real).reshape(-1), equal
     return COMPARISONS[method.advantages](groups, real).reshape(-1), equal
-
-
-def _equal(groups: jax.Array, judged: jax.Array) -> jax.Array:
-    """`[P, 1]` whether all scores of a group that there are are the same."""
-    lowest = jnp.where(judged, groups, jnp.inf).min(axis=1, keepdims=True)
-    return jnp.where(judged, groups, -jnp.inf).max(axis=1, keepdims=True) <= lowest
 
 
 COMPARISONS = {

@@ -133,6 +133,27 @@ def entropy(logits: jax.Array) -> jax.Array:
     return -jnp.sum(p * jnp.where(p > 0, log_p, 0), axis=-1)
 
 
+def log_collisions(logits: jax.Array) -> jax.Array:
+    """Log-chance that two draws from the distribution of each position are the same: no shift.
+
+      log sum_v p_v^2
+
+    Minus this is the Renyi entropy of order 2.
+
+    Args:
+      logits: `[..., A]`; forbidden outcomes (-inf) count 0, at least one must be finite.
+
+    Returns:
+      `[...]` nats, at most 0.
+
+    Source: Zhou et al. 2024, https://arxiv.org/abs/2406.11827, weight alignment.
+
+    >>> print(log_collisions(jnp.array([0.0, 0.0, -jnp.inf])).round(4))  # log 1/2
+    -0.6931
+    """
+    return jax.nn.logsumexp(2 * log_softmax(logits), axis=-1)
+
+
 def token_logps(logits: jax.Array, tokens: jax.Array, *, temperature: float = 1.0) -> jax.Array:
     """Log-probability of every token given those before it.
 

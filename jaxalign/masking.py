@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxalign.collectives import psum
-from jaxalign.precision import widen
+from jaxalign.precision import rounding, widen
 
 
 def is_end(tokens: jax.Array, eos_id: int | tuple[int, ...]) -> jax.Array:
@@ -84,18 +84,63 @@ def masked_mean(x: jax.Array, mask: jax.Array, *, axis_name: str | None = None) 
     return total / jnp.where(weight == 0, 1, weight)
 
 
+def equal_entries(
+    x: jax.Array, mask: jax.Array, *, axis: int | None = None, axis_name: str | None = None
+) -> jax.Array:
+    """Whether the unmasked entries are the same number but for rounding.
+
+      max x - min x <= 4 eps max |x|
+
+    The one rule of everything that divides by a spread, so that no rounding is scaled up to an
+    advantage: sums of the same numbers in another order have none.
+
+    Args:
+      x: `[...]`, any unit; float32 or wider.
+      mask: `[...]`, bool, or non-negative weights.
+      axis: the axis to compare over, which stays with length 1; None compares over all.
+      axis_name: mapped axis to compare over as well, or None.
+
+    Returns:
+      bool, true where fewer than two entries are unmasked.
+
+    >>> x, mask = jnp.array([[0.7, 0.70000005], [0.7, 0.7001]]), jnp.ones((2, 2), bool)
+    >>> equal_entries(x, mask, axis=1).tolist()
+    [[True], [False]]
+    """
+    lowest, highest = _range(x, mask, axis, axis_name)
+    scale = jnp.maximum(jnp.abs(lowest), jnp.abs(highest))
+    return highest - lowest <= rounding(scale)
+
+
+def _range(x: jax.Array, mask: jax.Array, axis: int | None, axis_name: str | None):
+    """The smallest and the largest unmasked entry, without gradients."""
+    x, kept, keep = jax.lax.stop_gradient(x), mask != 0, axis is not None
+    lowest = jnp.min(jnp.where(kept, x, jnp.inf), axis=axis, keepdims=keep)
+    highest = jnp.max(jnp.where(kept, x, -jnp.inf), axis=axis, keepdims=keep)
+    if axis_name is None:
+        return lowest, highest
+    return jax.lax.pmin(lowest, axis_name), jax.lax.pmax(highest, axis_name)
+
+
+def without_values(x: jax.Array, where: jax.Array) -> jax.Array:
+    """`x` with values of 0 there, and its own gradients everywhere."""
+    return x - jnp.where(where, jax.lax.stop_gradient(x), 0)
+
+
 def _deviations(x: jax.Array, mask: jax.Array, axis_name: str | None):
-    """`x` minus its global mean, and that mean; exactly 0 for constant `x`.
+    """`x` minus its global mean, and that mean; exactly 0 for `x` that is constant but for
+    rounding.
 
     The mean is taken relative to the smallest entry, or the rounding of the mean would give equal
     entries a variance.
     """
     chex.assert_equal_shape([x, mask])
     (x,) = widen(jnp.where(mask != 0, x, 0))
-    smallest = jnp.min(jax.lax.stop_gradient(jnp.where(mask != 0, x, jnp.inf)))
-    smallest = smallest if axis_name is None else jax.lax.pmin(smallest, axis_name)
+    smallest, _ = _range(x, mask, None, axis_name)
     mean_above = masked_mean(x - smallest, mask, axis_name=axis_name)
-    return x - smallest - mean_above, smallest + mean_above
+    deviations = x - smallest - mean_above
+    equal = equal_entries(x, mask, axis_name=axis_name)
+    return without_values(deviations, equal), smallest + mean_above
 
 
 def masked_variance(
@@ -112,7 +157,8 @@ def masked_variance(
       axis_name: mapped axis to pool as well, or None.
 
     Returns:
-      A scalar; 0 where no more than `ddof` entries are unmasked, and exactly 0 for equal entries.
+      A scalar; 0 where no more than `ddof` entries are unmasked, and exactly 0 for entries that
+      are equal but for rounding (`equal_entries`).
 
     Raises:
       AssertionError: the shapes differ.
@@ -134,8 +180,8 @@ def whiten(
 
       (x - mean) / sqrt(var),  var with ddof 0;  without `shift_mean` the mean is added back
 
-    Statistics are those of the whole batch on all devices. There is no epsilon: where the variance
-    is 0 the result is x - mean, which is 0 (or x, without `shift_mean`).
+    Statistics are those of the whole batch on all devices. There is no epsilon: where the entries
+    are equal but for rounding (`equal_entries`) the result is 0 (or x, without `shift_mean`).
 
     Args:
       x: `[...]`, any unit.

@@ -17,6 +17,7 @@ from jaxalign.envs.protocol import Environment
 from jaxalign.errors import UserError
 from jaxalign.logprobs import action_logps, entropy
 from jaxalign.masking import whiten
+from jaxalign.train.step import metric_means
 
 
 @pytree
@@ -217,19 +218,21 @@ def ppo_epochs(
       state: of the training; the carry of `step`.
       experience: `[B, T]`; minibatches are made of whole rows, so B is a multiple of their number.
       key: permutations are folded from it.
-      step: `(state, Experience) -> (state, metrics)`, one gradient step.
+      step: `(state, Experience) -> (state, metric sums)`, one gradient step as `summed_step` makes
+        it.
       epochs, minibatches: passes over all rows, and steps in each.
 
     Returns:
-      The new state and the metrics' means over all steps.
+      The new state and the metrics' means: sums over all steps, divided once by their weights, so
+      that a minibatch in which everything is masked counts for nothing.
     """
     rows = minibatch_rows(
         key, rows=experience.actions.shape[0], epochs=epochs, minibatches=minibatches
     )
-    state, metrics = jax.lax.scan(
+    state, sums = jax.lax.scan(
         lambda state, rows: step(state, minibatch(experience, rows)), state, rows
     )
-    return state, jax.tree.map(lambda metric: metric.mean(axis=0), metrics)
+    return state, metric_means(jax.tree.map(lambda x: x.sum(axis=0), sums), 0)
 
 
 def rows_of(batch, rows: jax.Array):
@@ -250,11 +253,11 @@ def ppo_epochs_loop(
         key, rows=experience.index.shape[0], epochs=epochs, minibatches=minibatches
     )
     take = jax.jit(take)
-    metrics = []
+    sums = []
     for part in rows:
-        state, step_metrics = step(state, take(experience, part))
-        metrics.append(step_metrics)
-    return state, jax.tree.map(lambda *values: sum(values) / len(values), *metrics)
+        state, of_step = step(state, take(experience, part))
+        sums.append(of_step)
+    return state, metric_means(jax.tree.map(lambda *values: sum(values), *sums), 0)
 
 
 def action_policy(model):

@@ -19,6 +19,7 @@ from jaxalign.logprobs import (
     action_logps,
     entropy,
     fused_action_logps_and_entropy,
+    log_collisions,
     logits_of,
     map_time_chunks,
     sequence_logps,
@@ -109,13 +110,62 @@ def text_logps(model, *, temperature: float = 1.0):
     return logps
 
 
+@once
+def text_logps_and_collisions(model, *, temperature: float = 1.0):
+    """`(params, TokenBatch, keys=None) -> (logps, log_collisions)`, of the shapes of `text_logps`.
+
+    The second, log sum_v pi(v)^2 in nats, has no gradient.
+    """
+
+    def both(params, batch: TokenBatch | PackedBatch | SharedPrompts, keys=None):
+        if isinstance(batch, SharedPrompts):
+            outputs = predicting_responses(model, params, batch, keys)
+            actions = _in_a_row(batch.responses)
+            logps, _ = action_logps_and_entropy_of(outputs, actions, temperature=temperature)
+            collisions = log_collisions_of(outputs, actions, temperature=temperature)
+            return tuple(_of_responses(x, batch) for x in (logps, collisions))
+        outputs = forward(model, params, batch, keys)
+        logps = logps_of(outputs, batch.tokens, temperature=temperature)
+        collisions = log_collisions_of(outputs, batch.tokens, temperature=temperature)
+        return tuple(after_first(batch, x) for x in (logps, shift_right(collisions)))
+
+    return both
+
+
+def log_collisions_of(outputs, tokens, *, temperature: float):
+    """`[B, T]` log-chances that two draws at each position are the same: no shift, no gradient."""
+    hidden, unembedding = jax.lax.stop_gradient((outputs.hidden, outputs.unembedding))
+
+    def of_positions(hidden):
+        logits = logits_of(hidden, unembedding, outputs.softcap)
+        return log_collisions(tempered(logits, temperature))
+
+    if is_small(outputs, tokens):
+        return of_positions(hidden)
+    return map_time_chunks(of_positions, (hidden,), CHUNK)
+
+
 def shared_logps_and_entropy(model, params, batch: SharedPrompts, keys, temperature: float):
-    """Log-probabilities and entropies of the responses, both `[B, K, R]`; each is predicted from
-    the token before it, the first from the prompt's last.
+    """Log-probabilities and entropies of the responses, both `[B, K, R]`."""
+    outputs = predicting_responses(model, params, batch, keys)
+    both = action_logps_and_entropy_of(outputs, _in_a_row(batch.responses), temperature=temperature)
+    return tuple(_of_responses(x, batch) for x in both)
+
+
+def _of_responses(x, batch: SharedPrompts):
+    """`[B, K R]` as `[B, K, R]`; as everywhere, nothing predicts a token with none before it."""
+    length = batch.responses.shape[2]
+    begun = batch.prompt_mask.any(axis=1)[:, None, None] | (jnp.arange(length) > 0)[None, None]
+    return jnp.where(begun, x.reshape(batch.responses.shape), 0.0)
+
+
+def predicting_responses(model, params, batch: SharedPrompts, keys):
+    """What the network makes of the tokens before the responses' `[B, K R]`: each is predicted
+    from the token before it, the first from the prompt's last.
 
     Only the positions that predict a response's token get logits.
     """
-    count, length = batch.responses.shape[1:]
+    count = batch.responses.shape[1]
     prompt = batch.prompts.shape[1]
     tokens = jnp.concatenate([batch.prompts, _in_a_row(batch.responses)], axis=1)
     mask = jnp.concatenate([batch.prompt_mask, _in_a_row(batch.mask)], axis=1)
@@ -127,11 +177,7 @@ def shared_logps_and_entropy(model, params, batch: SharedPrompts, keys, temperat
     last = jnp.repeat(outputs.hidden[:, None, prompt - 1 : prompt], count, axis=1)
     own = outputs.hidden[:, prompt:].reshape(*batch.responses.shape, -1)
     before = jnp.concatenate([last, own[:, :, :-1]], axis=2)
-    outputs = dataclasses.replace(outputs, hidden=_in_a_row(before))
-    both = action_logps_and_entropy_of(outputs, _in_a_row(batch.responses), temperature=temperature)
-    # as everywhere, nothing predicts a token with no token before it
-    begun = batch.prompt_mask.any(axis=1)[:, None, None] | (jnp.arange(length) > 0)[None, None]
-    return tuple(jnp.where(begun, x.reshape(batch.responses.shape), 0.0) for x in both)
+    return dataclasses.replace(outputs, hidden=_in_a_row(before))
 
 
 def _in_a_row(x):

@@ -21,7 +21,7 @@ from jaxalign.config import (
     TextPPOConfig,
 )
 from jaxalign.config_grpo import GRPOConfig, GRPOSettings
-from jaxalign.config_online import OnlineConfig
+from jaxalign.config_online import OnlineConfig, OnlineSettings
 from jaxalign.config_rlhf import RLHFConfig
 from jaxalign.errors import UserError
 
@@ -73,6 +73,13 @@ def test_defaults_are_valid_and_frozen(name):
         (lambda: PPOSettings(gamma=-0.5), "ppo.gamma is -0.5"),
         (lambda: PPOSettings(kl_coef=-1.0), "ppo.kl_coef is -1.0; it must not be negative"),
         (lambda: PPOSettings(kl_target=0.0), "ppo.kl_target is 0.0; it must be above 0"),
+        (lambda: PPOSettings(kl_target=1.0, kl_horizon=0), "ppo.kl_horizon is 0; it must be"),
+        (lambda: PPOSettings(missing_eos_penalty=-1.0), "ppo.missing_eos_penalty is -1.0; it must"),
+        (lambda: GRPOSettings(missing_eos_penalty=1e39), "grpo.missing_eos_penalty is 1e.39; it"),
+        (
+            lambda: OnlineSettings(missing_eos_penalty=float("nan")),
+            "missing_eos_penalty is nan; it",
+        ),
         (lambda: PPOSettings(kl_horizon=99), "says how fast .* follows ppo.kl_target; set that"),
         (lambda: GRPOSettings(prompts=0), "grpo.prompts is 0; it must be at least 1"),
         (lambda: GRPOSettings(minibatches=0), "grpo.minibatches is 0; it must be at least 1"),

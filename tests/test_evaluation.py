@@ -95,6 +95,12 @@ def test_win_rate_by_hand():
     assert win_rates.win_rate(scores, baseline).value == 0.3125
 
 
+def test_the_same_score_but_for_rounding_is_a_tie():
+    scores = np.array([np.float32(0.1) + np.float32(0.6), 1.0001, -1e-9, 1e6 + 1])
+    baseline = np.array([np.float32(0.7), 1.0, 1e-9, 1e6])
+    assert win_rates.wins(scores, baseline).tolist() == [0.5, 1, 0, 1]
+
+
 def test_win_rate_is_antisymmetric_and_half_for_the_same_samples():
     scores, baseline = seeded(0).integers(0, 4, (2, 60, 3)).astype(float)
     forward, back = win_rates.wins(scores, baseline), win_rates.wins(baseline, scores)

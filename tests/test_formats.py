@@ -157,7 +157,7 @@ BAD = [
         )
         for margin, reason in [
             (None, "margin is null"),
-            (-1, "margin is '-1' .*, wanted a number of at least 0"),
+            (-1, "margin is '-1' .*, wanted a number from 0 to 1,000,000,000"),
             (math.nan, "margin is 'nan'"),
             (math.inf, "margin is 'inf'"),
             (True, r"margin is 'True' \(bool\)"),

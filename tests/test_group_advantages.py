@@ -222,6 +222,55 @@ def test_equal_scores_have_no_advantage(form, value):
     assert not FORMS[form][0](scores, np.ones((2, 7), bool)).any()
 
 
+ULP = np.float32(0.1) + np.float32(0.6)  # 0.70000005, and 0.7 is the next float32 below
+
+
+@each_form
+@pytest.mark.parametrize("scale", [1e-30, 1e-3, 1.0, 1e6])
+def test_scores_that_differ_by_rounding_are_equal(form, scale):
+    """Sums of rewards (1, 1, 0) and (0, 0, 1) with weights 0.1, 0.6, 0.7, in float32."""
+    group = np.float32(scale) * np.array([ULP, 0.7, ULP, 0.7], np.float32)
+    assert group[0] != group[1]
+    scores = jnp.array([group, -group, 3 * group])
+    mask = np.ones((3, 4), bool)
+    assert not FORMS[form][0](scores, mask).any()
+    slopes, exact = (
+        jax.jacobian(lambda s: FORMS[form][0](s, mask[:1]))(s)
+        for s in (scores[:1], jnp.full((1, 4), group[1]))
+    )
+    if form != "best":  # which has a slope for one of equals, and equals here are not quite
+        np.testing.assert_allclose(slopes, exact, rtol=1e-6)
+
+
+@each_form
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e6])
+def test_close_scores_keep_their_advantages(form, scale):
+    """1 and 1.0001 are no rounding: as the loops in float64 have it."""
+    scores = np.float32(scale) * np.array([[1, 1.0001, 1, 0.9999], [1, 2, 3, 4]], np.float32)
+    mask = np.ones((2, 4), bool)
+    found = FORMS[form][0](jnp.array(scores), mask)
+    expected = FORMS[form][1](scores.astype(np.float64), mask)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    assert np.abs(expected[0]).max() > 0
+
+
+def test_one_step_of_a_million_is_no_rounding():
+    scores, mask = jnp.array([[1e6, 1e6 + 1]]), np.ones((1, 2), bool)
+    assert centred_advantages(scores, mask).tolist() == [[-0.5, 0.5]]
+
+
+def test_rewards_that_cancel_are_not_scaled_up():
+    """Standardised, 0.1 + 0.6 - 0.7 times the same is no order of responses."""
+    one = jnp.array([[1.0, 3.0, 2.0]])
+    ours = decoupled_advantages(jnp.stack([one, 2 * one, 5 * one]), jnp.array([0.1, 0.6, -0.7]))
+    assert not ours.any()
+
+
+def test_returns_that_differ_by_rounding_are_not_whitened():
+    rewards, mask = jnp.array([[0.0, ULP], [0.0, 0.7]]), jnp.ones((2, 2), bool)
+    assert not reinforce_plus_plus_advantages(rewards, mask, gamma=1.0).any()
+
+
 def test_equal_scores_in_two_groups_have_no_advantage():
     """The batch has a deviation, the groups have none."""
     scores, mask = jnp.array([[0.1] * 7, [0.7] * 7]), np.ones((2, 7), bool)

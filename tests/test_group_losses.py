@@ -301,6 +301,22 @@ def test_kl_in_the_reward_by_hand():
     np.testing.assert_allclose(batch.advantages[batch.mask], expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["grpo", "dapo", "rloo", "dr_grpo"])
+def test_groups_of_equal_sums_are_equal(name):
+    """0.1 + 0.6 and 0.7 in float32; and a score of 0.3 that costs 0.3, beside one of 0."""
+    scores = np.array([0.1, 0.7, 0.3, 0.0], np.float32)
+    scores[0] += np.float32(0.6)
+    batch, metrics = compared(
+        name, scores, ended=(True, True, False, True), missing_eos_penalty=0.3,
+        kl_coef=0.0, drop_equal_groups=True, mask_truncated=False, overlong_share=0.0,
+    )  # fmt: skip
+    assert not batch.advantages.any() and not batch.mask.any()
+    assert float(metrics["scores/equal_groups"]) == 1
+    batch, metrics = compared(name, (1.0, 1.0001, 1e-3, 2e-3), kl_coef=0.0, drop_equal_groups=True)
+    assert np.all(np.asarray(batch.advantages) != 0)
+    assert float(metrics["scores/equal_groups"]) == 0
+
+
 def test_what_a_response_pays_for():
     """No end costs 4; the longest is 4 tokens, the last two of them cost a half each."""
     batch, _ = compared("dr_grpo", missing_eos_penalty=4.0, overlong_share=0.5)

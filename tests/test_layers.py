@@ -13,6 +13,7 @@ PACKAGE = Path(jaxalign.__file__).parent
 LAYERS = [
     [
         "errors",
+        "bounds",
         "files",
         "signals",
         "cache",

@@ -21,7 +21,7 @@ from jaxalign import (
     token_entropy,
     token_logps,
 )
-from jaxalign.logprobs import fused_action_logps_and_entropy
+from jaxalign.logprobs import fused_action_logps_and_entropy, log_collisions
 from tests.oracles import logprobs as oracle
 
 B, T, D, V = 3, 7, 4, 11
@@ -44,6 +44,15 @@ def test_token_logps_by_hand():
     logits = jnp.log(jnp.array([[[1.0, 3.0], [1.0, 1.0], [1e-9, 1.0]]]))
     logps = token_logps(logits, jnp.array([[0, 1, 0]]))
     np.testing.assert_allclose(logps, np.log([[1.0, 0.75, 0.5]]), atol=1e-7)
+
+
+@pytest.mark.parametrize("scale", [1.0, 30.0, 1e4])
+def test_collisions_are_sums_of_squares(scale):
+    logits = (scale * np.random.default_rng(4).normal(size=(3, 2, V))).astype(np.float32)
+    logits[0, 0, 3:] = -np.inf
+    logits[0, 1] = 1e4  # uniform
+    p = np.array([[np.exp(oracle.log_softmax(list(map(float, z)))) for z in row] for row in logits])
+    np.testing.assert_allclose(log_collisions(logits), np.log((p**2).sum(-1)), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 1.5])

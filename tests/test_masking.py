@@ -71,6 +71,23 @@ def test_equal_entries_have_no_variance(value):
     np.testing.assert_array_equal(whiten(x, mask, shift_mean=False), x)
 
 
+def test_entries_that_differ_by_rounding_have_no_variance():
+    """0.1 + 0.6 is 0.70000005 in float32; scaled to unit variance that would be a signal."""
+    x = jnp.array([np.float32(0.1) + np.float32(0.6), np.float32(0.7), jnp.nan])
+    mask = jnp.array([True, True, False])
+    assert x[0] != x[1]
+    assert float(masked_variance(x, mask, ddof=1)) == 0
+    assert not whiten(x, mask).any()
+    slope = jax.jacobian(lambda x: whiten(x, mask))(x)  # that of x - mean
+    np.testing.assert_allclose(slope, [[0.5, -0.5, 0], [-0.5, 0.5, 0], [0, 0, 0]])
+
+
+def test_close_entries_keep_their_variance():
+    x, mask = jnp.array([1.0, 1.00001]), jnp.ones(2, bool)
+    np.testing.assert_allclose(whiten(x, mask), [-1, 1], rtol=1e-6)
+    np.testing.assert_allclose(whiten(1e6 + x.at[1].add(1), mask), [-1, 1], rtol=1e-6)
+
+
 def test_what_is_masked_never_counts():
     x, mask = draw(1)
     poisoned = np.where(mask, x, np.nan)

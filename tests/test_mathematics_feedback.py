@@ -176,6 +176,12 @@ class TestJudges:
         assert pair.rejected.tolist() == [-4, -2, -6]
         assert weights.tolist() == [1, 1, 0]
 
+    def test_scores_that_differ_by_rounding_are_ties(self):
+        logps, one = jnp.array([-1.0, -2.0, -3.0]), np.float32(1)
+        scores = np.array([np.float32(0.1) + np.float32(0.6), 1.0001, -1e-9], np.float32)
+        _, weights = ja.ranked(logps, logps, scores, np.array([0.7, one, 1e-9], np.float32))
+        assert weights.tolist() == [0, 1, 1]
+
     def test_without_bonus_xpo_is_dpo(self):
         policy, reference = (
             ja.PairLogps(chosen=x[0], rejected=x[1]) for x in RNG.normal(size=(2, 2, 9))

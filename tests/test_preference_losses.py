@@ -28,6 +28,8 @@ from jaxalign.data.batching import mismatched_rows
 from jaxalign.data.chat import token_row
 from jaxalign.data.tokenizer import train_bpe
 from jaxalign.errors import UserError
+from jaxalign.logprobs import log_collisions
+from jaxalign.losses.wpo import wpo_weights
 from jaxalign.objectives import PAIR_LOSSES, UNPAIRED_LOSSES
 from jaxalign.stages.run import open_run
 from jaxalign.stages.text_models import new_text_model
@@ -320,8 +322,57 @@ def test_modifiers():
     np.testing.assert_allclose(
         prefixes(params, pairs, KEY)[1][1]["logps/chosen"], expected, rtol=1e-6
     )
-    weighted = objectives.paired(table_logps, "dpo", wpo=True)(params, pairs, KEY)[0]
-    assert 0 < weighted < loss
+
+
+def table_logps_and_collisions(params, batch, keys):
+    p = jax.nn.softmax(params)
+    return jnp.log(p)[batch.tokens], jnp.full(batch.tokens.shape, jnp.log(jnp.sum(p**2)))
+
+
+def test_wpo_by_hand(x64):
+    """With sampled alignment, a pair at most 1: in a loop over pairs and tokens."""
+    pairs, _ = batches()
+    table = 0.2 * np.asarray(PARAMS, np.float64)
+    p = np.exp(table) / np.exp(table).sum()
+    losses, weights = [], []
+    for i in range(ROWS):
+        sums, weight = {}, 1.0
+        for side in ("chosen", "rejected"):
+            rows = getattr(pairs, side)
+            ids = [t for t, real in zip(rows.tokens[i], rows.response_mask[i], strict=True) if real]
+            logps = [np.log(p[t]) for t in ids]
+            sums[side] = sum(logps) - float(getattr(pairs.reference, side)[i])
+            weight *= np.exp(np.mean(logps) - np.log((p**2).sum())) if ids else 1.0
+        weights.append(min(weight, 1.0))
+        margin = 0.1 * (sums["chosen"] - sums["rejected"])
+        losses.append(np.log1p(np.exp(-margin)) * weights[-1] * float(pairs.weights[i]))
+    assert min(weights) < 0.9 and max(weights) == 1
+    loss_fn = objectives.paired(table_logps_and_collisions, "dpo", beta=0.1, wpo=True)
+    (total, (_, metrics)), slope = jax.value_and_grad(loss_fn, has_aux=True)(
+        jnp.asarray(table), pairs, KEY
+    )
+    np.testing.assert_allclose(total, np.sum(losses), rtol=1e-6)
+    real = np.asarray(pairs.weights, np.float64)
+    np.testing.assert_allclose(metrics["wpo/weight"], (real * weights).sum(), rtol=1e-6)
+
+    def fixed(params):  # the weights have no gradient
+        logps = [
+            (jax.nn.log_softmax(params)[side.tokens] * side.response_mask).sum(axis=1)
+            for side in (pairs.chosen, pairs.rejected)
+        ]
+        margin = logps[0] - pairs.reference.chosen - logps[1] + pairs.reference.rejected
+        return (jax.nn.softplus(-0.1 * margin) * np.array(weights) * real).sum()
+
+    np.testing.assert_allclose(slope, jax.grad(fixed)(jnp.asarray(table)), rtol=1e-6, atol=1e-9)
+
+
+def test_samples_weigh_1_under_wpo():
+    """E p(v) / sum p^2 = 1, whatever the policy: the expected weight of a token of its own."""
+    for scale in (0.1, 1.0, 5.0):
+        logps = jax.nn.log_softmax(scale * jax.random.normal(KEY, (50,)))
+        collisions = jnp.full((50, 1), log_collisions(logps))
+        weights = wpo_weights(logps[:, None], jnp.ones((50, 1), bool), collisions)
+        assert float(jnp.sum(jnp.exp(logps) * weights)) == pytest.approx(1, abs=1e-5)
 
 
 @pytest.mark.parametrize(

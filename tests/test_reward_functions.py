@@ -2,9 +2,14 @@
 them alone and beside a reward model.
 """
 
+import array
+import collections
 import dataclasses
 import functools
+import itertools
 import json
+import os
+from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
 
@@ -55,6 +60,22 @@ def load(tmp_path, text, name=""):
         ("def tone(responses): ...", "", "has no function reward; it has tone"),
         ("", ":tone", "rewards.py:tone: .* has no function tone; it has none"),
         ("reward = 3", "", r"is a int, no function; wanted def NAME\(prompts, responses, "),
+        ("class reward:\n    def __call__(self, responses): ...", "", "is a class; give an object"),
+        (
+            "from functools import partial\nasync def f(responses): ...\nreward = partial(f)",
+            "",
+            "is an async function",
+        ),
+        ("class R:\n    async def __call__(self, responses): ...\nreward = R()", "", "is an async"),
+        ("reward = max", "", "does not say which arguments it takes; wanted def NAME"),
+        ("reward = len", "", r"takes \(obj, /\); wanted def NAME"),
+        ("def reward(*arguments): ...", "", r"takes \(\*arguments\); wanted def NAME"),
+        (
+            "import functools\ndef f(responses): ...\nreward = functools.partial(f, responses=[])",
+            "",
+            "takes .*; wanted def NAME",
+        ),
+        ("import sys\nsys.exit()", "", r"rewards.py does not run: SystemExit: *\(line 2\)"),
         ("async def reward(responses): ...", "", "is an async function; write it with def instead"),
         ("def reward(prompts, texts): ...", "", r"takes \(prompts, texts\); wanted def NAME"),
         ("def reward(responses, /): ...", "", r"takes \(responses, /\); wanted def NAME"),
@@ -67,7 +88,7 @@ def test_a_file_without_the_function_is_one_line(tmp_path, text, name, message):
 
 
 def test_a_missing_file_is_named():
-    with pytest.raises(UserError, match=r"--rewards no\.py: no such file"):
+    with pytest.raises(UserError, match=r"--rewards: no\.py does not exist"):
         load_function("no.py:f", "rewards", {})
 
 
@@ -88,9 +109,35 @@ def test_scores_of_all_kinds():
 
     expected = [1, 1, np.nan, np.nan, 0.5, 1, 0.25]
     np.testing.assert_array_equal(function_scores(reward, [], ["a"] * 7, {}), expected)
-    for array in (np.array([1.0, 2.0]), jnp.array([1.0, 2.0]), [jnp.float32(1), np.array(2.0)]):
-        found = function_scores(lambda responses, a=array: a, [], ["a", "b"], {})
+    for given in (
+        np.array([1.0, 2.0]),
+        np.array([True, 2], object),
+        array.array("d", [1, 2]),
+        jnp.array([1.0, 2.0]),
+        jnp.array([1.0, 2.0], jnp.bfloat16),
+        [jnp.float32(1), np.array(2.0)],
+        [Decimal(1), 2],
+        range(1, 3),
+        (x for x in (1.0, 2.0)),
+        map(float, "12"),
+        collections.deque([1, 2]),
+        {1.0: "a", 2.0: "b"}.keys(),
+    ):
+        found = function_scores(lambda responses, a=given: a, [], ["a", "b"], {})
         assert found.tolist() == [1.0, 2.0]
+    masked = np.ma.masked_array([1.0, 2.0], mask=[False, True])
+    found = function_scores(lambda responses: masked, [], ["a", "b"], {})
+    np.testing.assert_array_equal(found, [1, np.nan])
+
+
+class Rude:
+    """Neither a number nor to be shown."""
+
+    def __str__(self):
+        raise RuntimeError("no")
+
+    def item(self):
+        raise KeyError("no")
 
 
 @pytest.mark.parametrize(
@@ -102,9 +149,27 @@ def test_scores_of_all_kinds():
         ([1.0], "returned 1 scores for 2 responses"),
         ([1.0, "0.5"], r"returned '0.5' \(str\) for response 1, wanted a number, or None"),
         ([[1.0], 2.0], r"returned '\[1.0\]' \(list\) for response 0, wanted a number, or None"),
-        ([1.0, -np.inf], "returned '-inf' .* for response 1, wanted a finite number"),
-        ([10**400, 1.0], "for response 0, wanted a finite number"),
-        ([1e39, 1.0], "for response 0, wanted a finite number"),  # more than float32 holds
+        ([1.0, -np.inf], "returned '-inf' .* for response 1, wanted a number between -1,000,"),
+        (
+            [10**400, 1.0],
+            "for response 0, wanted a number between -1,000,000,000 and 1,000,000,000",
+        ),
+        ([1e39, 1.0], "for response 0, wanted a number between"),  # more than float32 holds
+        ([1.0, -3e38], "for response 1, wanted a number between"),  # its square is more
+        (
+            [10**5000, 1.0],
+            r"returned '\(no text: ValueError\)' \(int\) .*, wanted a number between",
+        ),
+        ([Decimal("1e999"), 1.0], "for response 0, wanted a number between"),
+        ([Fraction(10**400), 1.0], "for response 0, wanted a number between"),
+        ([Decimal("sNaN"), 1.0], "for response 0, wanted a number, or None"),
+        ([1j, 1.0], "for response 0, wanted a number, or None"),
+        ([Rude(), 1.0], r"returned '\(no text: RuntimeError\)' \(Rude\) for response 0, wanted"),
+        ({"a": 1.0, "b": 2.0}, r"\(dict\), wanted a list of 2 numbers"),
+        ({1.0, 2.0}, r"\(set\), wanted a list of 2 numbers"),
+        ("12", r"returned '12' \(str\), wanted a list of 2 numbers"),
+        (b"12", r"\(bytes\), wanted a list of 2 numbers"),
+        (itertools.count(), "returned more than 2 scores for 2 responses"),
     ],
 )
 def test_a_wrong_result_is_one_line(returned, message):
@@ -121,6 +186,136 @@ def test_what_a_function_raises_is_told_with_its_line(tmp_path):
     reward = load(tmp_path, "def reward(responses):\n    return [int(r) for r in responses]\n")
     with pytest.raises(StepRefused, match=r"rewards.py: reward raised ValueError: .*\(line 2\)"):
         function_scores(reward, [], ["x"], {})
+
+
+@pytest.mark.parametrize(
+    "error", ["SystemExit(0)", "GeneratorExit", "Own('no\\nway\\x1b[3m' + 999 * 'x')", "Rude()"]
+)
+def test_no_exception_ends_the_run_unseen(tmp_path, error):
+    """Not one that is no `Exception`, nor one without a text."""
+    text = (
+        "class Own(BaseException): ...\n"
+        "class Rude(Exception):\n    def __str__(self): raise SystemExit\n"
+        f"def reward(responses):\n    raise {error}\n"
+    )
+    with pytest.raises(
+        StepRefused, match=r"rewards.py: reward raised \w+: .*\(line 5\); mend"
+    ) as e:
+        function_scores(load(tmp_path, text), [], ["x"], {})
+    assert str(e.value).isprintable() and len(str(e.value)) < 500
+    lazy = load(tmp_path, f"def reward(responses):\n    yield 1.0\n    yield {'1 / 0'}\n")
+    with pytest.raises(StepRefused, match=r"reward raised ZeroDivisionError: .*\(line 3\)"):
+        function_scores(lazy, [], ["x", "y"], {})
+
+
+def test_a_function_that_goes_elsewhere_takes_nobody_with_it(tmp_path):
+    here = os.getcwd()
+    reward = load(tmp_path, "import os\nos.chdir('/')\ndef reward(responses):\n    os.chdir('/')\n")
+    assert os.getcwd() == here
+    with pytest.raises(StepRefused):
+        function_scores(reward, [], ["x"], {})
+    assert os.getcwd() == here
+
+
+def test_a_function_may_not_change_the_precision_of_training(tmp_path):
+    text = "import jax\ndef reward(responses):\n    jax.config.update('jax_enable_x64', True)\n"
+    with pytest.raises(StepRefused, match=r"raised ValueError: jax_enable_x64 is training's too"):
+        function_scores(load(tmp_path, text), [], ["x"], {})
+    with pytest.raises(UserError, match=r"does not run: ValueError: jax_enable_x64 is training's"):
+        load(tmp_path, "import jax\njax.config.update('jax_enable_x64', True)\n")
+    assert not jax.config.jax_enable_x64
+
+
+def test_ctrl_c_stays_what_it_is(tmp_path):
+    text = "def reward(responses):\n    raise KeyboardInterrupt\n"
+    with pytest.raises(KeyboardInterrupt):
+        function_scores(load(tmp_path, text), [], ["x"], {})
+    with pytest.raises(KeyboardInterrupt):
+        load(tmp_path, "raise KeyboardInterrupt\n")
+
+
+CALLABLE = """
+import functools
+
+def scored(responses, style="plain", **columns):
+    return [(style, sorted(columns), len(r))[2] + (style == "bound") for r in responses]
+
+def decorated(function):
+    @functools.wraps(function)
+    def wrapper(*arguments, **named):
+        return [2 * score for score in function(*arguments, **named)]
+    return wrapper
+
+def narrow(function):
+    @functools.wraps(function)
+    def wrapper(responses):
+        return function(responses, answer="x")
+    return wrapper
+
+class Judge:
+    model = params = "something of the user's"
+    def __init__(self, more=0): self.more = more
+    def __call__(self, responses): return [len(r) + self.more for r in responses]
+    def method(self, responses): return self(responses)
+    @staticmethod
+    def static(responses): return [len(r) for r in responses]
+
+plain = scored
+partial = functools.partial(scored, style="bound")
+twice_partial = functools.partial(partial, unused=1)
+instance = Judge(2)
+method = Judge(3).method
+static = Judge.static
+cached = functools.partial(functools.lru_cache(lambda more: lambda responses: [1]), 1)()
+
+@decorated
+def wrapped(responses): return [len(r) for r in responses]
+
+@narrow
+def narrowed(responses, answer): return [len(r) + len(answer) for r in responses]
+
+of_instance = decorated(Judge(1))
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "score"),
+    [
+        *(("plain", 2), ("partial", 3), ("twice_partial", 3), ("instance", 4), ("method", 5)),
+        *(("static", 2), ("cached", 1), ("wrapped", 4), ("narrowed", 3), ("of_instance", 6)),
+    ],
+)
+def test_whatever_can_be_called_judges(tmp_path, name, score):
+    """What `functools.partial` binds no column replaces; decorators are called as they are."""
+    function = load(tmp_path, CALLABLE, f":{name}")
+    judges = judges_of(
+        [RewardSource(judge=function)], TOKENIZER, [[1]], [PromptRow("p", {"style": "of the row"})]
+    )
+    rows = response_rows("xy")
+    assert judges(rows, np.zeros((1, 1)), np.array([0]))[0].tolist() == [score]
+    (source,) = load_sources(f"{tmp_path / 'rewards.py'}:{name}", {})
+    assert source.name == name
+
+
+def test_completions_come_as_trl_gives_them():
+    """https://huggingface.co/docs/trl/grpo_trainer: text for a text, messages for messages."""
+    seen = {}
+
+    def trl(prompts, completions, **kwargs):
+        seen.update(prompts=prompts, completions=completions, others=sorted(kwargs))
+        return [float(len(c if isinstance(c, str) else c[0]["content"])) for c in completions]
+
+    judges = judges_of(trl, TOKENIZER, [[1], [1]], RECORDS)
+    totals, _ = judges(response_rows("four", "b", "cd"), np.zeros((3, 1)), NUMBERS)
+    assert totals.tolist() == [4, 1, 2]
+    assert seen["completions"] == [[{"role": "assistant", "content": "four"}], "b", "cd"]
+    assert seen["others"] == ["answer", "responses", "tags"]
+
+    def alone(completions): ...
+
+    with pytest.raises(UserError, match=r"has a field 'completions', a name that .*alone gets"):
+        check_columns(alone, [{"completions": []}], "a.jsonl")
+    check_columns(lambda responses, **columns: [], [{"completions": []}], "a.jsonl")
 
 
 def test_missing_columns_are_named():
@@ -212,14 +407,18 @@ def mixed(second, third):
     return judges_of(sources, TOKENIZER, [[1], [1]], RECORDS)
 
 
-def test_the_score_is_the_weighted_sum_of_those_that_judged():
-    """0.5 x model - 2 x second; third is only measured."""
+def test_the_score_is_the_weighted_sum_of_the_judges():
+    """0.5 x model - 2 x second; third is only measured.
+
+    The second judged one of the two responses to prompt 0: the other one has no score, or it would
+    have won by that.
+    """
     judges = mixed(lambda responses: [1.0, None, 0.25], lambda responses: [None, 4, 6])
     scores = np.array([[3.0, np.nan, np.nan]] * 3)
     totals, metrics = judges(response_rows("a", "b", "c"), scores, NUMBERS)
-    assert totals.dtype == np.float32 and totals.tolist() == [-0.5, 1.5, 1.0]
+    assert totals.dtype == np.float32 and str(totals.tolist()) == "[-0.5, nan, 1.0]"
     means = {"scores/model": 3.0, "scores/second": 0.625, "scores/third": 5.0}
-    assert metrics == means | {"scores/unjudged": 0.0}
+    assert metrics == means | {"scores/unjudged": pytest.approx(1 / 3)}
 
 
 def test_nobody_can_judge():
@@ -235,8 +434,50 @@ def test_nobody_can_judge():
 
 def test_a_model_always_judges():
     judges = mixed(lambda responses: [1.0] * 3, lambda responses: [1.0] * 3)
-    with pytest.raises(StepRefused, match="reward model model gives scores that are not finite"):
-        judges(response_rows("a", "b", "c"), np.full((3, 3), np.nan), NUMBERS)
+    for score in (np.nan, np.inf, -np.inf, 3e38, -1.1e9):
+        with pytest.raises(
+            StepRefused, match=r"reward model model gives a score of .*; it must be"
+        ):
+            judges(response_rows("a", "b", "c"), np.full((3, 3), score), NUMBERS)
+
+
+def test_a_sum_beyond_what_can_be_learned_from_is_named():
+    """1e9 - 2 x (-1e9), each of which passes."""
+    judges = mixed(lambda responses: [-1e9] * 3, lambda responses: [1.0] * 3)
+    message = "the sum of 0.5 x model, -2 x second, 0 x third is 2e.09, and at most 1,000,000,000"
+    with pytest.raises(StepRefused, match=message):
+        judges(response_rows("a", "b", "c"), np.zeros((3, 3)), NUMBERS)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [((0.0, 0.0), "all rewards weigh 0"), ((1.0, np.inf), "reward b weighs inf; give a number")],
+)
+def test_weights_must_say_something(weights, message):
+    sources = [
+        RewardSource(judge=lambda responses: [], weight=weight, name=name)
+        for name, weight in zip("ab", weights, strict=True)
+    ]
+    with pytest.raises(UserError, match=message):
+        judges_of(sources, TOKENIZER, [[1]], RECORDS)
+
+
+@pytest.mark.parametrize(("rounds", "patience"), [(100, 3), (3, 3), (2, 2), (1, 1)])
+def test_a_run_without_any_score_stops(rounds, patience):
+    """After three rounds in a row, or as many as there are; one score starts the count again."""
+    answers = iter([[None, None, np.nan]] * (patience - 1) + [[None, 1.0, None]] * (patience > 1))
+    said = functools.partial(next, answers, [np.nan, None, None])
+    sources = [
+        RewardSource(judge=lambda responses: said(), name="tone"),
+        RewardSource(judge=lambda responses: [1, 1, 1], weight=0.0, name="length"),
+    ]
+    judges = judges_of(sources, TOKENIZER, [[1], [1]], RECORDS, rounds=rounds)
+    given = response_rows("a", "b", "c"), np.zeros((3, 2)), NUMBERS
+    for _ in range(2 * patience - 1 - (patience == 1)):
+        judges(*given)
+    message = "no response of .* has a score: tone returned None or NaN for 3 of 3 responses; mend"
+    with pytest.raises(StepRefused, match=message):
+        judges(*given)
 
 
 def group_samples(scores):
@@ -366,7 +607,7 @@ def test_the_loop_saves_the_state_before_a_refused_step():
         return state + 1, {"loss": 0.0}
 
     lines = []
-    with pytest.raises(StepRefused):
+    with pytest.raises(StepRefused, match=r"^step 4: no$"):
         fit(
             0, step, lambda i: i, steps=9, checkpoints=Checkpoints(), checkpoint_every=100,
             on_metrics=lambda done, metrics: lines.append(done),

@@ -1,12 +1,15 @@
 """Rollouts of a counting environment by hand, resets, time limits, minibatches, PPO's passes."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+from jaxalign import objectives
 from jaxalign.envs.cartpole import CartPole
 from jaxalign.errors import UserError
 from jaxalign.rollouts import (
@@ -20,6 +23,7 @@ from jaxalign.rollouts import (
     rollout,
     start,
 )
+from jaxalign.train.step import initial_state, summed_step
 
 KEY = jax.random.key(0)
 RUN = jax.jit(rollout, static_argnums=(0, 1), static_argnames="length")
@@ -192,7 +196,13 @@ def recording_step(state, part):
     """Remembers, for each step, the sum of squares of the rows it read and its first advantage."""
     count, seen = state
     seen = seen.at[count].set(jnp.sum(part.index**2).astype(jnp.float32))
-    return (count + 1, seen), {"first": part.advantages[0, 0], "count": count.astype(jnp.float32)}
+    weight = part.mask.sum().astype(jnp.float32)
+    metrics = {
+        "first": (part.advantages[0, 0], jnp.float32(1)),
+        "count": (count.astype(jnp.float32), jnp.float32(1)),
+        "index": (weight * part.index.sum(), weight),
+    }
+    return (count + 1, seen), metrics
 
 
 def test_scanned_and_looped_epochs_agree():
@@ -206,6 +216,42 @@ def test_scanned_and_looped_epochs_agree():
     assert count == 6 and float(metrics["count"]) == 2.5  # mean of 0 ... 5
     # Each epoch of two minibatches reads all rows: 0 + 1 + 4 + ... + 49 = 140.
     np.testing.assert_array_equal(seen.reshape(3, 2).sum(axis=1), 140)
+
+
+@pytest.mark.parametrize("run", [ppo_epochs, ppo_epochs_loop])
+def test_minibatches_without_anything_count_for_nothing(run):
+    """Half of the rows are masked; the entropy of a uniform policy stays log 3."""
+    batch = random_experience(4)
+    batch = dataclasses.replace(batch, mask=batch.mask & (jnp.arange(4) < 2)[:, None])
+
+    def uniform(params, part, keys=None):
+        return (
+            part.behaviour_logps + 0 * params,
+            jnp.full(part.mask.shape, jnp.log(3.0)),
+            part.values,
+        )
+
+    loss = objectives.ppo(
+        uniform, clip_range=0.2, value_clip_range=None, value_coef=0.0, entropy_coef=0.0
+    )
+    optimizer = optax.sgd(1.0)
+    step = partial(summed_step, loss_fn=loss, optimizer=optimizer)
+    state = initial_state(jnp.zeros(()), optimizer, KEY)
+    _, metrics = run(state, batch, KEY, step=step, epochs=2, minibatches=4)
+    assert float(metrics["ppo/entropy"]) == pytest.approx(float(np.log(3)), rel=1e-6)
+    nothing = dataclasses.replace(batch, mask=jnp.zeros_like(batch.mask))
+    _, metrics = run(state, nothing, KEY, step=step, epochs=2, minibatches=4)
+    assert not any(float(value) for value in metrics.values())
+
+
+def test_metrics_are_sums_over_sums():
+    """Minibatches of different weights: not the mean of their means."""
+    batch = random_experience(4)
+    batch = dataclasses.replace(batch, mask=jnp.arange(3)[None, :] <= jnp.arange(4)[:, None])
+    state = (jnp.int32(0), jnp.zeros(4))
+    _, metrics = ppo_epochs(state, batch, KEY, step=recording_step, epochs=1, minibatches=4)
+    # 1, 2, 3, 3 decisions in rows 0 ... 3: (2 + 6 + 9) / 9
+    assert float(metrics["index"]) == pytest.approx(17 / 9)
 
 
 def test_action_policy_is_the_models_distribution():

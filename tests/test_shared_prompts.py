@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxalign import objectives
+from jaxalign import objectives, scoring
 from jaxalign.batches import PairLogps, SharedPreferenceBatch
 from jaxalign.data.batching import (
     preference_batch,
@@ -79,6 +79,37 @@ def test_logps_are_those_of_a_row_each(name):
         assert_same_logps(functools.partial(logps, params), shared, made)
 
 
+@pytest.mark.parametrize("dense", [True, False])
+def test_collisions_are_those_of_the_logits(monkeypatch, dense):
+    """Of the distributions at that temperature, in every form; and they have no gradient."""
+    monkeypatch.setattr(scoring, "DENSE_LOGITS", 2**25 if dense else 0)
+    monkeypatch.setattr(scoring, "CHUNK", 8)
+    model, params = model_and_params("llama")
+    read = scoring.text_logps_and_collisions.__wrapped__(model, temperature=0.7)
+    made = groups(0, prompts=(5,), responses=(4,), count=2)
+    rows, shared = token_batch(made[0], pad_id=0), shared_prompts(made, pad_id=0)
+
+    @jax.jit
+    def computed(params):
+        alone, slopes = read(params, rows), jax.grad(lambda p: read(p, rows)[1].sum())(params)
+        return alone, read(params, shared), slopes, scoring.text_logits(model)(params, rows)
+
+    alone, ours, slopes, logits = computed(params)
+    z = np.asarray(logits, np.float64)[:, :-1] / 0.7
+    log_p = z - np.log(np.exp(z).sum(-1, keepdims=True))
+    chosen = np.take_along_axis(log_p, np.asarray(rows.tokens)[:, 1:, None], axis=-1)[..., 0]
+    for expected, found, in_groups in zip(
+        (chosen, np.log((np.exp(log_p) ** 2).sum(-1))), alone, ours, strict=True
+    ):
+        real = np.asarray(rows.mask)[:, 1:]
+        np.testing.assert_allclose(np.asarray(found)[:, 1:][real], expected[real], atol=2e-5)
+        assert not np.any(found[:, 0])
+        assert_same_logps(
+            lambda batch, a=found, b=in_groups: b if batch is shared else a, shared, made
+        )
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(slopes))
+
+
 def test_an_empty_prompt_predicts_nothing_of_the_first_token():
     model, params = model_and_params("llama")
     rows = [token_row(([3, 4, 1], True)), token_row(([5, 6, 7], True))]
@@ -89,18 +120,22 @@ def test_an_empty_prompt_predicts_nothing_of_the_first_token():
     np.testing.assert_allclose(shared[0], alone, atol=1e-5)
 
 
-@pytest.mark.parametrize("loss", ["dpo", "ipo", "simpo", "tpo", "orpo"])
+@pytest.mark.parametrize("loss", ["dpo", "ipo", "simpo", "tpo", "orpo", "wpo"])
 def test_loss_and_gradient_are_those_of_a_row_each(loss):
     model, params = model_and_params("gpt2")
     made = groups(2, prompts=(6, 2, 4), responses=(3, 5, 4), count=3)
     sides = list(zip(*made, strict=True))
     reference = PairLogps(chosen=-jnp.arange(3.0), rejected=-2 - jnp.arange(3.0))
-    reference = reference if loss in ("dpo", "ipo", "tpo") else None
+    reference = reference if loss in ("dpo", "ipo", "tpo", "wpo") else None
     pairs = preference_batch(sides[0], sides[1], gold=sides[2], pad_id=0)
     lengths = shared_lengths(made)
     shared = shared_preference_batch(sides, pad_id=0, lengths=lengths, index=np.arange(3))
     weights = jnp.array([1.0, 0.0, 1.0])
-    fn = jax.jit(jax.value_and_grad(objectives.paired(text_logps(model), loss), has_aux=True))
+    if loss == "wpo":
+        loss_fn = objectives.paired(scoring.text_logps_and_collisions(model), "dpo", wpo=True)
+    else:
+        loss_fn = objectives.paired(text_logps(model), loss)
+    fn = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))
 
     def computed(batch):
         batch = dataclasses.replace(batch, reference=reference, weights=weights)

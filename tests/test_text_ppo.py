@@ -1,17 +1,32 @@
 """PPO on text: what a round of samples turns into, and that learning finds a known optimum."""
 
+import dataclasses
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxalign.batches import TokenBatch
-from jaxalign.config import FitConfig, ModelConfig, OptimizerConfig, PlaceConfig, PPOSettings
+from jaxalign.config import (
+    FitConfig,
+    LoraConfig,
+    ModelConfig,
+    OptimizerConfig,
+    PlaceConfig,
+    PPOSettings,
+)
+from jaxalign.config_grpo import GRPOSettings
+from jaxalign.config_online import OnlineSettings
 from jaxalign.data.tokenizer import train_bpe
 from jaxalign.errors import UserError
+from jaxalign.kl import adapted_coef
+from jaxalign.models.lora import ADAPTERS
 from jaxalign.sampling import Samples
+from jaxalign.stages.adapters import with_adapters
 from jaxalign.stages.run import open_run
-from jaxalign.stages.text_models import new_text_model
+from jaxalign.stages.text_models import new_text_model, with_heads
 from jaxalign.stages.text_ppo import train_ppo
 from jaxalign.text_rollouts import ScoredSamples, text_experience
 from jaxalign.train.metrics import read_metrics
@@ -102,6 +117,48 @@ def test_a_price_on_kl_keeps_the_policy_near_the_reference(tmp_path):
     last = read_metrics(tmp_path)[-1]
     assert last["kl/reference"] < 1
     assert last["kl/coef"] != 0.5  # adapted
+
+
+def test_a_target_of_the_kl_is_reached_from_a_price_ten_times_wrong():
+    """With the default horizon, whatever the batch, where the KL follows its price by
+    d ln KL = -p d ln price within a round (p = 1, 2) or over a few: within 40 rounds to 15%.
+    """
+    worst = 0.0
+    for batch, power, delay, start in itertools.product((32, 512), (1, 2), (1, 3), (0.1, 10)):
+        settings = PPOSettings(batch_size=batch, kl_target=6.0)
+        controller = {"target": 6.0, "horizon": settings.horizon, "batch_size": batch}
+        coef, kl, found = np.float32(start), 0.05, []
+        for _ in range(60):
+            kl += (6.0 * coef**-power - kl) / delay
+            coef = float(adapted_coef(coef, np.float32(kl), **controller))
+            found.append(kl)
+        worst = max(worst, np.abs(np.log(np.array(found[40:]) / 6)).max())
+    assert worst < 0.15
+
+
+def test_a_separate_trunk_of_values_starts_as_the_policys():
+    tokenizer = train_bpe(["the film is good"], 270)
+    config = ModelConfig(width=16, layers=2, heads=2, dropout=0.0, value_trunk="separate")
+    policy = new_text_model(config, tokenizer, 12, ("logits",), jax.random.key(0))
+    actor = with_heads(policy, ("logits", "value"), jax.random.key(1))
+    jax.tree.map(np.testing.assert_array_equal, actor.params["value_trunk"], policy.params["trunk"])
+    adapted = with_adapters(policy, "", LoraConfig(rank=2, base="int8"), jax.random.key(2))
+    adapted.params[ADAPTERS]["trunk"]["layers_0"]["attention"]["query"]["b"][:] = 0.5
+    actor = with_heads(adapted, ("logits", "value"), jax.random.key(1))
+    kernel = policy.params["trunk"]["layers_0"]["attention"]["query"]["kernel"]
+    a, b = (adapted.params[ADAPTERS]["trunk"]["layers_0"]["attention"]["query"][x] for x in "ab")
+    found = actor.params["value_trunk"]["layers_0"]["attention"]["query"]["kernel"]
+    assert found.dtype == np.float32
+    step = np.abs(kernel).max() / 127  # of int8
+    np.testing.assert_allclose(found, kernel + 8.0 * a @ b, atol=step)  # scale 16 / 2
+    tuned = dataclasses.replace(actor, params=jax.tree.map(lambda x: x + 1, actor.params))
+    again = with_heads(tuned, ("logits", "value"), jax.random.key(1))
+    assert again.params["value_trunk"] is tuned.params["value_trunk"]
+
+
+@pytest.mark.parametrize("make", [PPOSettings, GRPOSettings, OnlineSettings])
+def test_no_method_takes_anything_for_a_missing_end_unless_told(make):
+    assert make().missing_eos_penalty == 0
 
 
 def test_what_must_divide_is_checked():

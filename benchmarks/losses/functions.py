@@ -119,8 +119,9 @@ def modified_dpo(
     policy = jax.tree.map(summed, tokens, masks)
     losses = dpo_loss(policy, reference, beta=0.1, label_smoothing=label_smoothing)
     if wpo:
-        losses = losses * wpo_weights(tokens.chosen, masks.chosen)
-        losses = losses * wpo_weights(tokens.rejected, masks.rejected)
+        sides = (tokens.chosen, masks.chosen), (tokens.rejected, masks.rejected)
+        chosen, rejected = (wpo_weights(x, mask, -jnp.ones_like(x)) for x, mask in sides)
+        losses = losses * jnp.minimum(chosen * rejected, 1)
     return losses
 
 

@@ -13,6 +13,7 @@ from jaxalign.scoring import (
     text_decisions,
     text_divergences,
     text_logps,
+    text_logps_and_collisions,
     text_policy,
     text_scores,
     text_step_scores,
@@ -69,7 +70,8 @@ def pairs(material: Material) -> Iterator[Case]:
             track=objectives.track_shift if loss.needs("shift") else None,
         )
     for name, modifier in MODIFIERS.items():
-        loss_fn = objectives.paired(logps, "dpo", **modifier)
+        read = text_logps_and_collisions(material.model) if "wpo" in modifier else logps
+        loss_fn = objectives.paired(read, "dpo", **modifier)
         yield Case(
             name=name, kind="pair", texts=2 * ROWS, loss_fn=loss_fn, params=params, batch=batch
         )

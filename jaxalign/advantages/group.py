@@ -1,15 +1,22 @@
 """Advantages of responses among others to the same prompt: no value function.
 
 Scores are `[P, G]`, a row for each prompt, so a group is always whole. Means and variances are
-taken in two passes, and there is no epsilon: a group of equal scores has advantages of exactly 0.
+taken in two passes, and there is no epsilon: a group of equal scores has advantages of exactly 0,
+also where they differ by rounding alone (`masking.equal_entries`), as sums of rewards do.
 """
 
 import chex
 import jax
 import jax.numpy as jnp
 
-from jaxalign.masking import masked_sum, masked_variance, whiten
-from jaxalign.precision import widen
+from jaxalign.masking import (
+    equal_entries,
+    masked_sum,
+    masked_variance,
+    whiten,
+    without_values,
+)
+from jaxalign.precision import rounding, widen
 
 
 def centred_advantages(scores: jax.Array, mask: jax.Array) -> jax.Array:
@@ -40,7 +47,8 @@ def centred_advantages(scores: jax.Array, mask: jax.Array) -> jax.Array:
     lowest = jnp.min(jnp.where(mask, scores, jnp.inf), axis=1, keepdims=True)
     above = jnp.where(mask, scores - lowest, 0)
     count = jnp.maximum(jnp.sum(mask, axis=1, keepdims=True), 1)
-    return jnp.where(mask, above - jnp.sum(above, axis=1, keepdims=True) / count, 0)
+    centred = jnp.where(mask, above - jnp.sum(above, axis=1, keepdims=True) / count, 0)
+    return without_values(centred, equal_entries(scores, mask, axis=1))
 
 
 def grpo_advantages(scores: jax.Array, mask: jax.Array) -> jax.Array:
@@ -87,7 +95,7 @@ def batch_scaled_advantages(
       axis_name: mapped axis that the rest of the batch is on, or None.
 
     Returns:
-      `[P, G]`, dimensionless, 0 where masked.
+      `[P, G]`, dimensionless, 0 where masked and in groups of equal scores.
 
     Raises:
       AssertionError: the shapes differ.
@@ -198,6 +206,7 @@ def best_of_group_advantages(scores: jax.Array, mask: jax.Array) -> jax.Array:
     second = ordered[:, -2:-1] if scores.shape[1] > 1 else best
     several = jnp.sum(mask, axis=1, keepdims=True) > 1
     lead = jnp.where(several, best - second, 0)
+    lead = without_values(lead, lead <= rounding(jnp.abs(best)))
     return jnp.where(mask & (scores == best), lead, 0)
 
 
@@ -205,6 +214,9 @@ def weighted_scores(scores: jax.Array, weights: jax.Array) -> tuple[jax.Array, j
     """One score from several reward functions, some of which had nothing to say.
 
       s = sum_f w_f s_f over those that are not NaN
+
+    Responses that are compared should have been judged by the same functions, or who is not judged
+    may win by that; the command line sees to it (`advantages.reward_sums`).
 
     Args:
       scores: `[F, ...]`, reward units; NaN where a function gave none.
@@ -270,7 +282,10 @@ def decoupled_advantages(
     given = ~jnp.isnan(scores)
     each = jax.vmap(grpo_advantages)(scores, given)
     mask = jnp.any(given, axis=0)
-    total = _weighted_sum(each, weights.astype(each.dtype))
+    weights = weights.astype(each.dtype)
+    total = _weighted_sum(each, weights)
+    scale = _weighted_sum(jnp.abs(each), jnp.abs(weights))
+    total = without_values(total, jnp.abs(total) <= rounding(scale))
     count = masked_sum(jnp.ones_like(total), mask, axis_name=axis_name)
     count = jnp.maximum(count, 2)  # whitened, less than two scores are 0
     return whiten(total, mask, axis_name=axis_name) * jnp.sqrt((count - 1) / count)

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxalign.masking import is_end
-from jaxalign.precision import widen
+from jaxalign.precision import settled_sum, widen
 
 
 def shaped_rewards(
@@ -82,7 +82,8 @@ def missing_eos_penalty(
     chex.assert_equal_shape([tokens[:, 0], scores])
     (scores,) = widen(scores)
     ended = jnp.any(mask & is_end(tokens, eos_id), axis=1)
-    return jnp.where(jnp.any(mask, axis=1) & ~ended, scores - penalty, scores)
+    penalised = settled_sum(scores, jnp.full_like(scores, -penalty))
+    return jnp.where(jnp.any(mask, axis=1) & ~ended, penalised, scores)
 
 
 def overlong_penalties(lengths: jax.Array, *, longest: int, cache: int) -> jax.Array:

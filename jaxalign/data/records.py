@@ -8,13 +8,12 @@ Field names and shapes are those that TRL documents
 import dataclasses
 import itertools
 import json
-import math
 import re
-import sys
 import unicodedata
 from collections.abc import Mapping
 from typing import Any, Self
 
+from jaxalign.bounds import LARGEST
 from jaxalign.data.chat import ROLES, TokenRow, prompt_ids, response_row, step_row, token_row
 from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.files import shown
@@ -173,7 +172,7 @@ class MarginPreference(Preference):
     def parse(cls, row: Row) -> Self:
         """The record of a row, or BadRow with the reason."""
         pair = Preference.parse(row)
-        margin = _number(row, "margin", high=math.inf) if "margin" in row else 0.0
+        margin = _number(row, "margin", high=LARGEST) if "margin" in row else 0.0
         return cls(pair.prompt, pair.chosen, pair.rejected, margin, given=pair.given)
 
 
@@ -432,12 +431,12 @@ def _parts(row: Row, field: str, what: str) -> dict[str, Any]:
 
 
 def _number(row: Row, field: str, *, high: float) -> float:
-    """A finite number in [0, high]; up to 1 it is a label and may be true or false."""
+    """A number in [0, high]; up to 1 it is a label and may be true or false."""
     value = _present(row, field)
     label = high == 1
     known = isinstance(value, int | float) and (label or not isinstance(value, bool))
-    if not known or not 0 <= value <= min(high, sys.float_info.max):
-        wanted = "true, false or a number in [0, 1]" if label else "a number of at least 0"
+    if not known or not 0 <= value <= high:
+        wanted = "true, false or a number in [0, 1]" if label else f"a number from 0 to {high:,.0f}"
         raise BadRow(f"{field} is {_shown(value)}, wanted {wanted}")
     return float(value)
 

@@ -4,12 +4,16 @@ import numpy as np
 
 from jaxalign.errors import UserError
 from jaxalign.evaluation.bootstrap import Estimate, mean_estimate
+from jaxalign.precision import rounding
 
 
 def wins(scores: np.ndarray, baseline_scores: np.ndarray) -> np.ndarray:
     """Share of a prompt's sample pairs won by the method, a tie being half a win.
 
       w_i = mean over j, k of 1[s_ij > b_ik] + 1/2 1[s_ij = b_ik]
+
+    Scores that differ by float32's rounding alone are a tie: the same text, scored in two batches,
+    beats nobody.
 
     Args:
       scores: `[N]` or `[N, S]`, the method's scores, S samples for each of N prompts.
@@ -28,7 +32,9 @@ def wins(scores: np.ndarray, baseline_scores: np.ndarray) -> np.ndarray:
             f"{len(baseline)} for the baseline"
         )
     differences = scores[:, :, None] - baseline[:, None, :]
-    return (0.5 + 0.5 * np.sign(differences)).mean(axis=(1, 2))
+    largest = np.maximum(np.abs(scores)[:, :, None], np.abs(baseline)[:, None, :])
+    apart = np.abs(differences) > rounding(largest.astype(np.float32))
+    return (0.5 + 0.5 * apart * np.sign(differences)).mean(axis=(1, 2))
 
 
 def win_rate(

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxalign.batches import PairLogps
-from jaxalign.precision import widen
+from jaxalign.precision import rounding, widen
 
 
 def ranked(
@@ -14,6 +14,8 @@ def ranked(
     """Chosen and rejected of two responses, and the weight of the pair.
 
       chosen = the one with the larger score;  weight = 0 where the scores are equal, else 1
+
+    Scores that differ by rounding alone (`precision.rounding`) are equal.
 
     Args:
       first, second: `[B]` nats, log-probabilities of the two responses (of policy or reference).
@@ -35,6 +37,9 @@ def ranked(
     """
     chex.assert_equal_shape([first, second, first_scores, second_scores])
     first, second = widen(first, second)
+    first_scores, second_scores = widen(first_scores, second_scores)
     wins = first_scores >= second_scores
+    scale = jnp.maximum(jnp.abs(first_scores), jnp.abs(second_scores))
+    tied = jnp.abs(first_scores - second_scores) <= rounding(scale)
     pair = PairLogps(chosen=jnp.where(wins, first, second), rejected=jnp.where(wins, second, first))
-    return pair, jnp.where(first_scores == second_scores, 0.0, 1.0)
+    return pair, jnp.where(tied, 0.0, 1.0)

@@ -63,11 +63,13 @@ def paired(
     for losses without a reference, and per token for the length-normalised ones.
 
     Args:
-      token_logps: `(params, TokenBatch, keys) -> [B, T]` log-probabilities of the policy.
+      token_logps: `(params, TokenBatch, keys) -> [B, T]` log-probabilities of the policy; with
+        `wpo` these and log sum_v pi(v)^2, a pair.
       loss: its name.
       ld_alpha: weight of the tokens beyond the shorter response (LD-DPO), in [0, 1]; the
         reference's log-probabilities must be weighted alike. None: all tokens count alike.
-      wpo: weight pairs by how likely the policy is to say them (WPO).
+      wpo: weight pairs by how likely the policy is to say them, samples of its own by about 1
+        (WPO with sampled alignment); as in the published code, no pair weighs more than 1.
       axis_name: mapped axis that the other devices' rows are on, for losses with statistics of the
         whole batch.
       given: hyper-parameters; None, or none at all, is the loss's own default.
@@ -80,7 +82,14 @@ def paired(
     check_modifiers(loss, ld_alpha=ld_alpha)
 
     def loss_fn(params, batch: PreferenceBatch | SharedPreferenceBatch, key, statistics=None):
-        tokens, masks = _tokens_of_sides(named, loss, batch, token_logps, params, key)
+        read = _stacked(token_logps) if wpo else token_logps
+        tokens, masks = _tokens_of_sides(named, loss, batch, read, params, key)
+        pair_weights = None
+        if wpo:
+            tokens, collisions = ([x[..., k] for x in tokens] for k in (0, 1))
+            sides = zip(tokens[:2], masks[:2], collisions[:2], strict=True)
+            chosen, rejected = (wpo_weights(*side) for side in sides)
+            pair_weights = jnp.minimum(chosen * rejected, 1)
         summed = [sequence_logps(*side) for side in zip(tokens, masks, strict=True)]
         lengths = response_lengths(masks)
         if ld_alpha is not None:
@@ -102,9 +111,8 @@ def paired(
             gold_lengths = jnp.maximum(masks[2].sum(axis=1), 1).astype(jnp.float32)
             inputs |= {"gold_logps": summed[2], "gold_lengths": gold_lengths}
         losses = named(inputs, hyperparameters)
-        if wpo:
-            for logps, mask in zip(tokens[:2], masks[:2], strict=True):
-                losses = losses * wpo_weights(logps, mask)
+        if pair_weights is not None:
+            losses = losses * pair_weights
         start = batch.reference if named.needs("reference") else None
         start = jax.tree.map(jnp.zeros_like, policy) if start is None else start
         rewards = implicit_rewards(policy, start, beta=hyperparameters["beta"])
@@ -121,6 +129,8 @@ def paired(
             "logps/chosen": policy.chosen,
             "logps/rejected": policy.rejected,
         }
+        if pair_weights is not None:
+            per_pair["wpo/weight"] = pair_weights
         if named.needs("shift"):
             per_pair["bco/reward"] = (rewards.chosen + rewards.rejected) / 2
             per_pair["bco/shift"] = jnp.broadcast_to(inputs["shift"], margin.shape)
@@ -128,6 +138,11 @@ def paired(
         return masked_sum(losses, batch.weights), (batch.weights.sum(), sums)
 
     return loss_fn
+
+
+def _stacked(read):
+    """The pair that a model returns as one array, `[..., 2]`, which splits by rows like one."""
+    return lambda *arguments: jnp.stack(read(*arguments), axis=-1)
 
 
 def dpo(token_logps, *, beta: float, label_smoothing: float = 0.0, robust: bool = False):

@@ -4,10 +4,11 @@ import dataclasses
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxalign import objectives
-from jaxalign.batches import PairLogps
+from jaxalign.batches import PairLogps, PreferenceBatch
 from jaxalign.config_explain import ExplainConfig
 from jaxalign.data.batching import (
     mismatched_rows,
@@ -22,7 +23,7 @@ from jaxalign.logprobs import sequence_logps
 from jaxalign.losses.dpo import no_reference
 from jaxalign.losses.ld_dpo import length_desensitised_logps
 from jaxalign.objectives.pair_losses import PAIR_LOSSES, UNPAIRED_LOSSES
-from jaxalign.scoring import text_logps
+from jaxalign.scoring import text_logps, text_logps_and_collisions
 from jaxalign.stages.explain_batch import (
     Prepared,
     chosen_rows,
@@ -31,6 +32,7 @@ from jaxalign.stages.explain_batch import (
     shift_of,
     with_statistics,
 )
+from jaxalign.stages.text_models import TextModel
 from jaxalign.stages.training import longest
 from jaxalign.stages.user_data import fitting, read_records, token_rows
 
@@ -73,13 +75,14 @@ def pairs(config: ExplainConfig) -> Prepared:
     summed = frozen_sums(config, batch, sides)
     batch = dataclasses.replace(batch, reference=summed)
     model = text_logps(policy.model, temperature=config.temperature)
-    make_loss = functools.partial(
+    paired = functools.partial(
         objectives.paired,
         loss=settings.loss_name,
         ld_alpha=settings.ld_alpha,
         wpo=settings.wpo,
         **settings.hyperparameters,
     )
+    make_loss = aligned(paired, policy, batch, config.temperature) if settings.wpo else paired
     shown = sides if settings.uses_reference else None
     named = PAIR_LOSSES[settings.loss_name]
     sums = {"per_token": named.per_token, "ld_alpha": settings.ld_alpha}
@@ -99,6 +102,17 @@ def pairs(config: ExplainConfig) -> Prepared:
         optimizer=settings.fit.optimizer,
         shift=shift_of(config, policy, named, settings.fit),
     )
+
+
+def aligned(paired, policy: TextModel, batch: PreferenceBatch, temperature: float):
+    """`token_logps -> loss_fn` of WPO, whose alignment has no gradient and is read once."""
+    read = jax.jit(text_logps_and_collisions(policy.model, temperature=temperature))
+    collisions = [read(policy.params, side)[1] for side in (batch.chosen, batch.rejected)]
+
+    def make_loss(token_logps):
+        return paired(lambda *given: (token_logps(*given), jnp.concatenate(collisions)))
+
+    return make_loss
 
 
 def frozen_sums(config: ExplainConfig, batch, sides) -> PairLogps | None:

@@ -42,7 +42,7 @@ def sampled(config: ExplainConfig, policy: TextModel, sample_from, *, repeats: i
     tokenizer = policy.tokenizer
     sources = load_sources(config.reward, config.rewards)
     prompts, records = read_prompts(fitting(config.data, policy), sources, tokenizer, log=None)
-    judges = judges_of(sources, tokenizer, prompts, records)
+    judges = judges_of(sources, tokenizer, prompts, records, rounds=1)
     chosen, index = chosen_rows(config, prompts, "prompts")
     ids = [prompt for prompt in chosen for _ in range(repeats)]
     collect = sample_from(

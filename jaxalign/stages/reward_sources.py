@@ -1,28 +1,28 @@
 """What judges the samples of a run: reward models, on the device, and functions, on the host."""
 
 import dataclasses
-import inspect
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
-from jaxalign.advantages import weighted_scores
+from jaxalign.advantages.reward_sums import reward_sums
 from jaxalign.batches import TokenBatch
+from jaxalign.bounds import LARGEST
 from jaxalign.config import PlaceConfig
 from jaxalign.data.chat import answer_text
 from jaxalign.data.records import PromptRow, Said
 from jaxalign.data.tokenizer import Tokenizer
-from jaxalign.errors import StepRefused
+from jaxalign.errors import StepRefused, UserError
 from jaxalign.scoring import ScoreColumns
 from jaxalign.stages.reward_functions import (
     FUNCTION,
     check_columns,
     check_function,
+    file_and_name,
     function_scores,
     is_function,
     load_function,
@@ -31,6 +31,8 @@ from jaxalign.stages.reward_functions import (
 from jaxalign.stages.text_models import TextModel, load_text_model
 from jaxalign.text_rollouts import ScoredSamples
 
+UNJUDGED_ROUNDS = 3  # in a row, after which a run stops; a shorter run after its last one
+AGAIN = "mend it and run the same command again to go on"
 # metrics `scores/...` of the stages, which no source may take the name of
 TAKEN = ("mean", "std", "std_within_groups", "equal_groups", "opponent", "tied", "unjudged")
 
@@ -58,8 +60,15 @@ def sources_of(reward: Reward) -> tuple[RewardSource, ...]:
     """
     sources = tuple(reward) if isinstance(reward, Sequence) else (RewardSource(judge=reward),)
     for source in sources:
-        if inspect.isroutine(source.judge):
+        if is_function(source.judge) or not hasattr(source.judge, "params"):
             check_function(source.judge, f"reward {source.name}")
+        if not abs(source.weight) <= LARGEST:
+            raise UserError(
+                f"reward {source.name} weighs {source.weight}; give a number between "
+                f"{-LARGEST:,.0f} and {LARGEST:,.0f}"
+            )
+    if not any(source.weight for source in sources):
+        raise UserError("all rewards weigh 0: nothing is learned")
     return sources
 
 
@@ -85,10 +94,7 @@ def load_sources(
         else load_text_model(source, option, head="score", place=place)
         for source in weights
     }
-    short = {
-        source: judge.__name__ if is_function(judge) else Path(source).resolve().name
-        for source, judge in judges.items()
-    }
+    short = {source: _short_name(source, judge) for source, judge in judges.items()}
     counts = Counter([*short.values(), *TAKEN])
     return tuple(
         RewardSource(
@@ -100,6 +106,10 @@ def load_sources(
     )
 
 
+def _short_name(source: str, judge: Any) -> str:
+    return file_and_name(source)[1] if is_function(judge) else Path(source).resolve().name
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Judges:
     """All sources of a run, with the prompts that samples answer; made by `judges_of`.
@@ -109,6 +119,8 @@ class Judges:
     asked: all prompts, as functions get them.
     rows: the columns of each.
     fields: the names of all columns.
+    patience: rounds without any score after which `totals` refuses to go on.
+    unjudged: such rounds in a row up to now, counted as they come.
     """
 
     sources: tuple[RewardSource, ...]
@@ -116,6 +128,8 @@ class Judges:
     asked: Sequence[Said]
     rows: Sequence[Mapping[str, Any]]
     fields: Sequence[str]
+    patience: int
+    unjudged: list[int] = dataclasses.field(default_factory=list)
 
     @property
     def model(self) -> ScoreColumns:
@@ -134,37 +148,86 @@ class Judges:
     ) -> tuple[np.ndarray, dict[str, float]]:
         """The weighted sums of the scores, and the mean of each source.
 
-        Where some sources give no score, the sum is over the others.
-
         Args:
           samples: `[B, T]` prompts and responses.
           scores: `[B, F]` of `model`.
           numbers: `[B]` which of the prompts each row answers.
 
         Returns:
-          `[B]` float32, NaN where no source that weighs anything gives a score; and
-          `scores/NAME` of each source, with functions also `scores/unjudged`, the share of NaN.
+          `[B]` float32 from `totals`, and `means`.
 
         Raises:
-          StepRefused: a model's score is not finite, or a function fails.
+          StepRefused: see `columns` and `totals`.
         """
-        columns = np.array(scores, np.float32)
+        columns = self.columns(samples, scores, numbers)
+        totals = self.totals(columns, numbers)
+        return totals, self.means(columns, totals)
+
+    def columns(self, samples: TokenBatch, scores, numbers: np.ndarray) -> np.ndarray:
+        """`[B, F]` float64, what each source says; NaN where a function gave no score.
+
+        Args:
+          samples, scores, numbers: as in `__call__`.
+
+        Raises:
+          StepRefused: a model's score is not finite or beyond `LARGEST`, or a function fails.
+        """
+        columns = np.array(scores, np.float64)
         functions = [i for i, source in enumerate(self.sources) if is_function(source.judge)]
         responses = self._responses(samples, numbers) if functions else []
         for i, source in enumerate(self.sources):
             if i in functions:
                 columns[:, i] = self._of_function(source.judge, responses, numbers)
-            elif not np.isfinite(columns[:, i]).all():
-                raise StepRefused(f"reward model {source.name} gives scores that are not finite")
-        used = [i for i, source in enumerate(self.sources) if source.weight != 0]
-        weights = jnp.array([float(self.sources[i].weight) for i in used])
-        sums, judged = weighted_scores(jnp.asarray(columns[:, used].T), weights)
-        totals = np.where(judged, sums, np.float32(np.nan))
+            elif (wrong := columns[~(np.abs(columns[:, i]) <= LARGEST), i]).size:
+                raise StepRefused(
+                    f"reward model {source.name} gives a score of {wrong[0]}; it must be finite "
+                    f"and at most {LARGEST:,.0f}"
+                )
+        return columns
+
+    def totals(self, columns: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+        """`[B]` float32, the scores of a round by `reward_sums`; NaN where there is none.
+
+        Args:
+          columns: `[B, F]`.
+          numbers: `[B]` which of the prompts each row answers: those of one are compared.
+
+        Raises:
+          StepRefused: a sum is beyond `LARGEST`, or `patience` rounds in a row had no score at all.
+        """
+        totals = reward_sums(columns, np.array([s.weight for s in self.sources], float), numbers)
+        if (wrong := totals[np.abs(totals) > LARGEST]).size:
+            names = ", ".join(f"{source.weight:g} x {source.name}" for source in self.sources)
+            raise StepRefused(
+                f"the sum of {names} is {wrong[0]:.6g}, and at most {LARGEST:,.0f} is learned "
+                "from; weigh them less, in another run directory"
+            )
+        self.unjudged.append(1)
+        if not np.isnan(totals).all():
+            self.unjudged.clear()
+        if len(self.unjudged) >= self.patience:
+            raise StepRefused(self._nothing(columns))
+        return totals.astype(np.float32)
+
+    def means(self, columns: np.ndarray, totals: np.ndarray) -> dict[str, float]:
+        """`scores/NAME` of each source, with functions also `scores/unjudged`, the share of NaN."""
         names = (f"scores/{source.name}" for source in self.sources)
         metrics = dict(zip(names, map(mean_score, columns.T), strict=True))
-        if functions:
+        if has_functions(self.sources):
             metrics["scores/unjudged"] = float(np.isnan(totals).mean())
-        return totals, metrics
+        return metrics
+
+    def _nothing(self, columns: np.ndarray) -> str:
+        """Why there is no score at all."""
+        silent = [
+            f"{source.name} returned None or NaN for {unknown} of {len(columns)} responses"
+            for source, unknown in zip(self.sources, np.isnan(columns).sum(axis=0), strict=True)
+            if source.weight and unknown
+        ]
+        rounds = f"the last {self.patience} rounds" if self.patience > 1 else "this round"
+        several = len(silent) > 1 and not np.isnan(columns).all(axis=0).any()
+        rule = " (a score takes a number of each that judges others to the same prompt)" * several
+        return f"no response of {rounds} has a score: {', '.join(silent)}{rule}; {AGAIN}"
 
     def _responses(self, samples: TokenBatch, numbers: np.ndarray) -> list[str]:
         tokens, mask = np.asarray(samples.tokens), np.asarray(samples.response_mask)
@@ -201,6 +264,8 @@ def judges_of(
     tokenizer: Tokenizer,
     prompts: Sequence[Sequence[int]],
     records: Sequence[PromptRow] | None,
+    *,
+    rounds: int = UNJUDGED_ROUNDS,
 ) -> Judges:
     """The judges of a run, ready for samples.
 
@@ -209,6 +274,7 @@ def judges_of(
       tokenizer: of policy and reward models.
       prompts: token ids.
       records: the rows that they come from; None: functions get the prompts decoded, no columns.
+      rounds: of the run; after `UNJUDGED_ROUNDS` without a score, or after all of them, it stops.
 
     Raises:
       UserError: a function needs a column that the rows lack.
@@ -225,6 +291,7 @@ def judges_of(
         asked=[record.prompt for record in records],
         rows=rows,
         fields=sorted({name for row in rows for name in row}),
+        patience=max(1, min(UNJUDGED_ROUNDS, rounds)),
     )
 
 

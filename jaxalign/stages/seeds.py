@@ -25,7 +25,7 @@ from jaxalign.rollouts import action_policy
 from jaxalign.stages.run import Run
 from jaxalign.train.loop import fit
 from jaxalign.train.optimizers import make_optimizer
-from jaxalign.train.step import train_step
+from jaxalign.train.step import summed_step
 
 
 def make_model(network: NetworkConfig, num_actions: int) -> PolicyMLP:
@@ -49,7 +49,7 @@ def make_ppo_step(model: PolicyMLP, ppo: UpdateSettings, *, updates: int):
         value_coef=ppo.value_coef,
         entropy_coef=ppo.entropy_coef,
     )
-    return optimizer, functools.partial(train_step, loss_fn=loss_fn, optimizer=optimizer)
+    return optimizer, functools.partial(summed_step, loss_fn=loss_fn, optimizer=optimizer)
 
 
 def seed_keys(seeds: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:

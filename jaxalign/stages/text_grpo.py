@@ -20,7 +20,7 @@ from jaxalign.stages.reward_sources import Reward, judged_samples, judges_of
 from jaxalign.stages.run import Run, optimizer_of
 from jaxalign.stages.text_models import TextModel, with_heads
 from jaxalign.stages.text_rounds import fit_rounds, prompt_batches
-from jaxalign.train.step import TrainState, initial_state, train_step
+from jaxalign.train.step import TrainState, initial_state, summed_step
 
 
 def train_grpo(
@@ -53,7 +53,7 @@ def train_grpo(
         the prompts decoded.
     """
     actor = with_heads(policy, ("logits",), run.key(f"{name}/init"), dropout=0.0)
-    judges = judges_of(reward, policy.tokenizer, prompts, records)
+    judges = judges_of(reward, policy.tokenizer, prompts, records, rounds=settings.iterations)
     optimizer = optimizer_of(
         settings.optimizer, settings.iterations * settings.epochs * settings.minibatches
     )
@@ -105,7 +105,7 @@ def _iteration(
     )
     step = run.layout.step(
         functools.partial(
-            train_step, loss_fn=loss, optimizer=optimizer, micro_batches=settings.micro_batches
+            summed_step, loss_fn=loss, optimizer=optimizer, micro_batches=settings.micro_batches
         )
     )
 

@@ -12,7 +12,7 @@ from jaxalign.config import ModelConfig, PlaceConfig
 from jaxalign.data.tokenizer import Tokenizer, load_tokenizer
 from jaxalign.errors import UserError
 from jaxalign.files import reason, shown_path
-from jaxalign.models.lora import ADAPTERS, Adapted, split
+from jaxalign.models.lora import ADAPTERS, Adapted, merged, split
 from jaxalign.models.pickles import refuse_pickles
 from jaxalign.models.pretrained import is_hugging_face, load_folder, load_own
 from jaxalign.models.sources import local_model
@@ -87,6 +87,8 @@ def check_memory(config: TransformerConfig) -> None:
 def with_heads(text_model: TextModel, heads: tuple[str, ...], key, **changes) -> TextModel:
     """The same trunk under other heads; what the old model had is kept, the rest is new.
 
+    A separate trunk for values starts as the policy's, adapters merged in.
+
     Args:
       text_model: where parameters come from.
       heads: of the new model.
@@ -96,13 +98,21 @@ def with_heads(text_model: TextModel, heads: tuple[str, ...], key, **changes) ->
     config = dataclasses.replace(text_model.model.config, heads_out=heads, **changes)
     plain, given = Transformer(config), text_model.params
     names = jax.eval_shape(plain.init, key, *EMPTY)["params"]
-    missing = tuple(name for name in names if name not in given)
     kept = {name: given[name] for name in (*names, ADAPTERS) if name in given}
+    if "value_trunk" in names and "value_trunk" not in given:
+        kept["value_trunk"] = plain_parameters(text_model)["trunk"]
+    missing = tuple(name for name in names if name not in kept)
     return TextModel(
         model=text_model.model.clone(config=config),
         params=kept | new_parameters(plain, key, missing),
         tokenizer=text_model.tokenizer,
     )
+
+
+def plain_parameters(text_model: TextModel) -> dict[str, Any]:
+    """Parameters of the transformer that computes the same without adapters."""
+    model, params = text_model.model, text_model.params
+    return merged(model, params)[1] if isinstance(model, Adapted) else params
 
 
 def shallow(text_model: TextModel, layers: int) -> TextModel:

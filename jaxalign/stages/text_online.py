@@ -52,7 +52,7 @@ def train_online(
     """
     policy = with_heads(policy, ("logits",), run.key(f"{name}/init"), dropout=0.0)
     tokenizer = policy.tokenizer
-    judges = judges_of(reward, tokenizer, prompts, records)
+    judges = judges_of(reward, tokenizer, prompts, records, rounds=settings.fit.steps)
     collect = run.layout.rows(
         sample_pairs(
             policy.model,
@@ -110,13 +110,16 @@ def judged(
     judges: Judges, batch: OnlineBatch, numbers: np.ndarray
 ) -> tuple[OnlineBatch, dict[str, float]]:
     """The pairs with what all judges together say of both sides, and means of the first one's."""
-    first, metrics = judges(batch.first.responses, batch.first.scores, numbers)
-    second, _ = judges(batch.second.responses, batch.second.scores, numbers)
-    sides: Any = first, second
+    columns = [
+        judges.columns(side.responses, side.scores, numbers) for side in (batch.first, batch.second)
+    ]
+    totals = judges.totals(np.concatenate(columns), np.concatenate([numbers, numbers]))
+    sides: Any = np.split(totals, 2)
+    first, second = sides
     batch = dataclasses.replace(
         batch,
         first=dataclasses.replace(batch.first, scores=sides[0]),
         second=dataclasses.replace(batch.second, scores=sides[1]),
     )
     means = {"scores/mean": mean_score(first), "scores/opponent": mean_score(second)}
-    return batch, metrics | means
+    return batch, judges.means(columns[0], first) | means

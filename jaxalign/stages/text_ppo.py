@@ -26,7 +26,7 @@ from jaxalign.text_rollouts import (
     sample_metrics,
     text_experience,
 )
-from jaxalign.train.step import TrainState, initial_state, train_step
+from jaxalign.train.step import TrainState, initial_state, summed_step
 
 
 @pytree
@@ -66,7 +66,7 @@ def train_ppo(
         the prompts decoded.
     """
     actor = with_heads(policy, ("logits", "value"), run.key(f"{name}/init"), dropout=0.0)
-    judges = judges_of(reward, policy.tokenizer, prompts, records)
+    judges = judges_of(reward, policy.tokenizer, prompts, records, rounds=settings.iterations)
     optimizer = optimizer_of(
         settings.optimizer, settings.iterations * settings.epochs * settings.minibatches
     )
@@ -112,7 +112,7 @@ def _iteration(run, actor, reference, judges, optimizer, settings, temperature, 
     )
     step = run.layout.step(
         functools.partial(
-            train_step,
+            summed_step,
             loss_fn=loss,
             optimizer=optimizer,
             micro_batches=settings.micro_batches,
@@ -143,7 +143,7 @@ def _iteration(run, actor, reference, judges, optimizer, settings, temperature, 
                 kl_coef,
                 metrics["kl/reference"],
                 target=settings.kl_target,
-                horizon=settings.kl_horizon,
+                horizon=settings.horizon,
                 batch_size=settings.batch_size,
             )
         return PPOState(train=train, kl_coef=kl_coef), learned | metrics | of_sources

@@ -35,6 +35,7 @@ from jaxalign.scoring import (
     pooled_texts,
     response_logps_of,
     text_logps,
+    text_logps_and_collisions,
     text_scores,
 )
 from jaxalign.stages.run import Run
@@ -290,7 +291,9 @@ def train_dpo(
         return dataclasses.replace(pairs, reference=jax.tree.map(lambda x: x[index], reference))
 
     loss = objectives.paired(
-        text_logps(policy.model, temperature=temperature),
+        (text_logps_and_collisions if settings.wpo else text_logps)(
+            policy.model, temperature=temperature
+        ),
         settings.loss_name,
         ld_alpha=settings.ld_alpha,
         wpo=settings.wpo,

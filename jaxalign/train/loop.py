@@ -80,11 +80,11 @@ def fit(
         for done in range(start + 1, steps + 1):
             try:
                 state, metrics = step(state, batches(done - 1))
-            except StepRefused:
+            except StepRefused as error:
                 log.flush()
                 if checkpoints is not None and done - 1 > start:
                     checkpoints.save(done - 1, state)
-                raise
+                raise StepRefused(f"step {done}: {error}") from None
             log.add(done, metrics)
             advance(done, log.note)
             if evaluate is not None and _due(done, evaluate_every, steps):

@@ -87,7 +87,26 @@ def initial_state(
     )
 
 
-def train_step(
+def train_step(state: TrainState, batch: Batch, **options: Any) -> tuple[TrainState, Metrics]:
+    """One update from one global batch, the same numbers for every split of its rows.
+
+    Args:
+      state: before the update.
+      batch: as in `summed_step`.
+      options: the keyword arguments of `summed_step`.
+
+    Returns:
+      The new state, and metrics divided by the global weight, with `loss` and `grad_norm` (before
+      any clipping); 0 for a batch of weight 0.
+
+    Raises:
+      UserError: the rows do not split into `micro_batches` equal parts.
+    """
+    state, sums = summed_step(state, batch, **options)
+    return state, metric_means(sums, 0)
+
+
+def summed_step(
     state: TrainState,
     batch: Batch,
     *,
@@ -98,12 +117,12 @@ def train_step(
     track: Callable[[Any, Metrics, jax.Array], Any] | None = None,
     measure: Callable[[Params, Batch, jax.Array], Any] | None = None,
 ) -> tuple[TrainState, Metrics]:
-    """One update from one global batch, the same numbers for every split of its rows.
+    """`train_step` with metrics that can still be added up over steps, and divided once.
 
       gradient = (sum over devices and micro-batches of grad sum_loss) / (sum of weights)
 
     A batch of weight 0 leaves parameters and optimizer as they were (weight decay and momentum
-    included) and has metrics of 0; only `step` moves on.
+    included) and its metrics weigh nothing; only `step` moves on.
 
     Args:
       state: before the update.
@@ -122,8 +141,8 @@ def train_step(
         is then called with `measured=` the totals, which get no gradient.
 
     Returns:
-      The new state, and metrics divided by the global weight, with `loss` and `grad_norm` (before
-      any clipping).
+      The new state, and `(sum, weight)` of each metric over the global batch, with `loss` and
+      `grad_norm` (before any clipping), which weighs 1.
 
     Raises:
       UserError: the rows do not split into `micro_batches` equal parts.
@@ -143,7 +162,8 @@ def train_step(
     if measure is not None:
         loss_fn = functools.partial(loss_fn, measured=global_sums(measure))
     (loss, (weight, metrics)), grads = global_sums(jax.value_and_grad(loss_fn, has_aux=True))
-    grads, metrics = means(grads, weight), metric_means(metrics | {"loss": loss}, weight)
+    sums = metrics | {"loss": loss}
+    grads, metrics = means(grads, weight), metric_means(sums, weight)
 
     def updated(params, opt_state, statistics):
         updates, opt_state = optimizer.update(grads, opt_state, params)
@@ -166,7 +186,8 @@ def train_step(
         statistics=statistics,
         frozen=state.frozen,
     )
-    return state, metrics | {"grad_norm": optax.tree.norm(grads)}
+    sums = {name: x if isinstance(x, tuple) else (x, weight) for name, x in sums.items()}
+    return state, sums | {"grad_norm": (optax.tree.norm(grads), (weight > 0).astype(weight.dtype))}
 
 
 def _completing(fn, state: TrainState):
