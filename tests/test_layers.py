@@ -31,7 +31,7 @@ LAYERS = [
     ],
     [
         *("config_checks", "config", "config_rlhf", "config_domains", "config_explain"),
-        *("config_grpo", "config_online", "config_distill", "config_export"),
+        *("config_grpo", "config_online", "config_distill", "config_export", "config_defaults"),
     ],
     ["stages", "evaluation", "report"],
     ["cli", "__main__"],

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxalign.batches import TokenBatch
-from jaxalign.config import FitConfig, ModelConfig, OptimizerConfig, PlaceConfig, PPOSettings
+from jaxalign.config import ModelConfig, OptimizerConfig, PlaceConfig, PPOSettings
 from jaxalign.data.tokenizer import train_bpe
 from jaxalign.errors import UserError
 from jaxalign.sampling import Samples
@@ -105,7 +105,5 @@ def test_a_price_on_kl_keeps_the_policy_near_the_reference(tmp_path):
 
 
 def test_what_must_divide_is_checked():
-    with pytest.raises(UserError, match="30 is not a multiple of minibatches 4 x micro_batches 1"):
+    with pytest.raises(UserError, match="30 is not a multiple of minibatches 4$"):
         PPOSettings(batch_size=30)
-    with pytest.raises(UserError, match="65 is not a multiple of micro_batches 2"):
-        FitConfig(batch_size=65, micro_batches=2)

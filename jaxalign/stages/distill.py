@@ -1,11 +1,13 @@
 """`jaxalign distill`: a student from a teacher's distributions, on data and on its own samples."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jaxalign.config_defaults import following
 from jaxalign.config_distill import DistillConfig, DistillSettings
 from jaxalign.data.chat import TokenRow
 from jaxalign.data.records import PromptCompletion
@@ -14,7 +16,7 @@ from jaxalign.stages.adapters import with_adapters
 from jaxalign.stages.run import open_run
 from jaxalign.stages.sft import finish
 from jaxalign.stages.text_distill import train_distillation
-from jaxalign.stages.text_models import load_text_model
+from jaxalign.stages.text_models import load_text_model, start_of
 from jaxalign.stages.text_rounds import check_room, check_same_vocabulary
 from jaxalign.stages.training import longest, perplexity
 from jaxalign.stages.user_data import fitting, read_records, token_rows
@@ -37,6 +39,7 @@ def run(config: DistillConfig, directory: Path) -> dict:
             f"--policy has {sizes[0]} logits a token and --teacher {sizes[1]}, though their "
             "vocabularies are the same; distributions over them cannot be compared"
         )
+    fit = following(config.distill.fit, "distill", start_of(student, config.lora))
     data = fitting(fitting(config.data, student), teacher)
 
     def rows_of(held_out: bool = False) -> list:
@@ -46,6 +49,8 @@ def run(config: DistillConfig, directory: Path) -> dict:
         return [row for (row,) in token_rows(records, student.tokenizer)]
 
     rows = rows_of()
+    settled = fit.settled(len(rows) / fit.settings.rows)
+    config = dataclasses.replace(config, distill=dataclasses.replace(config.distill, fit=settled))
     held_out = rows_of(held_out=True) if data.evaluation_path else []
     prompts = prompts_of(rows) if config.distill.on_policy else []
     room = max(map(len, prompts)) + config.max_new_tokens if prompts else 0
@@ -91,7 +96,7 @@ def prompts_of(rows: Sequence[TokenRow]) -> list[list[int]]:
 
 def check_memory(settings: DistillSettings, length: int, vocabulary: int) -> None:
     """The teacher's float32 logits of a batch must fit the memory that is allowed for them."""
-    size = settings.fit.batch_size
+    size = settings.fit.rows
     needed = 4 * size * length * vocabulary / 2**30
     if needed > settings.max_logits_gib:
         raise UserError(

@@ -1,5 +1,6 @@
 """`jaxalign dpo`: a policy from a user's preferences, by DPO or another loss on pairs."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxalign.config import DPOConfig
+from jaxalign.config_defaults import following
 from jaxalign.data.chat import TokenRow
 from jaxalign.data.records import GoldPreference, Preference
 from jaxalign.evaluation.bootstrap import mean_estimate
@@ -15,7 +17,7 @@ from jaxalign.stages.adapters import with_adapters
 from jaxalign.stages.kept_logps import kept_of
 from jaxalign.stages.run import Run, open_run
 from jaxalign.stages.sft import finish
-from jaxalign.stages.text_models import TextModel, load_text_model
+from jaxalign.stages.text_models import TextModel, load_text_model, start_of
 from jaxalign.stages.training import pair_logps, response_logps, train_dpo
 from jaxalign.stages.user_data import fitting, read_records, token_rows
 
@@ -23,6 +25,7 @@ from jaxalign.stages.user_data import fitting, read_records, token_rows
 def run(config: DPOConfig, directory: Path) -> dict:
     """Train, save `model`, write the report; returns what `results.json` holds."""
     policy = load_text_model(config.policy, "policy", head="logits", place=config.place)
+    fit = following(config.dpo.fit, "dpo", start_of(policy, config.lora))
     data = fitting(config.data, policy)
     loss = config.dpo.loss_name
     kind = GoldPreference if PAIR_LOSSES[loss].needs("gold_logps") else Preference
@@ -34,6 +37,8 @@ def run(config: DPOConfig, directory: Path) -> dict:
             data, Preference, tokenizer=policy.tokenizer, log=directory, held_out=True
         )
         held_out = token_rows(records, policy.tokenizer)
+    settled = fit.settled(len(chosen) / fit.settings.rows)
+    config = dataclasses.replace(config, dpo=dataclasses.replace(config.dpo, fit=settled))
     with open_run(directory, config, config.place, config.seed) as run:
         score_reference = kept_of(config)
         policy = with_adapters(policy, config.adapter, config.lora, run.key("lora"))

@@ -12,7 +12,7 @@ from jaxalign.stages.text_rounds import finish_rounds, models_and_prompts
 
 def run(config: GRPOConfig, directory: Path) -> dict:
     """Train, save `model`, write the report; returns what `results.json` holds."""
-    policy, sources, prompts, records = models_and_prompts(config, directory)
+    config, policy, sources, prompts, records = models_and_prompts(config, directory)
     with open_run(directory, config, config.place, config.seed) as run:
         policy = with_adapters(policy, config.adapter, config.lora, run.key("lora"))
         trained = train_grpo(

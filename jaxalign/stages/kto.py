@@ -1,18 +1,20 @@
 """`jaxalign kto`: a policy from responses labelled good or bad, by KTO or another such loss."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from jaxalign.config import KTOConfig
+from jaxalign.config_defaults import following
 from jaxalign.data.records import Unpaired
 from jaxalign.evaluation.bootstrap import mean_estimate
 from jaxalign.stages.adapters import with_adapters
 from jaxalign.stages.kept_logps import kept_of
 from jaxalign.stages.run import Run, open_run
 from jaxalign.stages.sft import finish
-from jaxalign.stages.text_models import TextModel, load_text_model
+from jaxalign.stages.text_models import TextModel, load_text_model, start_of
 from jaxalign.stages.training import response_logps, train_unpaired
 from jaxalign.stages.user_data import fitting, read_records, token_rows
 
@@ -20,6 +22,7 @@ from jaxalign.stages.user_data import fitting, read_records, token_rows
 def run(config: KTOConfig, directory: Path) -> dict:
     """Train, save `model`, write the report; returns what `results.json` holds."""
     policy = load_text_model(config.policy, "policy", head="logits", place=config.place)
+    fit = following(config.kto.fit, "kto", start_of(policy, config.lora))
     data = fitting(config.data, policy)
     records = read_records(data, Unpaired, tokenizer=policy.tokenizer, log=directory)
     rows = [row for (row,) in token_rows(records, policy.tokenizer)]
@@ -29,6 +32,8 @@ def run(config: KTOConfig, directory: Path) -> dict:
         held_out = read_records(
             data, Unpaired, tokenizer=policy.tokenizer, log=directory, held_out=True
         )
+    settled = fit.settled(len(rows) / fit.settings.rows)
+    config = dataclasses.replace(config, kto=dataclasses.replace(config.kto, fit=settled))
     with open_run(directory, config, config.place, config.seed) as run:
         policy = with_adapters(policy, config.adapter, config.lora, run.key("lora"))
         shared = {"temperature": config.temperature, "score_reference": kept_of(config)}

@@ -36,7 +36,7 @@ def train_process(
     arrays, length = [np.array(row, np.float32) for row in labels], longest(rows)
 
     def batch(number: int):
-        index = batch_indices(number, len(rows), settings.fit.batch_size, run.seed)
+        index = batch_indices(number, len(rows), settings.fit.rows, run.seed)
         chosen, given = [rows[i] for i in index], [arrays[i] for i in index]
         pad_id = base.tokenizer.pad_id
         return step_batch(chosen, given, pad_id=pad_id, length=length, index=index)

@@ -26,7 +26,7 @@ def train_ranking(
     size, length = max(len(ranking) for ranking in rankings), longest(rows)
 
     def batch(number: int):
-        chosen = batch_indices(number, len(rankings), settings.fit.batch_size, run.seed)
+        chosen = batch_indices(number, len(rankings), settings.fit.rows, run.seed)
         return ranking_batch(
             [rankings[i] for i in chosen],
             pad_id=base.tokenizer.pad_id,

@@ -1,10 +1,12 @@
 """`jaxalign reward`: a reward model from a user's preferences, rankings or labelled steps."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 
-from jaxalign.config import RewardConfig
+from jaxalign.config import FitConfig, RewardConfig
+from jaxalign.config_defaults import Following, following, reward_loop
 from jaxalign.data.chat import TokenRow
 from jaxalign.data.preferences import Groups
 from jaxalign.data.records import MarginPreference, Ranking, Stepwise
@@ -14,7 +16,7 @@ from jaxalign.stages.process_reward import step_accuracy, step_chances, train_pr
 from jaxalign.stages.rankings import ranking_accuracy, train_ranking
 from jaxalign.stages.run import Run, open_run
 from jaxalign.stages.sft import finish
-from jaxalign.stages.text_models import TextModel, load_text_model, new_text_model
+from jaxalign.stages.text_models import TextModel, load_text_model, new_text_model, start_of
 from jaxalign.stages.training import score_rows, train_reward
 from jaxalign.stages.user_data import fitting, learn_tokenizer, read_records, token_rows
 
@@ -29,6 +31,7 @@ def run(config: RewardConfig, directory: Path) -> dict:
         if config.init
         else None
     )
+    loop = following_model(config, base)
     data, kind = fitting(config.data, base), KINDS[config.reward.loss]
     if base is None:
         records = read_records(data, kind, tokenizer=None, log=directory)
@@ -39,6 +42,8 @@ def run(config: RewardConfig, directory: Path) -> dict:
     held_out = []
     if data.evaluation_path:
         held_out = read_records(data, kind, tokenizer=tokenizer, log=directory, held_out=True)
+    texts = len(records) * (2 if config.reward.loss == "bradley_terry" else 1)
+    config = with_loop(config, loop.settled(texts / loop.settings.rows))
     with open_run(directory, config, config.place, config.seed) as run:
         if base is None:
             base = new_text_model(
@@ -54,6 +59,21 @@ def run(config: RewardConfig, directory: Path) -> dict:
             measured = accuracy(run, trained, held_out, config.reward.loss)
             scorers = [{"scorer": method, **measured}]
         return finish(run, trained, {"method": method, **found}, reward_model=scorers)
+
+
+def following_model(config: RewardConfig, base: TextModel | None) -> Following:
+    """The training loop of the chosen loss, as it follows the model."""
+    start = start_of(base, config.lora)
+    if config.reward.loss == "process":
+        return following(config.process.fit, "process", start)
+    return following(config.reward.fit, reward_loop(config.reward, start), start)
+
+
+def with_loop(config: RewardConfig, fit: FitConfig) -> RewardConfig:
+    """The configuration with another training loop for the chosen loss."""
+    if config.reward.loss == "process":
+        return dataclasses.replace(config, process=dataclasses.replace(config.process, fit=fit))
+    return dataclasses.replace(config, reward=dataclasses.replace(config.reward, fit=fit))
 
 
 def train(

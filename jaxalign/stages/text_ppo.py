@@ -68,7 +68,7 @@ def train_ppo(
     actor = with_heads(policy, ("logits", "value"), run.key(f"{name}/init"), dropout=0.0)
     judges = judges_of(reward, policy.tokenizer, prompts, records)
     optimizer = optimizer_of(
-        settings.optimizer, settings.iterations * settings.epochs * settings.minibatches
+        settings.optimizer, settings.rounds * settings.epochs * settings.minibatches
     )
     state = PPOState(
         train=initial_state(actor.trained, optimizer, run.key(name), frozen=actor.frozen),
@@ -110,13 +110,9 @@ def _iteration(run, actor, reference, judges, optimizer, settings, temperature, 
         value_coef=settings.value_coef,
         entropy_coef=settings.entropy_coef,
     )
-    step = run.layout.step(
-        functools.partial(
-            train_step,
-            loss_fn=loss,
-            optimizer=optimizer,
-            micro_batches=settings.micro_batches,
-        )
+    step = run.step(
+        functools.partial(train_step, loss_fn=loss, optimizer=optimizer),
+        micro_batches=settings.micro_batches,
     )
     assess = jax.jit(functools.partial(_assess, settings=settings, eos_id=eos_id))
 
