@@ -105,5 +105,5 @@ def test_a_price_on_kl_keeps_the_policy_near_the_reference(tmp_path):
 
 
 def test_what_must_divide_is_checked():
-    with pytest.raises(UserError, match="30 is not a multiple of minibatches 4$"):
+    with pytest.raises(UserError, match="30 is not a multiple of minibatches 4"):
         PPOSettings(batch_size=30)
