@@ -149,17 +149,17 @@ def test_a_line_says_what_was_not_given(given, start, line, capsys):
     ("make", "message"),
     [
         (lambda: FitConfig(steps=3, epochs=1.0), "^steps 3 and epochs 1.0 are both given; set one"),
-        (lambda: PPOSettings(iterations=0, prompt_epochs=1.0), r"^ppo\.iterations 0 and ppo\.prompt"),
+        (lambda: PPOSettings(iterations=0, prompt_epochs=1.0), r"^ppo\.iterations 0 and ppo\.pro"),
         (lambda: GRPOSettings(iterations=2, prompt_epochs=1.0), r"^grpo\.iterations 2 and grpo\.p"),
         (lambda: OptimizerConfig(warmup_steps=0, warmup_share=0.0), "are both given"),
-        (lambda: OptimizerConfig(warmup_share=1.5), r"warmup_share is 1.5; it must lie in \[0, 1\]"),
+        (lambda: OptimizerConfig(warmup_share=1.5), r"warmup_share is 1.5; it must lie in"),
         (lambda: OptimizerConfig(warmup_share=math.nan), "warmup_share is nan"),
         (lambda: OptimizerConfig(learning_rate=math.inf), "learning_rate is infinite"),
         (lambda: OptimizerConfig(learning_rate=math.nan), "learning_rate is nan"),
         (lambda: FitConfig(epochs=0.0), "epochs is 0.0; it must be a number above 0"),
         (lambda: FitConfig(epochs=math.nan), "epochs is nan; it must be a number above 0"),
         (lambda: GRPOSettings(prompt_epochs=-1.0), "grpo.prompt_epochs is -1.0; it must be"),
-        (lambda: following(FitConfig(epochs=1e300), "sft", HUB).settled(3.0), "--fit.epochs 1e.300"),
+        (lambda: following(FitConfig(epochs=1e300), "sft", HUB).settled(3.0), "epochs 1e.300 is"),
         (lambda: following(FitConfig(optimizer=OptimizerConfig(name="muon")), "sft", HUB),
          "--fit.optimizer.name muon has no usual learning rate for a published model; give --fit"),
         (lambda: RLHFConfig(sft=FitConfig(epochs=1.0)), "give sft.steps, not sft.epochs"),
@@ -225,11 +225,6 @@ def test_an_optimizer_without_a_command_is_that_of_a_small_model():
     assert (found.warmup_steps, found.warmup_share) == (3, None)
     rate = make_schedule(learning_rate=1.0, schedule="linear", warmup_steps=3, total_steps=30)
     assert [round(float(rate(step)), 6) for step in (0, 2, 3, 30)] == [0.333333, 1.0, 1.0, 0.0]
-
-
-def spelled(number: float) -> str:
-    """As docstrings write it: 1e-6, not 1e-06."""
-    return re.sub(r"e-0?", "e-", f"{number:g}") if number < 1e-3 else f"{number:g}"
 
 
 def rate_in(text: str, number: float) -> bool:

@@ -11,7 +11,7 @@ from jaxalign.config import DPOConfig
 from jaxalign.config_defaults import following
 from jaxalign.data.chat import TokenRow
 from jaxalign.data.records import GoldPreference, Preference
-from jaxalign.evaluation.bootstrap import mean_estimate
+from jaxalign.evaluation.bootstrap import mean_estimate, prompt_blocks
 from jaxalign.objectives import PAIR_LOSSES
 from jaxalign.stages.adapters import with_adapters
 from jaxalign.stages.kept_logps import kept_of
@@ -33,10 +33,9 @@ def run(config: DPOConfig, directory: Path) -> dict:
     chosen, rejected, *gold = zip(*token_rows(records, policy.tokenizer), strict=True)
     held_out = []
     if data.evaluation_path:
-        records = read_records(
+        held_out = read_records(
             data, Preference, tokenizer=policy.tokenizer, log=directory, held_out=True
         )
-        held_out = token_rows(records, policy.tokenizer)
     settled = fit.settled(len(chosen) / fit.settings.rows)
     config = dataclasses.replace(config, dpo=dataclasses.replace(config.dpo, fit=settled))
     with open_run(directory, config, config.place, config.seed) as run:
@@ -59,7 +58,8 @@ def run(config: DPOConfig, directory: Path) -> dict:
                 run,
                 trained,
                 policy if config.dpo.uses_reference else None,
-                held_out,
+                token_rows(held_out, policy.tokenizer),
+                blocks=prompt_blocks([record.prompt for record in held_out]),
                 temperature=config.temperature,
                 per_token=PAIR_LOSSES[loss].per_token,
                 ld_alpha=config.dpo.ld_alpha,
@@ -80,6 +80,7 @@ def implicit_accuracy(
     reference: TextModel | None,
     pairs: list[tuple[TokenRow, ...]],
     *,
+    blocks: np.ndarray,
     temperature: float,
     per_token: bool = False,
     ld_alpha: float | None = None,
@@ -92,6 +93,7 @@ def implicit_accuracy(
       policy: the trained policy.
       reference: None compares the policy's own log-probabilities.
       pairs: chosen and rejected rows.
+      blocks: `[N]` which of the pairs belong to one prompt.
       temperature: of both distributions.
       per_token: whether the loss compares means over tokens.
       ld_alpha: weight of the tokens beyond the shorter response; None: all count alike.
@@ -112,4 +114,5 @@ def implicit_accuracy(
     if per_token:
         counts = [[max(row.is_response.sum(), 1) for row in side] for side in sides]
         rewards = [side / np.array(count) for side, count in zip(rewards, counts, strict=True)]
-    return mean_estimate(0.5 + 0.5 * np.sign(rewards[0] - rewards[1])).columns("pair_accuracy")
+    right = 0.5 + 0.5 * np.sign(rewards[0] - rewards[1])
+    return mean_estimate(right, blocks=blocks).columns("pair_accuracy")

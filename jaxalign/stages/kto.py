@@ -9,7 +9,7 @@ import numpy as np
 from jaxalign.config import KTOConfig
 from jaxalign.config_defaults import following
 from jaxalign.data.records import Unpaired
-from jaxalign.evaluation.bootstrap import mean_estimate
+from jaxalign.evaluation.bootstrap import mean_estimate, prompt_blocks
 from jaxalign.stages.adapters import with_adapters
 from jaxalign.stages.kept_logps import kept_of
 from jaxalign.stages.run import Run, open_run
@@ -64,4 +64,6 @@ def label_accuracy(
     policy_logps = response_logps(run, policy, rows, temperature=temperature)
     change = policy_logps - score_reference(run, reference, rows, temperature=temperature)
     wanted = np.array([1 if record.label else -1 for record in records])
-    return mean_estimate(0.5 + 0.5 * wanted * np.sign(change)).columns("pair_accuracy")
+    blocks = prompt_blocks([record.prompt for record in records])
+    right = 0.5 + 0.5 * wanted * np.sign(change)
+    return mean_estimate(right, blocks=blocks).columns("pair_accuracy")

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from jaxalign.config_defaults import Following, following, reward_loop
 from jaxalign.data.chat import TokenRow
 from jaxalign.data.preferences import Groups
 from jaxalign.data.records import MarginPreference, Ranking, Stepwise
-from jaxalign.evaluation.bootstrap import mean_estimate
+from jaxalign.evaluation.bootstrap import mean_estimate, prompt_blocks
 from jaxalign.stages.adapters import with_adapters
 from jaxalign.stages.process_reward import step_accuracy, step_chances, train_process
 from jaxalign.stages.rankings import ranking_accuracy, train_ranking
@@ -93,15 +94,16 @@ def train(
     return trained, {"log_odds_per_score": deviation}
 
 
-def accuracy(run: Run, trained: TextModel, records: list, loss: str) -> dict[str, float]:
+def accuracy(run: Run, trained: TextModel, records: list, loss: str) -> dict[str, Any]:
     """How well the reward model agrees with held-out rows of the kind that it was trained on."""
     rows = token_rows(records, trained.tokenizer)
+    blocks = prompt_blocks([record.prompt for record in records])
     if loss == "process":
         chances = step_chances(run, trained, [row for (row,) in rows])
-        return step_accuracy(chances, [record.labels for record in records])
+        return step_accuracy(chances, [record.labels for record in records], blocks=blocks)
     if loss == "plackett_luce":
-        return ranking_accuracy(run, trained, rows)
-    return pair_accuracy(run, trained, rows)
+        return ranking_accuracy(run, trained, rows, blocks=blocks)
+    return pair_accuracy(run, trained, rows, blocks=blocks)
 
 
 def pairs_as_groups(
@@ -117,8 +119,14 @@ def pairs_as_groups(
     )
 
 
-def pair_accuracy(run: Run, reward: TextModel, pairs: list[tuple[TokenRow, ...]]) -> dict:
-    """Share of pairs whose chosen side scores higher, ties half, with a 95% bootstrap interval."""
+def pair_accuracy(
+    run: Run, reward: TextModel, pairs: list[tuple[TokenRow, ...]], *, blocks: np.ndarray
+) -> dict:
+    """Share of pairs whose chosen side scores higher, ties half, with a 95% bootstrap interval.
+
+    Args:
+      blocks: `[N]` which of the pairs belong to one prompt; the interval is over prompts.
+    """
     scores = score_rows(run, reward, [row for pair in pairs for row in pair]).reshape(-1, 2)
     right = 0.5 + 0.5 * np.sign(scores[:, 0] - scores[:, 1])
-    return mean_estimate(right).columns("pair_accuracy")
+    return mean_estimate(right, blocks=blocks).columns("pair_accuracy")
