@@ -162,6 +162,17 @@ def test_length_buckets_use_every_example_once_an_epoch():
     )
 
 
+ROWS_OF_BUCKETS = [(8, (20, 12, 8)), (6, (16, 8, 6)), (7, (18, 11, 7))]
+
+
+@pytest.mark.parametrize(("batch_size", "rows"), ROWS_OF_BUCKETS)
+def test_rows_of_a_bucket_follow_its_length_and_nothing_else(batch_size, rows):
+    # 8 x 32, 6 x 32, 7 x 32 tokens over 12, 20 and 32; down to a multiple of 4, 2 and 1
+    lengths = [12] * 11 + [20] * 10 + [32] * 9
+    order = length_buckets(lengths, buckets=3, batch_size=batch_size, seed=0)
+    assert (order.limits, order.rows) == ((12, 20, 32), rows)
+
+
 def test_one_bucket_is_plain_batches():
     order = length_buckets([3, 9, 5], buckets=1, batch_size=2, seed=0)
     assert order.limits == (9,) and order.rows == (2,)
