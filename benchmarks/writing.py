@@ -66,8 +66,13 @@ def trained(config: RLHFConfig, run: Run, corpus: Corpus) -> TextModel:
     new = new_text_model(
         config.model, corpus.tokenizer, config.max_length, ("logits",), run.key("init")
     )
-    pad_id, buckets = corpus.tokenizer.pad_id, config.length_buckets
-    batches = bucketed(run, corpus.sft_rows, config.sft, buckets=buckets, pad_id=pad_id)
+    batches = bucketed(
+        corpus.sft_rows,
+        config.sft.rows,
+        buckets=config.length_buckets,
+        pad_id=corpus.tokenizer.pad_id,
+        seed=run.seed,
+    )
     return train_sft(run, "sft", new, batches, config.sft)
 
 

@@ -9,11 +9,13 @@ Expected: 63.4% [61.8, 64.8] of the held-out preferences, half of them of one pe
 sentences of one block, which are the hard ones (seed 0).
 """
 
-from jaxalign.config import DataConfig, RewardConfig
+from jaxalign.config import DataConfig, RewardConfig, RewardSettings
 
 
 def get_config() -> RewardConfig:
-    """The defaults: a bag of tokens, pairs of tokens and runs of characters."""
+    """A bag of tokens, pairs of tokens and runs of characters, which is enough to tell the mood of
+    a sentence.
+    """
     return RewardConfig(
         init="runs/sft",
         data=DataConfig(
@@ -22,4 +24,5 @@ def get_config() -> RewardConfig:
             on_bad_row="skip",
             max_length=64,
         ),
+        reward=RewardSettings(pooling="none", bag=True),
     )

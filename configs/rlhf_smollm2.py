@@ -32,6 +32,7 @@ def get_config() -> RLHFConfig:
         ),
         reward=RewardSettings(
             pooling="both",
+            bag=True,
             layers=20,
             trunk="frozen",
             fit=FitConfig(

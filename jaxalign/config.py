@@ -13,7 +13,9 @@ from jaxalign.config_checks import (
     require,
     require_at_least,
     require_no_held_out,
+    require_one,
     require_one_reward,
+    require_passes,
     require_penalty,
     require_temperature,
 )
@@ -101,26 +103,38 @@ class ModelConfig:
 
 @config
 class OptimizerConfig:
-    """AdamW, RMSprop or Muon with clipping and a schedule."""
+    """AdamW, RMSprop or Muon with clipping and a schedule.
+
+    None follows the model, as the training loop says.
+    """
 
     name: Literal["adamw", "rmsprop", "muon"] = "adamw"
     """Update rule."""
-    learning_rate: float = 1e-3
-    """Peak learning rate."""
-    schedule: Literal["constant", "linear", "cosine"] = "cosine"
-    """Course of the learning rate after the warm-up; linear and cosine end at 0."""
-    warmup_steps: int = 20
-    """Steps of linear warm-up from 0."""
+    learning_rate: float | None = None
+    """Peak learning rate; None follows the model."""
+    schedule: Literal["constant", "linear", "cosine"] | None = None
+    """Course of the learning rate after the warm-up; linear and cosine end at 0. None follows the
+    model."""
+    warmup_steps: int | None = None
+    """Steps of linear warm-up from 0; None: as `warmup_share` says, or else following the model."""
+    warmup_share: float | None = None
+    """The same as a share of all steps, in [0, 1], rounded up; in place of warmup_steps."""
     weight_decay: float = 0.0
     """Decoupled decay of matrices."""
-    b2: float = 0.99
-    """Decay rate of the second moment."""
+    b2: float | None = None
+    """Decay rate of the second moment; None follows the model."""
     max_grad_norm: float = 1.0
     """Gradients are scaled down to this global norm."""
 
     def __post_init__(self):
         require_at_least(0, "optimizer.", self, "learning_rate", "warmup_steps", "weight_decay")
-        require(0 <= self.b2 < 1, f"optimizer.b2 is {self.b2}; it must lie in [0, 1)")
+        b2, share = self.b2, self.warmup_share
+        require(b2 is None or 0 <= b2 < 1, f"optimizer.b2 is {b2}; it must lie in [0, 1)")
+        require(
+            share is None or 0 <= share <= 1,
+            f"optimizer.warmup_share is {share}; it must lie in [0, 1]",
+        )
+        require_one("optimizer.", self, "warmup_steps", "warmup_share")
         require(
             self.max_grad_norm > 0,
             f"optimizer.max_grad_norm is {self.max_grad_norm}; it must be above 0",
@@ -131,14 +145,17 @@ class OptimizerConfig:
 class FitConfig:
     """One training loop."""
 
-    steps: int = 500
-    """Optimizer steps."""
-    batch_size: int = 64
+    steps: int | None = None
+    """Optimizer steps; None: as `epochs` says, or else following the model."""
+    epochs: float | None = None
+    """Passes over the data in place of steps, above 0; a part of one is rounded up to steps."""
+    batch_size: int | None = None
     """Rows of a step over all devices and micro-batches (pairs for DPO, texts for a reward
-    model).
+    model); None follows the model.
     """
     micro_batches: int = 1
-    """Parts of a batch whose gradients are added up one after the other; the update is the same."""
+    """Parts of a batch whose gradients are added up one after the other; the update is the same,
+    also where they do not divide the batch."""
     log_every: int = 20
     """Steps between lines of metrics."""
     checkpoint_every: int = 200
@@ -151,10 +168,20 @@ class FitConfig:
         require_at_least(
             1, "", self, "batch_size", "micro_batches", "log_every", "checkpoint_every"
         )
-        require(
-            self.batch_size % self.micro_batches == 0,
-            f"batch_size {self.batch_size} is not a multiple of micro_batches {self.micro_batches}",
-        )
+        require_passes("epochs", self.epochs)
+        require_one("", self, "steps", "epochs")
+
+    @property
+    def updates(self) -> int:
+        """`steps`, which a run settles before it trains."""
+        assert self.steps is not None, "steps follow the model, which nobody has asked"
+        return self.steps
+
+    @property
+    def rows(self) -> int:
+        """`batch_size`, which a run settles before it trains."""
+        assert self.batch_size is not None, "batch_size follows the model, which nobody has asked"
+        return self.batch_size
 
 
 @config
@@ -261,15 +288,18 @@ class RewardSettings:
     loss: RewardLossName = "bradley_terry"
     """On preferences, on rankings, or on labelled steps; `--loss` for short. Of this section,
     process reads nothing else: `process` holds its settings."""
-    pooling: Literal["last", "mean", "both", "none"] = "none"
-    """What the score reads of the trunk: its last token, the mean over tokens, both, or nothing."""
+    pooling: Literal["last", "mean", "both", "none"] = "last"
+    """What the score reads of the transformer's trunk: its last token, the mean over tokens, both,
+    or nothing, which leaves the bag."""
     layers: int | None = None
     """Read the trunk after so many of its layers, and leave out the others; None: all."""
     trunk: Literal["trained", "frozen"] = "trained"
     """Whether the trunk is trained with the head; frozen, it reads each text once, without
     dropout."""
-    bag: bool = True
-    """Add a weight for every token and pair of tokens, times its rarity in the texts."""
+    bag: bool = False
+    """Add a weight for every token and pair of tokens, times its rarity in the texts. It reads a
+    prompt and its response as one heap of words: good for the mood of single texts, which it learns
+    from few, and blind to whether a response answers its prompt."""
     bag_characters: int = 16
     """The bag also reads runs of 4 to 6 characters, of tokens up to this long; 0: it does not."""
     bag_buckets: int = 262_144
@@ -283,12 +313,13 @@ class RewardSettings:
     """Dropout of the trunk while the reward model is trained."""
     centering: float = 0.0
     """Coefficient of the squared sum of two scores, which keeps scores near 0, >= 0."""
-    fit: FitConfig = FitConfig(
-        steps=400,
-        batch_size=128,
-        optimizer=OptimizerConfig(learning_rate=0.02, warmup_steps=0, b2=0.999),
-    )
-    """Training loop; a batch counts texts, or rankings."""
+    fit: FitConfig = FitConfig()
+    """Training loop; a batch counts texts, or rankings. Where nothing is given: for a published
+    model, or one of 10 million parameters, learning_rate 1e-5 (with LoRA 1e-4), cosine, warm-up of
+    10%, 1 epoch, batches of 128, b2 0.999 (InstructGPT); for a small one learning_rate 1e-3,
+    cosine, 20 steps of warm-up, 400 steps, batches of 128, b2 0.99; for a head by itself (pooling
+    none, or trunk frozen; also beside a bag above a small model) 0.02, cosine, no warm-up, 400
+    steps, 128, 0.999."""
 
     def __post_init__(self):
         require(
@@ -297,7 +328,8 @@ class RewardSettings:
         )
         require(
             self.bag or self.pooling != "none",
-            "reward.pooling none without reward.bag leaves nothing to score; choose one",
+            "reward.pooling none without reward.bag leaves nothing to score; set reward.bag True, "
+            "or pooling to last or mean",
         )
         require(
             self.trunk == "trained" or self.pooling != "none",
@@ -323,10 +355,11 @@ class ProcessSettings:
 
     dropout: float = 0.1
     """Dropout of the trunk while it is trained, in [0, 1)."""
-    fit: FitConfig = FitConfig(
-        steps=300, batch_size=32, optimizer=OptimizerConfig(learning_rate=1e-3)
-    )
-    """Training loop; a batch counts solutions."""
+    fit: FitConfig = FitConfig()
+    """Training loop; a batch counts solutions. Where nothing is given: for a published model, or
+    one of 10 million parameters, learning_rate 1e-5 (with LoRA 1e-4), cosine, warm-up of 10%,
+    1 epoch, batches of 64, b2 0.999 (TRL's PRMConfig, InstructGPT); for a small one learning_rate
+    1e-3, cosine, 20 steps of warm-up, 300 steps, batches of 32, b2 0.99."""
 
     def __post_init__(self):
         require(0 <= self.dropout < 1, f"process.dropout is {self.dropout}; it must lie in [0, 1)")
@@ -363,10 +396,11 @@ class DPOSettings:
     wpo: bool = False
     """Weight pairs by how likely the policy is to say them, its own samples by about 1, none by
     more (WPO with sampled alignment)."""
-    fit: FitConfig = FitConfig(
-        steps=120, batch_size=32, optimizer=OptimizerConfig(learning_rate=3e-4, warmup_steps=10)
-    )
-    """Training loop; a batch counts pairs."""
+    fit: FitConfig = FitConfig()
+    """Training loop; a batch counts pairs. Where nothing is given: for a published model, or one of
+    10 million parameters, learning_rate 1e-6 (with LoRA 1e-5), linear, warm-up of 10%, 1 epoch,
+    batches of 64, b2 0.999 (the DPO paper, Zephyr, Tulu 3, TRL); for a small one learning_rate
+    3e-4, cosine, 10 steps of warm-up, 120 steps, batches of 32, b2 0.99."""
 
     def __post_init__(self):
         require(
@@ -427,10 +461,11 @@ class KTOSettings:
     """Weight of the responses labelled good (kto); 1 by default."""
     undesirable_weight: float | None = None
     """Weight of the responses labelled bad (kto); 1 by default."""
-    fit: FitConfig = FitConfig(
-        steps=120, batch_size=64, optimizer=OptimizerConfig(learning_rate=3e-4, warmup_steps=10)
-    )
-    """Training loop; a batch counts responses."""
+    fit: FitConfig = FitConfig()
+    """Training loop; a batch counts responses. Where nothing is given: for a published model, or
+    one of 10 million parameters, learning_rate 1e-6 (with LoRA 1e-5), linear, warm-up of 10%,
+    1 epoch, batches of 64, b2 0.999 (TRL's KTOConfig, Tulu 3); for a small one learning_rate 3e-4,
+    cosine, 10 steps of warm-up, 120 steps, batches of 64, b2 0.99."""
 
     def __post_init__(self):
         check_hyperparameters("kto", self.hyperparameters)
@@ -463,8 +498,12 @@ def check_hyperparameters(section: str, values: dict[str, float]):
 class PPOSettings:
     """PPO on sampled responses with a KL penalty to the reference."""
 
-    iterations: int = 14
-    """Rounds of sampling and learning."""
+    iterations: int | None = None
+    """Rounds of sampling and learning; None: as `prompt_epochs` says, or else following the
+    model."""
+    prompt_epochs: float | None = None
+    """Passes over the prompts in place of iterations, above 0; a part of one is rounded up to
+    rounds."""
     batch_size: int = 256
     """Responses sampled in a round."""
     epochs: int = 2
@@ -500,13 +539,22 @@ class PPOSettings:
     """Rounds between lines of metrics."""
     checkpoint_every: int = 10
     """Rounds between checkpoints."""
-    optimizer: OptimizerConfig = OptimizerConfig(
-        learning_rate=2e-4, schedule="linear", warmup_steps=0
-    )
-    """Update rule."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    """Update rule. Where nothing is given: for a published model, or one of 10 million parameters,
+    learning_rate 3e-6 (with LoRA 3e-5), linear, no warm-up, b2 0.999 (TRL's PPOConfig) and 1 pass
+    over the prompts; for a small one learning_rate 2e-4, linear, no warm-up, b2 0.99 and 14
+    rounds."""
+
+    @property
+    def rounds(self) -> int:
+        """`iterations`, which a run settles before it trains."""
+        assert self.iterations is not None, "iterations follow the model, which nobody has asked"
+        return self.iterations
 
     def __post_init__(self):
         require_at_least(0, "ppo.", self, "iterations", "kl_coef", "value_coef", "entropy_coef")
+        require_passes("ppo.prompt_epochs", self.prompt_epochs)
+        require_one("ppo.", self, "iterations", "prompt_epochs")
         loop = ("batch_size", "epochs", "minibatches", "micro_batches")
         require_at_least(1, "ppo.", self, *loop, "log_every", "checkpoint_every")
         horizon = self.kl_horizon
@@ -527,9 +575,8 @@ class PPOSettings:
             "ppo.kl_horizon says how fast the price follows ppo.kl_target; set that too",
         )
         require(
-            self.batch_size % (self.minibatches * self.micro_batches) == 0,
-            f"ppo.batch_size {self.batch_size} is not a multiple of minibatches {self.minibatches} "
-            f"x micro_batches {self.micro_batches}",
+            self.batch_size % self.minibatches == 0,
+            f"ppo.batch_size {self.batch_size} is not a multiple of minibatches {self.minibatches}",
         )
 
     @property
@@ -578,7 +625,10 @@ class SFTConfig:
     """Put as many texts in a row as its data.max_length tokens hold, each seeing itself alone: the
     same loss with next to no padding. fit.batch_size then counts such rows."""
     fit: FitConfig = FitConfig()
-    """Training loop."""
+    """Training loop; a batch counts texts. Where nothing is given: for a published model, or one of
+    10 million parameters, learning_rate 2e-5 (with LoRA 2e-4), cosine, warm-up of 3%, 3 epochs,
+    batches of 64, b2 0.999 (Alpaca, QLoRA, TRL); for a small or new one learning_rate 1e-3, cosine,
+    20 steps of warm-up, 500 steps, batches of 64, b2 0.99."""
     place: PlaceConfig = PlaceConfig()
     """Where it computes."""
     seed: int = 0
@@ -654,7 +704,7 @@ class RewardConfig:
             unread = changed_fields(self.process, ProcessSettings(), "process")
         texts = self.reward.fit.batch_size
         require(
-            loss != "bradley_terry" or texts % 2 == 0,
+            loss != "bradley_terry" or texts is None or texts % 2 == 0,
             f"reward.fit.batch_size {texts} is odd; a batch counts texts, two a preference",
         )
         section = "process" if loss == "process" else "reward"

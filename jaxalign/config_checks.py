@@ -329,11 +329,32 @@ def require(condition: bool, message: str):
 
 
 def require_at_least(least: int, section: str, settings, *names: str):
-    """Raise a one-line `UserError` that names the first field of `settings` below `least`."""
+    """Raise a one-line `UserError` that names the first field of `settings` below `least`.
+
+    A field that is None is not given.
+    """
     for name in names:
         value = getattr(settings, name)
         wanted = {0: "it must not be negative"}.get(least, f"it must be at least {least}")
-        require(value >= least, f"{section}{name} is {value}; {wanted}")
+        require(value is None or value >= least, f"{section}{name} is {value}; {wanted}")
+        require(value != math.inf, f"{section}{name} is infinite; give a number")
+
+
+def require_one(section: str, settings, first: str, second: str):
+    """Raise a one-line `UserError` where two fields say the same thing in two ways."""
+    values = getattr(settings, first), getattr(settings, second)
+    require(
+        None in values,
+        f"{section}{first} {values[0]} and {section}{second} {values[1]} are both given; "
+        "set one of them to None",
+    )
+
+
+def require_passes(name: str, passes: float | None):
+    """Raise a one-line `UserError` unless a number of passes over data is one."""
+    require(
+        passes is None or 0 < passes < math.inf, f"{name} is {passes}; it must be a number above 0"
+    )
 
 
 def require_no_held_out(data: Any, command: str):

@@ -9,7 +9,9 @@ from jaxalign.config_checks import (
     require,
     require_at_least,
     require_no_held_out,
+    require_one,
     require_one_reward,
+    require_passes,
     require_penalty,
     require_temperature,
 )
@@ -53,8 +55,12 @@ class GRPOSettings:
 
     loss: GroupLossName = "grpo"
     """Published method; `--loss` for short."""
-    iterations: int = 40
-    """Rounds of sampling and learning."""
+    iterations: int | None = None
+    """Rounds of sampling and learning; None: as `prompt_epochs` says, or else following the
+    model."""
+    prompt_epochs: float | None = None
+    """Passes over the prompts in place of iterations, above 0; a part of one is rounded up to
+    rounds."""
     prompts: int = 32
     """Prompts of a round."""
     group_size: int = 8
@@ -119,10 +125,11 @@ class GRPOSettings:
     """Rounds between lines of metrics."""
     checkpoint_every: int = 10
     """Rounds between checkpoints."""
-    optimizer: OptimizerConfig = OptimizerConfig(
-        learning_rate=1e-3, schedule="constant", warmup_steps=0
-    )
-    """Update rule."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    """Update rule. Where nothing is given: for a published model, or one of 10 million parameters,
+    learning_rate 1e-6 (with LoRA 1e-5), constant, no warm-up, b2 0.999 (DeepSeekMath, DAPO, TRL)
+    and 1 pass over the prompts; for a small one learning_rate 1e-3, constant, no warm-up, b2 0.99
+    and 40 rounds."""
 
     def __post_init__(self):
         method = self.method
@@ -130,10 +137,12 @@ class GRPOSettings:
         require_at_least(1, "grpo.", self, *loop, "log_every", "checkpoint_every")
         require_at_least(0, "grpo.", self, "iterations", "entropy_coef")
         require_penalty("grpo", self.missing_eos_penalty)
+        require_passes("grpo.prompt_epochs", self.prompt_epochs)
+        require_one("grpo.", self, "iterations", "prompt_epochs")
         require(
-            self.batch_size % (self.minibatches * self.micro_batches) == 0,
+            self.batch_size % self.minibatches == 0,
             f"grpo.prompts {self.prompts} x group_size {self.group_size} is not a multiple of "
-            f"minibatches {self.minibatches} x micro_batches {self.micro_batches}",
+            f"minibatches {self.minibatches}",
         )
         require(
             self.group_size > 1 or method.per_token,
@@ -145,6 +154,12 @@ class GRPOSettings:
             f"loss {self.loss} knows no ratio to correct for an older policy; "
             "set grpo.epochs and grpo.minibatches to 1",
         )
+
+    @property
+    def rounds(self) -> int:
+        """`iterations`, which a run settles before it trains."""
+        assert self.iterations is not None, "iterations follow the model, which nobody has asked"
+        return self.iterations
 
     @property
     def batch_size(self) -> int:

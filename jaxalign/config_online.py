@@ -7,7 +7,6 @@ from jaxalign.config import (
     DataConfig,
     FitConfig,
     LoraConfig,
-    OptimizerConfig,
     PlaceConfig,
     check_hyperparameters,
     check_lora,
@@ -69,14 +68,12 @@ class OnlineSettings:
     `log_odds_per_score` in the reward model's results.json is what its own training found."""
     missing_eos_penalty: float = 0.0
     """Taken from the score of a response that did not end by itself; 0: nothing."""
-    fit: FitConfig = FitConfig(
-        steps=100,
-        batch_size=64,
-        log_every=1,
-        checkpoint_every=20,
-        optimizer=OptimizerConfig(learning_rate=3e-4, warmup_steps=5),
-    )
-    """Training loop; a batch counts prompts, and every step samples two responses to each."""
+    fit: FitConfig = FitConfig(log_every=1, checkpoint_every=20)
+    """Training loop; a batch counts prompts, and every step samples two responses to each. Where
+    nothing is given: for a published model, or one of 10 million parameters, learning_rate 5e-7
+    (with LoRA 5e-6), linear, warm-up of 10%, 1 epoch, batches of 64, b2 0.999 (Guo et al. 2024,
+    TRL's OnlineDPOConfig); for a small one learning_rate 3e-4, cosine, 5 steps of warm-up, 100
+    steps, batches of 64, b2 0.99."""
 
     def __post_init__(self):
         values = self.hyperparameters

@@ -84,7 +84,12 @@ class RLHFConfig:
         log_every=50,
         checkpoint_every=400,
         optimizer=OptimizerConfig(
-            name="muon", learning_rate=0.02, warmup_steps=30, weight_decay=0.1
+            name="muon",
+            learning_rate=0.02,
+            schedule="cosine",
+            warmup_steps=30,
+            weight_decay=0.1,
+            b2=0.99,
         ),
     )
     """Supervised fine-tuning."""
@@ -92,14 +97,24 @@ class RLHFConfig:
     """Ranges of lengths that its batches come from."""
     comparisons: ComparisonSettings = ComparisonSettings()
     """What the reward model learns from."""
-    reward: RewardSettings = RewardSettings()
-    """Reward model."""
+    reward: RewardSettings = RewardSettings(
+        pooling="none",
+        bag=True,
+        fit=FitConfig(
+            steps=400,
+            batch_size=128,
+            optimizer=OptimizerConfig(
+                learning_rate=0.02, schedule="cosine", warmup_steps=0, b2=0.999
+            ),
+        ),
+    )
+    """Reward model: here a bag of words, since people judged the mood of single sentences."""
     ppo: PPOSettings = PPOSettings(
         iterations=10,
         micro_batches=4,
         kl_coef=0.1,
         missing_eos_penalty=0.25,
-        optimizer=OptimizerConfig(learning_rate=5e-4, schedule="linear", warmup_steps=0),
+        optimizer=OptimizerConfig(learning_rate=5e-4, schedule="linear", warmup_steps=0, b2=0.99),
     )
     """PPO against the reward model."""
     pairs: int = 4400
@@ -109,7 +124,10 @@ class RLHFConfig:
     same_rater_share: float = 0.0
     """Share of them that one person made, within a block; the others are across blocks."""
     preferred: FitConfig = FitConfig(
-        steps=60, batch_size=48, micro_batches=4, optimizer=OptimizerConfig(learning_rate=2e-4)
+        steps=60,
+        batch_size=48,
+        micro_batches=4,
+        optimizer=OptimizerConfig(learning_rate=2e-4, schedule="cosine", warmup_steps=20, b2=0.99),
     )
     """Supervised fine-tuning on the preferred sides of the human pairs."""
     dpo_human: DPOSettings = DPOSettings(
@@ -118,7 +136,9 @@ class RLHFConfig:
             steps=100,
             batch_size=32,
             micro_batches=4,
-            optimizer=OptimizerConfig(learning_rate=4e-4, warmup_steps=10),
+            optimizer=OptimizerConfig(
+                learning_rate=4e-4, schedule="cosine", warmup_steps=10, b2=0.99
+            ),
         ),
     )
     """DPO on the human pairs."""
@@ -127,7 +147,9 @@ class RLHFConfig:
             steps=60,
             batch_size=32,
             micro_batches=4,
-            optimizer=OptimizerConfig(learning_rate=4e-4, warmup_steps=10),
+            optimizer=OptimizerConfig(
+                learning_rate=4e-4, schedule="cosine", warmup_steps=10, b2=0.99
+            ),
         )
     )
     """DPO on the policy's own samples, labelled by the reward model."""
@@ -143,7 +165,7 @@ class RLHFConfig:
         iterations=10,
         batch_size=128,
         micro_batches=2,
-        optimizer=OptimizerConfig(learning_rate=1e-3, schedule="constant", warmup_steps=0),
+        optimizer=OptimizerConfig(learning_rate=1e-3, schedule="constant", warmup_steps=0, b2=0.99),
     )
     """PPO without a price on KL, to show over-optimisation; 0 iterations: left out."""
     evaluation: EvaluationSettings = EvaluationSettings()
@@ -179,10 +201,19 @@ class RLHFConfig:
         )
         size = self.comparisons.group_size
         require(
-            self.reward.fit.batch_size % size == 0,
+            (self.reward.fit.batch_size or size) % size == 0,
             f"reward.fit.batch_size {self.reward.fit.batch_size} is not a multiple of "
             f"comparisons.group_size {size}",
         )
+        loops = {"sft": self.sft, "preferred": self.preferred, "reward.fit": self.reward.fit}
+        loops |= {f"{name}.fit": getattr(self, name).fit for name in ("dpo_human", "dpo_samples")}
+        for name, fit in loops.items():
+            require(fit.epochs is None, f"rlhf counts steps; give {name}.steps, not {name}.epochs")
+        for name, ppo in (("ppo", self.ppo), ("unpenalised", self.unpenalised)):
+            require(
+                ppo.prompt_epochs is None,
+                f"rlhf counts rounds; give {name}.iterations, not {name}.prompt_epochs",
+            )
         require(
             self.prompt_tokens[1] + 2 < self.max_length,
             f"prompts of {self.prompt_tokens[1]} tokens leave no room in "

@@ -141,7 +141,7 @@ def test_evaluation_sees_every_row_once():
 
 def test_length_buckets_use_every_example_once_an_epoch():
     lengths = np.random.default_rng(0).integers(3, 41, 103)
-    order = length_buckets(lengths, buckets=3, batch_size=8, multiple=4, seed=0)
+    order = length_buckets(lengths, buckets=3, batch_size=8, seed=0)
     assert len(order.limits) == 3 and order.limits[-1] == lengths.max()
     for size, limit in zip(order.rows, order.limits, strict=True):
         assert size % 4 == 0 and 8 * 40 - 4 * limit < size * limit <= 8 * 40
@@ -152,16 +152,27 @@ def test_length_buckets_use_every_example_once_an_epoch():
         assert sorted(np.concatenate([b[0] for b in batches])) == list(range(103))
         for examples, length, rows in batches:
             assert 0 < len(examples) <= rows and lengths[examples].max() <= length
-    again = length_buckets(lengths, buckets=3, batch_size=8, multiple=4, seed=0)
+    again = length_buckets(lengths, buckets=3, batch_size=8, seed=0)
     for step in (0, per_epoch, 5):  # a pure function of the step, in any order
         np.testing.assert_array_equal(again.batch(step)[0], order.batch(step)[0])
-    other = length_buckets(lengths, buckets=3, batch_size=8, multiple=4, seed=1)
+    other = length_buckets(lengths, buckets=3, batch_size=8, seed=1)
     assert any(
         len(a) != len(b) or (a != b).any()
         for a, b in ((other.batch(i)[0], order.batch(i)[0]) for i in range(per_epoch))
     )
 
 
+ROWS_OF_BUCKETS = [(8, (20, 12, 8)), (6, (16, 8, 6)), (7, (18, 11, 7))]
+
+
+@pytest.mark.parametrize(("batch_size", "rows"), ROWS_OF_BUCKETS)
+def test_rows_of_a_bucket_follow_its_length_and_nothing_else(batch_size, rows):
+    # 8 x 32, 6 x 32, 7 x 32 tokens over 12, 20 and 32; down to a multiple of 4, 2 and 1
+    lengths = [12] * 11 + [20] * 10 + [32] * 9
+    order = length_buckets(lengths, buckets=3, batch_size=batch_size, seed=0)
+    assert (order.limits, order.rows) == ((12, 20, 32), rows)
+
+
 def test_one_bucket_is_plain_batches():
-    order = length_buckets([3, 9, 5], buckets=1, batch_size=2, multiple=1, seed=0)
+    order = length_buckets([3, 9, 5], buckets=1, batch_size=2, seed=0)
     assert order.limits == (9,) and order.rows == (2,)

@@ -98,7 +98,7 @@ def test_defaults_are_valid_and_frozen(name):
             "reward.bag False does not read reward.bag_l2",
         ),
         (lambda: EvaluateConfig(on="rankings", temperature=0.7), "measures scores, which no temp"),
-        (lambda: RewardSettings(bag=False), "leaves nothing to score"),
+        (lambda: RewardSettings(pooling="none"), "leaves nothing to score; set reward.bag True"),
         (lambda: DPOConfig(temperature=0.0), "temperature is 0.0; it must be above 0"),
         (lambda: TextPPOConfig(temperature=-1.0), "temperature is -1.0; it must be above 0"),
         (lambda: EvaluateConfig(temperature=0.0), "temperature is 0.0; it must be above 0"),

@@ -280,7 +280,7 @@ def test_the_share_of_on_policy_batches(share):
         (lambda: DistillSettings(loss="jsd", mixture=1.0), "its ends are the losses forward_kl"),
         (lambda: DistillSettings(on_policy=1.5), r"on_policy is 1.5; it must lie in \[0, 1\]"),
         (
-            lambda: check_memory(DistillSettings(), 1024, 131072),
+            lambda: check_memory(DistillSettings(fit=FitConfig(batch_size=32)), 1024, 131072),
             "32 responses of 1024 tokens from 131072 words take 16 GiB",
         ),
         (

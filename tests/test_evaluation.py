@@ -80,6 +80,49 @@ def test_interval_of_nothing_is_nan_and_of_one_is_a_point():
     assert (one.value, one.low, one.high) == (0.25, 0.25, 0.25)
 
 
+def test_pairs_of_one_prompt_are_drawn_together():
+    """Against a loop that draws prompts, each with all its pairs, by another generator."""
+    generator = seeded(3)
+    prompts = [f"prompt {i}" for i in range(30) for _ in range(1 + i % 4)]
+    right = (generator.random(30)[[int(p.split()[1]) for p in prompts]] > 0.4).astype(float)
+    means, members = [], [np.flatnonzero([p == f"prompt {i}" for p in prompts]) for i in range(30)]
+    for _ in range(4000):
+        drawn = [right[members[generator.integers(30)]] for _ in range(30)]
+        means.append(np.concatenate(drawn).mean())
+    low, high = np.quantile(means, [0.025, 0.975])
+    blocks = bootstrap.prompt_blocks(prompts)
+    found = bootstrap.mean_estimate(right, blocks=blocks, repeats=4000)
+    assert found.value == pytest.approx(right.mean())
+    # An end's standard error is about 0.042 sd = 0.01 of the width; two ends, four of them.
+    width = high - low
+    assert found.low == pytest.approx(low, abs=0.06 * width)
+    assert found.high == pytest.approx(high, abs=0.06 * width)
+    alone = bootstrap.mean_estimate(right, repeats=4000)
+    assert alone.high - alone.low < 0.75 * width
+
+
+def test_rows_of_a_prompt_are_one_block_and_rows_without_one_none():
+    talk = [{"role": "user", "content": "Why?"}]
+    turned = [{"content": "Why?", "role": "user"}]
+    rows = ["", talk, "Why?", turned, "", [], "Why?", talk + talk]
+    assert bootstrap.prompt_blocks(rows).tolist() == [0, 1, 2, 1, 3, 4, 2, 5]
+    assert bootstrap.prompt_blocks([]).tolist() == []
+    # without prompts all is as it was for single items
+    values = seeded(4).random(50)
+    apart = bootstrap.mean_estimate(values, blocks=bootstrap.prompt_blocks([""] * 50))
+    alone = bootstrap.mean_estimate(values)
+    assert (apart.low, apart.high) == pytest.approx((alone.low, alone.high), abs=1e-12)
+
+
+def test_one_prompt_alone_has_no_interval():
+    found = bootstrap.mean_estimate(np.array([1.0, 0.0]), blocks=np.zeros(2))
+    assert found.value == 0.5 and math.isnan(found.low) and math.isnan(found.high)
+    columns = {"pair_accuracy": 0.5, "pair_accuracy_low": None, "pair_accuracy_high": None}
+    assert found.columns("pair_accuracy") == columns
+    one = bootstrap.mean_estimate(np.array([0.5]), blocks=np.zeros(1))
+    assert (one.low, one.high) == (0.5, 0.5)
+
+
 def test_wrong_number_of_block_labels():
     with pytest.raises(UserError, match="3 labels for 4 items"):
         bootstrap.mean_estimate(np.zeros(4), blocks=np.zeros(3))

@@ -33,7 +33,8 @@ LAYERS = [
     ],
     [
         *("config_checks", "config", "config_rlhf", "config_domains", "config_explain"),
-        *("config_grpo", "config_online", "config_distill", "config_export", "flags"),
+        *("config_grpo", "config_online", "config_distill", "config_export"),
+        *("config_defaults", "flags"),
     ],
     ["stages", "evaluation", "report"],
     ["cli", "__main__"],

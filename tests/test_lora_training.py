@@ -19,6 +19,7 @@ from jaxalign.config import (
     PlaceConfig,
     PPOSettings,
     RewardConfig,
+    RewardSettings,
     SFTConfig,
     TextPPOConfig,
 )
@@ -189,6 +190,7 @@ def test_an_adapter_that_is_not_continued_as_it_is_is_refused(first):
             with_adapters(base_model(), str(first[0] / "adapter"), lora, KEY)
 
 
+BAG = RewardSettings(pooling="none", bag=True)
 MUON = FitConfig(optimizer=OptimizerConfig(name="muon"))
 REFUSED = [
     (lambda: LoraConfig(dropout=0.1), r"lora\.rank 0 .* does not read lora\.dropout"),
@@ -199,7 +201,10 @@ REFUSED = [
     (lambda: LoraConfig(rank=1, targets=()), r"lora\.targets is empty"),
     (lambda: SFTConfig(lora=LORA), r"need a trained model below them; set init"),
     (lambda: SFTConfig(adapter="x"), r"need a trained model below them; set init"),
-    (lambda: RewardConfig(init="x", lora=LORA), r"reward\.pooling none reads nothing of the trunk"),
+    (
+        lambda: RewardConfig(init="x", lora=LORA, reward=BAG),
+        r"reward\.pooling none reads nothing of the trunk",
+    ),
     (lambda: DPOConfig(lora=LORA, dpo=DPOSettings(fit=MUON)), r"muon is for the matrices"),
     (
         lambda: TextPPOConfig(lora=dataclasses.replace(LORA, dropout=0.1)),

@@ -35,6 +35,7 @@ from jaxalign.train.metrics import read_metrics
 from tests.tiny_models import PAIRS, side_rows, tiny_policy
 
 ONE = PlaceConfig(layout="device")
+ALONE = np.zeros(1, int)  # one pair, one prompt
 
 
 policy_of = functools.partial(tiny_policy, 60)
@@ -100,7 +101,7 @@ def test_held_out_pairs_are_compared_as_the_loss_weighs_their_tokens(run, monkey
         return np.array([n * tokens[size] for n, size in zip(counts, lengths, strict=True)])
 
     compare = functools.partial(
-        dpo.implicit_accuracy, run, None, None, [(short, long)], temperature=1.0
+        dpo.implicit_accuracy, run, None, None, [(short, long)], blocks=ALONE, temperature=1.0
     )
     for given, expected in (
         ({}, 1.0),  # -2 against -2.8
@@ -114,7 +115,13 @@ def test_held_out_pairs_are_compared_as_the_loss_weighs_their_tokens(run, monkey
     with monkeypatch.context() as patch:  # the reference alone prefers the long one
         patch.setattr(dpo, "response_logps", lambda run, policy, rows, *, temperature: np.zeros(1))
         found = dpo.implicit_accuracy(
-            run, None, policy_of(), [(short, long)], temperature=1.0, score_reference=numbers
+            run,
+            None,
+            policy_of(),
+            [(short, long)],
+            blocks=ALONE,
+            temperature=1.0,
+            score_reference=numbers,
         )
     assert found["pair_accuracy"] == 0.0  # 2 against 2.8
 

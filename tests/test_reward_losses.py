@@ -232,8 +232,8 @@ def test_names_agree():
     ("make", "message"),
     [
         (
-            lambda: RewardConfig(reward=RewardSettings(loss="process", bag_l2=0.0)),
-            "loss process does not read reward.bag_l2; its settings are those of process",
+            lambda: RewardConfig(reward=RewardSettings(loss="process", bag=True, bag_l2=0.0)),
+            "loss process does not read reward.bag, reward.bag_l2; its settings are those of",
         ),
         (
             lambda: RewardConfig(process=ProcessSettings(dropout=0.0)),
@@ -289,7 +289,8 @@ def test_rankings_from_the_command_line(tmp_path, no_report):
     train, test = (write_rows(tmp_path / f"{n}.jsonl", rows(n)) for n in (48, 20))
     data = ["--data.path", train, "--data.evaluation_path", test]
     arguments = ["reward", "--loss", "plackett_luce", "--run_dir", str(tmp_path / "run"), *data]
-    small = ["--reward.bag_characters", "0", "--reward.centering", "0.01"]
+    small = ["--reward.pooling", "none", "--reward.bag", "True", "--reward.bag_characters", "0"]
+    small += ["--reward.centering", "0.01"]
     results = dispatch([*arguments, *TINY, *ROOM, *ONE, *small, *fit("reward", 12, 0.05)])
     (row,) = results["reward_model"]
     assert row["scorer"] == "reward model (plackett_luce)"
@@ -347,7 +348,8 @@ def test_margins_and_centering_from_the_command_line(tmp_path, no_report):
     pair = {"prompt": "It:", "chosen": " a fine film", "rejected": " dull", "margin": 2}
     path = write_rows(tmp_path / "pairs.jsonl", [pair] * 4)
     arguments = ["reward", "--run_dir", str(tmp_path / "run"), "--data.path", path, *TINY, *ROOM]
-    small = ["--reward.bag_characters", "0", "--reward.bag_l2", "0", "--reward.centering", "0.5"]
+    small = ["--reward.pooling", "none", "--reward.bag", "True", "--reward.bag_characters", "0"]
+    small += ["--reward.bag_l2", "0", "--reward.centering", "0.5"]
     dispatch([*arguments, *ONE, *small, *fit("reward", 2, 0.05)])
     first, second = read_metrics(tmp_path / "run")
     assert first["loss"] == pytest.approx(math.log1p(math.exp(2)), rel=1e-6)

@@ -34,6 +34,7 @@ SETTINGS = RewardSettings(
     pooling="both",
     layers=2,
     trunk="frozen",
+    bag=True,
     bag_characters=0,
     bag_buckets=32,
     fit=FitConfig(
@@ -174,8 +175,14 @@ def test_what_is_learned_above_a_frozen_trunk_is_the_gradient_of_the_whole_model
 
 
 REFUSED = [
-    (lambda: RewardSettings(trunk="frozen"), r"pooling none reads nothing of the trunk"),
-    (lambda: RewardSettings(layers=2), r"reward\.layers is 2 and reward\.pooling none"),
+    (
+        lambda: RewardSettings(trunk="frozen", pooling="none", bag=True),
+        r"pooling none reads nothing of the trunk",
+    ),
+    (
+        lambda: RewardSettings(layers=2, pooling="none", bag=True),
+        r"reward\.layers is 2 and reward\.pooling none",
+    ),
     (lambda: RewardSettings(pooling="last", layers=0), r"reward\.layers is 0"),
     (
         lambda: RewardConfig(init="x", lora=LORA, reward=SETTINGS),

@@ -47,7 +47,7 @@ CONFIG = RLHFConfig(
     length_buckets=1,
     sft=FIT,
     comparisons=ComparisonSettings(groups=4, group_size=4),
-    reward=RewardSettings(fit=FIT, bag_buckets=1024),
+    reward=RewardSettings(pooling="none", bag=True, fit=FIT, bag_buckets=1024),
     ppo=PPO,
     unpenalised=dataclasses.replace(PPO, iterations=0),
     pairs=64,

@@ -7,6 +7,7 @@ and what it cuts off includes the EOS: a text that is cut does not teach that te
 import collections
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -396,20 +397,25 @@ class LengthBuckets:
 
 
 def length_buckets(
-    lengths: Sequence[int], *, buckets: int, batch_size: int, multiple: int, seed: int
+    lengths: Sequence[int], *, buckets: int, batch_size: int, seed: int
 ) -> LengthBuckets:
     """Buckets that hold about equally many examples each.
+
+    Which examples a batch holds does not depend on where it will be computed: what divides it into
+    equal parts is rows of padding (`Run.step`). The rows of a bucket are rounded down to a multiple
+    of 4 where `batch_size` is one (of 2 where it is even), so that a few devices or micro-batches
+    need none.
 
     Args:
       lengths: `[N]` tokens of each example.
       buckets: at most so many; 1 is plain batches of the longest length.
       batch_size: rows in the bucket of the longest; the others have as many tokens.
-      multiple: rows of every batch divide by it (devices times micro-batches).
       seed: of the orders.
     """
     sizes = np.asarray(lengths)
     shares = np.arange(1, buckets + 1) / buckets
     limits = {-(-int(np.quantile(sizes, share)) // 4) * 4 for share in shares[:-1]}
     limits = [*sorted(limit for limit in limits if limit < sizes.max()), int(sizes.max())]
-    rows = [batch_size * limits[-1] // limit // multiple * multiple for limit in limits]
+    unit = math.gcd(batch_size, 4)
+    rows = [batch_size * limits[-1] // limit // unit * unit for limit in limits]
     return LengthBuckets(lengths=sizes, limits=tuple(limits), rows=tuple(rows), seed=seed)

@@ -1,6 +1,10 @@
 """Percentile bootstrap, all replicates at once: a replicate is a row of resampling counts."""
 
 import dataclasses
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -15,9 +19,10 @@ class Estimate:
     low: float
     high: float
 
-    def columns(self, name: str) -> dict[str, float]:
-        """The three numbers as table columns `name`, `name_low`, `name_high`."""
-        return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
+    def columns(self, name: str) -> dict[str, Any]:
+        """The three numbers as table columns `name`, `name_low`, `name_high`; None for NaN."""
+        numbers = {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
+        return {name: None if math.isnan(number) else number for name, number in numbers.items()}
 
 
 def resample_counts(
@@ -83,10 +88,32 @@ def mean_estimate(
 ) -> Estimate:
     """The mean of `values [N]` with its 95% interval over items or blocks.
 
+    Of several items in one block alone there is no interval: nothing says how another block would
+    have turned out.
+
     >>> mean_estimate(np.array([2.0, 2.0, 2.0]))
     Estimate(value=2.0, low=2.0, high=2.0)
     """
     values = np.asarray(values, np.float64)
     counts = resample_counts(len(values), repeats=repeats, seed=seed, blocks=blocks)
     value = values.mean() if len(values) else float("nan")
+    if blocks is not None and len(values) > len(np.unique(blocks)) == 1:
+        return Estimate(value=float(value), low=math.nan, high=math.nan)
     return estimate(float(value), ratio(counts @ values, counts.sum(axis=1)))
+
+
+def prompt_blocks(prompts: Sequence[Any]) -> np.ndarray:
+    """`[N]` labels of the rows' prompts: rows of one prompt are drawn together in a bootstrap.
+
+    Several pairs or responses of a prompt say less than as many of different prompts. Rows without
+    a prompt stand for themselves.
+
+    Args:
+      prompts: texts or conversations (lists of messages); equal ones are one prompt.
+
+    >>> prompt_blocks(["Why?", "", "How?", "Why?", ""]).tolist()
+    [0, 1, 2, 0, 3]
+    """
+    labels: dict[Any, int] = {}
+    keys = [json.dumps(prompt, sort_keys=True) if prompt else i for i, prompt in enumerate(prompts)]
+    return np.array([labels.setdefault(key, len(labels)) for key in keys], np.int64)

@@ -201,24 +201,27 @@ METHOD_COLUMNS: tuple[Column, ...] = (
     ),
     Column(
         key="perplexity",
-        title="ppl of human texts",
+        title="ppl of human texts, T = 1",
         form=".0f",
         better=-1,
         explanation="Perplexity of held-out human texts under the method: rises as it forgets how "
-        "people write.",
+        "people write. At temperature 1, the one that people's texts are learned at, whatever the "
+        "policy samples at.",
     ),
     Column(
         key="sample_perplexity",
         title="ppl of samples",
         form=".0f",
-        explanation="Perplexity of the method's samples under the supervised model. Very low: "
+        explanation="Perplexity of the method's samples under the supervised model, at the "
+        "temperature that they are drawn at. Very low: "
         "stock phrases; very high: no longer the language it came from.",
     ),
     Column(
         key="base_perplexity",
-        title="ppl of samples, base",
+        title="ppl of samples, base, T = 1",
         form=".0f",
-        explanation="The same under the model that everything started from, before any of this.",
+        explanation="Perplexity of the samples under the model that everything started from, "
+        "before any of this, at temperature 1.",
     ),
     Column(
         key="distinct_2",

@@ -1,11 +1,13 @@
 """`jaxalign distill`: a student from a teacher's distributions, on data and on its own samples."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jaxalign.config_defaults import following
 from jaxalign.config_distill import DistillConfig, DistillSettings
 from jaxalign.data.chat import TokenRow
 from jaxalign.data.records import PromptCompletion
@@ -15,7 +17,7 @@ from jaxalign.stages.inputs import inputs_of
 from jaxalign.stages.run import open_run
 from jaxalign.stages.sft import finish
 from jaxalign.stages.text_distill import train_distillation
-from jaxalign.stages.text_models import load_text_model
+from jaxalign.stages.text_models import load_text_model, start_of
 from jaxalign.stages.text_rounds import check_room, check_same_vocabulary
 from jaxalign.stages.training import longest, perplexity
 from jaxalign.stages.user_data import fitting, read_records, token_rows
@@ -32,6 +34,7 @@ def run(config: DistillConfig, directory: Path) -> dict:
     student = load_text_model(config.policy, "policy", head="logits", place=config.place)
     teacher = load_text_model(config.teacher, "teacher", head="logits", place=config.place)
     check_same_vocabulary(student, teacher, "teacher")
+    fit = following(config.distill.fit, "distill", start_of(student, config.lora))
     data = fitting(fitting(config.data, student), teacher)
 
     def read(held_out: bool = False) -> list:
@@ -43,6 +46,8 @@ def run(config: DistillConfig, directory: Path) -> dict:
     rows, held_out = (
         [row for (row,) in token_rows(part, student.tokenizer)] for part in (records, others)
     )
+    settled = fit.settled(len(rows) / fit.settings.rows)
+    config = dataclasses.replace(config, distill=dataclasses.replace(config.distill, fit=settled))
     prompts = prompts_of(rows) if config.distill.on_policy else []
     room = max(map(len, prompts)) + config.max_new_tokens if prompts else 0
     for model in (student, teacher) if prompts else ():
@@ -72,7 +77,7 @@ def run(config: DistillConfig, directory: Path) -> dict:
             return finish(run, trained, row, notes=[IN_TRAINING])
         measured = [line["validation/loss"] for line in lines if "validation/loss" in line]
         row |= {"divergence_before": measured[0], "divergence": measured[-1]}
-        row["perplexity"] = perplexity(run, trained, held_out, temperature=config.temperature)
+        row["perplexity"] = perplexity(run, trained, held_out)  # at 1, as its column says
         return finish(run, trained, row, notes=[HELD_OUT])
 
 
@@ -89,7 +94,7 @@ def prompts_of(rows: Sequence[TokenRow]) -> list[list[int]]:
 
 def check_memory(settings: DistillSettings, length: int, vocabulary: int) -> None:
     """The teacher's float32 logits of a batch must fit the memory that is allowed for them."""
-    size = settings.fit.batch_size
+    size = settings.fit.rows
     needed = 4 * size * length * vocabulary / 2**30
     if needed > settings.max_logits_gib:
         raise UserError(

@@ -1,5 +1,6 @@
 """`jaxalign dpo`: a policy from a user's preferences, by DPO or another loss on pairs."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -7,16 +8,17 @@ from pathlib import Path
 import numpy as np
 
 from jaxalign.config import DPOConfig
+from jaxalign.config_defaults import following
 from jaxalign.data.chat import TokenRow
 from jaxalign.data.records import GoldPreference, Preference
-from jaxalign.evaluation.bootstrap import mean_estimate
+from jaxalign.evaluation.bootstrap import mean_estimate, prompt_blocks
 from jaxalign.objectives import PAIR_LOSSES
 from jaxalign.stages.adapters import with_adapters
 from jaxalign.stages.inputs import inputs_of
 from jaxalign.stages.kept_logps import kept_of
 from jaxalign.stages.run import Run, open_run
 from jaxalign.stages.sft import finish
-from jaxalign.stages.text_models import TextModel, load_text_model
+from jaxalign.stages.text_models import TextModel, load_text_model, start_of
 from jaxalign.stages.training import pair_logps, response_logps, train_dpo
 from jaxalign.stages.user_data import fitting, read_records, token_rows
 
@@ -24,19 +26,21 @@ from jaxalign.stages.user_data import fitting, read_records, token_rows
 def run(config: DPOConfig, directory: Path) -> dict:
     """Train, save `model`, write the report; returns what `results.json` holds."""
     policy = load_text_model(config.policy, "policy", head="logits", place=config.place)
+    fit = following(config.dpo.fit, "dpo", start_of(policy, config.lora))
     data = fitting(config.data, policy)
     loss = config.dpo.loss_name
     kind = GoldPreference if PAIR_LOSSES[loss].needs("gold_logps") else Preference
     records = read_records(data, kind, tokenizer=policy.tokenizer, log=directory)
     chosen, rejected, *gold = zip(*token_rows(records, policy.tokenizer), strict=True)
-    others, held_out = [], []
+    held_out = []
     if data.evaluation_path:
-        others = read_records(
+        held_out = read_records(
             data, Preference, tokenizer=policy.tokenizer, log=directory, held_out=True
         )
-        held_out = token_rows(others, policy.tokenizer)
+    settled = fit.settled(len(chosen) / fit.settings.rows)
+    config = dataclasses.replace(config, dpo=dataclasses.replace(config.dpo, fit=settled))
     inputs = inputs_of(
-        models={"policy": policy}, data=records, held_out=others, adapter=config.adapter
+        models={"policy": policy}, data=records, held_out=held_out, adapter=config.adapter
     )
     with open_run(directory, config, config.place, config.seed, inputs=inputs) as run:
         score_reference = kept_of(config)
@@ -58,7 +62,8 @@ def run(config: DPOConfig, directory: Path) -> dict:
                 run,
                 trained,
                 policy if config.dpo.uses_reference else None,
-                held_out,
+                token_rows(held_out, policy.tokenizer),
+                blocks=prompt_blocks([record.prompt for record in held_out]),
                 temperature=config.temperature,
                 per_token=PAIR_LOSSES[loss].per_token,
                 ld_alpha=config.dpo.ld_alpha,
@@ -79,6 +84,7 @@ def implicit_accuracy(
     reference: TextModel | None,
     pairs: list[tuple[TokenRow, ...]],
     *,
+    blocks: np.ndarray,
     temperature: float,
     per_token: bool = False,
     ld_alpha: float | None = None,
@@ -91,6 +97,7 @@ def implicit_accuracy(
       policy: the trained policy.
       reference: None compares the policy's own log-probabilities.
       pairs: chosen and rejected rows.
+      blocks: `[N]` which of the pairs belong to one prompt.
       temperature: of both distributions.
       per_token: whether the loss compares means over tokens.
       ld_alpha: weight of the tokens beyond the shorter response; None: all count alike.
@@ -111,4 +118,5 @@ def implicit_accuracy(
     if per_token:
         counts = [[max(row.is_response.sum(), 1) for row in side] for side in sides]
         rewards = [side / np.array(count) for side, count in zip(rewards, counts, strict=True)]
-    return mean_estimate(0.5 + 0.5 * np.sign(rewards[0] - rewards[1])).columns("pair_accuracy")
+    right = 0.5 + 0.5 * np.sign(rewards[0] - rewards[1])
+    return mean_estimate(right, blocks=blocks).columns("pair_accuracy")

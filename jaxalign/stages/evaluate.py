@@ -3,10 +3,14 @@
 import json
 import tempfile
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from jaxalign.config import EvaluateConfig
 from jaxalign.data.records import Preference, PromptCompletion, Ranking, Stepwise
 from jaxalign.errors import UserError
+from jaxalign.evaluation.bootstrap import prompt_blocks
 from jaxalign.files import write_atomically
 from jaxalign.stages.dpo import implicit_accuracy
 from jaxalign.stages.process_reward import step_accuracy, step_chances
@@ -19,7 +23,7 @@ from jaxalign.stages.training import perplexity
 from jaxalign.stages.user_data import fitting, read_records, token_rows
 
 
-def run(config: EvaluateConfig) -> dict[str, float]:
+def run(config: EvaluateConfig) -> dict[str, Any]:
     """Print the measures, a line each, and return them."""
     model = load_text_model(config.model, "model", place=config.place)
     measure = {
@@ -34,7 +38,7 @@ def run(config: EvaluateConfig) -> dict[str, float]:
     ):
         measures = measure(config, run, model)
     for name, value in measures.items():
-        print(f"{name} {value:.4f}")
+        print(name, "unknown" if value is None else f"{value:.4f}")
     if config.output:
         write_atomically(Path(config.output), json.dumps(measures, indent=1).encode())
     return measures
@@ -53,7 +57,7 @@ def accuracy_on_preferences(config: EvaluateConfig, run: Run, model: TextModel) 
     """Pair accuracy with its 95% interval, by the score or by the implicit reward."""
     data = fitting(config.data, model)
     records = read_records(data, Preference, tokenizer=model.tokenizer, log=None)
-    pairs = token_rows(records, model.tokenizer)
+    pairs, blocks = token_rows(records, model.tokenizer), blocks_of(records)
     if "score" in model.model.config.heads_out:
         for option, given in (
             ("reference", config.reference), ("temperature", config.temperature != 1)
@@ -63,7 +67,7 @@ def accuracy_on_preferences(config: EvaluateConfig, run: Run, model: TextModel) 
                     f"--model {config.model} is a reward model, whose scores --{option} does not "
                     "change; leave it out"
                 )
-        return pair_accuracy(run, model, pairs)
+        return pair_accuracy(run, model, pairs, blocks=blocks)
     require_head(config, model, "logits")
     reference = None
     if config.reference:
@@ -71,7 +75,9 @@ def accuracy_on_preferences(config: EvaluateConfig, run: Run, model: TextModel) 
             config.reference, "reference", head="logits", place=config.place
         )
         check_same_vocabulary(model, reference, "reference", of="model")
-    return implicit_accuracy(run, model, reference, pairs, temperature=config.temperature)
+    return implicit_accuracy(
+        run, model, reference, pairs, blocks=blocks, temperature=config.temperature
+    )
 
 
 def accuracy_on_rankings(config: EvaluateConfig, run: Run, model: TextModel) -> dict[str, float]:
@@ -79,7 +85,8 @@ def accuracy_on_rankings(config: EvaluateConfig, run: Run, model: TextModel) -> 
     require_head(config, model, "score")
     data = fitting(config.data, model)
     records = read_records(data, Ranking, tokenizer=model.tokenizer, log=None)
-    return ranking_accuracy(run, model, token_rows(records, model.tokenizer))
+    rows = token_rows(records, model.tokenizer)
+    return ranking_accuracy(run, model, rows, blocks=blocks_of(records))
 
 
 def accuracy_on_steps(config: EvaluateConfig, run: Run, model: TextModel) -> dict[str, float]:
@@ -92,7 +99,13 @@ def accuracy_on_steps(config: EvaluateConfig, run: Run, model: TextModel) -> dic
     if config.chances:
         lines = "".join(f"{json.dumps(row.round(6).tolist())}\n" for row in chances)
         write_atomically(Path(config.chances), lines.encode())
-    return step_accuracy(chances, [record.labels for record in records])
+    labels = [record.labels for record in records]
+    return step_accuracy(chances, labels, blocks=blocks_of(records))
+
+
+def blocks_of(records: list[Preference] | list[Ranking] | list[Stepwise]) -> np.ndarray:
+    """`[N]` which of the records belong to one prompt: intervals are over prompts."""
+    return prompt_blocks([record.prompt for record in records])
 
 
 def require_head(config: EvaluateConfig, model: TextModel, head: str) -> None:

@@ -25,8 +25,7 @@ def run(config: ExplainConfig) -> Explanation:
     """Write the page, print the sums that were compared and what `--check` found."""
     config = of_run(config) if config.run else config
     prepared = PREPARE[config.method](config)
-    constant = dataclasses.replace(prepared.optimizer, schedule="constant", warmup_steps=0)
-    optimizer = optimizer_of(constant, max(config.updates, 1))
+    optimizer = optimizer_of(prepared.optimizer, max(config.updates, 1))
     step = functools.partial(train_step, optimizer=optimizer, track=prepared.shift.track)
     plain = jax.jit(functools.partial(step, loss_fn=prepared.make_loss(prepared.model)))
     key = jax.random.key(config.seed)

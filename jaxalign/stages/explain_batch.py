@@ -10,14 +10,15 @@ import jax
 import numpy as np
 
 from jaxalign import objectives
-from jaxalign.config import FitConfig, OptimizerConfig
+from jaxalign.config import FitConfig, LoraConfig, OptimizerConfig
+from jaxalign.config_defaults import filled_optimizer
 from jaxalign.config_explain import ExplainConfig
 from jaxalign.data.batching import batch_indices
 from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.errors import UserError
 from jaxalign.explanation import Explanation
 from jaxalign.stages.run import optimizer_of
-from jaxalign.stages.text_models import TextModel, load_text_model, with_heads
+from jaxalign.stages.text_models import TextModel, load_text_model, start_of, with_heads
 from jaxalign.stages.training import running_shift_of
 from jaxalign.train.checkpoints import Checkpoints
 from jaxalign.train.step import TrainState, initial_state
@@ -71,6 +72,14 @@ def policy_of(config: ExplainConfig) -> TextModel:
     return with_heads(policy, heads, jax.random.key(config.seed), dropout=0.0)
 
 
+def optimizer_of_updates(policy: TextModel, given: OptimizerConfig, loop: str) -> OptimizerConfig:
+    """The optimizer of `updates`: that of a training loop at its peak rate, which follows the model
+    where none is given.
+    """
+    constant = dataclasses.replace(given, schedule="constant", warmup_steps=0, warmup_share=None)
+    return filled_optimizer(constant, 1, loop=loop, start=start_of(policy, LoraConfig()))
+
+
 def frozen(config: ExplainConfig, option: str, policy: TextModel) -> TextModel:
     """Another policy, or the same one where the option is empty."""
     folder = getattr(config, option)
@@ -86,7 +95,7 @@ def shift_of(
         return Shift()
     folder = Path(config.run) / "checkpoints" / config.method
     if config.run and folder.is_dir():
-        optimizer = optimizer_of(fit.optimizer, fit.steps)
+        optimizer = optimizer_of(fit.optimizer, fit.updates)
         key = jax.random.key(config.seed)
         checkpoints = Checkpoints(folder)
         found = checkpoints.restore(

@@ -28,6 +28,7 @@ from jaxalign.stages.explain_batch import (
     Prepared,
     chosen_rows,
     frozen,
+    optimizer_of_updates,
     policy_of,
     shift_of,
     with_statistics,
@@ -56,7 +57,7 @@ def texts(config: ExplainConfig) -> Prepared:
         model=model,
         make_loss=objectives.sft,
         explain=explain,
-        optimizer=config.dpo.fit.optimizer,
+        optimizer=optimizer_of_updates(policy, config.dpo.fit.optimizer, "dpo"),
     )
 
 
@@ -99,7 +100,7 @@ def pairs(config: ExplainConfig) -> Prepared:
         model=model,
         make_loss=make_loss,
         explain=explain,
-        optimizer=settings.fit.optimizer,
+        optimizer=optimizer_of_updates(policy, settings.fit.optimizer, "dpo"),
         shift=shift_of(config, policy, named, settings.fit),
     )
 
@@ -183,6 +184,6 @@ def labelled(config: ExplainConfig) -> Prepared:
         model=model,
         make_loss=make_loss,
         explain=explain,
-        optimizer=settings.fit.optimizer,
+        optimizer=optimizer_of_updates(policy, settings.fit.optimizer, "kto"),
         shift=shift_of(config, policy, named, settings.fit),
     )

@@ -16,7 +16,13 @@ from jaxalign.group_rollouts import learned_scores, response_batch, sample_group
 from jaxalign.kl import k1
 from jaxalign.rollouts import minibatch
 from jaxalign.scoring import text_decisions, text_policy
-from jaxalign.stages.explain_batch import Prepared, chosen_rows, frozen, policy_of
+from jaxalign.stages.explain_batch import (
+    Prepared,
+    chosen_rows,
+    frozen,
+    optimizer_of_updates,
+    policy_of,
+)
 from jaxalign.stages.reward_sources import judged_samples, judges_of, load_sources
 from jaxalign.stages.text_models import TextModel, with_heads
 from jaxalign.stages.text_rounds import read_prompts
@@ -107,7 +113,7 @@ def decisions(config: ExplainConfig) -> Prepared:
         model=model,
         make_loss=make_loss,
         explain=explain,
-        optimizer=settings.optimizer,
+        optimizer=optimizer_of_updates(policy, settings.optimizer, "ppo"),
         watch=watched_ratios,
     )
 
@@ -142,6 +148,6 @@ def groups(config: ExplainConfig) -> Prepared:
         model=model,
         make_loss=make_loss,
         explain=explain,
-        optimizer=settings.optimizer,
+        optimizer=optimizer_of_updates(policy, settings.optimizer, "grpo"),
         watch=lambda model: watched_decisions(model, batch),
     )

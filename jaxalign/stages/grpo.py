@@ -12,7 +12,7 @@ from jaxalign.stages.text_rounds import finish_rounds, inputs_of_rounds, models_
 
 def run(config: GRPOConfig, directory: Path) -> dict:
     """Train, save `model`, write the report; returns what `results.json` holds."""
-    policy, sources, prompts, records = models_and_prompts(config, directory)
+    config, policy, sources, prompts, records = models_and_prompts(config, directory)
     inputs = inputs_of_rounds(config, policy, sources, records or prompts)
     with open_run(directory, config, config.place, config.seed, inputs=inputs) as run:
         policy = with_adapters(policy, config.adapter, config.lora, run.key("lora"))

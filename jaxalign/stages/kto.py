@@ -1,19 +1,21 @@
 """`jaxalign kto`: a policy from responses labelled good or bad, by KTO or another such loss."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from jaxalign.config import KTOConfig
+from jaxalign.config_defaults import following
 from jaxalign.data.records import Unpaired
-from jaxalign.evaluation.bootstrap import mean_estimate
+from jaxalign.evaluation.bootstrap import mean_estimate, prompt_blocks
 from jaxalign.stages.adapters import with_adapters
 from jaxalign.stages.inputs import inputs_of
 from jaxalign.stages.kept_logps import kept_of
 from jaxalign.stages.run import Run, open_run
 from jaxalign.stages.sft import finish
-from jaxalign.stages.text_models import TextModel, load_text_model
+from jaxalign.stages.text_models import TextModel, load_text_model, start_of
 from jaxalign.stages.training import response_logps, train_unpaired
 from jaxalign.stages.user_data import fitting, read_records, token_rows
 
@@ -21,6 +23,7 @@ from jaxalign.stages.user_data import fitting, read_records, token_rows
 def run(config: KTOConfig, directory: Path) -> dict:
     """Train, save `model`, write the report; returns what `results.json` holds."""
     policy = load_text_model(config.policy, "policy", head="logits", place=config.place)
+    fit = following(config.kto.fit, "kto", start_of(policy, config.lora))
     data = fitting(config.data, policy)
     records = read_records(data, Unpaired, tokenizer=policy.tokenizer, log=directory)
     rows = [row for (row,) in token_rows(records, policy.tokenizer)]
@@ -30,6 +33,8 @@ def run(config: KTOConfig, directory: Path) -> dict:
         held_out = read_records(
             data, Unpaired, tokenizer=policy.tokenizer, log=directory, held_out=True
         )
+    settled = fit.settled(len(rows) / fit.settings.rows)
+    config = dataclasses.replace(config, kto=dataclasses.replace(config.kto, fit=settled))
     inputs = inputs_of(
         models={"policy": policy}, data=records, held_out=held_out, adapter=config.adapter
     )
@@ -63,4 +68,6 @@ def label_accuracy(
     policy_logps = response_logps(run, policy, rows, temperature=temperature)
     change = policy_logps - score_reference(run, reference, rows, temperature=temperature)
     wanted = np.array([1 if record.label else -1 for record in records])
-    return mean_estimate(0.5 + 0.5 * wanted * np.sign(change)).columns("pair_accuracy")
+    blocks = prompt_blocks([record.prompt for record in records])
+    right = 0.5 + 0.5 * wanted * np.sign(change)
+    return mean_estimate(right, blocks=blocks).columns("pair_accuracy")

@@ -13,7 +13,7 @@ TITLES = {"online_dpo": "online DPO", "xpo": "XPO", "nash_md": "Nash-MD"}
 
 def run(config: OnlineConfig, directory: Path) -> dict:
     """Train, save `model`, write the report; returns what `results.json` holds."""
-    policy, sources, prompts, records = models_and_prompts(config, directory)
+    config, policy, sources, prompts, records = models_and_prompts(config, directory)
     title, pair_loss = TITLES[config.online.loss], config.online.pair_loss
     inputs = inputs_of_rounds(config, policy, sources, records or prompts)
     with open_run(directory, config, config.place, config.seed, inputs=inputs) as run:

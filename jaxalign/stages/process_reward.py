@@ -1,6 +1,7 @@
 """Process reward models: training on labelled steps, chances of steps, their accuracy."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -36,7 +37,7 @@ def train_process(
     arrays, length = [np.array(row, np.float32) for row in labels], longest(rows)
 
     def batch(number: int):
-        index = batch_indices(number, len(rows), settings.fit.batch_size, run.seed)
+        index = batch_indices(number, len(rows), settings.fit.rows, run.seed)
         chosen, given = [rows[i] for i in index], [arrays[i] for i in index]
         pad_id = base.tokenizer.pad_id
         return step_batch(chosen, given, pad_id=pad_id, length=length, index=index)
@@ -54,11 +55,16 @@ def step_chances(run: Run, model: TextModel, rows: Sequence[TokenRow]) -> list[n
     return [part[: len(row)][row.is_response] for part, row in zip(chances, rows, strict=True)]
 
 
-def step_accuracy(chances: Sequence[np.ndarray], labels: Labels) -> dict[str, float]:
+def step_accuracy(
+    chances: Sequence[np.ndarray], labels: Labels, *, blocks: np.ndarray
+) -> dict[str, Any]:
     """Share of steps whose chance is on the label's side of 1/2 (on 1/2 counts half), of all steps
-    and of those labelled right and wrong; intervals over solutions.
+    and of those labelled right and wrong.
+
+    Args:
+      blocks: `[N]` which of the solutions belong to one prompt; intervals are over prompts.
     """
-    blocks = np.repeat(np.arange(len(labels)), [len(row) for row in labels])
+    blocks = np.repeat(blocks, [len(row) for row in labels])
     wanted = np.sign(np.concatenate([np.array(row, float) for row in labels]) - 0.5)
     found = 0.5 + 0.5 * wanted * np.sign(np.concatenate(chances) - 0.5)
     columns = mean_estimate(found, blocks=blocks).columns("step_accuracy")

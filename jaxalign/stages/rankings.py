@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,7 @@ def train_ranking(
     size, length = max(len(ranking) for ranking in rankings), longest(rows)
 
     def batch(number: int):
-        chosen = batch_indices(number, len(rankings), settings.fit.batch_size, run.seed)
+        chosen = batch_indices(number, len(rankings), settings.fit.rows, run.seed)
         return ranking_batch(
             [rankings[i] for i in chosen],
             pad_id=base.tokenizer.pad_id,
@@ -39,17 +40,22 @@ def train_ranking(
     return train_scores(run, name, base, rows, settings, objective=objective, batches=batch)[0]
 
 
-def ranking_accuracy(run: Run, reward: TextModel, rankings: Rankings) -> dict[str, float]:
+def ranking_accuracy(
+    run: Run, reward: TextModel, rankings: Rankings, *, blocks: np.ndarray
+) -> dict[str, Any]:
     """Share of the pairs that the scores put in the order of the rankings, and Kendall's tau.
 
-    Ties of scores count half; the intervals are over rankings.
+    Ties of scores count half.
+
+    Args:
+      blocks: `[N]` which of the rankings belong to one prompt; intervals are over prompts.
     """
     scores = score_rows(run, reward, [row for ranking in rankings for row in ranking])
     ends = np.cumsum([len(ranking) for ranking in rankings])[:-1]
     right = [shares_in_order(part) for part in np.split(scores, ends)]
-    blocks = np.repeat(np.arange(len(right)), [len(part) for part in right])
-    pairs = mean_estimate(np.concatenate(right), blocks=blocks)
-    kendall = mean_estimate(np.array([2 * part.mean() - 1 for part in right]))
+    of_pairs = np.repeat(blocks, [len(part) for part in right])
+    pairs = mean_estimate(np.concatenate(right), blocks=of_pairs)
+    kendall = mean_estimate(np.array([2 * part.mean() - 1 for part in right]), blocks=blocks)
     return pairs.columns("pair_accuracy") | kendall.columns("kendall_tau")
 
 

@@ -1,21 +1,24 @@
 """`jaxalign reward`: a reward model from a user's preferences, rankings or labelled steps."""
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from jaxalign.config import RewardConfig
+from jaxalign.config import FitConfig, RewardConfig
+from jaxalign.config_defaults import Following, following, reward_loop
 from jaxalign.data.chat import TokenRow
 from jaxalign.data.preferences import Groups
 from jaxalign.data.records import MarginPreference, Ranking, Stepwise
-from jaxalign.evaluation.bootstrap import mean_estimate
+from jaxalign.evaluation.bootstrap import mean_estimate, prompt_blocks
 from jaxalign.stages.adapters import with_adapters
 from jaxalign.stages.inputs import inputs_of
 from jaxalign.stages.process_reward import step_accuracy, step_chances, train_process
 from jaxalign.stages.rankings import ranking_accuracy, train_ranking
 from jaxalign.stages.run import Run, open_run
 from jaxalign.stages.sft import finish
-from jaxalign.stages.text_models import TextModel, load_text_model, new_text_model
+from jaxalign.stages.text_models import TextModel, load_text_model, new_text_model, start_of
 from jaxalign.stages.training import score_rows, train_reward
 from jaxalign.stages.user_data import fitting, learn_tokenizer, read_records, token_rows
 
@@ -30,6 +33,7 @@ def run(config: RewardConfig, directory: Path) -> dict:
         if config.init
         else None
     )
+    loop = following_model(config, base)
     data, kind = fitting(config.data, base), KINDS[config.reward.loss]
     if base is None:
         records = read_records(data, kind, tokenizer=None, log=directory)
@@ -40,6 +44,8 @@ def run(config: RewardConfig, directory: Path) -> dict:
     held_out = []
     if data.evaluation_path:
         held_out = read_records(data, kind, tokenizer=tokenizer, log=directory, held_out=True)
+    texts = len(records) * (2 if config.reward.loss == "bradley_terry" else 1)
+    config = with_loop(config, loop.settled(texts / loop.settings.rows))
     inputs = inputs_of(
         models={"init": base},
         tokenizer=tokenizer,
@@ -64,6 +70,21 @@ def run(config: RewardConfig, directory: Path) -> dict:
         return finish(run, trained, {"method": method, **found}, reward_model=scorers)
 
 
+def following_model(config: RewardConfig, base: TextModel | None) -> Following:
+    """The training loop of the chosen loss, as it follows the model."""
+    start = start_of(base, config.lora)
+    if config.reward.loss == "process":
+        return following(config.process.fit, "process", start)
+    return following(config.reward.fit, reward_loop(config.reward, start), start)
+
+
+def with_loop(config: RewardConfig, fit: FitConfig) -> RewardConfig:
+    """The configuration with another training loop for the chosen loss."""
+    if config.reward.loss == "process":
+        return dataclasses.replace(config, process=dataclasses.replace(config.process, fit=fit))
+    return dataclasses.replace(config, reward=dataclasses.replace(config.reward, fit=fit))
+
+
 def train(
     run: Run, base: TextModel, records: list, config: RewardConfig
 ) -> tuple[TextModel, dict[str, float]]:
@@ -81,15 +102,16 @@ def train(
     return trained, {"log_odds_per_score": deviation}
 
 
-def accuracy(run: Run, trained: TextModel, records: list, loss: str) -> dict[str, float]:
+def accuracy(run: Run, trained: TextModel, records: list, loss: str) -> dict[str, Any]:
     """How well the reward model agrees with held-out rows of the kind that it was trained on."""
     rows = token_rows(records, trained.tokenizer)
+    blocks = prompt_blocks([record.prompt for record in records])
     if loss == "process":
         chances = step_chances(run, trained, [row for (row,) in rows])
-        return step_accuracy(chances, [record.labels for record in records])
+        return step_accuracy(chances, [record.labels for record in records], blocks=blocks)
     if loss == "plackett_luce":
-        return ranking_accuracy(run, trained, rows)
-    return pair_accuracy(run, trained, rows)
+        return ranking_accuracy(run, trained, rows, blocks=blocks)
+    return pair_accuracy(run, trained, rows, blocks=blocks)
 
 
 def pairs_as_groups(
@@ -105,8 +127,14 @@ def pairs_as_groups(
     )
 
 
-def pair_accuracy(run: Run, reward: TextModel, pairs: list[tuple[TokenRow, ...]]) -> dict:
-    """Share of pairs whose chosen side scores higher, ties half, with a 95% bootstrap interval."""
+def pair_accuracy(
+    run: Run, reward: TextModel, pairs: list[tuple[TokenRow, ...]], *, blocks: np.ndarray
+) -> dict:
+    """Share of pairs whose chosen side scores higher, ties half, with a 95% bootstrap interval.
+
+    Args:
+      blocks: `[N]` which of the pairs belong to one prompt; the interval is over prompts.
+    """
     scores = score_rows(run, reward, [row for pair in pairs for row in pair]).reshape(-1, 2)
     right = 0.5 + 0.5 * np.sign(scores[:, 0] - scores[:, 1])
-    return mean_estimate(right).columns("pair_accuracy")
+    return mean_estimate(right, blocks=blocks).columns("pair_accuracy")

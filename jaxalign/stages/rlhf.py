@@ -11,6 +11,7 @@ import numpy as np
 from rich.console import Console
 
 from jaxalign.config import DPOSettings, FitConfig, PPOSettings
+from jaxalign.config_defaults import Start, following, reward_loop
 from jaxalign.config_rlhf import RLHFConfig
 from jaxalign.data.chat import TokenRow, token_row
 from jaxalign.evaluation.tables import METHOD_COLUMNS, SCORER_COLUMNS, rich_table
@@ -153,7 +154,7 @@ class Job:
                 temperature=config.temperature,
                 max_new_tokens=self.comparison.panel.max_new_tokens,
                 evaluate=functools.partial(self.comparison.point, name),
-                evaluate_every=max(settings.iterations // config.evaluation.curve_points, 1),
+                evaluate_every=max(settings.rounds // config.evaluation.curve_points, 1),
             )
             self._keep(name, model)
 
@@ -167,11 +168,16 @@ class Job:
         return results
 
     def _batches(self, rows: list[TokenRow], settings: FitConfig) -> TextBatches:
-        pad_id, buckets = self.corpus.tokenizer.pad_id, self.config.length_buckets
-        return bucketed(self.run, rows, settings, buckets=buckets, pad_id=pad_id)
+        return bucketed(
+            rows,
+            settings.rows,
+            buckets=self.config.length_buckets,
+            pad_id=self.corpus.tokenizer.pad_id,
+            seed=self.config.seed,
+        )
 
     def _dpo(self, name: str, chosen, rejected, settings: DPOSettings) -> None:
-        every = max(settings.fit.steps // self.config.evaluation.curve_points, 1)
+        every = max(settings.fit.updates // self.config.evaluation.curve_points, 1)
         model = train_dpo(
             self.run,
             name,
@@ -214,12 +220,40 @@ class Job:
         write_atomically(self.run.directory / name, json.dumps(content, indent=1).encode())
 
 
+def with_loops(config: RLHFConfig) -> RLHFConfig:
+    """The configuration with all training loops filled in; they do not follow the model here, since
+    the job says itself what it compares.
+
+    Raises:
+      UserError: one of them is shorter than its warm-up.
+    """
+    start = Start()
+
+    def filled(given, loop: str, flag: str):
+        return following(given, loop, start, flag=flag).settled(1, announce=False)
+
+    def with_fit(settings, loop: str, flag: str):
+        return dataclasses.replace(settings, fit=filled(settings.fit, loop, f"{flag}.fit"))
+
+    return dataclasses.replace(
+        config,
+        sft=filled(config.sft, "sft", "sft"),
+        preferred=filled(config.preferred, "sft", "preferred"),
+        reward=with_fit(config.reward, reward_loop(config.reward, start), "reward"),
+        dpo_human=with_fit(config.dpo_human, "dpo", "dpo_human"),
+        dpo_samples=with_fit(config.dpo_samples, "dpo", "dpo_samples"),
+        ppo=filled(config.ppo, "ppo", "ppo"),
+        unpenalised=filled(config.unpenalised, "ppo", "unpenalised"),
+    )
+
+
 def run(config: RLHFConfig, directory: Path) -> dict:
     """Everything, from the ratings to `report.html`; the same command again resumes it.
 
     Returns:
       What `results.json` holds.
     """
+    config = with_loops(config)
     with open_run(directory, config, config.place, config.seed) as opened:
         job = Job(config, opened)
         for stage in (job.prepare, job.sft, job.reward, job.compare):
@@ -227,7 +261,7 @@ def run(config: RLHFConfig, directory: Path) -> dict:
         for stage in (job.preferred, job.dpo_human, job.dpo_samples):
             stage()
         job.ppo("ppo", config.ppo)
-        if config.unpenalised.iterations:
+        if config.unpenalised.rounds:
             job.ppo(UNPENALISED, config.unpenalised)
         results = job.results()
     show(results)

@@ -219,7 +219,9 @@ class Comparison:
             f"{self.config.prompt_tokens[1]} tokens; best of {settings.best_of} on the first "
             f"{settings.best_of_prompts} of them.",
             f"Every policy samples at temperature {self.config.temperature:g}; its KL is that of "
-            "the distribution it samples from.",
+            "the distribution it samples from. Perplexities of samples under the supervised model "
+            "are at that temperature too, those of human texts and under the model that all "
+            "started from at 1.",
             "The judge is a ridge regression of human ratings on texts that no policy and no "
             "reward model saw. It judges sentiment, not grammar: read length, variety and "
             "perplexity beside it.",

@@ -15,12 +15,13 @@ from typing import Any
 import jax
 
 from jaxalign.config import FitConfig, OptimizerConfig, PlaceConfig
+from jaxalign.config_defaults import filled_optimizer
 from jaxalign.data.templates import started
 from jaxalign.errors import UserError
 from jaxalign.files import make_directory, read_json, shown, shown_path, write_atomically
 from jaxalign.stages.inputs import FILE, Digest, Inputs, check_same, read_inputs
 from jaxalign.train.checkpoints import Checkpoints
-from jaxalign.train.layouts import Layout, make_layout
+from jaxalign.train.layouts import Layout, make_layout, pad_rows
 from jaxalign.train.loop import fit
 from jaxalign.train.metrics import MetricsWriter
 from jaxalign.train.optimizers import make_optimizer
@@ -61,6 +62,20 @@ class Run:
         if fn not in self.passes:
             self.passes[fn] = self.layout.rows(fn)
         return self.passes[fn]
+
+    def step(self, fn, *, micro_batches: int):
+        """`layout.step(fn)` for batches of any number of rows.
+
+        Devices and micro-batches cut a batch into equal parts; what it lacks for that is filled up
+        with rows of zeros, which weigh nothing. So where a batch is computed changes neither what
+        it holds nor the update.
+
+        Args:
+          fn: `train_step`, short of `micro_batches`.
+        """
+        compiled = self.layout.step(functools.partial(fn, micro_batches=micro_batches))
+        parts = len(self.layout.devices) * micro_batches
+        return lambda state, batch: compiled(state, pad_rows(batch, parts)[0])
 
     def key(self, name: str) -> jax.Array:
         """A typed key that belongs to that name."""
@@ -107,16 +122,15 @@ class Run:
         Returns:
           The trained parameters, on the host.
         """
-        optimizer = optimizer_of(settings.optimizer, settings.steps)
+        optimizer = optimizer_of(settings.optimizer, settings.updates)
         step = functools.partial(
             train_step,
             loss_fn=loss_fn,
             optimizer=optimizer,
-            micro_batches=settings.micro_batches,
             track=track,
             measure=measure,
         )
-        compiled = self.layout.step(step)
+        compiled = self.step(step, micro_batches=settings.micro_batches)
 
         def prepared(state, rows):
             batch, measured = prepare(state, rows) if prepare else (rows, {})
@@ -129,7 +143,7 @@ class Run:
             self.layout.place(state),
             prepared,
             batches,
-            steps=settings.steps,
+            steps=settings.updates,
             on_metrics=functools.partial(self.metrics.write, name),
             on_start=functools.partial(self.metrics.resume, name),
             log_every=settings.log_every,
@@ -145,8 +159,10 @@ class Run:
 
 
 def optimizer_of(settings: OptimizerConfig, total_steps: int):
-    """The optax transformation of a configuration."""
-    return make_optimizer(**dataclasses.asdict(settings), total_steps=total_steps)
+    """The optax transformation of a configuration; what is None there is as for a small model."""
+    fields = dataclasses.asdict(filled_optimizer(settings, total_steps))
+    del fields["warmup_share"]  # in steps now
+    return make_optimizer(**fields, total_steps=total_steps)
 
 
 def open_run(

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from jaxalign.config import SFTConfig
+from jaxalign.config_defaults import following
 from jaxalign.data.records import PromptCompletion, Unpaired
 from jaxalign.errors import UserError
 from jaxalign.files import write_atomically
@@ -17,6 +18,7 @@ from jaxalign.stages.text_models import (
     TextModel,
     load_text_model,
     new_text_model,
+    start_of,
 )
 from jaxalign.stages.training import perplexity, train_sft
 from jaxalign.stages.user_data import fitting, learn_tokenizer, read_records, token_rows
@@ -26,6 +28,7 @@ def run(config: SFTConfig, directory: Path) -> dict:
     """Train, save `model`, write the report; returns what `results.json` holds."""
     start = starting_model(config, directory) if config.init else None
     config = dataclasses.replace(config, data=fitting(config.data, start))
+    fit = following(config.fit, "sft", start_of(start, config.lora))
     tokenizer = None if start is None else start.tokenizer
     if tokenizer is None:
         tokenizer = learn_tokenizer(config.tokenizer, _imitated(config, directory, None))
@@ -35,6 +38,8 @@ def run(config: SFTConfig, directory: Path) -> dict:
     if config.data.evaluation_path:
         records = _imitated(config, directory, tokenizer, held_out=True)
         held_out = [row for (row,) in token_rows(records, tokenizer)]
+    batches = _batches(config, fit.settings.rows, tokenizer.pad_id, rows)
+    config = dataclasses.replace(config, fit=fit.settled(batches.per_epoch))
     inputs = inputs_of(
         models={"init": start},
         tokenizer=tokenizer,
@@ -52,7 +57,7 @@ def run(config: SFTConfig, directory: Path) -> dict:
             run,
             "sft",
             start,
-            _batches(config, run, start, rows),
+            batches,
             config.fit,
             evaluation_rows=held_out,
         )
@@ -84,11 +89,11 @@ def _imitated(config: SFTConfig, directory: Path, tokenizer, held_out: bool = Fa
     return kept
 
 
-def _batches(config: SFTConfig, run: Run, start: TextModel, rows: list) -> TextBatches:
-    pad_id = start.tokenizer.pad_id
+def _batches(config: SFTConfig, size: int, pad_id: int, rows: list) -> TextBatches:
+    shared = {"pad_id": pad_id, "seed": config.seed}
     if config.packing:
-        return packed(run, rows, config.fit, length=config.data.max_length, pad_id=pad_id)
-    return bucketed(run, rows, config.fit, buckets=config.buckets, pad_id=pad_id)
+        return packed(rows, size, length=config.data.max_length, **shared)
+    return bucketed(rows, size, buckets=config.buckets, **shared)
 
 
 def _row(run: Run, trained: TextModel, held_out: list) -> dict:

@@ -4,12 +4,9 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 from jaxalign.batches import PackedBatch, TokenBatch
-from jaxalign.config import FitConfig
 from jaxalign.data.batching import length_buckets, token_batch
 from jaxalign.data.chat import TokenRow
 from jaxalign.data.packing import packed_batch, packed_rows
-from jaxalign.errors import UserError
-from jaxalign.stages.run import Run
 from jaxalign.train.layouts import pad_rows
 
 
@@ -19,28 +16,20 @@ class TextBatches:
 
     batch: number of the batch -> the batch, in NumPy; a pure function.
     tokens: real ones of a batch, on average.
+    per_epoch: batches in which every text comes once.
     """
 
     batch: Callable[[int], TokenBatch | PackedBatch]
     tokens: int
+    per_epoch: int
 
 
 def bucketed(
-    run: Run, rows: Sequence[TokenRow], settings: FitConfig, *, buckets: int, pad_id: int
+    rows: Sequence[TokenRow], batch_size: int, *, buckets: int, pad_id: int, seed: int
 ) -> TextBatches:
     """A text a row, in batches of similar lengths from so many ranges."""
-    multiple = len(run.layout.devices) * settings.micro_batches
-    if settings.batch_size % multiple:
-        raise UserError(
-            f"batch_size {settings.batch_size} is not a multiple of {len(run.layout.devices)} "
-            f"devices x micro_batches {settings.micro_batches}"
-        )
     order = length_buckets(
-        [len(row) for row in rows],
-        buckets=buckets,
-        batch_size=settings.batch_size,
-        multiple=multiple,
-        seed=run.seed,
+        [len(row) for row in rows], buckets=buckets, batch_size=batch_size, seed=seed
     )
 
     def batch(number: int):
@@ -48,15 +37,16 @@ def bucketed(
         chosen = [rows[i] for i in index]
         return pad_rows(token_batch(chosen, pad_id=pad_id, length=length, index=index), size)[0]
 
-    return TextBatches(batch=batch, tokens=round(float(order.lengths.sum()) / order.batches))
+    tokens = round(float(order.lengths.sum()) / order.batches)
+    return TextBatches(batch=batch, tokens=tokens, per_epoch=order.batches)
 
 
 def packed(
-    run: Run, rows: Sequence[TokenRow], settings: FitConfig, *, length: int, pad_id: int
+    rows: Sequence[TokenRow], batch_size: int, *, length: int, pad_id: int, seed: int
 ) -> TextBatches:
     """As many texts a row as its `length` tokens hold; a batch counts such rows."""
     order = packed_rows(
-        [len(row) for row in rows], capacity=length, batch_size=settings.batch_size, seed=run.seed
+        [len(row) for row in rows], capacity=length, batch_size=batch_size, seed=seed
     )
 
     tokens, size = int(order.lengths.sum()), len(order.places) * length
@@ -69,9 +59,9 @@ def packed(
         index = order.batch(number)
         chosen = [[rows[i] for i in row] for row in index]
         shape = {"pad_id": pad_id, "length": length, "texts": order.texts}
-        return pad_rows(packed_batch(chosen, index=index, **shape), settings.batch_size)[0]
+        return pad_rows(packed_batch(chosen, index=index, **shape), batch_size)[0]
 
-    return TextBatches(batch=batch, tokens=round(tokens / order.batches))
+    return TextBatches(batch=batch, tokens=round(tokens / order.batches), per_epoch=order.batches)
 
 
 def counted(_, batch: TokenBatch | PackedBatch):

@@ -50,7 +50,7 @@ def train_distillation(
       evaluation_rows: held out; their divergence is measured along the way.
     """
     student = with_heads(student, ("logits",), run.key(f"{name}/init"), dropout=0.0)
-    size, tokenizer = settings.fit.batch_size, student.tokenizer
+    size, tokenizer = settings.fit.rows, student.tokenizer
     length = longest([*rows, *evaluation_rows])
     teach = teaching(run, teacher, student.model.config.vocab_size)
     draw = run.layout.rows(
@@ -92,8 +92,9 @@ def train_distillation(
             token_batch([evaluation_rows[i] for i in index], pad_id=tokenizer.pad_id, length=length)
             for index in evaluation_batches(len(evaluation_rows), size)
         ]
+        padded = -(-size // len(run.layout.devices)) * len(run.layout.devices)
         found = mean_metrics(
-            sums, (params, samples), (teach(pad_rows(part, size)[0]) for part in parts)
+            sums, (params, samples), (teach(pad_rows(part, padded)[0]) for part in parts)
         )
         return {"validation/loss": found["loss"]}
 
@@ -106,7 +107,7 @@ def train_distillation(
         frozen=student.frozen,
         prepare=prepare,
         evaluate=evaluate if evaluation_rows else None,
-        evaluate_every=max(settings.fit.steps // 5, 1),
+        evaluate_every=max(settings.fit.updates // 5, 1),
     )
     return student.with_trained(params)
 

@@ -15,7 +15,7 @@ from jaxalign.data.records import PromptRow
 from jaxalign.group_rollouts import response_batch, sample_groups
 from jaxalign.rollouts import ppo_epochs_loop, rows_of
 from jaxalign.scoring import text_decisions
-from jaxalign.shared_groups import responses_in_a_row, shared_batch
+from jaxalign.shared_groups import one_a_row, responses_in_a_row, shared_batch
 from jaxalign.stages.reward_sources import Reward, judged_samples, judges_of
 from jaxalign.stages.run import Run, optimizer_of
 from jaxalign.stages.text_models import TextModel, with_heads
@@ -53,15 +53,11 @@ def train_grpo(
         the prompts decoded.
     """
     actor = with_heads(policy, ("logits",), run.key(f"{name}/init"), dropout=0.0)
-    judges = judges_of(reward, policy.tokenizer, prompts, records, rounds=settings.iterations)
+    judges = judges_of(reward, policy.tokenizer, prompts, records, rounds=settings.rounds)
     optimizer = optimizer_of(
-        settings.optimizer, settings.iterations * settings.epochs * settings.minibatches
+        settings.optimizer, settings.rounds * settings.epochs * settings.minibatches
     )
-    shared = responses_in_a_row(
-        settings.group_size,
-        rows=settings.batch_size,
-        parts=settings.minibatches * settings.micro_batches * len(run.layout.devices),
-    )
+    shared = shared_responses(settings, devices=len(run.layout.devices))
     sampling = {"temperature": temperature, "max_new_tokens": max_new_tokens, "shared": shared}
     state = fit_rounds(
         run,
@@ -82,13 +78,32 @@ def train_grpo(
     return actor.with_trained(jax.device_get(state.params))
 
 
+def shared_responses(settings: GRPOSettings, *, devices: int) -> tuple[int, int]:
+    """How many responses to a prompt stay together in a minibatch, and how many of them in a row.
+
+    The first depends on the method's settings alone, so that minibatches hold the same responses
+    wherever they are computed. It is one row if devices and micro-batches can share such rows out,
+    and several of fewer responses otherwise.
+
+    >>> from jaxalign.config_grpo import GRPOSettings
+    >>> settings = GRPOSettings(prompts=4, group_size=8, minibatches=2, micro_batches=1)
+    >>> [shared_responses(settings, devices=devices) for devices in (1, 2, 8)]
+    [(8, 8), (8, 8), (8, 2)]
+    """
+    rows, minibatches = settings.batch_size, settings.minibatches
+    together = responses_in_a_row(settings.group_size, rows=rows, parts=minibatches)
+    parts = minibatches * settings.micro_batches * devices
+    return together, responses_in_a_row(together, rows=rows, parts=parts)
+
+
 def _iteration(
     run, actor, reference, judges, optimizer, settings, *, temperature, max_new_tokens, shared
 ):
     """`(TrainState, (prompts, numbers)) -> (TrainState, metrics)`: one round of sampling and
-    learning, `shared` responses to a prompt in a row.
+    learning, on responses that are `shared_responses`.
     """
     eos_id, method = actor.tokenizer.stop_ids, settings.method
+    together, in_a_row = shared
     collect = run.layout.rows(
         sample_groups(
             actor.model,
@@ -97,23 +112,27 @@ def _iteration(
             temperature=temperature,
             max_new_tokens=max_new_tokens,
             eos_id=eos_id,
-            shared=shared,
+            shared=in_a_row,
         )
     )
     loss = objectives.group_policy_gradient(
         text_decisions(actor.model, temperature=temperature), method, length=max_new_tokens
     )
-    step = run.layout.step(
-        functools.partial(
-            summed_step, loss_fn=loss, optimizer=optimizer, micro_batches=settings.micro_batches
-        )
+    step = run.step(
+        functools.partial(summed_step, loss_fn=loss, optimizer=optimizer),
+        micro_batches=settings.micro_batches,
     )
 
     @jax.jit
     def compare(samples):
         groups = {"group_size": settings.group_size, "eos_id": eos_id}
         batch, metrics = response_batch(samples, method, longest=max_new_tokens, **groups)
-        return shared_batch(batch, count=shared, longest=max_new_tokens), metrics
+        rows = shared_batch(batch, count=in_a_row, longest=max_new_tokens)
+        unit = together // in_a_row
+        return jax.tree.map(lambda x: x.reshape(-1, unit, *x.shape[1:]), rows), metrics
+
+    def minibatch(units, chosen):
+        return jax.tree.map(one_a_row, rows_of(units, chosen))
 
     initial, judge = run.layout.place(reference.trained), run.layout.place(judges.params)
 
@@ -131,7 +150,7 @@ def _iteration(
             step=step,
             epochs=settings.epochs,
             minibatches=settings.minibatches,
-            take=rows_of,
+            take=minibatch,
         )
         return state, learned | metrics | of_sources
 

@@ -8,7 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxalign.config import ModelConfig, PlaceConfig
+from jaxalign.config import LoraConfig, ModelConfig, PlaceConfig
+from jaxalign.config_defaults import Start
 from jaxalign.data.tokenizer import Tokenizer, load_tokenizer
 from jaxalign.errors import UserError
 from jaxalign.files import reason, shown_path
@@ -28,11 +29,15 @@ ALSO = {"reward": " or FILE.py:NAME, a function"}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TextModel:
-    """A transformer, with adapters or without, its parameters and the vocabulary that it reads."""
+    """A transformer, with adapters or without, its parameters and the vocabulary that it reads.
+
+    published: whether it was read from a Hugging Face folder, the hub or a GGUF file.
+    """
 
     model: Transformer | Adapted
     params: Any
     tokenizer: Tokenizer
+    published: bool = False
 
     @property
     def trained(self) -> Any:
@@ -106,6 +111,7 @@ def with_heads(text_model: TextModel, heads: tuple[str, ...], key, **changes) ->
         model=text_model.model.clone(config=config),
         params=kept | new_parameters(plain, key, missing),
         tokenizer=text_model.tokenizer,
+        published=text_model.published,
     )
 
 
@@ -180,7 +186,9 @@ def load_text_model(
     if place is not None:
         put = make_layout(place.layout, devices=place.devices).put
     try:
-        config, params, tokenizer = _loaded(local_model(source), put)
+        path = local_model(source)
+        published = _is_published(path)
+        config, params, tokenizer = _loaded(path, put)
     except UserError as error:
         raise UserError(f"--{option}: {error}") from None
     except OSError as error:
@@ -199,8 +207,27 @@ def load_text_model(
         )
     whole = tokenizer.id_ranges == ((0, config.vocab_size),)
     ranges = () if whole else tokenizer.id_ranges  # what is no token is never sampled
-    config = dataclasses.replace(config, token_ranges=ranges)
-    return TextModel(model=Transformer(config), params=params, tokenizer=tokenizer)
+    model = Transformer(dataclasses.replace(config, token_ranges=ranges))
+    return TextModel(model=model, params=params, tokenizer=tokenizer, published=published)
+
+
+def start_of(base: TextModel | None, lora: LoraConfig) -> Start:
+    """What training starts from, for the defaults of its settings.
+
+    Args:
+      base: without adapters yet; None: a model that is yet to be made.
+      lora: of the command.
+    """
+    if base is None:
+        return Start()
+    parameters = sum(int(np.size(leaf)) for leaf in jax.tree.leaves(base.params))
+    return Start(published=base.published, parameters=parameters, adapters=lora.rank > 0)
+
+
+def _is_published(path: Path) -> bool:
+    """Whether the model there has a published format, and not that of `save_text_model`."""
+    folder = path / "model" if (path / "model").is_dir() else path
+    return not path.is_dir() or is_hugging_face(folder)
 
 
 def _loaded(path: Path, put: Put) -> tuple[TransformerConfig, dict[str, Any], Tokenizer]:

@@ -93,7 +93,7 @@ def train_online(
         length=max_new_tokens,
         **settings.hyperparameters,
     )
-    batch_size = settings.fit.batch_size
+    batch_size = settings.fit.rows
     params = run.fit(
         name,
         loss,

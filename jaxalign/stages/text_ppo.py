@@ -66,9 +66,9 @@ def train_ppo(
         the prompts decoded.
     """
     actor = with_heads(policy, ("logits", "value"), run.key(f"{name}/init"), dropout=0.0)
-    judges = judges_of(reward, policy.tokenizer, prompts, records, rounds=settings.iterations)
+    judges = judges_of(reward, policy.tokenizer, prompts, records, rounds=settings.rounds)
     optimizer = optimizer_of(
-        settings.optimizer, settings.iterations * settings.epochs * settings.minibatches
+        settings.optimizer, settings.rounds * settings.epochs * settings.minibatches
     )
     state = PPOState(
         train=initial_state(actor.trained, optimizer, run.key(name), frozen=actor.frozen),
@@ -110,13 +110,9 @@ def _iteration(run, actor, reference, judges, optimizer, settings, temperature, 
         value_coef=settings.value_coef,
         entropy_coef=settings.entropy_coef,
     )
-    step = run.layout.step(
-        functools.partial(
-            summed_step,
-            loss_fn=loss,
-            optimizer=optimizer,
-            micro_batches=settings.micro_batches,
-        )
+    step = run.step(
+        functools.partial(summed_step, loss_fn=loss, optimizer=optimizer),
+        micro_batches=settings.micro_batches,
     )
     assess = jax.jit(functools.partial(_assess, settings=settings, eos_id=eos_id))
 

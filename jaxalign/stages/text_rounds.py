@@ -1,14 +1,16 @@
 """What online methods on text share: rounds of sampling from prompts, scored by their judges."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from jaxalign.batches import TokenBatch
-from jaxalign.config import DataConfig, PPOSettings, TextPPOConfig
+from jaxalign.config import DataConfig, FitConfig, PPOSettings, TextPPOConfig
+from jaxalign.config_defaults import following
 from jaxalign.config_grpo import GRPOConfig, GRPOSettings
 from jaxalign.config_online import OnlineConfig
 from jaxalign.data.batching import batch_indices, prompt_batch
@@ -27,11 +29,12 @@ from jaxalign.stages.reward_sources import (
 )
 from jaxalign.stages.run import Run
 from jaxalign.stages.sft import finish
-from jaxalign.stages.text_models import TextModel, load_text_model
+from jaxalign.stages.text_models import TextModel, load_text_model, start_of
 from jaxalign.stages.user_data import fitting, read_records, token_rows
 from jaxalign.train.loop import fit
 from jaxalign.train.metrics import read_metrics
 
+RoundsConfig = TypeVar("RoundsConfig", TextPPOConfig, GRPOConfig, OnlineConfig)
 MEANS = {  # columns of the result: metrics of a round
     "reward_score": "scores/mean",
     "kl": "kl/reference",
@@ -48,10 +51,15 @@ SHARED = {  # how two models come to have one vocabulary
 
 
 def models_and_prompts(
-    config: TextPPOConfig | GRPOConfig | OnlineConfig, directory: Path
-) -> tuple[TextModel, tuple[RewardSource, ...], list[list[int]], list[PromptRow] | None]:
-    """Policy, what judges it, the prompts as token ids, and (for functions) as rows: all fit."""
+    config: RoundsConfig, directory: Path
+) -> tuple[
+    RoundsConfig, TextModel, tuple[RewardSource, ...], list[list[int]], list[PromptRow] | None
+]:
+    """The configuration with its training loop settled, policy, what judges it, the prompts as
+    token ids, and (for functions) as rows: all fit.
+    """
     policy = load_text_model(config.policy, "policy", head="logits", place=config.place)
+    loop = following(settings_of(config), loop_of(config), start_of(policy, config.lora))
     sources = load_sources(config.reward, config.rewards, place=config.place)
     models = [source.judge for source in sources if not is_function(source.judge)]
     for model in models:
@@ -60,7 +68,33 @@ def models_and_prompts(
     prompts, records = read_prompts(data, sources, policy.tokenizer, log=directory)
     for model in (policy, *models):
         check_room(model, max(map(len, prompts)), config.max_new_tokens)
-    return policy, sources, prompts, records
+    config = with_settings(config, loop.settled(len(prompts) / prompts_of_a_round(loop.settings)))
+    return config, policy, sources, prompts, records
+
+
+def prompts_of_a_round(settings: PPOSettings | GRPOSettings | FitConfig) -> int:
+    """How many prompts are dealt out for one round, or one step, of sampling."""
+    if isinstance(settings, FitConfig):
+        return settings.rows
+    return settings.prompts if isinstance(settings, GRPOSettings) else settings.batch_size
+
+
+def loop_of(config: TextPPOConfig | GRPOConfig | OnlineConfig) -> str:
+    """The command of such a configuration, which is the name of its section too."""
+    return {TextPPOConfig: "ppo", GRPOConfig: "grpo", OnlineConfig: "online"}[type(config)]
+
+
+def settings_of(config: TextPPOConfig | GRPOConfig | OnlineConfig) -> Any:
+    """The settings of its training loop."""
+    section = getattr(config, loop_of(config))
+    return section.fit if isinstance(config, OnlineConfig) else section
+
+
+def with_settings(config: RoundsConfig, settings: Any) -> RoundsConfig:
+    """The configuration with other settings of its training loop."""
+    if isinstance(config, OnlineConfig):
+        settings = dataclasses.replace(config.online, fit=settings)
+    return dataclasses.replace(config, **{loop_of(config): settings})
 
 
 def inputs_of_rounds(
@@ -135,7 +169,7 @@ def fit_rounds(
         run.layout.place(state),
         iterate,
         batches,
-        steps=settings.iterations,
+        steps=settings.rounds,
         on_metrics=functools.partial(run.metrics.write, name),
         on_start=functools.partial(run.metrics.resume, name),
         log_every=settings.log_every,

@@ -82,7 +82,7 @@ def train_sft(
         settings,
         frozen=policy.frozen,
         evaluate=evaluate if evaluation_rows else None,
-        evaluate_every=max(settings.steps // 5, 1),
+        evaluate_every=max(settings.updates // 5, 1),
         tokens_per_step=batches.tokens,
         prepare=counted,
     )
@@ -102,7 +102,7 @@ def train_reward(
     Args:
       groups: who was preferred to whom; `groups.texts` are positions in `rows`.
     """
-    groups_per_batch = settings.fit.batch_size // groups.texts.shape[1]
+    groups_per_batch = settings.fit.rows // groups.texts.shape[1]
     length = longest(rows)
 
     def batch(number: int):
@@ -281,7 +281,7 @@ def train_dpo(
         reference = zero_logps(len(chosen))
 
     def batch(number: int):
-        index = batch_indices(number, len(chosen), settings.fit.batch_size, run.seed)
+        index = batch_indices(number, len(chosen), settings.fit.rows, run.seed)
         pairs: SharedPreferenceBatch = shared_preference_batch(
             [[side[i] for i in index] for side in sides],
             pad_id=policy.tokenizer.pad_id,
@@ -340,7 +340,7 @@ def train_unpaired(
         other_logps = score(others, temperature=temperature)
 
     def batch(number: int):
-        index = batch_indices(number, len(rows), settings.fit.batch_size, run.seed)
+        index = batch_indices(number, len(rows), settings.fit.rows, run.seed)
         return unpaired_batch(
             [rows[i] for i in index],
             good[index],
@@ -417,8 +417,8 @@ def first_responses(row: TokenRow, count: int) -> TokenRow:
 def by_rows(run: Run, fn, shared, rows: Sequence[TokenRow], pad_id: int) -> np.ndarray:
     """`fn(shared, TokenBatch) -> [B, ...]` over any number of rows, in passes of one shape."""
     compiled = run.rows(fn)
-    length, parts, devices = longest(rows), [], len(run.layout.devices)
-    size = min(SCORING_ROWS, SCORING_TOKENS // length) // devices * devices or devices
+    length, parts = longest(rows), []
+    size = min(SCORING_ROWS, SCORING_TOKENS // length) or 1
     for index in evaluation_batches(len(rows), size):
         batch = token_batch([rows[i] for i in index], pad_id=pad_id, length=length, index=index)
         batch, real = pad_rows(batch, size)

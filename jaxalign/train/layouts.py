@@ -72,11 +72,18 @@ class Layout:
     def rows(self, fn):
         """Compile `fn(shared, batch) -> tree of [rows, ...]`; the result is all rows, in NumPy.
 
-        For scoring and sampling. `shared` is any pytree that every device needs, such as
-        `(params, key)`; `place` it once if it is used often.
+        For scoring and sampling, in which every row stands for itself: any number of rows is
+        filled up to what the devices divide, and what comes of those rows is left out. `shared` is
+        any pytree that every device needs, such as `(params, key)`; `place` it once if it is used
+        often.
         """
         run = self._run(fn, "rows")
-        return lambda shared, batch: self.take_rows(run(shared, batch))
+
+        def all_rows(shared, batch):
+            padded, rows = pad_rows(batch, len(self.devices))
+            return trim_rows(self.take_rows(run(shared, padded)), rows)
+
+        return all_rows
 
     def _run(self, fn, returns: str):
         compiled = self.compile(fn, returns)
@@ -253,7 +260,7 @@ def pad_rows(tree, multiple: int):
     """Append rows of zeros until the number of rows divides; zero masks weigh nothing.
 
     Args:
-      tree: pytree of `[B, ...]` host arrays.
+      tree: pytree of `[B, ...]` arrays.
       multiple: what the number of rows must divide by (devices, or the batch size of one compiled
         pass).
 
@@ -262,9 +269,14 @@ def pad_rows(tree, multiple: int):
     """
     rows = check_rows(tree, 1)
     missing = -rows % multiple
-    pad = [(0, missing)]
-    padded = jax.tree.map(lambda x: np.pad(x, pad + [(0, 0)] * (np.ndim(x) - 1)), tree)
-    return padded, rows
+    if not missing:
+        return tree, rows
+
+    def padded(x):
+        pad = jnp.pad if isinstance(x, jax.Array) else np.pad
+        return pad(x, [(0, missing)] + [(0, 0)] * (np.ndim(x) - 1))
+
+    return jax.tree.map(padded, tree), rows
 
 
 def trim_rows(tree, rows: int):

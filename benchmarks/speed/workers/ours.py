@@ -113,8 +113,8 @@ def sft(work: Work, size: Size, run: Run, flags) -> None:
     rows = token_rows(work, size, 16 * work.rows)
     policy = model_of(size, work.length)
     settings = fit_config(work.rows)
-    pad_id, buckets = policy.tokenizer.pad_id, SFTConfig().buckets
-    batches = bucketed(run, rows, settings, buckets=buckets, pad_id=pad_id)
+    places = {"pad_id": policy.tokenizer.pad_id, "seed": run.seed}
+    batches = bucketed(rows, work.rows, buckets=SFTConfig().buckets, **places)
     train_sft(run, "sft", policy, batches, settings)
 
 
