@@ -106,14 +106,11 @@ def run(given: argparse.Namespace, work: Path) -> int:
         if number % 100 == 0:
             print(f"{number}/{len(trials)} after {time.monotonic() - began:.0f} s", flush=True)
 
-    outcomes = run_all(
-        trials,
-        base,
-        limit=given.limit,
-        long_limit=given.long_limit,
-        workers=given.workers,
-        report=report,
-    )
+    outcomes = []
+    for alone in (False, True):  # what starts processes needs a worker in which no jax has started
+        some = [trial for trial in trials if trial.alone == alone]
+        limit = given.long_limit if alone else given.limit
+        outcomes += run_all(some, base, limit=limit, workers=given.workers, report=report)
     print(summary(outcomes))
     if given.markdown:
         given.markdown.write_text(markdown(outcomes, given.tree, time.monotonic() - began))

@@ -12,7 +12,25 @@ from pathlib import Path
 from typing import Any
 
 DATA = Path(__file__).parents[2] / "tests" / "data"
-WORDS = "a fine film with a warm heart and a sly wit that never once loses its way".split()
+WORDS = [
+    "a",
+    "fine",
+    "film",
+    "with",
+    "a",
+    "warm",
+    "heart",
+    "and",
+    "a",
+    "sly",
+    "wit",
+    "that",
+    "never",
+    "once",
+    "loses",
+    "its",
+    "way",
+]
 PUBLISHED = ("llama", "gpt2", "gemma2", "gemma3", "mistral", "qwen2", "qwen3")
 SIZE = ("--model.width", "16", "--model.layers", "2", "--model.heads", "2")
 VOCABULARY = ("--tokenizer.kind", "bpe", "--tokenizer.vocab_size", "300")
@@ -109,7 +127,9 @@ def rounds(section: str, iterations: int = 2, **changes: str) -> list[str]:
 def command(name: str, base: Base, run_dir: str = "run", **files: str) -> list[str]:
     """A whole, quick command line; `data` gives other rows, `policy` another model."""
     model, reward = files.get("policy", base.policy), files.get("reward", base.reward)
-    kind = {"dpo": "pairs", "kto": "labelled", "reward": "pairs", "sft": "texts"}.get(name, "prompts")
+    kind = {"dpo": "pairs", "kto": "labelled", "reward": "pairs", "sft": "texts"}.get(
+        name, "prompts"
+    )
     data = ["--data.path", files.get("data", getattr(base, kind))]
     room = ["--max_new_tokens", "4"]
     rest = {

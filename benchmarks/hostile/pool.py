@@ -56,7 +56,6 @@ def run_all(
     base: Any,
     *,
     limit: float,
-    long_limit: float,
     workers: int,
     report: Callable[[Outcome], object],
 ) -> list[Outcome]:
@@ -65,7 +64,7 @@ def run_all(
     Args:
       trials: to make.
       base: what they start from; not read here.
-      limit, long_limit: seconds, of a trial within a process and of one with processes of its own.
+      limit: seconds of a trial.
       workers: processes side by side.
       report: gets every outcome as it comes.
     """
@@ -86,11 +85,11 @@ def run_all(
                 crew.append(_hired(trials, base))
             for worker in crew:
                 if worker.trial is None and waiting:
-                    _hand(worker, waiting.pop(), numbers, limit, long_limit)
+                    _hand(worker, waiting.pop(), numbers, limit)
             wait([worker.connection for worker in crew], timeout=0.05)
             for worker in list(crew):
                 if worker.trial is not None:
-                    _look(worker, came, limit, long_limit)
+                    _look(worker, came, limit)
                 if worker.trial is None and _is_done(worker):
                     _dismiss(worker)
                     crew.remove(worker)
@@ -108,19 +107,16 @@ def _hired(trials: Sequence[Trial], base: Any) -> _Worker:
     return _Worker(process, ours)
 
 
-def _hand(
-    worker: _Worker, trial: Trial, numbers: dict[str, int], limit: float, long_limit: float
-) -> None:
+def _hand(worker: _Worker, trial: Trial, numbers: dict[str, int], limit: float) -> None:
     worker.trial, worker.began = trial, time.monotonic()
     worker.memory = resident(worker.process.pid)
     with contextlib.suppress(OSError):  # it died between two trials: seen when it is looked at
-        worker.connection.send((numbers[trial.label], long_limit if trial.alone else limit))
+        worker.connection.send((numbers[trial.label], limit))
 
 
-def _look(worker: _Worker, came: Callable, limit: float, long_limit: float) -> None:
+def _look(worker: _Worker, came: Callable, limit: float) -> None:
     """Take its answer, or end it where it will give none."""
-    alone = worker.trial is not None and worker.trial.alone
-    past = time.monotonic() - worker.began - PATIENCE * (long_limit if alone else limit)
+    past = time.monotonic() - worker.began - PATIENCE * limit
     if worker.connection.poll():
         try:
             came(worker, *worker.connection.recv())

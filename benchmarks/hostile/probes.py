@@ -31,9 +31,7 @@ def copied(room: Room, source: str, name: str = "model") -> str:
     return str(room.path / name)
 
 
-def measured(
-    room: Room, model: str, output: str = "measures.json", data: str = ""
-) -> Ending:
+def measured(room: Room, model: str, output: str = "measures.json", data: str = "") -> Ending:
     """What `evaluate` does with that model on short texts."""
     data = data or room.base.short
     return room.call("evaluate", "--model", model, "--data.path", data, "--output", output)

@@ -93,9 +93,9 @@ def called(function: Callable[[], object]) -> Ending:
             status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
             if isinstance(stop.code, str):
                 err.write(f"{stop.code}\n")
-        except Exception:
-            status, error = 1, traceback.format_exc()
-        except KeyboardInterrupt:
+        except Hang:
+            raise
+        except BaseException:
             status, error = 1, traceback.format_exc()
     return Ending(status, out.getvalue(), err.getvalue(), error)
 
@@ -147,6 +147,10 @@ class Process:
                 sys.stdout.flush()
                 sys.stderr.flush()
             os._exit(status)
+
+    def age(self) -> float:
+        """Seconds since it was started."""
+        return time.monotonic() - self.began
 
     def send(self, number: int) -> None:
         """Send a signal, if it still runs."""

@@ -18,6 +18,17 @@ KINDS = (
     "sources",
     "rewards",
     "flags",
+    "config_files",
+    "runs",
+    "foreign",
+    "places",
+    "names",
+    "resume",
+    "together",
+    "signals",
+    "kills",
+    "checkpoints",
+    "numerics",
 )
 
 

@@ -119,7 +119,15 @@ def folder(room: Room, source: str = "") -> Path:
 def merged(room: Room, adapter: Path, run_dir: str = "run") -> Ending:
     """Train on from the model with that adapter, not at all: what is saved is the two together."""
     return room.call(
-        *("sft", "--run_dir", run_dir, "--init", room.base.published("llama"), "--adapter", str(adapter)),
+        *(
+            "sft",
+            "--run_dir",
+            run_dir,
+            "--init",
+            room.base.published("llama"),
+            "--adapter",
+            str(adapter),
+        ),
         *("--data.path", room.base.short, *loop(steps=1, learning_rate="0.0")),
     )
 

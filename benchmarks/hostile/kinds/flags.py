@@ -4,18 +4,23 @@ import dataclasses
 import functools
 import importlib
 import random
+import re
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from benchmarks.hostile.base import Base, command
-from benchmarks.hostile.judge import Ending, refused, unclear, worked
+from benchmarks.hostile.judge import Fault, refused, tail, unclear, worked
 from benchmarks.hostile.trial import Room, Trial
 
 KIND = "flags"
 FLOATS = ("nan", "inf", "-inf", "1e999", "abc", "", "1,5", "0x10", "1e", "--")
-INTS = ("1.5", "abc", "", "nan", "1e3", "-5", "99999999999999999999999999", "0x10", "1 2", "½")
+HUGE = "99999999999999999999999999"
+INTS = ("1.5", "abc", "", "nan", "1e3", "-5", HUGE, "0x10", "1 2", "½")
+# What memory is taken for; elsewhere a huge number asks for nothing that could not be had.
+SIZES = ("width", "layers", "heads", "vocab_size", "batch_size", "group_size", "prompts", "rank",
+         "max_new_tokens", "devices", "bag_buckets", "mlp_width", "micro_batches")  # fmt: skip
 CHOICES = ("no_such", "", "None ", "\x1b[31m", "x" * 3000)
 SWITCHES = ("maybe", "", "2", "yes!", "truee")
 COMMANDS = ("sft", "dpo", "kto", "reward", "ppo", "grpo", "online")
@@ -126,8 +131,9 @@ def hostile(flag: str, hint: Any) -> list[str]:
     if kind in (int, float):
         values = INTS if kind is int else FLOATS
         anything = flag.rpartition(".")[2] in ANY_NUMBER
-        small = [value for value in values if value not in ("-5", "99999999999999999999999999")]
-        return [v for v in small if v not in ("inf", "1e999")] if anything else list(values)
+        left_out = {"-5", HUGE, "inf", "1e999"} if anything else set()
+        left_out |= set() if flag.rpartition(".")[2] in SIZES else {HUGE}
+        return [value for value in values if value not in left_out]
     return []
 
 
@@ -174,14 +180,11 @@ def shows_help(room: Room, *, name: str) -> str:
 
 def advertised(room: Room, *, name: str) -> str:
     """No flag that `--help` lists is refused when it is given its default."""
-    listed = room.call(name, "--help").out
-    flags = {word.strip("│ ") for word in listed.split() if word.startswith("--") and len(word) > 3}
-    for flag in sorted(flags):
-        if f"--{flag[2:]}" not in listed:
-            continue
-        ending: Ending = room.call(name, flag)
-        if "nrecogni" in ending.err or "no such" in ending.err.lower():
-            return refused(ending, "advertised, and unknown")
+    listed = re.findall(r"(?m)^[\s│|]*(--[a-z][\w.-]*)", room.call(name, "--help").out)
+    assert len(listed) > 3, listed
+    for flag in listed:
+        if "nrecogni" in (err := room.call(name, flag).err):
+            raise Fault("refused", f"{flag} is advertised, and refused: {tail(err)}")
     return "right"
 
 
@@ -198,5 +201,3 @@ def one_name(room: Room) -> str:
     """Where `grpo` and `ppo` take --max_new_tokens, `generate` does too."""
     policy = room.base.policy
     return worked(room.call("generate", "--model", policy, "--max_new_tokens", "3"))
-
-

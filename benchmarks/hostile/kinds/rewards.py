@@ -61,7 +61,6 @@ RAISES = {
     "system_exit": "raise SystemExit",
     "stop_iteration": "raise StopIteration",
     "generator_exit": "raise GeneratorExit",
-    "keyboard": "raise KeyboardInterrupt",
     "group": "raise ExceptionGroup('two', [ValueError('a'), ValueError('b')])",
     "base": "raise type('Mine', (BaseException,), {})('mine')",
     "broken_message": "raise type('E', (Exception,), {'__str__': lambda self: 1 / 0})()",
@@ -93,7 +92,6 @@ FILES = {
     "zero_byte": "def reward(prompts, responses):\n    return []\n\0",
     "latin1": b"# \xe4\ndef reward(prompts, responses):\n    return []\n",
     "deep": "reward = " + "(" * 5000 + ")" * 5000,
-    "keyboard": "raise KeyboardInterrupt\n",
 }
 SHAPES = {
     "partial": "def score(prompts, responses, low):\n    return [low] * len(responses)\n"

@@ -19,7 +19,13 @@ KIND = "tokenizers"
 Json = dict[str, Any]
 PARTS = ("version", "truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer",
          "post_processor", "decoder", "model")  # fmt: skip
-PART_VALUES: Json = {"number": 3, "text": "x", "list": [1], "object": {"type": "NoSuch"}, "true": True}
+PART_VALUES: Json = {
+    "number": 3,
+    "text": "x",
+    "list": [1],
+    "object": {"type": "NoSuch"},
+    "true": True,
+}
 MODEL: dict[str, Json] = {
     "type": {"other": "NoSuch", "number": 3, "null": None},
     "vocab": {"list": ["a"], "number": 3, "empty": {}, "texts": {"a": "b"}, "minus": {"a": -1},
@@ -67,7 +73,12 @@ BROKEN: Json = {
     "deep": "[" * 200_000,
     "twice": '{"eos_token": "<eos>", "eos_token": "<bos>"}',
 }
-FILES = ("tokenizer.json", "tokenizer_config.json", "generation_config.json", "special_tokens_map.json")
+FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "generation_config.json",
+    "special_tokens_map.json",
+)
 
 
 def trials(base: Base, seed: int) -> Iterator[Trial]:
