@@ -52,7 +52,7 @@ def train_online(
     """
     policy = with_heads(policy, ("logits",), run.key(f"{name}/init"), dropout=0.0)
     tokenizer = policy.tokenizer
-    judges = judges_of(reward, tokenizer, prompts, records, rounds=settings.fit.steps)
+    judges = judges_of(reward, tokenizer, prompts, records, rounds=settings.fit.updates)
     collect = run.layout.rows(
         sample_pairs(
             policy.model,
