@@ -75,7 +75,7 @@ def test_defaults_are_valid_and_frozen(name):
         (lambda: PPOSettings(kl_target=0.0), "ppo.kl_target is 0.0; it must be above 0"),
         (lambda: PPOSettings(kl_target=1.0, kl_horizon=0), "ppo.kl_horizon is 0; it must be"),
         (lambda: PPOSettings(missing_eos_penalty=-1.0), "ppo.missing_eos_penalty is -1.0; it must"),
-        (lambda: GRPOSettings(missing_eos_penalty=1e39), "grpo.missing_eos_penalty is 1e.39; it"),
+        (lambda: GRPOSettings(missing_eos_penalty=1e10), "grpo.missing_eos_penalty is 1.*; it"),
         (
             lambda: OnlineSettings(missing_eos_penalty=float("nan")),
             "missing_eos_penalty is nan; it",
