@@ -318,7 +318,7 @@ def test_a_configuration_of_another_command_is_refused(tmp_path, capsys):
 
 
 def test_what_a_command_could_only_ignore_is_refused(policy, files, tmp_path, capsys):
-    """A batch that does not divide, labels that are all false, references of other vocabularies."""
+    """Labels that are all false, references of other vocabularies."""
     other = str(tmp_path / "other")
     size = ["--tokenizer.vocab_size", "280", "--data.max_length", "40", *TINY_MODEL]
     dispatch(["sft", "--run_dir", other, "--data.path", files["texts"], *size, *fit("", 1)])
@@ -330,10 +330,6 @@ def test_what_a_command_could_only_ignore_is_refused(policy, files, tmp_path, ca
     new = ["sft", "--run_dir", str(tmp_path / "new"), "--init", other]
     preferences = ["evaluate", "--on", "preferences", *pairs]
     for arguments, line in (
-        (
-            [*new, "--data.path", files["texts"], "--fit.batch_size", "12"],
-            "12 is not a multiple",
-        ),
         ([*new, *labelled], "false.jsonl: no row has a true label"),
         (
             [*preferences, "--model", str(policy[0]), "--reference", other],

@@ -27,9 +27,10 @@ from jaxalign.config_rlhf import (
     EvaluationSettings,
     RLHFConfig,
 )
+from jaxalign.data.batching import token_batch
 from jaxalign.errors import UserError
 from jaxalign.stages import rlhf
-from jaxalign.stages.human_ratings import human_pairs, read_corpus
+from jaxalign.stages.human_ratings import human_pairs, read_corpus, spread
 from jaxalign.stages.text_models import load_text_model
 from jaxalign.train.metrics import read_metrics
 
@@ -57,7 +58,14 @@ CONFIG = RLHFConfig(
     sampled_prompts=8,
     samples_per_prompt=2,
     evaluation=EvaluationSettings(
-        prompts=16, curve_prompts=16, curve_points=1, best_of=2, best_of_prompts=8, rows=16, shown=2
+        prompts=16,
+        curve_prompts=16,
+        curve_points=1,
+        best_of=2,
+        best_of_prompts=8,
+        rows=16,
+        shown=2,
+        perplexity_texts=64,
     ),
 )
 PLOTS = {"calibration", "frontier_judge_score", "frontier_reward_score", "scorers", "win_rates"}
@@ -115,6 +123,24 @@ def test_dpo_starts_at_log_2_and_ppo_at_the_reference(job):
     assert first["ppo"]["kl/reference"] == pytest.approx(0, abs=1e-3)
 
 
+def test_perplexity_of_human_texts_is_at_temperature_1(job):
+    """And not at that of the policies, by a loop in double precision."""
+    directory, results = job
+    corpus, sft = read_corpus(CONFIG), load_text_model(directory / "models" / "sft", "model")
+    rows = corpus.token_rows(spread(corpus.evaluation.texts, 64))
+    batch = token_batch(rows, pad_id=0)
+    logits = sft.model.apply({"params": sft.params}, batch.tokens, batch.mask).logits
+    nats, tokens = 0.0, 0
+    for row, row_logits in zip(rows, np.float64(logits), strict=True):
+        for t in np.flatnonzero(row.is_response):
+            before = row_logits[t - 1]
+            nats += np.log(np.exp(before - before.max()).sum()) + before.max()
+            nats -= before[row.tokens[t]]
+            tokens += 1
+    assert results["rows"][0]["perplexity"] == pytest.approx(np.exp(nats / tokens), rel=1e-4)
+    assert any("human texts" in note and note.endswith("from at 1.") for note in results["notes"])
+
+
 def test_the_same_command_again_gives_the_same_results(job):
     directory, results = job
     lines = read_metrics(directory)
@@ -156,7 +182,6 @@ def test_the_job_starts_from_a_known_model_with_adapters(job, tmp_path):
         model=NEW_MODEL,
         tokenizer=NEW_TOKENIZER,
         reward=dataclasses.replace(CONFIG.reward, pooling="both", layers=1, trunk="frozen"),
-        evaluation=dataclasses.replace(CONFIG.evaluation, perplexity_texts=64),
     )
     results = rlhf.run(config, tmp_path)
     human = results["rows"][-1]
