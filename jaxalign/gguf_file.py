@@ -22,7 +22,9 @@ NUMBERS = {
     **{7: "?", 10: "<u8", 11: "<i8", 12: "<f8"},
 }
 FLOAT32, BOOL, STRING, ARRAY = 6, 7, 8, 9
-LARGEST_ARRAY = 2**24  # entries; the largest vocabularies have 2^18
+LARGEST_HEADER = 2**28  # bytes; those of the largest vocabularies have 2^24
+MOST_NAMES = 2**17  # of tensors, and of keys
+MOST_ENTRIES = 2**22  # of all lists together; the largest vocabularies and their merges have 2^21
 DIMENSIONS = 4
 ALIGNMENT = "general.alignment"
 
@@ -119,8 +121,9 @@ class _Reader:
     def __init__(self, path: Path):
         if not path.stat().st_size:
             raise _Damaged("it is empty")
-        self.path, self.at = path, 0
+        self.path, self.at, self.entries = path, 0, 0
         self.bytes = np.memmap(path, mode="r")
+        self.header = memoryview(self.bytes[:LARGEST_HEADER])
 
     def file(self) -> GGUFFile:
         """The whole of it."""
@@ -129,8 +132,10 @@ class _Reader:
         if (version := self.number(4)) not in (2, 3):
             raise _Damaged(f"version {version}; 2 and 3 are read, in the byte order of x86")
         tensors, keys = self.number(10), self.number(10)
+        if max(tensors, keys) > MOST_NAMES:
+            raise _Damaged(f"it would have {tensors:,} tensors and {keys:,} keys")
         fields: dict[str, Any] = {}
-        for _ in range(keys):  # each takes bytes, which end
+        for _ in range(keys):
             name = self.string("the name of a key")
             if name in fields:
                 raise _Damaged(f"{shown(name)} stands there twice")
@@ -158,9 +163,15 @@ class _Reader:
         return self.numbers(kind, 1)[0].item()
 
     def string(self, name: str) -> str:
-        """The next string."""
+        """The next string, of the header."""
+        start = self.at + 8
+        self.at = start + int.from_bytes(self.header[self.at : start], "little")
+        if self.at > len(self.header):
+            raise _Damaged(
+                f"it ends within what it announces, or has over {LARGEST_HEADER:,} bytes"
+            )
         try:
-            return self.take(self.number(10)).tobytes().decode()
+            return str(self.header[start : self.at], "utf-8")
         except UnicodeDecodeError:
             raise UserError(f"{shown_path(self.path)}: {shown_path(name)} is not UTF-8") from None
 
@@ -182,8 +193,9 @@ class _Reader:
     def array(self, name: str) -> list[Any]:
         """The value of a key that is a list."""
         kind, count = self.number(4), self.number(10)
-        if count > LARGEST_ARRAY:
-            raise _Damaged(f"{shown(name)} would have {count:,} entries")
+        self.entries += count
+        if self.entries > MOST_ENTRIES:
+            raise _Damaged(f"{shown(name)} would have {count:,} entries, which are too many")
         if kind == STRING:
             return [self.string(name) for _ in range(count)]
         if kind not in NUMBERS:
