@@ -8,7 +8,6 @@ import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 
 from jaxalign.data.tokenizer import Tokenizer
-from jaxalign.data.tokenizer_json import check_all_bytes
 from jaxalign.errors import UserError
 from jaxalign.gguf_file import metadata, open_gguf
 
@@ -145,7 +144,6 @@ def _byte_level(found: Mapping[str, Any], where: str) -> tokenizers.Tokenizer:
     if not merges:
         raise UserError(f"{where}: no tokenizer.ggml.merges")
     vocabulary = _used(found)
-    check_all_bytes(vocabulary, where)
     if lost := [m for m in merges if len(m) != 2 or "".join(m) not in vocabulary]:
         raise UserError(f"{where}: the merge {' '.join(lost[0])!r} makes no token")
     backend = tokenizers.Tokenizer(
