@@ -135,7 +135,8 @@ def test_a_scanned_model_has_the_same_logits(tokenizer, tmp_path):
         x.model.apply({"params": x.params}, ids, np.ones_like(ids, bool)).logits
         for x in (model, back)
     )
-    np.testing.assert_allclose(ours, theirs, atol=1e-5)  # float32 sums in another order
+    assert back.model.config.token_ranges == ((0, 266),)  # the other two ids are no tokens
+    np.testing.assert_allclose(ours[..., :266], theirs[..., :266], atol=1e-5)  # other sums
 
 
 def test_a_large_model_is_written_in_several_files(tokenizer, tmp_path):

@@ -9,7 +9,6 @@ import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 
 from jaxalign.data.tokenizer import Tokenizer
-from jaxalign.data.tokenizer_json import check_all_bytes
 from jaxalign.errors import UserError
 from jaxalign.files import shown, shown_path, typed
 from jaxalign.gguf_file import metadata, open_gguf
@@ -174,7 +173,6 @@ def _byte_level(found: Mapping[str, Any], where: str) -> tokenizers.Tokenizer:
     if not merges:
         raise UserError(f"{where}: no tokenizer.ggml.merges")
     vocabulary = _used(found)
-    check_all_bytes(vocabulary, where)
     known = vocabulary.keys()
     if lost := [m for m in merges if len(m) != 2 or not {*m, "".join(m)} <= known]:
         raise UserError(

@@ -32,7 +32,7 @@ from jaxalign.data.marks import (
     with_ids_below,
     with_special_tokens,
 )
-from jaxalign.data.tokenizer_json import one_line, read_backend
+from jaxalign.data.tokenizer_json import lost_bytes, one_line, read_backend
 from jaxalign.errors import UserError
 from jaxalign.files import (
     exists,
@@ -154,18 +154,36 @@ class Tokenizer:
     def _prefix_behind_specials(self) -> bool:
         return bool(self._prefix) and has_prefix_behind_specials(self.backend)
 
+    @functools.cached_property
+    def _lost_bytes(self) -> frozenset[int]:
+        """The bytes that the backend would leave out of a text, in silence."""
+        model = self.backend.model
+        parts = f"{self.backend.normalizer}{self.backend.pre_tokenizer}"
+        if not isinstance(model, models.BPE) or model.unk_token or "ByteLevel(" not in parts:
+            return frozenset()
+        return lost_bytes(self.backend.get_vocab(with_added_tokens=True))
+
+    def _check_spelled(self, text: str) -> None:
+        if self._lost_bytes and (lost := self._lost_bytes.intersection(text.encode())):
+            raise UserError(
+                f"the vocabulary has no token for the byte 0x{min(lost):02X} of a text; take it out"
+            )
+
     def encode(self, text: str) -> list[int]:
         """The ids of a text from its beginning, without BOS or EOS."""
         return self.encode_after(f"{self._prefix}{text}") if text else []
 
     def encode_after(self, text: str) -> list[int]:
         """The ids of a text that goes on from another one: nothing is put before it."""
+        self._check_spelled(text)
         with one_line("the tokenizer"):
             return self._plain.encode(text, add_special_tokens=False).ids
 
     def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` for many texts, in parallel."""
         spaced = [text and f"{self._prefix}{text}" for text in texts]
+        for text in texts:
+            self._check_spelled(text)
         with one_line("the tokenizer"):
             encodings = self._plain.encode_batch_fast(spaced, add_special_tokens=False)
         return [encoding.ids for encoding in encodings]

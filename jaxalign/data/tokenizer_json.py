@@ -154,20 +154,20 @@ def _check_added(backend: tokenizers.Tokenizer, written: _Written, where: str) -
 
 
 def _check_bytes(written: _Written, where: str) -> None:
-    """A byte-level vocabulary without one of the bytes would leave it out of every text."""
-    kinds = [kind["type"] for part in PARTS[:2] for kind in _kinds(getattr(written, part))]
-    if "ByteLevel" in kinds and written.model.type in (None, "BPE"):
-        check_all_bytes(written.model.vocab, where)
-
-
-def check_all_bytes(vocab: Container[str], where: str) -> None:
-    """Raise where a byte-level vocabulary cannot spell what people write.
+    """A byte-level vocabulary must spell what people write.
 
     Published ones lack bytes that no text in UTF-8 has, control characters, and the first bytes of
     planes that are not assigned; those are not asked for.
     """
-    if lost := [byte for byte in WRITTEN if _letter(byte) not in vocab]:
+    kinds = [kind["type"] for part in PARTS[:2] for kind in _kinds(getattr(written, part))]
+    spelled = "ByteLevel" in kinds and written.model.type in (None, "BPE")
+    if spelled and (lost := sorted(lost_bytes(written.model.vocab).intersection(WRITTEN))):
         raise UserError(f"{where}: byte-level, but the byte 0x{lost[0]:02X} is no token")
+
+
+def lost_bytes(vocab: Container[str]) -> frozenset[int]:
+    """The bytes that a byte-level vocabulary cannot spell: it would leave them out."""
+    return frozenset(byte for byte in range(256) if _letter(byte) not in vocab)
 
 
 def _letter(byte: int) -> str:
