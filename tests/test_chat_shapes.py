@@ -225,6 +225,10 @@ LOST = [
     ({"prompt": WHY, "tools": [{"a": "\ud800"}]}, "half a surrogate pair"),
     ({"prompt": "Why?", "tools": [TOOL]}, "tools is for conversations, and this row's prompt is"),
     ({"prompt": "a", "chat_template_kwargs": {"x": 1}}, "chat_template_kwargs is for conv"),
+    (
+        {"prompt": WHY, "tools": "[" * 500 + "]" * 500},
+        "nested more than 64 levels deep",
+    ),
     ({"prompt": [user("a", prefix=True)]}, "has 'prefix': an answer that is to be continued"),
     ({"prompt": [*WHY, assistant("", tool_calls=[{}]), user("b")]}, r"\[1\] has 'tool_calls'"),
     ({"prompt": [*WHY, assistant("a", function_call={"a": 1}), user("b")]}, "has 'function_call'"),
@@ -269,7 +273,6 @@ NO_EFFECT = [
 @pytest.mark.parametrize("message", NO_EFFECT)
 def test_what_has_no_effect(message, tokenizer_of, tmp_path):
     tokenizer = tokenizer_of("channels")
-    message = {k: v for k, v in message.items() if k != "prefix"}
     (record,) = loaded(tmp_path, Prompt, {"prompt": [message], "tools": None}).records
     assert record == Prompt([user("Why?")])
     assert record.token_rows(tokenizer)[0].tokens.tolist() == prompt_ids(WHY, tokenizer)

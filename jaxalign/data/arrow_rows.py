@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jaxalign.data.records import BadRow
-from jaxalign.data.text_rows import Placed, check_depth
+from jaxalign.data.records import BadRow, check_depth
+from jaxalign.data.text_rows import Placed
 from jaxalign.errors import UserError
 from jaxalign.files import SHOWN, read_json, regular_file, shown, shown_path
 
