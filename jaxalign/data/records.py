@@ -376,7 +376,9 @@ def _split(field: str, prompt: Said, said: Said) -> tuple[Said, Said]:
 
 def _given(row: Row, prompt: Said) -> dict[str, Any]:
     """What the row gives the chat template beside the messages."""
-    given = {}
+    given: dict[str, Any] = {}
+    if not _has(row, "chat_template_kwargs") and not _has(row, "tools"):
+        return given
     if _has(row, "chat_template_kwargs"):
         wanted = 'an object, {"enable_thinking": false} say'
         variables = _written(row, "chat_template_kwargs", dict, wanted)
@@ -473,6 +475,12 @@ def _message(field: str, message: Any) -> dict[str, Any]:
     role, content = _present(message, "role"), message.get("content")
     if not isinstance(role, str) or role not in ROLES:
         raise BadRow(f"{field} has role {_shown(role)}, wanted one of {list(ROLES)}")
+    rest = {} if message.keys() == {"role", "content"} else _rest(field, message)
+    return {"role": role, "content": _text(field, _content(field, content)), **rest}
+
+
+def _rest(field: str, message: Row) -> dict[str, Any]:
+    """What a message has besides role and content, for the chat template."""
     if calls := [name for name in CALLS if message.get(name)]:
         raise BadRow(f"{field} has {calls[0]!r}: calls of tools are not read; take it out")
     if meant := [name for name in MEANT if _has(message, name)]:
@@ -482,7 +490,7 @@ def _message(field: str, message: Any) -> dict[str, Any]:
     done = ("role", "content", "prefix", *CALLS, *NUMBERS)
     rest = {name: v for name, v in message.items() if v is not None and name not in done}
     _check_texts(rest, field)
-    return {"role": role, "content": _text(field, _content(field, content)), **rest}
+    return rest
 
 
 def _content(field: str, content: Any) -> str:
