@@ -39,7 +39,10 @@ def shown(value: Any) -> str:
     """A value for an error message: its `repr`, on one line and not too long."""
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10**SHOWN:
         return f"a number of {SHOWN} digits or more"  # Python refuses to write the longest
-    text = repr(value)
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # nested thousands deep, or holding such a number
+        return f"a {type(value).__name__} that cannot be written out"
     return text if len(text) <= SHOWN else f"{text[: SHOWN // 2]}...{text[-SHOWN // 4 :]}"
 
 

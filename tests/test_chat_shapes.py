@@ -116,6 +116,19 @@ def test_thoughts_beside_the_content_are_trained_on(tokenizer_of):
     assert "Well" not in channels.decode(prompt_ids([user("Why?"), thought, user("So?")], channels))
 
 
+def test_a_thought_that_the_header_opens_within_a_generation_block(tokenizer_of):
+    r1 = tokenizer_of("opens_thought")
+    said = "{{- '<|end_header_id|>' + said + '<|eot_id|>' -}}"
+    block = "{{- '<|end_header_id|>' -}}{% generation %}{{- said + '<|eot_id|>' -}}"
+    assert said in r1.chat_template
+    marked = r1.chat_template.replace(said, block + "{% endgeneration %}")
+    marked = dataclasses.replace(r1, chat_template=marked)
+    before = [user("Why?"), assistant(THOUGHT), user("Sure?")]
+    assert response_row(before, [assistant(THOUGHT)], marked) == response_row(
+        before, [assistant(THOUGHT)], r1
+    )
+
+
 NOT_SO = {
     "opens_thought": (
         [assistant("Yes.")],
@@ -148,6 +161,11 @@ def test_what_cannot_be_trained_on_says_what_would_mend_it_and_that_does(templat
     if template == "empty_thought":
         row = response_row([user("Why?")], response, tokenizer, given={"enable_thinking": False})
         assert trained(tokenizer, row) == ["Yes.<|im_end|>"]
+
+
+def test_advice_is_whole(tokenizer_of):
+    with pytest.raises(UserError, match=r"a row of its own, .*, and begin the answer with its th"):
+        response_row(*MULTI, tokenizer_of("opens_thought"))
 
 
 @pytest.mark.parametrize("thought", ["<think>Well.</think>\n\nSo it is.", f"\n{THOUGHT}"])
@@ -225,6 +243,10 @@ LOST = [
     ({"prompt": WHY, "tools": [{"a": "\ud800"}]}, "half a surrogate pair"),
     ({"prompt": "Why?", "tools": [TOOL]}, "tools is for conversations, and this row's prompt is"),
     ({"prompt": "a", "chat_template_kwargs": {"x": 1}}, "chat_template_kwargs is for conv"),
+    (
+        {"prompt": WHY, "tools": "[" * 500 + "]" * 500},
+        "nested more than 64 levels deep",
+    ),
     ({"prompt": [user("a", prefix=True)]}, "has 'prefix': an answer that is to be continued"),
     ({"prompt": [*WHY, assistant("", tool_calls=[{}]), user("b")]}, r"\[1\] has 'tool_calls'"),
     ({"prompt": [*WHY, assistant("a", function_call={"a": 1}), user("b")]}, "has 'function_call'"),
@@ -269,7 +291,6 @@ NO_EFFECT = [
 @pytest.mark.parametrize("message", NO_EFFECT)
 def test_what_has_no_effect(message, tokenizer_of, tmp_path):
     tokenizer = tokenizer_of("channels")
-    message = {k: v for k, v in message.items() if k != "prefix"}
     (record,) = loaded(tmp_path, Prompt, {"prompt": [message], "tools": None}).records
     assert record == Prompt([user("Why?")])
     assert record.token_rows(tokenizer)[0].tokens.tolist() == prompt_ids(WHY, tokenizer)

@@ -313,7 +313,7 @@ def test_what_is_no_file_is_said(name, tmp_path):
     path.symlink_to(tmp_path / "nowhere")
     refused("does not exist")
     path.mkdir()
-    refused("is a directory, which holds no file; give one")
+    refused("is a directory, which holds no file; give a file of rows")
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
         refused("is a socket; a file is needed")
@@ -339,12 +339,13 @@ def test_names_that_no_file_has(name):
 
 
 def test_directories_say_what_they_hold(tmp_path):
-    for name in ("a.jsonl", "b.jsonl", "c.md"):
+    (tmp_path / "a.md").write_text("")
+    with pytest.raises(UserError, match=r"which holds \['a\.md'\]; give a file of rows"):
+        load_records(tmp_path, Prompt)
+    for name in ("a.jsonl", "b.jsonl", "c.csv.gz"):
         (tmp_path / name).write_bytes(jsonl(ROWS))
-    with pytest.raises(
-        UserError,
-        match=rf"directory, which holds \['a\.jsonl', .*; give one, as {tmp_path}/\*\.jsonl",
-    ):
+    several = rf"which holds \['a\.jsonl', .*; give one, or several as {tmp_path}/\*\.jsonl"
+    with pytest.raises(UserError, match=several):
         load_records(tmp_path, Prompt)
     (tmp_path / "sub.jsonl").mkdir()
     with pytest.raises(UserError, match=r"sub\.jsonl is a directory"):

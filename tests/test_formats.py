@@ -306,8 +306,12 @@ def test_fields_are_renamed_and_hidden(tmp_path):
     renamed = load_records(path, PromptCompletion, fields=fields)
     assert renamed.records == [PromptCompletion("Q", "A")]
     # a name that is not there must not fall back to a column that happens to have our name
-    with pytest.raises(UserError, match="no 'prompt'"):
+    with pytest.raises(UserError, match=r"no row has the field 'questoin' .* mean 'question'\?$"):
         load_records(path, PromptCompletion, fields=fields | {"prompt": "questoin"})
+    # nor, of pairs, be as if there were no prompt
+    pairs = write_jsonl(tmp_path / "c.jsonl", [{"question": "Q", "chosen": "a", "rejected": "b"}])
+    with pytest.raises(UserError, match=r"no row has the field 'nix' of --data\.fields; they"):
+        load_records(pairs, Preference, fields={"prompt": "nix"})
     with pytest.raises(UserError, match=r"no such fields: \['promt'\]"):
         load_records(path, PromptCompletion, fields={"promt": "question"})
     pair = {"prompt": "It is blue.", "chosen": ASK + YES, "rejected": ASK + NO}

@@ -147,6 +147,11 @@ ENDLESS = {
     "a method's": "{{ [].copy.__self__ }}{{ (1).to_bytes(10 ** 9, 'big') }}",
     "a type's": "{{ dict.fromkeys(range(9)) }}",
     "a translation": "{{ 'aaa'.translate({97: 'b' * 99999}) }}",
+    "equal hashes": "{{ range(0, (2**61 - 1) * 99999, 2**61 - 1)|unique|list }}",
+    "equal hashes in a dictionary": (
+        "{{ dict(range(0, (2**61 - 1) * 20000, 2**61 - 1)|batch(2)|list) }}"
+    ),
+    "many arguments": ("{% for i in range(99999) %}{{ loop.cycle(*range(99999)) }}{% endfor %}"),
     "random words": "{{ lipsum(10 ** 6) }}",
     **{
         f"a width of {call}": written(f"'a\t\n'{call}")

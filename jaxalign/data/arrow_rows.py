@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jaxalign.data.records import BadRow
-from jaxalign.data.text_rows import Placed, check_depth
+from jaxalign.data.records import BadRow, check_depth
+from jaxalign.data.text_rows import READERS, Placed
 from jaxalign.errors import UserError
 from jaxalign.files import SHOWN, read_json, regular_file, shown, shown_path
 
+ENDINGS = (*READERS, ".parquet", ".arrow", ".feather")
 BATCH = 1000  # rows that are in memory at once
 
 
@@ -75,10 +76,15 @@ def saved_files(folder: Path) -> list[Path]:
         names = ", ".join(path.name for path in splits)
         raise UserError(f"{name} holds the parts {names}; give one, as {name}/{splits[0].name}")
     names = [path.name for path in inside if path.is_file() and not path.name.startswith(".")]
-    kinds = Counter(Path(name).suffix for name in names if Path(name).suffix)
-    wanted = f"as {name}/*{kinds.most_common(1)[0][0]}" if kinds else "or a pattern of files"
-    listed = shown(names[:5]) if names else "no file"
-    raise UserError(f"{name} is a directory, which holds {listed}; give one, {wanted}")
+    rows = [name for name in names if Path(name.removesuffix(".gz")).suffix in ENDINGS]
+    if not rows:
+        listed = shown(names[:5]) if names else "no file"
+        raise UserError(f"{name} is a directory, which holds {listed}; give a file of rows")
+    kinds = Counter(Path(row).suffix for row in rows)
+    pattern = f"{name}/*{kinds.most_common(1)[0][0]}"
+    raise UserError(
+        f"{name} is a directory, which holds {shown(rows[:5])}; give one, or several as {pattern}"
+    )
 
 
 def _is_data_file(entry: Any) -> bool:

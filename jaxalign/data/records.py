@@ -35,6 +35,7 @@ NUMBERS = (
 OURS = ("messages", "tools", "add_generation_prompt", "continue_final_message")
 Said = str | list[dict[str, Any]]
 Row = Mapping[str, Any]
+LEVELS = 64  # of lists and objects within one another
 CONVERSATION = re.compile(r"""\s*\[\s*\{\s*["'](role|content)["']\s*:""")
 
 
@@ -296,6 +297,26 @@ def shared_messages(chosen: list[dict[str, Any]], rejected: list[dict[str, Any]]
     raise BadRow("chosen and rejected share no message that both go on to answer")
 
 
+def check_depth(value: Any) -> None:
+    """Lists and objects may stand within one another, but not thousands deep: what handles them
+    later goes down step by step.
+
+    Raises:
+      BadRow: they are too deep.
+    """
+    level: list[Any] = [value]
+    for _ in range(LEVELS):
+        inner = itertools.chain.from_iterable(
+            part.values() if isinstance(part, dict) else part
+            for part in level
+            if isinstance(part, dict | list)
+        )
+        level = [part for part in inner if isinstance(part, dict | list)]
+        if not level:
+            return
+    raise BadRow(f"nested more than {LEVELS} levels deep")
+
+
 def _implicit(chosen: Said, rejected: Said) -> tuple[Said, Said, Said]:
     if isinstance(chosen, str) and isinstance(rejected, str):
         cut = len(shared_text(chosen, rejected))
@@ -354,13 +375,15 @@ def _split(field: str, prompt: Said, said: Said) -> tuple[Said, Said]:
 
 def _given(row: Row, prompt: Said) -> dict[str, Any]:
     """What the row gives the chat template beside the messages."""
-    given = {}
+    given: dict[str, Any] = {}
+    if not _has(row, "chat_template_kwargs") and not _has(row, "tools"):
+        return given
     if _has(row, "chat_template_kwargs"):
         wanted = 'an object, {"enable_thinking": false} say'
         variables = _written(row, "chat_template_kwargs", dict, wanted)
-        if ours := [name for name in variables if name in OURS or name.endswith("_token")]:
+        if ours := [v for v in map(str, variables) if v in OURS or v.endswith("_token")]:
             raise BadRow(f"chat_template_kwargs has {ours[0]!r}, which is not a row's to give")
-        given |= {name: value for name, value in variables.items() if value is not None}
+        given |= {str(name): v for name, v in variables.items() if v is not None}
     if _has(row, "tools") and (tools := _written(row, "tools", list, "a list of tools")):
         if not all(isinstance(tool, dict) for tool in tools):
             raise BadRow("tools holds something that is no object")
@@ -382,6 +405,7 @@ def _written(row: Row, field: str, kind: type, wanted: str) -> Any:
             value = row[field]
     if not isinstance(value, kind):
         raise BadRow(f"{field} is {_shown(value)}, wanted {wanted}")
+    check_depth(value)
     return value
 
 
@@ -450,19 +474,22 @@ def _message(field: str, message: Any) -> dict[str, Any]:
     role, content = _present(message, "role"), message.get("content")
     if not isinstance(role, str) or role not in ROLES:
         raise BadRow(f"{field} has role {_shown(role)}, wanted one of {list(ROLES)}")
+    rest = {} if message.keys() == {"role", "content"} else _rest(field, message)
+    return {"role": role, "content": _text(field, _content(field, content)), **rest}
+
+
+def _rest(field: str, message: Row) -> dict[str, Any]:
+    """What a message has besides role and content, for the chat template."""
     if calls := [name for name in CALLS if message.get(name)]:
         raise BadRow(f"{field} has {calls[0]!r}: calls of tools are not read; take it out")
     if meant := [name for name in MEANT if _has(message, name)]:
         raise BadRow(f"{field} has {meant[0]!r}, which is not read; take it out of the row")
     if message.get("prefix"):
         raise BadRow(f"{field} has 'prefix': an answer that is to be continued is none to learn")
-    rest = {
-        name: value
-        for name, value in message.items()
-        if value is not None and name not in ("role", "content", *CALLS, *NUMBERS)
-    }
+    done = ("role", "content", "prefix", *CALLS, *NUMBERS)
+    rest = {name: v for name, v in message.items() if v is not None and name not in done}
     _check_texts(rest, field)
-    return {"role": role, "content": _text(field, _content(field, content)), **rest}
+    return rest
 
 
 def _content(field: str, content: Any) -> str:

@@ -23,7 +23,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
-LARGEST_TEMPLATE = 2**19  # characters; those of known models have up to 20,000
+LARGEST_TEMPLATE = 2**16  # characters; those of known models have up to 20,000
 STEPS = 500_000  # of a rendering, besides `STEPS_PER_UNIT` for each unit of what is rendered
 STEPS_PER_UNIT = 500
 SECONDS = 10
@@ -32,7 +32,8 @@ LARGEST_VALUE = 2**17  # units of one value: 4 million characters or 131,072 ent
 LARGEST_NUMBER = 4096  # bits
 LARGEST_WIDTH = 1000  # of padding, indentation, precision
 DEPTH = 50  # of calls within calls
-CALL = 4  # steps of a call, and of each entry that a filter goes through
+MOST_HASHED = 4096  # entries of what is hashed: numbers may be chosen so that all hashes are one
+CALL = 4  # steps of a call, of an entry that is looked up, and of each entry that a filter goes through
 METHODS = {
     str: frozenset(
         (
@@ -263,7 +264,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
 
     def getitem(self, obj: Any, argument: Any) -> Any:
         """An entry or a slice."""
-        _BUDGET.get().spend()
+        _BUDGET.get().spend(CALL)
         _BUDGET.get().measured(argument)
         found = super().getitem(obj, argument)
         return _BUDGET.get().admitted(found) if isinstance(argument, slice) else found
@@ -290,7 +291,9 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         owner = getattr(__obj, "__self__", None)
         if isinstance(owner, (*PLAIN[:-1], bytes, type)) and owner is not None:
             _check_method(owner, getattr(__obj, "__name__", ""), [*args, *kwargs.values()])
-        budget.spend(CALL)
+        budget.spend(CALL + len(args) + len(kwargs))
+        if __obj is dict:
+            _check_hashed(args)
         budget.depth += 1
         if budget.depth > DEPTH:
             raise SecurityError(f"it makes more than {DEPTH} calls within calls")
@@ -391,6 +394,8 @@ def _check_filter(name: str, values: Sequence[Any]) -> None:
         _check_join(str(rest[0]), value)
     elif name == "replace" and len(rest) > 1:
         _check_replace(str(value), str(rest[0]), str(rest[1]))
+    elif name == "unique":
+        _check_hashed([value])
     elif name == "format":
         _check_percent(str(value), rest)
     elif name == "indent":
@@ -419,6 +424,12 @@ def _check_method(owner: Any, name: str, values: Sequence[Any]) -> None:
     elif name in ("split", "rsplit", "splitlines"):
         at = values[0] if values and isinstance(values[0], str) else None
         budget.check(owner.count(at) if at else len(owner.split(None, budget.largest)))
+
+
+def _check_hashed(values: Sequence[Any]) -> None:
+    for value in values:
+        if isinstance(value, (list, tuple, range)) and len(value) > MOST_HASHED:
+            raise SecurityError(f"it compares more than {MOST_HASHED} entries with one another")
 
 
 def _check_widths(values: Sequence[Any]) -> None:

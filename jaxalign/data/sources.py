@@ -39,19 +39,41 @@ def rows_of(
         `datasets.save_to_disk` wrote, or `tfds:name:split`.
       fields: our field name to the source's, where they differ: `{"prompt": "question"}`.
       data_dir: where tensorflow-datasets keeps prepared data; its own default if None.
-    Raises: UserError if there is no such source.
+
+    Raises:
+      UserError: there is no such source, or no row of it has a field that `fields` names.
     """
-    if str(source).startswith("tfds:"):
-        for place, row in _tfds_rows(str(source), data_dir):
-            yield place, row if isinstance(row, BadRow) else _renamed(row, fields)
+    missing, names = {name for name in fields.values() if name}, set()
+    for place, row, texts in _raw_rows(str(source), data_dir):
+        if isinstance(row, BadRow):
+            yield place, row
+            continue
+        missing -= row.keys()
+        if missing:
+            names |= row.keys()
+        renamed = _renamed(row, fields)
+        yield place, typed_cells(renamed) if texts else renamed
+    if missing and names:
+        name = min(missing)
+        near = difflib.get_close_matches(name, map(str, names), 1)
+        what = f"did you mean {near[0]!r}?" if near else f"they have {sorted(map(str, names))[:20]}"
+        raise UserError(
+            f"{shown_path(source)}: no row has the field {shown(name)} of --data.fields; {what}"
+        )
+
+
+def _raw_rows(
+    source: str, data_dir: str | Path | None
+) -> Iterator[tuple[str, dict[str, Any] | BadRow, bool]]:
+    """Place, row as the source has it, and whether all that is in it is text."""
+    if source.startswith("tfds:"):
+        for place, row in _tfds_rows(source, data_dir):
+            yield place, row, False
         return
-    for file in _files(str(source)):
+    for file in _files(source):
         texts = _kind(file) in (".csv", ".tsv")
         for place, row in _file_rows(file):
-            if not isinstance(row, BadRow):
-                row = _renamed(row, fields)
-                row = typed_cells(row) if texts else row
-            yield place, row
+            yield place, row, texts
 
 
 def _renamed(row: dict[str, Any], fields: Fields) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def templated_response(
     headers = {}
     for i in answers:
         headers[i] = _rendered(messages[:i], tokenizer, asked=True, given=given).text
-        if i == answers[-1] and not whole.generated:
+        if i == answers[-1]:
             whole = _with_thought(whole, headers[i], messages[i])
         if not whole.text.startswith(headers[i]):
             line = _two_beginnings(whole.text, headers[i], tokenizer)
@@ -134,7 +134,11 @@ def _with_thought(whole: Rendered, header: str, message: Mapping[str, Any]) -> R
             text = header + (rest if opened == header else rest.lstrip())
             closes = {**whole.closes, number: len(text)}
             opens_at = {i: at for i, at in whole.opens.items() if i != number}
-            return Rendered(text + whole.text[close:], opens_at, closes, whole.generated)
+            moved = len(text) - close
+            generated = [
+                (a, b) if b <= len(shared) else (len(header), b + moved) for a, b in whole.generated
+            ]
+            return Rendered(text + whole.text[close:], opens_at, closes, generated)
     return whole
 
 
@@ -220,7 +224,12 @@ def _advice(
             shown = json.dumps(f"{opened[1]}...{ends}")
             found.append(f"begin the answer with its thought, {shown}, be it an empty one")
     if len(response) > 1 and not found:
-        found.append("give each answer a row of its own, the messages before it as its prompt")
+        line = "give each answer a row of its own, the messages before it as its prompt"
+        before = [*prompt, *response[:-1]]
+        if _trains(before, [last], tokenizer, given):
+            return [line]
+        more = _advice(before, [last], tokenizer, given, header)
+        return [f"{line}, and {' or '.join(more)}"] if more else []
     return found
 
 

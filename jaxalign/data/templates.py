@@ -134,6 +134,8 @@ def _check_read(template: str, messages: Messages, given: Mapping[str, Any]) -> 
             raise UserError(f"the chat template does not read {name!r}; take it out{what}")
     for number, message in enumerate(messages):
         for name in message.keys() - {"role", "content", *LINKS} - words:
+            if message[name] in ("", [], {}):
+                continue  # which says nothing
             raise UserError(
                 f"the chat template does not read {name!r} of message {number + 1} "
                 f"({message['role']}); take it out of the row"

@@ -8,7 +8,6 @@ import contextlib
 import csv
 import functools
 import gzip
-import itertools
 import json
 import re
 import zlib
@@ -17,14 +16,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from jaxalign.data.records import CONVERSATION, BadRow
+from jaxalign.data.records import CONVERSATION, LEVELS, BadRow, check_depth
 from jaxalign.errors import UserError
 from jaxalign.files import LARGEST_TEXT, reason, regular_file, shown, shown_path
 
 Placed = tuple[str, dict[str, Any] | BadRow]
 LARGEST_ROW = 2**26  # bytes of a line
 MOST_EMPTY = 100_000  # empty lines one after the other
-LEVELS = 64  # of lists and objects within one another
 SPACE = re.compile(r"[ \t\n\r]*")
 # What files begin with that are not what their names say, and what to do.
 MAGIC = (
@@ -108,32 +106,14 @@ def typed_cells(row: dict[str, Any]) -> dict[str, Any]:
     return {name: _typed(name, cell) for name, cell in row.items()}
 
 
-def check_depth(value: Any) -> None:
-    """Lists and objects may stand within one another, but not thousands deep: what handles them
-    later goes down step by step.
-
-    Raises:
-      BadRow: they are too deep.
-    """
-    level: list[Any] = [value]
-    for _ in range(LEVELS):
-        inner = itertools.chain.from_iterable(
-            part.values() if isinstance(part, dict) else part
-            for part in level
-            if isinstance(part, dict | list)
-        )
-        level = [part for part in inner if isinstance(part, dict | list)]
-        if not level:
-            return
-    raise BadRow(f"nested more than {LEVELS} levels deep")
-
-
 def _typed(name: str, cell: Any) -> Any:
     if not isinstance(cell, str) or not (name in CELLS or CONVERSATION.match(cell)):
         return cell
     text = cell.strip()
-    with contextlib.suppress(ValueError, RecursionError):
-        return json.loads(text.lower() if text.lower() in ("true", "false") else text)
+    with contextlib.suppress(ValueError, RecursionError, BadRow):
+        value = json.loads(text.lower() if text.lower() in ("true", "false") else text)
+        check_depth(value)
+        return value
     return cell
 
 
@@ -143,7 +123,8 @@ def _json_row(line: bytes) -> dict[str, Any] | BadRow:
         row = json.loads(line.decode("utf-8-sig"), object_pairs_hook=_object_noting(twice))
         if twice:
             return BadRow(f"{shown(twice[0])} stands there twice")
-        return _checked(row)
+        flat = isinstance(row, dict) and line.count(b"[") + line.count(b"{") <= LEVELS
+        return row if flat else _checked(row)
     except UnicodeDecodeError as error:
         return BadRow(f"invalid UTF-8 at byte {error.start + 1} of the line")
     except RecursionError:
