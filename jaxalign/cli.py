@@ -13,7 +13,7 @@ from typing import Any
 
 from jaxalign.cache import keep_programs
 from jaxalign.errors import UserError
-from jaxalign.files import reason, remedy, shown_path
+from jaxalign.files import reason, remedy, shown_path, writing
 from jaxalign.memory import keep_freed_memory, return_compiler_memory, with_huge_pages
 from jaxalign.signals import ending, ignore
 
@@ -243,6 +243,7 @@ def report(arguments: list[str]) -> Path:
 
     if len(arguments) != 1 or not Path(arguments[0]).is_dir():
         raise UserError("usage: jaxalign report DIR, with DIR a run directory")
-    page = write_report(Path(arguments[0]))
+    with writing(Path(arguments[0]) / "report.html"):
+        page = write_report(Path(arguments[0]))
     print(page)
     return page

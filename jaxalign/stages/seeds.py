@@ -19,7 +19,7 @@ import numpy as np
 
 from jaxalign import objectives
 from jaxalign.config_domains import Cadence, NetworkConfig, UpdateSettings
-from jaxalign.files import write_atomically
+from jaxalign.files import replace_file, write_atomically
 from jaxalign.models.mlp import PolicyMLP
 from jaxalign.rollouts import action_policy
 from jaxalign.stages.run import Run
@@ -175,4 +175,4 @@ def plot_curves(path: Path, steps, curves, *, labels: list[str], x: str, y: str)
     axes.set(xlabel=x, ylabel=y)
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(path, dpi=150)
+    replace_file(path, lambda file: figure.savefig(file, dpi=150, format="png"))
