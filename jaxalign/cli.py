@@ -20,7 +20,7 @@ from typing import Annotated, Any
 from jaxalign.cache import keep_programs
 from jaxalign.config_checks import hints_of, nearest
 from jaxalign.errors import UserError, one_line
-from jaxalign.files import FileError, read_bytes, reason, remedy, shown, shown_path
+from jaxalign.files import FileError, read_bytes, reason, remedy, shown, shown_path, writing
 from jaxalign.flags import flags_of, given_flags, named_flags, single, with_flags
 from jaxalign.memory import keep_freed_memory, return_compiler_memory, with_huge_pages
 from jaxalign.signals import ending, ignore
@@ -349,6 +349,7 @@ def report(arguments: list[str]) -> Path | None:
         raise UserError(usage)
     from jaxalign.report import write_report
 
-    page = write_report(Path(arguments[0]))
+    with writing(Path(arguments[0]) / "report.html"):
+        page = write_report(Path(arguments[0]))
     print(page)
     return page

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import random
 import re
 import shutil
@@ -238,7 +239,8 @@ def test_names_that_could_not_be_read_back(tmp_path, name):
 
 
 def small(number: float, rng: int = 0):
-    return {"a": jnp.full((20, 30), number), "key": jax.random.key(rng)}
+    state = {"a": jnp.full((20, 30), number), "key": jax.random.key(rng)}
+    return state | {"empty": jnp.zeros((0, 3))}
 
 
 @pytest.fixture
@@ -308,6 +310,7 @@ def foreign(folder):
             r"2 is damaged: more was not written",
         ),
         (lambda folder: largest(folder / "2").unlink(), 1, r"is missing"),
+        (lambda folder: os.mkfifo(folder / "2/pipe"), 1, r"2 is damaged: \S+pipe is a pipe"),
         (lambda folder: (folder / "9").write_text("no"), 2, r"9 is no directory"),
         (lambda folder: shutil.copytree(folder / "1", folder / "5"), 2, r"5 is named 5, .* 1"),
     ],

@@ -119,9 +119,33 @@ def test_sft_writes_a_run_and_resumes_it(policy):
     assert list((directory / "tensorboard").rglob("*tfevents*"))
     before = (directory / "model" / "model.safetensors").read_bytes()
     lines = read_metrics(directory)
-    dispatch(arguments)  # nothing is left to do
+    link = directory.with_name("the same run")
+    link.symlink_to(directory)
+    texts = Path(arguments[arguments.index("--data.path") + 1])
+    (texts.with_name("linked.jsonl")).symlink_to(texts)
+    same = {str(directory): str(link), str(texts): str(texts.with_name("linked.jsonl"))}
+    dispatch([same.get(argument, argument) for argument in arguments])  # nothing is left to do
     assert (directory / "model" / "model.safetensors").read_bytes() == before
     assert read_metrics(directory) == lines
+
+
+def test_a_run_does_not_go_on_with_other_rows_in_the_same_file(policy, capsys):
+    _, arguments = policy
+    texts = Path(arguments[arguments.index("--data.path") + 1])
+    before = texts.read_text()
+    for rows, words in (
+        (before.splitlines()[::-1], "the rows of data.path in another order"),
+        (before.splitlines()[1:], "24 rows in data.path, this one has 23"),
+        (
+            before.replace("fine", "dull").splitlines(),
+            "other rows in data.path than this one (24 each)",
+        ),
+    ):
+        texts.write_text("".join(f"{row}\n" for row in rows))
+        with pytest.raises(SystemExit):
+            main(arguments)
+        assert words in capsys.readouterr().err
+    texts.write_text(before)
 
 
 def test_another_configuration_does_not_go_on_in_the_same_directory(policy, capsys):

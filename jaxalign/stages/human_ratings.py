@@ -127,6 +127,6 @@ def human_pairs(corpus: Corpus, config: RLHFConfig) -> Pairs:
     if not len(kept):
         raise UserError(
             f"each of the {len(pairs)} human pairs has a text of more than max_length "
-            f"{config.max_length} tokens; raise pairs or max_length"
+            f"{config.max_length} tokens; raise pairs or max_length, in another run_dir"
         )
     return pairs.take(kept)

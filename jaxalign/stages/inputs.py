@@ -63,7 +63,7 @@ def inputs_of(
     adapter: str = "",
     rewards: Iterable[tuple[str, float, TextModel | Callable[..., Any]]] = (),
 ) -> dict[str, Digest]:
-    """What identifies the inputs of a command on text.
+    """What identifies the inputs of a command on text; what follows from others comes after them.
 
     Args:
       models: option to model, None where the option is not given; the first one tokenizes.
@@ -73,8 +73,8 @@ def inputs_of(
       rewards: source, weight and judge of every reward.
     """
     found = {name: model_digest(model) for name, model in models.items() if model is not None}
-    tokenizers = [model.tokenizer for model in models.values() if model is not None]
-    found |= tokenizer_digests((tokenizers or [tokenizer])[0])
+    for model in [model for model in models.values() if model is not None][:1]:
+        found |= tokenizer_digests(model.tokenizer)
     if adapter:
         found["adapter"] = files_digest(sorted(Path(adapter).glob("adapter_*")))
     for number, (source, weight, judge) in enumerate(rewards, start=1):
@@ -82,6 +82,8 @@ def inputs_of(
     found["data.path"] = rows_digest(data)
     if held_out:
         found["data.evaluation_path"] = rows_digest(held_out)
+    if tokenizer is not None and not any(models.values()):  # it was learned from the rows
+        found |= tokenizer_digests(tokenizer)
     return found
 
 
@@ -108,10 +110,8 @@ def judge_digest(source: str, judge: TextModel | Callable[..., Any]) -> Digest:
     return {"function": name.lstrip(":") or "reward", **files_digest([Path(f"{file}.py")])}
 
 
-def tokenizer_digests(tokenizer: Tokenizer | None) -> dict[str, Digest]:
+def tokenizer_digests(tokenizer: Tokenizer) -> dict[str, Digest]:
     """Identifies how texts become tokens, and how conversations become texts."""
-    if tokenizer is None:
-        return {}
     ids = [tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id]
     names = [tokenizer.special_names, tokenizer.chat_template]
     found = {"tokenizer": [tokenizer.backend.to_str(), ids], "chat template": names}

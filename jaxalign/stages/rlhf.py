@@ -15,7 +15,7 @@ from jaxalign.config_defaults import Start, following, reward_loop
 from jaxalign.config_rlhf import RLHFConfig
 from jaxalign.data.chat import TokenRow, token_row
 from jaxalign.evaluation.tables import METHOD_COLUMNS, SCORER_COLUMNS, rich_table
-from jaxalign.files import exists, read_json, write_atomically
+from jaxalign.files import exists, read_json, write_atomically, writing
 from jaxalign.report import write_report
 from jaxalign.stages.adapters import with_adapters, without_adapters
 from jaxalign.stages.human_ratings import comparison_groups, human_pairs, read_corpus, spread
@@ -214,7 +214,9 @@ class Job:
 
     def _keep(self, name: str, model: TextModel) -> None:
         self.models[name] = model
-        save_text_model(self.run.directory / "models" / name, without_adapters(model))
+        folder = self.run.directory / "models" / name
+        with writing(folder):
+            save_text_model(folder, without_adapters(model))
 
     def _write(self, name: str, content) -> None:
         write_atomically(self.run.directory / name, json.dumps(content, indent=1).encode())
@@ -265,7 +267,7 @@ def run(config: RLHFConfig, directory: Path) -> dict:
             job.ppo(UNPENALISED, config.unpenalised)
         results = job.results()
     show(results)
-    with job.timed("report"):
+    with job.timed("report"), writing(directory / "report.html"):
         page = write_report(directory)
     print(f"report: {page}")
     return results

@@ -8,7 +8,7 @@ from jaxalign.config import SFTConfig
 from jaxalign.config_defaults import following
 from jaxalign.data.records import PromptCompletion, Unpaired
 from jaxalign.errors import UserError
-from jaxalign.files import write_atomically
+from jaxalign.files import write_atomically, writing
 from jaxalign.report import write_report
 from jaxalign.stages.adapters import save_trained, with_adapters
 from jaxalign.stages.inputs import inputs_of
@@ -71,10 +71,13 @@ def starting_model(config: SFTConfig, directory: Path) -> TextModel:
 
 def finish(run: Run, trained: TextModel, row: dict, **results) -> dict:
     """Save the model, `results.json` and the report."""
-    save_trained(run.directory, trained)
+    with writing(run.directory / "model"):
+        save_trained(run.directory, trained)
     results = {"title": f"{row['method']} run", "rows": [row], **results}
     write_atomically(run.directory / "results.json", json.dumps(results, indent=1).encode())
-    print(f"model: {run.directory / 'model'}\nreport: {write_report(run.directory)}")
+    with writing(run.directory / "report.html"):
+        page = write_report(run.directory)
+    print(f"model: {run.directory / 'model'}\nreport: {page}")
     return results
 
 

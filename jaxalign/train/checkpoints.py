@@ -31,6 +31,7 @@ from jaxalign.files import (
     read_bytes,
     read_json,
     reason,
+    regular_file,
     replace_file,
     shown_path,
     typed,
@@ -217,6 +218,8 @@ class Checkpoints:
         self._unused, self._is_clean = [], True
 
     def _read(self, where: Path, manifest: Manifest, template) -> Any:
+        from safetensors import safe_open
+
         _check_leaves(manifest.leaves, _leaves_of(template), where)
         found = _frozen_sum(template)
         if manifest.frozen != found:
@@ -225,8 +228,6 @@ class Checkpoints:
                 "start from the model that the run began with, or use another run directory"
             )
         self._frozen = found
-        from safetensors import safe_open
-
         wanted = _stored(template)
         places = {name: leaf.sharding for name, leaf in _numbered(wanted).items()}
         arrays = {}
@@ -279,7 +280,7 @@ def _digests(folder: Path) -> dict[str, str]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         for path in (Path(parent, name) for name in names if not name.startswith(".")):
             if path != folder / MANIFEST:
-                with path.open("rb") as file:
+                with regular_file(path).open("rb") as file:
                     name = path.relative_to(folder).as_posix()
                     found[name] = hashlib.file_digest(file, "sha256").hexdigest()
     return found
