@@ -9,6 +9,7 @@ import secrets
 import struct
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -192,6 +193,24 @@ def test_nothing_that_a_run_says_is_obeyed_in_its_report(page, tmp_path):
     assert len(set(found.values("id"))) == len(found.values("id"))
     names = {path.name for path in (tmp_path / "plots").iterdir()}
     assert all(re.fullmatch(r"\w{1,90}\.png", name) for name in names)
+
+
+def test_what_a_page_can_show_is_bounded(tmp_path):
+    samples = [{"prompt": f"p{i}", "responses": {"SFT": {"text": "x"}}} for i in range(1001)]
+    lines = [{"stage": f"s{i}", "step": 1, "a": "text"} for i in range(21)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = Page(report(bare(tmp_path, samples=samples)))
+    assert "p999" in found.texts and "p1000" not in found.texts
+    assert "The first 1000 of 1001 are shown." in found.text
+    assert sections.learning(read_run(tmp_path), figures=None) is None  # no numbers, no curves
+
+
+def test_panels_of_many_metrics_are_found_in_one_pass():
+    """Many lines of many metrics of their own each: not every name is sought in every line."""
+    lines = [{"step": i, **{f"m{i}_{j}": 1.0 for j in range(200)}} for i in range(200)]
+    began = time.process_time()
+    assert len(learning_curves.panels(lines)) == learning_curves.MAX_PANELS
+    assert time.process_time() - began < 3
 
 
 def test_every_shown_column_is_explained(page):
