@@ -266,7 +266,7 @@ def test_one_stage_has_a_page(tmp_path):
 
 
 def test_nothing_yet(tmp_path):
-    page = Page(report(bare(tmp_path, config={})))
+    page = Page(report(bare(tmp_path, versions={})))
     assert "section" not in page.tags
     assert "not written any results" in page.text
 
@@ -340,12 +340,14 @@ def test_seeds_become_rows(tmp_path):
 )
 def test_a_broken_file_is_named(tmp_path, name, content, message):
     (tmp_path / name).write_text(content)
+    bare(tmp_path, **({"versions": {}} if name == "config.json" else {}))
     with pytest.raises(UserError, match=message):
         write_report(tmp_path)
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", ["config.json", *FILES])
 def test_what_is_no_file_of_a_run_is_named(tmp_path, name):
+    bare(tmp_path, **({"versions": {}} if name == "config.json" else {}))
     for make, why in (
         (lambda path: path.mkdir(), "is a directory"),
         (os.mkfifo, "is a pipe"),
@@ -362,16 +364,17 @@ def test_what_is_no_file_of_a_run_is_named(tmp_path, name):
 
 def test_plots_do_not_go_through_a_link(tmp_path):
     (tmp_path / "theirs").mkdir()
-    bare(tmp_path, config={"seed": 1})
+    bare(tmp_path, config={"seed": 1}, versions={})
     (tmp_path / "plots").symlink_to(tmp_path / "theirs")
     with pytest.raises(UserError, match="plots is a link"):
         write_report(tmp_path)
 
 
 def test_a_directory_of_no_run_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"holds none of config\.json"):
+    bare(tmp_path, config={"model_type": "llama"})  # of a published model
+    with pytest.raises(UserError, match=r"holds none of versions\.json"):
         write_report(tmp_path)
-    assert not list(tmp_path.iterdir())
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_missing_directory_is_named(tmp_path):
