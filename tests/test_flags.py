@@ -225,7 +225,7 @@ def test_help_shows_what_can_be_given(command, capsys):
         (["report"], "usage: jaxalign report DIR"),
         (["report", "a", "b"], "usage: jaxalign report DIR"),
         (["report", "--directory=a"], "usage: jaxalign report DIR"),
-        (["report", ""], "holds none of config.json"),
+        (["report", ""], "holds none of versions.json"),
         (["--version", "x"], "no command '--version'"),
         (["ppo", "--data.evaluation_path", "x"], "ppo reads no held-out rows"),
         (["explain", "--data.evaluation_path", "x"], "explain reads --data.path"),

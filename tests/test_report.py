@@ -9,6 +9,7 @@ import secrets
 import struct
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -194,6 +195,24 @@ def test_nothing_that_a_run_says_is_obeyed_in_its_report(page, tmp_path):
     assert all(re.fullmatch(r"\w{1,90}\.png", name) for name in names)
 
 
+def test_what_a_page_can_show_is_bounded(tmp_path):
+    samples = [{"prompt": f"p{i}", "responses": {"SFT": {"text": "x"}}} for i in range(1001)]
+    lines = [{"stage": f"s{i}", "step": 1, "a": "text"} for i in range(21)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = Page(report(bare(tmp_path, samples=samples)))
+    assert "p999" in found.texts and "p1000" not in found.texts
+    assert "The first 1000 of 1001 are shown." in found.text
+    assert sections.learning(read_run(tmp_path), figures=None) is None  # no numbers, no curves
+
+
+def test_panels_of_many_metrics_are_found_in_one_pass():
+    """Many lines of many metrics of their own each: not every name is sought in every line."""
+    lines = [{"step": i, **{f"m{i}_{j}": 1.0 for j in range(200)}} for i in range(200)]
+    began = time.process_time()
+    assert len(learning_curves.panels(lines)) == learning_curves.MAX_PANELS
+    assert time.process_time() - began < 3
+
+
 def test_every_shown_column_is_explained(page):
     headings = {"win rate, %", "KL, nats", "ppl of samples", "copied, %", "pairs, %", "Spearman"}
     assert headings <= set(page.texts)
@@ -247,7 +266,7 @@ def test_one_stage_has_a_page(tmp_path):
 
 
 def test_nothing_yet(tmp_path):
-    page = Page(report(bare(tmp_path, config={})))
+    page = Page(report(bare(tmp_path, versions={})))
     assert "section" not in page.tags
     assert "not written any results" in page.text
 
@@ -321,12 +340,14 @@ def test_seeds_become_rows(tmp_path):
 )
 def test_a_broken_file_is_named(tmp_path, name, content, message):
     (tmp_path / name).write_text(content)
+    bare(tmp_path, **({"versions": {}} if name == "config.json" else {}))
     with pytest.raises(UserError, match=message):
         write_report(tmp_path)
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", ["config.json", *FILES])
 def test_what_is_no_file_of_a_run_is_named(tmp_path, name):
+    bare(tmp_path, **({"versions": {}} if name == "config.json" else {}))
     for make, why in (
         (lambda path: path.mkdir(), "is a directory"),
         (os.mkfifo, "is a pipe"),
@@ -343,16 +364,17 @@ def test_what_is_no_file_of_a_run_is_named(tmp_path, name):
 
 def test_plots_do_not_go_through_a_link(tmp_path):
     (tmp_path / "theirs").mkdir()
-    bare(tmp_path, config={"seed": 1})
+    bare(tmp_path, config={"seed": 1}, versions={})
     (tmp_path / "plots").symlink_to(tmp_path / "theirs")
     with pytest.raises(UserError, match="plots is a link"):
         write_report(tmp_path)
 
 
 def test_a_directory_of_no_run_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"holds none of config\.json"):
+    bare(tmp_path, config={"model_type": "llama"})  # of a published model
+    with pytest.raises(UserError, match=r"holds none of versions\.json"):
         write_report(tmp_path)
-    assert not list(tmp_path.iterdir())
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_missing_directory_is_named(tmp_path):

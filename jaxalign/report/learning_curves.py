@@ -137,8 +137,14 @@ def learning_curve(metrics: Rows, panel: Panel) -> Figure:
 
 def _numeric(metrics: Rows) -> list[str]:
     """Names with a finite number in some line, in the order they appear."""
-    names = dict.fromkeys(name for line in metrics for name in line if name not in _NOT_METRICS)
-    return [name for name in names if _points(metrics, name)]
+    numbers = (
+        name
+        for at, line in enumerate(metrics)
+        if number(line.get("step", at)) is not None
+        for name, value in line.items()
+        if name not in _NOT_METRICS and number(value) is not None
+    )
+    return list(dict.fromkeys(numbers))
 
 
 def _points(metrics: Rows, name: str) -> list[tuple[float, float]]:

@@ -18,7 +18,7 @@ Rows = list[dict[str, Any]]
 Scalar = bool | int | float | str | None
 Numbers = dict[str, Scalar | list[Any]]  # a row of a table
 Metrics = list[dict[str, Scalar]]
-FILES = ("config.json", "versions.json", "results.json", "samples.json", "metrics.jsonl")
+FILES = ("versions.json", "results.json", "samples.json", "metrics.jsonl")  # of runs alone
 DEEPEST = 30  # levels of a file
 LONGEST_NAME, LONGEST_TEXT = 200, 100_000  # characters
 # entries of the parts of results.json that a page can show

@@ -1,18 +1,21 @@
 """Samples side by side: one prompt, every method."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxalign.evaluation.tables import number
 from jaxalign.report.html import Markup, join, tag
 from jaxalign.report.run import Run
 
-SHOWN = 8
+SHOWN, MOST = 8, 1000  # prompts at once, and in all
 
 
 def sample_cards(run: Run) -> Markup | None:
     """The same prompts continued by every method."""
-    cards = [_card(sample, run) for sample in run.samples if sample.get("responses")]
+    answered = [sample for sample in run.samples if sample.get("responses")]
+    methods = run.methods
+    top = max((abs(score) for score in _judge_scores(run)), default=1.0) or 1.0
+    cards = [_card(sample, methods, top) for sample in answered[:MOST]]
     if not cards:
         return None
     rest = cards[SHOWN:]
@@ -22,17 +25,16 @@ def sample_cards(run: Run) -> Markup | None:
         "The same prompts continued by every method, in the order the run wrote them. The coloured "
         "number is the judge's score, blue for liked and orange for disliked; the grey one is the "
         "reward model's.",
+        f" The first {MOST} of {len(answered)} are shown." if len(answered) > MOST else None,
         class_="lead",
     )
     return join(lead, *cards[:SHOWN], more)
 
 
-def _card(sample: Mapping[str, Any], run: Run) -> Markup:
+def _card(sample: Mapping[str, Any], methods: Sequence[str], top: float) -> Markup:
     """One prompt and what every method made of it."""
     responses = sample["responses"]
-    order = [name for name in run.methods if name in responses]
-    order += [name for name in responses if name not in order]
-    top = max((abs(score) for score in _judge_scores(run)), default=1.0) or 1.0
+    order = dict.fromkeys(name for name in methods if name in responses) | dict.fromkeys(responses)
     answers = (_answer(name, responses[name] or {}, top) for name in order)
     prompt = str(sample.get("prompt") or "") or "(empty prompt)"
     return tag(

@@ -23,7 +23,7 @@ from jaxalign.report.style import family, marks
 from jaxalign.report.table import meanings, table, unknown_columns
 
 AT_START = {"kl": 0.0, "step": 0}
-MOST_STAGES = 30  # that have learning curves on a page
+MOST_STAGES = 20  # that have learning curves on a page
 MIN_FIT = 4  # distances: two coefficients from fewer points say nothing
 
 
