@@ -17,8 +17,8 @@ def wpo_weights(
 
     The second term, the policy's chance to draw the same token twice, makes samples of the policy
     weigh about 1 each, however certain it is; without it, unlikely responses weigh next to nothing
-    (0.05 at -2.9 nats a token). The weight of a pair is the product of both sides', at most 1 in
-    the published code. No gradient.
+    (0.05 at -2.9 nats a token). The weight of a pair is the product of both sides', which TRL
+    and our trainers bound by 1. No gradient.
 
     Args:
       token_logps: `[B, T]` nats under the policy.

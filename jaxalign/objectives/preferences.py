@@ -69,7 +69,7 @@ def paired(
       ld_alpha: weight of the tokens beyond the shorter response (LD-DPO), in [0, 1]; the
         reference's log-probabilities must be weighted alike. None: all tokens count alike.
       wpo: weight pairs by how likely the policy is to say them, samples of its own by about 1
-        (WPO with sampled alignment); as in the published code, no pair weighs more than 1.
+        (WPO with sampled alignment); as in TRL, no pair weighs more than 1.
       axis_name: mapped axis that the other devices' rows are on, for losses with statistics of the
         whole batch.
       given: hyper-parameters; None, or none at all, is the loss's own default.
