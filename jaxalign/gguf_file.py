@@ -123,7 +123,7 @@ class _Reader:
             raise _Damaged("it is empty")
         self.path, self.at, self.entries = path, 0, 0
         self.bytes = np.memmap(path, mode="r")
-        self.header = memoryview(self.bytes[:LARGEST_HEADER])
+        self.header = self.bytes[:LARGEST_HEADER].data
 
     def file(self) -> GGUFFile:
         """The whole of it."""
