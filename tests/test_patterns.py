@@ -28,7 +28,7 @@ def expression(rng: random.Random, depth: int) -> str:
         return f"({inner}|{expression(rng, depth - 1)})"
     if kind == 6:
         return f"(?:{inner})" + rng.choice(["*", "+", "?", "{2}", "{1,2}", "*?", "{0,}"])
-    return rng.choice(["^", "$", r"\b", f"(?={inner})", f"(?!{inner})"]) + inner
+    return rng.choice(["^", "$", r"\b"]) + inner
 
 
 def test_matches_are_those_of_re():
@@ -49,8 +49,6 @@ def test_matches_are_those_of_re():
         (r"^model\.layers\.(0|10)\.self_attn.q_proj", True),
         (r"layers\.[0-9]+\..*(q|k)_proj", True),
         (r".*\.\d{1,}\.(?:self_attn|mlp).*?(?:q_proj|k_proj).*?", True),
-        (r"(?!.*vision).*q_proj", True),
-        (r"^(?!.*self).*q_proj", False),
         ("proj", False),
         ("model.layers.1.self_attn.q_proj", False),
     ],
@@ -78,21 +76,22 @@ def test_the_patterns_of_published_adapters(pattern, expected):
     ],
 )
 def test_no_pattern_takes_long(pattern):
-    start, patterns = time.monotonic(), Patterns([pattern], "adapter_config.json")
+    start = time.monotonic()
     try:
+        patterns = Patterns([pattern], "adapter_config.json")
         while patterns.first(MODULE) is None and time.monotonic() < start + 0.05:
             pass
     except UserError as error:
         assert str(error).startswith("adapter_config.json: ") and "\n" not in str(error)
-    assert time.monotonic() < start + 8  # a few seconds on a busy machine
+    assert time.monotonic() < start + 2  # a thousandth of it on a quiet machine
 
 
 @pytest.mark.parametrize(
     "pattern",
-    [r"\1", "a**", "*a", "[z-a]", "a{3,2}", "(a", "a)", "{2}", "\\", "[a", "(?i:a)", "(?<=a)b",
-     "(?P<x>a)", "a++", "(?>a)", r"\Aa", "(a)(?(1)b)", "+" * 2000],
+    [r"\1", "a**", "*a", "[z-a]", "a{3,2}", "(a", "a)", "a)|(b", "{2}", "\\", "[a", "(?<=a)b",
+     "(?!a)b", "a++", "(?>a)", "(a)(?(1)b)", "((.?){999}){999}", "a\ud800", "+" * 2000],
 )  # fmt: skip
-def test_what_is_no_simple_expression_is_one_line(pattern):
-    with pytest.raises(UserError, match=r"^adapter_config.json: the pattern .*are read$") as error:
+def test_what_takes_more_than_linear_time_is_one_line(pattern):
+    with pytest.raises(UserError, match=r"^adapter_config.json: the pattern ") as error:
         matches(pattern, "ab")
     assert len(str(error.value)) < 500
