@@ -260,6 +260,11 @@ def _with_warmup(settings: Any, flag: str) -> Any:
     total = getattr(settings, length)
     if length == "iterations":
         total *= settings.epochs * settings.minibatches
+    require(
+        total <= MOST_STEPS,
+        f"--{flag}.{length} {getattr(settings, length)} is {total:,} optimizer steps; at most "
+        f"{MOST_STEPS:,} can be counted",
+    )
     warmup = optimizer.warmup_steps
     if warmup is None:
         warmup = math.ceil(round(optimizer.warmup_share * total, 6))

@@ -160,6 +160,8 @@ def test_a_line_says_what_was_not_given(given, start, line, capsys):
         (lambda: FitConfig(epochs=math.nan), "epochs is nan; it must be a number above 0"),
         (lambda: GRPOSettings(prompt_epochs=-1.0), "grpo.prompt_epochs is -1.0; it must be"),
         (lambda: following(FitConfig(epochs=1e300), "sft", HUB).settled(3.0), "epochs 1e.300 is"),
+        (lambda: following(FitConfig(steps=2**31), "sft", HUB), "--fit.steps 2147483648 is 2,147"),
+        (lambda: following(GRPOSettings(iterations=2**30, epochs=2), "grpo", HUB), "2,147,483,648"),
         (lambda: following(FitConfig(optimizer=OptimizerConfig(name="muon")), "sft", HUB),
          "--fit.optimizer.name muon has no usual learning rate for a published model; give --fit"),
         (lambda: RLHFConfig(sft=FitConfig(epochs=1.0)), "give sft.steps, not sft.epochs"),
