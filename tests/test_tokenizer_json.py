@@ -55,6 +55,12 @@ def nested(depth):
     return {"normalizer": part}
 
 
+REMOVED = split(".")["pre_tokenizer"] | {"behavior": "Removed"}
+LETTERS = {  # as a vocabulary of characters has them, without one for what is unknown
+    "model": {"type": "BPE", "vocab": {}, "merges": []},
+    "pre_tokenizer": None,
+}
+
 BAD = {
     "a list": ([], "Expected `object`, got `array`"),
     "no model": ({"model": None}, "got `null` - at `$.model`"),
@@ -67,6 +73,8 @@ BAD = {
     "half an id": (vocab(x=2.5), "got `float`"),
     "an endless id": (vocab(x=2**31), "Expected `int` <= 16777215"),
     "two tokens of one id": (vocab(x=5), "two tokens have the id 5"),
+    "no tokens but special ones": (LETTERS, "makes no tokens of any text"),
+    "no text left": (split(".") | {"pre_tokenizer": REMOVED}, "makes no tokens of any text"),
     "a merge of unknown tokens": (merges(["q", "qq"]), "`qq` out of vocabulary"),
     "a merge of three": (merges(["a", "b", "c"]), "did not match"),
     "merges that are numbers": (model(merges=[1]), "did not match"),

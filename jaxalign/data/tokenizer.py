@@ -39,6 +39,7 @@ from jaxalign.files import (
     make_directory,
     read_bytes,
     read_json,
+    shown,
     shown_path,
     typed,
     write_atomically,
@@ -402,7 +403,9 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     ids = {key: _token_id(backend, names.get(key), file) for key in SPECIAL}
     eos_id = next((i for i in (ids["eos_token"], *generation.stop_ids) if i is not None), None)
     if eos_id is None:
-        raise UserError(f"{file}: no EOS; name it as eos_token in tokenizer_config.json beside it")
+        raise UserError(
+            f"{shown_path(file)}: no EOS; name it as eos_token in tokenizer_config.json beside it"
+        )
     template = _template(file.with_name(TEMPLATE), settings.pop("chat_template", None))
     return Tokenizer(
         backend,
@@ -445,7 +448,10 @@ def _template(file: Path, given: Any) -> str | None:
         return given
     named = {entry["name"]: entry["template"] for entry in given}
     if "default" not in named:
-        raise UserError(f"{file.parent}: chat templates {sorted(named)}, but none named 'default'")
+        raise UserError(
+            f"{shown_path(file.parent)}: chat templates {shown(sorted(named))}, but none named "
+            "'default'"
+        )
     return named["default"]
 
 
@@ -473,5 +479,7 @@ def _token_id(backend: tokenizers.Tokenizer, name: str | None, file: Path) -> in
     if name is None:
         return None
     if (token_id := backend.token_to_id(name)) is None:
-        raise UserError(f"{file}: no token {name!r}; name it in tokenizer_config.json beside it")
+        raise UserError(
+            f"{shown_path(file)}: no token {shown(name)}; name one in tokenizer_config.json"
+        )
     return token_id

@@ -84,6 +84,8 @@ def _check_probes(backend: tokenizers.Tokenizer, where: str) -> None:
     processor, found = backend.post_processor, []
     for backend.post_processor in (None, processor):
         found.append([ids_or_none(backend, text) for text in PROBES])
+    if all(ids == [] for ids in found[0]):
+        raise UserError(f"{where}: it makes no tokens of any text")
     if found[0] != found[1]:
         raise UserError(f"{where}: its post-processor adds or drops ids of the text itself")
 
