@@ -33,7 +33,7 @@ LARGEST_NUMBER = 4096  # bits
 LARGEST_WIDTH = 1000  # of padding, indentation, precision
 DEPTH = 50  # of calls within calls
 MOST_HASHED = 4096  # entries of what is hashed: numbers may be chosen so that all hashes are one
-CALL = 4  # steps of a call, of a look-up, and of each entry that a filter goes through
+CALL = 4  # steps of a call, a look-up, and of each entry that a filter goes through
 METHODS = {
     str: frozenset(
         (
