@@ -137,7 +137,7 @@ def log_collisions_of(outputs, tokens, *, temperature: float):
     hidden, unembedding = jax.lax.stop_gradient((outputs.hidden, outputs.unembedding))
 
     def of_positions(hidden):
-        logits = logits_of(hidden, unembedding, outputs.softcap)
+        logits = logits_of(hidden, unembedding, outputs.softcap, outputs.token_ranges)
         return log_collisions(tempered(logits, temperature))
 
     if is_small(outputs, tokens):

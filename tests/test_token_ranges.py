@@ -20,7 +20,7 @@ from jaxalign.logprobs import (
 )
 from jaxalign.losses.distillation import forward_kl_loss
 from jaxalign.models.transformer import Transformer
-from jaxalign.scoring import text_divergences
+from jaxalign.scoring import log_collisions_of, text_divergences
 from jaxalign.stages.text_distill import teaching
 from jaxalign.stages.text_models import TextModel, load_text_model, new_parameters, save_text_model
 from jaxalign.train.layouts import make_layout
@@ -154,3 +154,19 @@ def test_a_teacher_that_is_padded_otherwise_teaches_the_same(vocab_size):
     kl = jnp.sum(wanted * (jnp.log(wanted) - jax.nn.log_softmax(own)), axis=-1)
     both = real[:, 1:] & real[:, :-1]
     np.testing.assert_allclose(divergences[:, 1:][both], kl[:, :-1][both], atol=2e-4)
+
+
+def test_the_chance_of_two_equal_draws_is_that_of_the_tokens():
+    """What WPO is aligned by: padding of the vocabulary would lower it."""
+    rng = np.random.default_rng(3)
+    hidden, unembedding = rng.normal(size=(2, 3, 5)), rng.normal(size=(5, 11))
+    outputs = SimpleNamespace(
+        hidden=jnp.asarray(hidden, jnp.float32),
+        unembedding=jnp.asarray(unembedding, jnp.float32),
+        softcap=None,
+        token_ranges=RANGES,
+    )
+    found = log_collisions_of(outputs, jnp.zeros((2, 3), jnp.int32), temperature=0.8)
+    chances = np.exp((hidden @ unembedding)[:, :, TOKENS] / 0.8)
+    chances /= chances.sum(axis=-1, keepdims=True)
+    np.testing.assert_allclose(found, np.log((chances**2).sum(axis=-1)), atol=1e-5)
