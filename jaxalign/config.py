@@ -207,13 +207,22 @@ class DataConfig:
     """Our field names to those of the source, where they differ: `prompt question`."""
     on_bad_row: Literal["error", "skip"] = "error"
     """Stop at bad rows, or leave them out and say how many and which."""
-    max_length: int = 128
-    """Longest prompt and response together, in tokens; a longer row is a bad row."""
+    max_length: int | None = None
+    """Longest prompt and response together, in tokens; a longer row is a bad row. None: 1024 (as
+    TRL) for a published model, or one of 10 million parameters, and 128 for a small one; no more
+    than the model reads."""
 
     def __post_init__(self):
+        length = self.max_length
         require(
-            self.max_length >= 4, f"data.max_length is {self.max_length}; it must be at least 4"
+            length is None or length >= 4, f"data.max_length is {length}; it must be at least 4"
         )
+
+    @property
+    def longest(self) -> int:
+        """`max_length`, which a run settles before it reads rows."""
+        assert self.max_length is not None, "max_length follows the model, which nobody has asked"
+        return self.max_length
 
 
 @config

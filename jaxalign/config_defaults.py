@@ -105,6 +105,11 @@ class Start:
         return not self.published and self.parameters < LARGE
 
     @property
+    def length(self) -> int:
+        """Longest row in tokens, where nothing is given: `DataConfig.max_length`."""
+        return 128 if self.small else 1024
+
+    @property
     def name(self) -> str:
         """What the line at the start of a run calls it."""
         model = "published" if self.published else "small" if self.small else "large"

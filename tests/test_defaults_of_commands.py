@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from jaxalign.cli import dispatch
-from jaxalign.config import LoraConfig, ModelConfig
+from jaxalign.config import DataConfig, LoraConfig, ModelConfig
 from jaxalign.config_defaults import LARGE, Start
 from jaxalign.data.tokenizer import train_bpe
 from jaxalign.errors import UserError
+from jaxalign.models.transformer import Transformer
 from jaxalign.stages import sft
 from jaxalign.stages.text_models import (
     load_text_model,
@@ -20,6 +21,7 @@ from jaxalign.stages.text_models import (
     start_of,
     with_heads,
 )
+from jaxalign.stages.user_data import fitting
 from tests.tiny_models import tiny_policy
 
 ROWS = [{"prompt": f"the {i}", "chosen": " film", "rejected": " good"} for i in range(5)]
@@ -48,6 +50,7 @@ def test_where_a_model_comes_from_and_how_large_it_is(models):
     assert start_of(ours, plain) == Start(parameters=count)
     assert start_of(published, adapters) == Start(published=True, parameters=count, adapters=True)
     assert start_of(None, plain).small
+
     headed = with_heads(published, ("logits", "value"), jax.random.key(0))
     assert start_of(headed, plain).published
     config = dataclasses.replace(ModelConfig(), width=64, layers=1)
@@ -56,6 +59,29 @@ def test_where_a_model_comes_from_and_how_large_it_is(models):
     assert start_of(new, plain).small
     big = dataclasses.replace(new, params={"w": np.broadcast_to(np.float32(0), LARGE)})
     assert not start_of(big, plain).small and start_of(big, plain).name == "a large model"
+
+
+def test_rows_are_as_long_as_suits_the_model(models):
+    """128 tokens for a small model or a new one, 1024 for a published one, never more than it
+    reads, and what is given before all else.
+    """
+    ours, published = (load_text_model(models / n, "init") for n in ("ours", "published"))
+    longer = dataclasses.replace(ours.model.config, max_length=4096)
+    model = Transformer(longer)
+    ours, published = (dataclasses.replace(m, model=model) for m in (ours, published))
+    shorter = dataclasses.replace(
+        published, model=Transformer(dataclasses.replace(longer, max_length=100))
+    )
+    for model, given, length in (
+        (None, None, 128),
+        (ours, None, 128),
+        (published, None, 1024),
+        (shorter, None, 100),
+        (None, 50, 50),
+        (ours, 2048, 2048),
+        (published, 8192, 4096),
+    ):
+        assert fitting(DataConfig(max_length=given), model).longest == length
 
 
 def test_a_published_model_is_trained_gently_and_the_run_says_so(

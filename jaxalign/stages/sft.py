@@ -50,7 +50,7 @@ def run(config: SFTConfig, directory: Path) -> dict:
     with open_run(directory, config, config.place, config.seed, inputs=inputs) as run:
         if start is None:
             start = new_text_model(
-                config.model, tokenizer, config.data.max_length, ("logits",), run.key("init")
+                config.model, tokenizer, config.data.longest, ("logits",), run.key("init")
             )
         start = with_adapters(start, config.adapter, config.lora, run.key("lora"))
         trained = train_sft(
@@ -95,7 +95,7 @@ def _imitated(config: SFTConfig, directory: Path, tokenizer, held_out: bool = Fa
 def _batches(config: SFTConfig, size: int, pad_id: int, rows: list) -> TextBatches:
     shared = {"pad_id": pad_id, "seed": config.seed}
     if config.packing:
-        return packed(rows, size, length=config.data.max_length, **shared)
+        return packed(rows, size, length=config.data.longest, **shared)
     return bucketed(rows, size, buckets=config.buckets, **shared)
 
 

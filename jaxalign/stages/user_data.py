@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from jaxalign.config import DataConfig, TokenizerConfig
+from jaxalign.config import DataConfig, LoraConfig, TokenizerConfig
 from jaxalign.data.chat import TokenRow
 from jaxalign.data.formats import load_records
 from jaxalign.data.records import Record
@@ -15,14 +15,16 @@ from jaxalign.data.sources import FILES
 from jaxalign.data.tokenizer import Tokenizer, train_tokenizer
 from jaxalign.errors import UserError, one_line, printable
 from jaxalign.files import make_directory, write_atomically
-from jaxalign.stages.text_models import TextModel
+from jaxalign.stages.text_models import TextModel, start_of
 
 
 def fitting(data: DataConfig, model: TextModel | None) -> DataConfig:
-    """The same source with rows of at most as many tokens as that model reads."""
-    if model is None:
-        return data
-    return dataclasses.replace(data, max_length=min(data.max_length, model.max_length))
+    """The same source with rows of at most as many tokens as were asked for, or else as suit the
+    model, and as it reads; None: a model that is yet to be made.
+    """
+    length = data.max_length or start_of(model, LoraConfig()).length
+    length = length if model is None else min(length, model.max_length)
+    return dataclasses.replace(data, max_length=length)
 
 
 def read_records(
