@@ -107,7 +107,8 @@ def test_a_published_model_is_trained_gently_and_the_run_says_so(
     dispatch(command)  # it finds itself and what it has done
     assert (tmp_path / "run" / "model" / "model.safetensors").read_bytes() == model
     with pytest.raises(UserError, match=r"run with dpo.fit.steps = 5, this one has 8"):
-        dispatch([*command, "--dpo.fit.epochs", "3"])
+        dispatch(["3" if word == "2" and at == "--dpo.fit.epochs" else word
+                  for at, word in zip(["", *command], command, strict=False)])  # fmt: skip
 
 
 COMMANDS = {
