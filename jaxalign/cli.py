@@ -52,7 +52,11 @@ Flag = tuple[str, tuple[str, ...]]  # its name, and the words that follow it
 
 # command: flags that it always refuses, which its help leaves out
 REFUSED = {
-    "rlhf": ("reward.loss", "lora.dropout"),
+    "rlhf": (
+        *("reward.loss", "lora.dropout", "sft.epochs", "preferred.epochs", "reward.fit.epochs"),
+        *("dpo_human.fit.epochs", "dpo_samples.fit.epochs"),
+        *("ppo.prompt_epochs", "unpenalised.prompt_epochs"),
+    ),
     "reward": ("model.dropout", "model.value_trunk"),
     "ppo": ("data.evaluation_path", "lora.dropout"),
     "grpo": ("data.evaluation_path", "lora.dropout"),

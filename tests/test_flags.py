@@ -120,7 +120,9 @@ def test_every_number_has_a_range_that_its_default_lies_in(command):
 
 
 LORA = {"lora.rank": "8", "init": "x", "reward.pooling": "mean", "distill.on_policy": "0"}
+LOOPS = ("sft", "preferred", "reward.fit", "dpo_human.fit", "dpo_samples.fit", "ppo", "unpenalised")
 CONTEXTS = (
+    {f"{loop}.optimizer.warmup_steps": "None" for loop in LOOPS},
     *({}, {"init": "x"}, LORA | {"sft.optimizer.name": "adamw"}, {"reward.pooling": "mean"}),
     *({"on": "steps"}, {"on": "preferences"}, {"reward.bag": "True"}),
     {"ppo.kl_target": "1", "unpenalised.kl_target": "1", "method": "ppo"},
