@@ -15,6 +15,7 @@ from jaxalign.errors import UserError
 from jaxalign.files import make_directory, shown_path, writing
 from jaxalign.signals import say
 from jaxalign.stages.inputs import started
+from jaxalign.train.checkpoints import plain
 
 LOCK = ".lock"
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
@@ -46,6 +47,8 @@ def directory_of(given: str) -> Path:
         raise UserError(f"--run_dir {given.encode(errors='replace').decode()}: {why}") from None
     if len(os.fsencode(directory.absolute())) > LONGEST:
         raise UserError(f"--run_dir {name} is too long; give one of at most {LONGEST:,} bytes")
+    with plain(directory.absolute()):  # or its checkpoints could not be kept
+        pass
     return directory
 
 
