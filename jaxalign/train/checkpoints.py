@@ -6,8 +6,10 @@ is of another run, is named, and the one before it is used. It holds one logical
 whatever the layout, so it is read under any other.
 """
 
+import asyncio
 import contextlib
 import dataclasses
+import errno
 import functools
 import hashlib
 import json
@@ -303,6 +305,8 @@ def _saving(path: Path) -> Iterator[None]:
         except (OSError, UserError):
             raise
         except Exception as error:
+            if not path.parent.exists():  # orbax says all that it misses
+                raise OSError(errno.ENOENT, os.strerror(errno.ENOENT)) from None
             raise _system_error(error) from None
 
 
@@ -317,11 +321,29 @@ def _system_error(error: Exception) -> OSError:
 def _orbax() -> tuple[Any, Any]:
     """The library and what writes and reads trees of arrays with it, without a word."""
     import absl.logging
-    import orbax.checkpoint
+    import orbax.checkpoint as ocp
 
     absl.logging.set_verbosity(absl.logging.FATAL)  # orbax narrates every save otherwise
-    handler = orbax.checkpoint.PyTreeCheckpointHandler(use_compression=False)
-    return orbax.checkpoint, orbax.checkpoint.Checkpointer(handler)
+    kinds = ocp.type_handlers
+
+    class Whole(kinds.NumpyHandler):
+        """Writes all arrays to the end, also where one fails. Otherwise orbax is done at the first
+        failure, and every array that fails later prints a traceback.
+        """
+
+        async def _background_serialize(self, values, infos, args=None):
+            one = super()._background_serialize
+            given = zip(values, infos, args or [kinds.SaveArgs()] * len(values), strict=True)
+            ends = (one([value], [info], [arg]) for value, info, arg in given)
+            for end in await asyncio.gather(*ends, return_exceptions=True):
+                if isinstance(end, BaseException):
+                    raise end
+
+    handlers = kinds.create_type_handler_registry(
+        (np.ndarray, Whole(deepcopy_host_arrays=False)), (jax.Array, kinds.ArrayHandler())
+    )
+    handler = ocp.PyTreeCheckpointHandler(use_compression=False, type_handler_registry=handlers)
+    return ocp, ocp.Checkpointer(handler)
 
 
 def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
