@@ -34,6 +34,8 @@ def directory_of(given: str) -> Path:
     name = shown_path(given)
     if not given or given.startswith("--"):
         raise UserError(f"--run_dir {name!r} is no directory; give one, such as runs/first")
+    if "\0" in given:
+        raise UserError(f"--run_dir {name}: a directory's name has no zero character")
     if ADDRESS.match(given):
         raise UserError(
             f"--run_dir {name} is an address; runs are written to a directory of this machine "
