@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 
 import jax
 import jax.numpy as jnp
@@ -16,12 +17,13 @@ import ml_dtypes
 import numpy as np
 import optax
 import pytest
-import safetensors
 from flax.traverse_util import unflatten_dict
 from safetensors.numpy import load_file
 
 from jaxalign.errors import UserError
 from jaxalign.models.pretrained import load_own
+from jaxalign.stages.run_directory import directory_of
+from jaxalign.train import checkpoints as checkpoints_module
 from jaxalign.train.checkpoints import Checkpoints, checked, save_model
 from jaxalign.train.layouts import make_layout
 from jaxalign.train.step import initial_state
@@ -88,6 +90,16 @@ def test_one_shape_under_every_layout(checkpoints):
             assert_same_bits(restored, state)
             kernels = [tree.params["layer"]["kernel"] for tree in (restored, template)]
             assert kernels[0].sharding == kernels[1].sharding
+
+
+@pytest.mark.parametrize("name", ["mesh", "pmap", "device"])
+def test_nothing_restored_shares_memory(checkpoints, name):
+    """A step overwrites its state, on every device."""
+    layout, state = make_layout(name), {"kernel": jnp.arange(2.0**16).reshape(256, 256)}
+    checkpoints.save(1, state)
+    _, restored = checkpoints.restore(layout.place(state))
+    shards = restored["kernel"].addressable_shards
+    assert len({shard.data.unsafe_buffer_pointer() for shard in shards}) == len(shards)
 
 
 def test_training_may_go_on_while_it_is_written(checkpoints):
@@ -257,7 +269,7 @@ def test_every_flipped_byte_is_noticed(two):
     """In every file: the first and last 10 bytes, and every twentieth of the others."""
     _, folder = two
     rng, tried = np.random.default_rng(0), 0
-    for path in (folder / "2").iterdir():
+    for path in (path for path in (folder / "2").rglob("*") if path.is_file()):
         content = path.read_bytes()
         for at in range(len(content)):
             if 10 <= at < len(content) - 10 and rng.random() > 0.05:
@@ -269,7 +281,7 @@ def test_every_flipped_byte_is_noticed(two):
             tried += 1
         path.write_bytes(content)
     assert checked(folder / "2", 2, "mine").step == 2
-    assert tried > 150
+    assert tried > 200
 
 
 def largest(folder):
@@ -277,7 +289,7 @@ def largest(folder):
 
 
 def cut(folder):
-    path = largest(folder / "2")
+    path = largest(folder / "2" / "state")
     path.write_bytes(path.read_bytes()[:-1])
 
 
@@ -297,19 +309,20 @@ def foreign(folder):
 @pytest.mark.parametrize(
     ("damage", "usable", "words"),
     [
-        (cut, 1, r"2 is damaged: state.safetensors is not as it was written"),
+        (cut, 1, r"2 is damaged: state/\S+ is not as it was written"),
         (emptied, 1, r"2 is not whole: it has no manifest.json"),
         (foreign, 1, r"2 is of another run"),
         (lambda folder: (folder / "2").rename(folder / "900"), 1, r"900 is named 900, but is .* 2"),
         (lambda folder: (folder / "2" / "manifest.json").unlink(), 1, r"has no manifest.json"),
         (lambda folder: (folder / "2" / "manifest.json").write_text("{}"), 1, r"2 is damaged"),
         (lambda folder: (folder / "2" / "manifest.json").write_bytes(b"\xff["), 1, r"2 is damaged"),
+        (lambda folder: (folder / "2/state/more").write_text(""), 1, r"state/more was not written"),
+        (lambda folder: largest(folder / "2" / "state").unlink(), 1, r"state/\S+ is missing"),
         (
-            lambda folder: (folder / "2/more").write_text(""),
+            lambda folder: shutil.rmtree(folder / "2/state"),
             1,
-            r"2 is damaged: more was not written",
+            r"2 is damaged: state/\S+ is missing",
         ),
-        (lambda folder: largest(folder / "2").unlink(), 1, r"is missing"),
         (lambda folder: os.mkfifo(folder / "2/pipe"), 1, r"2 is damaged: \S+pipe is a pipe"),
         (lambda folder: (folder / "9").write_text("no"), 2, r"9 is no directory"),
         (lambda folder: shutil.copytree(folder / "1", folder / "5"), 2, r"5 is named 5, .* 1"),
@@ -347,7 +360,7 @@ def test_looking_at_a_checkpoint_changes_nothing(two):
 def test_where_none_is_whole_one_line_says_so(two):
     checkpoints, folder = two
     cut(folder)
-    largest(folder / "1").unlink()
+    largest(folder / "1" / "state").unlink()
     for _ in range(2):
         with pytest.raises(UserError, match=r"2 is damaged: .*, and there is no other; remove \S*"):
             checkpoints.restore(small(0.0))
@@ -384,14 +397,56 @@ def test_directories_of_any_name(tmp_path, name):
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+def test_a_directory_that_checkpoints_cannot_be_read_from_is_refused(tmp_path, monkeypatch):
+    """Orbax takes brackets for a pattern; a link hides them, unless it lies in brackets as well."""
+    (tmp_path / "[t]").mkdir()
+    for place, why in [(tmp_path / "[t]", "has one as well"), (tmp_path / "none", "No such file")]:
+        monkeypatch.setattr(tempfile, "tempdir", str(place))
+        for name, character in [("seed=[1]", r"'\['"), ("a\\b", r"'\\\\'"), ("a\nb", r"'\\n'")]:
+            words = rf"^[^\n]* has the character {character}, [^\n]*{why}.* give a run_dir without"
+            with pytest.raises(UserError, match=words):
+                directory_of(str(tmp_path / name))
+        assert directory_of(str(tmp_path / "seed=1")) == tmp_path / "seed=1"
+        assert [path.name for path in tmp_path.iterdir()] == ["[t]"]
+        assert not list((tmp_path / "[t]").iterdir())
+
+
+FULL = """
+import resource, sys
+import jax.numpy as jnp, numpy as np
+from jaxalign.errors import UserError
+from jaxalign.train.checkpoints import Checkpoints
+
+state = {str(i): np.random.default_rng(i).normal(size=(100, 100)) for i in range(20)}
+checkpoints = Checkpoints(sys.argv[1])
+for limit in (500_000, 50_000, 500, 50, resource.RLIM_INFINITY):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    try:
+        checkpoints.save(3, state)
+        checkpoints.wait()
+    except UserError as error:
+        print(error, file=sys.stderr)
+"""
+
+
+def test_a_full_disk_is_one_line_each_time(tmp_path):
+    """And nothing else: no traceback of the threads that write the other arrays."""
+    command = [sys.executable, "-W", "error", "-c", FULL, str(tmp_path / "stage")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    place = re.escape(str(tmp_path / "stage" / "3"))
+    line = rf"{place} could not be written: File too large; make room and run .*\n"
+    assert re.fullmatch(rf"({line}){{4}}", done.stderr), done.stderr
+    assert [path.name for path in (tmp_path / "stage").iterdir()] == ["3"]
+
+
 def test_a_save_that_fails_is_one_line(two, monkeypatch, capfd):
     checkpoints, folder = two
 
     def full(*arguments):
-        raise safetensors.SafetensorError("Error: No space left on device (os error 28)")
+        raise ValueError("OUT_OF_RANGE: ... Failed to write [os_error_code='28']")
 
     with monkeypatch.context() as patch:
-        patch.setattr("safetensors.numpy.save_file", full)
+        patch.setattr(checkpoints_module, "_save", full)
         checkpoints.save(3, small(3.0))
         with pytest.raises(
             UserError, match=r"3 could not be written: No space left on device; make"

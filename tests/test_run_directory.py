@@ -28,6 +28,7 @@ from jaxalign.stages.run_directory import LOCK, directory_of, held
         ("file:///tmp/x", "is an address"),
         ("x/" * 2000, "is too long"),
         ("a\udcff", "is not UTF-8"),
+        ("a\0b", r"a\\x00b: a directory's name has no zero character"),
         ("~nobody-has-this-name/x", "home directory"),
     ],
 )

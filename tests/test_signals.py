@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -60,12 +61,12 @@ assert signal.set_wakeup_fd(-1) == -1
 """
 
 
-def stopped(program: str, *numbers: int, before=None) -> tuple[int, str, str]:
+def stopped(program: str, *numbers: int, before: Sequence[str] = ()) -> tuple[int, str, str]:
     """Status, output and errors of a program that gets each signal when it says that it waits."""
-    command = [sys.executable, "-c", PROGRAM + program, str(MODULE)]
+    command = [*before, sys.executable, "-c", PROGRAM + program, str(MODULE)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "bufsize": 0}
     buffered = {name: v for name, v in os.environ.items() if name != "PYTHONUNBUFFERED"}
-    with subprocess.Popen(command, **pipes, env=buffered, preexec_fn=before) as process:
+    with subprocess.Popen(command, **pipes, env=buffered) as process:
         for number in numbers:
             assert process.stdout.read(1)
             process.send_signal(number)
@@ -97,10 +98,7 @@ def test_the_first_waits_for_what_is_saved_and_the_second_does_not():
 
 def test_what_was_ignored_stays_ignored():
     """As `nohup` does; the program then ends by another signal."""
-
-    def ignored():
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-
+    ignored = ["sh", "-c", 'trap "" HUP; exec "$0" "$@"']
     program = SLEEPS.replace("time.sleep(30)", "os.kill(os.getpid(), 1); print('here')")
     assert stopped(program, before=ignored) == (0, "!here\n", "")
 

@@ -30,7 +30,7 @@ from jaxalign.train.step import TrainState, initial_state, train_step
 # Options that name files: of them `inputs.json` keeps the content. The last names a cache.
 PATHS = {"init", "policy", "teacher", "adapter", "reward", "data.path", "data.evaluation_path"}
 PATHS |= {"reference_logps"}
-PACKAGES = ("jaxalign", "jax", "jaxlib", "flax", "optax", "numpy", "safetensors")
+PACKAGES = ("jaxalign", "jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

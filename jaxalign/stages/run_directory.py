@@ -15,6 +15,7 @@ from jaxalign.errors import UserError
 from jaxalign.files import make_directory, shown_path, writing
 from jaxalign.signals import say
 from jaxalign.stages.inputs import started
+from jaxalign.train.checkpoints import plain
 
 LOCK = ".lock"
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
@@ -33,6 +34,8 @@ def directory_of(given: str) -> Path:
     name = shown_path(given)
     if not given or given.startswith("--"):
         raise UserError(f"--run_dir {name!r} is no directory; give one, such as runs/first")
+    if "\0" in given:
+        raise UserError(f"--run_dir {name}: a directory's name has no zero character")
     if ADDRESS.match(given):
         raise UserError(
             f"--run_dir {name} is an address; runs are written to a directory of this machine "
@@ -46,6 +49,8 @@ def directory_of(given: str) -> Path:
         raise UserError(f"--run_dir {given.encode(errors='replace').decode()}: {why}") from None
     if len(os.fsencode(directory.absolute())) > LONGEST:
         raise UserError(f"--run_dir {name} is too long; give one of at most {LONGEST:,} bytes")
+    with plain(directory.absolute()):  # or its checkpoints could not be kept
+        pass
     return directory
 
 

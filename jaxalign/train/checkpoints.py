@@ -1,4 +1,4 @@
-"""Checkpoints for exact resumption, and the final parameters, all as safetensors.
+"""Checkpoints for exact resumption (orbax), and the final parameters as safetensors.
 
 A checkpoint appears under its final name only when it is whole, so a process may be killed at any
 moment. Its manifest holds the SHA-256 of every file and of itself: one that was damaged later, or
@@ -6,14 +6,18 @@ is of another run, is named, and the one before it is used. It holds one logical
 whatever the layout, so it is read under any other.
 """
 
+import asyncio
 import contextlib
 import dataclasses
+import errno
+import functools
 import hashlib
 import json
 import os
 import re
 import secrets
 import shutil
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,11 +44,12 @@ from jaxalign.files import (
 )
 from jaxalign.signals import say
 
-MANIFEST, STATE = "manifest.json", "state.safetensors"
+MANIFEST, STATE = "manifest.json", "state"
 STEP = re.compile(r"0|[1-9][0-9]{0,17}")
 ASIDE = ".damaged"  # added to the name of what could not be used
 TEMPORARY = re.compile(r"\.[0-9]+\.[0-9a-f]+\.tmp")
-SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")  # in what safetensors says
+STRANGE = re.compile(r"[^A-Za-z0-9_/.,=+@ -]")  # in paths: orbax may take it for a pattern
+SYSTEM_ERROR = re.compile(r"os_error_code='(\d+)'")  # in what tensorstore says
 
 
 class _Unusable(Exception):
@@ -117,6 +122,7 @@ class Checkpoints:
           UserError: the save before could not be written.
         """
         self.wait()
+        _orbax()  # imported here: two threads that import the same at once may fail
         self._clean()
         if step in self.steps():
             return
@@ -181,16 +187,14 @@ class Checkpoints:
         self.wait()
 
     def _write(self, manifest: Manifest, arrays: dict[str, np.ndarray]) -> None:
-        from safetensors.numpy import save_file
-
         final = self.directory / str(manifest.step)
         temporary = self.directory / f".{manifest.step}.{secrets.token_hex(8)}.tmp"
         try:
             with _saving(final):
                 temporary.mkdir()
-                save_file(arrays, temporary / STATE)
-                with (temporary / STATE).open("rb") as file:
-                    os.fsync(file.fileno())
+                with plain(temporary) as folder:
+                    _save(folder / STATE, arrays)
+                _sync(temporary)
                 sealed = dataclasses.replace(manifest, files=_digests(temporary)).sealed()
                 write_atomically(temporary / MANIFEST, sealed)
                 temporary.rename(final)
@@ -218,8 +222,6 @@ class Checkpoints:
         self._unused, self._is_clean = [], True
 
     def _read(self, where: Path, manifest: Manifest, template) -> Any:
-        from safetensors import safe_open
-
         _check_leaves(manifest.leaves, _leaves_of(template), where)
         found = _frozen_sum(template)
         if manifest.frozen != found:
@@ -229,13 +231,17 @@ class Checkpoints:
             )
         self._frozen = found
         wanted = _stored(template)
-        places = {name: leaf.sharding for name, leaf in _numbered(wanted).items()}
-        arrays = {}
-        with safe_open(where / STATE, framework="numpy") as file:
-            for (path, leaf), (name, place) in zip(wanted.items(), places.items(), strict=True):
-                # a step will overwrite it, so it must not be the memory of the file
-                bits = jax.device_put(file.get_tensor(name), place, may_alias=False)
-                arrays[path] = _from_bits(bits, leaf)
+        try:
+            with plain(where) as folder:
+                bits = _restore(folder / STATE, _numbered(wanted))
+        except UserError:
+            raise
+        except Exception as error:  # its files are those that were written
+            why = reason(_system_error(error))
+            raise UserError(f"checkpoint {where} is whole, but cannot be read: {why}") from None
+        arrays = {
+            path: _from_bits(bits[str(i)], leaf) for i, (path, leaf) in enumerate(wanted.items())
+        }
         return jax.tree_util.tree_map_with_path(lambda path, leaf: arrays.get(path, leaf), template)
 
 
@@ -299,9 +305,104 @@ def _saving(path: Path) -> Iterator[None]:
         except (OSError, UserError):
             raise
         except Exception as error:
-            if code := SYSTEM_ERROR.search(str(error)):
-                raise OSError(int(code[1]), os.strerror(int(code[1]))) from None
-            raise OSError(" ".join(str(error).split())[:200] or type(error).__name__) from None
+            if not path.parent.exists():  # orbax says all that it misses
+                raise OSError(errno.ENOENT, os.strerror(errno.ENOENT)) from None
+            raise _system_error(error) from None
+
+
+def _system_error(error: Exception) -> OSError:
+    """What the system refused to a library, or else what the library says of it."""
+    if code := SYSTEM_ERROR.search(str(error)):
+        return OSError(int(code[1]), os.strerror(int(code[1])))
+    return OSError(" ".join(str(error).split())[:200] or type(error).__name__)
+
+
+@functools.cache
+def _orbax() -> tuple[Any, Any]:
+    """The library and what writes and reads trees of arrays with it, without a word."""
+    import absl.logging
+    import orbax.checkpoint as ocp
+
+    absl.logging.set_verbosity(absl.logging.FATAL)  # orbax narrates every save otherwise
+    kinds = ocp.type_handlers
+
+    class Whole(kinds.NumpyHandler):
+        """Writes all arrays to the end, also where one fails. Otherwise orbax is done at the first
+        failure, and every array that fails later prints a traceback.
+        """
+
+        async def _background_serialize(self, values, infos, args=None):
+            one = super()._background_serialize
+            given = zip(values, infos, args or [kinds.SaveArgs()] * len(values), strict=True)
+            ends = (one([value], [info], [arg]) for value, info, arg in given)
+            for end in await asyncio.gather(*ends, return_exceptions=True):
+                if isinstance(end, BaseException):
+                    raise end
+
+    handlers = kinds.create_type_handler_registry(
+        (np.ndarray, Whole(deepcopy_host_arrays=False)), (jax.Array, kinds.ArrayHandler())
+    )
+    handler = ocp.PyTreeCheckpointHandler(use_compression=False, type_handler_registry=handlers)
+    return ocp, ocp.Checkpointer(handler)
+
+
+def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    library, checkpointer = _orbax()
+    checkpointer.save(path, args=library.args.PyTreeSave(arrays))
+
+
+def _restore(path: Path, wanted: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """The arrays of those names, with the shapes, dtypes and shardings of `wanted`."""
+    library, checkpointer = _orbax()
+    how = library.checkpoint_utils.construct_restore_args(wanted)
+    read = checkpointer.restore(path, args=library.args.PyTreeRestore(wanted, restore_args=how))
+    # a step will overwrite them, so they must not share memory: devices do that hold the same
+    return {n: jax.device_put(read.pop(n), wanted[n].sharding, may_alias=False) for n in wanted}
+
+
+@contextlib.contextmanager
+def plain(directory: Path) -> Iterator[Path]:
+    """A path to the directory in which no character has a meaning for orbax, as `[` and `\\` have:
+    its own, or else that of a link to it, which is there meanwhile.
+
+    Args:
+      directory: absolute.
+
+    Raises:
+      UserError: there is no place for such a link.
+    """
+    strange = STRANGE.search(str(directory))
+    if strange is None:
+        yield directory
+        return
+    with contextlib.ExitStack() as behind:
+        yield _link_to(directory, strange[0], behind)
+
+
+def _link_to(directory: Path, strange: str, behind: contextlib.ExitStack) -> Path:
+    """A link in a private directory that is removed by `behind`."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="jaxalign-", ignore_cleanup_errors=True)
+        link = Path(behind.enter_context(folder)).absolute() / "checkpoint"
+        if not STRANGE.search(str(link)):
+            link.symlink_to(directory, target_is_directory=True)
+            return link
+        why = f"{shown_path(link.parent.parent)} has one as well"
+    except OSError as error:
+        why = reason(error)
+    raise UserError(
+        f"{shown_path(directory)} has the character {strange!r}, which checkpoints need a link "
+        f"without, and no temporary directory takes one ({why}); give a run_dir without that "
+        "character, or set TMPDIR to a directory that you may write to"
+    )
+
+
+def _sync(folder: Path) -> None:
+    """Return when all files are on the disk, also those that orbax leaves to the system."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
 
 
 def save_model(directory: str | os.PathLike, params, config: dict) -> None:
