@@ -139,7 +139,7 @@ class Process:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             for target, file in zip((1, 2), self.files, strict=True):
                 os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), target)
-            sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)
+            sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
             before()
             status = program_status(arguments)
         finally:
@@ -171,7 +171,7 @@ class Process:
             time.sleep(0.002)
         return bool(found)
 
-    def ending(self, limit: float = 120.0) -> Ending:
+    def ending(self, limit: float = 240.0) -> Ending:
         """Wait for its end; one that does not come within the limit is a hang."""
         self.until(lambda: False, limit)
         if self.running():
