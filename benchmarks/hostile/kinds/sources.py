@@ -42,7 +42,7 @@ NAMES = {
     "tfds_config": "tfds:human_ratings/no_such_config:policy",
     "tfds_parent": "tfds:../../etc:train",
     "tfds_python": "tfds:__import__('os').system('true'):train",
-    "many_stars": "/**/" * 3 + "no_such_*.jsonl",
+    "many_stars": "**/" * 9 + "no_such_*.jsonl",
 }
 FORMATS: dict[str, Callable[[list[dict[str, Any]]], bytes]] = {
     "json": lambda r: json.dumps(r).encode(),
