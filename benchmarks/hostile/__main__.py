@@ -69,8 +69,13 @@ def prepare(work: Path) -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
     quick = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
     os.environ.setdefault("XLA_FLAGS", quick)
+    import warnings
+
     import jax
 
+    # Processes side by side share the cache of compiled programs, which does not expect it.
+    warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation")
+    work.chmod(0o755)  # a trial plays another user
     jax.config.update("jax_disable_most_optimizations", True)
     for name in (*HEAVY, "jaxalign.cli", *(f"jaxalign.stages.{stage}" for stage in STAGES)):
         importlib.import_module(name)

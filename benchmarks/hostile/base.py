@@ -12,25 +12,8 @@ from pathlib import Path
 from typing import Any
 
 DATA = Path(__file__).parents[2] / "tests" / "data"
-WORDS = [
-    "a",
-    "fine",
-    "film",
-    "with",
-    "a",
-    "warm",
-    "heart",
-    "and",
-    "a",
-    "sly",
-    "wit",
-    "that",
-    "never",
-    "once",
-    "loses",
-    "its",
-    "way",
-]
+SENTENCE = "a fine film with a warm heart and a sly wit that never once loses its way"
+WORDS = SENTENCE.split(" ")
 PUBLISHED = ("llama", "gpt2", "gemma2", "gemma3", "mistral", "qwen2", "qwen3")
 SIZE = ("--model.width", "16", "--model.layers", "2", "--model.heads", "2")
 VOCABULARY = ("--tokenizer.kind", "bpe", "--tokenizer.vocab_size", "300")
@@ -90,7 +73,7 @@ def rows(kind: str) -> list[dict[str, Any]]:
         "prompts": [{"prompt": WORDS[i]} for i in numbers],
         "labelled": [{"prompt": "a ", "completion": text(i), "label": i % 2 == 0} for i in numbers],
         "completions": [{"prompt": "a ", "completion": text(i)} for i in numbers],
-        "rankings": [{"prompt": "a ", "responses": [f"{w} {text(i)}" for w in ("good", "so", "bad")]}
+        "rankings": [{"prompt": "a ", "responses": [f"{w} {text(i)}" for w in ("good", "bad")]}
                      for i in numbers],
         "steps": [{"prompt": "a ", "completions": ["fine", text(i)], "labels": [True, i % 2 == 0]}
                   for i in numbers],

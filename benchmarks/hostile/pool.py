@@ -25,7 +25,6 @@ MEMORY = 2**30  # bytes that a trial within a process may add
 TIRED = 3 * 2**30  # bytes of a worker that is replaced, and trials after which it is
 MOST_TRIALS = 300
 PATIENCE = 2.5  # seconds on the clock for a second of work
-PASSED: dict[int, bool] = {}  # processes in which the limit has passed
 FORK = multiprocessing.get_context("fork")
 
 
@@ -63,7 +62,7 @@ def run_all(
 
     Args:
       trials: to make.
-      base: what they start from; not read here.
+      base: what they start from; rooms are made below its `work`.
       limit: seconds of a trial.
       workers: processes side by side.
       report: gets every outcome as it comes.
@@ -89,13 +88,13 @@ def run_all(
             wait([worker.connection for worker in crew], timeout=0.05)
             for worker in list(crew):
                 if worker.trial is not None:
-                    _look(worker, came, limit)
+                    _look(worker, came, limit, base.work)
                 if worker.trial is None and _is_done(worker):
-                    _dismiss(worker)
+                    _dismiss(worker, base.work)
                     crew.remove(worker)
     finally:
         for worker in crew:
-            _dismiss(worker)
+            _dismiss(worker, base.work)
     return outcomes
 
 
@@ -114,7 +113,7 @@ def _hand(worker: _Worker, trial: Trial, numbers: dict[str, int], limit: float) 
         worker.connection.send((numbers[trial.label], limit))
 
 
-def _look(worker: _Worker, came: Callable, limit: float) -> None:
+def _look(worker: _Worker, came: Callable, limit: float, work: Path) -> None:
     """Take its answer, or end it where it will give none."""
     past = time.monotonic() - worker.began - PATIENCE * limit
     if worker.connection.poll():
@@ -124,10 +123,10 @@ def _look(worker: _Worker, came: Callable, limit: float) -> None:
             worker.process.join(5)
             came(worker, "traceback", f"the process died: exit code {worker.process.exitcode}")
     elif past > 10:
-        _kill(worker)
+        _kill(worker, work)
         came(worker, "hang", f"no end in {limit:g} s, nor when it was told to stop")
     elif resident(worker.process.pid) - worker.memory > MEMORY:
-        _kill(worker)
+        _kill(worker, work)
         came(worker, "memory", f"more than {MEMORY // 2**20} MiB")
 
 
@@ -136,19 +135,20 @@ def _is_done(worker: _Worker) -> bool:
     return tired or not worker.process.is_alive()
 
 
-def _kill(worker: _Worker) -> None:
-    """The worker, and what it has started: they are a group of their own."""
+def _kill(worker: _Worker, work: Path) -> None:
+    """The worker, and what it has started (they are a group of their own), and its rooms."""
     with contextlib.suppress(OSError):
         os.killpg(worker.process.pid, signal.SIGKILL)
     worker.process.join(10)
+    for folder in work.glob(f"trial-{worker.process.pid}-*"):
+        remove(folder)
 
 
-def _dismiss(worker: _Worker) -> None:
+def _dismiss(worker: _Worker, work: Path) -> None:
     with contextlib.suppress(OSError):
         worker.connection.send(None)
     worker.process.join(2)
-    if worker.process.is_alive():
-        _kill(worker)
+    _kill(worker, work)
     worker.connection.close()
 
 
@@ -167,56 +167,72 @@ def _serve(connection: Connection, trials: Sequence[Trial], base: Any) -> None:
     for target in (0, 1, 2):  # what libraries print past Python
         os.dup2(nothing, target)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    for number in (signal.SIGALRM, signal.SIGPROF):
-        signal.signal(number, _stop)
+    alarm = _Alarm()
     kept: dict[str, Any] = {}
     while (given := connection.recv()) is not None:
         number, limit = given
-        connection.send(made(trials[number], base, kept, limit))
+        connection.send(made(trials[number], base, kept, limit, alarm))
     os._exit(0)  # threads of libraries may never end
 
 
-def made(trial: Trial, base: Any, kept: dict[str, Any], limit: float) -> tuple[str, str]:
+class _Alarm:
+    """Stops a trial after so many seconds of work, or a few times as many on the clock.
+
+    The machine may be busy with other things; what waits for ever does no work.
+    """
+
+    def __init__(self):
+        self.armed = self.passed = False
+        for number in (signal.SIGALRM, signal.SIGPROF):
+            signal.signal(number, self._stop)
+
+    def arm(self, limit: float) -> None:
+        """Begin to count."""
+        self.armed, self.passed = True, False
+        signal.setitimer(signal.ITIMER_PROF, limit)
+        signal.setitimer(signal.ITIMER_REAL, PATIENCE * limit)
+
+    def disarm(self) -> None:
+        """Stop counting."""
+        self.armed = False
+        for timer in (signal.ITIMER_PROF, signal.ITIMER_REAL):
+            signal.setitimer(timer, 0)
+
+    def _stop(self, number: int, frame: Any) -> None:
+        if self.armed:
+            self.armed, self.passed = False, True
+            raise Hang
+
+
+def made(
+    trial: Trial, base: Any, kept: dict[str, Any], limit: float, alarm: _Alarm
+) -> tuple[str, str]:
     """Outcome and detail of a trial, made in this process."""
     before = os.getcwd()
-    folder = Path(tempfile.mkdtemp(prefix="trial-", dir=base.work))
+    folder = Path(tempfile.mkdtemp(prefix=f"trial-{os.getpid()}-", dir=base.work))
     _forget_peak()
     start = resident(os.getpid())
     try:
         os.chdir(folder)
-        _arm(limit)
+        alarm.arm(limit)
         outcome, detail = trial.act(Room(path=folder, base=base, kept=kept)), ""
+        alarm.disarm()
     except Fault as fault:
         outcome, detail = fault.outcome, fault.detail
     except Hang:
-        outcome, detail = "hang", f"no end in {limit:g} s"
+        outcome, detail = "hang", ""
     except MemoryError:
         outcome, detail = "memory", "MemoryError"
     except Exception:
         outcome, detail = "broken", traceback.format_exc()
-    finally:
-        _arm(0)
-        os.chdir(before)
-        _remove(folder)
-    if PASSED.pop(os.getpid(), None):  # also where a library has caught what was raised
+    alarm.disarm()
+    os.chdir(before)
+    remove(folder)
+    if alarm.passed:  # also where a library has caught what was raised
         outcome, detail = "hang", f"no end in {limit:g} s"
     if outcome in ("right", "line", "unclear") and _peak() - start > MEMORY:
         outcome, detail = "memory", f"{(_peak() - start) // 2**20} MiB at most, then {outcome}"
     return outcome, detail
-
-
-def _arm(limit: float) -> None:
-    """Stop this process after so many seconds of its own, or a few times as many on the clock.
-
-    The machine may be busy with other things; what waits for ever uses no time of its own.
-    """
-    signal.setitimer(signal.ITIMER_PROF, limit)
-    signal.setitimer(signal.ITIMER_REAL, PATIENCE * limit)
-
-
-def _stop(number, frame) -> None:
-    PASSED[os.getpid()] = True
-    raise Hang
 
 
 def _forget_peak() -> None:
@@ -229,7 +245,7 @@ def _peak() -> int:
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
-def _remove(folder: Path) -> None:
+def remove(folder: Path) -> None:
     """The directory, also where a trial has taken rights away."""
     for path in [folder, *folder.rglob("*")]:
         if path.is_dir() and not path.is_symlink():

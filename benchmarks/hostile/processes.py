@@ -8,12 +8,18 @@ from benchmarks.hostile.trial import Process, Room
 
 
 def arguments(room: Room, name: str, steps: int, run_dir: str = "run", **files: str) -> list[str]:
-    """A whole command line with so many steps (rounds), saved at each."""
+    """A whole command line with so many steps (rounds), saved six times."""
     given = command(name, room.base, run_dir=run_dir, **files)
     section = "" if name == "sft" else f"{name}."
     cut = next(i for i, word in enumerate(given) if word.startswith(f"--{section}fit.")
                or word.startswith(f"--{section}iterations"))  # fmt: skip
-    last = rounds(name, steps) if name in ("ppo", "grpo") else loop(section, steps)
+    every = str(max(1, steps // 6))
+    online = name in ("ppo", "grpo")
+    last = (
+        rounds(name, steps, checkpoint_every=every)
+        if online
+        else loop(section, steps, checkpoint_every=every)
+    )
     return [*given[:cut], *last]
 
 

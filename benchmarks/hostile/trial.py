@@ -74,7 +74,7 @@ class Room:
 
     def start(self, *arguments: str, before: Callable[[], object] = lambda: None) -> "Process":
         """The program in a process of its own; `before` is called there first."""
-        return Process([*arguments], self.path, before)
+        return Process([*arguments], before)
 
     def unharmed(self, name: str, make: Callable[[], Any]) -> Any:
         """What an unharmed input gives, made once in a process."""
@@ -116,19 +116,23 @@ def handlers_kept() -> Iterator[None]:
 class Process:
     """A call of the program in a process that is forked from this one, which has no jax running."""
 
-    def __init__(self, arguments: list[str], folder: Path, before: Callable[[], object]):
-        """Start it; what it writes goes to files in `folder`."""
-        self.number = len(list(folder.glob("*.stdout")))
-        self.files = [folder / f"{self.number}.{name}" for name in ("stdout", "stderr")]
+    def __init__(self, arguments: list[str], before: Callable[[], object]):
+        """Start it; what it writes comes through pipes, which no full disk stops."""
+        pipes = [os.pipe() for _ in range(2)]
+        self.pipes = [read for read, _ in pipes]
+        self.written = [bytearray(), bytearray()]
         sys.stdout.flush()
         sys.stderr.flush()
         self.began = time.monotonic()
         self.pid = os.fork()
         self.status: int | None = None
         if self.pid == 0:
-            self._run(arguments, before)
+            self._run(arguments, before, [write for _, write in pipes])
+        for read, write in pipes:
+            os.close(write)
+            os.set_blocking(read, False)
 
-    def _run(self, arguments: list[str], before: Callable[[], object]) -> None:
+    def _run(self, arguments: list[str], before: Callable[[], object], targets: list[int]) -> None:
         """In the new process: call the program as the shell would, and exit as it does."""
         status = 70
         try:
@@ -137,9 +141,9 @@ class Process:
             for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM, signal.SIGPROF):
                 signal.signal(number, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.default_int_handler)
-            for target, file in zip((1, 2), self.files, strict=True):
-                os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), target)
-            sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)
+            for number, target in zip((1, 2), targets, strict=True):
+                os.dup2(target, number)
+            sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
             before()
             status = program_status(arguments)
         finally:
@@ -157,11 +161,23 @@ class Process:
         if self.running():
             os.kill(self.pid, number)
 
+    def _read(self) -> None:
+        """What it has written since the last time."""
+        for pipe, written in zip(self.pipes, self.written, strict=False):  # none when it ended
+            with contextlib.suppress(BlockingIOError):
+                while more := os.read(pipe, 2**16):
+                    written += more
+
     def running(self) -> bool:
         """Whether it has not ended."""
+        self._read()
         if self.status is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
-            self.status = os.waitstatus_to_exitcode(status) if pid else None
+            if pid:
+                self.status = os.waitstatus_to_exitcode(status)
+                self._read()
+                while self.pipes:
+                    os.close(self.pipes.pop())
         return self.status is None
 
     def until(self, happened: Callable[[], object], limit: float = 120.0) -> bool:
@@ -171,7 +187,7 @@ class Process:
             time.sleep(0.002)
         return bool(found)
 
-    def ending(self, limit: float = 120.0) -> Ending:
+    def ending(self, limit: float = 240.0) -> Ending:
         """Wait for its end; one that does not come within the limit is a hang."""
         self.until(lambda: False, limit)
         if self.running():
@@ -179,7 +195,7 @@ class Process:
             os.waitpid(self.pid, 0)
             raise Hang
         assert self.status is not None
-        out, err = (file.read_text(errors="replace") for file in self.files)
+        out, err = (written.decode(errors="replace") for written in self.written)
         return Ending(self.status, out, err)
 
 

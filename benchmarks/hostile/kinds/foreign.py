@@ -12,7 +12,10 @@ from benchmarks.hostile.judge import Ending, Fault, whole
 from benchmarks.hostile.trial import Room, Trial
 
 KIND = "foreign"
-CODE = "open({!r}, 'w').write('run')\ndef reward(prompts, responses, **c):\n    return [1.0] * len(responses)\n"
+CODE = (
+    "open({!r}, 'w').write('run')\n"
+    "def reward(prompts, responses, **c):\n    return [1.0] * len(responses)\n"
+)
 SPAN = re.compile(r"(?<!`)(`+)(?!`).+?(?<!`)\1(?!`)")  # code in Markdown, where nothing works
 MARKUP = {
     "script": "<script>alert(1)</script>",
@@ -173,5 +176,5 @@ def check(page: str, text: str, *, front_matter: bool = False) -> None:
         raise Fault("silent", f"the text makes lines of its own in the card: {text!r}")
     if front_matter and re.search(r"(?<!\\)\]\(javascript:", shown):
         raise Fault("silent", f"the text makes a link: {text!r}")
-    if "\x1b" in page:
+    if front_matter and "\x1b" in page:
         raise Fault("silent", "an escape character goes into the page")

@@ -30,6 +30,14 @@ COUNTS: dict[str, Any] = {
     "long_list": [2] * 1000,
     "true": True,
 }
+NUMBERS: dict[str, Any] = {
+    "minus": -1.0,
+    "nan": float("nan"),
+    "infinity": float("inf"),
+    "text": "x",
+    "list": [1.0],
+    "true": True,
+}
 KEYS: dict[str, dict[str, Any]] = {
     **dict.fromkeys(
         ("block_count", "embedding_length", "attention.head_count", "attention.head_count_kv",
@@ -40,8 +48,7 @@ KEYS: dict[str, dict[str, Any]] = {
     **dict.fromkeys(
         ("attention.layer_norm_rms_epsilon", "rope.freq_base", "attention.scale",
          "rope.scaling.factor"),
-        {"minus": -1.0, "nan": float("nan"), "infinity": float("inf"), "text": "x", "list": [1.0],
-         "true": True},
+        NUMBERS,
     ),
     "rope.scaling.type": {"other": "no_such", "number": 3, "list": ["linear"], "nothing": ""},
     "attention.causal": {"false": False, "text": "x", "list": [True]},
@@ -59,9 +66,9 @@ TOKENIZER: dict[str, dict[str, Any]] = {
     "tokenizer.ggml.pre": {"other": "no_such", "number": 3},
     "tokenizer.ggml.bos_token_id": {"minus": -1, "beyond": 10**6, "text": "x", "list": [1]},
     "tokenizer.ggml.eos_token_id": {"minus": -1, "beyond": 10**6, "text": "x", "list": [1]},
-    "tokenizer.ggml.tokens": {"short": ["a", "b"], "number": 3, "numbers": [1, 2], "same": ["a"] * 199},
+    "tokenizer.ggml.tokens": {"short": ["a", "b"], "number": 3, "same": ["a"] * 199},
     "tokenizer.ggml.token_type": {"short": [1, 1], "number": 3, "unknown": [77] * 199},
-    "tokenizer.ggml.merges": {"no_pair": ["abc"], "unknown": ["zz yy"], "number": 3, "numbers": [1]},
+    "tokenizer.ggml.merges": {"no_pair": ["abc"], "unknown": ["zz y"], "number": 3, "numbers": [1]},
     "tokenizer.chat_template": {"number": 3, "list": ["x"], "broken": "{% if"},
 }  # fmt: skip
 SAMPLED = 4

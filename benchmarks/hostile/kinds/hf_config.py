@@ -38,7 +38,8 @@ FIELDS: dict[str, dict[str, Any]] = {
         ("hidden_act", "hidden_activation", "activation_function", "model_type"), CHOICES
     ),
     **dict.fromkeys(("layer_types", "architectures", "eos_token_id", "bos_token_id"), LISTS),
-    **dict.fromkeys(("rope_parameters", "rope_scaling", "id2label", "quantization_config"), OBJECTS),
+    **dict.fromkeys(("rope_parameters", "rope_scaling", "id2label"), OBJECTS),
+    "quantization_config": OBJECTS,
     "no_such_field": OBJECTS,
 }  # fmt: skip
 ROPES: dict[str, dict[str, Any]] = {

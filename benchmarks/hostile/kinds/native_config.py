@@ -43,7 +43,7 @@ SAMPLED = 4
 
 
 def trials(base: Base, seed: int) -> Iterator[Trial]:
-    """A sample of values for every field, fields left out, and one file changed without the other."""
+    """A sample of values for every field, fields left out, one file changed without the other."""
     chance = random.Random(f"{KIND} {seed}")
     for field, values in FIELDS.items():
         for name in sorted(chance.sample(sorted(values), min(SAMPLED, len(values)))):

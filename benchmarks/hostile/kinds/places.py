@@ -19,8 +19,7 @@ NOWHERE = {
     "below_file": "taken/run",
     "proc": "/proc/nowhere",
     "sys": "/sys/nowhere/run",
-    "null": "/dev/null",
-    "below_null": "/dev/null/run",
+    "below_null": "/dev/null/run",  # never /dev/null itself: a file there would be replaced
     "long": "x" * 300,
     "very_long": "x" * 5000,
     "zero": "a\0b",
@@ -105,7 +104,7 @@ def no_output(room: Room, *, what: str, place: str) -> str:
     }[what]
     target = "taken" if what == "export" and place == "taken" else place
     ending = room.call(*arguments, "--output", target)
-    if place in ("taken", "/dev/null", "dangling", "loop") and what != "export":
+    if place in ("taken", "dangling", "loop") and what != "export":
         return either(ending, lambda: None, *named(place))  # a file there may be replaced
     return refused(ending, *named(place))
 
@@ -186,7 +185,7 @@ def sft(room: Room, steps: int = 40) -> list[str]:
     """A run of more steps."""
     arguments = command("sft", room.base)
     cut = arguments.index("--fit.steps")
-    return [*arguments[:cut], *loop(steps=steps)]
+    return [*arguments[:cut], *loop(steps=steps, checkpoint_every=str(max(1, steps // 10)))]
 
 
 def limited(size: int) -> Callable[[], object]:

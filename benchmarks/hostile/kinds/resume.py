@@ -15,7 +15,10 @@ from benchmarks.hostile.trial import Room, Trial
 KIND = "resume"
 STEPS = 300
 DATA = {"sft": "texts", "dpo": "pairs", "kto": "labelled", "grpo": "prompts"}
-TEMPLATE = "{% for m in messages %}{{ m.role }}{{ strftime_now('%d %b %Y') }}: {{ m.content }}<eos>{% endfor %}"
+TEMPLATE = (
+    "{% for m in messages %}{{ m.role }}{{ strftime_now('%d %b %Y') }}: {{ m.content }}<eos>"
+    "{% endfor %}"
+)
 
 
 def reordered(path: Path) -> None:
@@ -143,7 +146,8 @@ def reward_replaced(room: Room) -> str:
 
 def function_mended(room: Room) -> str:
     """A reward function may change, and that is said."""
-    text = "def reward(prompts, responses, **c):\n    return [float(i) for i, _ in enumerate(responses)]\n"
+    body = "return [float(i) for i in range(len(responses))]"
+    text = f"def reward(prompts, responses, **c):\n    {body}\n"
     source = room.write("rewards.py", text)
     given = arguments(room, "grpo", 8, reward=source)
     interrupted(room, given, 1)
@@ -205,8 +209,8 @@ def another_day(room: Room) -> str:
     """A template that writes the date, on another day: named, or the date of the run is kept."""
     shutil.copytree(room.base.published("llama"), room.path / "policy")
     room.write("policy/chat_template.jinja", TEMPLATE)
-    chats = [{"messages": [{"role": "user", "content": f"a {i}"},
-                           {"role": "assistant", "content": "film"}]} for i in range(8)]  # fmt: skip
+    answer = {"role": "assistant", "content": "film"}
+    chats = [{"messages": [{"role": "user", "content": f"a {i}"}, answer]} for i in range(8)]
     data = room.write("chats.jsonl", chats)
     given = ["sft", "--run_dir", "run", "--init", "policy", "--data.path", data]
     given += arguments(room, "sft", STEPS)[arguments(room, "sft", STEPS).index("--fit.steps") :]

@@ -49,7 +49,7 @@ RESULTS: dict[str, Any] = {
     "row_infinite": {"rows": [{"method": "a", "win_rate": float("inf"), "kl": float("nan")}]},
     "row_huge": {"rows": [{"method": "a", "win_rate": 1e308, "kl": -1e308}]},
     "row_digits": {"rows": [{"method": "a", "win_rate": 10**400}]},
-    "rows_many": {"rows": [{"method": f"m{i}", "win_rate": 0.5} for i in range(2000)]},
+    "rows_many": {"rows": [{"method": f"m{i}", "win_rate": 0.5} for i in range(300)]},
     "title_list": {"title": [1], "rows": []},
     "title_long": {"title": "x" * 100_000, "rows": []},
     "notes_text": {"notes": "abc"},

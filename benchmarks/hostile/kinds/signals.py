@@ -52,7 +52,7 @@ def stopped(room: Room, *, number: int, when: str, gaps: list[float], command: s
     for gap in gaps:
         time.sleep(gap)
         process.send(number)
-    ending = process.ending(60)
+    ending = process.ending()
     check(ending, number, told=len(gaps) == 1, may_finish=when in ("late", "model", "report"))
     if when != "load":
         if ending.status and len(gaps) == 1 and lines(room) < seen:
@@ -94,7 +94,7 @@ def evaluate_stopped(room: Room) -> str:
     process = room.start("evaluate", "--model", room.base.policy, "--data.path", data)
     process.until(lambda: process.age() > 0.5)
     process.send(signal.SIGINT)
-    check(process.ending(60), signal.SIGINT, told=True, may_finish=False)
+    check(process.ending(), signal.SIGINT, told=True, may_finish=False)
     return "right"
 
 
@@ -104,5 +104,5 @@ def generate_stopped(room: Room) -> str:
     process = room.start(*given)
     process.until(lambda: process.age() > 0.3)
     process.send(signal.SIGTERM)
-    check(process.ending(60), signal.SIGTERM, told=True, may_finish=True)
+    check(process.ending(), signal.SIGTERM, told=True, may_finish=True)
     return "right"

@@ -31,8 +31,10 @@ ESCAPES = {
     "change": "{% for m in messages %}{{ m.update({'content': 'x'}) }}{% endfor %}" + TURNS,
 }
 BOMBS = {
-    "nested_loops": "{% for i in range(99999) %}{% for j in range(99999) %}x{% endfor %}{% endfor %}",
-    "silent_loops": "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+    "nested_loops": "{% for i in range(99999) %}{% for j in range(99999) %}x{% endfor %}"
+                    "{% endfor %}",
+    "silent_loops": "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}"
+                    "{% endfor %}",
     "set_loops": "{% for i in range(99999) %}{% for j in range(99999) %}{% set k = i * j %}"
                  "{% endfor %}{% endfor %}",
     "power": "{{ 10**(10**8) }}",
