@@ -372,3 +372,12 @@ def test_texts_that_repeat_their_prompt_are_not_trained_on_twice(kind, row, tmp_
     other |= {"completion": "No."} if "completion" in row else {}
     path.write_bytes(jsonl([row, other]))  # one that does so by itself may mean it
     assert len(load_records(path, kind).records) == 2
+
+
+def test_a_page_of_parquet_that_is_not_as_it_was_written_is_named(tmp_path):
+    path = tmp_path / "a.parquet"
+    table = pyarrow.Table.from_pylist([{"prompt": "the film"}])
+    pyarrow.parquet.write_table(table, path, write_page_checksum=True, compression="none")
+    path.write_bytes(path.read_bytes().replace(b"the film", b"the filn", 1))
+    with pytest.raises(UserError, match=r"a.parquet: not readable as Parquet"):
+        load_records(path, Prompt)

@@ -255,8 +255,14 @@ def test_only_the_first_few_are_listed_and_all_are_counted(tmp_path):
     path = write_jsonl(tmp_path / "a.jsonl", [{"prompt": ""}] * 8 + [{"prompt": "x"}])
     with pytest.raises(UserError) as error:
         load_records(path, Prompt)
-    assert "8 of 9 rows are bad" in str(error.value) and str(error.value).endswith("and 3 more")
-    assert str(error.value).count("prompt is empty") == 5
+    places = ", ".join(f"{path}:{n}" for n in range(1, 6))
+    assert "8 of 9 rows are bad" in str(error.value)
+    assert str(error.value).endswith(f"\n  {places} and 3 more: prompt is empty")
+    rows = [{"prompt": "x", "completion": "y", "label": n} for n in range(2, 10)]
+    with pytest.raises(UserError) as error:
+        load_records(write_jsonl(tmp_path / "b.jsonl", rows), Unpaired)
+    assert str(error.value).count("wanted true or false") == 5
+    assert str(error.value).endswith("\n  and 3 more")
     loaded = load_records(path, Prompt, on_bad_row="skip")
     assert [bad.place for bad in loaded.skipped] == [f"{path}:{n}" for n in range(1, 9)]
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from jaxalign.config import PlaceConfig
+from jaxalign.config import ModelConfig, PlaceConfig
 from jaxalign.data.tokenizer import train_bpe
 from jaxalign.models.hugging_face_names import from_theirs
 from jaxalign.models.pretrained import load_folder, open_tensors
@@ -19,6 +19,7 @@ from jaxalign.stages.text_models import (
     TextModel,
     load_text_model,
     new_parameters,
+    new_text_model,
     save_text_model,
     with_heads,
 )
@@ -131,3 +132,15 @@ def test_a_model_and_a_tokenizer_need_each_other(saved, tmp_path):
     (tmp_path / "model" / "tokenizer.json").unlink()
     with pytest.raises(ValueError, match=r"--policy: no tokenizer at .*tokenizer.json"):
         load_text_model(tmp_path, "policy")
+
+
+def test_a_bag_of_words_is_read_as_it_was_written(tmp_path, small):
+    """Its bias has no axes."""
+    config = ModelConfig(width=16, layers=1, heads=2, dropout=0.0)
+    policy = new_text_model(config, small, 16, ("logits",), jax.random.key(0))
+    bag = {"score_pooling": "none", "score_bag": True, "score_bag_buckets": 8}
+    scored = with_heads(policy, ("score",), jax.random.key(1), **bag)
+    save_text_model(tmp_path, scored)
+    loaded = load_text_model(tmp_path, "reward", head="score")
+    jax.tree.map(np.testing.assert_array_equal, loaded.params, scored.params)
+    assert any(np.ndim(leaf) == 0 for leaf in jax.tree.leaves(loaded.params["score"]))

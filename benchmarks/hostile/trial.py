@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -86,7 +87,12 @@ class Room:
 def called(function: Callable[[], object]) -> Ending:
     """What a call writes, and how it ends; signal handlers are afterwards those of before."""
     out, err, status, error = io.StringIO(), io.StringIO(), 0, ""
-    with handlers_kept(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    with (
+        handlers_kept(),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        standard_error_kept() as beside,
+    ):
         try:
             function()
         except SystemExit as stop:
@@ -97,7 +103,23 @@ def called(function: Callable[[], object]) -> Ending:
             raise
         except BaseException:
             status, error = 1, traceback.format_exc()
-    return Ending(status, out.getvalue(), err.getvalue(), error)
+    return Ending(status, out.getvalue(), err.getvalue() + "".join(beside), error)
+
+
+@contextlib.contextmanager
+def standard_error_kept() -> Iterator[list[str]]:
+    """What is written to the descriptor of standard error itself, past `sys.stderr`."""
+    written: list[str] = []
+    with tempfile.TemporaryFile() as file:
+        before = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield written
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
+            file.seek(0)
+            written.append(file.read().decode(errors="replace"))
 
 
 @contextlib.contextmanager

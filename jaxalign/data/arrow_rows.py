@@ -23,7 +23,7 @@ def parquet_rows(file: Path) -> Iterator[Placed]:
     import pyarrow.parquet
 
     def batches() -> Iterator[Any]:
-        with pyarrow.parquet.ParquetFile(file) as table:
+        with pyarrow.parquet.ParquetFile(file, page_checksum_verification=True) as table:
             _check_columns(file, table.schema_arrow.names)
             yield from table.iter_batches(batch_size=BATCH)
 

@@ -41,9 +41,16 @@ class Loaded(Generic[AnyRecord]):
 
 
 def _listed(skipped: list[Skipped]) -> str:
-    lines = [f"\n  {bad.place}: {bad.reason}" for bad in skipped[:SHOWN]]
-    more = len(skipped) - SHOWN
-    return "".join(lines) + (f"\n  and {more} more" if more > 0 else "")
+    """A line for each of the first few reasons, with the first few places of each."""
+    reasons: dict[str, list[str]] = {}
+    for bad in skipped:
+        reasons.setdefault(bad.reason, []).append(bad.place)
+    lines = []
+    for why, places in list(reasons.items())[:SHOWN]:
+        more = f" and {len(places) - SHOWN} more" if len(places) > SHOWN else ""
+        lines.append(f"\n  {', '.join(places[:SHOWN])}{more}: {why}")
+    left = sum(map(len, list(reasons.values())[SHOWN:]))
+    return "".join(lines) + (f"\n  and {left} more" if left else "")
 
 
 def load_records(

@@ -45,7 +45,7 @@ class Stored:
     def shape(self, ours: Shape) -> Shape:
         """Of their tensor."""
         theirs = ours[::-1] if self.transposed else ours
-        return (*theirs[:-1], theirs[-1] * self.parts)
+        return theirs if self.parts == 1 else (*theirs[:-1], theirs[-1] * self.parts)
 
     def read(self, tensor: np.ndarray) -> np.ndarray:
         """Our array, float32, from their tensor."""

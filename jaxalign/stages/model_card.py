@@ -23,6 +23,7 @@ PLAIN = re.compile(
 )
 ORIGINS = ("policy", "init")  # of a run's configuration: what it started from
 DATA = {"path": "Trained on", "evaluation_path": "Held out"}
+MOST = 10**300  # numbers beyond have no decimal form in a float
 UNSAID = ("data.", "place.", *ORIGINS)  # said elsewhere in the card, or of no interest there
 
 
@@ -150,7 +151,8 @@ def _metrics(results: Mapping[str, Any]) -> Iterator[str]:
             label = as_text(row.get("method") or row.get("scorer") or "")
             for metric, value in row.items():
                 if isinstance(value, int | float):
-                    yield f"- {label}, {as_text(metric)}: {value:.6g}"
+                    said = f"{value:.6g}" if abs(value) < MOST else "out of range"
+                    yield f"- {label}, {as_text(metric)}: {said}"
     yield from (f"- {as_text(note)}" for note in results.get("notes") or [])
 
 

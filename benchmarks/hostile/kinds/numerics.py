@@ -72,6 +72,9 @@ def judged(room: Room, bodies: dict[str, str], weights: list[float], *more: str)
         x for name, w in zip(bodies, weights, strict=True) for x in (f"{file}:{name}", repr(w))
     ]
     given[place : place + 2] = ["--rewards", *pairs]
+    for flag in more[::2]:  # which may be given once
+        if flag in given:
+            del given[given.index(flag) : given.index(flag) + 2]
     return room.call(*given, *more)
 
 
