@@ -170,6 +170,17 @@ def test_a_run_goes_on_as_it_began_from_wherever_the_same_files_are(tmp_path):
         opened(tmp_path, config)
 
 
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "report.html", "model/x"])
+def test_what_no_run_has_written_is_not_overwritten(tmp_path, name):
+    """The folder of a published model, given as run directory, keeps its configuration."""
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(UserError, match=f"no run directory, and holds a {name.split('/')[0]} that"):
+        opened(tmp_path, SFTConfig())
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == [tmp_path / name]
+    assert (tmp_path / name).read_text() == "{}"
+
+
 @pytest.mark.parametrize("name", ["config.json", "inputs.json"])
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"inputs": 3}', "\xff"])
 def test_broken_files_of_a_run_are_one_line(tmp_path, name, content):

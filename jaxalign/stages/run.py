@@ -18,7 +18,7 @@ from jaxalign.config import FitConfig, OptimizerConfig, PlaceConfig
 from jaxalign.config_defaults import filled_optimizer
 from jaxalign.data.templates import started
 from jaxalign.errors import UserError
-from jaxalign.files import make_directory, read_json, shown, shown_path, write_atomically
+from jaxalign.files import exists, make_directory, read_json, shown, shown_path, write_atomically
 from jaxalign.stages.inputs import FILE, Digest, Inputs, check_same, read_inputs
 from jaxalign.train.checkpoints import Checkpoints
 from jaxalign.train.layouts import Layout, make_layout, pad_rows
@@ -30,6 +30,8 @@ from jaxalign.train.step import TrainState, initial_state, train_step
 # Options that name files: of them `inputs.json` keeps the content. The last names a cache.
 PATHS = {"init", "policy", "teacher", "adapter", "reward", "data.path", "data.evaluation_path"}
 PATHS |= {"reference_logps"}
+# what a run writes by these names is never written over what was there before it
+WRITTEN = ("config.json", "versions.json", "metrics.jsonl", "samples.json", "report.html", "model")
 PACKAGES = ("jaxalign", "jax", "jaxlib", "flax", "optax", "numpy", "safetensors")
 
 
@@ -190,6 +192,7 @@ def open_run(
         if found is None:
             raise UserError(f"{directory} holds a run without {FILE}; give another run_dir")
     else:
+        _check_free(directory)
         found = Inputs(run=secrets.token_hex(8), started=started().isoformat())
         _write_json(directory / FILE, dataclasses.asdict(found))
         (directory / "metrics.jsonl").unlink(missing_ok=True)
@@ -233,6 +236,18 @@ def has_saved(directory: Path) -> bool:
     stages = directory / "checkpoints"
     folders = [path for path in stages.iterdir() if path.is_dir()] if stages.is_dir() else []
     return (directory / "results.json").exists() or any(Checkpoints(f).steps() for f in folders)
+
+
+def _check_free(directory: Path) -> None:
+    """Nothing is overwritten that no run has written, such as a model that lies there."""
+    if read_inputs(directory) is not None:
+        return
+    for name in WRITTEN:
+        if exists(directory / name):
+            raise UserError(
+                f"{shown_path(directory)} is no run directory, and holds a {name} that a run would "
+                "overwrite; give another run_dir, one that is new or empty"
+            )
 
 
 def _check_config(directory: Path, config) -> None:
