@@ -30,8 +30,8 @@ from jaxalign.train.step import TrainState, initial_state, train_step
 # Options that name files: of them `inputs.json` keeps the content. The last names a cache.
 PATHS = {"init", "policy", "teacher", "adapter", "reward", "data.path", "data.evaluation_path"}
 PATHS |= {"reference_logps"}
-# what a run writes by these names is never written over what was there before it
-WRITTEN = ("config.json", "versions.json", "metrics.jsonl", "samples.json", "report.html", "model")
+# what a run writes, and never over what was there before it
+WRITTEN = ("config.json", "results.json", "samples.json", "metrics.jsonl", "report.html", "model")
 PACKAGES = ("jaxalign", "jax", "jaxlib", "flax", "optax", "numpy", "safetensors")
 
 
@@ -185,14 +185,12 @@ def open_run(
       UserError: the directory holds a run of others.
     """
     make_directory(directory)
-    is_old = has_saved(directory)
-    if is_old:
-        _check_config(directory, config)
-        found = read_inputs(directory)
-        if found is None:
-            raise UserError(f"{directory} holds a run without {FILE}; give another run_dir")
-    else:
+    found = read_inputs(directory)
+    if found is None:
         _check_free(directory)
+    if found is not None and has_saved(directory):
+        _check_config(directory, config)
+    else:
         found = Inputs(run=secrets.token_hex(8), started=started().isoformat())
         _write_json(directory / FILE, dataclasses.asdict(found))
         (directory / "metrics.jsonl").unlink(missing_ok=True)
@@ -239,15 +237,15 @@ def has_saved(directory: Path) -> bool:
 
 
 def _check_free(directory: Path) -> None:
-    """Nothing is overwritten that no run has written, such as a model that lies there."""
-    if read_inputs(directory) is not None:
-        return
-    for name in WRITTEN:
-        if exists(directory / name):
-            raise UserError(
-                f"{shown_path(directory)} is no run directory, and holds a {name} that a run would "
-                "overwrite; give another run_dir, one that is new or empty"
-            )
+    """Where no run has begun, nothing is overwritten, such as a model that lies there."""
+    there = [name for name in WRITTEN if exists(directory / name)]
+    if has_saved(directory):
+        there.append("checkpoints")
+    if there:
+        raise UserError(
+            f"{shown_path(directory)} holds {there[0]} and no {FILE}, so it is no run's directory; "
+            "give another run_dir, one that is new or empty"
+        )
 
 
 def _check_config(directory: Path, config) -> None:
