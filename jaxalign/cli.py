@@ -181,7 +181,7 @@ def dispatch(arguments: list[str]) -> Any:
     if command == "report":
         return report(rest)
     if command not in DEFAULTS:
-        near = nearest(command, [*DEFAULTS, "report"]) or "; `jaxalign --help` lists them"
+        near = nearest(command.lower(), [*DEFAULTS, "report"]) or "; `jaxalign --help` lists them"
         raise UserError(f"no command {shown(command)}{near}")
     return run_command(command, rest)
 

@@ -1,6 +1,7 @@
 """`jaxalign explain`: the table holds what the loss depends on; checks find what is wrong."""
 
 import dataclasses
+import datetime
 import functools
 import json
 
@@ -36,6 +37,7 @@ from jaxalign.config_explain import ExplainConfig
 from jaxalign.config_grpo import GRPOConfig
 from jaxalign.config_online import OnlineConfig
 from jaxalign.config_rlhf import RLHFConfig
+from jaxalign.data.templates import started
 from jaxalign.errors import UserError
 from jaxalign.explanation import (
     explain_decisions,
@@ -582,3 +584,14 @@ def test_a_wrong_value_in_a_run_is_one_line_with_file_and_field(change, line, tm
         of_run(ExplainConfig(run=str(tmp_path)))
     assert str(error.value).startswith(f"{tmp_path}/config.json: ")
     assert line in str(error.value) and len(str(error.value).splitlines()) == 1
+
+
+def test_a_run_is_explained_on_the_day_it_began(tmp_path, monkeypatch):
+    """Its chat template may write the date: the batch is that of the run, on any later day."""
+    began = datetime.datetime(2024, 2, 29, 23, 59)
+    inputs = {"run": "a", "started": began.isoformat(), "inputs": None}
+    (tmp_path / "inputs.json").write_text(json.dumps(inputs))
+    monkeypatch.setattr(explain, "of_run", lambda config: config)
+    monkeypatch.setattr(explain, "explained", lambda config: started())
+    assert explain.run(ExplainConfig(run=str(tmp_path))) == began
+    assert explain.run(ExplainConfig()) == started() != began

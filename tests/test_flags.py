@@ -197,6 +197,7 @@ def test_help_shows_what_can_be_given(command, capsys):
     ("arguments", "line"),
     [
         (["dpoo"], "no command 'dpoo'; did you mean dpo?"),
+        (["DPO"], "no command 'DPO'; did you mean dpo?"),
         (["--polcy"], "no command '--polcy'"),
         (["dpo", "--dpo.bta", "1"], "has no flag --dpo.bta; did you mean --dpo.beta?"),
         (["dpo", "--dpo.fit.optimiser.lr", "1"], "has no flag --dpo.fit.optimiser.lr"),

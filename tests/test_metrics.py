@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import struct
 import sys
 
@@ -9,7 +10,7 @@ import pytest
 
 from jaxalign.errors import UserError
 from jaxalign.train import metrics as metrics_module
-from jaxalign.train.metrics import MetricsWriter, progress, read_metrics
+from jaxalign.train.metrics import MetricsWriter, logged, progress, read_metrics
 
 
 def steps_of(run_dir) -> list[tuple[str, int]]:
@@ -163,6 +164,25 @@ def test_who_removes_the_files_of_a_run_stops_it(tmp_path):
             writer.write("sft", 2, {"loss": 0.5})
         writer.close()
         assert read_metrics(tmp_path / "run") == []
+
+
+def test_values_of_a_stage_by_step(tmp_path):
+    """Also of a file that is gone, or that somebody has cut."""
+    assert logged(tmp_path, "sft", "loss") == {}
+    write_two_stages(tmp_path).close()
+    assert logged(tmp_path, "sft", "loss") == {0: 0.0, 5: 5.0, 10: 10.0, 15: 15.0}
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"stage": "sft", "step": 20, "validation/loss": NaN, "n": 3}\n')
+    assert logged(tmp_path, "sft", "n") == {20: 3.0}
+    assert math.isnan(logged(tmp_path, "sft", "validation/loss")[20])
+    assert len(logged(tmp_path, "sft", "loss")) == 4 and logged(tmp_path, "kto", "loss") == {}
+
+
+@pytest.mark.parametrize("value", ['"x"', "null", "true", "{}", "[1]", "9" * 400])
+def test_what_is_no_number_is_no_metric(tmp_path, value):
+    (tmp_path / "metrics.jsonl").write_text(f'{{"stage": "a", "step": 1, "loss": {value}}}\n')
+    with pytest.raises(UserError, match=r"metrics.jsonl:1: 'loss' is .* no number; remove that"):
+        MetricsWriter(tmp_path)
 
 
 @pytest.mark.parametrize("line", ["[]", "3", '{"stage": 1, "step": 2}', '{"stage": "a"}', "\\xff"])

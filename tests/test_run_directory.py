@@ -167,8 +167,19 @@ def test_a_run_goes_on_as_it_began_from_wherever_the_same_files_are(tmp_path):
         opened(tmp_path, config, ROWS[::-1])
     assert opened(tmp_path, config) == first
     (tmp_path / "inputs.json").unlink()
-    with pytest.raises(UserError, match=r"a run without inputs\.json; give"):
+    with pytest.raises(UserError, match=r"holds config\.json and no inputs\.json, so"):
         opened(tmp_path, config)
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "report.html", "model/x"])
+def test_what_no_run_has_written_is_not_overwritten(tmp_path, name):
+    """The folder of a published model, given as run directory, keeps its configuration."""
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(UserError, match=f"holds {name.split('/')[0]} and no inputs.json, so"):
+        opened(tmp_path, SFTConfig())
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == [tmp_path / name]
+    assert (tmp_path / name).read_text() == "{}"
 
 
 @pytest.mark.parametrize("name", ["config.json", "inputs.json"])

@@ -118,7 +118,7 @@ def summarize(config: ControlConfig, states: ControlState, lines: list[dict]) ->
     returns = curves(lines, [f"returns/seed_{seed}" for seed in config.seeds])
     steps = np.array([line["step"] for line in lines]) * config.steps_per_update
     solved = [steps[curve >= SOLVED][:1].tolist() for curve in returns]
-    seconds = sum(line["seconds"] for line in lines)
+    seconds = sum(line.get("seconds", 0.0) for line in lines)
     trained = config.cadence.updates * config.steps_per_update
     return {
         "seeds": [
@@ -129,7 +129,7 @@ def summarize(config: ControlConfig, states: ControlState, lines: list[dict]) ->
         "sd_return": float(final.std()),
         "steps_per_seed": trained,
         "seconds": seconds,
-        "steps_per_second": trained * len(final) / seconds,
+        "steps_per_second": trained * len(final) / seconds if seconds else None,
     }
 
 

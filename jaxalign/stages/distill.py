@@ -1,6 +1,7 @@
 """`jaxalign distill`: a student from a teacher's distributions, on data and on its own samples."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from jaxalign.data.records import PromptCompletion
 from jaxalign.errors import UserError
 from jaxalign.stages.adapters import with_adapters
 from jaxalign.stages.inputs import inputs_of
+from jaxalign.stages.reward_sources import mean_score
 from jaxalign.stages.run import open_run
 from jaxalign.stages.sft import finish
 from jaxalign.stages.text_distill import train_distillation
@@ -21,7 +23,7 @@ from jaxalign.stages.text_models import load_text_model, start_of
 from jaxalign.stages.text_rounds import check_room, check_same_vocabulary
 from jaxalign.stages.training import longest, perplexity
 from jaxalign.stages.user_data import fitting, read_records, token_rows
-from jaxalign.train.metrics import read_metrics
+from jaxalign.train.metrics import logged
 
 TITLES = {"forward_kl": "forward KL", "reverse_kl": "reverse KL", "jsd": "JSD"}
 UNIT = "nats a token, averaged over the tokens of a response, then over responses"
@@ -71,12 +73,15 @@ def run(config: DistillConfig, directory: Path) -> dict:
             evaluation_rows=held_out,
         )
         row: dict[str, Any] = {"method": f"distillation ({TITLES[config.distill.loss]})"}
-        lines = [line for line in read_metrics(directory) if line["stage"] == "distill"]
         if not held_out:
-            row |= {"divergence": float(np.mean([line["loss"] for line in lines][-10:]))}
+            losses = list(logged(directory, "distill", "loss").values())
+            row |= {"divergence": mean_score(np.array(losses[-10:]))}
             return finish(run, trained, row, notes=[IN_TRAINING])
-        measured = [line["validation/loss"] for line in lines if "validation/loss" in line]
-        row |= {"divergence_before": measured[0], "divergence": measured[-1]}
+        measured = logged(directory, "distill", "validation/loss")
+        row |= {
+            "divergence_before": measured.get(0, math.nan),
+            "divergence": measured.get(settled.updates, math.nan),
+        }
         row["perplexity"] = perplexity(run, trained, held_out)  # at 1, as its column says
         return finish(run, trained, row, notes=[HELD_OUT])
 

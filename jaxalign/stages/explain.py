@@ -7,12 +7,14 @@ from pathlib import Path
 import jax
 
 from jaxalign.config_explain import ExplainConfig
+from jaxalign.data.templates import dated
 from jaxalign.explanation import Explanation, Sum
 from jaxalign.files import write_atomically
 from jaxalign.report.explanation import explanation_page
 from jaxalign.stages.explain_data import labelled, pairs, texts
 from jaxalign.stages.explain_run import of_run
 from jaxalign.stages.explain_samples import decisions, groups
+from jaxalign.stages.inputs import started
 from jaxalign.stages.run import optimizer_of
 from jaxalign.train.checks import checked, truncated_fields, watched
 from jaxalign.train.step import initial_state, train_step
@@ -23,7 +25,15 @@ ROUNDING = 1e-5  # of float32 sums in another order, relative to the loss or to 
 
 def run(config: ExplainConfig) -> Explanation:
     """Write the page, print the sums that were compared and what `--check` found."""
-    config = of_run(config) if config.run else config
+    if not config.run:
+        return explained(config)
+    config = of_run(config)
+    with dated(started(Path(config.run))):  # templates are told the date that the run was told
+        return explained(config)
+
+
+def explained(config: ExplainConfig) -> Explanation:
+    """The batch that a configuration without a run describes, as a page and in sums."""
     prepared = PREPARE[config.method](config)
     optimizer = optimizer_of(prepared.optimizer, max(config.updates, 1))
     step = functools.partial(train_step, optimizer=optimizer, track=prepared.shift.track)

@@ -18,7 +18,7 @@ from jaxalign.config import FitConfig, OptimizerConfig, PlaceConfig
 from jaxalign.config_defaults import filled_optimizer
 from jaxalign.data.templates import started
 from jaxalign.errors import UserError
-from jaxalign.files import make_directory, read_json, shown, shown_path, write_atomically
+from jaxalign.files import exists, make_directory, read_json, shown, shown_path, write_atomically
 from jaxalign.stages.inputs import FILE, Digest, Inputs, check_same, read_inputs
 from jaxalign.train.checkpoints import Checkpoints
 from jaxalign.train.layouts import Layout, make_layout, pad_rows
@@ -30,6 +30,8 @@ from jaxalign.train.step import TrainState, initial_state, train_step
 # Options that name files: of them `inputs.json` keeps the content. The last names a cache.
 PATHS = {"init", "policy", "teacher", "adapter", "reward", "data.path", "data.evaluation_path"}
 PATHS |= {"reference_logps"}
+# what a run writes, and never over what was there before it
+WRITTEN = ("config.json", "results.json", "samples.json", "metrics.jsonl", "report.html", "model")
 PACKAGES = ("jaxalign", "jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
 
 
@@ -183,12 +185,11 @@ def open_run(
       UserError: the directory holds a run of others.
     """
     make_directory(directory)
-    is_old = has_saved(directory)
-    if is_old:
+    found = read_inputs(directory)
+    if found is None:
+        _check_free(directory)
+    if found is not None and has_saved(directory):
         _check_config(directory, config)
-        found = read_inputs(directory)
-        if found is None:
-            raise UserError(f"{directory} holds a run without {FILE}; give another run_dir")
     else:
         found = Inputs(run=secrets.token_hex(8), started=started().isoformat())
         _write_json(directory / FILE, dataclasses.asdict(found))
@@ -233,6 +234,18 @@ def has_saved(directory: Path) -> bool:
     stages = directory / "checkpoints"
     folders = [path for path in stages.iterdir() if path.is_dir()] if stages.is_dir() else []
     return (directory / "results.json").exists() or any(Checkpoints(f).steps() for f in folders)
+
+
+def _check_free(directory: Path) -> None:
+    """Where no run has begun, nothing is overwritten, such as a model that lies there."""
+    there = [name for name in WRITTEN if exists(directory / name)]
+    if has_saved(directory):
+        there.append("checkpoints")
+    if there:
+        raise UserError(
+            f"{shown_path(directory)} holds {there[0]} and no {FILE}, so it is no run's directory; "
+            "give another run_dir, one that is new or empty"
+        )
 
 
 def _check_config(directory: Path, config) -> None:

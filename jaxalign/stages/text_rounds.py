@@ -32,7 +32,7 @@ from jaxalign.stages.sft import finish
 from jaxalign.stages.text_models import TextModel, load_text_model, start_of
 from jaxalign.stages.user_data import fitting, read_records, token_rows
 from jaxalign.train.loop import fit
-from jaxalign.train.metrics import read_metrics
+from jaxalign.train.metrics import logged
 
 RoundsConfig = TypeVar("RoundsConfig", TextPPOConfig, GRPOConfig, OnlineConfig)
 MEANS = {  # columns of the result: metrics of a round
@@ -187,9 +187,9 @@ def finish_rounds(
     run: Run, trained: TextModel, name: str, *, method: str, notes: Sequence[str] = ()
 ) -> dict:
     """Save the model and report the means of the last rounds, with more notes."""
-    last = [line for line in read_metrics(run.directory) if line["stage"] == name][-10:]
     means = {
-        key: mean_score(np.array([line[metric] for line in last])) for key, metric in MEANS.items()
+        key: mean_score(np.array(list(logged(run.directory, name, metric).values())[-10:]))
+        for key, metric in MEANS.items()
     }
     notes = ["Means of the last 10 logged rounds of training.", *notes]
     return finish(run, trained, {"method": method, **means}, notes=notes)

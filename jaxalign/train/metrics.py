@@ -17,6 +17,7 @@ from jaxalign.files import (
     json_of,
     make_directory,
     read_text,
+    shown,
     shown_path,
     write_atomically,
     writing,
@@ -147,8 +148,31 @@ def read_metrics(run_dir: str | os.PathLike) -> list[dict]:
             raise FileError(f"{error}; remove that line") from None
         if not isinstance(line.get("stage"), str) or type(line.get("step")) is not int:
             raise FileError(f"{where} holds no metrics of a step; remove that line")
+        for name, value in line.items():
+            if name != "stage" and not _is_number(value):
+                raise FileError(
+                    f"{where}: {shown(name)} is {shown(value)}, which is no number; remove that "
+                    "line"
+                )
         lines.append(line)
     return lines
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is one that fits a float; NaN and infinity are among them."""
+    return type(value) is float or (type(value) is int and abs(value) <= sys.float_info.max)
+
+
+def logged(run_dir: str | os.PathLike, stage: str, name: str) -> dict[int, float]:
+    """Step to the value of a metric, for those steps of a stage that logged it, in their order.
+
+    Raises:
+      UserError: as `read_metrics`.
+    """
+    lines = read_metrics(run_dir)
+    return {
+        line["step"]: float(line[name]) for line in lines if line["stage"] == stage and name in line
+    }
 
 
 @contextlib.contextmanager
