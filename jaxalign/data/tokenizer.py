@@ -22,7 +22,12 @@ import numpy as np
 import tokenizers
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from jaxalign.data.dummy_prefix import has_prefix, has_prefix_behind_specials, without_prefix
+from jaxalign.data.dummy_prefix import (
+    check_continues,
+    has_prefix,
+    has_prefix_behind_specials,
+    without_prefix,
+)
 from jaxalign.data.generation import FILE as GENERATION_FILE
 from jaxalign.data.generation import Generation, read_generation
 from jaxalign.data.marks import (
@@ -399,6 +404,7 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     backend.no_padding()
     backend.no_truncation()
     backend.encode_special_tokens = True
+    check_continues(backend, shown_path(file))
     names = _names(settings)
     ids = {key: _token_id(backend, names.get(key), file) for key in SPECIAL}
     eos_id = next((i for i in (ids["eos_token"], *generation.stop_ids) if i is not None), None)
