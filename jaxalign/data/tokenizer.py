@@ -449,7 +449,12 @@ def _object(file: Path) -> dict[str, Any]:
 
 def _template(file: Path, given: Any) -> str | None:
     if exists(file):
-        return read_bytes(file).decode()
+        try:
+            return read_bytes(file).decode()
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"{shown_path(file)}: invalid UTF-8 at byte {error.start + 1}"
+            ) from None
     if not isinstance(given, list):
         return given
     named = {entry["name"]: entry["template"] for entry in given}
