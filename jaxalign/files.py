@@ -7,7 +7,6 @@ import contextlib
 import errno
 import json
 import os
-import re
 import secrets
 import shutil
 import stat
@@ -30,8 +29,6 @@ KINDS = (
     (stat.S_ISCHR, "a device"),
     (stat.S_ISBLK, "a device"),
 )
-# What may be half of a surrogate pair: written as an escape, or as bytes.
-HALF = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")
 
 
 class FileError(UserError):
@@ -151,17 +148,10 @@ def json_of(text: str | bytes, kind: type[Kind], where: str) -> Kind:
     """The value that a JSON text holds, checked to be of a type.
 
     Raises:
-      FileError: it is no JSON, an object has a name twice, a text is no Unicode, or it is of
-        another type.
+      FileError: it is no JSON, an object has a name twice, or it is of another type.
     """
     try:
         content = json.loads(text, object_pairs_hook=_object)
-        if HALF.search(text if isinstance(text, bytes) else text.encode(errors="surrogatepass")):
-            json.dumps(content, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        raise FileError(
-            f"{where}: a text holds half a surrogate pair, which is no Unicode"
-        ) from None
     except RecursionError:
         raise FileError(f"{where} is not JSON: nested too deeply") from None
     except ValueError as error:

@@ -66,8 +66,6 @@ class Sizes:
         (b"[]", "Expected `object`, got `array`"),
         (b'{"layers": "2", "names": []}', r"Expected `int`, got `str` - at `\$.layers`"),
         (b'{"layers": 2, "names": [3]}', r"Expected `str`, got `int` - at `\$.names\[0\]`"),
-        (b'{"layers": 2, "names": ["\\ud83d\\ude00", "\\uD83D"]}', "half a surrogate pair"),
-        (b'{"\\udc00": 2, "layers": 2}', "half a surrogate pair"),
         (b'{"layers": 2}', "missing required field `names`"),
         (b'{"layers": 2.0, "names": []}', "Expected `int`, got `float`"),
     ],
@@ -86,7 +84,6 @@ def test_a_byte_order_mark_is_no_content(tmp_path):
     assert read_json(tmp_path / "a.json", Sizes) == Sizes(2, [])
     assert read_text(tmp_path / "a.json").startswith("{")
     assert json_of("[1]", list[int], "here") == [1]
-    assert json_of(r'["\ud83d\ude00", "\\ud83d"]', list[str], "here") == ["😀", "\\ud83d"]
 
 
 def test_a_failed_write_is_one_line_and_leaves_the_old_file(tmp_path, monkeypatch):

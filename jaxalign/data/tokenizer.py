@@ -444,6 +444,10 @@ def _object(file: Path) -> dict[str, Any]:
     content = read_json(file) if exists(file) else {}
     if file.name != "config.json":
         typed(content, _Names, shown_path(file))
+        try:
+            _json(content).encode()
+        except UnicodeEncodeError:
+            raise UserError(f"{shown_path(file)} holds half a surrogate pair: no Unicode") from None
     return content
 
 
