@@ -257,6 +257,13 @@ LOST = [
     ({"prompt": [user([{"type": "text", "text": "a", "cache": 1}])]}, "wanted {'type': 'text'"),
     ({"prompt": [user(["a"])]}, "wanted {'type': 'text'"),
     ({"prompt": [user([])]}, "has content"),
+    (
+        {"prompt": WHY, "documents": [{"text": "a"}]},
+        "documents is not read; write what .* into the",
+    ),
+    ({"prompt": WHY, "enable_thinking": False}, "write what .* into chat_template_kwargs, or hide"),
+    ({"prompt": "Why?", "system": "Be."}, 'or hide it with --data.fields system ""$'),
+    ({"prompt": "Why?", "images": ["a.png"]}, "images is not read"),
     ({"prompt": json.dumps(WHY)}, "is a list of messages written as a text"),
     ({"prompt": str(WHY)}, "is a list of messages written as a text"),
 ]
@@ -345,3 +352,56 @@ def test_a_text_beside_long_conversations_is_what_begins_them():
 def test_what_is_not_a_repeated_prompt_says_how_to_write_it(row, reason):
     with pytest.raises(BadRow, match=reason):
         Preference.parse(row)
+
+
+def test_what_is_not_read_can_be_hidden_or_empty(tmp_path):
+    row = {"prompt": "Why?", "system": "Be.", "images": [], "history": None, "documents": ""}
+    (record,) = loaded(tmp_path, Prompt, row, fields={"system": ""}).records
+    assert record == Prompt("Why?")
+
+
+def test_hiding_a_prompt_is_advised_where_it_helps(tmp_path):
+    row = {"prompt": "Why?", "chosen": YES, "rejected": NO}
+    with pytest.raises(UserError, match=r'"content": \.\.\.\}\]$'):
+        loaded(tmp_path, Preference, row)
+    row = {"prompt": "What?", "chosen": WHY + YES, "rejected": WHY + NO}
+    with pytest.raises(UserError, match=r'hide it with --data\.fields prompt ""$'):
+        loaded(tmp_path, Preference, row)
+    (record,) = loaded(tmp_path, Preference, row, fields={"prompt": ""}).records
+    assert record == Preference(WHY, YES, NO)
+
+
+LAST = """{%- for m in messages -%}
+{%- set said = m.content.split('</think>')[-1] if m.role == 'assistant' else m.content -%}
+{{- '<|im_start|>' + m.role + '\\n' + (CLOSED if m.role == 'assistant' else '') -}}
+{{- said + '<|im_end|>\\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+{{- '<|im_start|>assistant\\n' + ('<think>' if thinking else CLOSED) -}}
+{%- endif -%}"""
+
+
+@pytest.mark.parametrize("before", [[], [user("Well?"), assistant(THOUGHT)]])
+def test_a_thought_that_the_template_drops_is_trained_on_in_the_last_answer(before, tokenizer_of):
+    """The header opens none (Nemotron), or is told by a variable whether it does (DeepSeek)."""
+    chatml = tokenizer_of("last_thought")
+    free = dataclasses.replace(chatml, chat_template=LAST.replace("CLOSED", "''"))
+    asked = [*before, user("Why?")]
+    ids = prompt_ids(asked, free)
+    assert spelled(free, ids).endswith("<|im_start|>assistant\n") and "Well." not in spelled(
+        free, ids
+    )
+    row = response_row(asked, [assistant(THOUGHT)], free)
+    assert row.tokens[: len(ids)].tolist() == ids
+    assert trained(free, row) == [f"{THOUGHT}<|im_end|>"]
+    # words of an answer that are dropped are no thought
+    with pytest.raises(UserError, match=r"leaves out a part of the answer 'So </think> it is"):
+        response_row(asked, [assistant("So </think> it is.")], free)
+    told = dataclasses.replace(chatml, chat_template=LAST.replace("CLOSED", "'</think>'"))
+    with pytest.raises(
+        UserError, match=r'add "chat_template_kwargs": \{"thinking": true\} to the row'
+    ):
+        response_row(asked, [assistant(THOUGHT)], told)
+    row = response_row(asked, [assistant(THOUGHT)], told, given={"thinking": True})
+    assert trained(told, row) == [f"{THOUGHT.removeprefix('<think>')}<|im_end|>"]
+    assert trained(told, response_row(asked, [assistant("So.")], told)) == ["So.<|im_end|>"]

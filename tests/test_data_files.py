@@ -221,6 +221,8 @@ FAULTS = {
     "deep.json": (b"[" * 10**5, "row 1: nested too deeply"),
     "latin.json": (b'[{"prompt": "\xe9"}]', "invalid UTF-8 at byte 14"),
     "empty.json": (b"[ ]", "no usable row"),
+    "list.jsonl": (b'[{"prompt": "a"}]', r"list.jsonl is one JSON list; call it .json"),
+    "lines.jsonl": (b'\n[\n  {"prompt": "a"}\n]', r"is one JSON list; call it .json"),
     "word.json": (b'"a"', r"word.json:1: not an object but str"),
     "quote.csv": (b'prompt\na\n"b\nc\n', "quote.csv:3: not readable as CSV: a quote is not closed"),
     "twice.csv": (b"prompt,prompt\na,b\n", "the column 'prompt' is named twice"),

@@ -21,6 +21,7 @@ from jaxalign.data.chat import prompt_ids, response_row, step_row, text_row
 from jaxalign.data.gguf_tokenizer import load_gguf_tokenizer
 from jaxalign.data.marks import marked_tokenizer
 from jaxalign.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from jaxalign.errors import UserError
 from jaxalign.stages.reward_sources import judges_of
 from tests.test_gguf_tokenizer import GIVEN, byte_level, sentence_piece
 
@@ -260,3 +261,32 @@ def test_given_tokenizers_have_the_prefix_that_their_files_say():
     assert [GIVEN[name]["add_space_prefix"] for name in ("llama", "gemma")] == [True, False]
     for name, prefixed in (("gguf llama", True), ("gguf gemma", False)):
         assert (kind(name).encode("a") != kind(name).encode_after("a")) == prefixed
+
+
+def before_every_word():
+    """T5's: white space is dropped, and every word gets a space."""
+    always = pre_tokenizers.Metaspace(prepend_scheme="always")
+    return edged(None, pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), always]))
+
+
+def before_every_piece():
+    prefixed = pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=False)
+    tokenizer = gpt2(False)
+    parts = [pre_tokenizers.Split(" ", "removed"), prefixed]
+    tokenizer.backend.pre_tokenizer = pre_tokenizers.Sequence(parts)
+    return tokenizer
+
+
+@pytest.mark.parametrize("make", [before_every_word, before_every_piece])
+def test_a_tokenizer_after_which_nothing_can_go_on_is_refused(make, tmp_path):
+    make().save(tmp_path)
+    with pytest.raises(UserError, match="puts a space before words inside a text") as error:
+        load_tokenizer(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_others_are_loaded_as_they_were(name, tmp_path):
+    kind(name).save(tmp_path)
+    loaded = load_tokenizer(tmp_path)
+    assert loaded.encode(" so, be") == kind(name).encode(" so, be")

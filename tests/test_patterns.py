@@ -95,3 +95,8 @@ def test_what_takes_more_than_linear_time_is_one_line(pattern):
     with pytest.raises(UserError, match=r"^adapter_config.json: the pattern ") as error:
         matches(pattern, "ab")
     assert len(str(error.value)) < 500
+
+
+def test_too_many_are_refused_before_they_are_compiled():
+    with pytest.raises(UserError, match=r"^x\.json: alpha_pattern has 1,000,000 patterns; at most"):
+        Patterns(map(str, range(10**6)), "x.json: alpha_pattern")

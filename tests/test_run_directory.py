@@ -12,8 +12,15 @@ from jaxalign.cli import main
 from jaxalign.config import PlaceConfig, SFTConfig
 from jaxalign.data.records import Preference, PromptRow
 from jaxalign.data.templates import dated, started
+from jaxalign.data.tokenizer import train_bpe
 from jaxalign.errors import UserError
-from jaxalign.stages.inputs import check_same, inputs_of, judge_digest, rows_digest
+from jaxalign.stages.inputs import (
+    check_same,
+    inputs_of,
+    judge_digest,
+    rows_digest,
+    tokenizer_digests,
+)
 from jaxalign.stages.run import open_run
 from jaxalign.stages.run_directory import LOCK, directory_of, held
 
@@ -226,3 +233,11 @@ def test_an_address_is_no_run_directory(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         main(["sft", "--run_dir", "new", "--data.path", "rows.jsonl"])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_ends_a_response_is_part_of_a_run():
+    tokenizer = train_bpe(["the film is good"], 270)
+    found = tokenizer_digests(tokenizer)
+    assert tokenizer_digests(dataclasses.replace(tokenizer, also_stop=(tokenizer.eos_id,))) == found
+    other = tokenizer_digests(dataclasses.replace(tokenizer, also_stop=(7,)))
+    assert {name for name in found if found[name] != other[name]} == {"tokenizer"}

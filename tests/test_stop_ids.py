@@ -10,7 +10,7 @@ import pytest
 
 from jaxalign.advantages import missing_eos_penalty
 from jaxalign.batches import TokenBatch
-from jaxalign.config import GenerateConfig, SamplingConfig
+from jaxalign.config import GenerateConfig
 from jaxalign.data.chat import response_row
 from jaxalign.data.gguf_tokenizer import load_gguf_tokenizer
 from jaxalign.data.tokenizer import load_tokenizer, train_bpe
@@ -127,10 +127,29 @@ def test_lists_and_defaults_survive_run_directories_and_export(tmp_path):
     assert {name: config[name] for name in ids} == ids
     again = load_text_model(tmp_path / "out", "model").tokenizer
     assert (again.stop_ids, again.generation) == ((2, 7), DEFAULTS | {"own": {"a": [1]}})
-    assert "ends with '<eos>', id 2 or" in model_card(str(tmp_path / "out"), loaded)
+    assert "ends with `<eos>`, id 2 or" in model_card(str(tmp_path / "out"), loaded)
     plain = dataclasses.replace(tokenizer, also_stop=(), generation={})
     plain.save(tmp_path / "run" / "model")  # a list of another tokenizer would be read as its own
     assert load_text_model(tmp_path / "run", "model").tokenizer.stop_ids == (2,)
+
+
+@pytest.mark.parametrize("file", ["config", "text_config", "both"])
+def test_defaults_that_stand_in_the_configuration_alone(tmp_path, file):
+    """As older models have them, and models of several kinds of input in their text part."""
+    fields = DEFAULTS | {"eos_token_id": [7, 2]}
+    config = {"config": fields, "text_config": {"text_config": fields}}.get(
+        file, {"temperature": None, "top_k": 50, "eos_token_id": [7, 2], "text_config": DEFAULTS}
+    )
+    folder = folder_with(tmp_path / "a", config={"model_type": "gemma3", "top_h": 3} | config)
+    loaded = load_tokenizer(folder)
+    assert (loaded.stop_ids, loaded.generation) == ((2, 7), DEFAULTS)
+    loaded.save(tmp_path / "b")
+    again = load_tokenizer(tmp_path / "b")
+    assert (again.stop_ids, again.generation) == ((2, 7), DEFAULTS)
+    # what is in generation_config.json is all there is, and a model trained here has none there
+    (folder / "generation_config.json").write_text('{"top_k": 9}')
+    assert load_tokenizer(folder).generation == {"top_k": 9}
+    assert not load_tokenizer(folder_with(tmp_path / "c", config={"max_length": 16})).generation
 
 
 def test_sampling_stops_at_the_first_of_them():
@@ -195,12 +214,13 @@ def test_generate_says_what_it_draws_with(tmp_path, capsys):
     stops = {"eos_token_id": list(range(2, 270))}  # all but two tokens end a text
     tokenizer = load_tokenizer(folder_with(tmp_path / "t", generation_config=DEFAULTS | stops))
     save_text_model(tmp_path / "model", dataclasses.replace(tiny_policy(16), tokenizer=tokenizer))
-    sampling = SamplingConfig(max_new_tokens=8, top_k=50)
-    config = GenerateConfig(model=str(tmp_path), prompt="the", samples=2, sampling=sampling)
+    config = GenerateConfig(
+        model=str(tmp_path), prompt="the", samples=2, max_new_tokens=8, top_k=50
+    )
     texts = generate.run(config)
     assert all(len(tokenizer.encode(text)) < 8 for text in texts)
     line = capsys.readouterr().err.strip()
     assert line == (
-        "drawn with temperature 1, top_k 50, top_p 1; generation_config.json of the model, "
-        "not used here, has temperature 0.6, top_p 0.9, do_sample True"
+        "drawn with temperature 1, top_k 50, top_p 1; the model's own defaults, not used here: "
+        "temperature 0.6, top_p 0.9, do_sample True"
     )

@@ -318,6 +318,7 @@ def test_templates_have_what_transformers_gives_them(chatml):
 
 
 BAD = {
+    EACH % r"{{ m.content }}{{ '\ud800' }}": "surrogates not allowed",
     "{{ ''.__class__.__mro__[1].__subclasses__() }}": "does what no template may: access to attr",
     "{{ messages.append(1) }}": "does what no template may",
     "{{ cycler.__init__.__globals__.os.system('true') }}": "does what no template may",
@@ -392,6 +393,11 @@ def test_where_the_template_is_found(tmp_path):
         UserError, match=r"Expected `str \| array \| null`, got `int` - at `\$.chat_template`"
     ):
         found(3)
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    (folder / "chat_template.jinja").write_bytes(b"a\xff")
+    with pytest.raises(UserError, match=r"chat_template\.jinja: invalid UTF-8 at byte 2$"):
+        load_tokenizer(folder)
+    (folder / "chat_template.jinja").unlink()
     (folder / "tokenizer_config.json").write_text("{")
     with pytest.raises(UserError, match=r"tokenizer_config\.json is not JSON"):
         load_tokenizer(folder)

@@ -231,3 +231,12 @@ def test_settings_of_other_types_are_one_line(tmp_path, fields):
     with pytest.raises(UserError, match=r"tokenizer_config\.json: .* at `\$\.") as error:
         load_tokenizer(written(tmp_path, {}))
     assert "\n" not in str(error.value)
+
+
+def test_half_a_surrogate_pair_in_a_name_is_one_line(tmp_path):
+    train_bpe(["a"], 270).save(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text(
+        r'{"eos_token": "<eos>", "pad_token": "\ud800"}'
+    )
+    with pytest.raises(UserError, match=r"tokenizer_config\.json holds half a surrogate pair"):
+        load_tokenizer(tmp_path)

@@ -11,6 +11,7 @@ from typing import Any
 import tokenizers
 
 from jaxalign.data.tokenizer_json import ids_or_none
+from jaxalign.errors import UserError
 
 PROBES = ("a", "Z9", "to be")
 # What of which part of a tokenizer adds or takes away a space at an edge of a text.
@@ -60,6 +61,27 @@ def has_prefix(backend: tokenizers.Tokenizer, plain: tokenizers.Tokenizer) -> bo
     ]
     same = all(given == spaced for given, spaced, _ in found)
     return same and any(spaced != bare for _, spaced, bare in found)
+
+
+def check_continues(backend: tokenizers.Tokenizer, where: str) -> None:
+    """That a text's ids go on: with a space before the whole text, or with none.
+
+    Args:
+      backend: of the tokenizer.
+      where: its file, for the message.
+
+    Raises:
+      UserError: it puts a space before every word, whether one stands there or not (T5's), so no
+        ids are those of "$" and "46" written together.
+    """
+    plain = without_prefix(backend)
+    if plain is backend or has_prefix(backend, plain):
+        return
+    if any(ids_or_none(backend, text) != ids_or_none(plain, text) for text in PROBES):
+        raise UserError(
+            f"{where}: it puts a space before words inside a text too, so an answer cannot go on "
+            "from a prompt without one; use a model with another tokenizer"
+        )
 
 
 def has_prefix_behind_specials(backend: tokenizers.Tokenizer) -> bool:

@@ -43,6 +43,9 @@ class _Known(_Ends):
     min_length: Count = None
 
 
+DEFAULTS = tuple(field.name for field in dataclasses.fields(_Known) if field.name not in IDS)
+
+
 @dataclasses.dataclass(frozen=True)
 class Generation:
     """What stands beside a tokenizer about drawing from its model.
@@ -60,16 +63,29 @@ def read_generation(folder: Path) -> Generation:
     """What a model's folder says about it.
 
     As in transformers, `eos_token_id` of `generation_config.json` goes before that of
-    `config.json`; both may be a number or a list.
+    `config.json`; both may be a number or a list. Where there is no `generation_config.json`, the
+    defaults of drawing are those of `config.json`, as older models have them.
 
     Raises:
       FileError: a field that is none, an empty list of ids among them.
     """
-    content = read_json(folder / FILE) if exists(folder / FILE) else {}
-    ends = typed(content, _Known, str(folder / FILE)).eos_token_id
-    if ends is None and exists(folder / "config.json"):
-        config = read_json(folder / "config.json")
-        ends = typed(config, _Ends, str(folder / "config.json")).eos_token_id
+    content = read_json(folder / FILE) if exists(folder / FILE) else None
+    older = _older(folder / "config.json")
+    ends = typed(content or {}, _Known, str(folder / FILE)).eos_token_id
+    if ends is None:
+        ends = typed(older, _Ends, str(folder / "config.json")).eos_token_id
+    if content is None:
+        names = DEFAULTS if "model_type" in older else ()
+        content = {name: older[name] for name in names if older.get(name) is not None}
+        typed(content, _Known, str(folder / "config.json"))
     listed = ends if isinstance(ends, list) else [] if ends is None else [ends]
     defaults = {name: x for name, x in content.items() if name not in (*IDS, *WRITER)}
     return Generation(tuple(dict.fromkeys(listed)), defaults)
+
+
+def _older(file: Path) -> dict[str, Any]:
+    """A `config.json`; what it leaves out is what its `text_config` says."""
+    fields = read_json(file) if exists(file) else {}
+    text = fields.get("text_config")
+    said = {name: x for name, x in fields.items() if x is not None}
+    return (text if isinstance(text, dict) else {}) | said

@@ -18,9 +18,15 @@ from jaxalign.data.chat import ROLES, TokenRow, prompt_ids, response_row, step_r
 from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.files import shown
 
+# Fields that belong to what is asked in other formats, and that nothing here reads.
+UNREAD = (
+    *("system", "history", "images", "documents", "functions", "enable_thinking"),
+    "chat_template",
+)
 FIELDS = (
     *("prompt", "completion", "chosen", "rejected", "label", "text", "messages", "gold"),
     *("margin", "responses", "completions", "labels", "tools", "chat_template_kwargs"),
+    *UNREAD,  # to hide them
 )
 # Fields of a message that would change what is learned, if they were read.
 MEANT = ("weight", "train", "trainable", "training", "mask", "masked", "loss", "loss_weight")
@@ -367,15 +373,22 @@ def _split(field: str, prompt: Said, said: Said) -> tuple[Said, Said]:
     for i in asked:
         if said[i]["content"].strip() == prompt.strip() and i + 1 < len(said):
             return said[: i + 1], _answer(field, said[i + 1 :])
+    hide = ', or hide it with --data.fields prompt ""' if asked else ""
     raise BadRow(
         f"prompt is text, but {field} is a conversation that does not repeat it; write the prompt "
-        f'as [{{"role": "user", "content": ...}}], or hide it with --data.fields prompt ""'
+        f'as [{{"role": "user", "content": ...}}]{hide}'
     )
 
 
 def _given(row: Row, prompt: Said) -> dict[str, Any]:
     """What the row gives the chat template beside the messages."""
     given: dict[str, Any] = {}
+    if lost := [name for name in UNREAD if row.get(name) not in (None, "", [], {})]:
+        place = "chat_template_kwargs" if lost[0] == "enable_thinking" else "the prompt"
+        raise BadRow(
+            f"{lost[0]} is not read; write what the model needs of it into {place}, or hide it "
+            f'with --data.fields {lost[0]} ""'
+        )
     if not _has(row, "chat_template_kwargs") and not _has(row, "tools"):
         return given
     if _has(row, "chat_template_kwargs"):

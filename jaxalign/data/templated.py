@@ -40,6 +40,8 @@ NOTHING: Given = {}
 THOUGHTS = ("reasoning_content", "thinking", "reasoning")
 # Variables by which templates are told whether an answer begins with a thought.
 SWITCHES = ("enable_thinking", "thinking")
+THOUGHT = re.compile(r"<(think|thought|thinking|reasoning)>.*?</\1>", re.DOTALL)
+CLOSED = re.compile(r"</(think|thought|thinking|reasoning)>\s*$")
 OPENED = re.compile(r"(<(think|thought|thinking|reasoning)>\s*)$")
 
 
@@ -85,7 +87,12 @@ def templated_response(
             line = _two_beginnings(whole.text, headers[i], tokenizer)
             advice = _advice(prompt, response, tokenizer, given, headers[i]) if advise else []
             raise UserError(f"{line}; {' or '.join(advice)}" if advice else line)
-    spans = _answers(whole, messages, headers, tokenizer)
+    try:
+        spans = _answers(whole, messages, headers, tokenizer)
+    except UserError as error:
+        last = headers[answers[-1]]
+        advice = _advice(prompt, response, tokenizer, given, last) if advise else []
+        raise UserError(f"{error}; {' or '.join(advice)}" if advice else str(error)) from None
     end = spans[-1][1]
     if whole.generated:
         start = spans[0][0]
@@ -116,14 +123,16 @@ def _rendered(messages: Messages, tokenizer: Tokenizer, *, asked: bool, given: G
 
 
 def _with_thought(whole: Rendered, header: str, message: Mapping[str, Any]) -> Rendered:
-    """The conversation with the thought of its last answer, where the template opens one in the
-    header ("<think>") and drops it from an answer that is given.
+    """The conversation with the thought of its last answer, where the template drops it from an
+    answer that is given, be it opened in the header ("<think>") or not.
 
     The policy writes its thought behind the header, so that is where it is trained on.
     """
     said, number = message["content"].strip(), max(whole.closes, default=-1)
-    if whole.text.startswith(header) or number < 0:
+    if number < 0:
         return whole
+    if whole.text.startswith(header):
+        return _with_dropped(whole, header, said, number)
     close = whole.closes[number]
     for opened, size in itertools.product((header, header.rstrip()), range(len(said), 0, -1)):
         shared = opened[: max(len(opened) - size, 0)]
@@ -140,6 +149,31 @@ def _with_thought(whole: Rendered, header: str, message: Mapping[str, Any]) -> R
             ]
             return Rendered(text + whole.text[close:], opens_at, closes, generated)
     return whole
+
+
+def _with_dropped(whole: Rendered, header: str, said: str, number: int) -> Rendered:
+    """The same where the header opens no thought: the answer is written as it was given.
+
+    Not where the header closes one, which says that the answer has none.
+    """
+    close = whole.closes[number]
+    written = whole.text[len(header) : close].strip()
+    thought = THOUGHT.match(said)
+    if (
+        not thought
+        or CLOSED.search(header)
+        or not written
+        or said[thought.end() :].strip() != written
+    ):
+        return whole
+    text = header + said
+    moved = len(text) - close
+    opens = {i: at for i, at in whole.opens.items() if i != number}
+    generated = [
+        (a, b) if b <= len(header) else (len(header), b + moved) for a, b in whole.generated
+    ]
+    closes = {**whole.closes, number: len(text)}
+    return Rendered(text + whole.text[close:], opens, closes, generated)
 
 
 def _answers(

@@ -214,7 +214,10 @@ def _filled(
     ours = {"messages": list(messages), "add_generation_prompt": asked}
     variables = {**names, "tools": None, "documents": None, **given, **ours}
     with _in_one_line():
-        return bounded_rendering(_compiled(template), variables)
+        text = bounded_rendering(_compiled(template), variables)
+        text.encode()  # an escape may be half a surrogate pair, which no tokenizer reads
+        return text
+    raise AssertionError  # never reached: a fault is raised above
 
 
 @contextlib.contextmanager

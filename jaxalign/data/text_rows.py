@@ -23,6 +23,7 @@ from jaxalign.files import LARGEST_TEXT, reason, regular_file, shown, shown_path
 Placed = tuple[str, dict[str, Any] | BadRow]
 LARGEST_ROW = 2**26  # bytes of a line
 MOST_EMPTY = 100_000  # empty lines one after the other
+LIST = re.compile(rb"\[\s*(\{|$)")
 SPACE = re.compile(r"[ \t\n\r]*")
 # What files begin with that are not what their names say, and what to do.
 MAGIC = (
@@ -49,10 +50,19 @@ CELLS = (
 
 
 def jsonl_rows(file: Path) -> Iterator[Placed]:
-    """One JSON object a line; empty lines are passed over, a byte order mark is dropped."""
+    """One JSON object a line; empty lines are passed over, a byte order mark is dropped.
+
+    Raises:
+      UserError: it begins as a list of rows, which is another format.
+    """
+    first = True
     for number, line in _lines(file):
-        if line.strip():
-            yield f"{shown_path(file)}:{number}", _json_row(line)
+        if not (said := line.removeprefix(b"\xef\xbb\xbf").strip()):
+            continue
+        if first and LIST.match(said):
+            raise UserError(f"{shown_path(file)} is one JSON list; call it .json")
+        first = False
+        yield f"{shown_path(file)}:{number}", _json_row(line)
 
 
 def json_rows(file: Path) -> Iterator[Placed]:

@@ -22,7 +22,12 @@ import numpy as np
 import tokenizers
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from jaxalign.data.dummy_prefix import has_prefix, has_prefix_behind_specials, without_prefix
+from jaxalign.data.dummy_prefix import (
+    check_continues,
+    has_prefix,
+    has_prefix_behind_specials,
+    without_prefix,
+)
 from jaxalign.data.generation import FILE as GENERATION_FILE
 from jaxalign.data.generation import Generation, read_generation
 from jaxalign.data.marks import (
@@ -399,6 +404,7 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     backend.no_padding()
     backend.no_truncation()
     backend.encode_special_tokens = True
+    check_continues(backend, shown_path(file))
     names = _names(settings)
     ids = {key: _token_id(backend, names.get(key), file) for key in SPECIAL}
     eos_id = next((i for i in (ids["eos_token"], *generation.stop_ids) if i is not None), None)
@@ -438,12 +444,21 @@ def _object(file: Path) -> dict[str, Any]:
     content = read_json(file) if exists(file) else {}
     if file.name != "config.json":
         typed(content, _Names, shown_path(file))
+        try:
+            _json(content).encode()
+        except UnicodeEncodeError:
+            raise UserError(f"{shown_path(file)} holds half a surrogate pair: no Unicode") from None
     return content
 
 
 def _template(file: Path, given: Any) -> str | None:
     if exists(file):
-        return read_bytes(file).decode()
+        try:
+            return read_bytes(file).decode()
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"{shown_path(file)}: invalid UTF-8 at byte {error.start + 1}"
+            ) from None
     if not isinstance(given, list):
         return given
     named = {entry["name"]: entry["template"] for entry in given}

@@ -12,6 +12,7 @@ from jaxalign.errors import UserError
 from jaxalign.files import shown
 
 LONGEST = 1000  # characters of an expression
+MOST = 5000  # expressions; a model of 100 layers has 700 matrices
 MEMORY = 2**23  # bytes of one that is compiled
 
 
@@ -31,8 +32,12 @@ class Patterns:
           before: an expression that stands before each.
 
         Raises:
-          UserError: one is no expression, too long, or of a kind that takes more than linear time.
+          UserError: one is no expression, too long, or of a kind that takes more than linear time;
+            or they are too many.
         """
+        patterns = list(patterns)
+        if len(patterns) > MOST:
+            raise UserError(f"{where} has {len(patterns):,} patterns; at most {MOST:,} are read")
         self.compiled = {x: _compiled(f"{before}({x})", x, where) for x in patterns}
 
     def first(self, text: str) -> str | None:

@@ -65,4 +65,4 @@ def _settings(sampling: GenerateConfig, tokenizer: Tokenizer) -> str:
     if not theirs:
         return f"drawn with {used}"
     made = ", ".join(f"{name} {shown(value)}" for name, value in theirs.items())
-    return f"drawn with {used}; generation_config.json of the model, not used here, has {made}"
+    return f"drawn with {used}; the model's own defaults, not used here: {made}"

@@ -112,7 +112,7 @@ def judge_digest(source: str, judge: TextModel | Callable[..., Any]) -> Digest:
 
 def tokenizer_digests(tokenizer: Tokenizer) -> dict[str, Digest]:
     """Identifies how texts become tokens, and how conversations become texts."""
-    ids = [tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id]
+    ids = [tokenizer.pad_id, tokenizer.bos_id, *tokenizer.stop_ids]
     names = [tokenizer.special_names, tokenizer.chat_template]
     found = {"tokenizer": [tokenizer.backend.to_str(), ids], "chat template": names}
     return {name: {"sha256": _of_json(value)} for name, value in found.items()}
