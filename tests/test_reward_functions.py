@@ -29,7 +29,7 @@ from jaxalign.data.formats import load_records
 from jaxalign.data.records import Prompt, PromptRow
 from jaxalign.data.tokenizer import train_bpe
 from jaxalign.errors import StepRefused, UserError
-from jaxalign.group_rollouts import GroupSamples, response_batch
+from jaxalign.group_rollouts import GroupSamples, group_advantages, response_batch
 from jaxalign.objectives import group_method
 from jaxalign.pair_rollouts import judged_pairs
 from jaxalign.sampling import Samples
@@ -560,6 +560,30 @@ def test_a_pair_weighs_nothing_if_one_side_was_not_judged():
     found = judged_pairs(batch, missing_eos=1.0, eos_id=EOS)
     assert found.weights.tolist() == [1, 0, 0]
     assert found.first.scores.tolist() == [1, 0, 0] and found.second.scores.tolist() == [3, 0, 0]
+
+
+@pytest.mark.parametrize(("score", "penalty", "rest"), [(0.26, 0.25, 0.01), (1000.3, 1000.0, 0.3)])
+def test_scores_that_a_penalty_makes_equal_are_equal(score, penalty, rest):
+    """0.26 less a penalty of 0.25 is 0.01, though float32 says 0.00999999: nothing is learned."""
+    ends, cut = response_rows("a", "bc"), response_rows("a", "bc", ends=False)
+    batch = OnlineBatch(
+        first=Judged(responses=cut, scores=jnp.full(2, score), reference=jnp.zeros(2)),
+        second=Judged(responses=ends, scores=jnp.array([rest, rest / 2]), reference=jnp.zeros(2)),
+        weights=jnp.ones(2),
+    )
+    found = judged_pairs(batch, missing_eos=penalty, eos_id=EOS)
+    first, second = (np.asarray(side.scores) for side in (found.first, found.second))
+    assert first[0] == second[0] and first[1] > second[1]
+    np.testing.assert_allclose(first, rest, rtol=1e-3)
+
+    samples = group_samples([score, rest, score, rest])
+    learned = samples.scored.scores - jnp.array([penalty, 0, penalty, 0])
+    for name in ("grpo", "dapo"):
+        advantages, equal = group_advantages(samples, learned, group_method(name), group_size=4)
+        assert equal.all() and not np.asarray(advantages).any()
+        apart = learned.at[0].add(rest / 100)
+        advantages, equal = group_advantages(samples, apart, group_method(name), group_size=4)
+        assert not equal.any() and np.asarray(advantages).any()
 
 
 def test_one_option_says_what_judges():
