@@ -167,7 +167,9 @@ class Following:
         if asked.warmup_steps is None and asked.warmup_share is None:
             parts.append(f"warm-up {now.warmup_steps if share is None else f'{share:.0%}'}")
         if getattr(given, length) is None:
-            count = f"{getattr(settled, length)} {'rounds' if length == 'iterations' else 'steps'}"
+            number = getattr(settled, length)
+            kind = "round" if length == "iterations" else "step"
+            count = f"{number} {kind}{'' if number == 1 else 's'}"
             plural = "" if passes == 1 else "s"
             parts.append(count if passes is None else f"{passes:g} epoch{plural} ({count})")
         if isinstance(given, FitConfig) and given.batch_size is None:

@@ -134,6 +134,8 @@ def test_a_given_value_stays():
          "linear schedule, warm-up 10%, 1 epoch (412 steps), batches of 64"),
         (FitConfig(batch_size=8), Start(parameters=LARGE), "a large model: learning_rate 1e-06, "
          "b2 0.999, linear schedule, warm-up 10%, 1 epoch (412 steps)"),
+        (FitConfig(epochs=1 / 999), HUB, "a published model: learning_rate 1e-06, b2 0.999, "
+         "linear schedule, warm-up 10%, 0.001001 epochs (1 step), batches of 64"),
         (FitConfig(epochs=2.0, optimizer=OptimizerConfig(learning_rate=1.0, warmup_steps=1)),
          SMALL, "a small model: b2 0.99, cosine schedule, 2 epochs (824 steps), batches of 32"),
         (FitConfig(steps=3, batch_size=5, optimizer=OptimizerConfig(

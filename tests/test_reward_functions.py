@@ -761,6 +761,25 @@ def test_online_learns_from_a_function(files, tmp_path):
     assert scores[-1] > scores[0] + 0.15
 
 
+def test_the_same_command_again_does_not_end_a_run_that_nobody_judges(files, tmp_path, capsys):
+    """What is left of the rounds may be less than the patience; no model is written in the end."""
+    (tmp_path / "none.py").write_text("def reward(responses): return [None] * len(responses)")
+    arguments = [
+        *("online", *common(files), "--reward", str(tmp_path / "none.py")),
+        *("--run_dir", str(tmp_path / "run"), "--online.fit.steps", "4"),
+        *("--online.fit.batch_size", "32", "--online.fit.log_every", "1"),
+        *("--place.layout", "device", *optimizer("online.fit", "4e-2")),
+    ]
+    for step, rounds in ((3, "the last 3 rounds"), (4, "the last 2 rounds"), (4, "this round")):
+        with pytest.raises(SystemExit):
+            main(arguments)
+        written = capsys.readouterr().err
+        *_, told = written.splitlines()
+        assert told.startswith(f"jaxalign: step {step}: no response of {rounds} has a score: ")
+        assert "NaN or Inf" not in written  # of TensorBoard's writer
+    assert not (tmp_path / "run" / "model").exists()
+
+
 def test_mistakes_come_before_sampling(files, tmp_path, capsys):
     run = tmp_path / "run"
     (tmp_path / "needs.py").write_text("def reward(responses, answer): ...\n")
