@@ -143,6 +143,10 @@ class Following:
         length, epochs = _lengths(self.settings)
         passes = getattr(self.settings, epochs)
         settled = self.settings
+        unsized = isinstance(self.given, FitConfig) and self.given.batch_size is None
+        if passes is not None and unsized and steps_of_epoch < 1:  # a batch of all rows, once
+            rows = max(round(settled.rows * steps_of_epoch), 1)
+            settled, steps_of_epoch = dataclasses.replace(settled, batch_size=rows), 1
         if passes is not None:
             steps = max(math.ceil(round(passes * steps_of_epoch, 6)), 1)
             require(
