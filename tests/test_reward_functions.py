@@ -311,6 +311,11 @@ def test_completions_come_as_trl_gives_them():
     assert seen["completions"] == [[{"role": "assistant", "content": "four"}], "b", "cd"]
     assert seen["others"] == ["answer", "responses", "tags"]
 
+    def by_keyword(**kwargs):  # also the way TRL calls
+        return [float(len(c)) for c in kwargs["completions"]]
+
+    assert function_scores(by_keyword, ["a"], ["cd"], {}).tolist() == [2]
+
     def alone(completions): ...
 
     with pytest.raises(UserError, match=r"has a field 'completions', a name that .*alone gets"):
