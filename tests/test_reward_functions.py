@@ -595,8 +595,10 @@ def test_one_option_says_what_judges():
     for config in (GRPOConfig, ExplainConfig):
         with pytest.raises(UserError, match="--reward a and --rewards are both given"):
             config(reward="a", rewards={"b": 1.0})
-    with pytest.raises(UserError, match=r"rewards weighs b by inf; give a finite number"):
+    with pytest.raises(UserError, match=r"^rewards b is inf; it must be a finite number"):
         GRPOConfig(rewards={"b": float("inf")})
+    with pytest.raises(UserError, match=r"^rewards weighs b by -1e\+10; give a number between -1,"):
+        GRPOConfig(rewards={"a": 1.0, "b": -1e10})
     with pytest.raises(UserError, match="rewards weighs everything by 0"):
         GRPOConfig(rewards={"b": 0.0})
     with pytest.raises(UserError, match=r"--reward is empty; give .* or FILE\.py:NAME, a function"):
