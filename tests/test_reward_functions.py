@@ -747,7 +747,8 @@ def test_ppo_learns_from_a_function(files, tmp_path):
     assert lines[-1]["scores/mean"] > lines[0]["scores/mean"] + 0.2
     assert lines[0]["scores/mean"] == pytest.approx(lines[0]["scores/picky"], rel=1e-6)
     assert any(0 < line["scores/unjudged"] < 0.5 for line in lines)
-    batch = decisions(of_run(ExplainConfig(run=run, rows=8))).batch
+    own = f"{files / 'rewards.py'}:picky"  # code that a run names is not run unasked
+    batch = decisions(of_run(ExplainConfig(run=run, reward=own, rows=8))).batch
     for row, mask, returns in zip(batch.actions, batch.mask, batch.returns, strict=True):
         if mask.any():  # the last token's return is the score
             text = TOKENIZER.decode(row[mask])
