@@ -151,8 +151,7 @@ class FitConfig:
     """Passes over the data in place of steps, above 0; a part of one is rounded up to steps."""
     batch_size: int | None = None
     """Rows of a step over all devices and micro-batches (pairs for DPO, texts for a reward
-    model); None follows the model.
-    """
+    model); None follows the model, and is at most all rows where passes are counted."""
     micro_batches: int = 1
     """Parts of a batch whose gradients are added up one after the other; the update is the same,
     also where they do not divide the batch."""

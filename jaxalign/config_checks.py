@@ -219,6 +219,10 @@ def check_type(name: str, value: Any, hint: Any):
 
 def check_finite(name: str, value: Any):
     """Raise a `FieldError` unless every number is one that jax computes with as it is."""
+    if isinstance(value, dict):
+        for key, one in value.items():
+            check_finite(f"{name} {key}", one)
+        return
     for number in _numbers_of(value):
         if isinstance(number, int):
             wrong = "it is too large" if abs(number) >= 2**63 else ""
@@ -389,7 +393,11 @@ def require_one_reward(reward: str, rewards: dict[str, float]):
         f"--reward {reward} and --rewards are both given; give one of them",
     )
     for source, weight in rewards.items():
-        require(math.isfinite(weight), f"rewards weighs {source} by {weight}; give a finite number")
+        require(
+            abs(weight) <= LARGEST,
+            f"rewards weighs {source} by {weight:g}; give a number between {-LARGEST:,.0f} and "
+            f"{LARGEST:,.0f}",
+        )
     require(
         not rewards or any(rewards.values()), "rewards weighs everything by 0: nothing is learned"
     )

@@ -143,6 +143,10 @@ class Following:
         length, epochs = _lengths(self.settings)
         passes = getattr(self.settings, epochs)
         settled = self.settings
+        unsized = isinstance(self.given, FitConfig) and self.given.batch_size is None
+        if passes is not None and unsized and steps_of_epoch < 1:  # a batch of all rows, once
+            rows = max(round(settled.rows * steps_of_epoch), 1)
+            settled, steps_of_epoch = dataclasses.replace(settled, batch_size=rows), 1
         if passes is not None:
             steps = max(math.ceil(round(passes * steps_of_epoch, 6)), 1)
             require(
@@ -167,7 +171,9 @@ class Following:
         if asked.warmup_steps is None and asked.warmup_share is None:
             parts.append(f"warm-up {now.warmup_steps if share is None else f'{share:.0%}'}")
         if getattr(given, length) is None:
-            count = f"{getattr(settled, length)} {'rounds' if length == 'iterations' else 'steps'}"
+            number = getattr(settled, length)
+            kind = "round" if length == "iterations" else "step"
+            count = f"{number} {kind}{'' if number == 1 else 's'}"
             plural = "" if passes == 1 else "s"
             parts.append(count if passes is None else f"{passes:g} epoch{plural} ({count})")
         if isinstance(given, FitConfig) and given.batch_size is None:

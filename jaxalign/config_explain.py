@@ -64,6 +64,7 @@ class ExplainConfig:
 
     def __post_init__(self):
         require_temperature(self.temperature)
+        require_one_reward(self.reward, self.rewards)
         require(
             not self.data.evaluation_path,
             "explain reads --data.path; leave --data.evaluation_path empty",
@@ -74,7 +75,6 @@ class ExplainConfig:
             f"method {self.method} does not read {', '.join(unread)}; leave them out, or set "
             "--method",
         )
-        require_one_reward(self.reward, self.rewards)
         require(self.rows > 0, f"rows is {self.rows}; it must be at least 1")
         require(self.updates >= 0, f"updates is {self.updates}; it must not be negative")
         require(self.batch >= 0, f"batch is {self.batch}; it must not be negative")

@@ -30,7 +30,7 @@ from jaxalign.losses.importance import (
     top_entropy_mask,
     truncated_importance_weights,
 )
-from jaxalign.masking import equal_entries, is_end, masked_sum
+from jaxalign.masking import equal_entries, is_end, masked_sum, united
 from jaxalign.objectives.group_losses import GroupMethod
 from jaxalign.precision import settled_sum
 from jaxalign.sampling import sample
@@ -159,13 +159,18 @@ def group_advantages(
       `[B]` or `[B, T]` advantages, and `[B]` bool.
     """
     judged = ~jnp.isnan(scores)
+    before = jnp.where(judged, samples.scored.scores, 0)
     scores = jnp.where(judged, scores, 0)
     mask = samples.scored.samples.batch.response_mask & judged[:, None]
     kl_coef = method.kl_coef if method.kl_in == "reward" else 0.0
     kl = token_kl(samples, method)
-    totals = settled_sum(scores, -kl_coef * masked_sum(kl, mask, axis=1))
-    groups = totals.reshape(-1, group_size)
-    equal = equal_entries(groups, judged.reshape(groups.shape), axis=1)
+    price = kl_coef * masked_sum(kl, mask, axis=1)
+    scale = jnp.abs(before) + jnp.abs(before - scores) + jnp.abs(price)
+    groups, scales, there = (
+        x.reshape(-1, group_size) for x in (settled_sum(scores, -price), scale, judged)
+    )
+    groups = united(groups, scales, there, axis=1)
+    equal = equal_entries(groups, there, axis=1)
     equal = jnp.broadcast_to(equal, groups.shape).reshape(-1)
     if method.per_token:
         rewards = shaped_rewards(scores, kl, mask, kl_coef=kl_coef)

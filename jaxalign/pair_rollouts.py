@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxalign.advantages import missing_eos_penalty
 from jaxalign.batches import Judged, OnlineBatch, TokenBatch
 from jaxalign.logprobs import sequence_logps
-from jaxalign.masking import is_end
+from jaxalign.masking import is_end, united
 from jaxalign.sampling import sample, sample_mixture
 from jaxalign.scoring import text_logps, text_scores
 from jaxalign.shared_groups import one_a_row, shared_sides
@@ -80,28 +80,31 @@ def sample_pairs(
 def judged_pairs(
     batch: OnlineBatch, *, missing_eos: float, eos_id: int | tuple[int, ...]
 ) -> OnlineBatch:
-    """The pairs with the scores to learn from; one in which a score is NaN weighs nothing.
+    """The pairs with the scores to learn from; one in which a score is NaN weighs nothing, and
+    scores that differ by rounding alone are the same.
 
     Args:
       batch: from `sample_pairs`, scores `[B]`, NaN where nobody could judge.
       missing_eos: taken from the score of a response that did not end by itself.
       eos_id: the token that ends a response, or all that do.
     """
+    sides = batch.first, batch.second
     judged = ~jnp.isnan(batch.first.scores + batch.second.scores)
-
-    def learned(side: Judged) -> Judged:
-        rows = side.responses
-        scores = missing_eos_penalty(
-            jnp.where(judged, side.scores, 0),
-            rows.tokens,
-            rows.response_mask,
+    before = [jnp.where(judged, side.scores, 0) for side in sides]
+    after = [
+        missing_eos_penalty(
+            scores,
+            side.responses.tokens,
+            side.responses.response_mask,
             eos_id=eos_id,
             penalty=missing_eos,
         )
-        return dataclasses.replace(side, scores=scores)
-
-    return OnlineBatch(
-        first=learned(batch.first),
-        second=learned(batch.second),
-        weights=batch.weights * judged,
+        for scores, side in zip(before, sides, strict=True)
+    ]
+    given, left = jnp.stack(before, axis=1), jnp.stack(after, axis=1)
+    scale = jnp.abs(given) + jnp.abs(given - left)
+    scores = jnp.unstack(united(left, scale, jnp.ones_like(left, bool), axis=1), axis=1)
+    first, second = (
+        dataclasses.replace(side, scores=x) for side, x in zip(sides, scores, strict=True)
     )
+    return OnlineBatch(first=first, second=second, weights=batch.weights * judged)

@@ -110,6 +110,23 @@ def test_steps_of_passes_and_of_a_share(given, steps_of_epoch, steps, warmup):
     assert again == settled
 
 
+@pytest.mark.parametrize(
+    ("given", "rows", "steps", "batch"),
+    [
+        (FitConfig(epochs=2.0), 12, 2, 12),  # and not one step of five times all rows
+        (FitConfig(), 1, 1, 1),
+        (FitConfig(), 64, 1, 64),
+        (FitConfig(), 65, 2, 64),
+        (FitConfig(epochs=2.0, batch_size=64), 12, 1, 64),  # as was asked for
+        (FitConfig(steps=3), 12, 3, 64),
+    ],
+)
+def test_a_batch_of_passes_is_not_larger_than_the_data(given, rows, steps, batch):
+    fit = following(given, "dpo", HUB)
+    settled = fit.settled(rows / fit.settings.rows)
+    assert (settled.steps, settled.batch_size) == (steps, batch)
+
+
 def test_rounds_count_prompts_and_warm_up_counts_updates():
     given = PPOSettings(prompt_epochs=1.5, epochs=3, minibatches=2,
                         optimizer=OptimizerConfig(warmup_share=0.1))  # fmt: skip
@@ -134,6 +151,8 @@ def test_a_given_value_stays():
          "linear schedule, warm-up 10%, 1 epoch (412 steps), batches of 64"),
         (FitConfig(batch_size=8), Start(parameters=LARGE), "a large model: learning_rate 1e-06, "
          "b2 0.999, linear schedule, warm-up 10%, 1 epoch (412 steps)"),
+        (FitConfig(epochs=1 / 999), HUB, "a published model: learning_rate 1e-06, b2 0.999, "
+         "linear schedule, warm-up 10%, 0.001001 epochs (1 step), batches of 64"),
         (FitConfig(epochs=2.0, optimizer=OptimizerConfig(learning_rate=1.0, warmup_steps=1)),
          SMALL, "a small model: b2 0.99, cosine schedule, 2 epochs (824 steps), batches of 32"),
         (FitConfig(steps=3, batch_size=5, optimizer=OptimizerConfig(

@@ -156,7 +156,6 @@ BAD = [
             reason,
         )
         for margin, reason in [
-            (None, "margin is null"),
             (-1, "margin is '-1' .*, wanted a number from 0 to 1,000,000,000"),
             (math.nan, "margin is 'nan'"),
             (math.inf, "margin is 'inf'"),

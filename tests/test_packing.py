@@ -338,7 +338,9 @@ def test_sft_packs_rows_counts_their_tokens_and_resumes_to_the_same_bits(
     given = [word for key, value in fields.items() for word in (f"--{key}", str(value))]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     dispatch(["sft", "--run_dir", str(whole), *given])
-    said = re.search(r"20 texts in (\d+) rows of 32 tokens, ([0-9.]+)% of", capsys.readouterr().out)
+    written = capsys.readouterr().out
+    assert written.startswith("defaults of a small model: ")
+    said = re.search(r"20 texts in (\d+) rows of 32 tokens, ([0-9.]+)% of", written)
     interrupted(lambda: dispatch(["sft", "--run_dir", str(parts), *given]))
     assert 0 < read_metrics(parts)[-1]["step"] < 4
     dispatch(["sft", "--run_dir", str(parts), *given])

@@ -29,7 +29,7 @@ from jaxalign.data.formats import load_records
 from jaxalign.data.records import Prompt, PromptRow
 from jaxalign.data.tokenizer import train_bpe
 from jaxalign.errors import StepRefused, UserError
-from jaxalign.group_rollouts import GroupSamples, response_batch
+from jaxalign.group_rollouts import GroupSamples, group_advantages, response_batch
 from jaxalign.objectives import group_method
 from jaxalign.pair_rollouts import judged_pairs
 from jaxalign.sampling import Samples
@@ -311,6 +311,11 @@ def test_completions_come_as_trl_gives_them():
     assert seen["completions"] == [[{"role": "assistant", "content": "four"}], "b", "cd"]
     assert seen["others"] == ["answer", "responses", "tags"]
 
+    def by_keyword(**kwargs):  # also the way TRL calls
+        return [float(len(c)) for c in kwargs["completions"]]
+
+    assert function_scores(by_keyword, ["a"], ["cd"], {}).tolist() == [2]
+
     def alone(completions): ...
 
     with pytest.raises(UserError, match=r"has a field 'completions', a name that .*alone gets"):
@@ -562,12 +567,38 @@ def test_a_pair_weighs_nothing_if_one_side_was_not_judged():
     assert found.first.scores.tolist() == [1, 0, 0] and found.second.scores.tolist() == [3, 0, 0]
 
 
+@pytest.mark.parametrize(("score", "penalty", "rest"), [(0.26, 0.25, 0.01), (1000.3, 1000.0, 0.3)])
+def test_scores_that_a_penalty_makes_equal_are_equal(score, penalty, rest):
+    """0.26 less a penalty of 0.25 is 0.01, though float32 says 0.00999999: nothing is learned."""
+    ends, cut = response_rows("a", "bc"), response_rows("a", "bc", ends=False)
+    batch = OnlineBatch(
+        first=Judged(responses=cut, scores=jnp.full(2, score), reference=jnp.zeros(2)),
+        second=Judged(responses=ends, scores=jnp.array([rest, rest / 2]), reference=jnp.zeros(2)),
+        weights=jnp.ones(2),
+    )
+    found = judged_pairs(batch, missing_eos=penalty, eos_id=EOS)
+    first, second = (np.asarray(side.scores) for side in (found.first, found.second))
+    assert first[0] == second[0] and first[1] > second[1]
+    np.testing.assert_allclose(first, rest, rtol=1e-3)
+
+    samples = group_samples([score, rest, score, rest])
+    learned = samples.scored.scores - jnp.array([penalty, 0, penalty, 0])
+    for name in ("grpo", "dapo"):
+        advantages, equal = group_advantages(samples, learned, group_method(name), group_size=4)
+        assert equal.all() and not np.asarray(advantages).any()
+        apart = learned.at[0].add(rest / 100)
+        advantages, equal = group_advantages(samples, apart, group_method(name), group_size=4)
+        assert not equal.any() and np.asarray(advantages).any()
+
+
 def test_one_option_says_what_judges():
     for config in (GRPOConfig, ExplainConfig):
         with pytest.raises(UserError, match="--reward a and --rewards are both given"):
             config(reward="a", rewards={"b": 1.0})
-    with pytest.raises(UserError, match=r"rewards weighs b by inf; give a finite number"):
+    with pytest.raises(UserError, match=r"^rewards b is inf; it must be a finite number"):
         GRPOConfig(rewards={"b": float("inf")})
+    with pytest.raises(UserError, match=r"^rewards weighs b by -1e\+10; give a number between -1,"):
+        GRPOConfig(rewards={"a": 1.0, "b": -1e10})
     with pytest.raises(UserError, match="rewards weighs everything by 0"):
         GRPOConfig(rewards={"b": 0.0})
     with pytest.raises(UserError, match=r"--reward is empty; give .* or FILE\.py:NAME, a function"):
@@ -716,7 +747,8 @@ def test_ppo_learns_from_a_function(files, tmp_path):
     assert lines[-1]["scores/mean"] > lines[0]["scores/mean"] + 0.2
     assert lines[0]["scores/mean"] == pytest.approx(lines[0]["scores/picky"], rel=1e-6)
     assert any(0 < line["scores/unjudged"] < 0.5 for line in lines)
-    batch = decisions(of_run(ExplainConfig(run=run, rows=8))).batch
+    own = f"{files / 'rewards.py'}:picky"  # code that a run names is not run unasked
+    batch = decisions(of_run(ExplainConfig(run=run, reward=own, rows=8))).batch
     for row, mask, returns in zip(batch.actions, batch.mask, batch.returns, strict=True):
         if mask.any():  # the last token's return is the score
             text = TOKENIZER.decode(row[mask])
@@ -735,6 +767,25 @@ def test_online_learns_from_a_function(files, tmp_path):
     dispatch(arguments)
     scores = [line["scores/picky"] for line in read_metrics(run)]
     assert scores[-1] > scores[0] + 0.15
+
+
+def test_the_same_command_again_does_not_end_a_run_that_nobody_judges(files, tmp_path, capsys):
+    """What is left of the rounds may be less than the patience; no model is written in the end."""
+    (tmp_path / "none.py").write_text("def reward(responses): return [None] * len(responses)")
+    arguments = [
+        *("online", *common(files), "--reward", str(tmp_path / "none.py")),
+        *("--run_dir", str(tmp_path / "run"), "--online.fit.steps", "4"),
+        *("--online.fit.batch_size", "32", "--online.fit.log_every", "1"),
+        *("--place.layout", "device", *optimizer("online.fit", "4e-2")),
+    ]
+    for step, rounds in ((3, "the last 3 rounds"), (4, "the last 2 rounds"), (4, "this round")):
+        with pytest.raises(SystemExit):
+            main(arguments)
+        written = capsys.readouterr().err
+        *_, told = written.splitlines()
+        assert told.startswith(f"jaxalign: step {step}: no response of {rounds} has a score: ")
+        assert "NaN or Inf" not in written  # of TensorBoard's writer
+    assert not (tmp_path / "run" / "model").exists()
 
 
 def test_mistakes_come_before_sampling(files, tmp_path, capsys):

@@ -179,7 +179,7 @@ class MarginPreference(Preference):
     def parse(cls, row: Row) -> Self:
         """The record of a row, or BadRow with the reason."""
         pair = Preference.parse(row)
-        margin = _number(row, "margin", high=LARGEST) if "margin" in row else 0.0
+        margin = _number(row, "margin", high=LARGEST) if _has(row, "margin") else 0.0
         return cls(pair.prompt, pair.chosen, pair.rejected, margin, given=pair.given)
 
 

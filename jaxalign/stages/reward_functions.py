@@ -165,14 +165,18 @@ def _bound(function: Any) -> set[str]:
 
 
 def takes(function: Callable, name: str) -> bool:
-    """Whether the function is called with it; `completions` only where it is a parameter's name."""
+    """Whether the function is called with it; who names `responses` gets no `completions` in its
+    `**columns`.
+    """
     parameters = _parameters(function)
     p = parameters.get(name)
     if name in _bound(function):
         return False
     if p is not None and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY):
         return True
-    return name != "completions" and any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    if name == "completions" and "responses" in parameters:
+        return False
+    return any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
 def check_columns(function: Callable, rows: Sequence[Mapping[str, Any]], where: str) -> None:

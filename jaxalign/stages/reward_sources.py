@@ -274,7 +274,8 @@ def judges_of(
       tokenizer: of policy and reward models.
       prompts: token ids.
       records: the rows that they come from; None: functions get the prompts decoded, no columns.
-      rounds: of the run; after `UNJUDGED_ROUNDS` without a score, or after all of them, it stops.
+      rounds: that the run has to do; after `UNJUDGED_ROUNDS` without a score, or after all of them,
+        it stops.
 
     Raises:
       UserError: a function needs a column that the rows lack.

@@ -40,6 +40,8 @@ def run(config: SFTConfig, directory: Path) -> dict:
         held_out = [row for (row,) in token_rows(records, tokenizer)]
     batches = _batches(config, fit.settings.rows, tokenizer.pad_id, rows)
     config = dataclasses.replace(config, fit=fit.settled(batches.per_epoch))
+    if batches.note:
+        print(batches.note)
     inputs = inputs_of(
         models={"init": start},
         tokenizer=tokenizer,

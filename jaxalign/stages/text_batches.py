@@ -17,11 +17,13 @@ class TextBatches:
     batch: number of the batch -> the batch, in NumPy; a pure function.
     tokens: real ones of a batch, on average.
     per_epoch: batches in which every text comes once.
+    note: what a run says of them; may be empty.
     """
 
     batch: Callable[[int], TokenBatch | PackedBatch]
     tokens: int
     per_epoch: int
+    note: str = ""
 
 
 def bucketed(
@@ -50,7 +52,7 @@ def packed(
     )
 
     tokens, size = int(order.lengths.sum()), len(order.places) * length
-    print(
+    note = (
         f"{len(rows):,} texts in {len(order.places):,} rows of {length} tokens, "
         f"{1 - tokens / size:.1%} of them padding"
     )
@@ -61,7 +63,8 @@ def packed(
         shape = {"pad_id": pad_id, "length": length, "texts": order.texts}
         return pad_rows(packed_batch(chosen, index=index, **shape), batch_size)[0]
 
-    return TextBatches(batch=batch, tokens=round(tokens / order.batches), per_epoch=order.batches)
+    mean = round(tokens / order.batches)
+    return TextBatches(batch=batch, tokens=mean, per_epoch=order.batches, note=note)
 
 
 def counted(_, batch: TokenBatch | PackedBatch):

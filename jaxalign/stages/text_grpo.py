@@ -19,7 +19,7 @@ from jaxalign.shared_groups import one_a_row, responses_in_a_row, shared_batch
 from jaxalign.stages.reward_sources import Reward, judged_samples, judges_of
 from jaxalign.stages.run import Run, optimizer_of
 from jaxalign.stages.text_models import TextModel, with_heads
-from jaxalign.stages.text_rounds import fit_rounds, prompt_batches
+from jaxalign.stages.text_rounds import fit_rounds, prompt_batches, rounds_left
 from jaxalign.train.step import TrainState, initial_state, summed_step
 
 
@@ -53,7 +53,8 @@ def train_grpo(
         the prompts decoded.
     """
     actor = with_heads(policy, ("logits",), run.key(f"{name}/init"), dropout=0.0)
-    judges = judges_of(reward, policy.tokenizer, prompts, records, rounds=settings.rounds)
+    left = rounds_left(run, name, settings.rounds)
+    judges = judges_of(reward, policy.tokenizer, prompts, records, rounds=left)
     optimizer = optimizer_of(
         settings.optimizer, settings.rounds * settings.epochs * settings.minibatches
     )

@@ -17,7 +17,7 @@ from jaxalign.scoring import text_logps
 from jaxalign.stages.reward_sources import Judges, Reward, judges_of, mean_score
 from jaxalign.stages.run import Run
 from jaxalign.stages.text_models import TextModel, with_heads
-from jaxalign.stages.text_rounds import prompt_batches
+from jaxalign.stages.text_rounds import prompt_batches, rounds_left
 from jaxalign.train.step import TrainState
 
 
@@ -52,7 +52,8 @@ def train_online(
     """
     policy = with_heads(policy, ("logits",), run.key(f"{name}/init"), dropout=0.0)
     tokenizer = policy.tokenizer
-    judges = judges_of(reward, tokenizer, prompts, records, rounds=settings.fit.updates)
+    left = rounds_left(run, name, settings.fit.updates)
+    judges = judges_of(reward, tokenizer, prompts, records, rounds=left)
     collect = run.layout.rows(
         sample_pairs(
             policy.model,

@@ -143,6 +143,11 @@ def prompt_batches(
     return batch
 
 
+def rounds_left(run: Run, name: str, rounds: int) -> int:
+    """How many of the rounds (or steps) a run has to do that an earlier one may have begun."""
+    return rounds - max(run.checkpoints(name).steps(), default=0)
+
+
 def fit_rounds(
     run: Run,
     name: str,

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import secrets
 import struct
@@ -104,6 +105,7 @@ def _scalars(step: int, numbers: dict[str, float]) -> bytes:
     from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
     from tensorboardX.summary import scalar
 
+    logging.getLogger("tensorboardX.x2num").setLevel(logging.ERROR)  # NaN is told of elsewhere
     event = Event(step=int(step))
     for name, value in numbers.items():
         event.summary.MergeFrom(scalar(name, value))
