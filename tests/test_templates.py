@@ -325,6 +325,7 @@ BAD = {
     "{% for i in range(1000000000) %}x{% endfor %}": "OverflowError: Range too big",
     "{{ raise_exception('No such\nrole') }}": "refuses the conversation: No such role$",
     "{% for m in messages %}": "is no Jinja: line 1",
+    "{{ messages|no_such_filter }}": "is no Jinja: line 1: No filter named 'no_such_filter'",
     "{{ messages[7].content }}": "UndefinedError",
     "{{ 1 / 0 }}": "ZeroDivisionError",
     "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}": "more than 50 calls within calls",

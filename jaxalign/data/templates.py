@@ -148,7 +148,9 @@ def names_in(template: str) -> tuple[frozenset[str], frozenset[str]]:
     tree = _parsed(template)
     attributes = {node.attr for node in tree.find_all(nodes.Getattr)}
     texts = {node.value for node in tree.find_all(nodes.Const) if isinstance(node.value, str)}
-    return frozenset(meta.find_undeclared_variables(tree)), frozenset(attributes | texts)
+    with _in_one_line():  # it compiles the template, which may name a filter that is unknown
+        return frozenset(meta.find_undeclared_variables(tree)), frozenset(attributes | texts)
+    raise AssertionError  # never reached: a fault is raised above
 
 
 def _marked(number: int, message: Mapping[str, Any], tokenizer: MarkedTokenizer) -> dict[str, Any]:
