@@ -282,6 +282,8 @@ def test_without_a_template_nothing_more_is_written(tokenizer_of):
         UserError, match="'name' is for a chat template, and the tokenizer has none"
     ):
         prompt_ids([user("Why?", name="Ann")], plain)
+    with pytest.raises(UserError, match="'tool_call_id' is for a chat template"):
+        prompt_ids([user("Why?"), {"role": "tool", "content": "4", "tool_call_id": "a"}], plain)
     with pytest.raises(UserError, match="'tools' is for a chat template"):
         response_row([user("Why?")], [assistant("Yes.")], plain, given={"tools": [TOOL]})
     told = {"role": "developer", "content": "Be."}

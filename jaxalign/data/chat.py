@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 
 from jaxalign.data.templated import NOTHING, Given, templated_prompt, templated_response
-from jaxalign.data.templates import LINKS
 from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.errors import UserError
 
@@ -82,7 +81,7 @@ def _turns(messages: Messages, tokenizer: Tokenizer) -> list[tuple[str, bool]]:
         role = message["role"]
         if role not in ROLES:
             raise UserError(f"no role {role!r}; there are {list(ROLES)}")
-        _check_nothing_more(message.keys() - {"role", "content", *LINKS})
+        _check_nothing_more(message.keys() - {"role", "content"})
         said = _plain(message["content"], tokenizer)
         fragments += [(f"{ROLES[role]}:", False), (f" {said}\n", role == "assistant")]
     return fragments

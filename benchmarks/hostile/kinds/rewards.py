@@ -15,7 +15,6 @@ RETURNS = {
     "number": "3",
     "text": "'abcd'",
     "dict": "{'a': 1}",
-    "generator": "(1.0 for _ in responses)",
     "short": "[1.0]",
     "long": "[1.0] * 99",
     "empty": "[]",
@@ -37,6 +36,7 @@ RETURNS = {
     "coroutine": "(lambda: (yield))()",
 }
 GOOD = {
+    "generator": "(1.0 for _ in responses)",
     "ints": "[1, 2] * (len(responses) // 2)",
     "bools": "[True, False] * (len(responses) // 2)",
     "array": "np.arange(len(responses), dtype=np.float32)",

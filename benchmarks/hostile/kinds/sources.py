@@ -78,7 +78,6 @@ BROKEN: dict[str, bytes] = {
     "carriage_returns_only": b'{"text": "a"}\r{"text": "b"}\r',
     "html": b"<!doctype html><html><body>404</body></html>",
     "lfs": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n",
-    "gzip": gzip.compress(b'{"text": "a"}\n'),
     "parquet": b"PAR1" + bytes(100) + b"PAR1",
     "all_bad": b'{"no": 1}\n' * 2000,
 }
