@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import importlib
 import importlib.metadata
+import inspect
 import io
 import os
 import sys
@@ -302,6 +303,8 @@ def read_config(file: Path, command: str | None = None):
     if not callable(make):
         raise UserError(f"{given} defines no get_config()")
     found = run(make)
+    if inspect.iscoroutine(found):
+        found.close()  # which nobody will await
     name = found.__name__ if isinstance(found, type) else type(found).__name__
     takes = [key for key, value in STAGES.items() if command in (None, value[0])]
     ours = type(found).__module__.startswith("jaxalign.config")
