@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import json
 import os
 from pathlib import Path
 
@@ -173,6 +174,11 @@ def test_a_run_goes_on_as_it_began_from_wherever_the_same_files_are(tmp_path):
     with pytest.raises(UserError, match=r"rows of data\.path in another order"):
         opened(tmp_path, config, ROWS[::-1])
     assert opened(tmp_path, config) == first
+    kept = json.loads((tmp_path / "config.json").read_text())
+    for changed in ({"policy": "x"}, {"init": 3}):  # a field of another command; no text
+        (tmp_path / "config.json").write_text(json.dumps(kept | changed))
+        with pytest.raises(UserError, match=rf"holds a run with {next(iter(changed))} = "):
+            opened(tmp_path, config)
     (tmp_path / "inputs.json").unlink()
     with pytest.raises(UserError, match=r"holds config\.json and no inputs\.json, so"):
         opened(tmp_path, config)

@@ -252,9 +252,9 @@ def _check_config(directory: Path, config) -> None:
     """The configuration is that of the run, but for paths: what they lead to is compared."""
     given = json.loads(json.dumps(dataclasses.asdict(config)))
     kept = read_json(directory / "config.json")
-    before, now = _without_paths(flat_fields(kept)), _without_paths(flat_fields(given))
+    before, now = flat_fields(kept), flat_fields(given)
     for name in sorted(before | now):
-        if before.get(name) != now.get(name):
+        if before.get(name) != now.get(name) and not _is_path(name, before, now):
             raise UserError(
                 f"{shown_path(directory)} holds a run with {name} = {shown(before.get(name))}, "
                 f"this one has {shown(now.get(name))}; use the same configuration to resume it, or "
@@ -262,8 +262,10 @@ def _check_config(directory: Path, config) -> None:
             )
 
 
-def _without_paths(fields: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in fields.items() if k not in PATHS and not k.startswith("rewards.")}
+def _is_path(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether a field names a file in both: as text, or as the key of a source of rewards."""
+    both = isinstance(before.get(name), str) and isinstance(now.get(name), str)
+    return name.startswith("rewards.") or (name in PATHS and both)
 
 
 def _write_json(path: Path, content: Any) -> None:
