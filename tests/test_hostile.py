@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import time
+import warnings
 
 import pytest
 
@@ -84,7 +85,8 @@ def outcomes(tmp_path_factory):
     """Of all of them, in forked processes of little patience and little memory."""
     work = tmp_path_factory.mktemp("hostile")
     trials = [Trial(kind="made up", name=name, act=act) for name, act in ACTS.items()]
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"os\.fork\(\) was called")  # no trial here uses jax
         patch.setattr(pool, "MEMORY", 2**25)
         found = pool.run_all(trials, Base(work), limit=0.5, workers=2, report=lambda found: None)
     assert not any(work.glob("trial-*")), "a room was left behind"
