@@ -82,7 +82,7 @@ def _trial(name: str, act: Callable[..., str], /, **settings) -> Trial:
 
 def steps_of(name: str) -> int:
     """Steps of a run that is interrupted within."""
-    return 8 if name == "grpo" else STEPS
+    return 40 if name == "grpo" else STEPS
 
 
 def interrupted(room: Room, given: list[str], after: int = 3) -> None:
@@ -138,7 +138,7 @@ def replace_model(folder: Path) -> None:
 def reward_replaced(room: Room) -> str:
     """Another reward model at the same path."""
     shutil.copytree(room.base.reward, room.path / "reward")
-    given = arguments(room, "grpo", 8, reward="reward")
+    given = arguments(room, "grpo", 40, reward="reward")
     interrupted(room, given, 1)
     replace_model(room.path / "reward" / "model")
     return refused(room.start(*given).ending(), "reward")
@@ -149,7 +149,7 @@ def function_mended(room: Room) -> str:
     body = "return [float(i) for i in range(len(responses))]"
     text = f"def reward(prompts, responses, **c):\n    {body}\n"
     source = room.write("rewards.py", text)
-    given = arguments(room, "grpo", 8, reward=source)
+    given = arguments(room, "grpo", 40, reward=source)
     interrupted(room, given, 1)
     room.write("rewards.py", text.replace("float(i)", "float(-i)"))
     ending = room.start(*given).ending()
