@@ -7,6 +7,8 @@ import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
+
 from benchmarks.hostile.base import Base, rows
 from benchmarks.hostile.judge import Fault, either, refused, tail, whole, worked
 from benchmarks.hostile.processes import arguments, lines, model_of
@@ -132,7 +134,8 @@ def replace_model(folder: Path) -> None:
         tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
         metadata = opened.metadata()
     changed = {name: x * 1.01 if x.dtype.kind == "f" else x for name, x in tensors.items()}
-    save_file({k: x.astype(tensors[k].dtype) for k, x in changed.items()}, file, metadata=metadata)
+    arrays = {name: np.asarray(x, tensors[name].dtype) for name, x in changed.items()}
+    save_file(arrays, file, metadata=metadata)
 
 
 def reward_replaced(room: Room) -> str:

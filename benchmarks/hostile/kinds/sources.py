@@ -49,6 +49,7 @@ FORMATS: dict[str, Callable[[list[dict[str, Any]]], bytes]] = {
     "lines.json": lambda r: lines(r),
     "csv": lambda r: ("text\n" + "".join(f'"{row["text"]}"\n' for row in r)).encode(),
     "jsonl.gz": lambda r: gzip.compress(lines(r)),
+    "zipped.jsonl": lambda r: gzip.compress(lines(r)),
     "json.gz": lambda r: gzip.compress(json.dumps(r).encode()),
     "ndjson": lambda r: lines(r),
     "JSONL": lambda r: lines(r),
@@ -78,7 +79,6 @@ BROKEN: dict[str, bytes] = {
     "carriage_returns_only": b'{"text": "a"}\r{"text": "b"}\r',
     "html": b"<!doctype html><html><body>404</body></html>",
     "lfs": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n",
-    "gzip": gzip.compress(b'{"text": "a"}\n'),
     "parquet": b"PAR1" + bytes(100) + b"PAR1",
     "all_bad": b'{"no": 1}\n' * 2000,
 }
