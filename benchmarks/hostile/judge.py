@@ -20,6 +20,7 @@ OUTCOMES = {
 BAR = ("traceback", "hang", "memory", "silent", "lost", "broken")
 LONGEST = 600  # characters of a clear line
 TRACEBACK = "Traceback (most recent call last)"
+ROOM = re.compile(r"/\S*/(trial-\d+-\w+|base)/")  # where trials are made, long and of no interest
 # Lines beside the error: rows that were left out, and where the trial's own process was stopped.
 BESIDE = re.compile(r".*: skipped \d+ bad rows.*|  .*|SIG[A-Z]+ .*")
 
@@ -98,8 +99,9 @@ def unclear(ending: Ending, names: tuple[str, ...]) -> str:
         return "no line" if not firsts else "several lines"
     if any(line not in firsts and not BESIDE.fullmatch(line) for line in lines):
         return "more than a line"
-    if len(firsts[0]) > LONGEST:
-        return f"{len(firsts[0])} characters"
+    length = len(ROOM.sub("", firsts[0]))
+    if length > LONGEST:
+        return f"{length} characters"
     if not all(line.isprintable() for line in lines):
         return "not printable"
     text = " ".join(lines).lower()

@@ -169,10 +169,18 @@ def _serve(connection: Connection, trials: Sequence[Trial], base: Any) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     alarm = _Alarm()
     kept: dict[str, Any] = {}
-    while (given := connection.recv()) is not None:
+    while (given := _received(connection, os.getppid())) is not None:
         number, limit = given
         connection.send(made(trials[number], base, kept, limit, alarm))
     os._exit(0)  # threads of libraries may never end
+
+
+def _received(connection: Connection, parent: int) -> Any:
+    """What comes next; None also where the process that would send it has ended."""
+    while not connection.poll(1.0):
+        if os.getppid() != parent:
+            return None
+    return connection.recv()
 
 
 class _Alarm:

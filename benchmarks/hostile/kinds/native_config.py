@@ -91,7 +91,7 @@ def missing(room: Room, *, field: str) -> str:
     fields = {name: value for name, value in given(room).items() if name != field}
     ending = measured(room, with_fields(room, fields))
     expected = unharmed(room)
-    return either(ending, lambda: same(room, expected), field, "config.json")
+    return either(ending, lambda: same(room, expected), field, "config.json", "configuration")
 
 
 def half_changed(room: Room, *, field: str, value: Any) -> str:

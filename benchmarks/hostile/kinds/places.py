@@ -78,7 +78,10 @@ def prepared(room: Room) -> None:
 
 def named(place: str) -> tuple[str, ...]:
     """Words that a clear line may name that place by."""
-    return place[:30].strip("\0"), "run_dir", "output", "reference_logps"
+    if "\0" in place:
+        return ("x00",)  # as it is shown
+    above = place.rpartition("/")[0] or place  # what cannot be made may be what is above it
+    return place[:30], above[:30], "run_dir", "output", "reference_logps"
 
 
 def nowhere(room: Room, *, what: str, place: str) -> str:

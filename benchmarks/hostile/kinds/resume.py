@@ -7,6 +7,8 @@ import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
+
 from benchmarks.hostile.base import Base, rows
 from benchmarks.hostile.judge import Fault, either, refused, tail, whole, worked
 from benchmarks.hostile.processes import arguments, lines, model_of
@@ -82,7 +84,7 @@ def _trial(name: str, act: Callable[..., str], /, **settings) -> Trial:
 
 def steps_of(name: str) -> int:
     """Steps of a run that is interrupted within."""
-    return 8 if name == "grpo" else STEPS
+    return 40 if name == "grpo" else STEPS
 
 
 def interrupted(room: Room, given: list[str], after: int = 3) -> None:
@@ -132,13 +134,14 @@ def replace_model(folder: Path) -> None:
         tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
         metadata = opened.metadata()
     changed = {name: x * 1.01 if x.dtype.kind == "f" else x for name, x in tensors.items()}
-    save_file({k: x.astype(tensors[k].dtype) for k, x in changed.items()}, file, metadata=metadata)
+    arrays = {name: np.asarray(x, tensors[name].dtype) for name, x in changed.items()}
+    save_file(arrays, file, metadata=metadata)
 
 
 def reward_replaced(room: Room) -> str:
     """Another reward model at the same path."""
     shutil.copytree(room.base.reward, room.path / "reward")
-    given = arguments(room, "grpo", 8, reward="reward")
+    given = arguments(room, "grpo", 40, reward="reward")
     interrupted(room, given, 1)
     replace_model(room.path / "reward" / "model")
     return refused(room.start(*given).ending(), "reward")
@@ -149,7 +152,7 @@ def function_mended(room: Room) -> str:
     body = "return [float(i) for i in range(len(responses))]"
     text = f"def reward(prompts, responses, **c):\n    {body}\n"
     source = room.write("rewards.py", text)
-    given = arguments(room, "grpo", 8, reward=source)
+    given = arguments(room, "grpo", 40, reward=source)
     interrupted(room, given, 1)
     room.write("rewards.py", text.replace("float(i)", "float(-i)"))
     ending = room.start(*given).ending()

@@ -94,6 +94,8 @@ FILES = {
     "deep": "reward = " + "(" * 5000 + ")" * 5000,
 }
 SHAPES = {
+    "generator_of_scores": "def reward(prompts, responses, **c):\n"
+                           "    return (1.0 for _ in responses)\n",
     "partial": "def score(prompts, responses, low):\n    return [low] * len(responses)\n"
                "reward = functools.partial(score, low=1.0)\n",
     "instance": "class Judge:\n    def __call__(self, prompts, responses, **columns):\n"

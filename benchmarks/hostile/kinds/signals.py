@@ -42,7 +42,7 @@ def _trial(name: str, number: str, when: str, gaps: list[float], command: str = 
 
 def stopped(room: Room, *, number: int, when: str, gaps: list[float], command: str) -> str:
     """Stopped at that moment: a line and no traceback; the same command again loses nothing."""
-    steps = 6 if command == "grpo" else STEPS
+    steps = 40 if command == "grpo" else STEPS
     given = arguments(room, command, steps)
     if when == "load":
         given[given.index("--data.path") + 1] = many_rows(room)

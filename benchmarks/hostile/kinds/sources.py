@@ -49,6 +49,7 @@ FORMATS: dict[str, Callable[[list[dict[str, Any]]], bytes]] = {
     "lines.json": lambda r: lines(r),
     "csv": lambda r: ("text\n" + "".join(f'"{row["text"]}"\n' for row in r)).encode(),
     "jsonl.gz": lambda r: gzip.compress(lines(r)),
+    "zipped.jsonl": lambda r: gzip.compress(lines(r)),
     "json.gz": lambda r: gzip.compress(json.dumps(r).encode()),
     "ndjson": lambda r: lines(r),
     "JSONL": lambda r: lines(r),

@@ -147,7 +147,7 @@ def replaced(room: Room, *, source: str, content: bytes) -> str:
     """Other bytes instead of the weights."""
     folder = copied(room, folder_of(room, source))
     room.write("model/model.safetensors", content)
-    return refused(measured(room, folder), "safetensors")
+    return refused(measured(room, folder), "safetensors", "tensor")
 
 
 def other_file(room: Room, *, source: str, what: str) -> str:
