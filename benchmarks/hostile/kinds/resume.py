@@ -157,7 +157,7 @@ def function_mended(room: Room) -> str:
     room.write("rewards.py", text.replace("float(i)", "float(-i)"))
     ending = room.start(*given).ending()
     worked(ending)
-    if "rewards.py" not in ending.out + ending.err:
+    if "file has changed" not in ending.out + ending.err:
         raise Fault("silent", "nothing is said of the change")
     return "right"
 
