@@ -7,6 +7,7 @@ import fcntl
 import os
 import re
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from jaxalign.stages.inputs import started
 from jaxalign.train.checkpoints import plain
 
 LOCK = ".lock"
+PATIENCE = 2.0  # seconds; a large process that was killed takes a while to be gone
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 LONGEST = 3_500  # bytes of a path: the system takes 4,096, and files lie below it
 
@@ -78,6 +80,7 @@ def held(directory: Path) -> Iterator[None]:
 
 def _locked(path: Path) -> int:
     """The descriptor of a lock that the system drops when this process ends, however it does."""
+    patience = time.monotonic() + PATIENCE
     while True:
         with writing(path):
             found = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
@@ -86,6 +89,9 @@ def _locked(path: Path) -> int:
         except BlockingIOError:
             who = os.read(found, 300).decode(errors="replace").strip()
             os.close(found)
+            if time.monotonic() < patience:
+                time.sleep(0.05)
+                continue
             raise UserError(
                 f"{shown_path(path.parent)} is in use by process {who if who.isprintable() else ''}"
                 "; wait for its end, or give another run_dir"
