@@ -87,6 +87,7 @@ def lock_left_behind(room: Room) -> str:
     first = room.start(*arguments(room, "sft", STEPS))
     first.until(lambda: lines(room) >= 2)
     first.send(signal.SIGKILL)
+    first.until(lambda: False)  # it has ended
     goes_on(room, "sft", STEPS)
     return "right"
 
