@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.hostile.base import Base, command, loop
-from benchmarks.hostile.judge import Fault, refused, tail, whole, worked
+from benchmarks.hostile.judge import Ending, Fault, refused, tail, whole, worked
 from benchmarks.hostile.trial import Room, Trial
 
 KIND = "checkpoints"
@@ -188,15 +188,7 @@ BESIDE: dict[str, Callable[[Path], str]] = {
 
 def damaged(room: Room, *, harm: Callable[[Path], str]) -> str:
     """The same command again says so and ends with the same model."""
-    run = finished(room)
-    before = (run / "model" / "model.safetensors").read_bytes()
-    what = harm(run)
-    ending = room.call(*arguments(room))
-    whole(ending)
-    if ending.status:
-        raise Fault("refused", f"{what}: status {ending.status}: {tail(ending.err)}")
-    if (run / "model" / "model.safetensors").read_bytes() != before:
-        raise Fault("lost", f"{what}: exit status 0 and another model")
+    what, ending = again(room, harm)
     if "checkpoint" not in f"{ending.out} {ending.err}".replace(str(room.path), "").lower():
         raise Fault("silent", f"{what}: not noticed")
     return "right"
@@ -204,6 +196,12 @@ def damaged(room: Room, *, harm: Callable[[Path], str]) -> str:
 
 def beside(room: Room, *, harm: Callable[[Path], str]) -> str:
     """What does not belong to the newest does no harm."""
+    again(room, harm)
+    return "right"
+
+
+def again(room: Room, harm: Callable[[Path], str]) -> tuple[str, Ending]:
+    """What was done to a finished run, and how the same command ends, with the same model."""
     run = finished(room)
     before = (run / "model" / "model.safetensors").read_bytes()
     what = harm(run)
@@ -213,7 +211,7 @@ def beside(room: Room, *, harm: Callable[[Path], str]) -> str:
         raise Fault("refused", f"{what}: status {ending.status}: {tail(ending.err)}")
     if (run / "model" / "model.safetensors").read_bytes() != before:
         raise Fault("lost", f"{what}: exit status 0 and another model")
-    return "right"
+    return what, ending
 
 
 def both_damaged(room: Room) -> str:
