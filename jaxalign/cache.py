@@ -1,8 +1,10 @@
 """The user's cache folder: prepared data, downloaded models, compiled programs."""
 
+import contextlib
 import os
 from pathlib import Path
 
+import filelock
 import jax
 
 PROGRAMS_BYTES = 2**31  # beyond, jax drops the compiled programs that were not used for longest
@@ -22,6 +24,7 @@ def keep_programs() -> None:
     folder = cache_directory() / "programs"
     is_ours = _is_private(folder)
     if jax.config.values["jax_compilation_cache_dir"] is None and is_ours:
+        _drop_unfinished(folder)
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_compilation_cache_max_size", PROGRAMS_BYTES)
 
@@ -39,3 +42,16 @@ def _is_private(folder: Path) -> bool:
         return False
     others = any(stat.st_uid != os.getuid() or stat.st_mode & 0o002 for stat in found)
     return not others and os.access(folder, os.W_OK)
+
+
+def _drop_unfinished(folder: Path) -> None:
+    """Remove programs whose writing was cut short, by a kill or a full disk.
+
+    jax would read them as whole, and keep no other program beside them: it writes the program
+    (`-cache`) and then, within the same lock, when that was used (`-atime`), and looks for all
+    `-atime` files before it writes the next.
+    """
+    with contextlib.suppress(OSError), filelock.FileLock(folder / ".lockfile", timeout=1):
+        for program in folder.glob("*-cache"):
+            if not program.with_name(f"{program.name.removesuffix('-cache')}-atime").exists():
+                program.unlink()

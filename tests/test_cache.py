@@ -33,6 +33,28 @@ def test_a_program_is_kept(theirs, tmp_path):
     assert any(folder.iterdir())
 
 
+def test_a_program_cut_short_is_dropped_and_others_are_kept_again(tmp_path):
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
+    environment |= {"XDG_CACHE_HOME": str(tmp_path), "JAX_PLATFORMS": "cpu"}
+    folder = tmp_path / "jaxalign" / "programs"
+
+    def run() -> str:
+        command = [sys.executable, "-c", CODE]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        return done.stderr
+
+    run()
+    (first,) = folder.glob("jit__lambda*-cache")
+    whole = first.read_bytes()
+    (first.with_name(first.name.replace("-cache", "-atime"))).unlink()
+    first.write_bytes(whole[: len(whole) // 2])  # a kill while jax wrote it
+    assert "persistent compilation cache" not in run()
+    assert first.read_bytes() == whole
+    kept = sorted(folder.iterdir())
+    assert "persistent compilation cache" not in run()
+    assert sorted(folder.iterdir()) == kept
+
+
 def test_a_folder_that_cannot_be_made_is_left_alone(tmp_path):
     (tmp_path / "file").touch()
     environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}

@@ -51,7 +51,7 @@ def crash(room: Room) -> str:
 
 
 def much_memory(room: Room) -> str:
-    room.kept["much"] = b"x" * (pool.MEMORY + 2**20)
+    room.kept["much"] = b"x" * (4 * pool.MEMORY)  # what the kernel counts is rough
     return "right"
 
 

@@ -89,6 +89,10 @@ def run(given: argparse.Namespace, work: Path) -> int:
 
     base, began = Base(work), time.monotonic()
     trials = all_trials(base, given.seed)
+    for what, names in (("kind", given.kind), ("label", given.only)):
+        if unknown := sorted(set(names) - {getattr(trial, what) for trial in trials}):
+            print(f"no trial {unknown[0]}; --list prints the names", file=sys.stderr)
+            return 2
     if given.kind:
         trials = [trial for trial in trials if trial.kind in given.kind]
     if given.only:

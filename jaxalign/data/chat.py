@@ -87,10 +87,11 @@ def _turns(messages: Messages, tokenizer: Tokenizer) -> list[tuple[str, bool]]:
     return fragments
 
 
-def _check_nothing_more(names: Iterable[str]) -> None:
+def _check_nothing_more(names: Iterable[str], field: str = "") -> None:
     if more := sorted(names):
+        place = f" ({field})" if field and more[0] != "tools" else ""
         raise UserError(
-            f"{more[0]!r} is for a chat template, and the tokenizer has none; take it out"
+            f"{more[0]!r}{place} is for a chat template, and the tokenizer has none; take it out"
         )
 
 
@@ -111,7 +112,7 @@ def prompt_ids(
     """
     if tokenizer.chat_template is not None and not isinstance(prompt, str):
         return templated_prompt(_plain_messages(prompt, tokenizer), tokenizer, given=given)
-    _check_nothing_more(given)
+    _check_nothing_more(given, "chat_template_kwargs")
     bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
     if isinstance(prompt, str):
         return bos + tokenizer.encode(_plain(prompt, tokenizer))
@@ -156,7 +157,7 @@ def response_row(
     if tokenizer.chat_template is not None:
         said = [_plain_messages(part, tokenizer) for part in (prompt, response)]
         return token_row(*templated_response(said[0], said[1], tokenizer, given=given))
-    _check_nothing_more(given)
+    _check_nothing_more(given, "chat_template_kwargs")
     start, end = (prompt_ids(prompt, tokenizer), False), ([tokenizer.eos_id], True)
     turns = _turns(response, tokenizer)[1:]  # the first cue ends the prompt
     turns[-1] = (turns[-1][0].removesuffix("\n"), turns[-1][1])

@@ -11,6 +11,7 @@ from typing import Any
 
 from benchmarks.hostile.base import Base, command, loop
 from benchmarks.hostile.judge import Fault, either, refused, worked
+from benchmarks.hostile.processes import model_of, uninterrupted
 from benchmarks.hostile.trial import Room, Trial
 
 KIND = "places"
@@ -211,6 +212,8 @@ def goes_on(room: Room, done: str, steps: int = 40) -> str:
 def full(room: Room, *, size: int) -> str:
     """The disk is full from the start."""
     ending = room.start(*sft(room), before=limited(size)).ending()
+    if ending.status == 0 and model_of(room) == uninterrupted(room, "sft", 40):
+        return worked(ending)  # all files were smaller
     return goes_on(room, refused(ending, "write", "large", "space", "room"))
 
 
