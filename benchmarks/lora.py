@@ -16,13 +16,15 @@ import jax
 import numpy as np
 
 from jaxalign import objectives
-from jaxalign.batches import PairLogps, PreferenceBatch, TokenBatch
-from jaxalign.config import LoraConfig, OptimizerConfig
+from jaxalign.batches.preferences import PairLogps, PreferenceBatch
+from jaxalign.batches.tokens import TokenBatch
+from jaxalign.config.loop import OptimizerConfig
+from jaxalign.config.model import LoraConfig
+from jaxalign.models.functions import text_logps
 from jaxalign.models.lora import ADAPTERS, Adapted, adapter_scale, new_adapters, split
 from jaxalign.models.quantised import PRECISIONS, quantised
 from jaxalign.models.transformer import Transformer, TransformerConfig
-from jaxalign.scoring import text_logps
-from jaxalign.stages.run import optimizer_of
+from jaxalign.recipes.run import optimizer_of
 from jaxalign.train.step import initial_state, train_step
 
 ROWS, LENGTH, RANK = 16, 64, 8

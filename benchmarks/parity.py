@@ -32,12 +32,12 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxalign.errors import UserError
-from jaxalign.files import read_json
 from jaxalign.logprobs import token_logps
-from jaxalign.models.hugging_face import family_of
-from jaxalign.models.hugging_face_names import renamed, stored_as
-from jaxalign.models.pretrained import load_folder
 from jaxalign.models.transformer import Transformer, empty_cache
+from jaxalign.pretrained.folders import load_folder
+from jaxalign.pretrained.hugging_face.config import family_of
+from jaxalign.pretrained.hugging_face.names import renamed, stored_as
+from jaxalign.system.files import read_json
 
 TOLERANCE = 1e-4
 HEADER = ("model", "kind", "parameters", "logits", "likeliest", "loss", "gradients", "cache", "")

@@ -15,17 +15,18 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxalign.config_rlhf import RLHFConfig
+from jaxalign.commands.rlhf.ratings import comparison_groups
+from jaxalign.config.rlhf import RLHFConfig
 from jaxalign.data.batching import truncated
 from jaxalign.data.chat import text_row
 from jaxalign.data.ratings import Ratings, load_ratings
 from jaxalign.data.tokenizer import train_tokenizer
 from jaxalign.evaluation.agreement import human_ceiling, scorer_agreement
 from jaxalign.evaluation.judges import RidgeJudge, rule_based_scorer
-from jaxalign.stages.human_ratings import comparison_groups
-from jaxalign.stages.run import Run, open_run
-from jaxalign.stages.text_models import new_text_model
-from jaxalign.stages.training import score_rows, train_reward
+from jaxalign.recipes.reward import train_reward
+from jaxalign.recipes.run import Run, open_run
+from jaxalign.recipes.scoring import score_rows
+from jaxalign.recipes.text_models import new_text_model
 
 TRAIN_SHARE = 0.6
 METRICS = {"pair_accuracy": "pairs", "pair_accuracy_gap1": "clear pairs", "spearman": "Spearman"}

@@ -15,12 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxalign.batches import TokenBatch
-from jaxalign.memory import keep_freed_memory
+from jaxalign.batches.tokens import TokenBatch
+from jaxalign.models.functions import text_logps
 from jaxalign.models.transformer import Transformer, TransformerConfig
 from jaxalign.objectives import sft
 from jaxalign.sampling import sample
-from jaxalign.scoring import text_logps
+from jaxalign.system.memory import keep_freed_memory
 from jaxalign.train.optimizers import make_optimizer
 from jaxalign.train.step import initial_state, train_step
 

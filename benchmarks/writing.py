@@ -18,17 +18,18 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxalign.config_rlhf import RLHFConfig
+from jaxalign.commands.rlhf.ratings import Corpus, read_corpus
+from jaxalign.config.rlhf import RLHFConfig
 from jaxalign.data.batching import prompt_batch
 from jaxalign.data.ratings import load_ratings
 from jaxalign.evaluation.text_statistics import copied_whole
-from jaxalign.memory import keep_freed_memory
+from jaxalign.recipes.run import Run, open_run
+from jaxalign.recipes.scoring import response_logps
+from jaxalign.recipes.sft import train_sft
+from jaxalign.recipes.text_batches import bucketed
+from jaxalign.recipes.text_models import TextModel, new_text_model
 from jaxalign.sampling import sample
-from jaxalign.stages.human_ratings import Corpus, read_corpus
-from jaxalign.stages.run import Run, open_run
-from jaxalign.stages.text_batches import bucketed
-from jaxalign.stages.text_models import TextModel, new_text_model
-from jaxalign.stages.training import response_logps, train_sft
+from jaxalign.system.memory import keep_freed_memory
 
 WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*")
 LONGEST = 130  # characters of the held-out sentences, which then fit under every vocabulary

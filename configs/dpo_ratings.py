@@ -9,7 +9,9 @@ Expected: the implicit reward has the order of 56.8% [55.2, 58.2] of the held-ou
 0).
 """
 
-from jaxalign.config import DataConfig, DPOConfig, DPOSettings, FitConfig, OptimizerConfig
+from jaxalign.config.data import DataConfig
+from jaxalign.config.dpo import DPOConfig, DPOSettings
+from jaxalign.config.loop import FitConfig, OptimizerConfig
 
 
 def get_config() -> DPOConfig:

@@ -9,7 +9,7 @@ Published, same settings and steps: CleanRL 490.04 ± 6.12 (3 seeds). Theirs tre
 the end of the task; here it is a truncation and its value is bootstrapped.
 """
 
-from jaxalign.config_domains import ControlConfig
+from jaxalign.config.control import ControlConfig
 
 
 def get_config() -> ControlConfig:

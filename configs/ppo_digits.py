@@ -16,7 +16,7 @@ Expected, test images, mean ± standard deviation over five splits:
 Settings were chosen on other random splits of these images (seeds 100 to 105).
 """
 
-from jaxalign.config_domains import ImagesConfig
+from jaxalign.config.images import ImagesConfig
 
 
 def get_config() -> ImagesConfig:

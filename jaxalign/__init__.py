@@ -1,6 +1,5 @@
 """Alignment fine-tuning in JAX; here its mathematics: pure, unreduced, jit, vmap and grad safe."""
 
-from jaxalign import signals  # noqa: F401  (a program may be stopped while it imports the rest)
 from jaxalign.advantages import (
     batch_scaled_advantages,
     best_of_group_advantages,
@@ -23,17 +22,16 @@ from jaxalign.advantages import (
     vtrace,
     weighted_scores,
 )
-from jaxalign.batches import (
+from jaxalign.batches.experience import Experience, ResponseBatch
+from jaxalign.batches.preferences import (
     ComparisonBatch,
-    Experience,
     PairLengths,
     PairLogps,
     PreferenceBatch,
     RankingBatch,
-    ResponseBatch,
     StepBatch,
-    TokenBatch,
 )
+from jaxalign.batches.tokens import TokenBatch
 from jaxalign.diagnostics import effective_sample_size, ratio_diagnostics
 from jaxalign.kl import adapted_coef, exact_kl, fused_exact_kl, importance_corrected_k3, k1, k2, k3
 from jaxalign.logprobs import (
@@ -126,7 +124,8 @@ from jaxalign.losses import (
     wpo_weights,
     xpo_loss,
 )
-from jaxalign.masking import masked_mean, masked_sum, masked_variance, whiten
+from jaxalign.numerics.masking import masked_mean, masked_sum, masked_variance, whiten
+from jaxalign.system import signals  # noqa: F401  (a program may be stopped while it imports the rest)
 
 __all__ = [
     "ComparisonBatch",

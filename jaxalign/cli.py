@@ -1,4 +1,4 @@
-"""`jaxalign COMMAND`: reads a configuration, applies typed overrides, runs a stage.
+"""`jaxalign COMMAND`: reads a configuration, applies typed overrides, runs the command.
 
 Nothing here computes. A mistake of the user is one line on standard error and exit status 2.
 """
@@ -18,13 +18,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from jaxalign.cache import keep_programs
-from jaxalign.config_checks import hints_of, nearest
+from jaxalign.config.checks import hints_of, nearest
+from jaxalign.config.flags import flags_of, given_flags, named_flags, single, with_flags
 from jaxalign.errors import UserError, one_line
-from jaxalign.files import FileError, read_bytes, reason, remedy, shown, shown_path, writing
-from jaxalign.flags import flags_of, given_flags, named_flags, single, with_flags
-from jaxalign.memory import keep_freed_memory, return_compiler_memory, with_huge_pages
-from jaxalign.signals import ending, ignore
+from jaxalign.system.cache import keep_programs
+from jaxalign.system.files import FileError, read_bytes, reason, remedy, shown, shown_path, writing
+from jaxalign.system.memory import keep_freed_memory, return_compiler_memory, with_huge_pages
+from jaxalign.system.signals import ending, ignore
 
 HELP = """usage: jaxalign COMMAND [--run_dir DIR] [--config FILE.py] [--field value ...]
 
@@ -41,7 +41,7 @@ HELP = """usage: jaxalign COMMAND [--run_dir DIR] [--config FILE.py] [--field va
   generate  samples of a trained policy
   export    a model as a Hugging Face folder, with a model card
   explain   one batch of a run or of a file, token by token, as a page
-  ratings   the embedded human ratings as files that the stages read
+  ratings   the embedded human ratings as files that the commands read
   report    DIR: write report.html and the plots of a run directory again
 
 `jaxalign COMMAND --help` lists the fields. The same command again resumes an interrupted run.
@@ -67,40 +67,39 @@ REFUSED = {
 }
 # command: its default configuration, if it needs no file
 DEFAULTS = {
-    "rlhf": "config_rlhf.RLHFConfig",
-    "sft": "config.SFTConfig",
-    "reward": "config.RewardConfig",
-    "ppo": "config.TextPPOConfig",
-    "grpo": "config_grpo.GRPOConfig",
-    "dpo": "config.DPOConfig",
-    "kto": "config.KTOConfig",
-    "online": "config_online.OnlineConfig",
-    "distill": "config_distill.DistillConfig",
-    "evaluate": "config.EvaluateConfig",
-    "generate": "config.GenerateConfig",
-    "explain": "config_explain.ExplainConfig",
-    "export": "config_export.ExportConfig",
-    "ratings": "config.RatingsConfig",
+    "rlhf": "rlhf.RLHFConfig",
+    "sft": "sft.SFTConfig",
+    "reward": "reward.RewardConfig",
+    "ppo": "ppo.TextPPOConfig",
+    "grpo": "grpo.GRPOConfig",
+    "dpo": "dpo.DPOConfig",
+    "kto": "kto.KTOConfig",
+    "online": "online.OnlineConfig",
+    "distill": "distill.DistillConfig",
+    "evaluate": "evaluate.EvaluateConfig",
+    "generate": "generate.GenerateConfig",
+    "explain": "explain.ExplainConfig",
+    "export": "export.ExportConfig",
+    "ratings": "ratings.RatingsConfig",
 }
-# configuration: the command it belongs to, the module whose `run` takes it, whether that takes a
-# directory
-STAGES = {
-    "RLHFConfig": ("rlhf", "rlhf", True),
-    "SFTConfig": ("sft", "sft", True),
-    "RewardConfig": ("reward", "reward", True),
-    "TextPPOConfig": ("ppo", "ppo", True),
-    "ControlConfig": ("ppo", "control", True),
-    "ImagesConfig": ("ppo", "images", True),
-    "GRPOConfig": ("grpo", "grpo", True),
-    "DPOConfig": ("dpo", "dpo", True),
-    "KTOConfig": ("kto", "kto", True),
-    "OnlineConfig": ("online", "online", True),
-    "DistillConfig": ("distill", "distill", True),
-    "EvaluateConfig": ("evaluate", "evaluate", False),
-    "GenerateConfig": ("generate", "generate", False),
-    "ExplainConfig": ("explain", "explain", False),
-    "ExportConfig": ("export", "export", False),
-    "RatingsConfig": ("ratings", "export_ratings", True),
+# configuration: the command it belongs to, its directory below `runs/` where none is given
+CONFIGS = {
+    "RLHFConfig": ("rlhf", "rlhf"),
+    "SFTConfig": ("sft", "sft"),
+    "RewardConfig": ("reward", "reward"),
+    "TextPPOConfig": ("ppo", "ppo"),
+    "ControlConfig": ("ppo", "control"),
+    "ImagesConfig": ("ppo", "images"),
+    "GRPOConfig": ("grpo", "grpo"),
+    "DPOConfig": ("dpo", "dpo"),
+    "KTOConfig": ("kto", "kto"),
+    "OnlineConfig": ("online", "online"),
+    "DistillConfig": ("distill", "distill"),
+    "EvaluateConfig": ("evaluate", None),
+    "GenerateConfig": ("generate", None),
+    "ExplainConfig": ("explain", None),
+    "ExportConfig": ("export", None),
+    "RatingsConfig": ("ratings", "ratings"),
 }
 
 
@@ -169,7 +168,7 @@ def refuse(line: str, status: int) -> None:
 
 
 def dispatch(arguments: list[str]) -> Any:
-    """Run the command and return what its stage returns."""
+    """Run the command and return what it returns."""
     if not arguments or (arguments[0] in HELP_FLAGS and len(arguments) == 1):
         print(HELP)
         return None
@@ -199,7 +198,7 @@ def run_command(command: str, arguments: list[str]) -> Any:
     refused = REFUSED.get(command, ())  # but where given by its whole name: the reason is told
     known = [name for name in hints if name not in refused or name in dict(given)]
     settings = with_flags(default, named_flags(given, known, command))
-    return run_stage(type(default).__name__, settings, directory)
+    return run_configured(settings, directory)
 
 
 def wants_help(arguments: list[str]) -> bool:
@@ -207,19 +206,19 @@ def wants_help(arguments: list[str]) -> bool:
     return bool({"-h", "--help"} & set(arguments))
 
 
-def run_stage(name: str, config, directory: str | None) -> Any:
-    """Import the stage of that configuration and run it."""
-    _, module, takes_directory = STAGES[name]
-    stage = importlib.import_module(f"jaxalign.stages.{module}")
-    if not takes_directory:
+def run_configured(config, directory: str | None) -> Any:
+    """Import the command of that configuration and run it."""
+    command, default = CONFIGS[type(config).__name__]
+    module = importlib.import_module(f"jaxalign.commands.{command}")
+    if default is None:
         if directory is not None:
-            raise UserError(f"`{module}` writes no run directory; leave --run_dir out")
-        return stage.run(config)
-    from jaxalign.stages.run_directory import directory_of, held
+            raise UserError(f"`{command}` writes no run directory; leave --run_dir out")
+        return module.run(config)
+    from jaxalign.recipes.run_directory import directory_of, held
 
-    folder = directory_of(f"runs/{module}" if directory is None else directory)
+    folder = directory_of(f"runs/{default}" if directory is None else directory)
     with held(folder):
-        return stage.run(config, folder)
+        return module.run(config, folder)
 
 
 def print_help(command: str, default) -> None:
@@ -227,7 +226,7 @@ def print_help(command: str, default) -> None:
     import tyro
 
     shown_default = narrowed(default, REFUSED.get(command, ()))
-    takes_directory = STAGES[type(default).__name__][2]
+    takes_directory = CONFIGS[type(default).__name__][1] is not None
     also = "--run_dir DIR (where results go), " if takes_directory else ""
     tyro.cli(
         type(shown_default),
@@ -271,13 +270,13 @@ def narrowed(config, refused: Sequence[str], prefix: str = "") -> Any:
 
 
 def named_config(name: str):
-    """The default configuration, `module.Class` below `jaxalign`.
+    """The default configuration, `module.Class` below `jaxalign.config`.
 
-    >>> named_config("config.GenerateConfig").samples
+    >>> named_config("generate.GenerateConfig").samples
     4
     """
     module, cls = name.split(".")
-    return getattr(importlib.import_module(f"jaxalign.{module}"), cls)()
+    return getattr(importlib.import_module(f"jaxalign.config.{module}"), cls)()
 
 
 def read_config(file: Path, command: str | None = None):
@@ -306,11 +305,11 @@ def read_config(file: Path, command: str | None = None):
     if inspect.iscoroutine(found):
         found.close()  # which nobody will await
     name = found.__name__ if isinstance(found, type) else type(found).__name__
-    takes = [key for key, value in STAGES.items() if command in (None, value[0])]
+    takes = [key for key, value in CONFIGS.items() if command in (None, value[0])]
     ours = type(found).__module__.startswith("jaxalign.config")
     if isinstance(found, type) or not ours or name not in takes:
         what = f"the class {name}, no instance" if isinstance(found, type) else f"a {name}"
-        is_other = ours and name in STAGES and not isinstance(found, type)
+        is_other = ours and name in CONFIGS and not isinstance(found, type)
         verb = "is" if is_other else "gives"
         raise UserError(
             f"{given} {verb} {what}, which `jaxalign {command}` does not take; its get_config() "

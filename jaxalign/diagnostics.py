@@ -5,8 +5,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxalign.kl import k1, k3
-from jaxalign.masking import masked_mean, masked_sum
-from jaxalign.precision import saturating_exp, widen
+from jaxalign.numerics.masking import masked_mean, masked_sum
+from jaxalign.numerics.precision import saturating_exp, widen
 
 
 def effective_sample_size(

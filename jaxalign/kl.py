@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxalign.logprobs import Ranges, log_softmax, logits_of, map_time_chunks, shift_right, tempered
-from jaxalign.precision import saturating_exp, widen
+from jaxalign.numerics.precision import saturating_exp, widen
 
 
 def k1(policy_logps: jax.Array, reference_logps: jax.Array) -> jax.Array:

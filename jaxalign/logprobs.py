@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxalign.masking import masked_sum
-from jaxalign.precision import widen
-from jaxalign.products import product
+from jaxalign.numerics.masking import masked_sum
+from jaxalign.numerics.matmul import product
+from jaxalign.numerics.precision import widen
 
 Ranges = tuple[tuple[int, int], ...]
 NO_TOKEN = -1e9  # the logit of an id that is no token

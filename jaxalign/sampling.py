@@ -10,11 +10,11 @@ import math
 import jax
 import jax.numpy as jnp
 
-from jaxalign.batches import TokenBatch, pytree
+from jaxalign.batches.tokens import TokenBatch, pytree
 from jaxalign.logprobs import log_softmax, tempered
 from jaxalign.losses.nash_md import mixture_logits
-from jaxalign.masking import is_end
 from jaxalign.models.transformer import Cache, Outputs, Transformer, empty_cache, unrolled
+from jaxalign.numerics.masking import is_end
 
 
 @pytree

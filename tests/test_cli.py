@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from jaxalign.cli import dispatch, main
-from jaxalign.stages import run as run_module
-from jaxalign.stages import text_rounds
+from jaxalign.recipes import iterations
+from jaxalign.recipes import run as run_module
 from jaxalign.train import loop
 from jaxalign.train.metrics import read_metrics
 
@@ -51,7 +51,7 @@ def steps_compile_once():
     jax.monitoring.register_event_duration_secs_listener(count)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run_module, "fit", watched)
-        patch.setattr(text_rounds, "fit", watched)
+        patch.setattr(iterations, "fit", watched)
         yield
     jax.monitoring.unregister_event_duration_listener(count)
     assert compiled[0] > 10 and not again

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxalign.batches import TokenBatch
+from jaxalign.batches.tokens import TokenBatch
 from jaxalign.errors import UserError
 from jaxalign.logprobs import token_logps
 from jaxalign.models.transformer import Transformer, TransformerConfig, unrolled

@@ -4,11 +4,11 @@ import functools
 
 import jax
 
-from jaxalign.config import ModelConfig
+from jaxalign.config.model import ModelConfig
 from jaxalign.data.chat import TokenRow, token_row
 from jaxalign.data.tokenizer import train_bpe
 from jaxalign.models.rope import RopeScaling
-from jaxalign.stages.text_models import TextModel, new_text_model
+from jaxalign.recipes.text_models import TextModel, new_text_model
 
 # What of the architecture depends on distances between tokens, and what bounds logits.
 GEMMA = {

@@ -26,7 +26,8 @@ HEADING = f"""# An exact world
 of them ends a response), at most three steps, so fifteen responses, all enumerated. Reference and
 scores are random and fixed, beta is {BETA}. Every number is a finite sum in double precision: there
 is no sampling noise except where the title says so. `0` stands for less than 1e-9, a dash for the
-direction of a gradient that is 0. `tests/test_exact.py` asserts the zeros and what is not zero.
+direction of a gradient that is 0. `tests/benchmarks/test_exact.py` asserts the zeros and
+what is not zero.
 """
 
 

@@ -29,7 +29,7 @@ from jaxalign import (
     ppo_policy_loss,
     sequence_logps,
 )
-from jaxalign.batches import pytree
+from jaxalign.batches.tokens import pytree
 
 UNCLIPPED = 1e9
 SHARES = (0.25, 1.0, 2.0)

@@ -40,7 +40,9 @@ from jaxalign import (
     sequence_logps,
     shaped_rewards,
 )
-from jaxalign.batches import Experience, PreferenceBatch, pytree
+from jaxalign.batches.experience import Experience
+from jaxalign.batches.preferences import PreferenceBatch
+from jaxalign.batches.tokens import pytree
 from jaxalign.losses.aggregation import sequence_sum
 from jaxalign.objectives import dpo, ppo
 

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxalign import k1, log_softmax, sequence_logps
-from jaxalign.batches import TokenBatch, pytree
+from jaxalign.batches.tokens import TokenBatch, pytree
+from jaxalign.models.functions import text_logps, text_policy
 from jaxalign.models.transformer import Outputs
-from jaxalign.scoring import text_logps, text_policy
 
 END, VOCABULARY, HORIZON = 0, 3, 3
 PREFIXES = 7  # nothing, 1, 2, 11, 12, 21, 22: a binary heap

@@ -19,14 +19,14 @@ from pathlib import Path
 from benchmarks.hostile.judge import BAR
 from benchmarks.hostile.table import markdown, summary
 
-STAGES = (
+COMMANDS = (
     *("sft", "reward", "dpo", "kto", "ppo", "grpo", "online", "distill", "evaluate", "generate"),
-    *("explain", "export", "export_ratings", "rlhf"),
+    *("explain", "export", "ratings", "rlhf"),
 )
 HEAVY = (
     *("orbax.checkpoint", "gguf", "pyarrow.parquet", "tensorboardX", "matplotlib.pyplot", "tyro"),
     *("jinja2.sandbox", "safetensors.numpy", "tokenizers", "optax", "jaxalign.report.page"),
-    *("jaxalign.models.gguf", "jaxalign.data.gguf_tokenizer"),
+    *("jaxalign.pretrained.gguf.weights", "jaxalign.pretrained.gguf.tokenizer"),
 )
 QUICK = 150  # trials of --quick
 
@@ -77,7 +77,7 @@ def prepare(work: Path) -> None:
     warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation")
     work.chmod(0o755)  # a trial plays another user
     jax.config.update("jax_disable_most_optimizations", True)
-    for name in (*HEAVY, "jaxalign.cli", *(f"jaxalign.stages.{stage}" for stage in STAGES)):
+    for name in (*HEAVY, "jaxalign.cli", *(f"jaxalign.commands.{name}" for name in COMMANDS)):
         importlib.import_module(name)
 
 

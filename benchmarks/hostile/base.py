@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-DATA = Path(__file__).parents[2] / "tests" / "data"
+DATA = Path(__file__).parents[2] / "tests" / "files"
 SENTENCE = "a fine film with a warm heart and a sly wit that never once loses its way"
 WORDS = SENTENCE.split(" ")
 PUBLISHED = ("llama", "gpt2", "gemma2", "gemma3", "mistral", "qwen2", "qwen3")

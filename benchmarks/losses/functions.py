@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from benchmarks.losses.material import Material
 from benchmarks.losses.steps import MODIFIERS, PPO
 from jaxalign import objectives
-from jaxalign.batches import PairLogps
+from jaxalign.batches.preferences import PairLogps
 from jaxalign.logprobs import sequence_logps
 from jaxalign.losses.bradley_terry import bradley_terry_loss
 from jaxalign.losses.cross_entropy import cross_entropy_loss

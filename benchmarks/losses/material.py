@@ -6,22 +6,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxalign.batches import (
+from jaxalign.batches.experience import Experience, ResponseBatch
+from jaxalign.batches.preferences import (
     ComparisonBatch,
     DistillationBatch,
-    Experience,
     Judged,
     OnlineBatch,
     PairLogps,
     PreferenceBatch,
     RankingBatch,
-    ResponseBatch,
     StepBatch,
-    TokenBatch,
     UnpairedBatch,
 )
+from jaxalign.batches.tokens import TokenBatch
+from jaxalign.models.functions import response_logps_of, text_logps
 from jaxalign.models.transformer import Transformer, TransformerConfig
-from jaxalign.scoring import response_logps_of, text_logps
 
 ROWS = 64  # of every batch, whatever a row is
 RANKED = 4  # responses in a ranking

@@ -9,7 +9,7 @@ import jax
 
 from benchmarks.losses.material import RANKED, ROWS, Material
 from jaxalign import objectives
-from jaxalign.scoring import (
+from jaxalign.models.functions import (
     text_decisions,
     text_divergences,
     text_logps,

@@ -11,12 +11,13 @@ ROOT = Path(__file__).parents[2]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jaxalign" / "mutation"
 SOURCES = (
     *("losses/*.py", "advantages/*.py"),
-    *("kl.py", "logprobs.py", "masking.py", "precision.py", "diagnostics.py"),
+    *("numerics/masking.py", "numerics/precision.py"),
+    *("kl.py", "logprobs.py", "diagnostics.py"),
 )
 TESTS = (
-    *("losses_*", "theorems", "masking", "precision", "kl", "logprobs", "advantages", "returns"),
-    *("group_advantages", "diagnostics", "preference_losses", "objectives", "mathematics_*"),
-    *("exact*", "mutants", "conformance"),
+    *("losses/*", "numerics/*", "advantages/*", "mathematics/*", "test_kl", "test_logprobs"),
+    *("test_diagnostics", "objectives/test_objectives", "objectives/test_preference_losses"),
+    *("objectives/test_group_losses", "benchmarks/test_exact", "benchmarks/test_conformance"),
 )
 LAST = ("test_conformance.py",)  # asked only about mutants that the others let live
 
@@ -64,7 +65,7 @@ def jaxalign_places() -> Places:
         for path in package.glob(pattern)
         if path.name != "__init__.py"
     )
-    tests = (sorted((ROOT / "tests").glob(f"test_{name}.py")) for name in TESTS)
+    tests = (sorted((ROOT / "tests").glob(f"{name}.py")) for name in TESTS)
     named = tuple(dict.fromkeys(str(path.relative_to(ROOT)) for found in tests for path in found))
     examples = tuple(f"jaxalign/{file}" for file in files)
     return Places(ROOT, "jaxalign", tuple(files), (*examples, *named), CACHE)

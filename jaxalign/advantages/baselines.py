@@ -4,8 +4,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from jaxalign.masking import masked_mean, masked_sum
-from jaxalign.precision import widen
+from jaxalign.numerics.masking import masked_mean, masked_sum
+from jaxalign.numerics.precision import widen
 
 
 def greedy_baseline_advantages(

@@ -16,7 +16,7 @@ from jaxalign.advantages.episodes import (
     recurrence_scan,
     values_after,
 )
-from jaxalign.precision import widen
+from jaxalign.numerics.precision import widen
 
 
 def gae(

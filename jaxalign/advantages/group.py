@@ -9,14 +9,14 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from jaxalign.masking import (
+from jaxalign.numerics.masking import (
     equal_entries,
     masked_sum,
     masked_variance,
     whiten,
     without_values,
 )
-from jaxalign.precision import rounding, widen
+from jaxalign.numerics.precision import rounding, widen
 
 
 def centred_advantages(scores: jax.Array, mask: jax.Array) -> jax.Array:

@@ -3,7 +3,7 @@
 import jax
 
 from jaxalign.advantages.returns import discounted_returns
-from jaxalign.masking import whiten
+from jaxalign.numerics.masking import whiten
 
 
 def reinforce_plus_plus_advantages(

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from jaxalign.advantages.episodes import episode_ends, recurrence_scan, values_after
 from jaxalign.advantages.gae import gae
-from jaxalign.precision import widen
+from jaxalign.numerics.precision import widen
 
 
 def discounted_returns(

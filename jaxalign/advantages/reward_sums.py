@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jaxalign.precision import rounding
+from jaxalign.numerics.precision import rounding
 
 
 def reward_sums(scores: np.ndarray, weights: np.ndarray, groups: np.ndarray) -> np.ndarray:

@@ -4,8 +4,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from jaxalign.masking import is_end
-from jaxalign.precision import settled_sum, widen
+from jaxalign.numerics.masking import is_end
+from jaxalign.numerics.precision import settled_sum, widen
 
 
 def shaped_rewards(

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxalign.advantages.episodes import episode_ends, recurrence_scan, values_after
-from jaxalign.precision import saturating_exp, widen
+from jaxalign.numerics.precision import saturating_exp, widen
 
 
 def vtrace(

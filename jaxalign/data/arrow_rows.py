@@ -12,7 +12,7 @@ from typing import Any
 from jaxalign.data.records import BadRow, check_depth
 from jaxalign.data.text_rows import READERS, Placed
 from jaxalign.errors import UserError
-from jaxalign.files import SHOWN, read_json, regular_file, shown, shown_path
+from jaxalign.system.files import SHOWN, read_json, regular_file, shown, shown_path
 
 ENDINGS = (*READERS, ".parquet", ".arrow", ".feather")
 BATCH = 1000  # rows that are in memory at once

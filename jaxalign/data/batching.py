@@ -14,16 +14,15 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from jaxalign.batches import (
+from jaxalign.batches.preferences import (
     ComparisonBatch,
     PreferenceBatch,
     RankingBatch,
     SharedPreferenceBatch,
-    SharedPrompts,
     StepBatch,
-    TokenBatch,
     UnpairedBatch,
 )
+from jaxalign.batches.tokens import SharedPrompts, TokenBatch
 from jaxalign.data.chat import TokenRow, token_row
 from jaxalign.errors import UserError
 

@@ -8,7 +8,7 @@ from jaxalign.data.records import FIELDS, BadRow, Record
 from jaxalign.data.sources import Fields, rows_of
 from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.errors import UserError
-from jaxalign.files import shown_path
+from jaxalign.system.files import shown_path
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 SHOWN = 5

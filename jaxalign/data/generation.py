@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from jaxalign.files import exists, read_json, typed
+from jaxalign.system.files import exists, read_json, typed
 
 FILE = "generation_config.json"
 IDS = ("bos_token_id", "eos_token_id", "pad_token_id")  # written anew wherever a model is

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxalign.batches import PackedBatch
+from jaxalign.batches.tokens import PackedBatch
 from jaxalign.data.batching import token_batch
 from jaxalign.data.chat import TokenRow
 from jaxalign.errors import UserError

@@ -13,10 +13,10 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any, Self
 
-from jaxalign.bounds import LARGEST
 from jaxalign.data.chat import ROLES, TokenRow, prompt_ids, response_row, step_row, token_row
 from jaxalign.data.tokenizer import Tokenizer
-from jaxalign.files import shown
+from jaxalign.numerics.bounds import LARGEST
+from jaxalign.system.files import shown
 
 # Fields that belong to what is asked in other formats, and that nothing here reads.
 UNREAD = (

@@ -5,7 +5,7 @@ from typing import Any
 
 from jaxalign.data.marks import special_tokens
 from jaxalign.data.tokenizer import Tokenizer
-from jaxalign.files import shown
+from jaxalign.system.files import shown
 
 # Of a tokenizer's JSON, what has no say in which ids a text becomes here. Which added tokens are
 # special, that is never text, is a matter of the one that reads.

@@ -16,7 +16,7 @@ from jaxalign.data.arrow_rows import arrow_rows, parquet_rows, saved_files
 from jaxalign.data.records import BadRow
 from jaxalign.data.text_rows import READERS, Placed, typed_cells
 from jaxalign.errors import UserError
-from jaxalign.files import SHOWN, exists, regular_file, shown, shown_path
+from jaxalign.system.files import SHOWN, exists, regular_file, shown, shown_path
 
 TFDS_SOURCE = re.compile(r"tfds:(?P<name>[^:\[\]]+(?::\d+\.\d+\.\d+)?):(?P<split>.+)")
 # Parts of tensorflow-datasets that register their data sets only when they are imported.

@@ -18,7 +18,7 @@ from typing import IO, Any
 
 from jaxalign.data.records import CONVERSATION, LEVELS, BadRow, check_depth
 from jaxalign.errors import UserError
-from jaxalign.files import LARGEST_TEXT, reason, regular_file, shown, shown_path
+from jaxalign.system.files import LARGEST_TEXT, reason, regular_file, shown, shown_path
 
 Placed = tuple[str, dict[str, Any] | BadRow]
 LARGEST_ROW = 2**26  # bytes of a line

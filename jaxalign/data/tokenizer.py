@@ -39,7 +39,7 @@ from jaxalign.data.marks import (
 )
 from jaxalign.data.tokenizer_json import lost_bytes, one_line, read_backend
 from jaxalign.errors import UserError
-from jaxalign.files import (
+from jaxalign.system.files import (
     exists,
     make_directory,
     read_bytes,

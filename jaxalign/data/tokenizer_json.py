@@ -16,7 +16,7 @@ import tokenizers
 from msgspec import Meta
 
 from jaxalign.errors import UserError
-from jaxalign.files import json_of, read_text, shown, shown_path, typed
+from jaxalign.system.files import json_of, read_text, shown, shown_path, typed
 
 LARGEST_ID = 2**24
 GROWTH = 64  # by how much a normalizer or decoder may lengthen a text

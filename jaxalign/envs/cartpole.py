@@ -6,7 +6,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from jaxalign.batches import pytree
+from jaxalign.batches.tokens import pytree
 
 GRAVITY = 9.8  # m/s^2
 CART_MASS = 1.0  # kg

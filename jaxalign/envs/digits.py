@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxalign.batches import pytree
+from jaxalign.batches.tokens import pytree
 
 NUM_CLASSES = 10
 NUM_PIXELS = 64

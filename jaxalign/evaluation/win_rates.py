@@ -4,7 +4,7 @@ import numpy as np
 
 from jaxalign.errors import UserError
 from jaxalign.evaluation.bootstrap import Estimate, mean_estimate
-from jaxalign.precision import rounding
+from jaxalign.numerics.precision import rounding
 
 
 def wins(scores: np.ndarray, baseline_scores: np.ndarray) -> np.ndarray:

@@ -6,7 +6,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxalign.batches import Experience, ResponseBatch, TokenBatch
+from jaxalign.batches.experience import Experience, ResponseBatch
+from jaxalign.batches.tokens import TokenBatch
 from jaxalign.explanation.table import (
     Explanation,
     Sum,
@@ -22,7 +23,7 @@ from jaxalign.losses.ppo import (
     ppo_value_clipped,
     probability_ratios,
 )
-from jaxalign.masking import masked_sum
+from jaxalign.numerics.masking import masked_sum
 from jaxalign.objectives.group_losses import GroupMethod
 from jaxalign.objectives.policy_gradient import advantages_for
 

@@ -8,7 +8,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxalign.batches import PreferenceBatch, TokenBatch, UnpairedBatch
+from jaxalign.batches.preferences import PreferenceBatch, UnpairedBatch
+from jaxalign.batches.tokens import TokenBatch
 from jaxalign.explanation.table import (
     Explanation,
     Sum,
@@ -18,7 +19,7 @@ from jaxalign.explanation.table import (
     on_table,
     sequences,
 )
-from jaxalign.masking import masked_sum
+from jaxalign.numerics.masking import masked_sum
 from jaxalign.train.step import means
 
 LABELS = (("chosen", "good", True), ("rejected", "bad", False))  # in metrics, on the page

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import jax
 import numpy as np
 
-from jaxalign.batches import TokenBatch
+from jaxalign.batches.tokens import TokenBatch
 from jaxalign.train.step import LossFn, means, metric_means
 
 

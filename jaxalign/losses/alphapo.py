@@ -3,10 +3,10 @@
 import jax
 import jax.numpy as jnp
 
-from jaxalign.batches import PairLengths, PairLogps
+from jaxalign.batches.preferences import PairLengths, PairLogps
 from jaxalign.losses.dpo import dpo_loss, no_reference
 from jaxalign.losses.length_normalised_dpo import per_token
-from jaxalign.precision import saturating_expm1
+from jaxalign.numerics.precision import saturating_expm1
 
 
 def alphapo_loss(

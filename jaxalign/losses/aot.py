@@ -4,10 +4,10 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from jaxalign.batches import PairLogps
-from jaxalign.collectives import gather, own_rows
+from jaxalign.batches.preferences import PairLogps
 from jaxalign.losses.dpo import dpo_loss, log_ratios
-from jaxalign.precision import widen
+from jaxalign.numerics.collectives import gather, own_rows
+from jaxalign.numerics.precision import widen
 
 
 def _of_same_rank(

@@ -4,9 +4,9 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from jaxalign.batches import PairLogps
+from jaxalign.batches.preferences import PairLogps
 from jaxalign.losses.dpo import implicit_rewards
-from jaxalign.precision import widen
+from jaxalign.numerics.precision import widen
 
 
 def apo_zero_loss(policy: PairLogps, reference: PairLogps, *, beta: float) -> jax.Array:

@@ -4,10 +4,11 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from jaxalign.batches import PairLogps, pytree
+from jaxalign.batches.preferences import PairLogps
+from jaxalign.batches.tokens import pytree
 from jaxalign.losses.dpo import implicit_rewards
-from jaxalign.masking import masked_sum
-from jaxalign.precision import widen
+from jaxalign.numerics.masking import masked_sum
+from jaxalign.numerics.precision import widen
 
 
 @pytree

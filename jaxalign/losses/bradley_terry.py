@@ -3,7 +3,7 @@
 import chex
 import jax
 
-from jaxalign.precision import widen
+from jaxalign.numerics.precision import widen
 
 
 def bradley_terry_loss(differences: jax.Array, *, margins: float | jax.Array = 0.0) -> jax.Array:

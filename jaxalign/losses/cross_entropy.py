@@ -2,7 +2,7 @@
 
 import jax
 
-from jaxalign.precision import widen
+from jaxalign.numerics.precision import widen
 
 
 def cross_entropy_loss(token_logps: jax.Array) -> jax.Array:

@@ -2,9 +2,9 @@
 
 import jax
 
-from jaxalign.batches import PairLogps
+from jaxalign.batches.preferences import PairLogps
 from jaxalign.losses.dpo import implicit_rewards
-from jaxalign.precision import saturating_exp
+from jaxalign.numerics.precision import saturating_exp
 
 
 def discopop_loss(

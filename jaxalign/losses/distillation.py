@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxalign.kl import exact_kl
 from jaxalign.logprobs import log_softmax
-from jaxalign.precision import widen
+from jaxalign.numerics.precision import widen
 
 
 def forward_kl_loss(student_logits: jax.Array, teacher_logits: jax.Array) -> jax.Array:

@@ -4,7 +4,7 @@ import math
 
 import jax
 
-from jaxalign.batches import PairLogps
+from jaxalign.batches.preferences import PairLogps
 from jaxalign.losses.dpo import implicit_rewards
 
 

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import jax
 
-from jaxalign.batches import PairLogps
+from jaxalign.batches.preferences import PairLogps
 from jaxalign.losses.dpo import dpo_loss, log_ratios, no_reference
-from jaxalign.precision import saturating_expm1, widen
+from jaxalign.numerics.precision import saturating_expm1, widen
 
 Score = Callable[[jax.Array], jax.Array]
 

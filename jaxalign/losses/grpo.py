@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxalign.losses.ppo import ClipRange, ppo_policy_loss
-from jaxalign.precision import widen
+from jaxalign.numerics.precision import widen
 
 
 def each_token(advantages: jax.Array, logps: jax.Array) -> jax.Array:

@@ -8,8 +8,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from jaxalign.masking import masked_sum
-from jaxalign.precision import widen
+from jaxalign.numerics.masking import masked_sum
+from jaxalign.numerics.precision import widen
 
 
 def sequence_log_ratios(logps: jax.Array, behaviour_logps: jax.Array, mask: jax.Array) -> jax.Array:

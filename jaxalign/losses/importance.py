@@ -4,10 +4,10 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from jaxalign.collectives import gather
 from jaxalign.losses.ppo import probability_ratios
-from jaxalign.masking import masked_sum
-from jaxalign.precision import widen
+from jaxalign.numerics.collectives import gather
+from jaxalign.numerics.masking import masked_sum
+from jaxalign.numerics.precision import widen
 
 
 def truncated_importance_weights(

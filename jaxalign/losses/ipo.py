@@ -1,6 +1,6 @@
 """Identity preference optimization: a squared error, so that certain pairs stay bounded."""
 
-from jaxalign.batches import PairLengths, PairLogps
+from jaxalign.batches.preferences import PairLengths, PairLogps
 from jaxalign.losses.dpo import log_ratios
 from jaxalign.losses.length_normalised_dpo import per_token
 

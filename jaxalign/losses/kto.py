@@ -4,9 +4,9 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from jaxalign.collectives import psum
-from jaxalign.masking import masked_sum
-from jaxalign.precision import widen
+from jaxalign.numerics.collectives import psum
+from jaxalign.numerics.masking import masked_sum
+from jaxalign.numerics.precision import widen
 
 
 def kto_kl(

@@ -4,7 +4,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from jaxalign.precision import widen
+from jaxalign.numerics.precision import widen
 
 
 def length_desensitised_logps(

@@ -4,9 +4,9 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from jaxalign.batches import PairLengths, PairLogps
+from jaxalign.batches.preferences import PairLengths, PairLogps
 from jaxalign.losses.dpo import dpo_loss, log_ratios, no_reference
-from jaxalign.precision import widen
+from jaxalign.numerics.precision import widen
 
 
 def per_token(logps: PairLogps, lengths: PairLengths) -> PairLogps:

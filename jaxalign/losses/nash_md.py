@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxalign.logprobs import log_softmax
-from jaxalign.precision import widen
+from jaxalign.numerics.precision import widen
 
 
 def mixture_logits(

@@ -4,8 +4,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from jaxalign.batches import PairLogps
-from jaxalign.precision import rounding, widen
+from jaxalign.batches.preferences import PairLogps
+from jaxalign.numerics.precision import rounding, widen
 
 
 def ranked(

@@ -3,9 +3,9 @@
 import jax
 import jax.numpy as jnp
 
-from jaxalign.batches import PairLengths, PairLogps
+from jaxalign.batches.preferences import PairLengths, PairLogps
 from jaxalign.losses.length_normalised_dpo import per_token
-from jaxalign.precision import log1mexp, widen
+from jaxalign.numerics.precision import log1mexp, widen
 
 
 def log_odds(average_logps: jax.Array) -> jax.Array:

@@ -4,7 +4,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from jaxalign.precision import widen
+from jaxalign.numerics.precision import widen
 
 
 def plackett_luce_loss(scores: jax.Array, mask: jax.Array) -> jax.Array:

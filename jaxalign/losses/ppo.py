@@ -4,7 +4,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from jaxalign.precision import saturating_exp, widen
+from jaxalign.numerics.precision import saturating_exp, widen
 
 ClipRange = float | tuple[float, float]
 

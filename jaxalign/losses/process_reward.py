@@ -3,7 +3,7 @@
 import chex
 import jax
 
-from jaxalign.precision import widen
+from jaxalign.numerics.precision import widen
 
 
 def process_reward_loss(logits: jax.Array, labels: jax.Array) -> jax.Array:

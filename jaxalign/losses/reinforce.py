@@ -5,7 +5,7 @@ import jax
 
 from jaxalign.logprobs import sequence_logps
 from jaxalign.losses.ppo import ClipRange, ppo_policy_loss
-from jaxalign.precision import widen
+from jaxalign.numerics.precision import widen
 
 
 def reinforce_loss(logps: jax.Array, advantages: jax.Array) -> jax.Array:

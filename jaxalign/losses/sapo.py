@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxalign.losses.ppo import probability_ratios
-from jaxalign.precision import widen
+from jaxalign.numerics.precision import widen
 
 
 def sapo_loss(

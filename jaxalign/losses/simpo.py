@@ -2,7 +2,7 @@
 
 import jax
 
-from jaxalign.batches import PairLengths, PairLogps
+from jaxalign.batches.preferences import PairLengths, PairLogps
 from jaxalign.losses.dpo import dpo_loss, no_reference
 from jaxalign.losses.length_normalised_dpo import per_token
 

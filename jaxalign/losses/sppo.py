@@ -2,7 +2,7 @@
 
 import jax
 
-from jaxalign.batches import PairLogps
+from jaxalign.batches.preferences import PairLogps
 from jaxalign.losses.dpo import log_ratios
 
 

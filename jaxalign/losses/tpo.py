@@ -4,10 +4,10 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from jaxalign.batches import PairLengths, PairLogps
+from jaxalign.batches.preferences import PairLengths, PairLogps
 from jaxalign.losses.dpo import dpo_loss, no_reference
 from jaxalign.losses.simpo import simpo_loss
-from jaxalign.precision import widen
+from jaxalign.numerics.precision import widen
 
 
 def tpo_loss(

@@ -4,8 +4,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from jaxalign.masking import masked_sum
-from jaxalign.precision import saturating_exp, widen
+from jaxalign.numerics.masking import masked_sum
+from jaxalign.numerics.precision import saturating_exp, widen
 
 
 def wpo_weights(

@@ -3,9 +3,9 @@
 import chex
 import jax
 
-from jaxalign.batches import PairLogps
+from jaxalign.batches.preferences import PairLogps
 from jaxalign.losses.dpo import dpo_loss
-from jaxalign.precision import widen
+from jaxalign.numerics.precision import widen
 
 
 def xpo_loss(

@@ -7,9 +7,9 @@ from typing import Any
 import jax.numpy as jnp
 
 from jaxalign.errors import UserError
-from jaxalign.files import shown, typed
 from jaxalign.models.ranges import LENGTH, check_ranges
 from jaxalign.models.rope import RopeScaling
+from jaxalign.system.files import shown, typed
 
 CHOICES = {
     "norm": ("rms", "layer"),

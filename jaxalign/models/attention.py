@@ -7,14 +7,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxalign.batches import pytree
+from jaxalign.batches.tokens import pytree
 from jaxalign.logprobs import softcapped
 from jaxalign.models.architecture import TransformerConfig
 from jaxalign.models.branches import Branches
 from jaxalign.models.kernels import Sight, kernel_for, scaled
 from jaxalign.models.layers import last_columns, make_norm
 from jaxalign.models.rope import rotate
-from jaxalign.products import dot_general
+from jaxalign.numerics.matmul import dot_general
 
 BLOCK = 64  # queries that are compared with their keys at a time
 MASKED = -1e30  # finite, so that a row that sees nothing is uniform and has a finite gradient

@@ -13,7 +13,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ke
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 from jax.sharding import AxisType, PartitionSpec
 
-from jaxalign.batches import pytree
+from jaxalign.batches.tokens import pytree
 
 TILES = (512, 256, 128)  # of splash attention: lengths are padded to multiples of one
 PADDING = 9 / 8  # how much longer a text may get by that for a larger tile

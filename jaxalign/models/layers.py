@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxalign.models.architecture import TransformerConfig
-from jaxalign.products import dot_general
+from jaxalign.numerics.matmul import dot_general
 
 
 def filled(tokens: jax.Array, mask: jax.Array, before: jax.Array) -> jax.Array:

@@ -8,7 +8,7 @@ import dataclasses
 from typing import Any
 
 from jaxalign.errors import UserError
-from jaxalign.files import shown
+from jaxalign.system.files import shown
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

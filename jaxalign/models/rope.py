@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxalign.errors import UserError
-from jaxalign.files import shown
 from jaxalign.models.ranges import check_ranges
-from jaxalign.precision import widen
+from jaxalign.numerics.precision import widen
+from jaxalign.system.files import shown
 
 KINDS = ("linear", "llama3", "yarn")
 

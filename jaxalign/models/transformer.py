@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxalign.batches import pytree
+from jaxalign.batches.tokens import pytree
 from jaxalign.errors import UserError
 from jaxalign.logprobs import Ranges, logits_of
 from jaxalign.models.architecture import TransformerConfig

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxalign.batches import pytree
+from jaxalign.batches.tokens import pytree
 from jaxalign.models.architecture import TransformerConfig
 from jaxalign.models.attention import Attention
 from jaxalign.models.branches import Branches

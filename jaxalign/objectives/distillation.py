@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from jaxalign.batches import DistillationBatch
+from jaxalign.batches.preferences import DistillationBatch
 from jaxalign.losses.aggregation import sequence_mean
 from jaxalign.losses.distillation import forward_kl_loss, generalised_jsd_loss, reverse_kl_loss
 from jaxalign.objectives.keys import example_keys

@@ -1,8 +1,8 @@
 """Supervised fine-tuning."""
 
-from jaxalign.batches import PackedBatch, TokenBatch
+from jaxalign.batches.tokens import PackedBatch, TokenBatch
 from jaxalign.losses.cross_entropy import cross_entropy_loss
-from jaxalign.masking import masked_sum
+from jaxalign.numerics.masking import masked_sum
 from jaxalign.objectives.keys import example_keys
 
 

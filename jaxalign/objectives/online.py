@@ -6,14 +6,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxalign.batches import OnlineBatch
+from jaxalign.batches.preferences import OnlineBatch
+from jaxalign.batches.shared_prompts import shared_sides
 from jaxalign.errors import UserError
 from jaxalign.logprobs import sequence_logps
 from jaxalign.losses.dpo import dpo_loss, implicit_rewards
 from jaxalign.losses.nash_md import nash_md_loss
 from jaxalign.losses.online_dpo import ranked
 from jaxalign.losses.xpo import xpo_loss
-from jaxalign.masking import masked_sum
+from jaxalign.numerics.masking import masked_sum
 from jaxalign.objectives.keys import example_keys
 from jaxalign.objectives.pair_losses import (
     BETA,
@@ -24,7 +25,6 @@ from jaxalign.objectives.pair_losses import (
     hyperparameters_of,
 )
 from jaxalign.objectives.preferences import token_logps_of_sides
-from jaxalign.shared_groups import shared_sides
 
 SELF = ("first_logps", "first_reference", "preferences")
 ONLINE_LOSSES: dict[str, NamedLoss] = {

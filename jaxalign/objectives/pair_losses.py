@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 import jax
 
-from jaxalign.batches import PairLogps
+from jaxalign.batches.preferences import PairLogps
 from jaxalign.errors import UserError
 from jaxalign.losses.alphapo import alphapo_loss
 from jaxalign.losses.aot import aot_loss, aot_unpaired_loss

@@ -5,7 +5,9 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from jaxalign.batches import Experience, ResponseBatch, SharedPrompts
+from jaxalign.batches.experience import Experience, ResponseBatch
+from jaxalign.batches.shared_prompts import one_a_row, response_rows
+from jaxalign.batches.tokens import SharedPrompts
 from jaxalign.kl import importance_corrected_k3, k2, k3
 from jaxalign.losses.aggregation import constant_length, sequence_mean, sequence_sum, token_mean
 from jaxalign.losses.grpo import each_token
@@ -17,10 +19,9 @@ from jaxalign.losses.ppo import (
     ppo_value_loss,
     probability_ratios,
 )
-from jaxalign.masking import masked_sum
+from jaxalign.numerics.masking import masked_sum
 from jaxalign.objectives.group_losses import GroupMethod
 from jaxalign.objectives.keys import example_keys
-from jaxalign.shared_groups import one_a_row, response_rows
 
 
 def ppo(

@@ -5,13 +5,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxalign.batches import PairLengths, PairLogps, PreferenceBatch, SharedPreferenceBatch
+from jaxalign.batches.preferences import (
+    PairLengths,
+    PairLogps,
+    PreferenceBatch,
+    SharedPreferenceBatch,
+)
 from jaxalign.errors import UserError
 from jaxalign.logprobs import sequence_logps
 from jaxalign.losses.dpo import implicit_rewards
 from jaxalign.losses.ld_dpo import length_desensitised_logps
 from jaxalign.losses.wpo import wpo_weights
-from jaxalign.masking import masked_sum
+from jaxalign.numerics.masking import masked_sum
 from jaxalign.objectives.keys import example_keys
 from jaxalign.objectives.pair_losses import (
     PAIR_LOSSES,

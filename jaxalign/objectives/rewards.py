@@ -4,11 +4,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxalign.batches import ComparisonBatch, RankingBatch, StepBatch, TokenBatch
+from jaxalign.batches.preferences import ComparisonBatch, RankingBatch, StepBatch
+from jaxalign.batches.tokens import TokenBatch
 from jaxalign.losses.bradley_terry import bradley_terry_loss, centering_penalty
 from jaxalign.losses.plackett_luce import plackett_luce_loss
 from jaxalign.losses.process_reward import process_reward_loss
-from jaxalign.masking import masked_sum
+from jaxalign.numerics.masking import masked_sum
 from jaxalign.objectives.keys import example_keys
 
 

@@ -18,7 +18,7 @@ from jaxalign.losses.ppo import ppo_policy_clipped, ppo_policy_loss, probability
 from jaxalign.losses.reinforce import reinforce_loss, rloo_loss
 from jaxalign.losses.sapo import sapo_loss
 from jaxalign.losses.vespo import vespo_weights
-from jaxalign.masking import masked_sum
+from jaxalign.numerics.masking import masked_sum
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -5,12 +5,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxalign.batches import UnpairedBatch
-from jaxalign.collectives import psum
+from jaxalign.batches.preferences import UnpairedBatch
 from jaxalign.errors import UserError
 from jaxalign.logprobs import sequence_logps
 from jaxalign.losses.kto import log_ratio_sums, reference_point
-from jaxalign.masking import masked_sum
+from jaxalign.numerics.collectives import psum
+from jaxalign.numerics.masking import masked_sum
 from jaxalign.objectives.keys import example_keys
 from jaxalign.objectives.pair_losses import UNPAIRED_LOSSES, hyperparameters_of
 

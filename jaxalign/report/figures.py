@@ -5,9 +5,9 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from jaxalign.files import FileError, shown_path
 from jaxalign.report.html import Markup, tag
 from jaxalign.report.svg import inline_svg, save_png
+from jaxalign.system.files import FileError, shown_path
 
 LONGEST = 80  # characters of a name
 

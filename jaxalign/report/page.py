@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from jaxalign.files import write_atomically
 from jaxalign.report import sections
 from jaxalign.report.about import facts
 from jaxalign.report.figures import Figures
 from jaxalign.report.html import Markup, join, tag
 from jaxalign.report.run import Run, read_run
 from jaxalign.report.stylesheet import stylesheet
+from jaxalign.system.files import write_atomically
 
 
 def page(run: Run, figures: Figures) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxalign.errors import UserError, printable
-from jaxalign.files import FileError, exists, read_json, shown_path, typed
+from jaxalign.system.files import FileError, exists, read_json, shown_path, typed
 from jaxalign.train.metrics import read_metrics
 
 Rows = list[dict[str, Any]]

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from jaxalign.files import make_directory, write_atomically
 from jaxalign.report.html import Markup, text
 from jaxalign.report.style import COLOURS, settings
+from jaxalign.system.files import make_directory, write_atomically
 
 
 def save_png(figure: Figure, path: Path) -> None:

@@ -29,7 +29,7 @@ import numpy as np
 from jax.tree_util import GetAttrKey
 
 from jaxalign.errors import UserError
-from jaxalign.files import (
+from jaxalign.system.files import (
     exists,
     make_directory,
     read_bytes,
@@ -42,7 +42,7 @@ from jaxalign.files import (
     write_atomically,
     writing,
 )
-from jaxalign.signals import say
+from jaxalign.system.signals import say
 
 MANIFEST, STATE = "manifest.json", "state"
 STEP = re.compile(r"0|[1-9][0-9]{0,17}")

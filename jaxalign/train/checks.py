@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import checkify
 
-from jaxalign.batches import Experience, ResponseBatch, TokenBatch
-from jaxalign.precision import saturation
+from jaxalign.batches.experience import Experience, ResponseBatch
+from jaxalign.batches.tokens import TokenBatch
+from jaxalign.numerics.precision import saturation
 from jaxalign.train.step import LossFn
 
 REAL = (  # fields of batches that hold real numbers

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from jaxalign.errors import StepRefused, UserError
-from jaxalign.signals import deferred, name_of, say
+from jaxalign.system.signals import deferred, name_of, say
 from jaxalign.train.checkpoints import Checkpoints
 from jaxalign.train.metrics import progress
 

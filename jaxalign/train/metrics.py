@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from jaxalign.files import (
+from jaxalign.system.files import (
     FileError,
     exists,
     json_of,

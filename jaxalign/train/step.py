@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxalign.batches import pytree
-from jaxalign.collectives import psum, vary
+from jaxalign.batches.tokens import pytree
 from jaxalign.errors import UserError
+from jaxalign.numerics.collectives import psum, vary
 
 Params = Any
 Batch = Any

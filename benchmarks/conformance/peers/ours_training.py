@@ -11,15 +11,15 @@ import optax
 import jaxalign
 from benchmarks.conformance.peers import data
 from jaxalign import objectives
-from jaxalign.batches import ComparisonBatch, PairLogps
+from jaxalign.batches.preferences import ComparisonBatch, PairLogps
 from jaxalign.data.batching import mismatched_rows, preference_batch, token_batch, unpaired_batch
 from jaxalign.data.chat import token_row
 from jaxalign.data.tokenizer import train_tokenizer
 from jaxalign.models.architecture import TransformerConfig
+from jaxalign.models.functions import response_logps_of, text_logps, text_policy, text_scores
 from jaxalign.models.transformer import Transformer
-from jaxalign.scoring import response_logps_of, text_logps, text_policy, text_scores
-from jaxalign.stages.text_models import TextModel, with_heads
-from jaxalign.text_rollouts import sample_and_score
+from jaxalign.recipes.text_models import TextModel, with_heads
+from jaxalign.rollouts.text import sample_and_score
 from jaxalign.train.step import initial_state, train_step
 
 LENGTH, PADDED_LENGTH = 14, 20
@@ -244,7 +244,7 @@ def ppo_start(temperature):
 
 
 TRAINING = {
-    "dpo_start": (dpo_start, "objectives.dpo of stages.text_models.with_heads(dropout=0)"),
+    "dpo_start": (dpo_start, "objectives.dpo of recipes.text_models.with_heads(dropout=0)"),
     "sft_gradient": (sft_gradient, "train_step, objectives.sft"),
     "dpo_gradient": (dpo_gradient, "train_step, objectives.dpo"),
     "kto_gradient": (kto_gradient, "train_step, objectives.unpaired"),

@@ -65,8 +65,8 @@ def explained(room: Room, *, method: str, where: str) -> str:
     """`explain --run THEIR_RUN` whose configuration names a reward file."""
     import dataclasses
 
-    from jaxalign.config import TextPPOConfig
-    from jaxalign.config_grpo import GRPOConfig
+    from jaxalign.config.grpo import GRPOConfig
+    from jaxalign.config.ppo import TextPPOConfig
 
     marker = str(room.path / "marker")
     room.write("run/rewards.py", CODE.format(marker))

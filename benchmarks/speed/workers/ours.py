@@ -1,4 +1,4 @@
-"""jaxalign's own stages. PPO may have a value network of its own (`--separate`), as TRL's has."""
+"""jaxalign's own commands. PPO may have a value network of its own (`--separate`), as TRL's has."""
 
 import dataclasses
 import tempfile
@@ -12,28 +12,26 @@ import tokenizers
 from benchmarks.speed.pace import Pace
 from benchmarks.speed.work import EPOCHS, GROUP, PARTS, Size, Work, rows_of
 from benchmarks.speed.workers.arguments import parse
-from jaxalign.config import (
-    DPOSettings,
-    FitConfig,
-    OptimizerConfig,
-    PlaceConfig,
-    PPOSettings,
-    SFTConfig,
-)
-from jaxalign.config_grpo import GRPOSettings
+from jaxalign.config.data import PlaceConfig
+from jaxalign.config.dpo import DPOSettings
+from jaxalign.config.grpo import GRPOSettings
+from jaxalign.config.loop import FitConfig, OptimizerConfig
+from jaxalign.config.ppo import PPOSettings
+from jaxalign.config.sft import SFTConfig
 from jaxalign.data.batching import prompt_batch
 from jaxalign.data.chat import TokenRow
 from jaxalign.data.tokenizer import Tokenizer
-from jaxalign.memory import keep_freed_memory, return_compiler_memory
+from jaxalign.layouts.layout import Layout
 from jaxalign.models.transformer import Transformer, TransformerConfig
+from jaxalign.recipes.grpo import train_grpo
+from jaxalign.recipes.ppo import train_ppo
+from jaxalign.recipes.preferences import train_dpo
+from jaxalign.recipes.run import Run, open_run
+from jaxalign.recipes.sft import train_sft
+from jaxalign.recipes.text_batches import bucketed
+from jaxalign.recipes.text_models import TextModel, with_heads
 from jaxalign.sampling import sample
-from jaxalign.stages.run import Run, open_run
-from jaxalign.stages.text_batches import bucketed
-from jaxalign.stages.text_grpo import train_grpo
-from jaxalign.stages.text_models import TextModel, with_heads
-from jaxalign.stages.text_ppo import train_ppo
-from jaxalign.stages.training import train_dpo, train_sft
-from jaxalign.train.layouts import Layout
+from jaxalign.system.memory import keep_freed_memory, return_compiler_memory
 
 ENDLESS = 1_000_000  # steps; the starter ends the worker
 NEVER = -1  # no token ends a response: all have the same length

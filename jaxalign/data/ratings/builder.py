@@ -19,8 +19,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from jaxalign.data.ratings.clean import clean_text, text_key
-from jaxalign.data.ratings.load import VERSION
-from jaxalign.data.ratings.splits import SPLITS, group_splits
+from jaxalign.data.ratings.splits import SPLITS, VERSION, group_splits
 
 BLOCK = 30
 MAX_RATINGS = {"movies": 29, "products": 20}

@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from jaxalign.cache import cache_directory
-from jaxalign.data.ratings.splits import SPLITS
+from jaxalign.data.ratings.splits import SPLITS, VERSION
 from jaxalign.errors import UserError
+from jaxalign.system.cache import cache_directory
 
 CONFIGS = ("movies", "products")
-VERSION = "1.0.0"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ to "judge" and 3 to "evaluation", and a hash decides which.
 
 import hashlib
 
+VERSION = "1.0.0"  # of the builder
 SPLITS = ("policy", "policy_validation", "judge", "evaluation")
 STRATUM = 20
 PATTERN = "PJPEPVPJPEPJPVPJPEPJ"

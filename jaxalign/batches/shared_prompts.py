@@ -1,0 +1,114 @@
+"""Responses to one prompt behind each other in a row, so that the prompt is read once for them.
+
+The sampler puts a response a row, and the rows of a group side by side: row `i * K + j` is response
+j of group i. Every prompt ends with the same column, where all responses begin. What is made of
+them here holds the same numbers, without the prompts' columns.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from jaxalign.batches.experience import ResponseBatch
+from jaxalign.batches.tokens import SharedPrompts, TokenBatch
+
+
+def responses_in_a_row(group_size: int, *, rows: int, parts: int) -> int:
+    """K, how many responses of a group share a row: all, or fewer that divide the group equally.
+
+    A prompt is read once for K responses, so that a larger K never computes more.
+
+    Args:
+      group_size: G, responses to a prompt.
+      rows: responses of a round, a multiple of G.
+      parts: equal parts that the round is cut into (minibatches, micro-batches, devices), between
+        rows.
+
+    Returns:
+      The largest K with which the round can be cut so; 1 if there is none.
+
+    >>> responses_in_a_row(8, rows=256, parts=4), responses_in_a_row(6, rows=24, parts=8)
+    (8, 3)
+    """
+    counts = range(group_size, 1, -1)
+    return next((k for k in counts if group_size % k == 0 and rows // k % parts == 0), 1)
+
+
+def shared_rows(rows: TokenBatch, *, count: int, longest: int) -> SharedPrompts:
+    """Sampled rows, `count` side by side to the same prompt, as rows that hold a prompt once.
+
+    Args:
+      rows: `[B, P + R]` from `sample`.
+      count: K, a divisor of B.
+      longest: R, columns of the responses.
+    """
+    prompt = rows.tokens.shape[1] - longest
+    responses = _by_row(rows.response_mask[:, prompt:], count)
+    return SharedPrompts(
+        prompts=rows.tokens[::count, :prompt],
+        prompt_mask=rows.prompt_mask[::count, :prompt],
+        responses=_by_row(rows.tokens[:, prompt:], count),
+        mask=responses,
+        response_mask=responses,
+        index=rows.index[::count],
+    )
+
+
+def shared_sides(sides: Sequence[TokenBatch], *, longest: int) -> SharedPrompts:
+    """Samples from the same prompts, one batch a side, with the K sides in a row.
+
+    Args:
+      sides: each `[B, P + R]` from `sample`.
+      longest: R, columns of the responses.
+    """
+    rows = jax.tree.map(lambda *arrays: one_a_row(jnp.stack(arrays, axis=1)), *sides)
+    return shared_rows(rows, count=len(sides), longest=longest)
+
+
+def shared_batch(batch: ResponseBatch, *, count: int, longest: int) -> ResponseBatch:
+    """The same responses with `SharedPrompts` for inputs; arguments as in `shared_rows`."""
+    assert isinstance(batch.inputs, TokenBatch), "these prompts are shared already"
+    prompt = batch.inputs.tokens.shape[1] - longest
+
+    def responses(x):
+        return _by_row(x[:, prompt:], count)
+
+    advantages = batch.advantages
+    return ResponseBatch(
+        inputs=shared_rows(batch.inputs, count=count, longest=longest),
+        mask=responses(batch.mask),
+        behaviour_logps=responses(batch.behaviour_logps),
+        reference_logps=responses(batch.reference_logps),
+        advantages=responses(advantages) if advantages.ndim == 2 else _by_row(advantages, count),
+        weights=responses(batch.weights),
+        index=batch.index[::count],
+    )
+
+
+def response_rows(batch: ResponseBatch) -> ResponseBatch:
+    """A batch of `[B, K, R]` with a response a row, `[B K, R]`; its inputs stay as they are."""
+    return dataclasses.replace(
+        batch,
+        mask=one_a_row(batch.mask),
+        behaviour_logps=one_a_row(batch.behaviour_logps),
+        reference_logps=one_a_row(batch.reference_logps),
+        advantages=one_a_row(batch.advantages),
+        weights=one_a_row(batch.weights),
+    )
+
+
+def one_a_row(x: jax.Array) -> jax.Array:
+    """`[B, K, ...]` as `[B K, ...]`."""
+    return x.reshape(-1, *x.shape[2:])
+
+
+def behind_prompts(x: jax.Array, columns: int) -> jax.Array:
+    """Numbers `[B, K, R]` of responses as `[B K, columns + R]` of whole rows, 0 before them."""
+    return jnp.pad(one_a_row(x), ((0, 0), (columns, 0)))
+
+
+def _by_row(x: jax.Array, count: int) -> jax.Array:
+    """`[B, ...]` as `[B / count, count, ...]`."""
+    return x.reshape(-1, count, *x.shape[1:])

@@ -1,0 +1,109 @@
+"""`jaxalign distill`: a student from a teacher's distributions, on data and on its own samples."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxalign.config.defaults import following
+from jaxalign.config.distill import DistillConfig, DistillSettings
+from jaxalign.data.chat import TokenRow
+from jaxalign.data.records import PromptCompletion
+from jaxalign.errors import UserError
+from jaxalign.recipes.adapters import with_adapters
+from jaxalign.recipes.distillation import train_distillation
+from jaxalign.recipes.finish import finish
+from jaxalign.recipes.inputs import inputs_of
+from jaxalign.recipes.iterations import check_room, check_same_vocabulary
+from jaxalign.recipes.reward_sources import mean_score
+from jaxalign.recipes.run import open_run
+from jaxalign.recipes.scoring import longest, perplexity
+from jaxalign.recipes.text_models import load_text_model, start_of
+from jaxalign.recipes.user_data import fitting, read_records, token_rows
+from jaxalign.train.metrics import logged
+
+TITLES = {"forward_kl": "forward KL", "reverse_kl": "reverse KL", "jsd": "JSD"}
+UNIT = "nats a token, averaged over the tokens of a response, then over responses"
+IN_TRAINING = f"Divergence from the teacher: {UNIT}; mean of the last 10 logged batches."
+HELD_OUT = f"Divergence from the teacher on the held-out rows: {UNIT}."
+
+
+def run(config: DistillConfig, directory: Path) -> dict:
+    """Train, save `model`, write the report; returns what `results.json` holds."""
+    student = load_text_model(config.policy, "policy", head="logits", place=config.place)
+    teacher = load_text_model(config.teacher, "teacher", head="logits", place=config.place)
+    check_same_vocabulary(student, teacher, "teacher")
+    fit = following(config.distill.fit, "distill", start_of(student, config.lora))
+    data = fitting(fitting(config.data, student), teacher)
+
+    def read(held_out: bool = False) -> list:
+        return read_records(
+            data, PromptCompletion, tokenizer=student.tokenizer, log=directory, held_out=held_out
+        )
+
+    records, others = read(), read(held_out=True) if data.evaluation_path else []
+    rows, held_out = (
+        [row for (row,) in token_rows(part, student.tokenizer)] for part in (records, others)
+    )
+    settled = fit.settled(len(rows) / fit.settings.rows)
+    config = dataclasses.replace(config, distill=dataclasses.replace(config.distill, fit=settled))
+    prompts = prompts_of(rows) if config.distill.on_policy else []
+    room = max(map(len, prompts)) + config.max_new_tokens if prompts else 0
+    for model in (student, teacher) if prompts else ():
+        check_room(model, room - config.max_new_tokens, config.max_new_tokens)
+    length = max(longest([*rows, *held_out]), room)
+    check_memory(config.distill, length, student.model.config.vocab_size)
+    models = {"policy": student, "teacher": teacher}
+    inputs = inputs_of(models=models, data=records, held_out=others, adapter=config.adapter)
+    with open_run(directory, config, config.place, config.seed, inputs=inputs) as run:
+        student = with_adapters(student, config.adapter, config.lora, run.key("lora"))
+        trained = train_distillation(
+            run,
+            "distill",
+            student,
+            teacher,
+            rows,
+            config.distill,
+            prompts=prompts,
+            temperature=config.temperature,
+            max_new_tokens=config.max_new_tokens,
+            evaluation_rows=held_out,
+        )
+        row: dict[str, Any] = {"method": f"distillation ({TITLES[config.distill.loss]})"}
+        if not held_out:
+            losses = list(logged(directory, "distill", "loss").values())
+            row |= {"divergence": mean_score(np.array(losses[-10:]))}
+            return finish(run, trained, row, notes=[IN_TRAINING])
+        measured = logged(directory, "distill", "validation/loss")
+        row |= {
+            "divergence_before": measured.get(0, math.nan),
+            "divergence": measured.get(settled.updates, math.nan),
+        }
+        row["perplexity"] = perplexity(run, trained, held_out)  # at 1, as its column says
+        return finish(run, trained, row, notes=[HELD_OUT])
+
+
+def prompts_of(rows: Sequence[TokenRow]) -> list[list[int]]:
+    """What stands before the first response token of every row."""
+    prompts = [row.tokens[: int(np.argmax(row.is_response))].tolist() for row in rows]
+    if not all(prompts):
+        raise UserError(
+            "a text without a prompt cannot be sampled in a vocabulary without a BOS token; give "
+            "rows with prompt and completion, or set --distill.on_policy 0"
+        )
+    return prompts
+
+
+def check_memory(settings: DistillSettings, length: int, vocabulary: int) -> None:
+    """The teacher's float32 logits of a batch must fit the memory that is allowed for them."""
+    size = settings.fit.rows
+    needed = 4 * size * length * vocabulary / 2**30
+    if needed > settings.max_logits_gib:
+        raise UserError(
+            f"the teacher's logits of {size} responses of {length} tokens from {vocabulary} words "
+            f"take {needed:.3g} GiB, distill.max_logits_gib is {settings.max_logits_gib:g}; lower "
+            "distill.fit.batch_size or data.max_length, or raise it"
+        )

@@ -1,0 +1,118 @@
+"""`jaxalign evaluate`: perplexity on texts, accuracy on preferences, rankings or steps."""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxalign.commands.dpo import implicit_accuracy
+from jaxalign.commands.reward import pair_accuracy
+from jaxalign.config.evaluate import EvaluateConfig
+from jaxalign.data.records import Preference, PromptCompletion, Ranking, Stepwise
+from jaxalign.errors import UserError
+from jaxalign.evaluation.bootstrap import prompt_blocks
+from jaxalign.recipes.iterations import check_same_vocabulary
+from jaxalign.recipes.process_reward import step_accuracy, step_chances
+from jaxalign.recipes.rankings import ranking_accuracy
+from jaxalign.recipes.run import Run, open_run
+from jaxalign.recipes.scoring import perplexity
+from jaxalign.recipes.text_models import TextModel, load_text_model
+from jaxalign.recipes.user_data import fitting, read_records, token_rows
+from jaxalign.system.files import write_atomically
+
+
+def run(config: EvaluateConfig) -> dict[str, Any]:
+    """Print the measures, a line each, and return them."""
+    model = load_text_model(config.model, "model", place=config.place)
+    measure = {
+        "texts": perplexity_on_texts,
+        "preferences": accuracy_on_preferences,
+        "rankings": accuracy_on_rankings,
+        "steps": accuracy_on_steps,
+    }[config.on]
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        open_run(Path(scratch), config, config.place, 0) as run,
+    ):
+        measures = measure(config, run, model)
+    for name, value in measures.items():
+        print(name, "unknown" if value is None else f"{value:.4f}")
+    if config.output:
+        write_atomically(Path(config.output), json.dumps(measures, indent=1).encode())
+    return measures
+
+
+def perplexity_on_texts(config: EvaluateConfig, run: Run, model: TextModel) -> dict[str, float]:
+    """exp of the mean negative log-probability of a completion's token."""
+    require_head(config, model, "logits")
+    data = fitting(config.data, model)
+    records = read_records(data, PromptCompletion, tokenizer=model.tokenizer, log=None)
+    rows = [row for (row,) in token_rows(records, model.tokenizer)]
+    return {"perplexity": perplexity(run, model, rows, temperature=config.temperature)}
+
+
+def accuracy_on_preferences(config: EvaluateConfig, run: Run, model: TextModel) -> dict[str, float]:
+    """Pair accuracy with its 95% interval, by the score or by the implicit reward."""
+    data = fitting(config.data, model)
+    records = read_records(data, Preference, tokenizer=model.tokenizer, log=None)
+    pairs, blocks = token_rows(records, model.tokenizer), blocks_of(records)
+    if "score" in model.model.config.heads_out:
+        for option, given in (
+            ("reference", config.reference), ("temperature", config.temperature != 1)
+        ):  # fmt: skip
+            if given:
+                raise UserError(
+                    f"--model {config.model} is a reward model, whose scores --{option} does not "
+                    "change; leave it out"
+                )
+        return pair_accuracy(run, model, pairs, blocks=blocks)
+    require_head(config, model, "logits")
+    reference = None
+    if config.reference:
+        reference = load_text_model(
+            config.reference, "reference", head="logits", place=config.place
+        )
+        check_same_vocabulary(model, reference, "reference", of="model")
+    return implicit_accuracy(
+        run, model, reference, pairs, blocks=blocks, temperature=config.temperature
+    )
+
+
+def accuracy_on_rankings(config: EvaluateConfig, run: Run, model: TextModel) -> dict[str, float]:
+    """Share of the pairs of every ranking in its order, and Kendall's tau, with 95% intervals."""
+    require_head(config, model, "score")
+    data = fitting(config.data, model)
+    records = read_records(data, Ranking, tokenizer=model.tokenizer, log=None)
+    rows = token_rows(records, model.tokenizer)
+    return ranking_accuracy(run, model, rows, blocks=blocks_of(records))
+
+
+def accuracy_on_steps(config: EvaluateConfig, run: Run, model: TextModel) -> dict[str, float]:
+    """Share of steps whose label the model finds, with 95% intervals; writes their chances."""
+    require_head(config, model, "step_score")
+    data = fitting(config.data, model)
+    records = read_records(data, Stepwise, tokenizer=model.tokenizer, log=None)
+    rows = [row for (row,) in token_rows(records, model.tokenizer)]
+    chances = step_chances(run, model, rows)
+    if config.chances:
+        lines = "".join(f"{json.dumps(row.round(6).tolist())}\n" for row in chances)
+        write_atomically(Path(config.chances), lines.encode())
+    labels = [record.labels for record in records]
+    return step_accuracy(chances, labels, blocks=blocks_of(records))
+
+
+def blocks_of(records: list[Preference] | list[Ranking] | list[Stepwise]) -> np.ndarray:
+    """`[N]` which of the records belong to one prompt: intervals are over prompts."""
+    return prompt_blocks([record.prompt for record in records])
+
+
+def require_head(config: EvaluateConfig, model: TextModel, head: str) -> None:
+    """Raise a one-line `UserError` where the model cannot be measured on such rows."""
+    heads = model.model.config.heads_out
+    if head not in heads:
+        raise UserError(
+            f"--model {config.model} has the heads {', '.join(heads)}; "
+            f"--on {config.on} needs a {head} head"
+        )

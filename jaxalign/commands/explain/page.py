@@ -1,0 +1,89 @@
+"""`jaxalign explain`: one batch of a method, token by token, as a page."""
+
+import dataclasses
+import functools
+from pathlib import Path
+
+import jax
+
+from jaxalign.commands.explain.responses import labelled, pairs, texts
+from jaxalign.commands.explain.run_directory import of_run
+from jaxalign.commands.explain.samples import decisions, groups
+from jaxalign.config.explain import ExplainConfig
+from jaxalign.data.templates import dated
+from jaxalign.explanation import Explanation, Sum
+from jaxalign.recipes.inputs import started
+from jaxalign.recipes.run import optimizer_of
+from jaxalign.report.explanation import explanation_page
+from jaxalign.system.files import write_atomically
+from jaxalign.train.checks import checked, truncated_fields, watched
+from jaxalign.train.step import initial_state, train_step
+
+PREPARE = {"sft": texts, "dpo": pairs, "kto": labelled, "ppo": decisions, "grpo": groups}
+ROUNDING = 1e-5  # of float32 sums in another order, relative to the loss or to 1
+
+
+def run(config: ExplainConfig) -> Explanation:
+    """Write the page, print the sums that were compared and what `--check` found."""
+    if not config.run:
+        return explained(config)
+    config = of_run(config)
+    with dated(started(Path(config.run))):  # templates are told the date that the run was told
+        return explained(config)
+
+
+def explained(config: ExplainConfig) -> Explanation:
+    """The batch that a configuration without a run describes, as a page and in sums."""
+    prepared = PREPARE[config.method](config)
+    optimizer = optimizer_of(prepared.optimizer, max(config.updates, 1))
+    step = functools.partial(train_step, optimizer=optimizer, track=prepared.shift.track)
+    plain = jax.jit(functools.partial(step, loss_fn=prepared.make_loss(prepared.model)))
+    key = jax.random.key(config.seed)
+    state = initial_state(prepared.params, optimizer, key, prepared.shift.statistics)
+    for _ in range(config.updates):
+        state, _ = plain(state, prepared.batch)
+    explanation = prepared.explain(state, jax.random.fold_in(state.key, state.step))
+    result = plain(state, prepared.batch)
+    of_step = Sum(name="loss of the step", loss=float(result[1]["loss"]), table=explanation.loss)
+    explanation = dataclasses.replace(
+        explanation,
+        sums=[*explanation.sums, of_step],
+        notes=(*explanation.notes, *prepared.shift.notes),
+    )
+    findings = []
+    if config.check:
+        loss = watched(prepared.make_loss(prepared.watch(prepared.model)))
+        findings = check(functools.partial(step, loss_fn=loss), state, prepared.batch, result)
+    finish(config, explanation, prepared.tokenizer, findings)
+    return explanation
+
+
+def check(watched_step, state, batch, result) -> list[tuple[str, str | None]]:
+    """What was looked for, and what was found of it: None where all is well.
+
+    The page shows the numbers of the plain step, whether it is checked or not. The watched one is
+    another program, which the compiler fuses in its own way: it may differ by rounding.
+    """
+    message, watched_result = checked(watched_step, state, batch)
+    loss, watched_loss = (float(metrics["loss"]) for _, metrics in (result, watched_result))
+    apart = abs(loss - watched_loss) > ROUNDING * max(1.0, abs(loss))
+    other = f"loss {watched_loss:.9g} under checks, {loss:.9g} without" if apart else None
+    return [
+        ("NaN, empty mask, ratio overflow", message),
+        ("dtypes that truncate", ", ".join(truncated_fields(batch)) or None),
+        ("a loss that changes under checks", other),
+    ]
+
+
+def finish(config: ExplainConfig, explanation: Explanation, tokenizer, findings) -> None:
+    """Write the page and say what stands on it."""
+    page = explanation_page(config.method, explanation, tokenizer, findings)
+    write_atomically(Path(config.output), page.encode())
+    for total in explanation.sums:
+        verdict = "equal" if total.agrees else "DIFFERENT"
+        print(f"{total.name}: {total.loss:.7g}, from the table {total.table:.7g}: {verdict}")
+    for note in explanation.notes:
+        print(note)
+    for name, found in findings:
+        print(f"check: {name}: {found or 'nothing found'}")
+    print(config.output)

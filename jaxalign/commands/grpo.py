@@ -1,0 +1,44 @@
+"""`jaxalign grpo`: GRPO or a relative of it on a user's prompts, against models and functions."""
+
+from pathlib import Path
+
+from jaxalign.config.grpo import GRPOConfig
+from jaxalign.objectives.group_losses import OWN, GroupMethod
+from jaxalign.recipes.adapters import with_adapters
+from jaxalign.recipes.grpo import train_grpo
+from jaxalign.recipes.iterations import finish_rounds, inputs_of_rounds, models_and_prompts
+from jaxalign.recipes.run import open_run
+
+
+def run(config: GRPOConfig, directory: Path) -> dict:
+    """Train, save `model`, write the report; returns what `results.json` holds."""
+    config, policy, sources, prompts, records = models_and_prompts(config, directory)
+    inputs = inputs_of_rounds(config, policy, sources, records or prompts)
+    with open_run(directory, config, config.place, config.seed, inputs=inputs) as run:
+        policy = with_adapters(policy, config.adapter, config.lora, run.key("lora"))
+        trained = train_grpo(
+            run,
+            "grpo",
+            policy,
+            sources,
+            prompts,
+            config.grpo,
+            temperature=config.temperature,
+            max_new_tokens=config.max_new_tokens,
+            records=records,
+        )
+        loss = config.grpo.loss
+        method = "GRPO" if loss == "grpo" else f"GRPO ({loss})"
+        notes = [description(loss, config.grpo.method)]
+        return finish_rounds(run, trained, "grpo", method=method, notes=notes)
+
+
+def description(loss: str, method: GroupMethod) -> str:
+    """All parts of a method in a line, those it took from the loss included.
+
+    >>> from jaxalign.objectives import group_method
+    >>> description("sapo", group_method("sapo"))[:62]
+    'The method, sapo: positive_temperature 1.0, negative_temperatu'
+    """
+    parts = dict(method.hyperparameters) | {name: getattr(method, name) for name in sorted(OWN)}
+    return f"The method, {loss}: {', '.join(f'{name} {part}' for name, part in parts.items())}."

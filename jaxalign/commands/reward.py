@@ -1,0 +1,142 @@
+"""`jaxalign reward`: a reward model from a user's preferences, rankings or labelled steps."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxalign.config.defaults import Following, following, reward_loop
+from jaxalign.config.loop import FitConfig
+from jaxalign.config.reward import RewardConfig
+from jaxalign.data.chat import TokenRow
+from jaxalign.data.preferences import Groups
+from jaxalign.data.records import MarginPreference, Ranking, Stepwise
+from jaxalign.evaluation.bootstrap import mean_estimate, prompt_blocks
+from jaxalign.recipes.adapters import with_adapters
+from jaxalign.recipes.finish import finish
+from jaxalign.recipes.inputs import inputs_of
+from jaxalign.recipes.process_reward import step_accuracy, step_chances, train_process
+from jaxalign.recipes.rankings import ranking_accuracy, train_ranking
+from jaxalign.recipes.reward import train_reward
+from jaxalign.recipes.run import Run, open_run
+from jaxalign.recipes.scoring import score_rows
+from jaxalign.recipes.text_models import TextModel, load_text_model, new_text_model, start_of
+from jaxalign.recipes.user_data import fitting, learn_tokenizer, read_records, token_rows
+
+# loss: what its rows are
+KINDS = {"bradley_terry": MarginPreference, "plackett_luce": Ranking, "process": Stepwise}
+
+
+def run(config: RewardConfig, directory: Path) -> dict:
+    """Train, save `model`, write the report; returns what `results.json` holds."""
+    base = (
+        load_text_model(config.init, "init", head="logits", place=config.place)
+        if config.init
+        else None
+    )
+    loop = following_model(config, base)
+    data, kind = fitting(config.data, base), KINDS[config.reward.loss]
+    if base is None:
+        records = read_records(data, kind, tokenizer=None, log=directory)
+        tokenizer = learn_tokenizer(config.tokenizer, records)
+    else:
+        tokenizer = base.tokenizer
+    records = read_records(data, kind, tokenizer=tokenizer, log=directory)
+    held_out = []
+    if data.evaluation_path:
+        held_out = read_records(data, kind, tokenizer=tokenizer, log=directory, held_out=True)
+    texts = len(records) * (2 if config.reward.loss == "bradley_terry" else 1)
+    config = with_loop(config, loop.settled(texts / loop.settings.rows))
+    inputs = inputs_of(
+        models={"init": base},
+        tokenizer=tokenizer,
+        data=records,
+        held_out=held_out,
+        adapter=config.adapter,
+    )
+    with open_run(directory, config, config.place, config.seed, inputs=inputs) as run:
+        if base is None:
+            base = new_text_model(
+                config.model, tokenizer, data.longest, ("logits",), run.key("init")
+            )
+        base = with_adapters(base, config.adapter, config.lora, run.key("lora"))
+        trained, found = train(run, base, records, config)
+        method = "reward model"
+        if config.reward.loss != "bradley_terry":
+            method += f" ({config.reward.loss})"
+        scorers = []
+        if held_out:
+            measured = accuracy(run, trained, held_out, config.reward.loss)
+            scorers = [{"scorer": method, **measured}]
+        return finish(run, trained, {"method": method, **found}, reward_model=scorers)
+
+
+def following_model(config: RewardConfig, base: TextModel | None) -> Following:
+    """The training loop of the chosen loss, as it follows the model."""
+    start = start_of(base, config.lora)
+    if config.reward.loss == "process":
+        return following(config.process.fit, "process", start)
+    return following(config.reward.fit, reward_loop(config.reward, start), start)
+
+
+def with_loop(config: RewardConfig, fit: FitConfig) -> RewardConfig:
+    """The configuration with another training loop for the chosen loss."""
+    if config.reward.loss == "process":
+        return dataclasses.replace(config, process=dataclasses.replace(config.process, fit=fit))
+    return dataclasses.replace(config, reward=dataclasses.replace(config.reward, fit=fit))
+
+
+def train(
+    run: Run, base: TextModel, records: list, config: RewardConfig
+) -> tuple[TextModel, dict[str, float]]:
+    """The reward model by the chosen loss, and what training found out about it."""
+    rows = token_rows(records, base.tokenizer)
+    if config.reward.loss == "process":
+        labels = [record.labels for record in records]
+        texts = [row for (row,) in rows]
+        return train_process(run, "reward", base, texts, labels, config.process), {}
+    if config.reward.loss == "plackett_luce":
+        return train_ranking(run, "reward", base, rows, config.reward), {}
+    margins = np.array([record.margin for record in records], np.float32)
+    groups = pairs_as_groups(rows, margins)
+    trained, deviation = train_reward(run, "reward", base, *groups, config.reward)
+    return trained, {"log_odds_per_score": deviation}
+
+
+def accuracy(run: Run, trained: TextModel, records: list, loss: str) -> dict[str, Any]:
+    """How well the reward model agrees with held-out rows of the kind that it was trained on."""
+    rows = token_rows(records, trained.tokenizer)
+    blocks = prompt_blocks([record.prompt for record in records])
+    if loss == "process":
+        chances = step_chances(run, trained, [row for (row,) in rows])
+        return step_accuracy(chances, [record.labels for record in records], blocks=blocks)
+    if loss == "plackett_luce":
+        return ranking_accuracy(run, trained, rows, blocks=blocks)
+    return pair_accuracy(run, trained, rows, blocks=blocks)
+
+
+def pairs_as_groups(
+    pairs: list[tuple[TokenRow, ...]], margins: np.ndarray
+) -> tuple[list[TokenRow], Groups]:
+    """Every pair as a group of two texts, of which everybody preferred the first by its margin."""
+    rows = [row for pair in pairs for row in pair]
+    first_wins = np.array([[0.0, 1.0], [0.0, 0.0]], np.float32)
+    return rows, Groups(
+        np.arange(len(rows)).reshape(-1, 2),
+        np.tile(first_wins, (len(pairs), 1, 1)),
+        margins[:, None, None] * first_wins,
+    )
+
+
+def pair_accuracy(
+    run: Run, reward: TextModel, pairs: list[tuple[TokenRow, ...]], *, blocks: np.ndarray
+) -> dict:
+    """Share of pairs whose chosen side scores higher, ties half, with a 95% bootstrap interval.
+
+    Args:
+      blocks: `[N]` which of the pairs belong to one prompt; the interval is over prompts.
+    """
+    scores = score_rows(run, reward, [row for pair in pairs for row in pair]).reshape(-1, 2)
+    right = 0.5 + 0.5 * np.sign(scores[:, 0] - scores[:, 1])
+    return mean_estimate(right, blocks=blocks).columns("pair_accuracy")

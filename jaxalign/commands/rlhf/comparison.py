@@ -1,0 +1,276 @@
+"""The comparison at the end of the main job, on texts and prompts that nothing was trained on."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from jaxalign.commands.rlhf.ratings import Corpus, spread
+from jaxalign.commands.rlhf.samples import Panel, Sampled, Sampler, result_row
+from jaxalign.config.rlhf import RLHFConfig
+from jaxalign.data.chat import TokenRow, token_row
+from jaxalign.data.preferences import cross_block_pairs
+from jaxalign.evaluation.agreement import human_ceiling, scorer_agreement, scorer_row
+from jaxalign.evaluation.best_of_n import best_of_n_kl, best_of_n_mean
+from jaxalign.evaluation.calibration import preference_calibration
+from jaxalign.evaluation.judges import RidgeJudge, rule_based_scorer
+from jaxalign.evaluation.win_rates import wins
+from jaxalign.recipes.run import Run
+from jaxalign.recipes.scoring import perplexity, score_rows
+from jaxalign.recipes.text_models import TextModel
+from jaxalign.train.metrics import read_metrics
+
+METHODS = {
+    "SFT": "sft",
+    "preferred-FT": "preferred_ft",
+    "DPO, human pairs": "dpo_human",
+    "DPO, own samples": "dpo_samples",
+    "PPO": "ppo",
+}
+UNPENALISED = "ppo_without_kl"
+CALIBRATION_PAIRS = 8000  # single ratings of two held-out texts
+WIN_RATES = tuple(
+    f"{judge}win_rate{end}" for judge in ("", "rule_") for end in ("", "_low", "_high")
+)
+
+
+class Comparison:
+    """The judges and held-out prompts that every policy meets, and what SFT says to them.
+
+    Args:
+      config, run, corpus: of the main job.
+      models: its models by name, with `sft` and `reward`; the job adds the others as it trains
+        them.
+      base: the model that the job started from, if it was not a new one.
+    """
+
+    def __init__(
+        self,
+        config: RLHFConfig,
+        run: Run,
+        corpus: Corpus,
+        models: dict[str, TextModel],
+        *,
+        base: TextModel | None = None,
+    ):
+        self.config, self.run, self.corpus, self.models = config, run, corpus, models
+        self.base = base
+        self.judge = RidgeJudge().fit(corpus.judge.texts, corpus.judge.means)
+        self.rule = rule_based_scorer()
+        prompts = corpus.prompts(corpus.evaluation.texts, config.prompt_tokens)
+        order = np.random.default_rng(0).permutation(len(prompts))[: config.evaluation.prompts]
+        self.panel = Panel(
+            prompts=[prompts[i] for i in order],
+            judge=self.judge.scores,
+            rule=self.rule,
+            reward=models["reward"],
+            reference=models["sft"],
+            training=[row.tokens[1:].tolist() for row in corpus.sft_rows],
+            temperature=config.temperature,
+            max_new_tokens=config.max_length - 1 - config.prompt_tokens[1],
+            rows=config.evaluation.rows,
+        )
+        self.sampler = Sampler(run, self.panel)
+        self.baseline = self.sampler(models["sft"].params, run.key("evaluation/sft"))
+
+    def point(self, method: str, params) -> dict[str, float]:
+        """One point of a method's curve, on the first of the held-out prompts."""
+        number = self.config.evaluation.curve_prompts
+        sampled = self.sampler(params, self.run.key(f"curve/{method}"), prompts=number)
+        row = result_row(method, sampled, first(self.baseline, number), self.panel)
+        names = ("kl", "reward_score", "judge_score", "win_rate", "distinct_2", "sample_perplexity")
+        return {name: row[name] for name in (*names, "length")}
+
+    def results(self, reward_deviation: float) -> tuple[dict, list[dict]]:
+        """What `results.json` holds, short of the timing, and `samples.json`.
+
+        Args:
+          reward_deviation: what a difference of scores is multiplied by to be a logit of
+            Bradley-Terry again, from `train_reward`.
+        """
+        rows, sampled = self._result_rows()
+        best, best_row, chosen = self._best_of_n()
+        results = {
+            "title": "RLHF and DPO on human ratings of movie reviews",
+            "rows": [*rows, best_row, *self._human_rows()],
+            "reward_model": self._reward_rows(),
+            "calibration": self._calibration(reward_deviation),
+            "curves": self._curves(),
+            "best_of_n": best,
+            "notes": self._notes(),
+        }
+        return results, self._shown(sampled | {best_row["method"]: chosen})
+
+    def _result_rows(self):
+        """A row for each policy, SFT first, then SFT against itself."""
+        held_out = self._held_out()
+        rows, sampled = [], {"SFT": self.baseline}
+        for method, name in METHODS.items():
+            if name not in self.models:
+                continue
+            policy = dataclasses.replace(self.models["sft"], params=self._policy_params(name))
+            if method != "SFT":
+                key = self.run.key(f"evaluation/{method}")
+                sampled[method] = self.sampler(policy.params, key)
+            row = self._row(method, sampled[method], self.baseline)
+            rows.append(row | {"perplexity": perplexity(self.run, policy, held_out)})
+        rows[0] |= dict.fromkeys(WIN_RATES)
+        control = self.sampler(self.models["sft"].params, self.run.key("evaluation/control"))
+        rows.insert(1, self._row("SFT again (control)", control, self.baseline))
+        return rows, sampled
+
+    def _held_out(self) -> list[TokenRow]:
+        """Human texts whose perplexity is measured."""
+        number = self.config.evaluation.perplexity_texts
+        return self.corpus.token_rows(spread(self.corpus.evaluation.texts, number))
+
+    def _human_rows(self) -> list[dict]:
+        """What people wrote, under the model that the job started from; none for a new model."""
+        if self.base is None:
+            return []
+        found = perplexity(self.run, self.base, self._held_out())
+        return [{"method": "held-out human texts", "base_perplexity": found}]
+
+    def _row(self, method: str, sampled: Sampled, baseline: Sampled) -> dict:
+        """A row of the table, with the perplexity under the model that the job started from."""
+        row = result_row(method, sampled, baseline, self.panel)
+        if self.base is None:
+            return row
+        answers = zip(sampled.responses, sampled.ends, self.panel.prompts, strict=False)
+        rows = [
+            token_row((prompt, False), (response + end, True))
+            for responses, ends, prompt in answers
+            for response, end in zip(responses, ends, strict=True)
+        ]
+        return row | {"base_perplexity": perplexity(self.run, self.base, rows)}
+
+    def _best_of_n(self):
+        """The curve over n, the table row of the largest n, and its samples."""
+        settings = self.config.evaluation
+        n, number = settings.best_of, settings.best_of_prompts
+        key = self.run.key("evaluation/best_of_n")
+        pool = self.sampler(self.models["sft"].params, key, samples=n, prompts=number)
+        baseline = first(self.baseline, number)
+        won = wins_of_each(pool.judge_scores, baseline.judge_scores)
+        curve = []
+        for size in [2**power for power in range(n.bit_length()) if 2**power <= n]:
+            means = {
+                name: float(best_of_n_mean(pool.reward_scores, n=size, values=values).mean())
+                for name, values in (
+                    ("reward_score", pool.reward_scores),
+                    ("judge_score", pool.judge_scores),
+                    ("win_rate", won),
+                )
+            }
+            curve.append({"n": size, "kl": float(best_of_n_kl(size)), **means})
+        chosen = best(pool)
+        row = self._row(f"best of {n}", chosen, baseline)
+        row |= {"kl": float(best_of_n_kl(n)), "kl_estimate": None, "kl_per_token": None}
+        return curve, row, chosen
+
+    def _reward_rows(self) -> list[dict]:
+        """The reward model beside its baselines, on texts that none of them saw."""
+        held_out, rated = self.corpus.evaluation, self.corpus.rated
+        same_data = RidgeJudge().fit(rated.texts, rated.means)
+        rows = self.corpus.token_rows(held_out.texts)
+        centre = float(np.median(score_rows(self.run, self.models["reward"], self.corpus.rows)))
+        scorers = {
+            "reward model": (score_rows(self.run, self.models["reward"], rows), centre),
+            "bag-of-words ridge, same texts": (same_data.scores(held_out.texts), 0.0),
+            "rule-based scorer (second judge)": (self.rule(held_out.texts), 0.0),
+            "judge (ridge on its own texts)": (self.judge.scores(held_out.texts), 0.0),
+        }
+        table = [
+            scorer_row(
+                name, scorer_agreement(scores, held_out.means, blocks=held_out.block, cut=cut)
+            )
+            for name, (scores, cut) in scorers.items()
+        ]
+        people = human_ceiling(held_out.ratings, held_out.rated, blocks=held_out.block)
+        return [*table, scorer_row("one person against the rest", people)]
+
+    def _calibration(self, deviation: float) -> list[dict]:
+        """How often single people agree with the reward model, over its own probability."""
+        held_out = self.corpus.evaluation
+        pairs = cross_block_pairs(held_out, CALIBRATION_PAIRS, self.config.seed)
+        rows = self.corpus.token_rows(held_out.texts)
+        scores = deviation * score_rows(self.run, self.models["reward"], rows)
+        differences = scores[pairs.chosen] - scores[pairs.rejected]
+        return preference_calibration(differences, np.ones(len(pairs)))
+
+    def _curves(self) -> list[dict]:
+        """The points that were measured along training."""
+        titles = {name: method for method, name in METHODS.items()} | {
+            UNPENALISED: "PPO without KL price"
+        }
+        return [
+            {
+                "method": titles[line["stage"]],
+                **{k: v for k, v in line.items() if k not in ("stage", "time")},
+            }
+            for line in read_metrics(self.run.directory)
+            if line["stage"] in titles and "judge_score" in line
+        ]
+
+    def _notes(self) -> list[str]:
+        settings = self.config.evaluation
+        return [
+            f"{len(self.panel.prompts)} held-out prompts of {self.config.prompt_tokens[0]} to "
+            f"{self.config.prompt_tokens[1]} tokens; best of {settings.best_of} on the first "
+            f"{settings.best_of_prompts} of them.",
+            f"Every policy samples at temperature {self.config.temperature:g}; its KL is that of "
+            "the distribution it samples from. Perplexities of samples under the supervised model "
+            "are at that temperature too, those of human texts and under the model that all "
+            "started from at 1.",
+            "The judge is a ridge regression of human ratings on texts that no policy and no "
+            "reward model saw. It judges sentiment, not grammar: read length, variety and "
+            "perplexity beside it.",
+            "The KL of best-of-N is the analytic bound ln n - (n - 1) / n.",
+        ]
+
+    def _shown(self, sampled: dict[str, Sampled]) -> list[dict]:
+        """Samples of all methods side by side, of the first prompts."""
+        number = min(self.config.evaluation.shown, *(len(s.texts) for s in sampled.values()))
+        decode = self.corpus.tokenizer.decode
+        return [
+            {
+                "prompt": decode(self.panel.prompts[i]),
+                "responses": {
+                    method: {
+                        "text": s.texts[i][0].removeprefix(decode(self.panel.prompts[i])),
+                        "judge_score": float(s.judge_scores[i, 0]),
+                        "reward_score": float(s.reward_scores[i, 0]),
+                    }
+                    for method, s in sampled.items()
+                },
+            }
+            for i in range(number)
+        ]
+
+    def _policy_params(self, name: str):
+        """Parameters without the value head."""
+        return {key: self.models[name].params[key] for key in self.models["sft"].params}
+
+
+def first(sampled: Sampled, number: int) -> Sampled:
+    """The samples of the first prompts."""
+    return Sampled(
+        **{f.name: getattr(sampled, f.name)[:number] for f in dataclasses.fields(Sampled)}
+    )
+
+
+def best(pool: Sampled) -> Sampled:
+    """The one sample of each prompt that the reward model scores highest."""
+    index = pool.reward_scores.argmax(axis=1)
+
+    def pick(values) -> Any:
+        if isinstance(values, list):
+            return [[group[i]] for group, i in zip(values, index, strict=True)]
+        return np.take_along_axis(values, index[:, None], axis=1)
+
+    return Sampled(**{f.name: pick(getattr(pool, f.name)) for f in dataclasses.fields(Sampled)})
+
+
+def wins_of_each(scores: np.ndarray, baseline: np.ndarray) -> np.ndarray:
+    """`[N, S]` whether each sample beats its prompt's baseline; a tie counts half."""
+    return np.stack([wins(column, baseline) for column in scores.T], axis=1)

@@ -1,0 +1,281 @@
+"""The main job: people's ratings in, aligned policies and an honest comparison out."""
+
+import contextlib
+import dataclasses
+import functools
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from jaxalign.commands.rlhf.comparison import UNPENALISED, Comparison
+from jaxalign.commands.rlhf.ratings import comparison_groups, human_pairs, read_corpus, spread
+from jaxalign.commands.rlhf.samples import Sampler
+from jaxalign.config.defaults import Start, following, reward_loop
+from jaxalign.config.dpo import DPOSettings
+from jaxalign.config.loop import FitConfig
+from jaxalign.config.ppo import PPOSettings
+from jaxalign.config.rlhf import RLHFConfig
+from jaxalign.data.chat import TokenRow, token_row
+from jaxalign.evaluation.tables import METHOD_COLUMNS, SCORER_COLUMNS, rich_table
+from jaxalign.recipes.adapters import with_adapters, without_adapters
+from jaxalign.recipes.inputs import inputs_of, rows_digest
+from jaxalign.recipes.ppo import train_ppo
+from jaxalign.recipes.preferences import train_dpo
+from jaxalign.recipes.reward import train_reward
+from jaxalign.recipes.run import Run, keep_inputs, open_run
+from jaxalign.recipes.sft import train_sft
+from jaxalign.recipes.text_batches import TextBatches, bucketed
+from jaxalign.recipes.text_models import TextModel, load_text_model, new_text_model, save_text_model
+from jaxalign.report import write_report
+from jaxalign.system.files import exists, read_json, write_atomically, writing
+
+TABLE_WIDTH = 140  # characters; a narrower terminal wraps the lines of the table
+
+
+class Job:
+    """The stages of one main job, in order; each leaves its model in `models` and its time in
+    `timing`.
+    """
+
+    def __init__(self, config: RLHFConfig, run: Run):
+        self.config, self.run = config, run
+        self.base: TextModel | None = None
+        self.models: dict[str, TextModel] = {}
+        self.timing: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def timed(self, stage: str):
+        """Announce a stage and add up its seconds, over resumed runs too."""
+        print(f"== {stage}", flush=True)
+        path = self.run.directory / "timing.json"
+        start = time.monotonic()
+        yield
+        self.timing = read_json(path, dict[str, float]) if exists(path) else {}
+        self.timing[stage] = self.timing.get(stage, 0.0) + time.monotonic() - start
+        write_atomically(path, json.dumps(self.timing, indent=2).encode())
+
+    def prepare(self) -> None:
+        """The model to start from, the data and the vocabulary."""
+        config = self.config
+        with self.timed("data"):
+            if config.init:
+                self.base = load_text_model(config.init, "init", head="logits", place=config.place)
+            self.corpus = read_corpus(config, self.base.tokenizer if self.base else None)
+            rated = self.corpus.rated, self.corpus.judge, self.corpus.evaluation
+            inputs = inputs_of(
+                models={"init": self.base},
+                tokenizer=self.corpus.tokenizer,
+                data=self.corpus.sft_rows,
+            )
+            keep_inputs(self.run.directory, inputs | {"ratings": rows_digest(rated)})
+
+    def sft(self) -> None:
+        """The model, new or not, learns to write the policy's texts."""
+        config, corpus = self.config, self.corpus
+        with self.timed("sft"):
+            start = self.base or new_text_model(
+                config.model, corpus.tokenizer, config.max_length, ("logits",), self.run.key("init")
+            )
+            held_out = corpus.token_rows(
+                spread(corpus.validation.texts, config.evaluation.perplexity_texts)
+            )
+            self._keep(
+                "sft",
+                train_sft(
+                    self.run,
+                    "sft",
+                    with_adapters(start, "", config.lora, self.run.key("lora")),
+                    self._batches(corpus.sft_rows, config.sft),
+                    config.sft,
+                    evaluation_rows=held_out,
+                ),
+            )
+
+    def reward(self) -> None:
+        """The reward model, from soft preferences of all raters."""
+        config, corpus = self.config, self.corpus
+        with self.timed("reward"):
+            compared = config.comparisons
+            groups = comparison_groups(
+                corpus.rated,
+                groups=compared.groups,
+                group_size=compared.group_size,
+                same_rater_share=compared.same_rater_share,
+                seed=config.seed,
+            )
+            model, self.reward_deviation = train_reward(
+                self.run, "reward", self.models["sft"], corpus.rows, groups, config.reward
+            )
+            self._keep("reward", model)
+
+    def compare(self) -> None:
+        """The judges and prompts that every policy will meet, and what SFT says to them."""
+        with self.timed("evaluation"):
+            self.comparison = Comparison(
+                self.config, self.run, self.corpus, self.models, base=self.base
+            )
+
+    def preferred(self) -> None:
+        """Supervised fine-tuning on the preferred sides of the human pairs."""
+        with self.timed("preferred_ft"):
+            chosen, _ = self._human_rows()
+            settings = self.config.preferred
+            batches = self._batches(chosen, settings)
+            model = train_sft(self.run, "preferred_ft", self.models["sft"], batches, settings)
+            self._keep("preferred_ft", model)
+
+    def dpo_human(self) -> None:
+        """DPO on the human pairs."""
+        with self.timed("dpo_human"):
+            chosen, rejected = self._human_rows()
+            self._dpo("dpo_human", chosen, rejected, self.config.dpo_human)
+
+    def dpo_samples(self) -> None:
+        """DPO on samples of the SFT policy, the best against the worst by the reward model."""
+        with self.timed("dpo_samples"):
+            chosen, rejected = self._sampled_rows()
+            self._dpo("dpo_samples", chosen, rejected, self.config.dpo_samples)
+
+    def ppo(self, name: str, settings: PPOSettings) -> None:
+        """PPO against the reward model."""
+        config, corpus = self.config, self.corpus
+        with self.timed(name):
+            model = train_ppo(
+                self.run,
+                name,
+                self.models["sft"],
+                self.models["reward"],
+                corpus.prompts(corpus.policy.texts, config.prompt_tokens),
+                settings,
+                temperature=config.temperature,
+                max_new_tokens=self.comparison.panel.max_new_tokens,
+                evaluate=functools.partial(self.comparison.point, name),
+                evaluate_every=max(settings.rounds // config.evaluation.curve_points, 1),
+            )
+            self._keep(name, model)
+
+    def results(self) -> dict:
+        """All that the report shows."""
+        with self.timed("evaluation"):
+            results, samples = self.comparison.results(self.reward_deviation)
+        results |= {"timing": self.timing}
+        self._write("results.json", results)
+        self._write("samples.json", samples)
+        return results
+
+    def _batches(self, rows: list[TokenRow], settings: FitConfig) -> TextBatches:
+        return bucketed(
+            rows,
+            settings.rows,
+            buckets=self.config.length_buckets,
+            pad_id=self.corpus.tokenizer.pad_id,
+            seed=self.config.seed,
+        )
+
+    def _dpo(self, name: str, chosen, rejected, settings: DPOSettings) -> None:
+        every = max(settings.fit.updates // self.config.evaluation.curve_points, 1)
+        model = train_dpo(
+            self.run,
+            name,
+            self.models["sft"],
+            chosen,
+            rejected,
+            settings,
+            temperature=self.config.temperature,
+            evaluate=functools.partial(self.comparison.point, name),
+            evaluate_every=every,
+        )
+        self._keep(name, model)
+
+    def _human_rows(self) -> tuple[list[TokenRow], list[TokenRow]]:
+        pairs, rows = human_pairs(self.corpus, self.config), self.corpus.rows
+        return [rows[i] for i in pairs.chosen], [rows[i] for i in pairs.rejected]
+
+    def _sampled_rows(self) -> tuple[list[TokenRow], list[TokenRow]]:
+        config, sft = self.config, self.models["sft"]
+        prompts = self.corpus.prompts(self.corpus.policy.texts, config.prompt_tokens)
+        order = np.random.default_rng(config.seed).permutation(len(prompts))
+        prompts = [prompts[i] for i in order[: config.sampled_prompts]]
+        sampler = Sampler(self.run, dataclasses.replace(self.comparison.panel, prompts=prompts))
+        drawn = sampler(sft.params, self.run.key("pairs"), samples=config.samples_per_prompt)
+        scores = drawn.reward_scores - config.unfinished_penalty * ~drawn.ended
+        picked = scores.argmax(axis=1), scores.argmin(axis=1)
+
+        def row(i: int, k: int) -> TokenRow:
+            response = drawn.responses[i][k] + drawn.ends[i][k]
+            return token_row((prompts[i], False), (response, True))
+
+        chosen, rejected = ([row(i, k) for i, k in enumerate(side)] for side in picked)
+        return chosen, rejected
+
+    def _keep(self, name: str, model: TextModel) -> None:
+        self.models[name] = model
+        folder = self.run.directory / "models" / name
+        with writing(folder):
+            save_text_model(folder, without_adapters(model))
+
+    def _write(self, name: str, content) -> None:
+        write_atomically(self.run.directory / name, json.dumps(content, indent=1).encode())
+
+
+def with_loops(config: RLHFConfig) -> RLHFConfig:
+    """The configuration with all training loops filled in; they do not follow the model here, since
+    the job says itself what it compares.
+
+    Raises:
+      UserError: one of them is shorter than its warm-up.
+    """
+    start = Start()
+
+    def filled(given, loop: str, flag: str):
+        return following(given, loop, start, flag=flag).settled(1, announce=False)
+
+    def with_fit(settings, loop: str, flag: str):
+        return dataclasses.replace(settings, fit=filled(settings.fit, loop, f"{flag}.fit"))
+
+    return dataclasses.replace(
+        config,
+        sft=filled(config.sft, "sft", "sft"),
+        preferred=filled(config.preferred, "sft", "preferred"),
+        reward=with_fit(config.reward, reward_loop(config.reward, start), "reward"),
+        dpo_human=with_fit(config.dpo_human, "dpo", "dpo_human"),
+        dpo_samples=with_fit(config.dpo_samples, "dpo", "dpo_samples"),
+        ppo=filled(config.ppo, "ppo", "ppo"),
+        unpenalised=filled(config.unpenalised, "ppo", "unpenalised"),
+    )
+
+
+def run(config: RLHFConfig, directory: Path) -> dict:
+    """Everything, from the ratings to `report.html`; the same command again resumes it.
+
+    Returns:
+      What `results.json` holds.
+    """
+    config = with_loops(config)
+    with open_run(directory, config, config.place, config.seed) as opened:
+        job = Job(config, opened)
+        for stage in (job.prepare, job.sft, job.reward, job.compare):
+            stage()
+        for stage in (job.preferred, job.dpo_human, job.dpo_samples):
+            stage()
+        job.ppo("ppo", config.ppo)
+        if config.unpenalised.rounds:
+            job.ppo(UNPENALISED, config.unpenalised)
+        results = job.results()
+    show(results)
+    with job.timed("report"), writing(directory / "report.html"):
+        page = write_report(directory)
+    print(f"report: {page}")
+    return results
+
+
+def show(results: dict) -> None:
+    """The two tables, on the terminal."""
+    console = Console(width=max(Console().width, TABLE_WIDTH))
+    console.print(
+        rich_table(results["reward_model"], SCORER_COLUMNS, title="Scorers on held-out texts")
+    )
+    console.print(rich_table(results["rows"], METHOD_COLUMNS, title="Policies on held-out prompts"))

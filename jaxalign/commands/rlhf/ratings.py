@@ -1,0 +1,132 @@
+"""The embedded human ratings as a language task: vocabulary, token rows, prompts, comparisons."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxalign.config.rlhf import RLHFConfig
+from jaxalign.data.batching import truncated
+from jaxalign.data.chat import TokenRow, text_row
+from jaxalign.data.preferences import (
+    Groups,
+    Pairs,
+    cross_block_groups,
+    mixed_pairs,
+    same_block_groups,
+)
+from jaxalign.data.ratings import Ratings, load_ratings
+from jaxalign.data.tokenizer import Tokenizer, train_tokenizer
+from jaxalign.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """The ratings, split, and the policy's texts as token rows.
+
+    policy, validation, judge, evaluation: disjoint movie sentences with their ratings.
+    rated: policy and validation together, what the reward model learns from.
+    tokenizer: learned from the policy's texts, or of the model that it starts from.
+    rows: of `rated`, in its order, so those of the policy come first.
+    sft_rows: the policy's rows, then the product sentences if they are used.
+    max_length: longest row.
+    lowercase: texts are read in lower case.
+    """
+
+    policy: Ratings
+    validation: Ratings
+    rated: Ratings
+    judge: Ratings
+    evaluation: Ratings
+    tokenizer: Tokenizer
+    rows: list[TokenRow]
+    sft_rows: list[TokenRow]
+    max_length: int
+    lowercase: bool
+
+    def token_rows(self, texts: Sequence[str]) -> list[TokenRow]:
+        """BOS, text, EOS; a text that is too long is cut."""
+        texts = [text.lower() for text in texts] if self.lowercase else texts
+        return [truncated(text_row(text, self.tokenizer), self.max_length) for text in texts]
+
+    def prompts(self, texts: Sequence[str], tokens: tuple[int, int]) -> list[list[int]]:
+        """BOS and the first tokens of each text, one length after the other in turn.
+
+        A text needs one more token than its prompt, or there is nothing to continue.
+        """
+        fewest, most = tokens
+        lengths = [1 + fewest + i % (most - fewest + 1) for i in range(len(texts))]
+        rows = self.token_rows(texts)
+        pairs = zip(rows, lengths, strict=True)
+        return [row.tokens[:length].tolist() for row, length in pairs if len(row) > length + 1]
+
+
+def spread(texts: Sequence[str], number: int | None) -> list[str]:
+    """So many of the texts at equal distances, for they are sorted by sentiment; None: all."""
+    if number is None or number >= len(texts):
+        return list(texts)
+    return [texts[i * len(texts) // number] for i in range(number)]
+
+
+def read_corpus(config: RLHFConfig, tokenizer: Tokenizer | None = None) -> Corpus:
+    """Prepares the data set on first use, splits it and learns the vocabulary, unless that of a
+    model is given.
+    """
+    movies, products = load_ratings("movies"), load_ratings("products")
+    policy = movies.part("policy")
+    product_texts = products.part("policy", "policy_validation").texts if config.products else []
+    texts = [*policy.texts, *product_texts]
+    tokenizer = tokenizer or train_tokenizer(
+        [text.lower() for text in texts] if config.lowercase else texts,
+        vocab_size=config.tokenizer.vocab_size,
+        kind=config.tokenizer.kind,
+    )
+    corpus = Corpus(
+        policy=policy,
+        validation=movies.part("policy_validation"),
+        rated=movies.part("policy", "policy_validation"),
+        judge=movies.part("judge"),
+        evaluation=movies.part("evaluation"),
+        tokenizer=tokenizer,
+        rows=[],
+        sft_rows=[],
+        max_length=config.max_length,
+        lowercase=config.lowercase,
+    )
+    rows = corpus.token_rows(corpus.rated.texts)
+    own = rows[: len(policy)]
+    return dataclasses.replace(
+        corpus, rows=rows, sft_rows=[*own, *corpus.token_rows(product_texts)]
+    )
+
+
+def comparison_groups(
+    ratings: Ratings, *, groups: int, group_size: int, same_rater_share: float, seed: int
+) -> Groups:
+    """Groups within blocks (the same people) and across blocks, shuffled."""
+    within = round(groups * same_rater_share)
+    parts = []
+    if within:
+        parts.append(same_block_groups(ratings, within, group_size, seed))
+    if within < groups:
+        parts.append(cross_block_groups(ratings, groups - within, group_size, seed))
+    order = np.random.default_rng(seed).permutation(groups)
+    return Groups(
+        np.concatenate([part.texts for part in parts])[order],
+        np.concatenate([part.preferences for part in parts])[order],
+    )
+
+
+def human_pairs(corpus: Corpus, config: RLHFConfig) -> Pairs:
+    """Single people's preferences among the rated texts that fit the length with their ends."""
+    pairs = mixed_pairs(
+        corpus.rated, config.pairs, config.seed, same_rater_share=config.same_rater_share
+    )
+    whole = np.array([row.tokens[-1] == corpus.tokenizer.eos_id for row in corpus.rows])
+    kept = np.flatnonzero(whole[pairs.chosen] & whole[pairs.rejected])
+    if not len(kept):
+        raise UserError(
+            f"each of the {len(pairs)} human pairs has a text of more than max_length "
+            f"{config.max_length} tokens; raise pairs or max_length, in another run_dir"
+        )
+    return pairs.take(kept)

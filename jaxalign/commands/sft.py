@@ -1,0 +1,88 @@
+"""`jaxalign sft`: supervised fine-tuning on a user's rows."""
+
+import dataclasses
+from pathlib import Path
+
+from jaxalign.config.defaults import following
+from jaxalign.config.sft import SFTConfig
+from jaxalign.data.records import PromptCompletion, Unpaired
+from jaxalign.errors import UserError
+from jaxalign.recipes.adapters import with_adapters
+from jaxalign.recipes.finish import finish
+from jaxalign.recipes.inputs import inputs_of
+from jaxalign.recipes.run import Run, open_run
+from jaxalign.recipes.scoring import perplexity
+from jaxalign.recipes.sft import train_sft
+from jaxalign.recipes.text_batches import TextBatches, bucketed, packed
+from jaxalign.recipes.text_models import TextModel, load_text_model, new_text_model, start_of
+from jaxalign.recipes.user_data import fitting, learn_tokenizer, read_records, token_rows
+
+
+def run(config: SFTConfig, directory: Path) -> dict:
+    """Train, save `model`, write the report; returns what `results.json` holds."""
+    start = starting_model(config, directory) if config.init else None
+    config = dataclasses.replace(config, data=fitting(config.data, start))
+    fit = following(config.fit, "sft", start_of(start, config.lora))
+    tokenizer = None if start is None else start.tokenizer
+    if tokenizer is None:
+        tokenizer = learn_tokenizer(config.tokenizer, _imitated(config, directory, None))
+    imitated = _imitated(config, directory, tokenizer)
+    rows = [row for (row,) in token_rows(imitated, tokenizer)]
+    records, held_out = [], []
+    if config.data.evaluation_path:
+        records = _imitated(config, directory, tokenizer, held_out=True)
+        held_out = [row for (row,) in token_rows(records, tokenizer)]
+    batches = _batches(config, fit.settings.rows, tokenizer.pad_id, rows)
+    config = dataclasses.replace(config, fit=fit.settled(batches.per_epoch))
+    if batches.note:
+        print(batches.note)
+    inputs = inputs_of(
+        models={"init": start},
+        tokenizer=tokenizer,
+        data=imitated,
+        held_out=records,
+        adapter=config.adapter,
+    )
+    with open_run(directory, config, config.place, config.seed, inputs=inputs) as run:
+        if start is None:
+            start = new_text_model(
+                config.model, tokenizer, config.data.longest, ("logits",), run.key("init")
+            )
+        start = with_adapters(start, config.adapter, config.lora, run.key("lora"))
+        trained = train_sft(
+            run,
+            "sft",
+            start,
+            batches,
+            config.fit,
+            evaluation_rows=held_out,
+        )
+        return finish(run, trained, _row(run, trained, held_out))
+
+
+def starting_model(config: SFTConfig, directory: Path) -> TextModel:
+    """The policy that the run goes on from."""
+    return load_text_model(config.init, "init", head="logits", place=config.place)
+
+
+def _imitated(config: SFTConfig, directory: Path, tokenizer, held_out: bool = False) -> list:
+    """The records to imitate: all, or those whose label is true."""
+    kind = Unpaired if config.labelled else PromptCompletion
+    records = read_records(config.data, kind, tokenizer=tokenizer, log=directory, held_out=held_out)
+    kept = [record for record in records if not config.labelled or record.label]
+    if not kept:
+        path = config.data.evaluation_path if held_out else config.data.path
+        raise UserError(f"{path}: no row has a true label, so there is nothing to imitate")
+    return kept
+
+
+def _batches(config: SFTConfig, size: int, pad_id: int, rows: list) -> TextBatches:
+    shared = {"pad_id": pad_id, "seed": config.seed}
+    if config.packing:
+        return packed(rows, size, length=config.data.longest, **shared)
+    return bucketed(rows, size, buckets=config.buckets, **shared)
+
+
+def _row(run: Run, trained: TextModel, held_out: list) -> dict:
+    row = {"method": "SFT"}
+    return row | {"perplexity": perplexity(run, trained, held_out)} if held_out else row

@@ -1,0 +1,52 @@
+"""The configuration of `jaxalign evaluate`."""
+
+from typing import Literal
+
+from jaxalign.config.checks import config, require, require_temperature
+from jaxalign.config.data import DataConfig, PlaceConfig
+
+
+@config
+class EvaluateConfig:
+    """Perplexity of a policy on texts, accuracy of a policy or reward model on preferences, of a
+    reward model on rankings, of a process reward model on steps.
+    """
+
+    model: str = ""
+    """Run directory of the model."""
+    reference: str = ""
+    """Run directory of the reference of a policy trained by DPO; empty: plain log-probabilities.
+    Their sums over responses are compared, also for a policy whose loss took means over tokens."""
+    on: Literal["texts", "preferences", "rankings", "steps"] = "texts"
+    """What the rows are: those that `sft` takes, those that `dpo` takes, or those that `reward`
+    takes with the losses plackett_luce and process."""
+    data: DataConfig = DataConfig()
+    """The rows, in `path`."""
+    temperature: float = 1.0
+    """Logits of a policy are divided by it, > 0; a policy that was trained at one is that one's."""
+    output: str = ""
+    """File for the measures, as JSON; empty: none."""
+    chances: str = ""
+    """File for the predicted chance that each step is right, a JSON list for every row of
+    `--on steps`; empty: none."""
+    place: PlaceConfig = PlaceConfig()
+    """Where it computes."""
+
+    def __post_init__(self):
+        require_temperature(self.temperature)
+        require(
+            not self.data.evaluation_path,
+            "evaluate reads --data.path; leave --data.evaluation_path empty",
+        )
+        require(
+            not self.reference or self.on == "preferences",
+            f"--on {self.on} has no use for a reference; leave --reference out",
+        )
+        require(
+            self.temperature == 1 or self.on in ("texts", "preferences"),
+            f"--on {self.on} measures scores, which no temperature divides; leave it out",
+        )
+        require(
+            not self.chances or self.on == "steps",
+            f"--on {self.on} predicts no chances of steps; leave --chances out",
+        )

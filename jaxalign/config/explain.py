@@ -1,0 +1,94 @@
+"""The configuration of `jaxalign explain`."""
+
+import dataclasses
+from typing import Literal
+
+from jaxalign.config.checks import (
+    changed_fields,
+    config,
+    require,
+    require_one_reward,
+    require_temperature,
+)
+from jaxalign.config.data import DataConfig
+from jaxalign.config.dpo import DPOSettings
+from jaxalign.config.grpo import GRPOSettings
+from jaxalign.config.kto import KTOSettings
+from jaxalign.config.ppo import PPOSettings
+
+ALL = ("sft", "dpo", "kto", "ppo", "grpo")
+
+
+@config
+class ExplainConfig:
+    """Every token of one batch: log-probabilities, rewards, advantages, clipping, gradients."""
+
+    run: str = ""
+    """Run directory of `sft`, `dpo`, `kto`, `ppo` or `grpo`: its trained policy, data and settings;
+    empty: the fields below."""
+    method: Literal["sft", "dpo", "kto", "ppo", "grpo"] = "dpo"
+    """Whose loss."""
+    policy: str = ""
+    """Run directory of the policy."""
+    reference: str = ""
+    """Run directory of the reference; empty: the policy."""
+    behaviour: str = ""
+    """Run directory of the policy that samples for PPO and GRPO; empty: the policy."""
+    reward: str = ""
+    """Run directory of the reward model, or FILE.py:NAME, for PPO and GRPO."""
+    rewards: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Several of them instead, each with its weight."""
+    data: DataConfig = DataConfig()
+    """Rows as the method takes them: texts, preferences, labelled responses or prompts."""
+    dpo: DPOSettings = DPOSettings()
+    """The preference loss; its training loop gives the optimizer of `updates`."""
+    kto: KTOSettings = KTOSettings()
+    """The loss on labelled responses; its training loop gives the optimizer of `updates`."""
+    ppo: PPOSettings = PPOSettings()
+    """The PPO loss."""
+    grpo: GRPOSettings = GRPOSettings()
+    """The critic-free loss and its groups."""
+    temperature: float = 1.0
+    """Of policy, reference and behaviour, > 0."""
+    max_new_tokens: int = 32
+    """Longest sampled response in tokens, for PPO and GRPO."""
+    batch: int = 0
+    """Number of the batch in the order of a run with this seed."""
+    rows: int = 8
+    """Pairs, texts or responses in the batch; for GRPO prompts, with all responses of a group."""
+    updates: int = 0
+    """Optimizer steps on this very batch before it is explained: after none, all ratios are 1."""
+    check: bool = False
+    """Run the step under checkify too: NaN, empty mask, ratio overflow, dtypes that truncate."""
+    output: str = "explain.html"
+    """The page."""
+    seed: int = 0
+    """Of the order of rows and of sampling."""
+
+    def __post_init__(self):
+        require_temperature(self.temperature)
+        require_one_reward(self.reward, self.rewards)
+        require(
+            not self.data.evaluation_path,
+            "explain reads --data.path; leave --data.evaluation_path empty",
+        )
+        unread = [] if self.run else self.unread
+        require(
+            not unread,
+            f"method {self.method} does not read {', '.join(unread)}; leave them out, or set "
+            "--method",
+        )
+        require(self.rows > 0, f"rows is {self.rows}; it must be at least 1")
+        require(self.updates >= 0, f"updates is {self.updates}; it must not be negative")
+        require(self.batch >= 0, f"batch is {self.batch}; it must not be negative")
+
+    @property
+    def unread(self) -> list[str]:
+        """Names of the fields that are given though the method has no use for them."""
+        changed = changed_fields(self, type(self), "")
+        sampled = {"ppo", "grpo"}
+        readers = dict.fromkeys(("behaviour", "reward", "rewards", "max_new_tokens"), sampled)
+        readers |= {name: {name} for name in ("kto", *sampled)}
+        readers |= {"dpo": {"dpo", "sft"}, "reference": {"dpo", "kto", *sampled}}
+        sections = [(name, name.partition(".")[0]) for name in changed]
+        return [name for name, section in sections if self.method not in readers.get(section, ALL)]

@@ -1,0 +1,55 @@
+"""The configuration of `jaxalign ppo` on images."""
+
+from jaxalign.config.checks import config
+from jaxalign.config.seeds import (
+    Cadence,
+    NetworkConfig,
+    UpdateSettings,
+    check_cadence,
+    check_minibatches,
+)
+
+
+@config
+class ImagesConfig:
+    """A digit classifier that hardly saw two of the classes, fine-tuned on right/wrong feedback."""
+
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    """One split, pretraining and fine-tuning each; they run side by side."""
+    test_share: float = 0.3
+    """Share of the images kept for evaluation; the rest is half pretraining, half feedback."""
+    rare_classes: tuple[int, ...] = (8, 9)
+    """Classes of which pretraining sees few examples."""
+    rare_examples: int = 4
+    """How many of each."""
+    pretraining_steps: int = 300
+    """Full-batch gradient steps on the pretraining labels; as many for the supervised row."""
+    pretraining_learning_rate: float = 1e-2
+    """At the start of those steps; it falls linearly to 0."""
+    updates: int = 150
+    """PPO updates."""
+    batch_size: int = 256
+    """Images named, and so bits of feedback heard, in each update."""
+    kl_coef: float = 0.02
+    """Reward lost per nat of log-ratio to the pretrained classifier."""
+    log_every: int = 10
+    """Updates in one compiled call, and between lines of metrics."""
+    checkpoint_every: int = 50
+    """Updates between checkpoints, a multiple of `log_every`; the run resumes from the last one."""
+    network: NetworkConfig = NetworkConfig(widths=(64,), activation="relu")
+    """Classifier and value function."""
+    ppo: UpdateSettings = UpdateSettings(learning_rate=3e-3, max_grad_norm=1.0, entropy_coef=0.0)
+    """The update."""
+
+    def __post_init__(self):
+        check_cadence(self.log_every, self.checkpoint_every)
+        check_minibatches(self.batch_size, self.ppo.minibatches)
+
+    @property
+    def cadence(self) -> Cadence:
+        """The updates and the pauses between them."""
+        return Cadence(
+            updates=self.updates,
+            log_every=self.log_every,
+            checkpoint_every=self.checkpoint_every,
+        )

@@ -1,0 +1,154 @@
+"""The configuration of `jaxalign reward`."""
+
+from typing import Literal
+
+from jaxalign.config.checks import changed_fields, config, require
+from jaxalign.config.data import DataConfig, PlaceConfig
+from jaxalign.config.loop import FitConfig
+from jaxalign.config.model import LoraConfig, ModelConfig, TokenizerConfig, check_lora, require_base
+from jaxalign.config.names import RewardLossName
+
+
+@config
+class RewardSettings:
+    """The reward model, of whole texts but for loss process."""
+
+    loss: RewardLossName = "bradley_terry"
+    """On preferences, on rankings, or on labelled steps; `--loss` for short. Of this section,
+    process reads nothing else: `process` holds its settings."""
+    pooling: Literal["last", "mean", "both", "none"] = "last"
+    """What the score reads of the transformer's trunk: its last token, the mean over tokens, both,
+    or nothing, which leaves the bag."""
+    layers: int | None = None
+    """Read the trunk after so many of its layers, and leave out the others; None: all."""
+    trunk: Literal["trained", "frozen"] = "trained"
+    """Whether the trunk is trained with the head; frozen, it reads each text once, without
+    dropout."""
+    bag: bool = False
+    """Add a weight for every token and pair of tokens, times its rarity in the texts. It reads a
+    prompt and its response as one heap of words: good for the mood of single texts, which it learns
+    from few, and blind to whether a response answers its prompt."""
+    bag_characters: int = 16
+    """The bag also reads runs of 4 to 6 characters, of tokens up to this long; 0: it does not."""
+    bag_buckets: int = 262_144
+    """Weights that the pairs of tokens share by hashing, and weights that the runs share."""
+    bag_power: float = 0.4
+    """The sum is divided by the number of terms to this power: 0 sums, 1 averages; smaller values
+    favour longer texts."""
+    bag_l2: float = 3e-3
+    """Ridge penalty on those weights, for every comparison or ranking."""
+    dropout: float = 0.1
+    """Dropout of the trunk while the reward model is trained."""
+    centering: float = 0.0
+    """Coefficient of the squared sum of two scores, which keeps scores near 0, >= 0."""
+    fit: FitConfig = FitConfig()
+    """Training loop; a batch counts texts, or rankings. Where nothing is given: for a published
+    model, or one of 10 million parameters, learning_rate 1e-5 (with LoRA 1e-4), cosine, warm-up of
+    10%, 1 epoch, batches of 128, b2 0.999 (InstructGPT); for a small one learning_rate 1e-3,
+    cosine, 20 steps of warm-up, 400 steps, batches of 128, b2 0.99; for a head by itself (pooling
+    none, or trunk frozen; also beside a bag above a small model) 0.02, cosine, no warm-up, 400
+    steps, 128, 0.999."""
+
+    def __post_init__(self):
+        require(
+            self.centering >= 0,
+            f"reward.centering is {self.centering}; it must not be negative",
+        )
+        require(
+            self.bag or self.pooling != "none",
+            "reward.pooling none without reward.bag leaves nothing to score; set reward.bag True, "
+            "or pooling to last or mean",
+        )
+        require(
+            self.trunk == "trained" or self.pooling != "none",
+            "reward.pooling none reads nothing of the trunk; reward.trunk frozen needs another",
+        )
+        require(
+            self.layers is None or (self.layers > 0 and self.pooling != "none"),
+            f"reward.layers is {self.layers} and reward.pooling {self.pooling}; layers must be "
+            "above 0, and pooling must read them",
+        )
+        require(0 <= self.dropout < 1, f"reward.dropout is {self.dropout}; it must lie in [0, 1)")
+        changed = changed_fields(self, type(self), "reward")
+        unread = [] if self.bag else [name for name in changed if name.startswith("reward.bag_")]
+        require(
+            not unread,
+            f"reward.bag False does not read {', '.join(unread)}; leave them out",
+        )
+
+
+@config
+class ProcessSettings:
+    """The process reward model: a transformer that scores every step of a solution."""
+
+    dropout: float = 0.1
+    """Dropout of the trunk while it is trained, in [0, 1)."""
+    fit: FitConfig = FitConfig()
+    """Training loop; a batch counts solutions. Where nothing is given: for a published model, or
+    one of 10 million parameters, learning_rate 1e-5 (with LoRA 1e-4), cosine, warm-up of 10%,
+    1 epoch, batches of 64, b2 0.999 (TRL's PRMConfig, InstructGPT); for a small one learning_rate
+    1e-3, cosine, 20 steps of warm-up, 300 steps, batches of 32, b2 0.99."""
+
+    def __post_init__(self):
+        require(0 <= self.dropout < 1, f"process.dropout is {self.dropout}; it must lie in [0, 1)")
+
+
+@config
+class RewardConfig:
+    """A reward model from preferences, from rankings or from labelled steps."""
+
+    init: str = ""
+    """Run directory of the policy whose trunk and vocabulary it starts from; empty: new ones."""
+    adapter: str = ""
+    """Folder of a LoRA adapter in PEFT's format for it: merged, or trained on if lora.rank > 0."""
+    lora: LoraConfig = LoraConfig()
+    """Train adapters instead of all parameters."""
+    model: ModelConfig = ModelConfig()
+    """The new model."""
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    """The new vocabulary."""
+    data: DataConfig = DataConfig()
+    """Rows with `chosen` and `rejected`, with or without `prompt` and `margin`; with `prompt` and
+    `responses`, the best first; or with `prompt`, `completions` (the steps) and `labels`."""
+    reward: RewardSettings = RewardSettings()
+    """Loss; head and training loop of bradley_terry and plackett_luce."""
+    process: ProcessSettings = ProcessSettings()
+    """Head and training loop of loss process."""
+    place: PlaceConfig = PlaceConfig()
+    """Where it computes."""
+    seed: int = 0
+    """Of new parameters, order of rows and dropout."""
+
+    def __post_init__(self):
+        loss = self.reward.loss
+        for field, instead in (("dropout", "its own dropout"), ("value_trunk", "no values")):
+            require(
+                getattr(self.model, field) == getattr(ModelConfig, field),
+                f"a reward model has {instead}; leave model.{field} out",
+            )
+        fit = self.process.fit if loss == "process" else self.reward.fit
+        check_lora(self.lora, fit.optimizer)
+        require_base(self.init, self.adapter, self.lora, self.model, self.tokenizer)
+        require(
+            not self.lora.rank or loss == "process" or self.reward.pooling != "none",
+            "reward.pooling none reads nothing of the trunk that lora.rank adapts; "
+            "set it to last or mean",
+        )
+        require(
+            not self.lora.rank or self.reward.trunk == "trained",
+            "reward.trunk frozen trains no adapters; leave out one of it and lora.rank",
+        )
+        if loss == "process":
+            unread = changed_fields(self.reward, RewardSettings(loss=loss), "reward")
+        else:
+            unread = changed_fields(self.process, ProcessSettings(), "process")
+        texts = self.reward.fit.batch_size
+        require(
+            loss != "bradley_terry" or texts is None or texts % 2 == 0,
+            f"reward.fit.batch_size {texts} is odd; a batch counts texts, two a preference",
+        )
+        section = "process" if loss == "process" else "reward"
+        require(
+            not unread,
+            f"loss {loss} does not read {', '.join(unread)}; its settings are those of {section}",
+        )

@@ -1,0 +1,25 @@
+"""One device: a step is a jitted function."""
+
+import jax
+from jax.sharding import SingleDeviceSharding
+
+from jaxalign.layouts.layout import Layout, donated
+
+
+def on_device(device=None) -> Layout:
+    """Everything on one device: `jit`."""
+    device = jax.devices()[0] if device is None else device
+    sharding = SingleDeviceSharding(device)
+
+    def compile(fn, returns):
+        return jax.jit(fn, donate_argnums=donated(returns))
+
+    return Layout(
+        name="device",
+        devices=(device,),
+        axis_name=None,
+        shardings=lambda tree: jax.tree.map(lambda leaf: sharding, tree),
+        compile=compile,
+        put_rows=lambda batch: jax.device_put(batch, sharding),
+        take_rows=jax.device_get,
+    )

@@ -1,0 +1,1 @@
+"""What every formula uses: precision, matrix products, masked statistics, sums over devices."""

@@ -1,0 +1,230 @@
+"""The tokenizer in a GGUF file: byte-level BPE ("gpt2"), or SentencePiece's BPE ("llama")."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
+
+from jaxalign.data.tokenizer import Tokenizer
+from jaxalign.errors import UserError
+from jaxalign.pretrained.gguf.file import metadata, open_gguf
+from jaxalign.system.files import shown, shown_path, typed
+
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
+SPACE = "▁"
+WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+CASELESS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
+LINES = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+UPPER, LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+FIRST = r"[^\r\n\p{L}\p{N}]?"
+# Text is cut at the first expression, the pieces at the second, and so on, before any merge.
+GPT2, DIGITS = (WORDS,), (r"\p{N}", WORDS)
+LLAMA3, QWEN2 = (CASELESS + r"\p{N}{1,3}" + LINES,), (CASELESS + r"\p{N}" + LINES,)
+TEKKEN = (
+    rf"{FIRST}{UPPER}*{LOWER}+|{FIRST}{UPPER}+{LOWER}*|\p{{N}}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+)
+# What llama.cpp takes for "default".
+PUNCTUATION = (r"[\p{P}\$\+<=>\^~\|]+", WORDS, r"\p{N}+", r"[0-9][0-9][0-9]")
+PIECES = {
+    "default": PUNCTUATION,
+    "gpt-2": GPT2,
+    "mpt": GPT2,
+    "olmo": GPT2,
+    "smollm": DIGITS,
+    "starcoder": DIGITS,
+    "refact": DIGITS,
+    "codeshell": DIGITS,
+    "llama-bpe": LLAMA3,
+    "llama3": LLAMA3,
+    "llama-v3": LLAMA3,
+    "dbrx": LLAMA3,
+    "smaug-bpe": LLAMA3,
+    "qwen2": QWEN2,
+    "stablelm2": QWEN2,
+    "deepseek-r1-qwen": QWEN2,
+    "tekken": TEKKEN,
+}
+# A piece that is an entry of the vocabulary is one token, whatever the merges give.
+WHOLE_PIECES = ("llama-bpe", "llama3", "llama-v3", "tekken")
+ENDS = ("bos", "eos", "eot", "eom")
+LONGEST = 1024  # characters of a token; SentencePiece's merges take the square of it
+KEYS: dict[str, Any] = {
+    "tokens": list[str],
+    "merges": list[str],
+    "scores": list[float],
+    "token_type": list[int],
+    "pre": str,
+    "add_space_prefix": bool,
+    "remove_extra_whitespaces": bool,
+    **dict.fromkeys(
+        [f"{name}_token_id" for name in ("padding", "bos", "eos", "eot", "eom", "unknown")], int
+    ),
+}
+STOPS = ("eot_token_id", "eom_token_id")
+
+
+def load_gguf_tokenizer(path: str | Path) -> Tokenizer:
+    """The tokenizer of a GGUF file.
+
+    BOS, EOS and the padding token are those that the file names; without a padding token, EOS
+    serves. A response ends with `eos_token_id`, and with `eot_token_id` and `eom_token_id` where
+    there are such. Where SentencePiece puts a space before a text, one stands after every special
+    token too, as in llama.cpp.
+
+    Args:
+      path: of the file; of several, the first.
+
+    Raises:
+      UserError: no tokenizer, a kind that is not supported, or one that is not whole.
+    """
+    fields, where = metadata(open_gguf(path)[0], "tokenizer."), shown_path(path)
+    found = {k.removeprefix("ggml."): v for k, v in fields.items() if k.startswith("ggml.")}
+    kind, template = found.get("model"), fields.get("chat_template")
+    if kind not in ("gpt2", "llama"):
+        raise UserError(f"{where}: tokenizer.ggml.model {shown(kind)} is none of gpt2, llama")
+    _check(found, where)
+    if template is not None:
+        typed(template, str, f"{where}: tokenizer.chat_template")
+    backend = (_byte_level if kind == "gpt2" else _sentence_piece)(found, where)
+    backend.add_tokens(_added(found, USER_DEFINED))
+    backend.add_special_tokens(_added(found, CONTROL))
+    backend.encode_special_tokens = True
+    return Tokenizer(
+        backend,
+        pad_id=found.get("padding_token_id", found["eos_token_id"]),
+        bos_id=found.get("bos_token_id"),
+        eos_id=found["eos_token_id"],
+        chat_template=template,
+        also_stop=tuple(found[x] for x in STOPS if found.get(x) is not None),
+    )
+
+
+def _check(found: Mapping[str, Any], where: str) -> None:
+    """The keys are of their types, as long as the list of tokens, and ids are those of tokens."""
+    for name, kind in KEYS.items():
+        if name in found:
+            typed(found[name], kind, f"{where}: tokenizer.ggml.{name}")
+    tokens = found.get("tokens", [])
+    if not tokens:
+        raise UserError(f"{where}: no tokenizer.ggml.tokens")
+    if len(set(tokens)) < len(tokens):
+        raise UserError(f"{where}: a token is listed twice in tokenizer.ggml.tokens")
+    if long := [token for token in tokens if len(token) > LONGEST]:
+        raise UserError(
+            f"{where}: tokenizer.ggml.tokens has {shown(long[0])}, more than {LONGEST} characters"
+        )
+    for name in ("token_type", "scores"):
+        if len(found.get(name, tokens)) != len(tokens):
+            raise UserError(
+                f"{where}: {len(tokens)} tokens, {len(found[name])} tokenizer.ggml.{name}"
+            )
+    if not all(map(math.isfinite, found.get("scores", []))):
+        raise UserError(f"{where}: tokenizer.ggml.scores has a number that is not finite")
+    if unknown := sorted(set(found.get("token_type", [])) - set(range(BYTE + 1))):
+        raise UserError(f"{where}: tokenizer.ggml.token_type has {shown(unknown[0])}: no type")
+    if found.get("eos_token_id") is None:
+        raise UserError(f"{where}: no tokenizer.ggml.eos_token_id")
+    for name in ("padding", "bos", "eos", "eot", "eom", "unknown"):
+        if not 0 <= found.get(f"{name}_token_id", 0) < len(tokens):
+            raise UserError(f"{where}: tokenizer.ggml.{name}_token_id is no token")
+    for name in ("remove_extra_whitespaces", "precompiled_charsmap"):
+        if found.get(name):
+            raise UserError(f"{where}: tokenizer.ggml.{name} is not supported")
+
+
+def _types(found: Mapping[str, Any]) -> list[int]:
+    """Of each token; what ends texts is never part of one."""
+    types = list(found.get("token_type", [NORMAL] * len(found["tokens"])))
+    for name in ENDS:
+        if (i := found.get(f"{name}_token_id")) is not None:
+            types[i] = CONTROL
+    return [CONTROL if kind == UNKNOWN else kind for kind in types]
+
+
+def _used(found: Mapping[str, Any]) -> dict[str, int]:
+    """Token to id of all but the unused ones, which fill a vocabulary up to a round number."""
+    kinds = zip(found["tokens"], _types(found), strict=True)
+    named = [i for name, i in found.items() if name.endswith("_token_id")]
+    return {token: i for i, (token, kind) in enumerate(kinds) if kind != UNUSED or i in named}
+
+
+def _added(found: Mapping[str, Any], wanted: int) -> list[AddedToken]:
+    """The tokens of a kind that are found in a text before it is cut."""
+    kinds = zip(found["tokens"], _types(found), strict=True)
+    names = [token for token, kind in kinds if kind == wanted]
+    # Some files write the spaces of Gemma's runs of spaces as SentencePiece does.
+    spaced = found["model"] == "llama" and not found.get("add_space_prefix", True)
+    return [
+        AddedToken(x, normalized=spaced and SPACE in x, special=wanted == CONTROL) for x in names
+    ]
+
+
+def _byte_level(found: Mapping[str, Any], where: str) -> tokenizers.Tokenizer:
+    kind = found.get("pre")
+    if kind not in PIECES:
+        raise UserError(f"{where}: tokenizer.ggml.pre {shown(kind)} is none of {', '.join(PIECES)}")
+    if found.get("add_space_prefix"):
+        raise UserError(f"{where}: add_space_prefix of a byte-level tokenizer is not supported")
+    merges = [tuple(merge.split(" ")) for merge in found.get("merges", [])]
+    if not merges:
+        raise UserError(f"{where}: no tokenizer.ggml.merges")
+    vocabulary = _used(found)
+    known = vocabulary.keys()
+    if lost := [m for m in merges if len(m) != 2 or not {*m, "".join(m)} <= known]:
+        raise UserError(
+            f"{where}: tokenizer.ggml.merges has {shown(' '.join(lost[0]))}, which makes no token"
+        )
+    backend = tokenizers.Tokenizer(
+        models.BPE(vocabulary, merges, ignore_merges=kind in WHOLE_PIECES)
+    )
+    if PIECES[kind] is QWEN2:
+        backend.normalizer = normalizers.NFC()
+    cuts = [pre_tokenizers.Split(Regex(x), behavior="isolated") for x in PIECES[kind]]
+    as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.pre_tokenizer = pre_tokenizers.Sequence([*cuts, as_bytes])
+    backend.decoder = decoders.ByteLevel()
+    return backend
+
+
+def _sentence_piece(found: Mapping[str, Any], where: str) -> tokenizers.Tokenizer:
+    tokens, unknown = found["tokens"], found.get("unknown_token_id")
+    if "scores" not in found:
+        raise UserError(f"{where}: no tokenizer.ggml.scores")
+    vocabulary = _used(found)
+    if unknown is None and not all(f"<0x{byte:02X}>" in vocabulary for byte in range(256)):
+        raise UserError(f"{where}: neither tokens for all 256 bytes nor an unknown token")
+    backend = tokenizers.Tokenizer(
+        models.BPE(
+            vocabulary,
+            _merges(tokens, found["scores"], _types(found)),
+            unk_token=None if unknown is None else tokens[unknown],
+            fuse_unk=True,
+            byte_fallback=True,
+        )
+    )
+    prefixed = found.get("add_space_prefix", True)
+    prefix = [normalizers.Prepend(SPACE)] if prefixed else []
+    backend.normalizer = normalizers.Sequence([*prefix, normalizers.Replace(" ", SPACE)])
+    strip = [decoders.Strip(" ", 1, 0)] if prefixed else []
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), *strip]
+    )
+    return backend
+
+
+def _merges(tokens: list[str], scores: list[float], types: list[int]) -> list[tuple[str, str]]:
+    """SentencePiece joins the neighbours whose union has the highest score: that is the order of
+    merges, and any two pieces that make a third may be joined. Only plain tokens take part.
+    """
+    plain = {x: s for x, s, kind in zip(tokens, scores, types, strict=True) if kind == NORMAL}
+    best_first = sorted((x for x in plain if len(x) > 1), key=lambda x: -plain[x])
+    return [
+        (token[:cut], token[cut:])
+        for token in best_first
+        for cut in range(1, len(token))
+        if token[:cut] in plain and token[cut:] in plain
+    ]

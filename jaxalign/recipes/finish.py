@@ -1,0 +1,21 @@
+"""The end of a run: the model, its results and its report are written."""
+
+import json
+
+from jaxalign.recipes.adapters import save_trained
+from jaxalign.recipes.run import Run
+from jaxalign.recipes.text_models import TextModel
+from jaxalign.report import write_report
+from jaxalign.system.files import write_atomically, writing
+
+
+def finish(run: Run, trained: TextModel, row: dict, **results) -> dict:
+    """Save the model, `results.json` and the report."""
+    with writing(run.directory / "model"):
+        save_trained(run.directory, trained)
+    results = {"title": f"{row['method']} run", "rows": [row], **results}
+    write_atomically(run.directory / "results.json", json.dumps(results, indent=1).encode())
+    with writing(run.directory / "report.html"):
+        page = write_report(run.directory)
+    print(f"model: {run.directory / 'model'}\nreport: {page}")
+    return results

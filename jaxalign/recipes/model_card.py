@@ -1,0 +1,169 @@
+"""The model card of an exported model: what is known of it, and nothing that is not."""
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxalign.errors import printable
+from jaxalign.pretrained.sources import HUB_ID
+from jaxalign.recipes.run import flat_fields
+from jaxalign.recipes.text_models import TextModel
+from jaxalign.report.run import Scalar, read_part, read_results
+from jaxalign.system.files import exists
+
+# no address, no mark-up, and nothing that begins a heading, a list or a quotation
+PLAIN = re.compile(
+    r"(?!.*www\.)[^\W\d_](?:[^\W_]|[ ,;()=+%'\"/−±-]|[.](?=[\d\s]|$)|:(?=\s)|(?<=\w)_(?=\w))*"
+    r"|-?\d[\d.e+-]*"
+)
+ORIGINS = ("policy", "init")  # of a run's configuration: what it started from
+DATA = {"path": "Trained on", "evaluation_path": "Held out"}
+MOST = 10**300  # numbers beyond have no decimal form in a float
+UNSAID = ("data.", "place.", *ORIGINS)  # said elsewhere in the card, or of no interest there
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sources:
+    """What the card reads of a run's data settings."""
+
+    path: str = ""
+    evaluation_path: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Origins:
+    """What the card reads of a run's `config.json`; there is more."""
+
+    policy: str = ""
+    init: str = ""
+    data: Sources | None = None
+
+
+def model_card(source: str, text_model: TextModel) -> str:
+    """`README.md`: front matter for the hub, then data, method, metrics and versions of the run.
+
+    The run may be somebody else's: what its files say is shown as text, never as Markdown.
+
+    Args:
+      source: what the model was loaded from; of a run directory, its files are read.
+      text_model: the model.
+
+    Raises:
+      UserError: a file of the run is not what it should be.
+    """
+    folder = Path(source).parent if Path(source).name == "model" else Path(source)
+    versions = config = results = {}
+    if exists(folder / "versions.json"):  # else its config.json is that of a model
+        versions = read_part(folder / "versions.json", dict[str, Scalar])
+        config = read_part(folder / "config.json", Origins)
+        results = read_results(folder)
+    rows = results.get("rows", [])
+    title = " ".join(str(row["method"]) for row in rows[:1] if "method" in row)
+    parts = [
+        _front_matter(config, text_model),
+        f"# {as_text(title or Path(source).name)}\n",
+        *_section("Model", _facts(text_model)),
+        *_section("Data", _data(config)),
+        *_section("Metrics", _metrics(results)),
+        *_section("Settings", _settings(config)),
+        *_section("Versions", (f"- {as_text(k)}: {as_text(v)}" for k, v in versions.items())),
+    ]
+    return "\n".join(parts)
+
+
+def as_text(value: object) -> str:
+    """Anything as Markdown that shows it and obeys nothing in it: plain words and numbers as they
+    are, all else as code.
+
+    >>> as_text("DPO, beta 0.1"), as_text("![x](http://y)"), as_text("a`b")
+    ('DPO, beta 0.1', '`![x](http://y)`', '``a`b``')
+    """
+    text = " ".join(printable(str(value)).split())
+    if PLAIN.fullmatch(text):
+        return text
+    runs = [len(run) for run in re.findall("`+", text)]
+    fence = "`" * (max(runs, default=0) + 1)
+    pad = " " if not text or "`" in (text[0], text[-1]) else ""
+    return f"{fence}{pad}{text}{pad}{fence}"
+
+
+def as_code(text: str) -> str:
+    """A name of something as code, whether it needs that or not."""
+    shown = as_text(text)
+    return shown if shown.startswith("`") else f"`{shown}`"
+
+
+def _front_matter(config: Mapping[str, Any], text_model: TextModel) -> str:
+    """YAML; JSON's spelling of texts and lists is YAML too."""
+    scored = "score" in text_model.model.config.heads_out
+    fields: dict[str, Any] = {"library_name": "transformers"}
+    fields["pipeline_tag"] = "text-classification" if scored else "text-generation"
+    fields["tags"] = ["jaxalign"]
+    if base := [x for x in _origins(config) if HUB_ID.fullmatch(x) and not exists(x)]:
+        fields["base_model"] = base[0]
+    lines = [f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in fields.items()]
+    return "\n".join(["---", *lines, "---\n"])
+
+
+def _origins(config: Mapping[str, Any]) -> list[str]:
+    return [config[name] for name in ORIGINS if config.get(name)]
+
+
+def _facts(text_model: TextModel) -> Iterator[str]:
+    config, params = text_model.model.config, text_model.params
+    yield f"- {config.layers} layers of width {config.width}, {config.heads} heads"
+    yield f"- {config.vocab_size} token ids, texts of up to {config.max_length} tokens"
+    tokenizer = text_model.tokenizer
+    ends = (f"{as_code(tokenizer.token(i))}, id {i}" for i in tokenizer.stop_ids)
+    yield f"- A text ends with {' or '.join(ends)}"
+    if "score" in config.heads_out:
+        bias = float(np.asarray(params["score"]["readout"]["bias"])[0])
+        yield "- One score a text, read off its last token"
+        yield (
+            f"- `score_bias.safetensors` holds {bias:.6g}, which is added to every score; the "
+            "class of transformers has no such bias, and its scores are lower by that number"
+        )
+        if tokenizer.pad_id == tokenizer.eos_id:
+            yield (
+                "- The end of a text and padding are one id: transformers would read the score off "
+                "the token before the end; give it texts without the end, or another padding id"
+            )
+    if "value" in config.heads_out:
+        yield "- `value_head.safetensors` holds a value head, named as in TRL"
+
+
+def _data(config: Mapping[str, Any]) -> Iterator[str]:
+    for origin in _origins(config):
+        yield f"- Started from: {as_code(origin)}"
+    for name, label in DATA.items():
+        if path := (config.get("data") or {}).get(name):
+            yield f"- {label}: {as_code(path)}"
+
+
+def _metrics(results: Mapping[str, Any]) -> Iterator[str]:
+    for name in ("rows", "reward_model"):
+        for row in results.get(name) or []:
+            label = as_text(row.get("method") or row.get("scorer") or "")
+            for metric, value in row.items():
+                if isinstance(value, int | float):
+                    said = f"{value:.6g}" if abs(value) < MOST else "out of range"
+                    yield f"- {label}, {as_text(metric)}: {said}"
+    yield from (f"- {as_text(note)}" for note in results.get("notes") or [])
+
+
+def _settings(config: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in flat_fields(config).items():
+        if not name.startswith(UNSAID):
+            said = value if isinstance(value, str) and value else json.dumps(value)
+            yield f"- {as_text(name)}: {as_text(said)}"
+
+
+def _section(title: str, lines: Iterator[str]) -> list[str]:
+    """A heading and its lines; nothing where there are none."""
+    written = "\n".join(lines)
+    return [f"## {title}\n\n{written}\n"] if written else []

@@ -1,0 +1,74 @@
+"""Process reward models: training on labelled steps, chances of steps, their accuracy."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxalign import objectives
+from jaxalign.config.reward import ProcessSettings
+from jaxalign.data.batching import batch_indices, step_batch
+from jaxalign.data.chat import TokenRow
+from jaxalign.evaluation.bootstrap import mean_estimate
+from jaxalign.models.functions import text_step_scores
+from jaxalign.recipes.run import Run
+from jaxalign.recipes.scoring import by_rows, longest
+from jaxalign.recipes.text_models import TextModel, with_heads
+
+Labels = Sequence[Sequence[float]]
+
+
+def train_process(
+    run: Run,
+    name: str,
+    base: TextModel,
+    rows: Sequence[TokenRow],
+    labels: Labels,
+    settings: ProcessSettings,
+) -> TextModel:
+    """Cross-entropy of the labels of steps, from the base's trunk.
+
+    Args:
+      rows: solutions from `step_row`.
+      labels: of each row's steps, in [0, 1].
+    """
+    heads, key = ("step_score",), run.key(f"{name}/init")
+    model = with_heads(base, heads, key, dropout=settings.dropout)
+    arrays, length = [np.array(row, np.float32) for row in labels], longest(rows)
+
+    def batch(number: int):
+        index = batch_indices(number, len(rows), settings.fit.rows, run.seed)
+        chosen, given = [rows[i] for i in index], [arrays[i] for i in index]
+        pad_id = base.tokenizer.pad_id
+        return step_batch(chosen, given, pad_id=pad_id, length=length, index=index)
+
+    loss = objectives.process_reward(text_step_scores(model.model))
+    params = run.fit(name, loss, model.trained, batch, settings.fit, frozen=model.frozen)
+    return model.with_trained(params)
+
+
+def step_chances(run: Run, model: TextModel, rows: Sequence[TokenRow]) -> list[np.ndarray]:
+    """The predicted chance that each step of each row is right, in (0, 1)."""
+    step_scores = text_step_scores(model.model)
+    logits = by_rows(run, step_scores, model.params, rows, model.tokenizer.pad_id)
+    chances = 1 / (1 + np.exp(-logits.astype(np.float64)))
+    return [part[: len(row)][row.is_response] for part, row in zip(chances, rows, strict=True)]
+
+
+def step_accuracy(
+    chances: Sequence[np.ndarray], labels: Labels, *, blocks: np.ndarray
+) -> dict[str, Any]:
+    """Share of steps whose chance is on the label's side of 1/2 (on 1/2 counts half), of all steps
+    and of those labelled right and wrong.
+
+    Args:
+      blocks: `[N]` which of the solutions belong to one prompt; intervals are over prompts.
+    """
+    blocks = np.repeat(blocks, [len(row) for row in labels])
+    wanted = np.sign(np.concatenate([np.array(row, float) for row in labels]) - 0.5)
+    found = 0.5 + 0.5 * wanted * np.sign(np.concatenate(chances) - 0.5)
+    columns = mean_estimate(found, blocks=blocks).columns("step_accuracy")
+    for name, side in (("right_steps_found", wanted > 0), ("wrong_steps_found", wanted < 0)):
+        if side.any():
+            columns |= mean_estimate(found[side], blocks=blocks[side]).columns(name)
+    return columns

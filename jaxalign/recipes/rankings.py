@@ -1,0 +1,70 @@
+"""Reward models from rankings: training, and how well scores order the responses of a ranking."""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxalign import objectives
+from jaxalign.config.reward import RewardSettings
+from jaxalign.data.batching import batch_indices, ranking_batch
+from jaxalign.data.chat import TokenRow
+from jaxalign.evaluation.bootstrap import mean_estimate
+from jaxalign.recipes.reward import train_scores
+from jaxalign.recipes.run import Run
+from jaxalign.recipes.scoring import longest, score_rows
+from jaxalign.recipes.text_models import TextModel
+
+Rankings = Sequence[tuple[TokenRow, ...]]
+
+
+def train_ranking(
+    run: Run, name: str, base: TextModel, rankings: Rankings, settings: RewardSettings
+) -> TextModel:
+    """Plackett-Luce on texts that were ranked, the best first."""
+    rows = [row for ranking in rankings for row in ranking]
+    starts = np.cumsum([0, *(len(ranking) for ranking in rankings)])
+    size, length = max(len(ranking) for ranking in rankings), longest(rows)
+
+    def batch(number: int):
+        chosen = batch_indices(number, len(rankings), settings.fit.rows, run.seed)
+        return ranking_batch(
+            [rankings[i] for i in chosen],
+            pad_id=base.tokenizer.pad_id,
+            size=size,
+            length=length,
+            index=starts[chosen][:, None] + np.arange(size),
+        )
+
+    objective = objectives.ranking
+    return train_scores(run, name, base, rows, settings, objective=objective, batches=batch)[0]
+
+
+def ranking_accuracy(
+    run: Run, reward: TextModel, rankings: Rankings, *, blocks: np.ndarray
+) -> dict[str, Any]:
+    """Share of the pairs that the scores put in the order of the rankings, and Kendall's tau.
+
+    Ties of scores count half.
+
+    Args:
+      blocks: `[N]` which of the rankings belong to one prompt; intervals are over prompts.
+    """
+    scores = score_rows(run, reward, [row for ranking in rankings for row in ranking])
+    ends = np.cumsum([len(ranking) for ranking in rankings])[:-1]
+    right = [shares_in_order(part) for part in np.split(scores, ends)]
+    of_pairs = np.repeat(blocks, [len(part) for part in right])
+    pairs = mean_estimate(np.concatenate(right), blocks=of_pairs)
+    kendall = mean_estimate(np.array([2 * part.mean() - 1 for part in right]), blocks=blocks)
+    return pairs.columns("pair_accuracy") | kendall.columns("kendall_tau")
+
+
+def shares_in_order(scores: np.ndarray) -> np.ndarray:
+    """`[K (K - 1) / 2]`: 1 for every pair whose better text, which comes first, scores higher.
+
+    >>> shares_in_order(np.array([2.0, 0.0, 0.0])).tolist()  # pairs 01, 02, 12
+    [1.0, 1.0, 0.5]
+    """
+    pairs = itertools.combinations(scores, 2)
+    return np.array([0.5 + 0.5 * np.sign(better - worse) for better, worse in pairs])

@@ -1,0 +1,141 @@
+"""The reference's log-probabilities on disk, so that the runs of a sweep compute them once."""
+
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from jaxalign.config.dpo import DPOConfig
+from jaxalign.config.kto import KTOConfig
+from jaxalign.data.chat import TokenRow
+from jaxalign.errors import UserError
+from jaxalign.pretrained.safetensors_file import metadata, open_safetensors
+from jaxalign.recipes.inputs import weights_digest
+from jaxalign.recipes.run import Run
+from jaxalign.recipes.scoring import response_logps
+from jaxalign.recipes.text_models import TextModel
+from jaxalign.system.files import exists, make_directory, shown_path, write_atomically
+
+ARRAY = "logps"
+
+
+def kept_in(folder: str, *, model: str, data: str) -> Callable[..., np.ndarray]:
+    """`response_logps` that reads what is kept in the folder, and keeps there what it computes.
+
+    A file holds the sums of one list of rows and is named by the hash of all that decides them.
+
+    Args:
+      folder: made if needed; empty: nothing is kept.
+      model, data: where they come from, for whoever looks into a file.
+    """
+    if not folder:
+        return response_logps
+    try:
+        make_directory(folder)
+    except UserError as error:
+        raise UserError(f"reference_logps: {error}") from None
+    weights = _Remembered()
+
+    def kept(
+        run: Run, policy: TextModel, rows: Sequence[TokenRow], *, temperature: float = 1.0
+    ) -> np.ndarray:
+        platform = run.layout.devices[0].platform
+        key = digest(weights.of(policy), platform, rows, temperature=temperature)
+        path = Path(folder) / f"{key}.safetensors"
+        if exists(path):
+            print(f"reference: {len(rows):,} log-probabilities from {path}")
+            return read(path, len(rows))
+        logps = response_logps(run, policy, rows, temperature=temperature)
+        said = {"model": model, "data": data, "temperature": repr(float(temperature))}
+        write(path, logps, said)
+        print(f"reference: {len(rows):,} log-probabilities kept in {path}")
+        return logps
+
+    return kept
+
+
+def kept_of(config: DPOConfig | KTOConfig) -> Callable[..., np.ndarray]:
+    """What the command keeps, if it does."""
+    model = f"{config.policy} with adapter {config.adapter}" if config.adapter else config.policy
+    return kept_in(config.reference_logps, model=model, data=config.data.path)
+
+
+def digest(weights: str, platform: str, rows: Sequence[TokenRow], *, temperature: float) -> str:
+    """SHA-256 of what decides the log-probabilities, in hexadecimal.
+
+    That is the model, the rows in their order, the temperature, the version of this library, and
+    the kind of device with the precision of its products.
+
+    Args:
+      weights: `weights_digest` of the model.
+      platform: "cpu", "gpu" or "tpu".
+      rows: which tokens are given, and which are counted.
+      temperature: of the distribution.
+    """
+    precision = jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
+    setting = [weights, platform, precision, float(temperature), _version()]
+    found = hashlib.sha256(json.dumps(setting).encode())
+    found.update(np.array([len(row) for row in rows], np.int64).tobytes())
+    for row in rows:
+        found.update(np.asarray(row.tokens, np.int32).tobytes())
+        found.update(np.asarray(row.is_response, bool).tobytes())
+    return found.hexdigest()
+
+
+def write(path: Path, logps: np.ndarray, said: dict[str, str]) -> None:
+    """A file that appears whole or not at all, also where several runs write it at once."""
+    from safetensors.numpy import save
+
+    array = np.ascontiguousarray(logps)
+    said |= {"rows": str(len(array)), "jaxalign": _version(), "sha256": _sum_of(array)}
+    write_atomically(path, save({ARRAY: array}, metadata=said))
+
+
+def read(path: Path, rows: int) -> np.ndarray:
+    """What `write` wrote, `[rows]`.
+
+    Raises:
+      UserError: the file is damaged, or holds another number of rows.
+    """
+    again = "remove it, and it is computed again"
+    try:
+        with open_safetensors([path], shown_path(path)) as weights:
+            said, array = metadata(path), weights.rows(ARRAY, slice(None))
+    except UserError as error:
+        raise UserError(f"{path} is damaged ({error}); {again}") from None
+    except KeyError:
+        raise UserError(f"{path} is damaged (no {ARRAY} in it); {again}") from None
+    if array.shape != (rows,):
+        raise UserError(
+            f"{path} holds log-probabilities of shape {array.shape}, the data have {rows} rows; "
+            f"{again}"
+        )
+    if said.get("sha256") != _sum_of(array):
+        raise UserError(f"{path} is damaged (the checksum differs); {again}")
+    return array
+
+
+class _Remembered:
+    """The digests of the models that were asked for: a large one is hashed once."""
+
+    def __init__(self):
+        self.known: list[tuple[TextModel, str]] = []
+
+    def of(self, policy: TextModel) -> str:
+        for known, found in self.known:
+            if known is policy:
+                return found
+        self.known.append((policy, weights_digest(policy)))
+        return self.known[-1][1]
+
+
+def _sum_of(array: np.ndarray) -> str:
+    return hashlib.sha256(array.tobytes()).hexdigest()
+
+
+def _version() -> str:
+    return importlib.metadata.version("jaxalign")

@@ -1,0 +1,311 @@
+"""What judges the samples of a run: reward models, on the device, and functions, on the host."""
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxalign.advantages.reward_sums import reward_sums
+from jaxalign.batches.tokens import TokenBatch
+from jaxalign.config.data import PlaceConfig
+from jaxalign.data.chat import answer_text
+from jaxalign.data.records import PromptRow, Said
+from jaxalign.data.tokenizer import Tokenizer
+from jaxalign.errors import StepRefused, UserError
+from jaxalign.models.functions import ScoreColumns
+from jaxalign.numerics.bounds import LARGEST
+from jaxalign.recipes.reward_functions import (
+    FUNCTION,
+    check_columns,
+    check_function,
+    file_and_name,
+    function_scores,
+    is_function,
+    load_function,
+    takes,
+)
+from jaxalign.recipes.text_models import TextModel, load_text_model
+from jaxalign.rollouts.text import ScoredSamples
+
+UNJUDGED_ROUNDS = 3  # in a row, after which a run stops; a shorter run after its last one
+AGAIN = "mend it and run the same command again to go on"
+# metrics `scores/...` of the stages, which no source may take the name of
+TAKEN = ("mean", "std", "std_within_groups", "equal_groups", "opponent", "tied", "unjudged")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RewardSource:
+    """A judge, its weight in the sum of scores, and its name in the metrics.
+
+    judge: reward model, or a function `(prompts, responses, **columns) -> scores`.
+    """
+
+    judge: Any
+    weight: float = 1.0
+    name: str = "reward"
+
+
+Reward = TextModel | Callable[..., Any] | Sequence[RewardSource]
+
+
+def sources_of(reward: Reward) -> tuple[RewardSource, ...]:
+    """The sources of a run; a model or a function alone weighs 1.
+
+    >>> [source.weight for source in sources_of(lambda responses: [0.0 for _ in responses])]
+    [1.0]
+    """
+    sources = tuple(reward) if isinstance(reward, Sequence) else (RewardSource(judge=reward),)
+    for source in sources:
+        if is_function(source.judge) or not hasattr(source.judge, "params"):
+            check_function(source.judge, f"reward {source.name}")
+        if not abs(source.weight) <= LARGEST:
+            raise UserError(
+                f"reward {source.name} weighs {source.weight}; give a number between "
+                f"{-LARGEST:,.0f} and {LARGEST:,.0f}"
+            )
+    if not any(source.weight for source in sources):
+        raise UserError("all rewards weigh 0: nothing is learned")
+    return sources
+
+
+def has_functions(sources: Sequence[RewardSource]) -> bool:
+    """Whether anything judges on the host, so that texts and columns of prompts are needed."""
+    return any(is_function(source.judge) for source in sources)
+
+
+def load_sources(
+    reward: str, rewards: Mapping[str, float], *, place: PlaceConfig | None = None
+) -> tuple[RewardSource, ...]:
+    """The sources that a configuration names: what `load_text_model` takes, or FILE.py:NAME.
+
+    A source is named by its directory or function; by all that the user gave where several, or a
+    metric of ours, have that name.
+    """
+    option = "rewards" if rewards else "reward"
+    weights = dict(rewards) or {reward: 1.0}
+    modules: dict[str, dict[str, Any]] = {}
+    judges: dict[str, Any] = {
+        source: load_function(source, option, modules)
+        if FUNCTION.fullmatch(source)
+        else load_text_model(source, option, head="score", place=place)
+        for source in weights
+    }
+    short = {source: _short_name(source, judge) for source, judge in judges.items()}
+    counts = Counter([*short.values(), *TAKEN])
+    return tuple(
+        RewardSource(
+            judge=judge,
+            weight=weights[source],
+            name=source if counts[short[source]] > 1 else short[source],
+        )
+        for source, judge in judges.items()
+    )
+
+
+def _short_name(source: str, judge: Any) -> str:
+    return file_and_name(source)[1] if is_function(judge) else Path(source).resolve().name
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Judges:
+    """All sources of a run, with the prompts that samples answer; made by `judges_of`.
+
+    sources: what judges.
+    tokenizer: of policy and reward models.
+    asked: all prompts, as functions get them.
+    rows: the columns of each.
+    fields: the names of all columns.
+    patience: rounds without any score after which `totals` refuses to go on.
+    unjudged: such rounds in a row up to now, counted as they come.
+    """
+
+    sources: tuple[RewardSource, ...]
+    tokenizer: Tokenizer
+    asked: Sequence[Said]
+    rows: Sequence[Mapping[str, Any]]
+    fields: Sequence[str]
+    patience: int
+    unjudged: list[int] = dataclasses.field(default_factory=list)
+
+    @property
+    def model(self) -> ScoreColumns:
+        """What scores on the device, a column a source."""
+        judges = (source.judge for source in self.sources)
+        return ScoreColumns(tuple(None if is_function(j) else j.model for j in judges))
+
+    @property
+    def params(self) -> tuple:
+        """The parameters of `model`."""
+        judges = (source.judge for source in self.sources)
+        return tuple(None if is_function(j) else j.params for j in judges)
+
+    def __call__(
+        self, samples: TokenBatch, scores, numbers: np.ndarray
+    ) -> tuple[np.ndarray, dict[str, float]]:
+        """The weighted sums of the scores, and the mean of each source.
+
+        Args:
+          samples: `[B, T]` prompts and responses.
+          scores: `[B, F]` of `model`.
+          numbers: `[B]` which of the prompts each row answers.
+
+        Returns:
+          `[B]` float32 from `totals`, and `means`.
+
+        Raises:
+          StepRefused: see `columns` and `totals`.
+        """
+        columns = self.columns(samples, scores, numbers)
+        totals = self.totals(columns, numbers)
+        return totals, self.means(columns, totals)
+
+    def columns(self, samples: TokenBatch, scores, numbers: np.ndarray) -> np.ndarray:
+        """`[B, F]` float64, what each source says; NaN where a function gave no score.
+
+        Args:
+          samples, scores, numbers: as in `__call__`.
+
+        Raises:
+          StepRefused: a model's score is not finite or beyond `LARGEST`, or a function fails.
+        """
+        columns = np.array(scores, np.float64)
+        functions = [i for i, source in enumerate(self.sources) if is_function(source.judge)]
+        responses = self._responses(samples, numbers) if functions else []
+        for i, source in enumerate(self.sources):
+            if i in functions:
+                columns[:, i] = self._of_function(source.judge, responses, numbers)
+            elif (wrong := columns[~(np.abs(columns[:, i]) <= LARGEST), i]).size:
+                raise StepRefused(
+                    f"reward model {source.name} gives a score of {wrong[0]}; it must be finite "
+                    f"and at most {LARGEST:,.0f}"
+                )
+        return columns
+
+    def totals(self, columns: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+        """`[B]` float32, the scores of a round by `reward_sums`; NaN where there is none.
+
+        Args:
+          columns: `[B, F]`.
+          numbers: `[B]` which of the prompts each row answers: those of one are compared.
+
+        Raises:
+          StepRefused: a sum is beyond `LARGEST`, or `patience` rounds in a row had no score at all.
+        """
+        totals = reward_sums(columns, np.array([s.weight for s in self.sources], float), numbers)
+        if (wrong := totals[np.abs(totals) > LARGEST]).size:
+            names = ", ".join(f"{source.weight:g} x {source.name}" for source in self.sources)
+            raise StepRefused(
+                f"the sum of {names} is {wrong[0]:.6g}, and at most {LARGEST:,.0f} is learned "
+                "from; weigh them less, in another run directory"
+            )
+        self.unjudged.append(1)
+        if not np.isnan(totals).all():
+            self.unjudged.clear()
+        if len(self.unjudged) >= self.patience:
+            raise StepRefused(self._nothing(columns))
+        return totals.astype(np.float32)
+
+    def means(self, columns: np.ndarray, totals: np.ndarray) -> dict[str, float]:
+        """`scores/NAME` of each source, with functions also `scores/unjudged`, the share of NaN."""
+        names = (f"scores/{source.name}" for source in self.sources)
+        metrics = dict(zip(names, map(mean_score, columns.T), strict=True))
+        if has_functions(self.sources):
+            metrics["scores/unjudged"] = float(np.isnan(totals).mean())
+        return metrics
+
+    def _nothing(self, columns: np.ndarray) -> str:
+        """Why there is no score at all."""
+        silent = [
+            f"{source.name} returned None or NaN for {unknown} of {len(columns)} responses"
+            for source, unknown in zip(self.sources, np.isnan(columns).sum(axis=0), strict=True)
+            if source.weight and unknown
+        ]
+        rounds = f"the last {self.patience} rounds" if self.patience > 1 else "this round"
+        several = len(silent) > 1 and not np.isnan(columns).all(axis=0).any()
+        rule = " (a score takes a number of each that judges others to the same prompt)" * several
+        return f"no response of {rounds} has a score: {', '.join(silent)}{rule}; {AGAIN}"
+
+    def _responses(self, samples: TokenBatch, numbers: np.ndarray) -> list[str]:
+        tokens, mask = np.asarray(samples.tokens), np.asarray(samples.response_mask)
+        mask = mask & ~np.isin(tokens, self.tokenizer.stop_ids)
+        prompt_mask = np.asarray(samples.prompt_mask)
+        ids = (
+            [row[real] for row, real in zip(tokens, which, strict=True)]
+            for which in (prompt_mask, mask)
+        )
+        texts = self.tokenizer.decode_after(*ids)
+        asked = (self.asked[n] for n in numbers)
+        pairs = zip(asked, texts, strict=True)
+        return [answer_text(prompt, text, self.tokenizer) for prompt, text in pairs]
+
+    def _of_function(self, function, responses: list[str], numbers: np.ndarray) -> np.ndarray:
+        prompts = [self.asked[n] for n in numbers]
+        columns = {
+            name: [self.rows[n].get(name) for n in numbers]
+            for name in self.fields
+            if takes(function, name)
+        }
+        return function_scores(function, prompts, responses, columns)
+
+
+def check_fields(sources: Sequence[RewardSource], records: Sequence[PromptRow], where: str) -> None:
+    """The rows have the fields that the functions need; `where` names them in the error."""
+    for source in sources:
+        if is_function(source.judge):
+            check_columns(source.judge, [record.columns for record in records], where)
+
+
+def judges_of(
+    reward: Reward,
+    tokenizer: Tokenizer,
+    prompts: Sequence[Sequence[int]],
+    records: Sequence[PromptRow] | None,
+    *,
+    rounds: int = UNJUDGED_ROUNDS,
+) -> Judges:
+    """The judges of a run, ready for samples.
+
+    Args:
+      reward: a reward model, a function, or several `RewardSource`.
+      tokenizer: of policy and reward models.
+      prompts: token ids.
+      records: the rows that they come from; None: functions get the prompts decoded, no columns.
+      rounds: that the run has to do; after `UNJUDGED_ROUNDS` without a score, or after all of them,
+        it stops.
+
+    Raises:
+      UserError: a function needs a column that the rows lack.
+    """
+    sources = sources_of(reward)
+    if records is None:
+        asked = prompts if has_functions(sources) else []
+        records = [PromptRow(text) for text in tokenizer.decode_all(asked)]
+    rows = [record.columns for record in records]
+    check_fields(sources, records, "the data")
+    return Judges(
+        sources=sources,
+        tokenizer=tokenizer,
+        asked=[record.prompt for record in records],
+        rows=rows,
+        fields=sorted({name for row in rows for name in row}),
+        patience=max(1, min(UNJUDGED_ROUNDS, rounds)),
+    )
+
+
+def judged_samples(
+    judges: Judges, scored: ScoredSamples, numbers: np.ndarray
+) -> tuple[ScoredSamples, dict[str, float]]:
+    """The samples with what all judges together say of each, and the mean of each source."""
+    totals: Any
+    totals, metrics = judges(scored.samples.batch, scored.scores, numbers)
+    return dataclasses.replace(scored, scores=totals), metrics
+
+
+def mean_score(scores: np.ndarray) -> float:
+    """Of those that are no NaN; NaN where all are."""
+    there = scores[~np.isnan(scores)]
+    return float(there.mean()) if len(there) else math.nan

@@ -1,0 +1,293 @@
+"""A run: its directory, its metrics, where it computes, and the one way in which a stage trains."""
+
+import dataclasses
+import functools
+import importlib.metadata
+import json
+import platform
+import secrets
+import time
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxalign.config.data import PlaceConfig
+from jaxalign.config.defaults import filled_optimizer
+from jaxalign.config.loop import FitConfig, OptimizerConfig
+from jaxalign.data.templates import started
+from jaxalign.errors import UserError
+from jaxalign.layouts.choice import make_layout
+from jaxalign.layouts.layout import Layout, pad_rows
+from jaxalign.recipes.inputs import FILE, Digest, Inputs, check_same, read_inputs
+from jaxalign.system.files import (
+    exists,
+    make_directory,
+    read_json,
+    shown,
+    shown_path,
+    write_atomically,
+)
+from jaxalign.train.checkpoints import Checkpoints
+from jaxalign.train.loop import fit
+from jaxalign.train.metrics import MetricsWriter
+from jaxalign.train.optimizers import make_optimizer
+from jaxalign.train.step import TrainState, initial_state, train_step
+
+# Options that name files: of them `inputs.json` keeps the content. The last names a cache.
+PATHS = {"init", "policy", "teacher", "adapter", "reward", "data.path", "data.evaluation_path"}
+PATHS |= {"reference_logps"}
+# what a run writes, and never over what was there before it
+WRITTEN = ("config.json", "results.json", "samples.json", "metrics.jsonl", "report.html", "model")
+PACKAGES = ("jaxalign", "jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+    """An open run directory.
+
+    directory: where everything is written.
+    layout: where it computes.
+    metrics: `metrics.jsonl` and TensorBoard events.
+    seed: all randomness of the run comes from it.
+    name: that no other run has; its checkpoints bear it.
+    """
+
+    directory: Path
+    layout: Layout
+    metrics: MetricsWriter
+    seed: int
+    name: str = ""
+    passes: dict = dataclasses.field(default_factory=dict, repr=False)
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.metrics.close()
+
+    def rows(self, fn):
+        """`layout.rows(fn)`, compiled once for every function."""
+        if fn not in self.passes:
+            self.passes[fn] = self.layout.rows(fn)
+        return self.passes[fn]
+
+    def step(self, fn, *, micro_batches: int):
+        """`layout.step(fn)` for batches of any number of rows.
+
+        Devices and micro-batches cut a batch into equal parts; what it lacks for that is filled up
+        with rows of zeros, which weigh nothing. So where a batch is computed changes neither what
+        it holds nor the update.
+
+        Args:
+          fn: `train_step`, short of `micro_batches`.
+        """
+        compiled = self.layout.step(functools.partial(fn, micro_batches=micro_batches))
+        parts = len(self.layout.devices) * micro_batches
+        return lambda state, batch: compiled(state, pad_rows(batch, parts)[0])
+
+    def key(self, name: str) -> jax.Array:
+        """A typed key that belongs to that name."""
+        return jax.random.fold_in(jax.random.key(self.seed), zlib.crc32(name.encode()))
+
+    def checkpoints(self, name: str) -> Checkpoints:
+        """The checkpoints of that stage."""
+        return Checkpoints(self.directory / "checkpoints" / name, run=self.name)
+
+    def fit(
+        self,
+        name: str,
+        loss_fn,
+        params,
+        batches: Callable[[int], Any],
+        settings: FitConfig,
+        *,
+        frozen=None,
+        evaluate: Callable[[Any], dict[str, float]] | None = None,
+        evaluate_every: int | None = None,
+        tokens_per_step: int | None = None,
+        statistics=None,
+        track: Callable[[Any, Any, Any], Any] | None = None,
+        measure: Callable[[Any, Any, Any], Any] | None = None,
+        prepare: Callable[[TrainState, Any], tuple[Any, dict[str, float]]] | None = None,
+    ):
+        """Train `params` on a loss, resuming where an earlier run of this stage stopped.
+
+        Args:
+          name: of the stage, in metrics, checkpoints and progress.
+          loss_fn: from `objectives.py`.
+          params: at the start.
+          batches: batch number -> global batch in NumPy.
+          settings: the loop.
+          frozen: parameters that the loss reads beside them, as in `train_step`.
+          evaluate: metrics of all parameters, every `evaluate_every` steps.
+          tokens_per_step: for the progress.
+          statistics, track: running statistics of the loss, as in `train_step`; they are saved in
+            checkpoints.
+          measure: sums over a whole batch that the loss reads, as in `train_step`.
+          prepare: `(state, batch) -> (batch of the loss, metrics)`, before every update: samples of
+            the parameters of that moment, and what frozen models say of them.
+
+        Returns:
+          The trained parameters, on the host.
+        """
+        optimizer = optimizer_of(settings.optimizer, settings.updates)
+        step = functools.partial(
+            train_step,
+            loss_fn=loss_fn,
+            optimizer=optimizer,
+            track=track,
+            measure=measure,
+        )
+        compiled = self.step(step, micro_batches=settings.micro_batches)
+
+        def prepared(state, rows):
+            batch, measured = prepare(state, rows) if prepare else (rows, {})
+            state, metrics = compiled(state, batch)
+            return state, metrics | measured
+
+        state = initial_state(params, optimizer, self.key(name), statistics, frozen)
+        checkpoints = self.checkpoints(name)
+        state = fit(
+            self.layout.place(state),
+            prepared,
+            batches,
+            steps=settings.updates,
+            on_metrics=functools.partial(self.metrics.write, name),
+            on_start=functools.partial(self.metrics.resume, name),
+            log_every=settings.log_every,
+            checkpoints=checkpoints,
+            checkpoint_every=settings.checkpoint_every,
+            evaluate=None if evaluate is None else lambda state: evaluate(state.all_params),
+            evaluate_every=evaluate_every,
+            label=name,
+            tokens_per_step=tokens_per_step,
+        )
+        checkpoints.close()
+        return jax.device_get(state.params)
+
+
+def optimizer_of(settings: OptimizerConfig, total_steps: int):
+    """The optax transformation of a configuration; what is None there is as for a small model."""
+    fields = dataclasses.asdict(filled_optimizer(settings, total_steps))
+    del fields["warmup_share"]  # in steps now
+    return make_optimizer(**fields, total_steps=total_steps)
+
+
+def open_run(
+    directory: Path,
+    config,
+    place: PlaceConfig,
+    seed: int,
+    *,
+    inputs: Mapping[str, Digest] | None = None,
+) -> Run:
+    """Create or reopen a run directory; a run goes on only under the configuration and with the
+    inputs that began it. Where nothing was saved yet, it begins again.
+
+    Args:
+      inputs: what else it depends on; None: `keep_inputs` will be told.
+
+    Raises:
+      UserError: the directory holds a run of others.
+    """
+    make_directory(directory)
+    found = read_inputs(directory)
+    if found is None:
+        _check_free(directory)
+    if found is not None and has_saved(directory):
+        _check_config(directory, config)
+    else:
+        found = Inputs(run=secrets.token_hex(8), started=started().isoformat())
+        _write_json(directory / FILE, dataclasses.asdict(found))
+        (directory / "metrics.jsonl").unlink(missing_ok=True)
+    if inputs is not None:
+        keep_inputs(directory, inputs)
+    _write_json(directory / "config.json", dataclasses.asdict(config))
+    layout = make_layout(place.layout, devices=place.devices)
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    versions |= {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": f"{len(layout.devices)} x {layout.devices[0].device_kind} ({layout.name})",
+        "started": time.strftime("%Y-%m-%d %H:%M:%S"),
+    }
+    _write_json(directory / "versions.json", versions)
+    return Run(
+        directory=directory,
+        layout=layout,
+        metrics=MetricsWriter(directory),
+        seed=seed,
+        name=found.run,
+    )
+
+
+def keep_inputs(directory: Path, inputs: Mapping[str, Digest]) -> None:
+    """Compare what a run depends on with what it began with, or remember it.
+
+    Raises:
+      UserError: it began with something else.
+    """
+    found = read_inputs(directory)
+    assert found is not None, directory
+    if found.inputs is not None:
+        check_same(found.inputs, inputs, directory)
+    kept = dataclasses.replace(found, inputs=dict(inputs))
+    _write_json(directory / FILE, dataclasses.asdict(kept))
+
+
+def has_saved(directory: Path) -> bool:
+    """Whether a run there has something to go on from, or has ended."""
+    stages = directory / "checkpoints"
+    folders = [path for path in stages.iterdir() if path.is_dir()] if stages.is_dir() else []
+    return (directory / "results.json").exists() or any(Checkpoints(f).steps() for f in folders)
+
+
+def _check_free(directory: Path) -> None:
+    """Where no run has begun, nothing is overwritten, such as a model that lies there."""
+    there = [name for name in WRITTEN if exists(directory / name)]
+    if has_saved(directory):
+        there.append("checkpoints")
+    if there:
+        raise UserError(
+            f"{shown_path(directory)} holds {there[0]} and no {FILE}, so it is no run's directory; "
+            "give another run_dir, one that is new or empty"
+        )
+
+
+def _check_config(directory: Path, config) -> None:
+    """The configuration is that of the run, but for paths: what they lead to is compared."""
+    given = json.loads(json.dumps(dataclasses.asdict(config)))
+    kept = read_json(directory / "config.json")
+    before, now = flat_fields(kept), flat_fields(given)
+    for name in sorted(before | now):
+        if before.get(name) != now.get(name) and not _is_path(name, before, now):
+            raise UserError(
+                f"{shown_path(directory)} holds a run with {name} = {shown(before.get(name))}, "
+                f"this one has {shown(now.get(name))}; use the same configuration to resume it, or "
+                "another run_dir"
+            )
+
+
+def _is_path(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether a field names a file in both: as text, or as the key of a source of rewards."""
+    both = isinstance(before.get(name), str) and isinstance(now.get(name), str)
+    return name.startswith("rewards.") or (name in PATHS and both)
+
+
+def _write_json(path: Path, content: Any) -> None:
+    write_atomically(path, json.dumps(content, indent=2))
+
+
+def flat_fields(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dicts as one, with names joined by dots."""
+    flat = {}
+    for name, value in tree.items():
+        flat |= (
+            flat_fields(value, f"{prefix}{name}.")
+            if isinstance(value, dict)
+            else {prefix + name: value}
+        )
+    return flat

@@ -1,0 +1,113 @@
+"""The directory of a run, for one process at a time, from the first file that is read to the last
+that is written.
+"""
+
+import contextlib
+import fcntl
+import os
+import re
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from jaxalign.data.templates import dated
+from jaxalign.errors import UserError
+from jaxalign.recipes.inputs import started
+from jaxalign.system.files import make_directory, shown_path, writing
+from jaxalign.system.signals import say
+from jaxalign.train.checkpoints import plain
+
+LOCK = ".lock"
+PATIENCE = 2.0  # seconds; a large process that was killed takes a while to be gone
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+LONGEST = 3_500  # bytes of a path: the system takes 4,096, and files lie below it
+
+
+def directory_of(given: str) -> Path:
+    """The directory that a user means; `~` is their home.
+
+    >>> directory_of("runs/a")
+    PosixPath('runs/a')
+
+    Raises:
+      UserError: it could not be one on this machine.
+    """
+    name = shown_path(given)
+    if not given or given.startswith("--"):
+        raise UserError(f"--run_dir {name!r} is no directory; give one, such as runs/first")
+    if "\0" in given:
+        raise UserError(f"--run_dir {name}: a directory's name has no zero character")
+    if ADDRESS.match(given):
+        raise UserError(
+            f"--run_dir {name} is an address; runs are written to a directory of this machine "
+            "(one that is mounted there will do)"
+        )
+    try:
+        given.encode()
+        directory = Path(given).expanduser()
+    except (UnicodeEncodeError, RuntimeError) as error:
+        why = "is not UTF-8" if isinstance(error, UnicodeEncodeError) else str(error)
+        raise UserError(f"--run_dir {given.encode(errors='replace').decode()}: {why}") from None
+    if len(os.fsencode(directory.absolute())) > LONGEST:
+        raise UserError(f"--run_dir {name} is too long; give one of at most {LONGEST:,} bytes")
+    with plain(directory.absolute()):  # or its checkpoints could not be kept
+        pass
+    return directory
+
+
+@contextlib.contextmanager
+def held(directory: Path) -> Iterator[None]:
+    """Within it no other process works in that directory, and templates are told the date of its
+    run. It is made where it is missing, and removed again where nothing was written.
+
+    Raises:
+      UserError: another process does, or nothing can be written there.
+    """
+    new = [path for path in (directory, *directory.parents) if not path.exists()]
+    make_directory(directory)
+    lock = _locked(directory / LOCK)
+    try:
+        with dated(started(directory)):
+            yield
+    finally:
+        with contextlib.suppress(OSError):  # not empty, or removed by somebody
+            (directory / LOCK).unlink()
+            for path in new:
+                path.rmdir()
+        os.close(lock)
+
+
+def _locked(path: Path) -> int:
+    """The descriptor of a lock that the system drops when this process ends, however it does."""
+    patience = time.monotonic() + PATIENCE
+    while True:
+        with writing(path):
+            found = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        try:
+            fcntl.flock(found, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            who = os.read(found, 300).decode(errors="replace").strip()
+            os.close(found)
+            if time.monotonic() < patience:
+                time.sleep(0.05)
+                continue
+            raise UserError(
+                f"{shown_path(path.parent)} is in use by process {who if who.isprintable() else ''}"
+                "; wait for its end, or give another run_dir"
+            ) from None
+        except OSError as error:
+            say(f"{shown_path(path)}: no lock here ({error.strerror}); start no other run in it")
+        if _is_in_place(path, found):
+            with contextlib.suppress(OSError):
+                os.truncate(found, 0)
+                os.write(found, f"{os.getpid()} on {socket.gethostname()}\n".encode())
+            return found
+        os.close(found)  # whoever held it removed it meanwhile
+
+
+def _is_in_place(path: Path, found: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(found))
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,104 @@
+"""A user's rows as token rows: read, checked, reported."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from jaxalign.config.data import DataConfig
+from jaxalign.config.model import LoraConfig, TokenizerConfig
+from jaxalign.data.chat import TokenRow
+from jaxalign.data.formats import load_records
+from jaxalign.data.records import Record
+from jaxalign.data.sources import FILES
+from jaxalign.data.tokenizer import Tokenizer, train_tokenizer
+from jaxalign.errors import UserError, one_line, printable
+from jaxalign.recipes.text_models import TextModel, start_of
+from jaxalign.system.files import make_directory, write_atomically
+
+
+def fitting(data: DataConfig, model: TextModel | None) -> DataConfig:
+    """The same source with rows of at most as many tokens as were asked for, or else as suit the
+    model, and as it reads; None: a model that is yet to be made.
+    """
+    length = data.max_length or start_of(model, LoraConfig()).length
+    length = length if model is None else min(length, model.max_length)
+    return dataclasses.replace(data, max_length=length)
+
+
+def read_records(
+    data: DataConfig,
+    kind: type,
+    *,
+    tokenizer: Tokenizer | None,
+    log: Path | None,
+    held_out: bool = False,
+) -> list:
+    """The usable records of a source; bad ones stop the run or are named.
+
+    Args:
+      data: the source, its limits, and what to do with bad rows.
+      kind: of record: `Prompt`, `Preference`, ... of `data/records.py`.
+      tokenizer: counts tokens; None: of the length only what no tokenizer is needed for.
+      log: directory in which skipped rows are listed; None: on the terminal.
+      held_out: read `evaluation_path` instead of `path`.
+    """
+    source = data.evaluation_path if held_out else data.path
+    if not source:
+        raise UserError(f"--data.path is empty; give {FILES}")
+    loaded = load_records(
+        source,
+        kind,
+        fields=data.fields,
+        on_bad_row=data.on_bad_row,
+        tokenizer=tokenizer,
+        max_length=data.max_length,
+    )
+    if loaded.skipped and tokenizer is not None:
+        report_skipped(source, [f"{bad.place}: {bad.reason}" for bad in loaded.skipped], log)
+    return loaded.records
+
+
+def report_skipped(source: str, lines: list[str], log: Path | None) -> None:
+    """Say how many rows were left out and which: all of them in a file, or else here."""
+    console = Console(stderr=True, soft_wrap=True)
+    console.print(printable(f"{source}: skipped {len(lines)} bad rows"), markup=False)
+    shown = lines if log is None else lines[:10]
+    console.print("\n".join(f"  {one_line(line)}" for line in shown), markup=False)
+    if log is not None:
+        path = make_directory(log) / f"skipped_rows_{Path(source).name[:100]}.txt"
+        write_atomically(path, "".join(f"{line}\n" for line in lines).encode())
+        console.print(f"  all of them: {path}", markup=False)
+
+
+def token_rows(records: Sequence[Record], tokenizer: Tokenizer) -> list[tuple[TokenRow, ...]]:
+    """The token rows of every record: one each, two for preferences, one an answer for rankings."""
+    return [record.token_rows(tokenizer) for record in records]
+
+
+def learn_tokenizer(config: TokenizerConfig, records: Sequence[Record]) -> Tokenizer:
+    """A vocabulary from all texts of the records."""
+    texts = [
+        text
+        for record in records
+        for field, said in vars(record).items()
+        if field != "given"  # a learned tokenizer has no chat template
+        for text in texts_of(said)
+    ]
+    return train_tokenizer(texts, vocab_size=config.vocab_size, kind=config.kind)
+
+
+def texts_of(said: Any) -> list[str]:
+    """A text, or what is said in a conversation, speakers included, or the texts of a list of
+    either; nothing of labels and numbers.
+
+    >>> texts_of([[{"role": "user", "content": "Why?"}], "So.", True])
+    ['User: Why?\\n', 'So.']
+    """
+    if isinstance(said, str):
+        return [said]
+    if isinstance(said, dict):
+        return [f"{said['role'].capitalize()}: {said['content']}\n"]
+    return [text for part in said for text in texts_of(part)] if isinstance(said, list) else []

@@ -1,0 +1,1 @@
+"""From a policy to experience: episodes of control tasks, responses, groups, pairs."""

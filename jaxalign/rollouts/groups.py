@@ -1,0 +1,268 @@
+"""Groups of responses to the same prompt, what they are worth compared with each other, and the
+batch that a policy gradient without value function learns from.
+
+Row `i * G + j` is response j to prompt i. Advantages are computed on all rows of a round, before it
+is cut into minibatches: a group is never split.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from jaxalign.advantages import (
+    batch_scaled_advantages,
+    best_of_group_advantages,
+    centred_advantages,
+    grpo_advantages,
+    leave_one_out_advantages,
+    length_weighted_advantages,
+    missing_eos_penalty,
+    overlong_penalties,
+    reinforce_plus_plus_advantages,
+    shaped_rewards,
+)
+from jaxalign.batches.experience import ResponseBatch
+from jaxalign.batches.shared_prompts import behind_prompts, shared_rows
+from jaxalign.batches.tokens import TokenBatch, pytree
+from jaxalign.diagnostics import ratio_diagnostics
+from jaxalign.kl import k1, k2, k3
+from jaxalign.logprobs import sequence_logps
+from jaxalign.losses.aggregation import without_truncated
+from jaxalign.losses.importance import (
+    masked_importance_weights,
+    top_entropy_mask,
+    truncated_importance_weights,
+)
+from jaxalign.models.functions import text_decisions, text_logps
+from jaxalign.numerics.masking import equal_entries, is_end, masked_sum, united
+from jaxalign.numerics.precision import settled_sum
+from jaxalign.objectives.group_losses import GroupMethod
+from jaxalign.rollouts.text import ScoredSamples, sample_metrics
+from jaxalign.sampling import sample
+
+REPORTED_CAP = 2.0  # of the diagnostics where the weights themselves have none
+
+
+@pytree
+class GroupSamples:
+    """Sampled and scored responses, read once more by the policy that drew them.
+
+    scored: the responses with the log-probabilities that the sampler reported.
+    behaviour_logps: `[B, T]` nats of the same tokens under the same policy, as the trainer computes
+      them: without a cache, so they differ by rounding (or by more, with another sampler).
+    entropies: `[B, T]` nats, of the distributions that the tokens were drawn from.
+    """
+
+    scored: ScoredSamples
+    behaviour_logps: jax.Array
+    entropies: jax.Array
+
+
+def sample_groups(
+    policy,
+    reference,
+    reward,
+    *,
+    temperature: float,
+    max_new_tokens: int,
+    eos_id: int | tuple[int, ...],
+    shared: int = 1,
+):
+    """`(models, prompts: TokenBatch) -> GroupSamples`: one compiled pass.
+
+    Args:
+      policy, reference: transformers with a logits head and the same vocabulary.
+      reward: transformer with a score head, or `ScoreColumns`.
+      temperature: of the policy and of the reference, in sampling and in every log-probability.
+      max_new_tokens, eos_id: see `sample`.
+      shared: so many rows side by side have the same prompt, which policy and reference read once.
+
+    Returns:
+      A function for `Layout.rows`; `models` is `(policy_params, reference_params, reward_params,
+      key)`.
+    """
+    read = text_decisions(policy, temperature=temperature)
+    reference_logps = text_logps(reference, temperature=temperature)
+
+    def collected(models, prompts: TokenBatch) -> GroupSamples:
+        params, reference_params, reward_params, key = models
+        drawn = sample(
+            policy,
+            params,
+            prompts,
+            key,
+            max_new_tokens=max_new_tokens,
+            eos_id=eos_id,
+            temperature=temperature,
+            repeats=shared,
+        )
+        rows = drawn.batch
+        inputs = shared_rows(rows, count=shared, longest=max_new_tokens)
+        of_responses = *read(params, inputs), reference_logps(reference_params, inputs)
+        columns = prompts.tokens.shape[1]
+        logps, entropies, frozen = (behind_prompts(x, columns) for x in of_responses)
+        scores = reward.apply({"params": reward_params}, rows.tokens, rows.mask).scores
+        scored = ScoredSamples(samples=drawn, scores=scores, values=None, reference_logps=frozen)
+        return GroupSamples(scored=scored, behaviour_logps=logps, entropies=entropies)
+
+    return collected
+
+
+def learned_scores(
+    samples: GroupSamples, method: GroupMethod, *, eos_id: int | tuple[int, ...], longest: int
+) -> jax.Array:
+    """`[B]` the scores to learn from: the judges', less what missing ends and length cost; NaN
+    where nobody could judge.
+
+    Args:
+      samples: of one round.
+      method: says what they cost.
+      eos_id: the token that ends a response, or all that do.
+      longest: response that sampling allows, in tokens.
+    """
+    rows = samples.scored.samples.batch
+    scores = missing_eos_penalty(
+        samples.scored.scores,
+        rows.tokens,
+        rows.response_mask,
+        eos_id=eos_id,
+        penalty=method.missing_eos_penalty,
+    )
+    cache = round(method.overlong_share * longest)
+    if cache:
+        lengths = rows.response_mask.sum(axis=1)
+        penalties = overlong_penalties(lengths, longest=longest, cache=cache)
+        scores = settled_sum(scores, penalties)
+    return scores
+
+
+def token_kl(samples: GroupSamples, method: GroupMethod) -> jax.Array:
+    """`[B, T]` nats: the KL to the reference as the reward is charged for it."""
+    estimator = {"k1": k1, "k2": k2}.get(method.kl_estimator, k3)
+    return estimator(samples.behaviour_logps, samples.scored.reference_logps)
+
+
+def group_advantages(
+    samples: GroupSamples, scores: jax.Array, method: GroupMethod, *, group_size: int
+) -> tuple[jax.Array, jax.Array]:
+    """Advantages of all responses of a round, and which groups have equal scores (but for
+    rounding, the rule of the advantages too).
+
+    A KL in the reward is charged to tokens for `reinforce_plus_plus`, else to the response. A
+    response whose score is NaN is not compared with: its group has one less.
+
+    Args:
+      samples: of one round, groups side by side.
+      scores: `[B]` from `learned_scores`.
+      method: names advantages and KL.
+      group_size: G.
+
+    Returns:
+      `[B]` or `[B, T]` advantages, and `[B]` bool.
+    """
+    judged = ~jnp.isnan(scores)
+    before = jnp.where(judged, samples.scored.scores, 0)
+    scores = jnp.where(judged, scores, 0)
+    mask = samples.scored.samples.batch.response_mask & judged[:, None]
+    kl_coef = method.kl_coef if method.kl_in == "reward" else 0.0
+    kl = token_kl(samples, method)
+    price = kl_coef * masked_sum(kl, mask, axis=1)
+    scale = jnp.abs(before) + jnp.abs(before - scores) + jnp.abs(price)
+    groups, scales, there = (
+        x.reshape(-1, group_size) for x in (settled_sum(scores, -price), scale, judged)
+    )
+    groups = united(groups, scales, there, axis=1)
+    equal = equal_entries(groups, there, axis=1)
+    equal = jnp.broadcast_to(equal, groups.shape).reshape(-1)
+    if method.per_token:
+        rewards = shaped_rewards(scores, kl, mask, kl_coef=kl_coef)
+        return reinforce_plus_plus_advantages(rewards, mask, gamma=method.gamma), equal
+    real = mask.any(axis=1).reshape(groups.shape)
+    if method.advantages == "length_weighted":
+        lengths = mask.sum(axis=1).reshape(groups.shape)
+        return length_weighted_advantages(groups, lengths, real).reshape(-1), equal
+    return COMPARISONS[method.advantages](groups, real).reshape(-1), equal
+
+
+COMPARISONS = {
+    "group": grpo_advantages,
+    "batch": batch_scaled_advantages,
+    "centred": centred_advantages,
+    "leave_one_out": leave_one_out_advantages,
+    "best_of_group": best_of_group_advantages,
+}
+
+
+def sampler_logps(samples: GroupSamples, method: GroupMethod):
+    """Trainer's and sampler's log-probabilities at the level of the method's weights, and a mask.
+
+    `[B, T]` each for tokens, `[B]` for sequences.
+    """
+    mask = samples.scored.samples.batch.response_mask
+    ours, theirs = samples.behaviour_logps, samples.scored.samples.logps
+    if method.importance_level == "sequence":
+        return sequence_logps(ours, mask), sequence_logps(theirs, mask), mask.any(axis=1)
+    return ours, theirs, mask
+
+
+def token_weights(samples: GroupSamples, mask: jax.Array, method: GroupMethod) -> jax.Array:
+    """`[B, T]` factors of the policy loss: importance weights, and 0 where entropy is too low.
+
+    The entropies are those of the policy that sampled, and the threshold is that of the round, so
+    that no update depends on how a round is cut.
+    """
+    weights = jnp.ones(mask.shape)
+    if method.importance_cap is not None:
+        ours, theirs, _ = sampler_logps(samples, method)
+        truncate = method.importance_mode == "truncate"
+        weigh = truncated_importance_weights if truncate else masked_importance_weights
+        importance = weigh(ours, theirs, cap=method.importance_cap)
+        importance = importance if importance.ndim == 2 else importance[:, None]
+        weights = weights * jnp.broadcast_to(importance, mask.shape)
+    if method.top_entropy is not None:
+        weights = weights * top_entropy_mask(samples.entropies, mask, share=method.top_entropy)
+    return weights
+
+
+def response_batch(
+    samples: GroupSamples,
+    method: GroupMethod,
+    *,
+    group_size: int,
+    eos_id: int | tuple[int, ...],
+    longest: int,
+) -> tuple[ResponseBatch, dict[str, jax.Array]]:
+    """What the objective learns from, and metrics of the round.
+
+    Args:
+      samples: of one round, groups side by side.
+      method: how they are compared and which are left out.
+      group_size: G, responses to a prompt.
+      eos_id: the token that ends a response, or all that do.
+      longest: response that sampling allows, in tokens.
+    """
+    rows, scored = samples.scored.samples.batch, samples.scored
+    scores = learned_scores(samples, method, eos_id=eos_id, longest=longest)
+    advantages, equal = group_advantages(samples, scores, method, group_size=group_size)
+    mask = rows.response_mask & ~jnp.isnan(scores)[:, None]
+    if method.mask_truncated:
+        mask = without_truncated(mask, jnp.any(mask & is_end(rows.tokens, eos_id), axis=1))
+    if method.drop_equal_groups:
+        mask = mask & ~equal[:, None]
+    batch = ResponseBatch(
+        inputs=rows,
+        mask=mask,
+        behaviour_logps=samples.behaviour_logps,
+        reference_logps=scored.reference_logps,
+        advantages=advantages,
+        weights=token_weights(samples, mask, method),
+        index=rows.index,
+    )
+    cap = method.importance_cap or REPORTED_CAP
+    within = jnp.nanstd(scored.scores.reshape(-1, group_size), axis=1)
+    return batch, {
+        **sample_metrics(scored, samples.behaviour_logps, eos_id=eos_id),
+        "scores/std_within_groups": jnp.nanmean(within),
+        "scores/equal_groups": equal.mean(),
+        "response/trained": mask.any(axis=1).mean(),
+        **ratio_diagnostics(*sampler_logps(samples, method), cap=cap),
+    }

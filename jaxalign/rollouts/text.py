@@ -1,0 +1,139 @@
+"""Text as an environment: sampled responses, what they are worth, and the experience that PPO
+learns from.
+
+The response's tokens are the actions; the score arrives with the last one; every token pays for
+its KL to the reference. Tokens go in and come out as tokens, nothing is decoded and encoded again.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from jaxalign.advantages import gae, shaped_rewards
+from jaxalign.batches.experience import Experience
+from jaxalign.batches.tokens import TokenBatch, pytree
+from jaxalign.kl import k1
+from jaxalign.models.functions import forward, logps_of
+from jaxalign.numerics.masking import is_end, masked_sum
+from jaxalign.sampling import Samples, sample
+
+
+@pytree
+class ScoredSamples:
+    """Sampled responses with everything frozen models have to say about them.
+
+    samples: the responses, with their log-probabilities under the policy that drew them.
+    scores: `[B]` of prompt and response together, NaN where nobody could judge: that response
+      weighs nothing. `[B, F]` as long as they are those of several judges.
+    values: `[B, T]` the policy's value predictions when it chose each token; None without a value
+      head.
+    reference_logps: `[B, T]` log-probabilities of the same tokens under the frozen reference.
+    """
+
+    samples: Samples
+    scores: jax.Array
+    values: jax.Array | None
+    reference_logps: jax.Array
+
+
+def sample_and_score(
+    policy,
+    reference,
+    reward,
+    *,
+    temperature: float,
+    max_new_tokens: int,
+    eos_id: int | tuple[int, ...],
+):
+    """`(shared, prompts: TokenBatch) -> ScoredSamples`: one compiled pass, row by row independent.
+
+    Args:
+      policy: transformer with a logits head, and for PPO a value head.
+      reference: transformer with a logits head and the same vocabulary.
+      reward: transformer with a score head, or `ScoreColumns`.
+      temperature: of the policy and of the reference, in sampling and in every log-probability.
+      max_new_tokens, eos_id: see `sample`.
+
+    Returns:
+      A function for `Layout.rows`; `shared` is `(policy_params, reference_params, reward_params,
+      key)`.
+    """
+
+    def scored(shared, prompts: TokenBatch) -> ScoredSamples:
+        params, reference_params, reward_params, key = shared
+        drawn = sample(
+            policy,
+            params,
+            prompts,
+            key,
+            max_new_tokens=max_new_tokens,
+            eos_id=eos_id,
+            temperature=temperature,
+        )
+        rows = drawn.batch
+        outputs = forward(policy, params, rows, last=max_new_tokens)
+        frozen = forward(reference, reference_params, rows, last=max_new_tokens)
+        logps = logps_of(frozen, rows.tokens, temperature=temperature, last=max_new_tokens)
+        return ScoredSamples(
+            samples=drawn,
+            scores=reward.apply({"params": reward_params}, rows.tokens, rows.mask).scores,
+            values=outputs.values,
+            reference_logps=logps,
+        )
+
+    return scored
+
+
+def text_experience(
+    scored: ScoredSamples, scores: jax.Array, *, kl_coef, gamma: float, gae_lambda: float
+) -> Experience:
+    """Rewards shaped by the KL, advantages and value targets of sampled responses.
+
+    Args:
+      scored: what `sample_and_score` returned.
+      scores: `[B]` the scores to learn from (normalised, with penalties); a response whose score
+        is NaN is masked out.
+      kl_coef: price of a nat, in score units.
+      gamma, gae_lambda: discount and trace decay, in [0, 1].
+
+    Source: Ziegler et al. 2019, https://arxiv.org/abs/1909.08593, Eq. 2 (per-token KL in the
+    reward).
+    """
+    rows, logps = scored.samples.batch, scored.samples.logps
+    assert scored.values is not None, "PPO needs a policy with a value head"
+    mask = rows.response_mask & ~jnp.isnan(scores)[:, None]
+    rewards = shaped_rewards(scores, k1(logps, scored.reference_logps), mask, kl_coef=kl_coef)
+    advantages, returns = gae(rewards, scored.values, mask, gamma=gamma, gae_lambda=gae_lambda)
+    return Experience(
+        inputs=rows,
+        actions=rows.tokens,
+        mask=mask,
+        behaviour_logps=logps,
+        values=scored.values,
+        advantages=advantages,
+        returns=returns,
+        index=rows.index,
+    )
+
+
+def sample_metrics(
+    scored: ScoredSamples, logps: jax.Array, *, eos_id: int | tuple[int, ...]
+) -> dict[str, jax.Array]:
+    """Means over sampled responses: scores, KL to the reference, lengths, how many ended.
+
+    Scores are those of the responses that have one; NaN if none has.
+
+    Args:
+      scored: the responses.
+      logps: `[B, T]` nats of their tokens under the policy that drew them.
+      eos_id: the token that ends a response, or all that do.
+    """
+    rows = scored.samples.batch
+    mask = rows.response_mask
+    kl = masked_sum(k1(logps, scored.reference_logps), mask, axis=1)
+    return {
+        "scores/mean": jnp.nanmean(scored.scores),
+        "scores/std": jnp.nanstd(scored.scores),
+        "kl/reference": kl.mean(),
+        "response/length": mask.sum(axis=1).mean(),
+        "response/ended": jnp.any(mask & is_end(rows.tokens, eos_id), axis=1).mean(),
+    }

@@ -1,0 +1,111 @@
+"""Every file in `configs/` is what its command takes; settings are checked early."""
+
+import dataclasses
+
+import pytest
+
+from jaxalign.cli import CONFIGS, DEFAULTS, named_config, read_config
+from jaxalign.config.data import DataConfig
+from jaxalign.config.dpo import DPOConfig, DPOSettings
+from jaxalign.config.evaluate import EvaluateConfig
+from jaxalign.config.generate import GenerateConfig
+from jaxalign.config.grpo import GRPOConfig, GRPOSettings
+from jaxalign.config.loop import FitConfig, OptimizerConfig
+from jaxalign.config.model import ModelConfig
+from jaxalign.config.online import OnlineConfig, OnlineSettings
+from jaxalign.config.ppo import PPOSettings, TextPPOConfig
+from jaxalign.config.reward import RewardConfig, RewardSettings
+from jaxalign.config.rlhf import RLHFConfig
+from jaxalign.errors import UserError
+from tests.folders import ROOT
+
+HELD_OUT = DataConfig(evaluation_path="held_out.jsonl")
+FILES = sorted((ROOT / "configs").glob("*.py"))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_config_files(file):
+    command, _ = CONFIGS[type(read_config(file)).__name__]
+    assert f"jaxalign {command} --config configs/{file.name}" in file.read_text()
+
+
+def test_there_are_configurations_for_every_training_command():
+    commands = {CONFIGS[type(read_config(file)).__name__][0] for file in FILES}
+    assert commands == {"rlhf", "sft", "reward", "ppo", "dpo", "grpo"}
+
+
+@pytest.mark.parametrize("name", DEFAULTS.values())
+def test_defaults_are_valid_and_frozen(name):
+    config = named_config(name)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.seed = 1
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ModelConfig(width=10, heads=4), "width 10 is not a multiple of model.heads 4"),
+        (lambda: ModelConfig(heads=4, kv_heads=3), "not a multiple of model.kv_heads 3"),
+        (lambda: ModelConfig(dropout=1.0), r"dropout is 1.0; it must lie in \[0, 1\)"),
+        (lambda: GenerateConfig(top_p=0.0), r"top_p is 0.0; it must lie in \(0, 1\]"),
+        (lambda: DPOSettings(beta=0.0), "beta is 0.0; it must be above 0"),
+        (lambda: DPOSettings(label_smoothing=0.5), "label_smoothing is 0.5"),
+        (lambda: GenerateConfig(top_k=-1), "top_k is -1; it must not be negative"),
+        (lambda: GenerateConfig(max_new_tokens=0), "max_new_tokens is 0; it must be at least 1"),
+        (lambda: GenerateConfig(samples=0), "samples is 0; it must be at least 1"),
+        (lambda: FitConfig(checkpoint_every=0), "checkpoint_every is 0; it must be at least 1"),
+        (lambda: FitConfig(log_every=0), "log_every is 0; it must be at least 1"),
+        (lambda: FitConfig(micro_batches=0), "micro_batches is 0; it must be at least 1"),
+        (lambda: FitConfig(batch_size=0), "batch_size is 0; it must be at least 1"),
+        (lambda: OptimizerConfig(max_grad_norm=0.0), "max_grad_norm is 0.0; it must be above 0"),
+        (lambda: OptimizerConfig(b2=1.0), r"b2 is 1.0; it must lie in \[0, 1\)"),
+        (lambda: PPOSettings(minibatches=0), "ppo.minibatches is 0; it must be at least 1"),
+        (lambda: PPOSettings(clip_range=0.0), "ppo.clip_range is 0.0; it must be above 0"),
+        (lambda: PPOSettings(value_clip_range=-1.0), "ppo.value_clip_range is -1.0"),
+        (lambda: PPOSettings(dual_clip=1.1), "dual_clip is 1.1; it must be above 1"),
+        (lambda: PPOSettings(gae_lambda=2.0), r"ppo.gae_lambda is 2.0; it must lie in \[0, 1\]"),
+        (lambda: PPOSettings(gamma=-0.5), "ppo.gamma is -0.5"),
+        (lambda: PPOSettings(kl_coef=-1.0), "ppo.kl_coef is -1.0; it must not be negative"),
+        (lambda: PPOSettings(kl_target=0.0), "ppo.kl_target is 0.0; it must be above 0"),
+        (lambda: PPOSettings(kl_target=1.0, kl_horizon=0), "ppo.kl_horizon is 0; it must be"),
+        (lambda: PPOSettings(missing_eos_penalty=-1.0), "ppo.missing_eos_penalty is -1.0; it must"),
+        (lambda: GRPOSettings(missing_eos_penalty=1e10), "grpo.missing_eos_penalty is 1.*; it"),
+        (
+            lambda: OnlineSettings(missing_eos_penalty=float("nan")),
+            "missing_eos_penalty is nan; it",
+        ),
+        (lambda: PPOSettings(kl_horizon=99), "says how fast .* follows ppo.kl_target; set that"),
+        (lambda: GRPOSettings(prompts=0), "grpo.prompts is 0; it must be at least 1"),
+        (lambda: GRPOSettings(minibatches=0), "grpo.minibatches is 0; it must be at least 1"),
+        (lambda: TextPPOConfig(max_new_tokens=0), "max_new_tokens is 0; it must be at least 1"),
+        (lambda: GRPOConfig(max_new_tokens=-1), "max_new_tokens is -1; it must be at least 1"),
+        (lambda: TextPPOConfig(data=HELD_OUT), "ppo reads no held-out rows"),
+        (lambda: GRPOConfig(data=HELD_OUT), "grpo reads no held-out rows"),
+        (lambda: OnlineConfig(data=HELD_OUT), "online reads no held-out rows"),
+        (lambda: RewardConfig(model=ModelConfig(dropout=0.5)), "leave model.dropout out"),
+        (
+            lambda: RewardConfig(model=ModelConfig(value_trunk="separate")),
+            "model.value_trunk",
+        ),
+        (
+            lambda: RewardSettings(pooling="last", bag=False, bag_l2=1.0),
+            "reward.bag False does not read reward.bag_l2",
+        ),
+        (lambda: EvaluateConfig(on="rankings", temperature=0.7), "measures scores, which no temp"),
+        (lambda: RewardSettings(pooling="none"), "leaves nothing to score; set reward.bag True"),
+        (lambda: DPOConfig(temperature=0.0), "temperature is 0.0; it must be above 0"),
+        (lambda: TextPPOConfig(temperature=-1.0), "temperature is -1.0; it must be above 0"),
+        (lambda: EvaluateConfig(temperature=0.0), "temperature is 0.0; it must be above 0"),
+        (lambda: RLHFConfig(temperature=0.0), "temperature is 0.0; it must be above 0"),
+        (lambda: RLHFConfig(max_length=6), "leave no room in max_length 6"),
+    ],
+)
+def test_what_cannot_work_is_refused_at_once(make, message):
+    with pytest.raises(UserError, match=message):
+        make()
+
+
+def test_evaluation_reads_one_path():
+    data = dataclasses.replace(EvaluateConfig().data, evaluation_path="x.jsonl")
+    with pytest.raises(UserError, match=r"evaluate reads --data\.path"):
+        EvaluateConfig(data=data)

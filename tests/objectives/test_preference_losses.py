@@ -1,0 +1,433 @@
+"""Every loss on preferences through its objective: the pure loss, the same update however the rows
+are cut, and a margin that grows.
+"""
+
+import functools
+from typing import get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxalign import PairLengths, PairLogps, losses, objectives
+from jaxalign.batches.preferences import PreferenceBatch, UnpairedBatch
+from jaxalign.batches.tokens import TokenBatch
+from jaxalign.config.data import PlaceConfig
+from jaxalign.config.dpo import DPOSettings
+from jaxalign.config.kto import KTOSettings
+from jaxalign.config.loop import FitConfig, OptimizerConfig
+from jaxalign.config.model import ModelConfig
+from jaxalign.config.names import PairLossName, UnpairedLossName
+from jaxalign.data.batching import mismatched_rows
+from jaxalign.data.chat import token_row
+from jaxalign.data.tokenizer import train_bpe
+from jaxalign.errors import UserError
+from jaxalign.layouts.choice import make_layout
+from jaxalign.layouts.layout import pad_rows
+from jaxalign.logprobs import log_collisions
+from jaxalign.losses.wpo import wpo_weights
+from jaxalign.objectives import PAIR_LOSSES, UNPAIRED_LOSSES
+from jaxalign.recipes.preferences import train_unpaired
+from jaxalign.recipes.run import open_run
+from jaxalign.recipes.text_models import new_text_model
+from jaxalign.train.metrics import read_metrics
+from jaxalign.train.step import initial_state, train_step
+from tests.folders import ROOT
+
+KEY, ROWS, LENGTH, WORDS = jax.random.key(0), 16, 5, 7
+NAMES = (*PAIR_LOSSES, *UNPAIRED_LOSSES)
+OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.05))
+START = np.random.default_rng(9).normal(size=WORDS).astype(np.float32)
+PARAMS = START + 0.05 * np.arange(WORDS, dtype=np.float32)
+
+
+def texts(rng, rows):
+    lengths = rng.integers(2, LENGTH + 1, rows)
+    real = np.arange(LENGTH) < lengths[:, None]
+    prompt = real & (np.arange(LENGTH) < 1)
+    return TokenBatch(
+        tokens=rng.integers(0, WORDS, (rows, LENGTH)).astype(np.int32),
+        prompt_mask=prompt,
+        response_mask=real & ~prompt,
+        index=np.arange(rows, dtype=np.int32),
+    )
+
+
+def table_logps(params, batch, keys):
+    """A context-free policy: log-probabilities of a table of logits."""
+    return jax.nn.log_softmax(params)[batch.tokens]
+
+
+def summed(table, rows):
+    logps = table - np.log(np.exp(table).sum())
+    return (logps[rows.tokens] * rows.response_mask).sum(1).astype(np.float32)
+
+
+def batches(rows=ROWS, seed=0):
+    """Pairs with a third text, and labelled texts with mismatched ones."""
+    rng = np.random.default_rng(seed)
+    table = START
+    ones = np.ones(rows, np.float32)
+    chosen, rejected, gold, single, other = (texts(rng, rows) for _ in range(5))
+    start = PairLogps(chosen=summed(table, chosen), rejected=summed(table, rejected))
+    pairs = PreferenceBatch(
+        chosen=chosen, rejected=rejected, gold=gold, reference=start, weights=ones
+    )
+    singles = UnpairedBatch(
+        responses=single,
+        labels=rng.random(rows) < 0.4,
+        reference=summed(table, single),
+        weights=ones,
+        mismatched=other,
+        # so that KTO's KL is above 0, and another one in every part of the rows
+        mismatched_reference=summed(table, other) - rng.exponential(4, rows).astype(np.float32),
+    )
+    return pairs, singles
+
+
+def by_hand(batch):
+    """Each loss, called as its paper's function, with the documented defaults."""
+    pairs, singles = batch
+    policy, (p, r) = PARAMS, (pairs, pairs.reference)
+    pi = PairLogps(chosen=summed(policy, p.chosen), rejected=summed(policy, p.rejected))
+    n = PairLengths(
+        chosen=p.chosen.response_mask.sum(1).astype(np.float32),
+        rejected=p.rejected.response_mask.sum(1).astype(np.float32),
+    )
+    gold = summed(policy, p.gold), p.gold.response_mask.sum(1).astype(np.float32)
+    x, x_ref = summed(policy, singles.responses), singles.reference
+    kl = max(np.mean(summed(policy, singles.mismatched) - singles.mismatched_reference), 0)
+    b = {"beta": 0.1}
+    f = losses
+    return {
+        "dpo": lambda: f.dpo.dpo_loss(pi, r, **b),
+        "robust": lambda: f.dpo.robust_dpo_loss(pi, r, **b, label_smoothing=0.1),
+        "ipo": lambda: f.ipo.ipo_loss(pi, r, **b),
+        "averaged_ipo": lambda: f.ipo.averaged_ipo_loss(pi, r, n, **b),
+        "hinge": lambda: f.hinge.hinge_loss(pi, r, **b),
+        "exo_pair": lambda: f.exo.exo_pair_loss(pi, r, **b, label_smoothing=1e-3),
+        "nca_pair": lambda: f.nca.nca_pair_loss(pi, r, **b),
+        "bco_pair": lambda: f.bco.bco_pair_loss(pi, r, **b, shift=0.3),
+        "sppo_hard": lambda: f.sppo.sppo_hard_loss(pi, r, beta=1e-3),
+        "aot": lambda: f.aot.aot_loss(pi, r, p.weights, **b),
+        "aot_unpaired": lambda: f.aot.aot_unpaired_loss(pi, r, p.weights, **b),
+        "apo_zero": lambda: f.apo.apo_zero_loss(pi, r, **b),
+        "apo_down": lambda: f.apo.apo_down_loss(pi, r, **b),
+        "discopop": lambda: f.discopop.discopop_loss(pi, r, beta=0.05, temperature=0.05),
+        "length_normalised_dpo": lambda: f.length_normalised_dpo.length_normalised_dpo_loss(
+            pi, r, n, beta=5.0
+        ),
+        "forward_kl": lambda: f.f_dpo.f_dpo_loss(pi, r, **b, score=f.f_dpo.forward_kl_score),
+        "jensen_shannon": lambda: f.f_dpo.f_dpo_loss(
+            pi, r, **b, score=f.f_dpo.jensen_shannon_score
+        ),
+        "alpha_divergence": lambda: f.f_dpo.f_dpo_loss(
+            pi, r, **b, score=functools.partial(f.f_dpo.alpha_score, alpha=0.5)
+        ),
+        "simpo": lambda: f.simpo.simpo_loss(pi, n, beta=2.0, gamma=1.0),
+        "alphapo": lambda: f.alphapo.alphapo_loss(pi, n, beta=2.5, gamma=0.25, alpha=0.25),
+        "cpo": lambda: f.cpo.cpo_loss(pi, n, **b, nll_coef=1.0),
+        "orpo": lambda: f.orpo.orpo_loss(pi, n, **b),
+        "tpo": lambda: f.tpo.tpo_loss(pi, gold[0], gold[1], beta=0.01, nll_coef=1.0),
+        "tpo_l": lambda: f.tpo.tpo_l_loss(
+            pi, n, gold[0], gold[1], beta=2.0, gamma=0.5, nll_coef=1.0
+        ),
+        "kto": lambda: f.kto.kto_loss(x, x_ref, singles.labels, **b, kl=kl),
+        "apo_zero_unpaired": lambda: f.apo.apo_zero_unpaired_loss(x, x_ref, singles.labels, **b),
+        "bco": lambda: f.bco.bco_loss(x, x_ref, singles.labels, **b, shift=0.3),
+    }
+
+
+def objective(name, **options):
+    make = objectives.paired if name in PAIR_LOSSES else objectives.unpaired
+    return make(table_logps, name, **options)
+
+
+def rows_for(name, batch):
+    return batch[name in UNPAIRED_LOSSES]
+
+
+def test_names_agree(capsys):
+    from jaxalign.cli import main
+
+    assert get_args(PairLossName) == tuple(PAIR_LOSSES)
+    assert get_args(UnpairedLossName) == tuple(UNPAIRED_LOSSES)
+    assert set(by_hand(batches())) == set(NAMES)
+    readme = (ROOT / "README.md").read_text()
+    assert [name for name in NAMES if f"`{name}`" not in readme] == []
+    for command, table in (("dpo", PAIR_LOSSES), ("kto", UNPAIRED_LOSSES)):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        shown = "".join(capsys.readouterr().out.replace("│", "").split())
+        assert f"{command}.loss{{{','.join(table)}}}" in shown
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_objective_is_the_loss(name):
+    batch = batches()
+    rows = rows_for(name, batch)
+    keep = np.arange(ROWS) % 5 != 0 if name not in ("aot", "aot_unpaired", "kto") else slice(None)
+    rows.weights[:] = 0
+    rows.weights[keep] = 1
+    needs_shift = {**PAIR_LOSSES, **UNPAIRED_LOSSES}[name].needs("shift")
+    more = {"statistics": {"shift": jnp.float32(0.3), "count": 1.0}} if needs_shift else {}
+    loss, (weight, metrics) = objective(name)(jnp.asarray(PARAMS), rows, KEY, **more)
+    expected = np.asarray(by_hand(batch)[name]())
+    np.testing.assert_allclose(loss, expected[keep].sum(), rtol=2e-5)
+    assert float(weight) == rows.weights.sum()
+    if needs_shift:
+        np.testing.assert_allclose(metrics["bco/shift"], 0.3 * weight, rtol=1e-6)
+
+
+MEASURE = objectives.mismatched_log_ratios(table_logps)
+
+
+def run_steps(states, batch, *, axis_name=None, micro_batches=1, names=NAMES):
+    """One update by every loss: all in one program, which compiles once."""
+    results = {}
+    for name in names:
+        named = {**PAIR_LOSSES, **UNPAIRED_LOSSES}[name]
+        results[name] = train_step(
+            states[name],
+            rows_for(name, batch),
+            loss_fn=objective(name, axis_name=axis_name),
+            optimizer=OPTIMIZER,
+            axis_name=axis_name,
+            micro_batches=micro_batches,
+            track=objectives.track_shift if named.needs("shift") else None,
+            measure=MEASURE if named.needs("kl") and micro_batches > 1 else None,
+        )
+    return {n: s for n, (s, _) in results.items()}, {n: m for n, (_, m) in results.items()}
+
+
+def starting_states(names=NAMES):
+    states = {}
+    for name in names:
+        shift = {**PAIR_LOSSES, **UNPAIRED_LOSSES}[name].needs("shift")
+        start = objectives.no_shift() if shift else None
+        states[name] = initial_state(jnp.asarray(PARAMS), OPTIMIZER, KEY, start)
+    return states
+
+
+def stepped(layout, batch, steps=2, names=NAMES, **options):
+    states = layout.place(starting_states(names))
+    step = layout.step(functools.partial(run_steps, names=names, **options))
+    metrics = []
+    for _ in range(steps):
+        states, more = step(states, batch)
+        metrics.append(more)
+    keep = {name: (s.params, s.statistics) for name, s in states.items()}
+    return jax.device_get((keep, metrics[0], metrics[-1]))
+
+
+@pytest.fixture(scope="module")
+def plain():
+    """The updates on one device, without padding."""
+    return stepped(make_layout("device"), batches(13), steps=6)
+
+
+def same(one, other):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5), one, other)
+
+
+@pytest.mark.parametrize("layout", ["device", "pmap", "shards", "mesh"])
+def test_update_does_not_depend_on_padding_and_devices(plain, layout):
+    padded, _ = pad_rows(batches(13), 16)
+    same(stepped(make_layout(layout), padded, steps=6), plain)
+
+
+def test_update_does_not_depend_on_micro_batches(plain):
+    tables = {**PAIR_LOSSES, **UNPAIRED_LOSSES}
+    names = tuple(name for name in NAMES if not tables[name].couples_rows)
+    assert set(NAMES) - set(names) == {"aot", "aot_unpaired"}
+    padded, _ = pad_rows(batches(13), 16)
+    whole = tuple({name: part[name] for name in names} for part in plain)
+    parts = stepped(make_layout("device"), padded, steps=6, names=names, micro_batches=4)
+    same(parts, whole)
+
+
+@pytest.mark.parametrize("layout", ["pmap", "mesh"])
+def test_kto_in_parts_on_devices(plain, layout):
+    padded, _ = pad_rows(batches(13), 16)
+    whole = tuple({"kto": part["kto"]} for part in plain)
+    assert all(metrics["kto"]["kl/reference"] > 0 for metrics in whole[1:])
+    parts = stepped(make_layout(layout), padded, steps=6, names=("kto",), micro_batches=2)
+    same(parts, whole)
+
+
+def test_the_stage_of_kto_in_parts(tmp_path):
+    """Most responses are good, so the KL rises from 0, more in some parts than in others."""
+    rng = np.random.default_rng(0)
+    rows = [token_row(([3 + i % 5], False), (rng.integers(3, 250, 4), True)) for i in range(16)]
+    labels = rng.random(16) < 0.8
+    model = ModelConfig(width=8, layers=1, heads=1)
+    start = new_text_model(model, train_bpe(["a"], vocab_size=262), 5, ("logits",), KEY)
+    measured, rate = [], OptimizerConfig(learning_rate=0.1, schedule="constant", warmup_steps=0)
+    for parts in (1, 4):
+        fit = FitConfig(steps=4, batch_size=16, micro_batches=parts, log_every=1, optimizer=rate)
+        directory = tmp_path / str(parts)
+        with open_run(directory, model, PlaceConfig(layout="device"), 0) as run:
+            train_unpaired(run, "kto", start, rows, labels, KTOSettings(fit=fit), temperature=1.0)
+        lines = read_metrics(directory)
+        measured.append([(line["kl/reference"], line["loss"]) for line in lines])
+    assert measured[0][-1][0] > 0
+    np.testing.assert_allclose(measured[1], measured[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_margin_grows(plain, name):
+    _, first, last = (part[name] for part in plain)
+    margins = [m["rewards/chosen"] - m["rewards/rejected"] for m in (first, last)]
+    # at these defaults discopop's loss rises with the margin around 0; most of tpo's is the
+    # likelihood of the third text; bco's loss moves with its shift
+    assert margins[1] > margins[0] or name in ("discopop", "tpo")
+    assert last["loss"] < first["loss"] or name == "bco"
+    assert np.isfinite(last["loss"]) and last["grad_norm"] > 0
+
+
+@pytest.mark.parametrize("name", ["bco", "bco_pair"])
+def test_shift_is_the_mean_reward_of_the_batches_before(name):
+    # the first batch sees 0, the second the mean m1 of 16 rewards, the third (m1 + m2) / 2
+    layout = make_layout("device")
+    states = layout.place(starting_states((name,)))
+    step = layout.step(functools.partial(run_steps, names=(name,)))
+    means, shifts = [], []
+    for number in range(3):
+        states, metrics = step(states, batches(seed=number))
+        means.append(float(metrics[name]["bco/reward"]))
+        shifts.append(float(metrics[name]["bco/shift"]))
+    np.testing.assert_allclose(shifts, [0, means[0], (means[0] + means[1]) / 2], rtol=1e-5)
+    assert states[name].statistics["count"] == 48
+
+
+def test_modifiers():
+    pairs, _ = batches()
+    dpo, params = objective("dpo"), jnp.asarray(PARAMS)
+    loss = dpo(params, pairs, KEY)[0]
+    same_tokens = objectives.paired(table_logps, "dpo", ld_alpha=1.0)(params, pairs, KEY)[0]
+    np.testing.assert_allclose(same_tokens, loss, rtol=1e-6)
+    prefixes = objectives.paired(table_logps, "dpo", ld_alpha=0.0)
+    shorter = np.minimum(*(s.response_mask.sum(1) for s in (pairs.chosen, pairs.rejected)))
+    cut = {}
+    for side in ("chosen", "rejected"):
+        rows = getattr(pairs, side)
+        first = np.cumsum(rows.response_mask, axis=1) <= shorter[:, None]
+        cut[side] = TokenBatch(**{**vars(rows), "response_mask": rows.response_mask & first})
+    both = PreferenceBatch(**{**vars(pairs), **cut})
+    expected = dpo(params, both, KEY)[1][1]["logps/chosen"]
+    np.testing.assert_allclose(
+        prefixes(params, pairs, KEY)[1][1]["logps/chosen"], expected, rtol=1e-6
+    )
+
+
+def table_logps_and_collisions(params, batch, keys):
+    p = jax.nn.softmax(params)
+    return jnp.log(p)[batch.tokens], jnp.full(batch.tokens.shape, jnp.log(jnp.sum(p**2)))
+
+
+def test_wpo_by_hand(x64):
+    """With sampled alignment, a pair at most 1: in a loop over pairs and tokens."""
+    pairs, _ = batches()
+    table = 0.2 * np.asarray(PARAMS, np.float64)
+    p = np.exp(table) / np.exp(table).sum()
+    losses, weights = [], []
+    for i in range(ROWS):
+        sums, weight = {}, 1.0
+        for side in ("chosen", "rejected"):
+            rows = getattr(pairs, side)
+            ids = [t for t, real in zip(rows.tokens[i], rows.response_mask[i], strict=True) if real]
+            logps = [np.log(p[t]) for t in ids]
+            sums[side] = sum(logps) - float(getattr(pairs.reference, side)[i])
+            weight *= np.exp(np.mean(logps) - np.log((p**2).sum())) if ids else 1.0
+        weights.append(min(weight, 1.0))
+        margin = 0.1 * (sums["chosen"] - sums["rejected"])
+        losses.append(np.log1p(np.exp(-margin)) * weights[-1] * float(pairs.weights[i]))
+    assert min(weights) < 0.9 and max(weights) == 1
+    loss_fn = objectives.paired(table_logps_and_collisions, "dpo", beta=0.1, wpo=True)
+    (total, (_, metrics)), slope = jax.value_and_grad(loss_fn, has_aux=True)(
+        jnp.asarray(table), pairs, KEY
+    )
+    np.testing.assert_allclose(total, np.sum(losses), rtol=1e-6)
+    real = np.asarray(pairs.weights, np.float64)
+    np.testing.assert_allclose(metrics["wpo/weight"], (real * weights).sum(), rtol=1e-6)
+
+    def fixed(params):  # the weights have no gradient
+        logps = [
+            (jax.nn.log_softmax(params)[side.tokens] * side.response_mask).sum(axis=1)
+            for side in (pairs.chosen, pairs.rejected)
+        ]
+        margin = logps[0] - pairs.reference.chosen - logps[1] + pairs.reference.rejected
+        return (jax.nn.softplus(-0.1 * margin) * np.array(weights) * real).sum()
+
+    np.testing.assert_allclose(slope, jax.grad(fixed)(jnp.asarray(table)), rtol=1e-6, atol=1e-9)
+
+
+def test_samples_weigh_1_under_wpo():
+    """E p(v) / sum p^2 = 1, whatever the policy: the expected weight of a token of its own."""
+    for scale in (0.1, 1.0, 5.0):
+        logps = jax.nn.log_softmax(scale * jax.random.normal(KEY, (50,)))
+        collisions = jnp.full((50, 1), log_collisions(logps))
+        weights = wpo_weights(logps[:, None], jnp.ones((50, 1), bool), collisions)
+        assert float(jnp.sum(jnp.exp(logps) * weights)) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: DPOSettings(loss="ipo", gamma=1.0), r"loss ipo takes no gamma; it takes beta"),
+        (lambda: DPOSettings(loss="simpo", reference_free=True), "simpo has no reference anyway"),
+        (lambda: DPOSettings(loss="simpo", ld_alpha=0.5), "loss simpo takes no ld_alpha"),
+        (lambda: DPOSettings(ld_alpha=2.0), r"dpo.ld_alpha is 2.0; it must lie in \[0, 1\]"),
+        (lambda: DPOSettings(loss="ipo", robust=True), "dpo.robust belongs to loss robust"),
+        (
+            lambda: DPOSettings(loss="aot", fit=FitConfig(micro_batches=2)),
+            "set dpo.fit.micro_batches to 1",
+        ),
+        (
+            lambda: KTOSettings(loss="bco", desirable_weight=2.0),
+            "loss bco takes no desirable_weight",
+        ),
+        (lambda: KTOSettings(undesirable_weight=-1.0), "it must not be negative"),
+        (lambda: objectives.paired(table_logps, "ppo"), "no loss 'ppo'; there are dpo, robust"),
+    ],
+)
+def test_what_a_loss_does_not_take_is_refused(make, message):
+    with pytest.raises(UserError, match=message):
+        make()
+
+
+def test_what_a_batch_lacks_is_named():
+    pairs, singles = batches()
+    lacking = PreferenceBatch(**{**vars(pairs), "gold": None, "reference": None})
+    for name, what in (("ipo", "batch.reference"), ("tpo", "gold, in the batch")):
+        with pytest.raises(UserError, match=what):
+            objective(name)(PARAMS, lacking, KEY)
+    alone = UnpairedBatch(**{**vars(singles), "mismatched": None})
+    with pytest.raises(UserError, match=r"batch\.mismatched"):
+        objective("kto")(PARAMS, alone, KEY)
+
+
+def test_mismatched_rows_have_the_response_to_another_prompt():
+    # prompts 1 1 1 2 2 3: by prompt the rows are 0..5, responses move on by 3
+    rows = [token_row(([p], False), ([10 + i, 9], True)) for i, p in enumerate([1, 1, 1, 2, 2, 3])]
+    mixed = mismatched_rows(rows, max_length=3)
+    assert [row.tokens.tolist() for row in mixed] == [
+        *([1, 13, 9], [1, 14, 9], [1, 15, 9]),
+        *([2, 10, 9], [2, 11, 9], [3, 12, 9]),
+    ]
+    assert all(row.is_response.tolist() == [False, True, True] for row in mixed)
+    assert [len(row) for row in mismatched_rows(rows, max_length=2)] == [2] * 6
+    one_prompt = mismatched_rows(rows[:3], max_length=3)
+    assert [row.tokens[1] for row in one_prompt] == [12, 10, 11]
+    with pytest.raises(UserError, match="one row has no other"):
+        mismatched_rows(rows[:1], max_length=3)
+
+
+def test_alphapo_keeps_its_margin_next_to_huge_rewards(x64):
+    """Equal responses of probability exp(-40): rewards of 1e34, whose difference is exactly 0."""
+    pair = PairLogps(chosen=jnp.array([-40.0]), rejected=jnp.array([-40.0]))
+    one = PairLengths(chosen=jnp.ones(1), rejected=jnp.ones(1))
+    loss = losses.alphapo.alphapo_loss(pair, one, beta=0.1, gamma=0.5, alpha=2.0)
+    np.testing.assert_allclose(loss, np.log1p(np.exp(0.5)), rtol=1e-14)
