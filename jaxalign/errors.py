@@ -3,15 +3,15 @@
 import unicodedata
 
 LONGEST = 2000  # characters of an error
-KEPT = "\n\t\u200c\u200d"  # the last two join letters of Persian, Hindi, emoji
+ALLOWED = "\n\t\u200c\u200d"  # the last two join letters of Persian, Hindi, emoji
 
 
 class UserError(ValueError):
-    """Says what was given, what was wanted and what to do."""
+    """A mistake of the user, in one line: the value given, the values allowed, the remedy."""
 
 
 class StepRefused(UserError):
-    """A step that could not be made and left its state as it was: the loop saves that state."""
+    """A training step that failed and left its state unchanged: the loop saves that state."""
 
 
 def one_line(error: object) -> str:
@@ -26,8 +26,7 @@ def one_line(error: object) -> str:
 
 
 def printable(text: str) -> str:
-    """A text that a terminal shows and does not obey: lines and tabs stay, other control
-    characters are spelled out.
+    """The text with control characters escaped, except line ends and tabs.
 
     >>> printable(f"{chr(27)}[2J") == f"{chr(92)}x1b[2J"
     True
@@ -36,7 +35,7 @@ def printable(text: str) -> str:
         return text
     return "".join(
         letter
-        if letter.isprintable() or letter in KEPT or unicodedata.category(letter) == "Zs"
+        if letter.isprintable() or letter in ALLOWED or unicodedata.category(letter) == "Zs"
         else letter.encode("unicode_escape", "backslashreplace").decode()
         for letter in text
     )
