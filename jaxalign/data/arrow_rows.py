@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jaxalign.data.records import BadRow, check_depth
+from jaxalign.data.row_fields import BadRow, check_depth
 from jaxalign.data.text_rows import READERS, Placed
 from jaxalign.errors import UserError
 from jaxalign.system.files import SHOWN, read_json, regular_file, shown, shown_path

@@ -4,7 +4,8 @@ import dataclasses
 from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
-from jaxalign.data.records import FIELDS, BadRow, Record
+from jaxalign.data.records import FIELDS, Record
+from jaxalign.data.row_fields import BadRow
 from jaxalign.data.sources import Fields, rows_of
 from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.errors import UserError

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxalign.data.arrow_rows import arrow_rows, parquet_rows, saved_files
-from jaxalign.data.records import BadRow
+from jaxalign.data.row_fields import BadRow
 from jaxalign.data.text_rows import READERS, Placed, typed_cells
 from jaxalign.errors import UserError
 from jaxalign.system.files import SHOWN, exists, regular_file, shown, shown_path

@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from jaxalign.data.records import CONVERSATION, LEVELS, BadRow, check_depth
+from jaxalign.data.conversations import CONVERSATION
+from jaxalign.data.row_fields import MAX_DEPTH, BadRow, check_depth
 from jaxalign.errors import UserError
 from jaxalign.system.files import LARGEST_TEXT, reason, regular_file, shown, shown_path
 
@@ -133,7 +134,7 @@ def _json_row(line: bytes) -> dict[str, Any] | BadRow:
         row = json.loads(line.decode("utf-8-sig"), object_pairs_hook=_object_noting(twice))
         if twice:
             return BadRow(f"{shown(twice[0])} stands there twice")
-        flat = isinstance(row, dict) and line.count(b"[") + line.count(b"{") <= LEVELS
+        flat = isinstance(row, dict) and line.count(b"[") + line.count(b"{") <= MAX_DEPTH
         return row if flat else _checked(row)
     except UnicodeDecodeError as error:
         return BadRow(f"invalid UTF-8 at byte {error.start + 1} of the line")
