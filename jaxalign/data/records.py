@@ -32,8 +32,8 @@ from jaxalign.data.row_fields import (
     required_value,
     short_repr,
 )
-from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.data.template_variables import UNREAD_FIELDS, template_variables
+from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.numerics.bounds import LARGEST
 
 FIELDS = (
