@@ -20,7 +20,7 @@ from jaxalign.config.rlhf import RLHFConfig
 from jaxalign.data.batching import truncated
 from jaxalign.data.chat import text_row
 from jaxalign.data.ratings import Ratings, load_ratings
-from jaxalign.data.tokenizer import train_tokenizer
+from jaxalign.data.tokenizer_training import train_tokenizer
 from jaxalign.evaluation.agreement import human_ceiling, scorer_agreement
 from jaxalign.evaluation.judges import RidgeJudge, rule_based_scorer
 from jaxalign.recipes.reward import train_reward

@@ -11,7 +11,8 @@ import numpy as np
 from jaxalign.config.data import PlaceConfig
 from jaxalign.config.defaults import Start
 from jaxalign.config.model import LoraConfig, ModelConfig
-from jaxalign.data.tokenizer import Tokenizer, load_tokenizer
+from jaxalign.data.tokenizer import Tokenizer
+from jaxalign.data.tokenizer_loading import load_tokenizer
 from jaxalign.errors import UserError
 from jaxalign.layouts.choice import make_layout
 from jaxalign.models.lora import ADAPTERS, Adapted, merged, split

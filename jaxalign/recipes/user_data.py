@@ -13,7 +13,8 @@ from jaxalign.data.chat import TokenRow
 from jaxalign.data.formats import load_records
 from jaxalign.data.records import Record
 from jaxalign.data.sources import FILES
-from jaxalign.data.tokenizer import Tokenizer, train_tokenizer
+from jaxalign.data.tokenizer import Tokenizer
+from jaxalign.data.tokenizer_training import train_tokenizer
 from jaxalign.errors import UserError, one_line, printable
 from jaxalign.recipes.text_models import TextModel, start_of
 from jaxalign.system.files import make_directory, write_atomically

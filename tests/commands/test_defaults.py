@@ -11,7 +11,7 @@ from jaxalign.cli import dispatch
 from jaxalign.config.data import DataConfig
 from jaxalign.config.defaults import LARGE, Start
 from jaxalign.config.model import LoraConfig, ModelConfig
-from jaxalign.data.tokenizer import train_bpe
+from jaxalign.data.tokenizer_training import train_bpe
 from jaxalign.errors import UserError
 from jaxalign.models.transformer import Transformer
 from jaxalign.recipes import finish

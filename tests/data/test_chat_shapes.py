@@ -17,7 +17,7 @@ from jaxalign.data.records import (
     Ranking,
     Unpaired,
 )
-from jaxalign.data.tokenizer import load_tokenizer
+from jaxalign.data.tokenizer_loading import load_tokenizer
 from jaxalign.errors import UserError
 from tests.folders import FILES
 

@@ -23,7 +23,7 @@ from jaxalign.data.records import (
     shared_messages,
     shared_text,
 )
-from jaxalign.data.tokenizer import train_tokenizer
+from jaxalign.data.tokenizer_training import train_tokenizer
 from jaxalign.errors import UserError
 
 

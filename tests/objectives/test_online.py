@@ -20,7 +20,7 @@ from jaxalign.config.data import PlaceConfig
 from jaxalign.config.loop import FitConfig, OptimizerConfig
 from jaxalign.config.model import ModelConfig
 from jaxalign.config.online import OnlineLossName, OnlinePairLossName, OnlineSettings
-from jaxalign.data.tokenizer import train_bpe
+from jaxalign.data.tokenizer_training import train_bpe
 from jaxalign.errors import UserError
 from jaxalign.layouts.choice import make_layout
 from jaxalign.layouts.layout import pad_rows

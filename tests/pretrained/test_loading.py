@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec
 
 from jaxalign.config.data import PlaceConfig
 from jaxalign.config.model import ModelConfig
-from jaxalign.data.tokenizer import train_bpe
+from jaxalign.data.tokenizer_training import train_bpe
 from jaxalign.pretrained.folders import load_folder, open_tensors
 from jaxalign.pretrained.hugging_face.names import from_theirs
 from jaxalign.pretrained.weights import placed

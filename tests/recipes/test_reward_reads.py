@@ -12,7 +12,7 @@ from jaxalign.config.loop import FitConfig, OptimizerConfig
 from jaxalign.config.model import ModelConfig
 from jaxalign.config.reward import RewardConfig, RewardSettings
 from jaxalign.data.chat import TokenRow, token_row
-from jaxalign.data.tokenizer import train_bpe
+from jaxalign.data.tokenizer_training import train_bpe
 from jaxalign.recipes.reward import train_reward
 from jaxalign.recipes.run import open_run
 from jaxalign.recipes.scoring import score_rows

@@ -14,7 +14,7 @@ from jaxalign.config.data import PlaceConfig
 from jaxalign.config.sft import SFTConfig
 from jaxalign.data.records import Preference, PromptRow
 from jaxalign.data.templates import fixed_template_date, template_date
-from jaxalign.data.tokenizer import train_bpe
+from jaxalign.data.tokenizer_training import train_bpe
 from jaxalign.errors import UserError
 from jaxalign.recipes.inputs import (
     check_same,

@@ -16,7 +16,8 @@ from jaxalign.data.preferences import (
     same_block_groups,
 )
 from jaxalign.data.ratings import Ratings, load_ratings
-from jaxalign.data.tokenizer import Tokenizer, train_tokenizer
+from jaxalign.data.tokenizer import Tokenizer
+from jaxalign.data.tokenizer_training import train_tokenizer
 from jaxalign.errors import UserError
 
 
