@@ -26,7 +26,7 @@ from jaxalign.system.files import exists, read_bytes, read_json, shown, shown_pa
 
 
 def load_tokenizer(path: str | Path) -> Tokenizer:
-    """Tokenizer of a directory with `tokenizer.json`, or of that file: ours or any Hugging Face one.
+    """Tokenizer in the format of Hugging Face: a directory with `tokenizer.json`, or that file.
 
     The special tokens are those that `tokenizer_config.json` beside it names. One that it leaves
     out is that of `special_tokens_map.json` or the id in `config.json`, as older models have them;
