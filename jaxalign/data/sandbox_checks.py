@@ -91,7 +91,7 @@ def check_method(owner: Any, name: str, values: Sequence[Any]) -> None:
 
 
 def check_hashed(values: Sequence[Any]) -> None:
-    """Refuse to hash more than `MOST_HASHED` entries, which may be chosen so that all hashes agree."""
+    """Refuse to hash more than `MOST_HASHED` entries, which may all have one hash."""
     for value in values:
         if isinstance(value, (list, tuple, range)) and len(value) > MOST_HASHED:
             raise SecurityError(f"it compares more than {MOST_HASHED} entries with one another")
@@ -142,7 +142,7 @@ def check_power(left: Any, right: Any) -> None:
 
 
 def check_percent(text: str, values: Any) -> None:
-    """Refuse `text % values` with large widths, which stand in the text or, for `*`, in the values."""
+    """Refuse `text % values` with large widths, in the text or, for `*`, in the values."""
     given = [*values] if isinstance(values, (list, tuple)) else [values]
     check_plain(given)
     if WIDE_PERCENT.search(text):

@@ -85,7 +85,7 @@ def learn_tokenizer(config: TokenizerConfig, records: Sequence[Record]) -> Token
         text
         for record in records
         for field, said in vars(record).items()
-        if field != "given"  # a learned tokenizer has no chat template
+        if field != "variables"  # a learned tokenizer has no chat template
         for text in texts_of(said)
     ]
     return train_tokenizer(texts, vocab_size=config.vocab_size, kind=config.kind)
