@@ -68,7 +68,7 @@ def load_gguf(
     """
     (fields, tensors), where = _metadata_and_tensors(path), shown_path(path)
     shapes = {name: tuple(reversed(x.shape)) for name, x in tensors.items()}
-    divisors = dequantised(tensors[DIVISORS], where) if DIVISORS in tensors else None
+    divisors = float32_tensor(tensors[DIVISORS], where) if DIVISORS in tensors else None
     config = read_gguf_config(fields, shapes, divisors, where)
     family = fields["general.architecture"]
     return config, nested_parameters(_parameters(config, family, tensors, where), put)
@@ -81,7 +81,7 @@ def _metadata_and_tensors(path: str | Path) -> tuple[dict[str, Any], dict[str, G
     return fields, {name: tensor for file in files for name, tensor in file.tensors.items()}
 
 
-def dequantised(tensor: GGUFTensor, where: str) -> np.ndarray:
+def float32_tensor(tensor: GGUFTensor, where: str) -> np.ndarray:
     """Tensor of a file in float32, rows first."""
     from gguf.quants import dequantize
 
@@ -117,7 +117,7 @@ def _parameters(
     """Parameters by path, one after another."""
 
     def rows(name: str, wanted: slice) -> np.ndarray:
-        return _rule_layout(dequantised(tensors[name], where), name, family, config)[wanted]
+        return _rule_layout(float32_tensor(tensors[name], where), name, family, config)[wanted]
 
     weights = Weights(
         where=where,
@@ -142,10 +142,11 @@ def _by_columns(name: str) -> bool:
 def _rule_layout(
     array: np.ndarray, name: str, family: str, config: TransformerConfig
 ) -> np.ndarray:
-    """Tensor in the layout of its rule: llama's rotary pairs as halves, gpt2's joint one by columns.
+    """Tensor in the layout of its rule: rotary pairs of llama as halves.
 
-    llama.cpp rotates the pairs (x_{2i}, x_{2i+1}) of a llama's heads, so its rows are in that order;
-    here the pairs are (x_i, x_{i+H/2}), as in files of other architectures.
+    llama.cpp rotates the pairs (x_{2i}, x_{2i+1}) of a llama's heads, so its rows are in that
+    order; here the pairs are (x_i, x_{i+H/2}), as in files of other architectures. GPT-2's joint
+    query, key and value is read by columns.
     """
     heads = {"attn_q": config.heads, "attn_k": config.kv_heads}
     module = name.split(".")[-2]
