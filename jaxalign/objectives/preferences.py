@@ -13,16 +13,13 @@ from jaxalign.batches.preferences import (
 )
 from jaxalign.errors import UserError
 from jaxalign.logprobs import sequence_logps
+from jaxalign.losses import PAIR_LOSSES
+from jaxalign.losses.declarations import Loss
 from jaxalign.losses.dpo import implicit_rewards
 from jaxalign.losses.ld_dpo import length_desensitised_logps
 from jaxalign.losses.wpo import wpo_weights
 from jaxalign.numerics.masking import masked_sum
 from jaxalign.objectives.keys import example_keys
-from jaxalign.objectives.pair_losses import (
-    PAIR_LOSSES,
-    NamedLoss,
-    hyperparameters_of,
-)
 
 
 def token_logps_of_sides(sides, token_logps, params, key) -> list[jax.Array]:
@@ -55,14 +52,13 @@ def response_lengths(masks) -> PairLengths:
 
 def paired(
     token_logps,
-    loss: str = "dpo",
+    loss: Loss,
     *,
     ld_alpha: float | None = None,
     wpo: bool = False,
     axis_name: str | None = None,
-    **given: float | None,
 ):
-    """Any loss on pairs, by its name in `PAIR_LOSSES`; weight: pairs.
+    """Any loss on pairs; weight: pairs.
 
     The metrics `rewards/*` are implicit rewards, beta (log pi - log pi_ref), without log pi_ref
     for losses without a reference, and per token for the length-normalised ones.
@@ -70,25 +66,22 @@ def paired(
     Args:
       token_logps: `(params, TokenBatch, keys) -> [B, T]` log-probabilities of the policy; with
         `wpo` these and log sum_v pi(v)^2, a pair.
-      loss: its name.
+      loss: a declared one with its hyper-parameters, `DPO` or `IPO.given(beta=0.3)`.
       ld_alpha: weight of the tokens beyond the shorter response (LD-DPO), in [0, 1]; the
         reference's log-probabilities must be weighted alike. None: all tokens count alike.
       wpo: weight pairs by how likely the policy is to say them, samples of its own by about 1
         (WPO with sampled alignment); as in TRL, no pair weighs more than 1.
       axis_name: mapped axis that the other devices' rows are on, for losses with statistics of the
         whole batch.
-      given: hyper-parameters; None, or none at all, is the loss's own default.
 
     Raises:
-      UserError: no such loss, or it does not take what is given.
+      UserError: the loss has no use for `ld_alpha`.
     """
-    hyperparameters = hyperparameters_of(PAIR_LOSSES, loss, given)
-    named = PAIR_LOSSES[loss]
     check_modifiers(loss, ld_alpha=ld_alpha)
 
     def loss_fn(params, batch: PreferenceBatch | SharedPreferenceBatch, key, statistics=None):
         read = _stacked(token_logps) if wpo else token_logps
-        tokens, masks = _tokens_of_sides(named, loss, batch, read, params, key)
+        tokens, masks = _tokens_of_sides(loss, batch, read, params, key)
         pair_weights = None
         if wpo:
             tokens, collisions = ([x[..., k] for x in tokens] for k in (0, 1))
@@ -112,16 +105,16 @@ def paired(
             "axis_name": axis_name,
             "shift": 0.0 if statistics is None else statistics["shift"],
         }
-        if named.needs("gold_logps"):
+        if loss.needs("gold_logps"):
             gold_lengths = jnp.maximum(masks[2].sum(axis=1), 1).astype(jnp.float32)
             inputs |= {"gold_logps": summed[2], "gold_lengths": gold_lengths}
-        losses = named(inputs, hyperparameters)
+        losses = loss(inputs)
         if pair_weights is not None:
             losses = losses * pair_weights
-        start = batch.reference if named.needs("reference") else None
+        start = batch.reference if loss.needs("reference") else None
         start = jax.tree.map(jnp.zeros_like, policy) if start is None else start
-        rewards = implicit_rewards(policy, start, beta=hyperparameters["beta"])
-        if named.per_token:
+        rewards = implicit_rewards(policy, start, beta=loss.hyperparameters["beta"])
+        if loss.per_token:
             rewards = PairLogps(
                 chosen=rewards.chosen / lengths.chosen, rejected=rewards.rejected / lengths.rejected
             )
@@ -136,7 +129,7 @@ def paired(
         }
         if pair_weights is not None:
             per_pair["wpo/weight"] = pair_weights
-        if named.needs("shift"):
+        if loss.needs("shift"):
             per_pair["bco/reward"] = (rewards.chosen + rewards.rejected) / 2
             per_pair["bco/shift"] = jnp.broadcast_to(inputs["shift"], margin.shape)
         sums = {name: masked_sum(value, batch.weights) for name, value in per_pair.items()}
@@ -150,28 +143,13 @@ def _stacked(read):
     return lambda *arguments: jnp.stack(read(*arguments), axis=-1)
 
 
-def dpo(token_logps, *, beta: float, label_smoothing: float = 0.0, robust: bool = False):
-    """DPO log-sigmoid loss, conservative when `label_smoothing` > 0, or its robust form; weight:
-    pairs.
-
-    Args:
-      token_logps: `(params, TokenBatch, keys) -> [B, T]` log-probabilities of the policy.
-      beta: strength of the pull towards the reference, > 0.
-      label_smoothing: probability that a label is flipped, in [0, 0.5).
-      robust: unbiased under that noise (Chowdhury et al. 2024) instead of conservative.
-    """
-    loss = "robust" if robust else "dpo"
-    return paired(token_logps, loss, beta=beta, label_smoothing=label_smoothing)
-
-
-def check_modifiers(loss: str, *, ld_alpha: float | None, reference_free: bool = False) -> None:
+def check_modifiers(loss: Loss, *, ld_alpha: float | None, reference_free: bool = False) -> None:
     """Raise a one-line `UserError` for a modifier that the loss has no use for."""
-    named = PAIR_LOSSES[loss]
-    if ld_alpha is not None and not (named.needs("reference") and not named.per_token):
+    if ld_alpha is not None and not (loss.needs("reference") and not loss.per_token):
         those = [n for n, x in PAIR_LOSSES.items() if x.needs("reference") and not x.per_token]
-        raise UserError(f"loss {loss} takes no ld_alpha; these do: {', '.join(those)}")
-    if reference_free and not named.needs("reference"):
-        raise UserError(f"loss {loss} has no reference anyway; leave reference_free out")
+        raise UserError(f"loss {loss.name} takes no ld_alpha; these do: {', '.join(those)}")
+    if reference_free and not loss.needs("reference"):
+        raise UserError(f"loss {loss.name} has no reference anyway; leave reference_free out")
 
 
 def no_shift() -> dict[str, jax.Array]:
@@ -187,24 +165,26 @@ def track_shift(statistics, metrics, weight) -> dict[str, jax.Array]:
     return {"shift": shift, "count": count}
 
 
-def _tokens_of_sides(named: NamedLoss, loss: str, batch, token_logps, params, key):
+def _tokens_of_sides(loss: Loss, batch, token_logps, params, key):
     """Token log-probabilities of each side and their masks: two responses, or three."""
-    if named.needs("reference") and batch.reference is None:
-        raise UserError(f"loss {loss} needs the reference's log-probabilities in batch.reference")
-    count = 3 if named.needs("gold_logps") else 2
+    if loss.needs("reference") and batch.reference is None:
+        raise UserError(
+            f"loss {loss.name} needs the reference's log-probabilities in batch.reference"
+        )
+    count = 3 if loss.needs("gold_logps") else 2
     if isinstance(batch, SharedPreferenceBatch):
         shared = batch.sides
-        _check_sides(loss, shared.mask.shape[1], count)
+        _check_sides(loss.name, shared.mask.shape[1], count)
         logps = token_logps(params, shared, example_keys(key, shared.index))
         return [logps[:, k] for k in range(count)], [
             shared.response_mask[:, k] for k in range(count)
         ]
     sides = [side for side in (batch.chosen, batch.rejected, batch.gold) if side is not None]
-    _check_sides(loss, len(sides), count)
+    _check_sides(loss.name, len(sides), count)
     logps = token_logps_of_sides(sides[:count], token_logps, params, key)
     return logps, [side.response_mask for side in sides[:count]]
 
 
-def _check_sides(loss: str, given: int, wanted: int) -> None:
+def _check_sides(name: str, given: int, wanted: int) -> None:
     if given < wanted:
-        raise UserError(f"loss {loss} needs a third response, gold, in the batch")
+        raise UserError(f"loss {name} needs a third response, gold, in the batch")

@@ -20,6 +20,7 @@ from jaxalign.data.batching import (
     unpaired_batch,
 )
 from jaxalign.data.chat import TokenRow
+from jaxalign.losses.declarations import Loss
 from jaxalign.models.functions import (
     text_logps,
     text_logps_and_collisions,
@@ -55,8 +56,8 @@ def train_dpo(
       score_reference: `response_logps`, which is the default, or one that keeps what it computes.
     """
     policy = with_heads(policy, ("logits",), run.key(f"{name}/init"), dropout=0.0)
-    named = objectives.PAIR_LOSSES[settings.loss_name]
-    gold = gold if named.needs("gold_logps") else None
+    declared = settings.declared_loss
+    gold = gold if declared.needs("gold_logps") else None
     sides = [side for side in (chosen, rejected, gold) if side is not None]
     lengths = shared_lengths(list(zip(*sides, strict=True)))
     reference = None
@@ -84,11 +85,10 @@ def train_dpo(
         (text_logps_and_collisions if settings.wpo else text_logps)(
             policy.model, temperature=temperature
         ),
-        settings.loss_name,
+        declared,
         ld_alpha=settings.ld_alpha,
         wpo=settings.wpo,
         axis_name=run.layout.axis_name,
-        **settings.hyperparameters,
     )
     params = run.fit(
         name,
@@ -99,7 +99,7 @@ def train_dpo(
         frozen=policy.frozen,
         evaluate=evaluate,
         evaluate_every=evaluate_every,
-        **running_shift_of(named),
+        **running_shift_of(declared),
     )
     return policy.with_trained(params)
 
@@ -119,13 +119,13 @@ def train_unpaired(
     are computed once. As `train_dpo` otherwise.
     """
     policy = with_heads(policy, ("logits",), run.key(f"{name}/init"), dropout=0.0)
-    named = objectives.UNPAIRED_LOSSES[settings.loss]
+    declared = settings.declared_loss
     good, length = np.asarray(labels, bool), longest(rows)
     score = functools.partial(score_reference or response_logps, run, policy)
     reference = score(rows, temperature=temperature)
     others: list[TokenRow] | None = None
     other_logps = None
-    if named.needs("kl"):
+    if declared.needs("kl"):
         others = mismatched_rows(rows, max_length=length)
         other_logps = score(others, temperature=temperature)
 
@@ -145,22 +145,20 @@ def train_unpaired(
     logps = text_logps(policy.model, temperature=temperature)
     params = run.fit(
         name,
-        objectives.unpaired(
-            logps, settings.loss, axis_name=run.layout.axis_name, **settings.hyperparameters
-        ),
+        objectives.unpaired(logps, declared, axis_name=run.layout.axis_name),
         policy.trained,
         batch,
         settings.fit,
         frozen=policy.frozen,
-        measure=objectives.mismatched_log_ratios(logps) if named.needs("kl") else None,
-        **running_shift_of(named),
+        measure=objectives.mismatched_log_ratios(logps) if declared.needs("kl") else None,
+        **running_shift_of(declared),
     )
     return policy.with_trained(params)
 
 
-def running_shift_of(named: objectives.NamedLoss) -> dict[str, Any]:
+def running_shift_of(declared: Loss) -> dict[str, Any]:
     """What `Run.fit` is told of the running mean that a loss reads, if it reads one."""
-    if not named.needs("shift"):
+    if not declared.needs("shift"):
         return {}
     return {"statistics": objectives.no_shift(), "track": objectives.track_shift}
 

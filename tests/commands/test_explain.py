@@ -38,7 +38,8 @@ from jaxalign.explanation import (
     explain_texts,
     explain_unpaired,
 )
-from jaxalign.objectives import group_method
+from jaxalign.losses import BCO, DPO, GROUP_LOSSES, LENGTH_NORMALISED_DPO, UNPAIRED_LOSSES
+from jaxalign.losses.group_methods import with_parts
 from jaxalign.report.explanation import explanation_page
 from jaxalign.train.checks import (
     checked,
@@ -90,7 +91,7 @@ def pairs():
 def test_a_pair_by_hand():
     """d/dlogp of -log sigmoid(u), mean of 2 pairs: -+ beta sigmoid(-u) / 2, for each token."""
     batch, sides = pairs()
-    make_loss = functools.partial(objectives.dpo, beta=0.5)
+    make_loss = functools.partial(objectives.paired, loss=DPO.given(beta=0.5))
     found = explain_pairs(make_loss, table_logps, PARAMS, batch, sides, beta=0.5, key=KEY)
     assert all(total.agrees for total in found.sums) and len(found.sums) == 5
     first, second = found.sequences[:2]
@@ -120,7 +121,7 @@ def test_sums_of_pairs_count_tokens_as_the_loss_does():
     reference = PairLogps(chosen=jnp.asarray(summed[0]), rejected=jnp.asarray(summed[1]))
     batch = dataclasses.replace(batch, reference=reference)
     given = {"beta": 0.5, "key": KEY}
-    make_loss = functools.partial(objectives.paired, beta=0.5, ld_alpha=0.25)
+    make_loss = functools.partial(objectives.paired, loss=DPO.given(beta=0.5), ld_alpha=0.25)
     found = explain_pairs(make_loss, table_logps, PARAMS, batch, sides, ld_alpha=0.25, **given)
     assert all(total.agrees for total in found.sums) and len(found.sums) == 5
     assert "count 0.25 (LD-DPO)" in found.notes[0]
@@ -128,7 +129,7 @@ def test_sums_of_pairs_count_tokens_as_the_loss_does():
     wanted = logps[0, 1] + 0.25 * (logps[0, 2] + logps[0, 3])
     assert found.sequences[0].totals["log-probability"] == pytest.approx(wanted, rel=1e-6)
     batch, sides = pairs()
-    make_loss = functools.partial(objectives.paired, loss="length_normalised_dpo", beta=0.5)
+    make_loss = functools.partial(objectives.paired, loss=LENGTH_NORMALISED_DPO.given(beta=0.5))
     found = explain_pairs(make_loss, table_logps, PARAMS, batch, sides, per_token=True, **given)
     assert all(total.agrees for total in found.sums) and len(found.sums) == 5
     for sequence, length in zip(found.sequences, (3, 1, 2, 4), strict=True):
@@ -160,7 +161,7 @@ def unpaired(loss, mismatched, shift=None, **given):
 
     def make_loss(model):
         statistics = None if shift is None else {"shift": jnp.float32(shift)}
-        loss_fn = objectives.unpaired(model, loss, beta=0.5, **given)
+        loss_fn = objectives.unpaired(model, UNPAIRED_LOSSES[loss].given(beta=0.5, **given))
         return functools.partial(loss_fn, statistics=statistics)
 
     return explain_unpaired(make_loss, table_logps, PARAMS, batch, start, beta=0.5, key=KEY)
@@ -231,7 +232,7 @@ def test_apo_zero_by_hand():
 def test_labelled_responses_are_checked():
     """Running statistics pass through the conditions."""
     batch, _ = labelled(mismatched=None)
-    loss_fn = watched(objectives.unpaired(table_logps, "bco"))
+    loss_fn = watched(objectives.unpaired(table_logps, BCO))
 
     def step(params, batch):
         return jax.value_and_grad(loss_fn, has_aux=True)(
@@ -312,7 +313,7 @@ def table_decisions(params, batch, keys=None):
 
 
 def groups(loss, drift, **given):
-    method = group_method(loss, **given)
+    method = with_parts(GROUP_LOSSES[loss], **given)
     return explain_responses(
         functools.partial(objectives.group_policy_gradient, method=method, length=4),
         table_decisions,
@@ -353,7 +354,7 @@ def test_groups_of_other_losses_hold_all_that_the_loss_depends_on(loss):
 
 
 def test_groups_are_checked():
-    method = group_method("grpo")
+    method = GROUP_LOSSES["grpo"]
 
     def found(**change):
         batch = dataclasses.replace(group_batch(0.1), **change)

@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxalign import objectives
 from jaxalign.config.defaults import filled_optimizer
 from jaxalign.config.explain import ExplainConfig
 from jaxalign.config.loop import FitConfig, OptimizerConfig
@@ -18,6 +17,7 @@ from jaxalign.data.batching import batch_indices
 from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.errors import UserError
 from jaxalign.explanation import Explanation
+from jaxalign.losses.declarations import Loss
 from jaxalign.recipes.preferences import running_shift_of
 from jaxalign.recipes.run import optimizer_of
 from jaxalign.recipes.text_models import TextModel, load_text_model, start_of, with_heads
@@ -87,11 +87,9 @@ def frozen(config: ExplainConfig, option: str, policy: TextModel) -> TextModel:
     return load_text_model(folder, option, head="logits") if folder else policy
 
 
-def shift_of(
-    config: ExplainConfig, policy: TextModel, named: objectives.NamedLoss, fit: FitConfig
-) -> Shift:
+def shift_of(config: ExplainConfig, policy: TextModel, loss: Loss, fit: FitConfig) -> Shift:
     """The shift at the end of the run, from its last checkpoint; 0 where there is none."""
-    running = running_shift_of(named)
+    running = running_shift_of(loss)
     if not running:
         return Shift()
     folder = Path(config.run) / "checkpoints" / config.method

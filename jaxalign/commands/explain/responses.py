@@ -32,7 +32,6 @@ from jaxalign.logprobs import sequence_logps
 from jaxalign.losses.dpo import no_reference
 from jaxalign.losses.ld_dpo import length_desensitised_logps
 from jaxalign.models.functions import text_logps, text_logps_and_collisions
-from jaxalign.objectives.pair_losses import PAIR_LOSSES, UNPAIRED_LOSSES
 from jaxalign.recipes.scoring import longest
 from jaxalign.recipes.text_models import TextModel
 from jaxalign.recipes.user_data import fitting, read_records, token_rows
@@ -78,16 +77,15 @@ def pairs(config: ExplainConfig) -> Prepared:
     model = text_logps(policy.model, temperature=config.temperature)
     paired = functools.partial(
         objectives.paired,
-        loss=settings.loss_name,
+        loss=settings.declared_loss,
         ld_alpha=settings.ld_alpha,
         wpo=settings.wpo,
-        **settings.hyperparameters,
     )
     make_loss = aligned(paired, policy, batch, config.temperature) if settings.wpo else paired
     shown = sides if settings.uses_reference else None
-    named = PAIR_LOSSES[settings.loss_name]
-    sums = {"per_token": named.per_token, "ld_alpha": settings.ld_alpha}
-    beta = settings.hyperparameters["beta"]
+    loss = settings.declared_loss
+    sums = {"per_token": loss.per_token, "ld_alpha": settings.ld_alpha}
+    beta = loss.hyperparameters["beta"]
 
     def explain(state, key):
         make = with_statistics(make_loss, state.statistics)
@@ -101,7 +99,7 @@ def pairs(config: ExplainConfig) -> Prepared:
         make_loss=make_loss,
         explain=explain,
         optimizer=optimizer_of_updates(policy, settings.fit.optimizer, "dpo"),
-        shift=shift_of(config, policy, named, settings.fit),
+        shift=shift_of(config, policy, loss, settings.fit),
     )
 
 
@@ -119,7 +117,7 @@ def aligned(paired, policy: TextModel, batch: PreferenceBatch, temperature: floa
 def frozen_sums(config: ExplainConfig, batch, sides) -> PairLogps | None:
     """Summed log-probabilities of the reference as the loss takes them."""
     settings = config.dpo
-    if PAIR_LOSSES[settings.loss_name].needs("gold_logps"):
+    if settings.declared_loss.needs("gold_logps"):
         raise UserError(f"loss {settings.loss_name} reads three responses; explain shows pairs")
     masks = (batch.chosen.response_mask, batch.rejected.response_mask)
     if settings.ld_alpha is not None:
@@ -140,12 +138,12 @@ def labelled(config: ExplainConfig) -> Prepared:
     """A loss on responses of the data that are labelled good or bad."""
     policy = policy_of(config)
     data, settings = fitting(config.data, policy), config.kto
-    named = UNPAIRED_LOSSES[settings.loss]
+    loss = settings.declared_loss
     records = read_records(data, Unpaired, tokenizer=policy.tokenizer, log=None)
     everything = [row for (row,) in token_rows(records, policy.tokenizer)]
     rows, index = chosen_rows(config, everything, "labelled responses")
     others = None
-    if named.needs("kl"):  # paired within the data, as a run does it
+    if loss.needs("kl"):  # paired within the data, as a run does it
         mismatched = mismatched_rows(everything, max_length=longest(everything))
         others = [mismatched[i] for i in index]
     batch = unpaired_batch(
@@ -168,10 +166,8 @@ def labelled(config: ExplainConfig) -> Prepared:
         summed = sequence_logps(theirs, batch.mismatched.response_mask)
         batch = dataclasses.replace(batch, mismatched_reference=summed)
     model = text_logps(policy.model, temperature=config.temperature)
-    make_loss = functools.partial(
-        objectives.unpaired, loss=settings.loss, **settings.hyperparameters
-    )
-    beta = settings.hyperparameters["beta"]
+    make_loss = functools.partial(objectives.unpaired, loss=loss)
+    beta = loss.hyperparameters["beta"]
 
     def explain(state, key):
         make = with_statistics(make_loss, state.statistics)
@@ -185,5 +181,5 @@ def labelled(config: ExplainConfig) -> Prepared:
         make_loss=make_loss,
         explain=explain,
         optimizer=optimizer_of_updates(policy, settings.fit.optimizer, "kto"),
-        shift=shift_of(config, policy, named, settings.fit),
+        shift=shift_of(config, policy, loss, settings.fit),
     )
