@@ -56,9 +56,9 @@ def with_hyperparameters(*tables: Mapping[str, Loss | GroupMethod]) -> Callable[
         for name in hyperparameter_names(losses):
             if name not in cls.__annotations__:
                 takers = [loss for loss in losses if name in loss.hyperparameters]
-                about = argument_text(formula_of(takers[0]), name)
+                about = argument_text(takers[0].formula, name)
                 text = f"{about.rstrip('.')} ({', '.join(loss.name for loss in takers)})."
-                cls.__annotations__[name] = argument_type(takers[0], name) | None
+                cls.__annotations__[name] = typing.get_type_hints(takers[0].function)[name] | None
                 field = dataclasses.field(default=None, metadata={"help": text})
                 setattr(cls, name, field)
         return cls
@@ -74,19 +74,6 @@ def hyperparameter_names(losses: Iterable[Loss | GroupMethod]) -> list[str]:
 def given_hyperparameters(settings: Any, table: Mapping[str, Loss]) -> dict[str, float | None]:
     """The fields of settings that are hyper-parameters of some loss of a table."""
     return {name: getattr(settings, name) for name in hyperparameter_names(table.values())}
-
-
-def formula_of(loss: Loss | GroupMethod) -> Callable[..., Any]:
-    """The public function that documents a loss."""
-    if isinstance(loss, GroupMethod):
-        return loss.surrogate.formula
-    return loss.formula or loss.function
-
-
-def argument_type(loss: Loss | GroupMethod, name: str) -> Any:
-    """The type of a hyper-parameter."""
-    function = loss.surrogate.losses if isinstance(loss, GroupMethod) else loss.function
-    return typing.get_type_hints(function)[name]
 
 
 def argument_text(function: Callable[..., Any], name: str) -> str:

@@ -165,5 +165,5 @@ def density_ratios(probabilities: jax.Array, *, lowest: float, highest: float) -
     return jnp.clip(probabilities / (1 - probabilities), lowest, highest)
 
 
-BCO_PAIR = Loss(name="bco_pair", kind=PAIRED, function=bco_pair_loss, hyperparameters={"beta": 0.1})
 BCO = Loss(name="bco", kind=UNPAIRED, function=bco_loss, hyperparameters={"beta": 0.1})
+BCO_PAIR = Loss(name="bco_pair", kind=PAIRED, function=bco_pair_loss, hyperparameters={"beta": 0.1})

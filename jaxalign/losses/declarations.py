@@ -64,6 +64,11 @@ ONLINE = Kind(
         )
     ),
 )
+SAMPLED = Kind(
+    "grpo",
+    "Policy gradients",
+    frozenset(("logps", "behaviour_logps", "mask", "advantages")),
+)
 DISTILLATION = Kind("distill", "Distillation", frozenset(("student_logits", "teacher_logits")))
 
 
@@ -80,7 +85,8 @@ class Loss:
     per_token: rewards are compared per token of the response, not in total.
     opponent: weight of the reference in the mixture with the policy that draws the second response
       (losses on fresh pairs).
-    formula: the public function, where `function` only binds or renames an argument of it.
+    formula: the public function, where `function` only binds or renames an argument of it; itself
+      otherwise.
 
     >>> def square(policy, reference, *, beta: float, power: float = 2.0): ...
     >>> square_loss = Loss(name="square", kind=PAIRED, function=square, hyperparameters={"beta": 1})
@@ -96,9 +102,10 @@ class Loss:
     hyperparameters: Mapping[str, float] = dataclasses.field(default_factory=dict)
     per_token: bool = False
     opponent: float = 0.0
-    formula: Callable[..., jax.Array] | None = None
+    formula: Callable[..., jax.Array] = None  # pyright: ignore[reportAssignmentType]  filled below
 
     def __post_init__(self):
+        object.__setattr__(self, "formula", self.formula or self.function)
         filled = filled_hyperparameters(self.function, self.kind.inputs, self.hyperparameters)
         object.__setattr__(self, "hyperparameters", filled)
         if "policy" in self.inputs and "beta" not in filled:

@@ -12,11 +12,8 @@ from typing import Any
 import jax
 
 from jaxalign.errors import UserError
-from jaxalign.losses.declarations import by_name, filled_hyperparameters
+from jaxalign.losses.declarations import SAMPLED, Kind, by_name, filled_hyperparameters
 
-COMMAND, HEADING = "grpo", "Policy gradients"
-# What an objective has for a surrogate: its positional arguments, in this order.
-DECISION = ("logps", "behaviour_logps", "mask", "advantages")
 ADVANTAGES = (
     *("group", "batch", "centred", "leave_one_out", "best_of_group", "length_weighted"),
     "reinforce_plus_plus",
@@ -96,9 +93,23 @@ class GroupMethod:
     importance_level: str = "token"
 
     def __post_init__(self):
-        losses, given = self.surrogate.losses, self.hyperparameters
-        filled = filled_hyperparameters(losses, frozenset(DECISION), given)
+        filled = filled_hyperparameters(self.function, self.kind.inputs, self.hyperparameters)
         object.__setattr__(self, "hyperparameters", filled)
+
+    @property
+    def kind(self) -> Kind:
+        """Of the data that it learns from."""
+        return SAMPLED
+
+    @property
+    def function(self) -> Callable[..., jax.Array]:
+        """The surrogate losses; their keyword arguments are the hyper-parameters."""
+        return self.surrogate.losses
+
+    @property
+    def formula(self) -> Callable[..., jax.Array]:
+        """The public function that they call."""
+        return self.surrogate.formula
 
     @property
     def per_token(self) -> bool:
