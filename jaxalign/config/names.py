@@ -6,6 +6,7 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, TypeVar
 
+from jaxalign.envs import CONTROL_TASKS
 from jaxalign.losses import (
     DISTILLATION_LOSSES,
     GROUP_LOSSES,
@@ -24,7 +25,7 @@ ONLINE_PAIR_LOSSES = {
 RewardLossName = Literal["bradley_terry", "plackett_luce", "process"]
 if typing.TYPE_CHECKING:  # a type checker does not know what is declared
     PairLossName = UnpairedLossName = OnlineLossName = OnlinePairLossName = str
-    DistillationLossName = GroupLossName = AdvantagesName = AggregationName = str
+    DistillationLossName = GroupLossName = AdvantagesName = AggregationName = ControlTaskName = str
 else:
     PairLossName = Literal[tuple(PAIR_LOSSES)]
     UnpairedLossName = Literal[tuple(UNPAIRED_LOSSES)]
@@ -34,6 +35,7 @@ else:
     GroupLossName = Literal[tuple(GROUP_LOSSES)]
     AdvantagesName = Literal[ADVANTAGES]
     AggregationName = Literal[AGGREGATIONS]
+    ControlTaskName = Literal[tuple(CONTROL_TASKS)]
 
 
 def with_hyperparameters(*tables: Mapping[str, Loss | GroupMethod]) -> Callable[[Class], Class]:
