@@ -1,5 +1,5 @@
 """The diffs of the pages on contributing, applied to a copy of the tree: the new losses train, and
-stand in the help and in the table of losses.
+stand in the help and in the table of losses; the new family is read, the new environment learned.
 """
 
 import json
@@ -17,6 +17,7 @@ from jaxalign.train.metrics import read_metrics
 from tests.folders import ROOT
 from tests.tiny_models import tiny_policy
 
+LOSSES, OTHERS = ("pair_loss.md", "policy_gradient.md"), ("model_family.md", "environment.md")
 PAGES = ROOT / "docs" / "contributing"
 FIT = ("--steps", "3", "--dpo.fit.batch_size", "2", "--warmup_steps", "0", "--layout", "device")
 ROUNDS = ("--iterations", "2", "--prompts", "2", "--group_size", "2", "--layout", "device")
@@ -34,7 +35,7 @@ def tree(tmp_path_factory) -> Path:
     for name in ("jaxalign", "benchmarks"):
         ignored = shutil.ignore_patterns("__pycache__", "results")
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
-    for page in ("pair_loss.md", "policy_gradient.md"):
+    for page in LOSSES + OTHERS:
         (diff,) = diffs(page)
         subprocess.run(["git", "apply", "-"], input=diff, text=True, cwd=folder, check=True)
     save_text_model(folder / "policy", tiny_policy(24))
@@ -65,7 +66,7 @@ def trained(tree: Path, *arguments: str) -> list[dict]:
     return lines
 
 
-@pytest.mark.parametrize("page", ["pair_loss.md", "policy_gradient.md"])
+@pytest.mark.parametrize("page", LOSSES)
 def test_a_loss_is_one_file_and_one_line(page):
     (diff,) = diffs(page)
     files = re.findall(r"^\+\+\+ b/(.*)$", diff, re.MULTILINE)
@@ -98,3 +99,23 @@ def test_help_and_table_have_the_new_names(tree):
     assert "| `chipo_loss(" in pairs and "| `dpo` | `chipo` | `chipo_loss` | `beta` 0.1" in table
     gradients = table[table.index("## Policy gradients") : table.index("## Distillation")]
     assert "| `topr_loss(" in gradients and "| `grpo` | `topr` | `topr_loss` |" in table
+
+
+READ = """
+from jaxalign.pretrained.hugging_face.config import read_config
+found = read_config({"model_type": "seed_oss", "residual_dropout": 0.1}, "config.json")
+print(found.head_size, found.qkv_biases, found.output_biases, found.layers)
+"""
+
+
+def test_a_new_family_is_read(tree):
+    assert python(tree, "-c", READ).split() == ["128", "True", "False", "64"]
+
+
+def test_a_new_environment_is_learned(tree):
+    """The chain's small reward alone, 2 a step but for slips, gives 160 in 100 steps; chance 100."""
+    given = ("--total_steps", "4096", "--log_every", "8", "--checkpoint_every", "8")
+    chain = ("ppo", "--config", "configs/ppo_chain.py", *given)
+    python(tree, "-m", "jaxalign", *chain, "--run_dir", "run")
+    results = json.loads((tree / "run" / "results.json").read_text())
+    assert results["mean_return"] > 120

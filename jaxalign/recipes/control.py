@@ -149,7 +149,7 @@ def print_table(task: Task, results: dict):
 
 def run(config: ControlConfig, run_dir: Path) -> dict:
     """Trains all seeds (or resumes), then writes table, learning curve and `results.json`."""
-    model = make_model(config.network, environment_of(config).num_actions)
+    model = make_model(config.network, CONTROL_TASKS[config.task].num_actions)
     optimizer, step = make_ppo_step(model, config.ppo, updates=config.cadence.updates)
     start_keys, update_keys = seed_keys(config.seeds)
     with open_run(run_dir, config, PlaceConfig(layout="device"), config.seeds[0], inputs={}) as run:

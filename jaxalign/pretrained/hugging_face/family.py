@@ -67,6 +67,7 @@ def llama_like(found: Fields, **more: Any) -> dict[str, Any]:
 
 
 def windows(found: Fields, default: list[str], window: int | None) -> tuple[int, ...]:
+    """The window of every layer, 0 where it sees all; empty if no layer has one."""
     kinds = found.get("layer_types", default)
     if len(kinds) != len(default):
         found.refuse("layer_types", f"it must be a list of {len(default)}, one a layer")
