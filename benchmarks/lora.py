@@ -51,7 +51,7 @@ class Step:
 
     def __init__(self, model, params, batch):
         optimizer = optimizer_of(OptimizerConfig(learning_rate=1e-4), 1000)
-        loss = objectives.dpo(text_logps(model), beta=0.1)
+        loss = objectives.paired(text_logps(model), beta=0.1)
         trained, frozen = split(model, params)
         state = initial_state(trained, optimizer, jax.random.key(0), frozen=frozen)
         self.state, self.batch = jax.device_put(state), jax.device_put(batch)

@@ -31,8 +31,6 @@ class DPOSettings:
     """Weight of the likelihood of the imitated response (cpo, tpo, tpo_l)."""
     discopop_temperature: float | None = None
     """Temperature at which discopop goes over from one loss to the other."""
-    robust: bool = False
-    """The same as loss robust with a label smoothing of 0 by default."""
     reference_free: bool = False
     """Leave the reference out: a uniform one in its place."""
     ld_alpha: float | None = None
@@ -47,10 +45,6 @@ class DPOSettings:
     3e-4, cosine, 10 steps of warm-up, 120 steps, batches of 32, b2 0.99."""
 
     def __post_init__(self):
-        require(
-            not self.robust or self.loss in ("dpo", "robust"),
-            f"dpo.robust belongs to loss robust, not to {self.loss}",
-        )
         check_hyperparameters("dpo", self.hyperparameters)
         check_modifiers(self.loss, ld_alpha=self.ld_alpha, reference_free=self.reference_free)
         require(
@@ -58,15 +52,9 @@ class DPOSettings:
             f"dpo.ld_alpha is {self.ld_alpha}; it must lie in [0, 1]",
         )
         require(
-            self.fit.micro_batches == 1 or not PAIR_LOSSES[self.loss_name].couples_rows,
-            f"loss {self.loss_name} compares the rows of a whole batch; "
-            "set dpo.fit.micro_batches to 1",
+            self.fit.micro_batches == 1 or not PAIR_LOSSES[self.loss].couples_rows,
+            f"loss {self.loss} compares the rows of a whole batch; set dpo.fit.micro_batches to 1",
         )
-
-    @property
-    def loss_name(self) -> str:
-        """Name of the loss in the table."""
-        return "robust" if self.robust else self.loss
 
     @property
     def hyperparameters(self) -> dict[str, float]:
@@ -79,14 +67,12 @@ class DPOSettings:
             "nll_coef": self.nll_coef,
             "discopop_temperature": self.discopop_temperature,
         }
-        if self.robust and self.label_smoothing is None:
-            given["label_smoothing"] = 0.0
-        return hyperparameters_of(PAIR_LOSSES, self.loss_name, given)
+        return hyperparameters_of(PAIR_LOSSES, self.loss, given)
 
     @property
     def uses_reference(self) -> bool:
         """Whether the reference's log-probabilities are needed."""
-        return PAIR_LOSSES[self.loss_name].needs("reference") and not self.reference_free
+        return PAIR_LOSSES[self.loss].needs("reference") and not self.reference_free
 
 
 def check_hyperparameters(section: str, values: dict[str, float]):
@@ -131,6 +117,6 @@ class DPOConfig:
         check_lora(self.lora, self.dpo.fit.optimizer)
         require(
             not self.reference_logps or self.dpo.uses_reference,
-            f"loss {self.dpo.loss_name} reads no reference here whose log-probabilities could be "
+            f"loss {self.dpo.loss} reads no reference here whose log-probabilities could be "
             "kept; leave reference_logps out",
         )

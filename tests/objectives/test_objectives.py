@@ -103,7 +103,8 @@ def preference_batch(rng, weights):
 def test_dpo_against_its_formula(smoothing, robust):
     rng = np.random.default_rng(1)
     batch, table = preference_batch(rng, [1, 1, 0, 1]), rng.normal(size=7).astype(np.float32)
-    loss_fn = objectives.dpo(table_logps, beta=0.3, label_smoothing=smoothing, robust=robust)
+    given = {"beta": 0.3, "label_smoothing": smoothing}
+    loss_fn = objectives.paired(table_logps, "robust" if robust else "dpo", **given)
     loss, (weight, metrics) = loss_fn(table, batch, KEY)
     logps = [
         (log_softmax(table)[side.tokens] * side.response_mask).sum(1)

@@ -115,7 +115,7 @@ def some_logps(seed):
 def dpo_gradient(micro_batches, padded):
     params = small_params()
     reference = PairLogps(chosen=some_logps(0), rejected=some_logps(1))
-    loss_fn = objectives.dpo(small_logps, beta=0.1)
+    loss_fn = objectives.paired(small_logps, beta=0.1)
     return gradient(loss_fn, params, pairs(padded, reference), micro_batches)
 
 
@@ -134,7 +134,7 @@ def dpo_start():
         scored = dataclasses.replace(
             batch, reference=PairLogps(chosen=reference[0], rejected=reference[1])
         )
-        loss_fn = objectives.dpo(logps, beta=0.1)
+        loss_fn = objectives.paired(logps, beta=0.1)
         return loss_fn(params, scored, jax.random.key(0))
 
     loss, (weight, _) = jax.jit(first_loss)(policy.params)
@@ -157,7 +157,7 @@ def kto_gradient(micro_batches, padded):
         mismatched_reference=some_logps(1) - 40,
     )
     loss_fn = objectives.unpaired(small_logps, "kto", beta=0.1)
-    measure = objectives.mismatched_log_ratios(small_logps)
+    measure = objectives.unpaired_sums(small_logps, "kto")
     return gradient(loss_fn, params, batch, micro_batches, measure=measure)
 
 
@@ -244,9 +244,9 @@ def ppo_start(temperature):
 
 
 TRAINING = {
-    "dpo_start": (dpo_start, "objectives.dpo of recipes.text_models.with_heads(dropout=0)"),
+    "dpo_start": (dpo_start, "objectives.paired of recipes.text_models.with_heads(dropout=0)"),
     "sft_gradient": (sft_gradient, "train_step, objectives.sft"),
-    "dpo_gradient": (dpo_gradient, "train_step, objectives.dpo"),
+    "dpo_gradient": (dpo_gradient, "train_step, objectives.paired"),
     "kto_gradient": (kto_gradient, "train_step, objectives.unpaired"),
     "reward_gradient": (reward_gradient, "train_step, objectives.reward"),
     "grpo_gradient": (grpo_gradient, "train_step, grpo_loss, token_mean"),
