@@ -8,6 +8,11 @@ from jaxalign.kl import k1, k3
 from jaxalign.numerics.masking import masked_mean, masked_sum
 from jaxalign.numerics.precision import saturating_exp, widen
 
+__all__ = (
+    "effective_sample_size",
+    "ratio_diagnostics",
+)
+
 
 def effective_sample_size(
     log_weights: jax.Array, mask: jax.Array, *, axis_name: str | None = None

@@ -7,7 +7,6 @@ from jaxalign.config.defaults import following
 from jaxalign.config.dpo import DPOConfig
 from jaxalign.data.records import GoldPreference, Preference
 from jaxalign.evaluation.bootstrap import prompt_blocks
-from jaxalign.objectives import PAIR_LOSSES
 from jaxalign.recipes.accuracy import implicit_accuracy
 from jaxalign.recipes.adapters import with_adapters
 from jaxalign.recipes.finish import finish
@@ -24,8 +23,8 @@ def run(config: DPOConfig, directory: Path) -> dict:
     policy = load_text_model(config.policy, "policy", head="logits", place=config.place)
     fit = following(config.dpo.fit, "dpo", start_of(policy, config.lora))
     data = fitting(config.data, policy)
-    loss = config.dpo.loss
-    kind = GoldPreference if PAIR_LOSSES[loss].needs("gold_logps") else Preference
+    loss = config.dpo.declared_loss
+    kind = GoldPreference if loss.needs("gold_logps") else Preference
     records = read_records(data, kind, tokenizer=policy.tokenizer, log=directory)
     chosen, rejected, *gold = zip(*token_rows(records, policy.tokenizer), strict=True)
     held_out = []
@@ -61,7 +60,7 @@ def run(config: DPOConfig, directory: Path) -> dict:
                 token_rows(held_out, policy.tokenizer),
                 blocks=prompt_blocks([record.prompt for record in held_out]),
                 temperature=config.temperature,
-                per_token=PAIR_LOSSES[loss].per_token,
+                per_token=loss.per_token,
                 ld_alpha=config.dpo.ld_alpha,
                 score_reference=score_reference,
             )
@@ -69,6 +68,6 @@ def run(config: DPOConfig, directory: Path) -> dict:
         return finish(
             run,
             trained,
-            {"method": "DPO" if loss == "dpo" else f"DPO ({loss})"},
+            {"method": "DPO" if loss.name == "dpo" else f"DPO ({loss.name})"},
             reward_model=scorers,
         )

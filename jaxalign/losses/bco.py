@@ -6,10 +6,21 @@ import jax.numpy as jnp
 
 from jaxalign.batches.preferences import PairLogps
 from jaxalign.batches.tokens import pytree
+from jaxalign.losses.declarations import PAIRED, UNPAIRED, Loss
 from jaxalign.losses.dpo import implicit_rewards
 from jaxalign.numerics.collectives import psum
 from jaxalign.numerics.masking import masked_sum
 from jaxalign.numerics.precision import widen
+
+__all__ = (
+    "BCO_PAIR",
+    "BCO",
+    "RunningMean",
+    "running_shift",
+    "bco_loss",
+    "bco_pair_loss",
+    "density_ratios",
+)
 
 
 @pytree
@@ -175,3 +186,7 @@ def density_ratios(probabilities: jax.Array, *, lowest: float, highest: float) -
     """
     (probabilities,) = widen(jax.lax.stop_gradient(probabilities))
     return jnp.clip(probabilities / (1 - probabilities), lowest, highest)
+
+
+BCO_PAIR = Loss(name="bco_pair", kind=PAIRED, function=bco_pair_loss, hyperparameters={"beta": 0.1})
+BCO = Loss(name="bco", kind=UNPAIRED, function=bco_loss, hyperparameters={"beta": 0.1})

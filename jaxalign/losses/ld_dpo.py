@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from jaxalign.numerics.masking import masked_sum
 from jaxalign.numerics.precision import widen
 
+__all__ = ("length_desensitised_logps",)
+
 
 def length_desensitised_logps(
     token_logps: jax.Array, mask: jax.Array, public_lengths: jax.Array, *, alpha: float

@@ -10,6 +10,7 @@ from jaxalign.batches.shared_prompts import one_a_row, response_rows
 from jaxalign.batches.tokens import SharedPrompts
 from jaxalign.kl import importance_corrected_k3, k2, k3
 from jaxalign.losses.aggregation import constant_length, sequence_mean, sequence_sum, token_mean
+from jaxalign.losses.group_methods import GroupMethod
 from jaxalign.losses.grpo import each_token
 from jaxalign.losses.ppo import (
     ppo_loss,
@@ -20,7 +21,6 @@ from jaxalign.losses.ppo import (
     probability_ratios,
 )
 from jaxalign.numerics.masking import masked_sum
-from jaxalign.objectives.group_losses import GroupMethod
 from jaxalign.objectives.keys import example_keys
 
 
@@ -79,7 +79,8 @@ def group_policy_gradient(evaluate, method: GroupMethod, *, length: int):
     Args:
       evaluate: `(params, TokenBatch, keys) -> (logps, entropy)`, each `[B, T]`; `[B, K, R]` of
         `SharedPrompts`, if these are the batch's inputs.
-      method: from `group_method`; its advantages are those of the batch already.
+      method: a declared one, `GRPO` or `with_parts(GRPO, kl_coef=0.0)`; its advantages are those of
+        the batch already.
       length: the longest response that sampling allows, in tokens.
     """
     in_loss = method.kl_coef > 0 and method.kl_in == "loss"

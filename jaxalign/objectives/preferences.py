@@ -14,18 +14,15 @@ from jaxalign.batches.preferences import (
 from jaxalign.diagnostics import concordance
 from jaxalign.errors import UserError
 from jaxalign.logprobs import sequence_logps
+from jaxalign.losses import PAIR_LOSSES
 from jaxalign.losses.bco import no_shift, reward_sums, shift_after
+from jaxalign.losses.declarations import Loss
 from jaxalign.losses.dpo import implicit_rewards, no_reference
 from jaxalign.losses.ld_dpo import length_desensitised_logps
 from jaxalign.losses.wpo import wpo_weights
 from jaxalign.numerics.collectives import psum
 from jaxalign.numerics.masking import masked_sum
 from jaxalign.objectives.keys import example_keys
-from jaxalign.objectives.pair_losses import (
-    PAIR_LOSSES,
-    NamedLoss,
-    hyperparameters_of,
-)
 
 
 def token_logps_of_sides(sides, token_logps, params, key) -> list[jax.Array]:
@@ -48,15 +45,14 @@ def response_lengths(masks) -> PairLengths:
 
 def paired(
     token_logps,
-    loss: str = "dpo",
+    loss: Loss,
     *,
     ld_alpha: float | None = None,
     wpo: bool = False,
     reference_free: bool = False,
     axis_name: str | None = None,
-    **given: float | None,
 ):
-    """Any loss on pairs, by its name in `PAIR_LOSSES`; weight: pairs.
+    """Any loss on pairs; weight: pairs.
 
     The metrics `rewards/*` are implicit rewards, beta (log pi - log pi_ref), without log pi_ref
     for losses without a reference, and per token for the length-normalised ones.
@@ -68,7 +64,7 @@ def paired(
     Args:
       token_logps: `(params, TokenBatch, keys) -> [B, T]` log-probabilities of the policy; with
         `wpo` these and log sum_v pi(v)^2, a pair.
-      loss: its name.
+      loss: a declared one with its hyper-parameters, `DPO` or `IPO.given(beta=0.3)`.
       ld_alpha: weight of the tokens beyond the shorter response (LD-DPO), in [0, 1]; the
         reference's log-probabilities must be weighted alike. None: all tokens count alike.
       wpo: weight pairs by how likely the policy is to say them, samples of its own by about 1
@@ -76,16 +72,13 @@ def paired(
       reference_free: take the uniform reference (`no_reference`) in place of the batch's.
       axis_name: mapped axis that the other devices' rows are on, for losses with statistics of the
         whole batch.
-      given: hyper-parameters; None, or none at all, is the loss's own default.
 
     Raises:
-      UserError: no such loss, or it does not take what is given.
+      UserError: the loss has no use for `ld_alpha`.
     """
-    hyperparameters = hyperparameters_of(PAIR_LOSSES, loss, given)
-    named = PAIR_LOSSES[loss]
     check_modifiers(loss, ld_alpha=ld_alpha, reference_free=reference_free)
     modifiers: Any = {"ld_alpha": ld_alpha, "wpo": wpo, "reference_free": reference_free}
-    measure = paired_sums(token_logps, loss, **modifiers, **given)
+    measure = paired_sums(token_logps, loss, **modifiers)
 
     def loss_fn(
         params, batch: PreferenceBatch | SharedPreferenceBatch, key, statistics=None, measured=None
@@ -109,15 +102,15 @@ def paired(
             if measured is None:
                 measured = psum(measure(params, batch, key), axis_name)
             inputs["shift"] = shift_after(statistics or no_shift(), measured).mean
-        if named.needs("gold_logps"):
+        if loss.needs("gold_logps"):
             gold_lengths = jnp.maximum(masks[2].sum(axis=1), 1).astype(jnp.float32)
             inputs |= {"gold_logps": summed[2], "gold_lengths": gold_lengths}
-        losses = named(inputs, hyperparameters)
+        losses = loss(inputs)
         if pair_weights is not None:
             losses = losses * pair_weights
-        start = inputs["reference"] if named.needs("reference") else no_reference(policy)
-        rewards = implicit_rewards(policy, start, beta=hyperparameters["beta"])
-        if named.per_token:
+        start = inputs["reference"] if loss.needs("reference") else no_reference(policy)
+        rewards = implicit_rewards(policy, start, beta=loss.hyperparameters["beta"])
+        if loss.per_token:
             rewards = PairLogps(
                 chosen=rewards.chosen / lengths.chosen, rejected=rewards.rejected / lengths.rejected
             )
@@ -132,7 +125,7 @@ def paired(
         }
         if pair_weights is not None:
             per_pair["wpo/weight"] = pair_weights
-        if named.needs("shift"):
+        if loss.needs("shift"):
             per_pair["bco/reward"] = (rewards.chosen + rewards.rejected) / 2
             per_pair["bco/shift"] = jnp.broadcast_to(inputs["shift"], margin.shape)
         sums = {name: masked_sum(value, batch.weights) for name, value in per_pair.items()}
@@ -143,21 +136,19 @@ def paired(
 
 def paired_sums(
     token_logps,
-    loss: str,
+    loss: Loss,
     *,
     ld_alpha: float | None = None,
     wpo: bool = False,
     reference_free: bool = False,
-    **given: float | None,
 ):
     """What a loss reads of the whole batch, for `train_step(measure=...)`: for BCO the sum and the
     number of the implicit rewards of both sides; None for a loss without such a sum.
 
     Args:
-      token_logps, loss, ld_alpha, wpo, reference_free, given: as in `paired`.
+      token_logps, loss, ld_alpha, wpo, reference_free: as in `paired`.
     """
-    beta = hyperparameters_of(PAIR_LOSSES, loss, given)["beta"]
-    if not PAIR_LOSSES[loss].needs("shift"):
+    if not loss.needs("shift"):
         return None
 
     def measure(params, batch: PreferenceBatch | SharedPreferenceBatch, key):
@@ -166,7 +157,7 @@ def paired_sums(
         chosen, rejected = response_sums(tokens[:2], masks[:2], ld_alpha)
         policy = PairLogps(chosen=chosen, rejected=rejected)
         reference = reference_for(loss, batch, policy, reference_free)
-        rewards = implicit_rewards(policy, reference, beta=beta)
+        rewards = implicit_rewards(policy, reference, beta=loss.hyperparameters["beta"])
         both = jnp.stack([rewards.chosen, rewards.rejected])
         return reward_sums(both, jnp.broadcast_to(batch.weights, both.shape))
 
@@ -174,7 +165,7 @@ def paired_sums(
 
 
 def reference_for(
-    loss: str,
+    loss: Loss,
     batch: PreferenceBatch | SharedPreferenceBatch,
     policy: PairLogps,
     reference_free: bool,
@@ -186,8 +177,10 @@ def reference_for(
     """
     if reference_free:
         return no_reference(policy)
-    if PAIR_LOSSES[loss].needs("reference") and batch.reference is None:
-        raise UserError(f"loss {loss} needs the reference's log-probabilities in batch.reference")
+    if loss.needs("reference") and batch.reference is None:
+        raise UserError(
+            f"loss {loss.name} needs the reference's log-probabilities in batch.reference"
+        )
     return batch.reference
 
 
@@ -201,23 +194,22 @@ def response_sums(tokens, masks, ld_alpha: float | None) -> list[jax.Array]:
     return [length_desensitised_logps(*side, public, alpha=ld_alpha) for side in sides]
 
 
-def check_modifiers(loss: str, *, ld_alpha: float | None, reference_free: bool = False) -> None:
+def check_modifiers(loss: Loss, *, ld_alpha: float | None, reference_free: bool = False) -> None:
     """Raise a one-line `UserError` for a modifier that the loss has no use for."""
-    named = PAIR_LOSSES[loss]
-    if ld_alpha is not None and not (named.needs("reference") and not named.per_token):
+    if ld_alpha is not None and not (loss.needs("reference") and not loss.per_token):
         those = [n for n, x in PAIR_LOSSES.items() if x.needs("reference") and not x.per_token]
-        raise UserError(f"loss {loss} takes no ld_alpha; these do: {', '.join(those)}")
-    if reference_free and not named.needs("reference"):
-        raise UserError(f"loss {loss} has no reference anyway; leave reference_free out")
+        raise UserError(f"loss {loss.name} takes no ld_alpha; these do: {', '.join(those)}")
+    if reference_free and not loss.needs("reference"):
+        raise UserError(f"loss {loss.name} has no reference anyway; leave reference_free out")
 
 
-def _read_sides(loss: str, batch, token_logps, params, key, wpo: bool):
+def _read_sides(loss: Loss, batch, token_logps, params, key, wpo: bool):
     """Token log-probabilities of each side, their masks, and with `wpo` what it reads beside them.
 
     There are two sides, or three.
     """
     read = _stacked(token_logps) if wpo else token_logps
-    tokens, masks = _tokens_of_sides(PAIR_LOSSES[loss], loss, batch, read, params, key)
+    tokens, masks = _tokens_of_sides(loss, batch, read, params, key)
     if not wpo:
         return tokens, masks, None
     tokens, collisions = ([x[..., k] for x in tokens] for k in (0, 1))
@@ -229,22 +221,22 @@ def _stacked(read):
     return lambda *arguments: jnp.stack(read(*arguments), axis=-1)
 
 
-def _tokens_of_sides(named: NamedLoss, loss: str, batch, token_logps, params, key):
+def _tokens_of_sides(loss: Loss, batch, token_logps, params, key):
     """Token log-probabilities of each side and their masks: two responses, or three."""
-    count = 3 if named.needs("gold_logps") else 2
+    count = 3 if loss.needs("gold_logps") else 2
     if isinstance(batch, SharedPreferenceBatch):
         shared = batch.sides
-        _check_sides(loss, shared.mask.shape[1], count)
+        _check_sides(loss.name, shared.mask.shape[1], count)
         logps = token_logps(params, shared, example_keys(key, shared.index))
         return [logps[:, k] for k in range(count)], [
             shared.response_mask[:, k] for k in range(count)
         ]
     sides = [side for side in (batch.chosen, batch.rejected, batch.gold) if side is not None]
-    _check_sides(loss, len(sides), count)
+    _check_sides(loss.name, len(sides), count)
     logps = token_logps_of_sides(sides[:count], token_logps, params, key)
     return logps, [side.response_mask for side in sides[:count]]
 
 
-def _check_sides(loss: str, given: int, wanted: int) -> None:
+def _check_sides(name: str, given: int, wanted: int) -> None:
     if given < wanted:
-        raise UserError(f"loss {loss} needs a third response, gold, in the batch")
+        raise UserError(f"loss {name} needs a third response, gold, in the batch")

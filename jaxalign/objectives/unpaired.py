@@ -8,17 +8,15 @@ from jaxalign.batches.preferences import UnpairedBatch
 from jaxalign.errors import UserError
 from jaxalign.logprobs import sequence_logps
 from jaxalign.losses.bco import no_shift, reward_sums, shift_after
+from jaxalign.losses.declarations import Loss
 from jaxalign.losses.kto import log_ratio_sums, reference_point
 from jaxalign.numerics.collectives import psum
 from jaxalign.numerics.masking import masked_sum
 from jaxalign.objectives.keys import example_keys
-from jaxalign.objectives.pair_losses import UNPAIRED_LOSSES, hyperparameters_of
 
 
-def unpaired(
-    token_logps, loss: str = "kto", *, axis_name: str | None = None, **given: float | None
-):
-    """Any loss on labelled responses, by its name in `UNPAIRED_LOSSES`; weight: responses.
+def unpaired(token_logps, loss: Loss, *, axis_name: str | None = None):
+    """Any loss on labelled responses; weight: responses.
 
     The metrics `rewards/*` are implicit rewards, beta (log pi - log pi_ref); chosen and rejected
     are the means over the responses labelled good and bad.
@@ -29,33 +27,27 @@ def unpaired(
 
     Args:
       token_logps: `(params, TokenBatch, keys) -> [B, T]` log-probabilities of the policy.
-      loss: its name.
+      loss: a declared one with its hyper-parameters, `KTO` or `BCO.given(beta=0.3)`.
       axis_name: mapped axis that the other devices' rows are on, for KTO's KL where nothing has
         been measured.
-      given: hyper-parameters; None, or none at all, is the loss's own default.
-
-    Raises:
-      UserError: no such loss, or it does not take what is given.
     """
-    hyperparameters = hyperparameters_of(UNPAIRED_LOSSES, loss, given)
-    named = UNPAIRED_LOSSES[loss]
-    measure = unpaired_sums(token_logps, loss, **given)
+    measure = unpaired_sums(token_logps, loss)
 
     def loss_fn(params, batch: UnpairedBatch, key, statistics=None, measured: Any = None):
         policy = _summed_logps(token_logps, params, batch.responses, jax.random.fold_in(key, 0))
         inputs: dict[str, Any] = {
-            "policy": policy,
-            "reference": batch.reference,
+            "policy_logps": policy,
+            "reference_logps": batch.reference,
             "labels": batch.labels,
         }
         if measured is None:
             measured = None if measure is None else psum(measure(params, batch, key), axis_name)
-        if named.needs("kl"):
+        if loss.needs("kl"):
             inputs["kl"] = reference_point(*measured)
-        if named.needs("shift"):
+        if loss.needs("shift"):
             inputs["shift"] = shift_after(statistics or no_shift(), measured).mean
-        losses = named(inputs, hyperparameters)
-        rewards = hyperparameters["beta"] * (policy - batch.reference)
+        losses = loss(inputs)
+        rewards = loss.hyperparameters["beta"] * (policy - batch.reference)
         metrics: dict[str, Any] = {}
         for side, label in (("chosen", True), ("rejected", False)):
             weights = batch.weights * (batch.labels == label)
@@ -63,27 +55,26 @@ def unpaired(
                 metrics[f"{name}/{side}"] = (masked_sum(value, weights), weights.sum())
         batch_numbers = {"kl/reference": "kl", "bco/shift": "shift"}
         for name, number in batch_numbers.items():
-            if named.needs(number):
+            if loss.needs(number):
                 metrics[name] = inputs[number] * batch.weights.sum()
-        if named.needs("shift"):
+        if loss.needs("shift"):
             metrics["bco/reward"] = masked_sum(rewards, batch.weights)
         return masked_sum(losses, batch.weights), (batch.weights.sum(), metrics)
 
     return loss_fn
 
 
-def unpaired_sums(token_logps, loss: str, **given: float | None):
+def unpaired_sums(token_logps, loss: Loss):
     """What a loss reads of the whole batch, for `train_step(measure=...)`: for KTO the sum and the
     number of mismatched log-ratios, for BCO of implicit rewards; None for one that reads neither.
 
     Args:
-      token_logps, loss, given: as in `unpaired`.
+      token_logps, loss: as in `unpaired`.
     """
-    named = UNPAIRED_LOSSES[loss]
-    if named.needs("kl"):
+    if loss.needs("kl"):
         return _mismatched_log_ratios(token_logps)
-    if named.needs("shift"):
-        return _rewards(token_logps, hyperparameters_of(UNPAIRED_LOSSES, loss, given)["beta"])
+    if loss.needs("shift"):
+        return _rewards(token_logps, loss.hyperparameters["beta"])
     return None
 
 

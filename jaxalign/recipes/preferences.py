@@ -21,6 +21,7 @@ from jaxalign.data.batching import (
 )
 from jaxalign.data.chat import TokenRow, first_responses
 from jaxalign.losses.bco import no_shift, shift_after
+from jaxalign.losses.declarations import Loss
 from jaxalign.losses.ld_dpo import discounted_excess
 from jaxalign.models.functions import text_logps, text_logps_and_collisions
 from jaxalign.recipes.run import Run
@@ -56,8 +57,8 @@ def train_dpo(
       score_reference: `response_logps`, which is the default, or one that keeps what it computes.
     """
     policy = with_heads(policy, ("logits",), run.key(f"{name}/init"), dropout=0.0)
-    named = objectives.PAIR_LOSSES[settings.loss]
-    gold = gold if named.needs("gold_logps") else None
+    loss = settings.declared_loss
+    gold = gold if loss.needs("gold_logps") else None
     sides = [side for side in (chosen, rejected, gold) if side is not None]
     lengths = shared_lengths(list(zip(*sides, strict=True)))
     score = functools.partial(score_reference or response_logps, run, policy)
@@ -85,7 +86,7 @@ def train_dpo(
         evaluate=evaluate,
         evaluate_every=evaluate_every,
         measure=objectives.paired_sums(read, **given),
-        **running_mean(named),
+        **running_mean(loss),
     )
     return policy.with_trained(params)
 
@@ -105,7 +106,7 @@ def train_unpaired(
     are computed once. As `train_dpo` otherwise.
     """
     policy = with_heads(policy, ("logits",), run.key(f"{name}/init"), dropout=0.0)
-    named = objectives.UNPAIRED_LOSSES[settings.loss]
+    loss = settings.declared_loss
     score = functools.partial(score_reference or response_logps, run, policy)
     data = with_mismatched(rows, labels, settings).scored(score, temperature=temperature)
     length = longest(rows)
@@ -115,31 +116,30 @@ def train_unpaired(
         return data.take(index).batch(index=index, pad_id=policy.tokenizer.pad_id, length=length)
 
     read = text_logps(policy.model, temperature=temperature)
-    given = {"loss": settings.loss, **settings.hyperparameters}
     params = run.fit(
         name,
-        objectives.unpaired(read, axis_name=run.layout.axis_name, **given),
+        objectives.unpaired(read, loss, axis_name=run.layout.axis_name),
         policy.trained,
         batch,
         settings.fit,
         frozen=policy.frozen,
-        measure=objectives.unpaired_sums(read, **given),
-        **running_mean(named),
+        measure=objectives.unpaired_sums(read, loss),
+        **running_mean(loss),
     )
     return policy.with_trained(params)
 
 
-def running_mean(named: objectives.NamedLoss) -> dict[str, Any]:
+def running_mean(loss: Loss) -> dict[str, Any]:
     """What `Run.fit` is told of the running mean that a loss reads, if it reads one."""
-    if not named.needs("shift"):
+    if not loss.needs("shift"):
         return {}
     return {"statistics": no_shift(), "track": shift_after}
 
 
 def pair_loss(settings: DPOSettings) -> dict[str, Any]:
     """The chosen loss on pairs with its modifiers, as arguments of `objectives.paired`."""
-    names = ("loss", "ld_alpha", "wpo", "reference_free")
-    return {name: getattr(settings, name) for name in names} | settings.hyperparameters
+    names = ("ld_alpha", "wpo", "reference_free")
+    return {"loss": settings.declared_loss} | {name: getattr(settings, name) for name in names}
 
 
 def pair_reference(
@@ -220,6 +220,7 @@ def with_mismatched(
     rows: Sequence[TokenRow], labels: Sequence[bool], settings: KTOSettings
 ) -> LabelledRows:
     """All labelled responses of a data set, paired with each other where the loss wants it."""
-    needed = objectives.UNPAIRED_LOSSES[settings.loss].needs("kl")
-    others = mismatched_rows(rows, max_length=longest(rows)) if needed else None
+    others = None
+    if settings.declared_loss.needs("kl"):
+        others = mismatched_rows(rows, max_length=longest(rows))
     return LabelledRows(rows=rows, labels=np.asarray(labels, bool), mismatched=others)

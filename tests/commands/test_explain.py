@@ -38,8 +38,9 @@ from jaxalign.explanation import (
     explain_texts,
     explain_unpaired,
 )
+from jaxalign.losses import BCO, DPO, GROUP_LOSSES, LENGTH_NORMALISED_DPO, UNPAIRED_LOSSES
 from jaxalign.losses.bco import RunningMean
-from jaxalign.objectives import group_method
+from jaxalign.losses.group_methods import with_parts
 from jaxalign.report.explanation import explanation_page
 from jaxalign.train.checks import (
     checked,
@@ -91,7 +92,7 @@ def pairs():
 def test_a_pair_by_hand():
     """d/dlogp of -log sigmoid(u), mean of 2 pairs: -+ beta sigmoid(-u) / 2, for each token."""
     batch, sides = pairs()
-    make_loss = functools.partial(objectives.paired, beta=0.5)
+    make_loss = functools.partial(objectives.paired, loss=DPO.given(beta=0.5))
     found = explain_pairs(make_loss, table_logps, PARAMS, batch, sides, beta=0.5, key=KEY)
     assert all(total.agrees for total in found.sums) and len(found.sums) == 5
     first, second = found.sequences[:2]
@@ -121,7 +122,7 @@ def test_sums_of_pairs_count_tokens_as_the_loss_does():
     reference = PairLogps(chosen=jnp.asarray(summed[0]), rejected=jnp.asarray(summed[1]))
     batch = dataclasses.replace(batch, reference=reference)
     given = {"beta": 0.5, "key": KEY}
-    make_loss = functools.partial(objectives.paired, beta=0.5, ld_alpha=0.25)
+    make_loss = functools.partial(objectives.paired, loss=DPO.given(beta=0.5), ld_alpha=0.25)
     found = explain_pairs(make_loss, table_logps, PARAMS, batch, sides, ld_alpha=0.25, **given)
     assert all(total.agrees for total in found.sums) and len(found.sums) == 5
     assert "count 0.25 (LD-DPO)" in found.notes[0]
@@ -129,7 +130,7 @@ def test_sums_of_pairs_count_tokens_as_the_loss_does():
     wanted = logps[0, 1] + 0.25 * (logps[0, 2] + logps[0, 3])
     assert found.sequences[0].totals["log-probability"] == pytest.approx(wanted, rel=1e-6)
     batch, sides = pairs()
-    make_loss = functools.partial(objectives.paired, loss="length_normalised_dpo", beta=0.5)
+    make_loss = functools.partial(objectives.paired, loss=LENGTH_NORMALISED_DPO.given(beta=0.5))
     found = explain_pairs(make_loss, table_logps, PARAMS, batch, sides, per_token=True, **given)
     assert all(total.agrees for total in found.sums) and len(found.sums) == 5
     for sequence, length in zip(found.sequences, (3, 1, 2, 4), strict=True):
@@ -160,9 +161,9 @@ def unpaired(loss, mismatched, shift=None, **given):
     batch, start = labelled(mismatched=mismatched)
 
     def make_loss(model):
-        mean = None if shift is None else RunningMean(mean=shift, count=jnp.float32(6))
-        loss_fn = objectives.unpaired(model, loss, beta=0.5, **given)
-        return functools.partial(loss_fn, statistics=mean)
+        statistics = None if shift is None else RunningMean(mean=shift, count=jnp.float32(6))
+        loss_fn = objectives.unpaired(model, UNPAIRED_LOSSES[loss].given(beta=0.5, **given))
+        return functools.partial(loss_fn, statistics=statistics)
 
     return explain_unpaired(make_loss, table_logps, PARAMS, batch, start, beta=0.5, key=KEY)
 
@@ -235,7 +236,7 @@ def test_apo_zero_by_hand():
 def test_labelled_responses_are_checked():
     """Running statistics pass through the conditions."""
     batch, _ = labelled(mismatched=None)
-    loss_fn = watched(objectives.unpaired(table_logps, "bco"))
+    loss_fn = watched(objectives.unpaired(table_logps, BCO))
 
     def step(params, batch):
         return jax.value_and_grad(loss_fn, has_aux=True)(
@@ -316,7 +317,7 @@ def table_decisions(params, batch, keys=None):
 
 
 def groups(loss, drift, **given):
-    method = group_method(loss, **given)
+    method = with_parts(GROUP_LOSSES[loss], **given)
     return explain_responses(
         functools.partial(objectives.group_policy_gradient, method=method, length=4),
         table_decisions,
@@ -357,7 +358,7 @@ def test_groups_of_other_losses_hold_all_that_the_loss_depends_on(loss):
 
 
 def test_groups_are_checked():
-    method = group_method("grpo")
+    method = GROUP_LOSSES["grpo"]
 
     def found(**change):
         batch = dataclasses.replace(group_batch(0.1), **change)

@@ -12,6 +12,7 @@ from benchmarks.conformance.cases import read_cases
 from jaxalign import PairLogps, objectives
 from jaxalign.batches.preferences import PreferenceBatch, UnpairedBatch
 from jaxalign.batches.tokens import TokenBatch
+from jaxalign.losses import BCO, BCO_PAIR
 from jaxalign.losses.bco import no_shift, shift_after
 from jaxalign.train.step import initial_state, train_step
 from tests.folders import FILES
@@ -59,9 +60,9 @@ def of_case(case, shift):
         for who in ("policy", "ref")
     )
     labels = np.arange(len(policy)) < len(x["policy_chosen_logps"])
-    given = {"loss": "bco", "beta": case.args["beta"]}
-    sums = objectives.unpaired_sums(table, **given)
-    step, start = step_of(objectives.unpaired(table, **given), sums, rate=1.0)
+    loss = BCO.given(beta=case.args["beta"])
+    sums = objectives.unpaired_sums(table, loss)
+    step, start = step_of(objectives.unpaired(table, loss), sums, rate=1.0)
     before = start(jnp.asarray(policy), shift)
     after, metrics = step(before, labelled(reference, labels))
     return before.params - after.params, after.statistics, metrics
@@ -114,8 +115,8 @@ def test_training_on_labels_is_the_peers(x64, micro_batches):
     rng = np.random.default_rng(3)
     params = rng.normal(size=6)
     batches = [(rng.normal(size=rows), rng.random(rows) < 0.7) for rows in (6, 2, 4)]
-    loss_fn = objectives.unpaired(table, "bco", beta=BETA)
-    sums = objectives.unpaired_sums(table, "bco", beta=BETA)
+    loss = BCO.given(beta=BETA)
+    loss_fn, sums = objectives.unpaired(table, loss), objectives.unpaired_sums(table, loss)
     step, start = step_of(loss_fn, sums, micro_batches=micro_batches)
     state, shifts = start(jnp.asarray(params), no_shift()), []
     for batch in batches:
@@ -140,13 +141,13 @@ def test_training_on_pairs_is_the_same_on_both_sides(x64, micro_batches):
     )
     singles = labelled(reference, np.arange(8) < 4)
     shifts, gradients = [], []
-    for name, make, sums, batch in (
-        ("bco_pair", objectives.paired, objectives.paired_sums, pairs),
-        ("bco", objectives.unpaired, objectives.unpaired_sums, singles),
+    for declared, make, sums, batch in (
+        (BCO_PAIR, objectives.paired, objectives.paired_sums, pairs),
+        (BCO, objectives.unpaired, objectives.unpaired_sums, singles),
     ):
-        given = {"loss": name, "beta": BETA}
+        loss = declared.given(beta=BETA)
         options = {"rate": 1.0, "micro_batches": micro_batches}
-        step, start = step_of(make(table, **given), sums(table, **given), **options)
+        step, start = step_of(make(table, loss), sums(table, loss), **options)
         before = start(jnp.asarray(params), no_shift())
         after, metrics = step(before, batch)
         shifts.append(float(metrics["bco/shift"]))

@@ -27,9 +27,9 @@ from jaxalign.errors import UserError
 from jaxalign.layouts.choice import make_layout
 from jaxalign.layouts.layout import pad_rows
 from jaxalign.logprobs import log_collisions
+from jaxalign.losses import DPO, PAIR_LOSSES, UNPAIRED_LOSSES
 from jaxalign.losses.bco import RunningMean, no_shift, shift_after
 from jaxalign.losses.wpo import wpo_weights
-from jaxalign.objectives import PAIR_LOSSES, UNPAIRED_LOSSES
 from jaxalign.recipes.preferences import train_unpaired
 from jaxalign.recipes.run import open_run
 from jaxalign.recipes.text_models import new_text_model
@@ -143,7 +143,7 @@ def by_hand(batch):
 
 def objective(name, **options):
     make = objectives.paired if name in PAIR_LOSSES else objectives.unpaired
-    return make(table_logps, name, **options)
+    return make(table_logps, {**PAIR_LOSSES, **UNPAIRED_LOSSES}[name], **options)
 
 
 def rows_for(name, batch):
@@ -189,9 +189,10 @@ def test_objective_is_the_loss(name):
 def step_options(name, micro_batches=1):
     """What `train_step` is told of a loss that reads the whole batch, or all batches before."""
     sums = objectives.paired_sums if name in PAIR_LOSSES else objectives.unpaired_sums
-    if {**PAIR_LOSSES, **UNPAIRED_LOSSES}[name].needs("shift"):
-        return {"measure": sums(table_logps, name), "track": shift_after}
-    return {"measure": sums(table_logps, name)} if micro_batches > 1 else {}
+    loss = {**PAIR_LOSSES, **UNPAIRED_LOSSES}[name]
+    if loss.needs("shift"):
+        return {"measure": sums(table_logps, loss), "track": shift_after}
+    return {"measure": sums(table_logps, loss)} if micro_batches > 1 else {}
 
 
 def run_steps(states, batch, *, axis_name=None, micro_batches=1, names=NAMES):
@@ -314,9 +315,9 @@ def test_modifiers():
     pairs, _ = batches()
     dpo, params = objective("dpo"), jnp.asarray(PARAMS)
     loss = dpo(params, pairs, KEY)[0]
-    same_tokens = objectives.paired(table_logps, "dpo", ld_alpha=1.0)(params, pairs, KEY)[0]
+    same_tokens = objectives.paired(table_logps, DPO, ld_alpha=1.0)(params, pairs, KEY)[0]
     np.testing.assert_allclose(same_tokens, loss, rtol=1e-6)
-    prefixes = objectives.paired(table_logps, "dpo", ld_alpha=0.0)
+    prefixes = objectives.paired(table_logps, DPO, ld_alpha=0.0)
     shorter = np.minimum(*(s.response_mask.sum(1) for s in (pairs.chosen, pairs.rejected)))
     cut = {}
     for side in ("chosen", "rejected"):
@@ -353,7 +354,7 @@ def test_wpo_by_hand(x64):
         margin = 0.1 * (sums["chosen"] - sums["rejected"])
         losses.append(np.log1p(np.exp(-margin)) * weights[-1] * float(pairs.weights[i]))
     assert min(weights) < 0.9 and max(weights) == 1
-    loss_fn = objectives.paired(table_logps_and_collisions, "dpo", beta=0.1, wpo=True)
+    loss_fn = objectives.paired(table_logps_and_collisions, DPO, wpo=True)
     (total, (_, metrics)), slope = jax.value_and_grad(loss_fn, has_aux=True)(
         jnp.asarray(table), pairs, KEY
     )
@@ -397,7 +398,7 @@ def test_samples_weigh_1_under_wpo():
             "loss bco takes no desirable_weight",
         ),
         (lambda: KTOSettings(undesirable_weight=-1.0), "it must not be negative"),
-        (lambda: objectives.paired(table_logps, "ppo"), "no loss 'ppo'; there are dpo, robust"),
+        (lambda: DPOSettings(loss="ppo"), "loss is 'ppo'; it must be dpo, robust"),
     ],
 )
 def test_what_a_loss_does_not_take_is_refused(make, message):

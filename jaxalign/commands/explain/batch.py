@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxalign import objectives
 from jaxalign.config.defaults import filled_optimizer
 from jaxalign.config.explain import ExplainConfig
 from jaxalign.config.loop import FitConfig, OptimizerConfig
@@ -19,6 +18,7 @@ from jaxalign.data.chat import TokenRow
 from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.errors import UserError
 from jaxalign.explanation import Explanation
+from jaxalign.losses.declarations import Loss
 from jaxalign.models.functions import response_logps_of
 from jaxalign.recipes.preferences import running_mean
 from jaxalign.recipes.run import optimizer_of
@@ -105,11 +105,9 @@ def score_of(model: TextModel) -> Callable[..., np.ndarray]:
     return score
 
 
-def shift_of(
-    config: ExplainConfig, policy: TextModel, named: objectives.NamedLoss, fit: FitConfig
-) -> Shift:
+def shift_of(config: ExplainConfig, policy: TextModel, loss: Loss, fit: FitConfig) -> Shift:
     """The shift at the end of the run, from its last checkpoint; 0 where there is none."""
-    running = running_mean(named)
+    running = running_mean(loss)
     if not running:
         return Shift()
     folder = Path(config.run) / "checkpoints" / config.method

@@ -24,7 +24,6 @@ from jaxalign.data.records import Preference, PromptCompletion, Unpaired
 from jaxalign.errors import UserError
 from jaxalign.explanation import explain_pairs, explain_texts, explain_unpaired
 from jaxalign.models.functions import text_logps, text_logps_and_collisions
-from jaxalign.objectives.pair_losses import PAIR_LOSSES, UNPAIRED_LOSSES
 from jaxalign.recipes.preferences import pair_loss, pair_reference, with_mismatched
 from jaxalign.recipes.scoring import longest
 from jaxalign.recipes.text_models import TextModel
@@ -62,9 +61,9 @@ def pairs(config: ExplainConfig) -> Prepared:
     rows, index = chosen_rows(config, token_rows(records, policy.tokenizer), "pairs")
     chosen, rejected = zip(*rows, strict=True)
     batch = preference_batch(chosen, rejected, pad_id=policy.tokenizer.pad_id, index=index)
-    settings, named = config.dpo, PAIR_LOSSES[config.dpo.loss]
-    if named.needs("gold_logps"):
-        raise UserError(f"loss {settings.loss} reads three responses; explain shows pairs")
+    settings, loss = config.dpo, config.dpo.declared_loss
+    if loss.needs("gold_logps"):
+        raise UserError(f"loss {loss.name} reads three responses; explain shows pairs")
     reference = frozen(config, "reference", policy)
     score, given = score_of(reference), {"temperature": config.temperature}
     batch = dataclasses.replace(
@@ -72,12 +71,12 @@ def pairs(config: ExplainConfig) -> Prepared:
     )
     read = jax.jit(text_logps(reference.model, **given))
     sides = [read(reference.params, side) for side in (batch.chosen, batch.rejected)]
-    model, loss = text_logps(policy.model, **given), pair_loss(settings)
-    paired = functools.partial(objectives.paired, **loss)
+    model, chosen_loss = text_logps(policy.model, **given), pair_loss(settings)
+    paired = functools.partial(objectives.paired, **chosen_loss)
     make_loss = aligned(paired, policy, batch, config.temperature) if settings.wpo else paired
     shown = sides if settings.uses_reference else None
-    sums = {"per_token": named.per_token, "ld_alpha": settings.ld_alpha}
-    beta = settings.hyperparameters["beta"]
+    sums = {"per_token": loss.per_token, "ld_alpha": settings.ld_alpha}
+    beta = loss.hyperparameters["beta"]
 
     def explain(state, key):
         make = with_statistics(make_loss, state.statistics)
@@ -91,8 +90,8 @@ def pairs(config: ExplainConfig) -> Prepared:
         make_loss=make_loss,
         explain=explain,
         optimizer=optimizer_of_updates(policy, settings.fit.optimizer, "dpo"),
-        shift=shift_of(config, policy, named, settings.fit),
-        measure=objectives.paired_sums(model, **loss | {"wpo": False}),
+        shift=shift_of(config, policy, loss, settings.fit),
+        measure=objectives.paired_sums(model, **chosen_loss | {"wpo": False}),
     )
 
 
@@ -111,7 +110,7 @@ def labelled(config: ExplainConfig) -> Prepared:
     """A loss on responses of the data that are labelled good or bad."""
     policy = policy_of(config)
     data, settings = fitting(config.data, policy), config.kto
-    named = UNPAIRED_LOSSES[settings.loss]
+    loss = settings.declared_loss
     records = read_records(data, Unpaired, tokenizer=policy.tokenizer, log=None)
     everything = [row for (row,) in token_rows(records, policy.tokenizer)]
     _, index = chosen_rows(config, everything, "labelled responses")
@@ -123,9 +122,8 @@ def labelled(config: ExplainConfig) -> Prepared:
     batch = data.batch(index=index, pad_id=policy.tokenizer.pad_id, length=length)
     shown = jax.jit(text_logps(reference.model, **given))(reference.params, batch.responses)
     model = text_logps(policy.model, **given)
-    loss = {"loss": settings.loss, **settings.hyperparameters}
-    make_loss = functools.partial(objectives.unpaired, **loss)
-    beta = settings.hyperparameters["beta"]
+    make_loss = functools.partial(objectives.unpaired, loss=loss)
+    beta = loss.hyperparameters["beta"]
 
     def explain(state, key):
         make = with_statistics(make_loss, state.statistics)
@@ -139,6 +137,6 @@ def labelled(config: ExplainConfig) -> Prepared:
         make_loss=make_loss,
         explain=explain,
         optimizer=optimizer_of_updates(policy, settings.fit.optimizer, "kto"),
-        shift=shift_of(config, policy, named, settings.fit),
-        measure=objectives.unpaired_sums(model, **loss),
+        shift=shift_of(config, policy, loss, settings.fit),
+        measure=objectives.unpaired_sums(model, loss),
     )
