@@ -1,5 +1,12 @@
-"""Alignment fine-tuning in JAX; here its mathematics: pure, unreduced, jit, vmap and grad safe."""
+"""Alignment fine-tuning in JAX; here its mathematics: pure, unreduced, jit, vmap and grad safe.
 
+What it offers of a file stands in the file's own `__all__`.
+"""
+
+# First: a program may be stopped while it imports the rest.
+from jaxalign.system import signals  # noqa: F401
+
+# isort: split
 import inspect
 import typing
 
@@ -12,7 +19,6 @@ from jaxalign.kl import *
 from jaxalign.logprobs import *
 from jaxalign.losses import *
 from jaxalign.numerics.masking import *
-from jaxalign.system import signals  # noqa: F401  (a program may be stopped while it imports the rest)
 
 if not typing.TYPE_CHECKING:  # which follows the imports themselves
     __all__ = sorted(

@@ -33,7 +33,7 @@ from jaxalign.errors import UserError
 from jaxalign.layouts.choice import make_layout
 from jaxalign.layouts.layout import pad_rows
 from jaxalign.losses import GROUP_LOSSES
-from jaxalign.losses.group_methods import ADVANTAGES, AGGREGATIONS, with_parts
+from jaxalign.losses.group_methods import ADVANTAGES, AGGREGATIONS, PARTS, with_parts
 from jaxalign.models.functions import text_decisions
 from jaxalign.objectives import group_policy_gradient
 from jaxalign.recipes.grpo import train_grpo
