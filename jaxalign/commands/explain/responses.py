@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -72,6 +73,7 @@ def pairs(config: ExplainConfig) -> Prepared:
     read = jax.jit(text_logps(reference.model, **given))
     sides = [read(reference.params, side) for side in (batch.chosen, batch.rejected)]
     model, chosen_loss = text_logps(policy.model, **given), pair_loss(settings)
+    unweighted: dict[str, Any] = chosen_loss | {"wpo": False}  # rewards have no weights
     paired = functools.partial(objectives.paired, **chosen_loss)
     make_loss = aligned(paired, policy, batch, config.temperature) if settings.wpo else paired
     shown = sides if settings.uses_reference else None
@@ -91,7 +93,7 @@ def pairs(config: ExplainConfig) -> Prepared:
         explain=explain,
         optimizer=optimizer_of_updates(policy, settings.fit.optimizer, "dpo"),
         shift=shift_of(config, policy, loss, settings.fit),
-        measure=objectives.paired_sums(model, **chosen_loss | {"wpo": False}),
+        measure=objectives.paired_sums(model, **unweighted),
     )
 
 
