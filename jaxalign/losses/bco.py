@@ -69,10 +69,10 @@ def running_shift(
     >>> float(running_shift(no_shift(), jnp.array([1.0, 3.0]), jnp.array([True, True])).mean)
     2.0
     """
-    return shift_after(state, psum(reward_sums(rewards, mask), axis_name))
+    return shift_after(state, psum(implicit_reward_sums(rewards, mask), axis_name))
 
 
-def reward_sums(rewards: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
+def implicit_reward_sums(rewards: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The sum and the number of rewards that `running_shift` reads; they add up over the parts of a
     batch. No gradient.
     """
@@ -81,7 +81,7 @@ def reward_sums(rewards: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.
 
 
 def shift_after(state: RunningMean, sums: tuple[jax.Array, jax.Array]) -> RunningMean:
-    """`running_shift` from the `reward_sums` of a whole batch."""
+    """`running_shift` from the `implicit_reward_sums` of a whole batch."""
     total, seen = sums
     count = state.count + seen
     above = total - seen * state.mean

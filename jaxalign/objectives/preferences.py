@@ -15,7 +15,7 @@ from jaxalign.diagnostics import concordance
 from jaxalign.errors import UserError
 from jaxalign.logprobs import sequence_logps
 from jaxalign.losses import PAIR_LOSSES
-from jaxalign.losses.bco import no_shift, reward_sums, shift_after
+from jaxalign.losses.bco import implicit_reward_sums, no_shift, shift_after
 from jaxalign.losses.declarations import Loss
 from jaxalign.losses.dpo import implicit_rewards, no_reference
 from jaxalign.losses.ld_dpo import length_desensitised_logps
@@ -159,7 +159,7 @@ def paired_sums(
         reference = reference_for(loss, batch, policy, reference_free)
         rewards = implicit_rewards(policy, reference, beta=loss.hyperparameters["beta"])
         both = jnp.stack([rewards.chosen, rewards.rejected])
-        return reward_sums(both, jnp.broadcast_to(batch.weights, both.shape))
+        return implicit_reward_sums(both, jnp.broadcast_to(batch.weights, both.shape))
 
     return measure
 

@@ -7,7 +7,7 @@ import jax
 from jaxalign.batches.preferences import UnpairedBatch
 from jaxalign.errors import UserError
 from jaxalign.logprobs import sequence_logps
-from jaxalign.losses.bco import no_shift, reward_sums, shift_after
+from jaxalign.losses.bco import implicit_reward_sums, no_shift, shift_after
 from jaxalign.losses.declarations import Loss
 from jaxalign.losses.kto import log_ratio_sums, reference_point
 from jaxalign.numerics.collectives import psum
@@ -82,7 +82,7 @@ def _rewards(token_logps, beta: float):
     def measure(params, batch: UnpairedBatch, key):
         frozen, key = jax.lax.stop_gradient(params), jax.random.fold_in(key, 0)
         policy = _summed_logps(token_logps, frozen, batch.responses, key)
-        return reward_sums(beta * (policy - batch.reference), batch.weights)
+        return implicit_reward_sums(beta * (policy - batch.reference), batch.weights)
 
     return measure
 
