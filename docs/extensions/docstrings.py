@@ -20,7 +20,7 @@ def rewritten(lines: list[str]) -> list[str]:
     """A docstring in reStructuredText, sections left to Napoleon.
 
     >>> rewritten(["A loss.", "", "  L = -log p", "", "Source: here,", "  and there."])[3:]
-    ['.. math:: L=-\\\\log p', '', '', ':Source: here, and there.', '']
+    ['.. math:: L=-\\\\log \\\\,p', '', '', ':Source: here, and there.', '']
     """
     done: list[str] = []
     while lines:
