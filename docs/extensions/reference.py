@@ -130,7 +130,15 @@ def result_page(path: Path) -> str:
     return f"```{{include}} ../../../benchmarks/results/{path.name}\n:relative-images:\n```\n"
 
 
+def inside(app, name: str, source: list[str]) -> None:
+    """Links to pages of the repository lead to the same pages here."""
+    text = re.sub(r"\]\((?:\.\./)+benchmarks/results/(\w+)\.md", r"](/generated/results/\1.md", source[0])
+    text = re.sub(r"\]\((?:\.\./)+jaxalign/losses/README\.md", "](/generated/losses.md", text)
+    source[0] = text
+
+
 def setup(app) -> dict[str, bool]:
     """The pages are written before any is read."""
     app.connect("config-inited", lambda *_: write_pages())
+    app.connect("source-read", inside)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
