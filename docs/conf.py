@@ -13,9 +13,12 @@ assert HERE.parent in Path(jaxalign.__file__).parents, f"documents {jaxalign.__f
 
 project = "jaxalign"
 author = "the authors of jaxalign"
+copyright = "the authors of jaxalign, Apache-2.0"
 release = importlib.metadata.version("jaxalign")
 extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "myst_nb", "docstrings", "reference"]
 exclude_patterns = ["_build", "extensions"]
+
+suppress_warnings = ["toc.empty_glob"]  # of the recipes for contributors
 
 html_theme = "furo"
 html_title = "jaxalign"

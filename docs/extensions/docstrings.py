@@ -13,7 +13,10 @@ from equations import is_mathematics, tex_of
 
 SECTIONS = ("Args:", "Returns:", "Raises:", "Yields:")
 FIELDS = {"When": "When to use it", "TRL": "TRL", "Source": "Source"}
-PLAIN = re.compile(r"(?<!\S)\*\w+\*|[*|\\]|(?<=\w)_(?!\w)")  # what reStructuredText would read as markup
+NAMED = re.compile(r"([a-z_]\w*(?:, [a-z_]\w*)*): (?=\S)")  # a field of a class and what it is
+PLAIN = re.compile(
+    r"(?<!\S)\*\w+\*|[*|\\]|(?<=\w)_(?!\w)"
+)  # what reStructuredText would read as markup
 
 
 def rewritten(lines: list[str]) -> list[str]:
@@ -32,6 +35,9 @@ def rewritten(lines: list[str]) -> list[str]:
         elif label in FIELDS:
             text = " ".join(line.strip() for line in [text, *block[1:]])
             done += [f":{FIELDS[label]}: {_plain(text)}", ""]
+        elif named := NAMED.match(block[0]):
+            text = " ".join(line.strip() for line in [block[0][named.end() :], *block[1:]])
+            done += ["", f"* **{_plain(named[1])}**: {_plain(text)}", ""]
         elif block[0].startswith(" "):
             done += _indented(block)
         else:
@@ -40,13 +46,13 @@ def rewritten(lines: list[str]) -> list[str]:
 
 
 def _first_block(lines: list[str]) -> list[str]:
-    """A section or a field with all that is indented below it, an indented block, a doctest, a
-    paragraph, or a blank line.
+    """A section, a name or a label with all that is indented below it, an indented block, a
+    doctest, a paragraph, or a blank line.
     """
     first = lines[0]
     if first.startswith(SECTIONS):
         rest = itertools.takewhile(lambda line: not line or line.startswith(" "), lines[1:])
-    elif first.startswith(" ") or first.partition(":")[0] in FIELDS:
+    elif first.startswith(" ") or first.partition(":")[0] in FIELDS or NAMED.match(first):
         rest = itertools.takewhile(lambda line: line.startswith(" "), lines[1:])
     elif first.startswith(">>>"):
         rest = itertools.takewhile(bool, lines[1:])

@@ -51,7 +51,7 @@ def is_mathematics(lines: list[str]) -> bool:
     """
     text = " ".join(lines)
     table = any(re.search(r"[^\s=]\s{5,}(?!=)[^=]*$", line.strip()) for line in lines)
-    sentence = not re.search(r" [=~] ", text) and re.search(r"^[a-z]{2,} [a-z]{2,}| --\w", text)
+    sentence = not re.search(r" [=~] ", text) and re.search(r"^([a-z]{2,} ){3}| --\w", text)
     try:
         return not table and not sentence and bool([tex_of(line) for line in lines])
     except ValueError:

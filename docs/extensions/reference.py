@@ -34,7 +34,9 @@ def write_pages() -> None:
     """Writes all of them; a page that has not changed keeps its date, so it is not built again."""
     headings = list(grouped(entries()))
     pages = {"losses": losses_page(headings), "types": types_page()}
-    pages |= {f"mathematics/{slug(heading)}": functions_page(heading, rows) for heading, rows in headings}
+    pages |= {
+        f"mathematics/{slug(heading)}": functions_page(heading, rows) for heading, rows in headings
+    }
     pages |= {f"package/{name}": package_page(name, title) for name, title in PACKAGES.items()}
     results = sorted((DOCS.parent / "benchmarks" / "results").glob("*.md"))
     pages |= {f"results/{path.stem}": result_page(path) for path in results}
@@ -75,7 +77,7 @@ def types_page() -> str:
     names = [name for name, value in exported if isinstance(value, type)]
     parts = ["# Batches and pairs\n", "What the functions take and return, as frozen pytrees.\n"]
     for name in names:
-        lines = [f".. autoclass:: jaxalign.{name}", "   :no-members:"]
+        lines = [f".. autoclass:: jaxalign.{name}", "   :exclude-members: __init__, __new__"]
         parts += [f"## {name}\n", directive(lines)]
     return "\n".join(parts)
 
@@ -113,6 +115,7 @@ def package_page(name: str, title: str) -> str:
         lines = [f".. automodule:: {module}"]
         if not hasattr(importlib.import_module(module), "__path__"):
             lines += ["   :members:", "   :member-order: bysource"]
+            lines += ["   :exclude-members: __init__, __new__"]
         parts += [f"## {module}\n", directive(lines)]
     return "\n".join(parts)
 
@@ -132,7 +135,9 @@ def result_page(path: Path) -> str:
 
 def inside(app, name: str, source: list[str]) -> None:
     """Links to pages of the repository lead to the same pages here."""
-    text = re.sub(r"\]\((?:\.\./)+benchmarks/results/(\w+)\.md", r"](/generated/results/\1.md", source[0])
+    text = re.sub(
+        r"\]\((?:\.\./)+benchmarks/results/(\w+)\.md", r"](/generated/results/\1.md", source[0]
+    )
     text = re.sub(r"\]\((?:\.\./)+jaxalign/losses/README\.md", "](/generated/losses.md", text)
     source[0] = text
 
