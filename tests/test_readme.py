@@ -123,8 +123,9 @@ def test_equations_of_all_functions_are_set(monkeypatch):
     tables or sentences.
     """
     monkeypatch.syspath_prepend(str(DOCS / "extensions"))
-    from benchmarks.catalogue import entries
     from equations import is_mathematics, tex_of
+
+    from benchmarks.catalogue import entries
 
     blocks = {entry.name: list(entry.equation) for entry in entries() if entry.equation}
     literal = {name for name, lines in blocks.items() if not is_mathematics(lines)}

@@ -9,9 +9,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from equations import is_mathematics, tex_of
+
 import jaxalign
 from benchmarks.catalogue import Entry, entries, grouped
-from equations import is_mathematics, tex_of
 
 DOCS = Path(__file__).parents[1]
 GENERATED = DOCS / "generated"
