@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.catalogue import entries
 from jaxalign import cli
 from tests.folders import ROOT
 
 DOCS = ROOT / "docs"
 README = ROOT / "README.md"
 BUILT = (DOCS / "_build", DOCS / "generated")
-PAGES = [README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"] + sorted(
-    page for page in DOCS.rglob("*.md") if not any(folder in page.parents for folder in BUILT)
-)
+PAGES = [README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+PAGES += sorted(p for p in DOCS.rglob("*.md") if not any(folder in p.parents for folder in BUILT))
 GUIDES = [README, *(DOCS / "guides").glob("*.md")]
 OURS = ("jaxalign", "tests", "benchmarks", "configs", "docs", ".ci")
 
@@ -123,13 +123,11 @@ def test_equations_of_all_functions_are_set(monkeypatch):
     tables or sentences.
     """
     monkeypatch.syspath_prepend(str(DOCS / "extensions"))
-    from equations import is_mathematics, tex_of
-
-    from benchmarks.catalogue import entries
-
+    equations = importlib.import_module("equations")
     blocks = {entry.name: list(entry.equation) for entry in entries() if entry.equation}
-    literal = {name for name, lines in blocks.items() if not is_mathematics(lines)}
+    literal = {name for name, lines in blocks.items() if not equations.is_mathematics(lines)}
     assert literal <= {"missing_eos_penalty", "overlong_penalties", "whiten"}
     for name in set(blocks) - literal:
         for line in blocks[name]:
-            assert tex_of(line).count("{") == tex_of(line).count("}"), (name, line)
+            tex = equations.tex_of(line)
+            assert tex.count("{") == tex.count("}"), (name, line)

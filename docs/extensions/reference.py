@@ -16,6 +16,10 @@ from benchmarks.catalogue import Entry, entries, grouped
 
 DOCS = Path(__file__).parents[1]
 GENERATED = DOCS / "generated"
+LINKS = {  # page of the repository: page here
+    r"benchmarks/results/(\w+)\.md": r"/generated/results/\1.md",
+    r"jaxalign/losses/README\.md": "/generated/losses.md",
+}
 PACKAGES = {  # of the reference beyond the mathematics: module or package, and what is in it
     "batches": "Batches",
     "objectives": "Objectives: a model meets a loss",
@@ -35,9 +39,7 @@ def write_pages() -> None:
     """Writes all of them; a page that has not changed keeps its date, so it is not built again."""
     headings = list(grouped(entries()))
     pages = {"losses": losses_page(headings), "types": types_page()}
-    pages |= {
-        f"mathematics/{slug(heading)}": functions_page(heading, rows) for heading, rows in headings
-    }
+    pages |= {f"mathematics/{slug(name)}": functions_page(name, rows) for name, rows in headings}
     pages |= {f"package/{name}": package_page(name, title) for name, title in PACKAGES.items()}
     results = sorted((DOCS.parent / "benchmarks" / "results").glob("*.md"))
     pages |= {f"results/{path.stem}": result_page(path) for path in results}
@@ -87,8 +89,8 @@ def losses_page(headings: list[tuple[str, list[Entry]]]) -> str:
     """Every function with what it is and when to use it beside its equation."""
     parts = [
         "# All losses and estimators\n",
-        "Generated from the docstrings. Losses are unreduced: sum them over a mask and divide once, "
-        "by the global weight. A name leads to arguments, shapes, units and the paper.\n",
+        "Generated from the docstrings. Losses are unreduced: sum them over a mask and divide "
+        "once, by the global weight. A name leads to arguments, shapes, units and the paper.\n",
     ]
     for heading, rows in headings:
         parts += [f"## {heading}\n", "::::{list-table}", ":header-rows: 1", ":widths: 40 60"]
@@ -136,11 +138,8 @@ def result_page(path: Path) -> str:
 
 def inside(app, name: str, source: list[str]) -> None:
     """Links to pages of the repository lead to the same pages here."""
-    text = re.sub(
-        r"\]\((?:\.\./)+benchmarks/results/(\w+)\.md", r"](/generated/results/\1.md", source[0]
-    )
-    text = re.sub(r"\]\((?:\.\./)+jaxalign/losses/README\.md", "](/generated/losses.md", text)
-    source[0] = text
+    for given, here in LINKS.items():
+        source[0] = re.sub(rf"\]\((?:\.\./)+{given}", f"]({here}", source[0])
 
 
 def setup(app) -> dict[str, bool]:
