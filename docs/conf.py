@@ -18,8 +18,6 @@ release = importlib.metadata.version("jaxalign")
 extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "myst_nb", "docstrings", "reference"]
 exclude_patterns = ["_build", "extensions"]
 
-suppress_warnings = ["toc.empty_glob"]  # of the recipes for contributors
-
 html_theme = "furo"
 html_title = "jaxalign"
 html_static_path = ["static"]
