@@ -113,7 +113,7 @@ def test_a_new_family_is_read(tree):
 
 
 def test_a_new_environment_is_learned(tree):
-    """The chain's small reward alone, 2 a step but for slips, gives 160 in 100 steps; chance 100."""
+    """The chain's small reward, 2 a step but for slips, gives 160 in 100 steps; chance 100."""
     given = ("--total_steps", "4096", "--log_every", "8", "--checkpoint_every", "8")
     chain = ("ppo", "--config", "configs/ppo_chain.py", *given)
     python(tree, "-m", "jaxalign", *chain, "--run_dir", "run")
