@@ -49,18 +49,14 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     file = Path(path) / "tokenizer.json" if Path(path).is_dir() else Path(path)
     if not exists(file):
         raise UserError(f"no tokenizer at {shown_path(file)}")
-    backend = read_backend(file)
-    generation = read_generation(file.parent)
+    backend, generation = read_backend(file), read_generation(file.parent)
     tokens = {i: token for token, i in backend.get_vocab(with_added_tokens=True).items()}
     for i in generation.stop_ids:
         if i not in tokens:
             raise UserError(f"{shown_path(file)}: no token {i}, which is an eos_token_id beside it")
     settings = _settings(file, tokens, generation)
     stops = [tokens[i] for i in generation.stop_ids if i in backend.get_added_tokens_decoder()]
-    backend = with_special_tokens(backend, [*all_special_token_names(settings), *stops])
-    backend.no_padding()
-    backend.no_truncation()
-    backend.encode_special_tokens = True
+    backend = _plain_backend(backend, [*all_special_token_names(settings), *stops])
     check_continues(backend, shown_path(file))
     names = special_token_names(settings)
     ids = {key: _token_id(backend, names.get(key), file) for key in SPECIAL_FIELDS}
@@ -80,6 +76,15 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
         also_stop=generation.stop_ids,
         generation=generation.defaults,
     )
+
+
+def _plain_backend(backend: tokenizers.Tokenizer, special: list[str]) -> tokenizers.Tokenizer:
+    """The tokenizer with these special tokens, whose spellings are plain text, without padding."""
+    backend = with_special_tokens(backend, special)
+    backend.no_padding()
+    backend.no_truncation()
+    backend.encode_special_tokens = True
+    return backend
 
 
 def _settings(file: Path, tokens: Mapping[int, str], generation: Generation) -> dict[str, Any]:

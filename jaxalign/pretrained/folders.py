@@ -16,15 +16,15 @@ from jaxalign.pretrained.hugging_face.config import read_config
 from jaxalign.pretrained.hugging_face.names import (
     HEAD,
     VALUE_HEAD,
-    embedding_of,
-    from_theirs,
-    renamed,
+    embedding_name,
+    parameters_of_tensors,
+    plain_name,
 )
 from jaxalign.pretrained.pickles import refuse_pickles
 from jaxalign.pretrained.safetensors_file import header, metadata, open_safetensors
 from jaxalign.pretrained.weights import (
     Put,
-    Stored,
+    StorageRule,
     Weights,
     nested_parameters,
     parameter_shapes,
@@ -57,7 +57,7 @@ def load_folder(folder: Path, *, put: Put = np.asarray) -> tuple[TransformerConf
     fields = read_json(folder / "config.json")
     config, family = read_config(fields, shown_path(folder / "config.json")), fields["model_type"]
     with open_tensors(folder) as tensors:
-        weights = tensors.renamed(renamed)
+        weights = tensors.with_names(plain_name)
         if VALUE_HEAD in weights.shapes:
             config = dataclasses.replace(config, heads_out=(*config.heads_out, "value"))
         if (
@@ -71,12 +71,12 @@ def load_folder(folder: Path, *, put: Put = np.asarray) -> tuple[TransformerConf
                 "although config.json says tie_word_embeddings",
                 file=sys.stderr,
             )
-        return config, nested_parameters(from_theirs(config, family, weights), put)
+        return config, nested_parameters(parameters_of_tensors(config, family, weights), put)
 
 
 def _has_own_head(weights: Weights, family: str) -> bool:
     """Whether the files hold an output head that differs from the embedding."""
-    embedding = embedding_of(family)
+    embedding = embedding_name(family)
     both = {HEAD, embedding} <= set(weights.shapes)
     return both and not weights.same(HEAD, embedding)
 
@@ -107,7 +107,7 @@ def load_own(folder: Path, *, put: Put = np.asarray) -> tuple[TransformerConfig,
             raise UserError(f"{folder}: config.json is not the config of model.safetensors")
         config = TransformerConfig.from_json(fields, shown_path(config_file))
         shapes = parameter_shapes(config)
-        rules = {path: Stored(name=path) for path in shapes}
+        rules = {path: StorageRule(name=path) for path in shapes}
         return config, nested_parameters(parameters(weights, rules, shapes), put)
 
 

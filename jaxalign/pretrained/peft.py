@@ -23,11 +23,11 @@ from jaxalign.models.lora import ADAPTERS, Adapted, adapted_layers, dense_layers
 from jaxalign.models.ranges import POSITIVE
 from jaxalign.models.transformer import Transformer, unrolled
 from jaxalign.pretrained.hugging_face.fields import Fields
-from jaxalign.pretrained.hugging_face.names import renamed, stored_as
+from jaxalign.pretrained.hugging_face.names import plain_name, storage_rule
 from jaxalign.pretrained.patterns import Patterns
 from jaxalign.pretrained.pickles import refuse_pickles
 from jaxalign.pretrained.safetensors_file import open_safetensors
-from jaxalign.pretrained.weights import Stored, Weights
+from jaxalign.pretrained.weights import StorageRule, Weights
 from jaxalign.system.files import (
     exists,
     make_directory,
@@ -59,7 +59,7 @@ def family_of(config: TransformerConfig) -> str:
     return "gpt2" if gpt2 else "llama"
 
 
-def module_name(rule: Stored) -> str:
+def module_name(rule: StorageRule) -> str:
     """Name of the PEFT module that holds a tensor."""
     return rule.name.removesuffix(".weight")
 
@@ -103,7 +103,7 @@ def to_peft(params: dict, family: str) -> tuple[dict[str, np.ndarray], set[str]]
     parts: dict[str, dict[int, tuple[np.ndarray, np.ndarray]]] = {}
     counts = {}
     for path in adapted_layers(params):
-        rule, adapter = stored_as(f"{path}/kernel", family), module_of(params[ADAPTERS], path)
+        rule, adapter = storage_rule(f"{path}/kernel", family), module_of(params[ADAPTERS], path)
         a, b = (np.asarray(adapter[name], np.float32) for name in "ab")
         parts.setdefault(module_name(rule), {})[rule.part] = a, b
         counts[module_name(rule)] = rule.parts
@@ -143,7 +143,7 @@ def load_adapter(
         )
     with open_safetensors([folder / TENSORS], shown_path(folder / TENSORS)) as tensors:
         _check_targets(fields, tensors)
-        weights = tensors.renamed(lambda name: renamed(name.removeprefix(PREFIX)))
+        weights = tensors.with_names(lambda name: plain_name(name.removeprefix(PREFIX)))
         layers = unrolled(Transformer(config), params)[1]
         flat = _adapters_by_path(
             weights, layers, config, scale=lambda module, rank: scale_of(module, rank) / scale
@@ -160,7 +160,7 @@ def _adapters_by_path(
     flat: dict[str, np.ndarray] = {}
     used: set[str] = set()
     for path in dense_layers(layers):
-        rule = stored_as(f"{path}/kernel", family_of(config))
+        rule = storage_rule(f"{path}/kernel", family_of(config))
         names = [f"{module_name(rule)}.{part}.weight" for part in ("lora_A", "lora_B")]
         if not any(name in weights.shapes for name in names):
             continue
@@ -286,7 +286,9 @@ def _joint_adapter(
     return a.astype(np.float32), b.astype(np.float32)
 
 
-def _adapter_of_part(a: np.ndarray, b: np.ndarray, rule: Stored) -> tuple[np.ndarray, np.ndarray]:
+def _adapter_of_part(
+    a: np.ndarray, b: np.ndarray, rule: StorageRule
+) -> tuple[np.ndarray, np.ndarray]:
     """Adapter of one part of a layer's outputs, from that of the layer.
 
     Where each part has rows of its own, only these: the inverse of `_joint_adapter`.
@@ -322,7 +324,7 @@ def _target_names(modules: set[str], dense: list[str], family: str) -> list[str]
     """
     words = 2 if family == "gpt2" else 1
     kinds = {module: ".".join(module.split(".")[-words:]) for module in modules}
-    everywhere = {module_name(stored_as(f"{path}/kernel", family)) for path in dense}
+    everywhere = {module_name(storage_rule(f"{path}/kernel", family)) for path in dense}
     partly = {kind for kind in kinds.values()
               if any(other.endswith(f".{kind}") for other in everywhere - modules)}  # fmt: skip
     return sorted({module if kind in partly else kind for module, kind in kinds.items()})

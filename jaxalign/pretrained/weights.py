@@ -1,8 +1,8 @@
 """Tensors of model files and their validation, whatever the format.
 
 Readers of Hugging Face folders, GGUF files, adapters and our own folders supply the tensors
-(`Weights`) and the rule by which each parameter is stored (`Stored`); `parameters` checks names,
-shapes and numbers and reads one after another.
+(`Weights`) and the rule by which each parameter is stored (`StorageRule`); `parameters` checks
+names, shapes and numbers and reads one after another.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ Shape = tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Stored:
+class StorageRule:
     """Rule by which a file stores a parameter: the tensor's name and layout.
 
     name: of the tensor.
@@ -100,7 +100,7 @@ class Weights:
         parts = (slice(start, min(start + ROWS, rows)) for start in range(0, rows, ROWS))
         return all(np.array_equal(self.rows(one, x), self.rows(other, x)) for x in parts)
 
-    def renamed(self, name_of: Callable[[str], str]) -> "Weights":
+    def with_names(self, name_of: Callable[[str], str]) -> "Weights":
         """The same tensors under other names.
 
         Raises:
@@ -122,7 +122,7 @@ class Weights:
 
 def parameters(
     weights: Weights,
-    rules: Mapping[str, Stored],
+    rules: Mapping[str, StorageRule],
     shapes: Mapping[str, Shape],
     *,
     optional: Iterable[str] = (),
@@ -165,7 +165,7 @@ def parameters(
 
 
 def _read(
-    weights: Weights, rules: Mapping[str, Stored], shapes: Mapping[str, Shape]
+    weights: Weights, rules: Mapping[str, StorageRule], shapes: Mapping[str, Shape]
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Parameters by path, zero where the tensor is missing."""
     for path, rule in rules.items():

@@ -13,7 +13,7 @@ from jaxalign.config.data import PlaceConfig
 from jaxalign.config.model import ModelConfig
 from jaxalign.data.tokenizer_training import train_bpe
 from jaxalign.pretrained.folders import load_folder, open_tensors
-from jaxalign.pretrained.hugging_face.names import from_theirs
+from jaxalign.pretrained.hugging_face.names import parameters_of_tensors
 from jaxalign.pretrained.weights import nested_parameters
 from jaxalign.recipes.reward import spelling
 from jaxalign.recipes.text_models import (
@@ -63,7 +63,7 @@ def test_never_more_than_one_tensor_is_on_the_host():
             return array
 
         watched = dataclasses.replace(weights, rows=watched)
-        nested_parameters(from_theirs(config, "llama", watched), lambda a: a.shape)
+        nested_parameters(parameters_of_tensors(config, "llama", watched), lambda a: a.shape)
     assert len(alive) == 21 and set(alive) == {0}
 
 

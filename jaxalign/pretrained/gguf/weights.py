@@ -14,7 +14,7 @@ from jaxalign.pretrained.gguf.file import GGUFTensor, metadata, open_gguf
 from jaxalign.pretrained.hugging_face.names import LAYER
 from jaxalign.pretrained.weights import (
     Put,
-    Stored,
+    StorageRule,
     Weights,
     nested_parameters,
     parameter_shapes,
@@ -25,11 +25,11 @@ from jaxalign.system.files import shown_path
 DIVISORS = "rope_freqs.weight"
 ROWS = 4096  # that are dequantised at once
 PLAIN = {
-    "trunk/embedding": Stored(name="token_embd.weight"),
-    "trunk/positions": Stored(name="position_embd.weight"),
-    "trunk/norm/scale": Stored(name="output_norm.weight"),
-    "trunk/norm/bias": Stored(name="output_norm.bias"),
-    "unembedding": Stored(name="output.weight", transposed=True),
+    "trunk/embedding": StorageRule(name="token_embd.weight"),
+    "trunk/positions": StorageRule(name="position_embd.weight"),
+    "trunk/norm/scale": StorageRule(name="output_norm.weight"),
+    "trunk/norm/bias": StorageRule(name="output_norm.bias"),
+    "unembedding": StorageRule(name="output.weight", transposed=True),
 }
 IN_LAYER = {
     "attention/query": "attn_q",
@@ -98,7 +98,7 @@ def float32_tensor(tensor: GGUFTensor, where: str) -> np.ndarray:
     return array
 
 
-def stored_as(path: str, family: str) -> Stored:
+def storage_rule(path: str, family: str) -> StorageRule:
     """Rule by which a file of an architecture stores the parameter `path`."""
     if (layer := LAYER.match(path)) is None:
         return PLAIN[path]
@@ -106,9 +106,9 @@ def stored_as(path: str, family: str) -> Stored:
     suffix = "bias" if kind == "bias" else "weight"
     if family == "gpt2" and module in JOINT:
         name = f"blk.{number}.attn_qkv.{suffix}"
-        return Stored(name=name, part=JOINT.index(module), parts=3)
+        return StorageRule(name=name, part=JOINT.index(module), parts=3)
     name = f"blk.{number}.{IN_LAYER[module]}.{suffix}"
-    return Stored(name=name, transposed=kind == "kernel")
+    return StorageRule(name=name, transposed=kind == "kernel")
 
 
 def _parameters(
@@ -128,7 +128,7 @@ def _parameters(
     shapes = parameter_shapes(config)
     return parameters(
         weights,
-        {path: stored_as(path, family) for path in shapes},
+        {path: storage_rule(path, family) for path in shapes},
         shapes,
         ignored=lambda name: name == DIVISORS or BUFFERS.match(name) is not None,
     )
