@@ -261,13 +261,13 @@ def without_fields(config: Config, refused: Sequence[str], prefix: str = "") -> 
 
     cls = type(config)
     fields, values = [], {}
-    told = {field.name: field.metadata.get("help") for field in dataclasses.fields(cls)}
+    help_texts = {field.name: field.metadata.get("help") for field in dataclasses.fields(cls)}
     for name, hint in hints_of(cls).items():
         value = getattr(config, name)
         if prefix + name in refused:
             hint = Annotated[hint, tyro.conf.Suppress]
-        elif told[name]:
-            hint = Annotated[hint, tyro.conf.arg(help=told[name])]
+        elif help_texts[name]:
+            hint = Annotated[hint, tyro.conf.arg(help=help_texts[name])]
         elif dataclasses.is_dataclass(value):
             value = without_fields(value, refused, f"{prefix}{name}.")
             hint = type(value)

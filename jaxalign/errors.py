@@ -21,8 +21,8 @@ def one_line(error: object) -> str:
     >>> one_line(f"a{chr(27)}[2J{chr(10)}  b") == f"a{chr(92)}x1b[2J; b"
     True
     """
-    said = str(error) or (type(error).__name__ if isinstance(error, Exception) else "")
-    lines = (" ".join(line.split()) for line in said.splitlines())
+    message = str(error) or (type(error).__name__ if isinstance(error, Exception) else "")
+    lines = (" ".join(line.split()) for line in message.splitlines())
     text = printable("; ".join(line for line in lines if line))
     return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 4 :]}"
 

@@ -32,7 +32,7 @@ def same_rater_agreement(ratings: Ratings) -> dict[str, float]:
       one_against_mean: share of preferences that have the order of the mean ratings.
       ties: share of the comparisons that are no preference.
     """
-    both = agree = strict = asked = with_majority = majorities = with_mean = means = 0
+    both = agree = strict = compared = with_majority = majorities = with_mean = means = 0
     for signs, mean_signs in _block_signs(ratings):
         net, expressed = signs.sum(1), np.abs(signs).sum(1)
         both += (expressed * (expressed - 1) // 2).sum()
@@ -44,13 +44,13 @@ def same_rater_agreement(ratings: Ratings) -> dict[str, float]:
         means += np.abs(against).sum()
         with_mean += (against > 0).sum()
         strict += expressed.sum()
-        asked += signs.size
+        compared += signs.size
     return {
         "comparisons": float(strict),
         "two_people": float(agree / both),
         "one_against_majority": float(with_majority / majorities),
         "one_against_mean": float(with_mean / means),
-        "ties": float(1 - strict / asked),
+        "ties": float(1 - strict / compared),
     }
 
 

@@ -141,8 +141,8 @@ def answer_text(prompt: str | Messages, response: str, tokenizer: Tokenizer) -> 
 
     A chat template's header holds all that stands before an answer.
     """
-    ours = tokenizer.chat_template is None and not isinstance(prompt, str)
-    return response.removeprefix(" ") if ours else response
+    is_own_format = tokenizer.chat_template is None and not isinstance(prompt, str)
+    return response.removeprefix(" ") if is_own_format else response
 
 
 def response_row(

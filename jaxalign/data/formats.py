@@ -152,9 +152,9 @@ def _check_bytes(record: Record, max_length: int) -> None:
             )
 
 
-def _bytes_of(said: object) -> int:
+def _bytes_of(value: object) -> int:
     """Number of bytes of all texts in a value, lists and messages included."""
-    size, left = 0, [said]
+    size, left = 0, [value]
     while left:
         part = left.pop()
         if isinstance(part, str):

@@ -139,8 +139,10 @@ def with_special_tokens(
         for token in serialised["added_tokens"]:
             token["special"] = token["special"] or token["content"] in names
         backend = tokenizers.Tokenizer.from_str(json.dumps(serialised))
-    known = [name for name in names if name not in added and backend.token_to_id(name) is not None]
-    backend.add_special_tokens(known)
+    in_vocabulary = [
+        name for name in names if name not in added and backend.token_to_id(name) is not None
+    ]
+    backend.add_special_tokens(in_vocabulary)
     return backend
 
 

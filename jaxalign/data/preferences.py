@@ -118,11 +118,11 @@ def cross_block_pairs(ratings: Ratings, num_pairs: int, seed: int) -> Pairs:
         texts = rng.integers(len(ratings), size=(2, 2 * num_missing + 16))
         first, second = ratings.ratings[texts, rng.integers(ratings.num_ratings[texts])]
         apart = labels[texts[0]] != labels[texts[1]]
-        kept = np.flatnonzero(apart & (first != second))[:num_missing]
-        higher = (first < second)[kept].astype(np.int64)
-        gaps = np.abs(first - second)[kept]
-        parts.append(Pairs(texts[higher, kept], texts[1 - higher, kept], gaps))
-        num_missing -= len(kept)
+        rows = np.flatnonzero(apart & (first != second))[:num_missing]
+        higher = (first < second)[rows].astype(np.int64)
+        gaps = np.abs(first - second)[rows]
+        parts.append(Pairs(texts[higher, rows], texts[1 - higher, rows], gaps))
+        num_missing -= len(rows)
     return all_pairs(parts)
 
 

@@ -16,14 +16,14 @@ IDS = {"bos_id": "BOS", "eos_id": "EOS"}
 def difference(one: Tokenizer, other: Tokenizer) -> str:
     """Description of the first setting in which two tokenizers differ; empty: same ids always."""
     special = {x for tokenizer in (one, other) for x in special_tokens(tokenizer.backend)}
-    ours, theirs = (_parts(tokenizer, special) for tokenizer in (one, other))
-    for name, value in ours.items():
-        if value != theirs[name]:
-            if isinstance(value, dict) and isinstance(theirs[name], dict):
-                return f"{name}: {_first_difference(value, theirs[name])}"
+    one_part, other_part = (_parts(tokenizer, special) for tokenizer in (one, other))
+    for name, value in one_part.items():
+        if value != other_part[name]:
+            if isinstance(value, dict) and isinstance(other_part[name], dict):
+                return f"{name}: {_first_difference(value, other_part[name])}"
             if name == "merges":
                 return name
-            return f"{name}: {shown(value)} and {shown(theirs[name])}"
+            return f"{name}: {shown(value)} and {shown(other_part[name])}"
     return ""
 
 
@@ -51,8 +51,10 @@ def _parts(tokenizer: Tokenizer, special: set[str]) -> dict[str, Any]:
     return parts | {name: getattr(tokenizer, key) for key, name in IDS.items()}
 
 
-def _first_difference(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
+def _first_difference(one_part: dict[str, Any], other_part: dict[str, Any]) -> str:
     """Description of the first entry in which two objects differ."""
-    name = next(name for name in [*ours, *theirs] if ours.get(name) != theirs.get(name))
-    values = " and ".join(shown(x[name]) if name in x else "none" for x in (ours, theirs))
+    name = next(
+        name for name in [*one_part, *other_part] if one_part.get(name) != other_part.get(name)
+    )
+    values = " and ".join(shown(x[name]) if name in x else "none" for x in (one_part, other_part))
     return f"{shown(name)} is {values}"

@@ -143,12 +143,12 @@ def check_power(left: Any, right: Any) -> None:
 
 def check_percent(text: str, values: Any) -> None:
     """Refuse `text % values` with large widths, in the text or, for `*`, in the values."""
-    given = [*values] if isinstance(values, (list, tuple)) else [values]
-    check_plain(given)
+    parts = [*values] if isinstance(values, (list, tuple)) else [values]
+    check_plain(parts)
     if WIDE_PERCENT.search(text):
         raise SecurityError(f"it asks for a width of more than {LARGEST_WIDTH}")
     if "*" in text:
-        _check_widths([value for value in given if isinstance(value, int)])
+        _check_widths([value for value in parts if isinstance(value, int)])
     _check_formatted_size(text, text.count("%"), values)
 
 

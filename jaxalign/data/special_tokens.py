@@ -63,5 +63,5 @@ def all_special_token_names(settings: dict[str, Any]) -> list[str]:
     lists = [settings.get("additional_special_tokens"), settings.get("extra_special_tokens")]
     values = [v for x in lists for v in (x.values() if isinstance(x, dict) else x or ())]
     added = (settings.get("added_tokens_decoder") or {}).values()
-    listed = [_token_name(value) for value in [*values, *(x for x in added if x.get("special"))]]
-    return [*special_token_names(settings).values(), *(name for name in listed if name is not None)]
+    names = [_token_name(value) for value in [*values, *(x for x in added if x.get("special"))]]
+    return [*special_token_names(settings).values(), *(name for name in names if name is not None)]

@@ -194,7 +194,7 @@ def first_difference(one: str, other: str) -> int:
 def _without_content_marks(marked: str, tokenizer: MarkedTokenizer) -> Rendered:
     """A rendered text without the marks of contents, and with marks for its special tokens."""
     text, ends = "", {OPEN: {}, CLOSE: {}}
-    generated, begun, literal = [], 0, False
+    generated, start, literal = [], 0, False
     pieces = MARK.split(marked)  # text, kind, number, text, kind, number, ... text
     for at in range(0, len(pieces), 3):
         text += pieces[at] if literal else tokenizer.marked(pieces[at])
@@ -204,9 +204,9 @@ def _without_content_marks(marked: str, tokenizer: MarkedTokenizer) -> Rendered:
         if kind in ends:
             ends[kind][number] = len(text)
         elif kind == GENERATION:
-            begun = len(text)
+            start = len(text)
         elif kind == GENERATION_END:
-            generated.append((begun, len(text)))
+            generated.append((start, len(text)))
         else:
             if literal == (kind == LITERAL):
                 raise UserError("the chat template cuts a text at a special token spelled in it")
@@ -222,6 +222,7 @@ def _rendered_text(
     names: Mapping[str, str],
     variables: Mapping[str, Any],
 ) -> str:
+    """Text of a conversation as a template renders it, marks included."""
     own_variables = {"messages": list(messages), "add_generation_prompt": add_generation_prompt}
     names_and_variables = {**names, "tools": None, "documents": None, **variables, **own_variables}
     with _one_line_errors():
@@ -253,6 +254,7 @@ def _one_line_errors() -> Iterator[None]:
 
 
 def _syntax_tree(template: str) -> nodes.Template:
+    """Syntax tree of a template."""
     with _one_line_errors():
         return _environment().parse(template)
     raise AssertionError  # never reached: a fault is raised above
@@ -260,11 +262,13 @@ def _syntax_tree(template: str) -> nodes.Template:
 
 @functools.lru_cache(maxsize=8)
 def _template(template: str) -> jinja2.Template:
+    """Compiled template."""
     return _environment().from_string(template)
 
 
 @functools.cache
 def _environment() -> BoundedEnvironment:
+    """Jinja environment with the filters and functions that transformers gives templates."""
     environment = BoundedEnvironment(
         {"tojson": _to_json},
         trim_blocks=True,
@@ -282,6 +286,7 @@ def _date(form: str) -> str:
 
 
 def _refuse(message: str) -> None:
+    """Templates' `raise_exception`."""
     raise _Refusal(message)
 
 

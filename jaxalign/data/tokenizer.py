@@ -79,8 +79,8 @@ class Tokenizer:
     def special_names(self) -> dict[str, str]:
         """Spellings of the special tokens by chat templates' names: `{"bos_token": "<s>", ...}`."""
         ids = {"pad_token": self.pad_id, "bos_token": self.bos_id, "eos_token": self.eos_id}
-        ours = {key: self.token(i) for key, i in ids.items() if i is not None}
-        return ours | special_token_names(self.settings)
+        spellings = {key: self.token(i) for key, i in ids.items() if i is not None}
+        return spellings | special_token_names(self.settings)
 
     @functools.cached_property
     def _plain(self) -> tokenizers.Tokenizer:
@@ -210,11 +210,11 @@ class Tokenizer:
         what a loaded one had there) and, where there is one, `chat_template.jinja`; where more
         than EOS ends a response or there are defaults of sampling, `generation_config.json`.
         """
-        names = {"pad_token": self.pad_id, "bos_token": self.bos_id, "eos_token": self.eos_id}
-        named = {key: None if i is None else self.token(i) for key, i in names.items()}
+        ids = {"pad_token": self.pad_id, "bos_token": self.bos_id, "eos_token": self.eos_id}
+        spellings = {key: None if i is None else self.token(i) for key, i in ids.items()}
         contents = {
             "tokenizer.json": self.backend.to_str(pretty=True),
-            "tokenizer_config.json": json_text(self.settings | named),
+            "tokenizer_config.json": json_text(self.settings | spellings),
             TEMPLATE_FILE: self.chat_template,
             GENERATION_FILE: None,
         }

@@ -124,13 +124,13 @@ def _chat_template(file: Path, field: Any) -> str | None:
             ) from None
     if not isinstance(field, list):
         return field
-    named = {entry["name"]: entry["template"] for entry in field}
-    if "default" not in named:
+    templates = {entry["name"]: entry["template"] for entry in field}
+    if "default" not in templates:
         raise UserError(
-            f"{shown_path(file.parent)}: chat templates {shown(sorted(named))}, but none named "
+            f"{shown_path(file.parent)}: chat templates {shown(sorted(templates))}, but none named "
             "'default'"
         )
-    return named["default"]
+    return templates["default"]
 
 
 def _token_id(backend: tokenizers.Tokenizer, name: str | None, file: Path) -> int | None:

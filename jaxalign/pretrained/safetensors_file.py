@@ -38,7 +38,7 @@ def open_safetensors(files: Iterable[Path], where: str) -> Iterator[Weights]:
                     )
                 opened[name] = reader, file
 
-        def rows(name: str, wanted: slice) -> np.ndarray:
+        def rows(name: str, selection: slice) -> np.ndarray:
             reader, file = opened[name]
             dtype = reader.get_slice(name).get_dtype()
             if dtype not in FLOATS:
@@ -46,8 +46,8 @@ def open_safetensors(files: Iterable[Path], where: str) -> Iterator[Weights]:
                     f"{shown_path(file)}: tensor {shown_path(name)} is of type {dtype}; weights "
                     f"are one of {', '.join(FLOATS)}"
                 )
-            whole = wanted == slice(None)
-            return reader.get_tensor(name) if whole else reader.get_slice(name)[wanted]
+            whole = selection == slice(None)
+            return reader.get_tensor(name) if whole else reader.get_slice(name)[selection]
 
         shapes = {name: tuple(reader.get_slice(name).get_shape())
                   for name, (reader, _) in opened.items()}  # fmt: skip

@@ -150,9 +150,9 @@ def _model_entries(files: Any, store: str) -> list[dict[str, Any]]:
         folder, _, name = store.rpartition("/")
         if (part := PART.fullmatch(name)) is None:
             return [files.info(store)]
-        beside = ((entry, PART.fullmatch(entry["name"].rpartition("/")[2]))
+        parts = ((entry, PART.fullmatch(entry["name"].rpartition("/")[2]))
                   for entry in files.ls(folder, detail=True))  # fmt: skip
-        return [entry for entry, it in beside if it and (it[1], it[3]) == (part[1], part[3])]
+        return [entry for entry, it in parts if it and (it[1], it[3]) == (part[1], part[3])]
     inner = f"{store.rstrip('/')}/model"
     folder = inner if files.isdir(inner) else store
     return [entry for entry in files.ls(folder, detail=True) if entry["type"] == "file"]
@@ -164,12 +164,12 @@ def _is_later_part(path: str) -> bool:
     return part is not None and int(part[2]) > 1
 
 
-def _copy(files: Any, wanted: list[str], target: Path, address: str) -> None:
+def _copy(files: Any, paths: list[str], target: Path, address: str) -> None:
     """Copy files into a new folder that appears when it is complete."""
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
-        for path in wanted:
+        for path in paths:
             files.get_file(path, str(scratch / path.rpartition("/")[2]))
         scratch.replace(target)
     except Exception as error:  # every kind of store raises errors of its own

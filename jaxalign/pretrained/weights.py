@@ -42,10 +42,10 @@ class StorageRule:
     parts: int = 1
     offset: float = 0.0
 
-    def shape(self, ours: Shape) -> Shape:
+    def shape(self, parameter: Shape) -> Shape:
         """Shape of the tensor, from that of the parameter."""
-        theirs = ours[::-1] if self.transposed else ours
-        return theirs if self.parts == 1 else (*theirs[:-1], theirs[-1] * self.parts)
+        tensor = parameter[::-1] if self.transposed else parameter
+        return tensor if self.parts == 1 else (*tensor[:-1], tensor[-1] * self.parts)
 
     def read(self, tensor: np.ndarray) -> np.ndarray:
         """Parameter, float32, from the tensor."""

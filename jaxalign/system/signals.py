@@ -23,6 +23,7 @@ class _Receiver:
         self.is_deferring = False
 
     def __call__(self, number: int) -> None:
+        """Note a signal, and exit unless it is the first one and deferred."""
         self.received.append(number)
         if not self.is_deferring or len(self.received) > 1:
             if len(self.received) == 1:

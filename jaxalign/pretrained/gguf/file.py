@@ -89,9 +89,9 @@ def metadata(file: GGUFFile, prefix: str = "") -> dict[str, Any]:
 
 def _parts(path: Path) -> list[Path]:
     """Paths of all parts of a split model, by the first."""
-    if (named := PART.fullmatch(path.name)) is None:
+    if (match := PART.fullmatch(path.name)) is None:
         return [path]
-    name, number, count = named.groups()
+    name, number, count = match.groups()
     if int(number) != 1:
         raise UserError(f"{path} is a later part; give the first, {name}-00001-of-{count}.gguf")
     paths = [path]

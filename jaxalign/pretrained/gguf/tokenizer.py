@@ -148,18 +148,19 @@ def _types(settings: Mapping[str, Any]) -> list[int]:
 def _vocabulary(settings: Mapping[str, Any]) -> dict[str, int]:
     """Vocabulary (token to id) without unused tokens, which fill it up to a round number."""
     kinds = zip(settings["tokens"], _types(settings), strict=True)
-    named = [i for name, i in settings.items() if name.endswith("_token_id")]
-    return {token: i for i, (token, kind) in enumerate(kinds) if kind != UNUSED or i in named}
+    special_ids = [i for name, i in settings.items() if name.endswith("_token_id")]
+    return {token: i for i, (token, kind) in enumerate(kinds) if kind != UNUSED or i in special_ids}
 
 
-def _added_tokens(settings: Mapping[str, Any], wanted: int) -> list[AddedToken]:
+def _added_tokens(settings: Mapping[str, Any], kind_of_token: int) -> list[AddedToken]:
     """Added tokens of a type, which are matched in a text before it is cut into pieces."""
     kinds = zip(settings["tokens"], _types(settings), strict=True)
-    names = [token for token, kind in kinds if kind == wanted]
+    names = [token for token, kind in kinds if kind == kind_of_token]
     # Some files write the spaces of Gemma's runs of spaces as SentencePiece does.
     spaced = settings["model"] == "llama" and not settings.get("add_space_prefix", True)
     return [
-        AddedToken(x, normalized=spaced and SPACE in x, special=wanted == CONTROL) for x in names
+        AddedToken(x, normalized=spaced and SPACE in x, special=kind_of_token == CONTROL)
+        for x in names
     ]
 
 

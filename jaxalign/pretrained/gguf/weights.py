@@ -116,8 +116,8 @@ def _parameters(
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Parameters by path, one after another."""
 
-    def rows(name: str, wanted: slice) -> np.ndarray:
-        return _rule_layout(float32_tensor(tensors[name], where), name, family, config)[wanted]
+    def rows(name: str, selection: slice) -> np.ndarray:
+        return _rule_layout(float32_tensor(tensors[name], where), name, family, config)[selection]
 
     weights = Weights(
         where=where,

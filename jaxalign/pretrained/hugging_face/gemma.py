@@ -64,9 +64,9 @@ def text_part(fields: dict[str, Any], where: str) -> dict[str, Any]:
             raise UserError(
                 f"{where}: {name} is {shown(fields[name])}, and in text_config {shown(inner)}"
             )
-    beside = {k: fields[k] for k in ("tie_word_embeddings", "quantization_config") if k in fields}
+    outer = {k: fields[k] for k in ("tie_word_embeddings", "quantization_config") if k in fields}
     classes = {"architectures": fields.get("architectures"), "id2label": fields.get("id2label")}
-    return beside | classes | text
+    return outer | classes | text
 
 
 def _gemma2(fields: Fields) -> dict[str, Any]:

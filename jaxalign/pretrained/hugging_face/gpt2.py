@@ -29,13 +29,15 @@ GPT2_NAMES = {
 
 def _first_names(fields: dict[str, Any], where: str) -> dict[str, Any]:
     """Fields under their first names, of which transformers knows two."""
-    named: dict[str, Any] = {}
+    renamed: dict[str, Any] = {}
     for name, value in fields.items():
         first = GPT2_NAMES.get(name, name)
-        if first in named and named[first] != value:
-            raise UserError(f"{where}: {name} is {shown(value)}, {first} is {shown(named[first])}")
-        named[first] = value
-    return named
+        if first in renamed and renamed[first] != value:
+            raise UserError(
+                f"{where}: {name} is {shown(value)}, {first} is {shown(renamed[first])}"
+            )
+        renamed[first] = value
+    return renamed
 
 
 def _gpt2(fields: Fields) -> dict[str, Any]:
