@@ -15,8 +15,7 @@ class StepRefused(UserError):
 
 
 def one_line(error: object) -> str:
-    """What an error says, on one line: what a terminal would obey is spelled out. One that says
-    nothing is named by its kind.
+    """Message of an error on one line, control characters escaped; without one, its class name.
 
     >>> one_line(f"a{chr(27)}[2J{chr(10)}  b") == f"a{chr(92)}x1b[2J; b"
     True

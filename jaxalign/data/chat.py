@@ -58,12 +58,12 @@ def token_row(*parts: tuple[Sequence[int], bool]) -> TokenRow:
 
 
 def prompt_of(row: TokenRow) -> list[int]:
-    """What stands before the response."""
+    """Token sequence of the tokens before the response."""
     return row.tokens[: int(np.argmax(row.is_response))].tolist()
 
 
 def first_responses(row: TokenRow, count: int) -> TokenRow:
-    """The same tokens, of whose response only the first `count` are trained on."""
+    """The same tokens, of which only the first `count` of the response are trained on."""
     return TokenRow(row.tokens, row.is_response & (np.cumsum(row.is_response) <= count))
 
 

@@ -57,7 +57,7 @@ def text_or_messages(row: Row, field: str) -> TextOrMessages:
     return [_parsed_message(f"{field}[{i}]", message) for i, message in enumerate(value)]
 
 
-def prompt_of(row: Row, *, may_be_empty: bool = False) -> TextOrMessages:
+def prompt_field(row: Row, *, may_be_empty: bool = False) -> TextOrMessages:
     """The field `prompt`, which leaves something to answer."""
     prompt = text_or_messages(row, "prompt")
     if isinstance(prompt, str):
@@ -68,7 +68,7 @@ def prompt_of(row: Row, *, may_be_empty: bool = False) -> TextOrMessages:
     return prompt
 
 
-def response_of(row: Row, field: str, prompt: TextOrMessages) -> TextOrMessages:
+def response_field(row: Row, field: str, prompt: TextOrMessages) -> TextOrMessages:
     """A field that holds a response of the same kind (text or messages) as the prompt."""
     response = text_or_messages(row, field)
     if isinstance(response, str) != isinstance(prompt, str):

@@ -212,7 +212,7 @@ def cross_block_groups(ratings: Ratings, num_groups: int, group_size: int, seed:
 def pairs_as_groups(
     pairs: list[tuple[TokenRow, ...]], margins: np.ndarray
 ) -> tuple[list[TokenRow], Groups]:
-    """Every pair as a group of two texts, of which everybody preferred the first by its margin."""
+    """Token sequences of pairs, and groups of two in which everybody prefers the first."""
     rows = [row for pair in pairs for row in pair]
     first_wins = np.array([[0.0, 1.0], [0.0, 0.0]], np.float32)
     return rows, Groups(

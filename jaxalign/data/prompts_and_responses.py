@@ -6,13 +6,18 @@ both responses begin with.
 
 from typing import Any
 
-from jaxalign.data.conversations import TextOrMessages, prompt_of, text_or_messages, valid_response
+from jaxalign.data.conversations import (
+    TextOrMessages,
+    prompt_field,
+    text_or_messages,
+    valid_response,
+)
 from jaxalign.data.row_fields import BadRow, Row
 
 
 def prompt_and_responses(row: Row, *fields: str) -> tuple[Any, ...]:
     """Prompt and responses of a row; a response that is a conversation may repeat the prompt."""
-    prompt = prompt_of(row, may_be_empty=True)
+    prompt = prompt_field(row, may_be_empty=True)
     splits = [prompt_and_response(field, prompt, text_or_messages(row, field)) for field in fields]
     if any(other_prompt != splits[0][0] for other_prompt, _ in splits):
         raise BadRow(f"{fields[0]} and another answer go on from different messages")

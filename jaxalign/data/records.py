@@ -13,8 +13,8 @@ from jaxalign.data.chat import TokenRow, prompt_ids, response_row, step_row, tok
 from jaxalign.data.conversations import (
     TextOrMessages,
     equal_up_to_spaces,
-    prompt_of,
-    response_of,
+    prompt_field,
+    response_field,
     text_or_messages,
 )
 from jaxalign.data.prompts_and_responses import (
@@ -57,7 +57,7 @@ class Prompt:
     @classmethod
     def parse(cls, row: Row) -> Self:
         """Record of a row; raises `BadRow` with the reason where the row is none."""
-        prompt = prompt_of(row)
+        prompt = prompt_field(row)
         return cls(prompt, variables=template_variables(row, prompt))
 
     def token_rows(self, tokenizer: Tokenizer) -> tuple[TokenRow, ...]:
@@ -76,7 +76,7 @@ class PromptRow(Prompt):
     def parse(cls, row: Row) -> Self:
         """Record of a row; raises `BadRow` with the reason where the row is none."""
         columns = {field: value for field, value in row.items() if field != "prompt"}
-        prompt = prompt_of(row)
+        prompt = prompt_field(row)
         return cls(prompt, columns, variables=template_variables(row, prompt))
 
 
@@ -95,7 +95,7 @@ class PromptCompletion:
     def parse(cls, row: Row) -> Self:
         """Record of a row; raises `BadRow` with the reason where the row is none."""
         if not has_value(row, "completion") and has_value(row, "text"):
-            prompt, completion = "", response_of(row, "text", "")
+            prompt, completion = "", response_field(row, "text", "")
         elif not has_value(row, "completion") and has_value(row, "messages"):
             prompt, completion = prompt_and_completion(text_or_messages(row, "messages"))
         else:
@@ -234,7 +234,7 @@ class Stepwise:
     @classmethod
     def parse(cls, row: Row) -> Self:
         """Record of a row; raises `BadRow` with the reason where the row is none."""
-        prompt = prompt_of(row, may_be_empty=True)
+        prompt = prompt_field(row, may_be_empty=True)
         if not isinstance(prompt, str):
             raise BadRow("prompt is a conversation; steps follow a text")
         steps = list_entries(row, "completions", "of steps")
@@ -244,7 +244,7 @@ class Stepwise:
         if len(labels) != len(steps):
             raise BadRow(f"{len(steps)} completions, but {len(labels)} labels")
         template_variables(row, prompt)
-        texts: Any = [response_of(steps, name, prompt) for name in steps]
+        texts: Any = [response_field(steps, name, prompt) for name in steps]
         return cls(prompt, texts, [bounded_number(labels, name, high=1) for name in labels])
 
     def token_rows(self, tokenizer: Tokenizer) -> tuple[TokenRow, ...]:
