@@ -58,7 +58,7 @@ def token_row(*parts: tuple[Sequence[int], bool]) -> TokenRow:
 
 
 def prompt_of(row: TokenRow) -> list[int]:
-    """Token sequence of the tokens before the response."""
+    """Ids of the tokens before the response."""
     return row.tokens[: int(np.argmax(row.is_response))].tolist()
 
 
