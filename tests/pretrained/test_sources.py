@@ -134,7 +134,7 @@ def test_a_copy_that_fails_leaves_nothing(saved, cache, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(type(files), "get_file", fails)
-        with pytest.raises(UserError, match="memory://third cannot be copied: the line is cut"):
+        with pytest.raises(UserError, match="memory://third cannot be copied: the line; is cut"):
             local_model("memory://third")
     assert list(cache.iterdir()) == []
     assert (local_model("memory://third") / "tokenizer.json").is_file()
