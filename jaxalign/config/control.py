@@ -1,6 +1,7 @@
 """The configuration of `jaxalign ppo` on a control task."""
 
 from jaxalign.config.checks import config
+from jaxalign.config.ranges import Count, Period, Seed, Size
 from jaxalign.config.seeds import (
     Cadence,
     NetworkConfig,
@@ -14,19 +15,19 @@ from jaxalign.config.seeds import (
 class ControlConfig:
     """PPO from scratch on CartPole, all seeds in one compiled call."""
 
-    seeds: tuple[int, ...] = (0, 1, 2, 3)
+    seeds: tuple[Seed, ...] = (0, 1, 2, 3)
     """One independent training each; they run side by side."""
-    total_steps: int = 500_000
+    total_steps: Count = 500_000
     """Environment steps of each seed, rounded down to whole updates."""
-    environments: int = 4
+    environments: Size = 4
     """Environments of each seed that are stepped together."""
-    rollout_length: int = 128
+    rollout_length: Size = 128
     """Steps of each environment between updates."""
-    max_episode_steps: int = 500
+    max_episode_steps: Size = 500
     """Time limit of an episode; reaching it is a truncation, whose value is bootstrapped."""
-    log_every: int = 16
+    log_every: Period = 16
     """Updates in one compiled call, and between lines of metrics."""
-    checkpoint_every: int = 160
+    checkpoint_every: Period = 160
     """Updates between checkpoints, a multiple of `log_every`; the run resumes from the last one."""
     network: NetworkConfig = NetworkConfig()
     """Policy and value function."""

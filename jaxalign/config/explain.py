@@ -3,18 +3,14 @@
 import dataclasses
 from typing import Literal
 
-from jaxalign.config.checks import (
-    changed_fields,
-    config,
-    require,
-    require_one_reward,
-    require_temperature,
-)
+from jaxalign.config.checks import config, require, require_one_reward
 from jaxalign.config.data import DataConfig
 from jaxalign.config.dpo import DPOSettings
 from jaxalign.config.grpo import GRPOSettings
 from jaxalign.config.kto import KTOSettings
+from jaxalign.config.overrides import changed_fields
 from jaxalign.config.ppo import PPOSettings
+from jaxalign.config.ranges import Seed, Size, Steps, Temperature
 
 ALL = ("sft", "dpo", "kto", "ppo", "grpo")
 
@@ -48,25 +44,24 @@ class ExplainConfig:
     """The PPO loss."""
     grpo: GRPOSettings = GRPOSettings()
     """The critic-free loss and its groups."""
-    temperature: float = 1.0
+    temperature: Temperature = 1.0
     """Of policy, reference and behaviour, > 0."""
-    max_new_tokens: int = 32
+    max_new_tokens: Size = 32
     """Longest sampled response in tokens, for PPO and GRPO."""
-    batch: int = 0
+    batch: Steps = 0
     """Number of the batch in the order of a run with this seed."""
-    rows: int = 8
+    rows: Size = 8
     """Pairs, texts or responses in the batch; for GRPO prompts, with all responses of a group."""
-    updates: int = 0
+    updates: Steps = 0
     """Optimizer steps on this very batch before it is explained: after none, all ratios are 1."""
     check: bool = False
     """Run the step under checkify too: NaN, empty mask, ratio overflow, dtypes that truncate."""
     output: str = "explain.html"
     """The page."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the order of rows and of sampling."""
 
     def __post_init__(self):
-        require_temperature(self.temperature)
         require_one_reward(self.reward, self.rewards)
         require(
             not self.data.evaluation_path,
@@ -78,9 +73,6 @@ class ExplainConfig:
             f"method {self.method} does not read {', '.join(unread)}; leave them out, or set "
             "--method",
         )
-        require(self.rows > 0, f"rows is {self.rows}; it must be at least 1")
-        require(self.updates >= 0, f"updates is {self.updates}; it must not be negative")
-        require(self.batch >= 0, f"batch is {self.batch}; it must not be negative")
 
     @property
     def unread(self) -> list[str]:

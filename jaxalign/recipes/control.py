@@ -10,7 +10,7 @@ from rich.table import Table
 
 from jaxalign.batches.tokens import pytree
 from jaxalign.config.control import ControlConfig
-from jaxalign.config.data import PlaceConfig
+from jaxalign.config.place import PlaceConfig
 from jaxalign.envs.cartpole import CartPole
 from jaxalign.models.mlp import PolicyMLP, acting
 from jaxalign.recipes.run import open_run

@@ -11,7 +11,8 @@ from jaxalign.cli import dispatch
 from jaxalign.commands import sft
 from jaxalign.config.data import DataConfig
 from jaxalign.config.defaults import LARGE, Start
-from jaxalign.config.model import LoraConfig, ModelConfig
+from jaxalign.config.lora import LoraConfig
+from jaxalign.config.model import ModelConfig
 from jaxalign.data.tokenizer import train_bpe
 from jaxalign.errors import UserError
 from jaxalign.models.transformer import Transformer

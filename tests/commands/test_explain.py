@@ -16,7 +16,6 @@ from jaxalign.batches.preferences import PairLogps, PreferenceBatch, UnpairedBat
 from jaxalign.batches.tokens import TokenBatch
 from jaxalign.commands.explain import page
 from jaxalign.commands.explain.run_directory import of_run
-from jaxalign.config.checks import restored
 from jaxalign.config.control import ControlConfig
 from jaxalign.config.data import DataConfig
 from jaxalign.config.distill import DistillConfig
@@ -26,6 +25,7 @@ from jaxalign.config.grpo import GRPOConfig
 from jaxalign.config.kto import KTOConfig, KTOSettings
 from jaxalign.config.loop import FitConfig, OptimizerConfig
 from jaxalign.config.online import OnlineConfig
+from jaxalign.config.overrides import restored
 from jaxalign.config.ppo import TextPPOConfig
 from jaxalign.config.reward import RewardConfig
 from jaxalign.config.rlhf import RLHFConfig

@@ -16,7 +16,6 @@ from jaxalign import losses, objectives
 from jaxalign.advantages import overlong_penalties
 from jaxalign.batches.experience import ResponseBatch
 from jaxalign.batches.tokens import TokenBatch
-from jaxalign.config.data import PlaceConfig
 from jaxalign.config.grpo import (
     METHOD_FIELDS,
     AdvantagesName,
@@ -26,6 +25,7 @@ from jaxalign.config.grpo import (
 )
 from jaxalign.config.loop import OptimizerConfig
 from jaxalign.config.model import ModelConfig
+from jaxalign.config.place import PlaceConfig
 from jaxalign.data.batching import prompt_batch
 from jaxalign.data.tokenizer import train_bpe
 from jaxalign.errors import UserError

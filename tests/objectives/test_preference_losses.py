@@ -14,12 +14,12 @@ import pytest
 from jaxalign import PairLengths, PairLogps, losses, objectives
 from jaxalign.batches.preferences import PreferenceBatch, UnpairedBatch
 from jaxalign.batches.tokens import TokenBatch
-from jaxalign.config.data import PlaceConfig
 from jaxalign.config.dpo import DPOSettings
 from jaxalign.config.kto import KTOSettings
 from jaxalign.config.loop import FitConfig, OptimizerConfig
 from jaxalign.config.model import ModelConfig
 from jaxalign.config.names import PairLossName, UnpairedLossName
+from jaxalign.config.place import PlaceConfig
 from jaxalign.data.batching import mismatched_rows
 from jaxalign.data.chat import token_row
 from jaxalign.data.tokenizer import train_bpe

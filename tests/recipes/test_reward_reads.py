@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from jaxalign.commands.reward import pair_accuracy, pairs_as_groups
-from jaxalign.config.data import PlaceConfig
 from jaxalign.config.loop import FitConfig, OptimizerConfig
 from jaxalign.config.model import ModelConfig
+from jaxalign.config.place import PlaceConfig
 from jaxalign.config.reward import RewardConfig, RewardSettings
 from jaxalign.data.chat import TokenRow, token_row
 from jaxalign.data.tokenizer import train_bpe

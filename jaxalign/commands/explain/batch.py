@@ -13,7 +13,7 @@ from jaxalign import objectives
 from jaxalign.config.defaults import filled_optimizer
 from jaxalign.config.explain import ExplainConfig
 from jaxalign.config.loop import FitConfig, OptimizerConfig
-from jaxalign.config.model import LoraConfig
+from jaxalign.config.lora import LoraConfig
 from jaxalign.data.batching import batch_indices
 from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.errors import UserError

@@ -153,7 +153,7 @@ class Job:
                 temperature=config.temperature,
                 max_new_tokens=self.comparison.panel.max_new_tokens,
                 evaluate=functools.partial(self.comparison.point, name),
-                evaluate_every=max(settings.rounds // config.evaluation.curve_points, 1),
+                evaluate_every=max(settings.total_iterations // config.evaluation.curve_points, 1),
             )
             self._keep(name, model)
 
@@ -262,7 +262,7 @@ def run(config: RLHFConfig, directory: Path) -> dict:
         for stage in (job.preferred, job.dpo_human, job.dpo_samples):
             stage()
         job.ppo("ppo", config.ppo)
-        if config.unpenalised.rounds:
+        if config.unpenalised.total_iterations:
             job.ppo(UNPENALISED, config.unpenalised)
         results = job.results()
     show(results)

@@ -10,8 +10,9 @@ from typing import Any
 
 from jaxalign.errors import UserError
 from jaxalign.models.architecture import TransformerConfig
-from jaxalign.models.ranges import FROM_ZERO, LENGTH, POSITIVE, RANGES, Range
+from jaxalign.models.ranges import FROM_ZERO, LENGTH, POSITIVE, RANGES
 from jaxalign.models.rope import RopeScaling
+from jaxalign.numerics.bounds import Range, whole
 from jaxalign.system.files import Kind, shown, shown_path, typed
 
 # Bookkeeping, defaults of sampling, and dropout: nothing that a forward pass without noise reads.
@@ -144,7 +145,7 @@ OURS = {
     "rope.freq_base": "rope_theta",
     "rope.freq_base_swa": "window_rope_theta",
 }
-COUNT = Range(least=0, most=2**31 - 1, whole=True)
+COUNT = whole(2**31 - 1, least=0)
 NUMBERS = {name: RANGES[ours] for name, ours in OURS.items()} | {
     "max_window_layers": COUNT,
     "partial_rotary_factor": Range(least=0, most=1),
