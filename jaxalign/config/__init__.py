@@ -6,7 +6,8 @@ shows them all.
 A command each: sft, reward, dpo, kto, ppo (text), control and images (`ppo` too), grpo, online,
 distill, rlhf, evaluate, generate, export, explain, ratings.
 Blocks that commands share: training (adapters, rows, devices, seed, policy, rewards), data, model,
-lora, place, loop (steps and optimizer), iterations (of sampling and learning), ppo_update, seeds.
+lora, place, loop (steps and optimizer), iterations (of sampling and learning), ppo_update, seeds
+(network, PPO update and cadence of control and images).
 What they are made of: checks (decorator, one-line errors), ranges (numbers with their intervals),
 field_types, overrides (changed values, `config.json`), flags (the command line), names (of losses),
 defaults (what follows the model).

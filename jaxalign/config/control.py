@@ -1,18 +1,12 @@
 """The configuration of `jaxalign ppo` on a control task."""
 
 from jaxalign.config.checks import config
-from jaxalign.config.ranges import Count, Period, Seed, Size
-from jaxalign.config.seeds import (
-    Cadence,
-    NetworkConfig,
-    UpdateSettings,
-    check_cadence,
-    check_minibatches,
-)
+from jaxalign.config.ranges import Count, Seed, Size
+from jaxalign.config.seeds import Cadence, SeedsFields
 
 
 @config
-class ControlConfig:
+class ControlConfig(SeedsFields):
     """PPO from scratch on CartPole, all seeds in one compiled call."""
 
     seeds: tuple[Seed, ...] = (0, 1, 2, 3)
@@ -25,18 +19,10 @@ class ControlConfig:
     """Steps of each environment between updates."""
     max_episode_steps: Size = 500
     """Time limit of an episode; reaching it is a truncation, whose value is bootstrapped."""
-    log_every: Period = 16
-    """Updates in one compiled call, and between lines of metrics."""
-    checkpoint_every: Period = 160
-    """Updates between checkpoints, a multiple of `log_every`; the run resumes from the last one."""
-    network: NetworkConfig = NetworkConfig()
-    """Policy and value function."""
-    ppo: UpdateSettings = UpdateSettings()
-    """The update."""
 
     def __post_init__(self):
-        check_cadence(self.log_every, self.checkpoint_every)
-        check_minibatches(self.steps_per_update, self.ppo.minibatches)
+        super().__post_init__()
+        self.require_equal_minibatches(self.steps_per_update)
 
     @property
     def steps_per_update(self) -> int:
@@ -46,8 +32,4 @@ class ControlConfig:
     @property
     def cadence(self) -> Cadence:
         """Whole updates in `total_steps`, and the pauses between them."""
-        return Cadence(
-            updates=self.total_steps // self.steps_per_update,
-            log_every=self.log_every,
-            checkpoint_every=self.checkpoint_every,
-        )
+        return self.cadence_of(self.total_steps // self.steps_per_update)

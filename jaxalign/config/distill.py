@@ -16,7 +16,7 @@ DistillationLossName = Literal["forward_kl", "reverse_kl", "jsd"]
 
 @config
 class DistillSettings:
-    """Distillation of a teacher's distributions into a student."""
+    """Distillation loss, whose responses it is taken on, and the training loop."""
 
     loss: DistillationLossName = "forward_kl"
     """Divergence between teacher and student at every token of a response; `--loss` for short."""

@@ -17,13 +17,15 @@ ALL = ("sft", "dpo", "kto", "ppo", "grpo")
 
 @config
 class ExplainConfig:
-    """Every token of one batch: log-probabilities, rewards, advantages, clipping, gradients."""
+    """Explanation of one batch, token by token: log-probabilities, rewards, advantages, clipping,
+    gradients.
+    """
 
     run: str = ""
     """Run directory of `sft`, `dpo`, `kto`, `ppo` or `grpo`: its trained policy, data and settings;
     empty: the fields below."""
     method: Literal["sft", "dpo", "kto", "ppo", "grpo"] = "dpo"
-    """Whose loss."""
+    """The training method whose loss is explained."""
     policy: str = ""
     """Run directory of the policy."""
     reference: str = ""
@@ -33,7 +35,7 @@ class ExplainConfig:
     reward: str = ""
     """Run directory of the reward model, or FILE.py:NAME, for PPO and GRPO."""
     rewards: dict[str, float] = dataclasses.field(default_factory=dict)
-    """Several of them instead, each with its weight."""
+    """Several of them instead, each with its weight in the sum of scores."""
     data: DataConfig = DataConfig()
     """Rows as the method takes them: texts, preferences, labelled responses or prompts."""
     dpo: DPOSettings = DPOSettings()
@@ -49,7 +51,7 @@ class ExplainConfig:
     max_new_tokens: Size = 32
     """Longest sampled response in tokens, for PPO and GRPO."""
     batch: Steps = 0
-    """Number of the batch in the order of a run with this seed."""
+    """Index of the batch in the order of a run with this seed, from 0."""
     rows: Size = 8
     """Pairs, texts or responses in the batch; for GRPO prompts, with all responses of a group."""
     updates: Steps = 0

@@ -6,7 +6,7 @@ from jaxalign.config.ranges import Seed, ShareAboveZero, Size, Temperature, TopK
 
 @config
 class GenerateConfig:
-    """Samples of a policy."""
+    """Samples of a policy: how many, of which prompt, drawn how."""
 
     model: str = ""
     """Run directory of the policy."""
@@ -22,11 +22,11 @@ class GenerateConfig:
     top_k: TopK = 0
     """Keep the k likeliest tokens; 0 keeps all."""
     top_p: ShareAboveZero = 1.0
-    """Keep the likeliest tokens that together reach this probability; 1 keeps all."""
+    """Keep the likeliest tokens that together reach this probability, in (0, 1]; 1 keeps all."""
     max_new_tokens: Size = 32
     """Longest response in tokens."""
     seed: Seed = 0
-    """Of the noise."""
+    """Of the samples."""
 
     def __post_init__(self):
         require(

@@ -54,7 +54,7 @@ class GRPOSettings(IterationSettings):
     """
 
     loss: GroupLossName = "grpo"
-    """Published method; `--loss` for short."""
+    """Published method: advantages, surrogate and aggregation; `--loss` for short."""
     prompts: Size = 32
     """Prompts of an iteration."""
     group_size: Size = 8
@@ -76,7 +76,7 @@ class GRPOSettings(IterationSettings):
     """Bound of the ratio where the advantage is negative (two-sided clip), above 1 + the upper
     range; None: none."""
     positive_temperature: Positive | None = None
-    """How fast the gate of sapo closes where the advantage is positive."""
+    """How fast the gate of sapo closes where the advantage is positive, > 0."""
     negative_temperature: Positive | None = None
     """The same elsewhere."""
     positive: tuple[float, float] | None = None
@@ -93,18 +93,19 @@ class GRPOSettings(IterationSettings):
     """k1, k2 or k3 in the reward (None: k1); k2, k3 or corrected, which is the ratio times k3, in
     the loss (None: k3)."""
     entropy_coef: Weight = 0.0
-    """Weight of the entropy bonus."""
+    """Weight of the entropy bonus, >= 0."""
     top_entropy: Share | None = None
-    """Train only this share of the tokens, those the sampling policy was least certain of; None:
-    all. The divisor counts all."""
+    """Train only this share of the tokens, in [0, 1], those the sampling policy was least certain
+    of; None: all. The divisor counts all."""
     mask_truncated: bool | None = None
     """Leave responses that were cut off out of loss and divisor."""
     drop_equal_groups: bool | None = None
     """Leave groups of equal scores, which teach nothing, out of loss and divisor."""
     overlong_share: Share | None = None
-    """In the last so large share of max_new_tokens every token costs reward, up to 1; 0: none."""
+    """Share of max_new_tokens, in [0, 1], at the end of which every token costs reward, up to 1; 0:
+    none."""
     importance_cap: Positive | None = None
-    """Largest importance weight between sampler and trainer, whose numbers differ; None: no
+    """Largest importance weight between sampler and trainer, whose numbers differ, > 0; None: no
     weights."""
     importance_mode: Literal["truncate", "mask"] | None = None
     """Weights above the cap become the cap, or 0; None: truncate."""

@@ -22,6 +22,7 @@ LongSize = Annotated[int, whole(2**28)]  # vocabularies, tables of weights
 TopK = Annotated[int, whole(2**28, least=0)]
 Length = Annotated[int, whole(2**28, least=4)]  # tokens of a row
 Rank = Annotated[int, whole(2**16, least=0)]
+TokenLength = Annotated[int, whole(2**16, least=0)]  # characters
 Period = Annotated[int, whole(10**9)]  # steps or updates from one event to the next
 Steps = Annotated[int, whole(10**9, least=0)]
 Count = Annotated[int, whole(2**31 - 1)]

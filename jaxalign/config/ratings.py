@@ -6,7 +6,7 @@ from jaxalign.config.ranges import Count, Seed, Size
 
 @config
 class RatingsConfig:
-    """The embedded human ratings as files for the stages: texts, prompts and preferences."""
+    """The embedded human ratings as files for the commands: texts, prompts and preferences."""
 
     pairs: Count = 4000
     """Preferences of single people in each part."""

@@ -9,13 +9,13 @@ from jaxalign.config.lora import check_lora
 from jaxalign.config.model import ModelConfig
 from jaxalign.config.names import RewardLossName
 from jaxalign.config.overrides import changed_fields
-from jaxalign.config.ranges import LongSize, Power, Rank, ShareBelowOne, SmallSize, Weight
+from jaxalign.config.ranges import LongSize, Power, ShareBelowOne, SmallSize, TokenLength, Weight
 from jaxalign.config.training import NewModelFields
 
 
 @config
 class RewardSettings:
-    """The reward model, of whole texts but for loss process."""
+    """Reward model of whole texts: what its score reads, its loss and training loop."""
 
     loss: RewardLossName = "bradley_terry"
     """On preferences, on rankings, or on labelled steps; `--loss` for short. Of this section,
@@ -29,20 +29,20 @@ class RewardSettings:
     """Whether the trunk is trained with the head; frozen, it reads each text once, without
     dropout."""
     bag: bool = False
-    """Add a weight for every token and pair of tokens, times its rarity in the texts. It reads a
-    prompt and its response as one heap of words: good for the mood of single texts, which it learns
-    from few, and blind to whether a response answers its prompt."""
-    bag_characters: Rank = 16
-    """The bag also reads runs of 4 to 6 characters, of tokens up to this long; 0: it does not."""
+    """Add a bag of words: a weight for every token and bigram, times its inverse document
+    frequency. It reads a prompt and its response as one heap of words: good for the mood of single
+    texts, which it learns from few, and blind to whether a response answers its prompt."""
+    bag_characters: TokenLength = 16
+    """Longest token, in characters, whose character n-grams (4 to 6) the bag reads too; 0: none."""
     bag_buckets: LongSize = 262_144
-    """Weights that the pairs of tokens share by hashing, and weights that the runs share."""
+    """Weights that bigrams share by hashing, and as many that character n-grams share."""
     bag_power: Power = 0.4
-    """The sum is divided by the number of terms to this power: 0 sums, 1 averages; smaller values
-    favour longer texts."""
+    """The sum is divided by the number of terms to this power, in [0, 10]: 0 sums, 1 averages;
+    smaller values favour longer texts."""
     bag_l2: Weight = 3e-3
-    """Ridge penalty on those weights, for every comparison or ranking."""
+    """Ridge penalty on those weights, for every comparison or ranking, >= 0."""
     dropout: ShareBelowOne = 0.1
-    """Dropout of the trunk while the reward model is trained."""
+    """Dropout of the trunk while the reward model is trained, in [0, 1)."""
     centering: Weight = 0.0
     """Coefficient of the squared sum of two scores, which keeps scores near 0, >= 0."""
     fit: FitConfig = FitConfig()
@@ -78,7 +78,7 @@ class RewardSettings:
 
 @config
 class ProcessSettings:
-    """The process reward model: a transformer that scores every step of a solution."""
+    """Process reward model: a transformer that scores every step of a solution."""
 
     dropout: ShareBelowOne = 0.1
     """Dropout of the trunk while it is trained, in [0, 1)."""

@@ -14,19 +14,20 @@ from jaxalign.config.reward import RewardSettings
 
 @config
 class ComparisonSettings:
-    """Groups of rated texts that the reward model compares, each with each."""
+    """Comparisons that the reward model learns from: groups of rated texts, each with each."""
 
     groups: Size = 1600
     """How many groups are drawn."""
     group_size: Size = 32
     """Texts of a group."""
     same_rater_share: Share = 0.0
-    """Share of the groups within one block of raters (harder); the others are across blocks."""
+    """Share of the groups within one block of raters (harder), in [0, 1]; the others are across
+    blocks."""
 
 
 @config
 class EvaluationSettings:
-    """How policies are compared."""
+    """Evaluation of the policies: how many prompts, points and samples they are compared on."""
 
     prompts: Size = 512
     """Held-out prompts of the result table."""
@@ -73,7 +74,7 @@ class RLHFConfig:
     prompt_tokens: tuple[Size, Size] = (2, 5)
     """Fewest and most tokens of a held-out text that a policy has to continue."""
     temperature: Temperature = 0.7
-    """Of every policy, in sampling, in PPO and in the KL."""
+    """Logits of every policy are divided by it, in sampling, in PPO and in the KL, > 0."""
     sft: FitConfig = FitConfig(
         steps=1100,
         batch_size=20,
@@ -119,7 +120,8 @@ class RLHFConfig:
     are left out.
     """
     same_rater_share: Share = 0.0
-    """Share of them that one person made, within a block; the others are across blocks."""
+    """Share of them that one person made, within a block, in [0, 1]; the others are across
+    blocks."""
     preferred: FitConfig = FitConfig(
         steps=60,
         batch_size=48,
@@ -155,7 +157,7 @@ class RLHFConfig:
     samples_per_prompt: Size = 4
     """Samples of each; the best and the worst make a pair."""
     unfinished_penalty: Weight = 1.0
-    """Taken there from the score of a sample that did not end by itself."""
+    """Taken there from the score of a sample that did not end by itself, >= 0."""
     unpenalised: PPOSettings = PPOSettings(
         kl_coef=0.0,
         missing_eos_penalty=0.25,
@@ -170,7 +172,7 @@ class RLHFConfig:
     place: PlaceConfig = PlaceConfig(layout="device")
     """Where it computes."""
     seed: Seed = 0
-    """Of everything but the splits of the data, which are fixed."""
+    """Of all that is random but the splits of the data, which are fixed."""
 
     def __post_init__(self):
         require(

@@ -57,19 +57,36 @@ class Cadence:
         return min(calls * self.log_every, self.updates)
 
 
-def check_cadence(log_every: int, checkpoint_every: int):
-    """Raise a one-line `UserError` unless checkpoints fall between compiled calls."""
-    require(
-        checkpoint_every % log_every == 0,
-        f"checkpoint_every is {checkpoint_every}, no multiple of log_every {log_every}; "
-        "choose a multiple",
-    )
+@config
+class SeedsFields:
+    """What control and images have in common: network, PPO update, updates in a compiled call."""
 
+    log_every: Period = 16
+    """Updates in one compiled call, and between lines of metrics."""
+    checkpoint_every: Period = 160
+    """Updates between checkpoints, a multiple of `log_every`; the run resumes from the last one."""
+    network: NetworkConfig = NetworkConfig()
+    """Policy and value function."""
+    ppo: UpdateSettings = UpdateSettings()
+    """The update."""
 
-def check_minibatches(rows: int, minibatches: int):
-    """Raise a one-line `UserError` unless minibatches have equal sizes."""
-    require(
-        rows % minibatches == 0,
-        f"an update has {rows} decisions, no multiple of ppo.minibatches {minibatches}; "
-        "choose a divisor",
-    )
+    def __post_init__(self):
+        require(
+            self.checkpoint_every % self.log_every == 0,
+            f"checkpoint_every is {self.checkpoint_every}, no multiple of log_every "
+            f"{self.log_every}; choose a multiple",
+        )
+
+    def require_equal_minibatches(self, rows: int):
+        """Raise a one-line `UserError` unless the rows of an update divide into minibatches."""
+        require(
+            rows % self.ppo.minibatches == 0,
+            f"an update has {rows} decisions, no multiple of ppo.minibatches "
+            f"{self.ppo.minibatches}; choose a divisor",
+        )
+
+    def cadence_of(self, updates: int) -> Cadence:
+        """Cadence of so many updates."""
+        return Cadence(
+            updates=updates, log_every=self.log_every, checkpoint_every=self.checkpoint_every
+        )

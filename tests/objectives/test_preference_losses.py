@@ -379,7 +379,7 @@ def test_samples_weigh_1_under_wpo():
         (lambda: DPOSettings(loss="ipo", gamma=1.0), r"loss ipo takes no gamma; it takes beta"),
         (lambda: DPOSettings(loss="simpo", reference_free=True), "simpo has no reference anyway"),
         (lambda: DPOSettings(loss="simpo", ld_alpha=0.5), "loss simpo takes no ld_alpha"),
-        (lambda: DPOSettings(ld_alpha=2.0), r"dpo.ld_alpha is 2.0; it must lie in \[0, 1\]"),
+        (lambda: DPOSettings(ld_alpha=2.0), r"ld_alpha is 2.0; it must lie in \[0, 1\]"),
         (lambda: DPOSettings(loss="ipo", robust=True), "dpo.robust belongs to loss robust"),
         (
             lambda: DPOSettings(loss="aot", fit=FitConfig(micro_batches=2)),
