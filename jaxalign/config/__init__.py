@@ -15,39 +15,64 @@ defaults (what follows the model).
 All classes can be imported from here: `from jaxalign.config import DPOConfig, DPOSettings`.
 """
 
-import importlib
-from typing import Any
+from jaxalign.config.control import ControlConfig
+from jaxalign.config.data import DataConfig
+from jaxalign.config.distill import DistillConfig, DistillSettings
+from jaxalign.config.dpo import DPOConfig, DPOSettings
+from jaxalign.config.evaluate import EvaluateConfig
+from jaxalign.config.explain import ExplainConfig
+from jaxalign.config.export import ExportConfig
+from jaxalign.config.generate import GenerateConfig
+from jaxalign.config.grpo import GRPOConfig, GRPOSettings
+from jaxalign.config.images import ImagesConfig
+from jaxalign.config.kto import KTOConfig, KTOSettings
+from jaxalign.config.loop import FitConfig, OptimizerConfig
+from jaxalign.config.lora import LoraConfig
+from jaxalign.config.model import ModelConfig, TokenizerConfig
+from jaxalign.config.online import OnlineConfig, OnlineSettings
+from jaxalign.config.place import PlaceConfig
+from jaxalign.config.ppo import PPOSettings, TextPPOConfig
+from jaxalign.config.ratings import RatingsConfig
+from jaxalign.config.reward import ProcessSettings, RewardConfig, RewardSettings
+from jaxalign.config.rlhf import ComparisonSettings, EvaluationSettings, RLHFConfig
+from jaxalign.config.seeds import Cadence, NetworkConfig, UpdateSettings
+from jaxalign.config.sft import SFTConfig
 
-MODULES = {
-    "control": ("ControlConfig",),
-    "data": ("DataConfig",),
-    "distill": ("DistillConfig", "DistillSettings"),
-    "dpo": ("DPOConfig", "DPOSettings"),
-    "evaluate": ("EvaluateConfig",),
-    "explain": ("ExplainConfig",),
-    "export": ("ExportConfig",),
-    "generate": ("GenerateConfig",),
-    "grpo": ("GRPOConfig", "GRPOSettings"),
-    "images": ("ImagesConfig",),
-    "kto": ("KTOConfig", "KTOSettings"),
-    "loop": ("FitConfig", "OptimizerConfig"),
-    "lora": ("LoraConfig",),
-    "model": ("ModelConfig", "TokenizerConfig"),
-    "online": ("OnlineConfig", "OnlineSettings"),
-    "place": ("PlaceConfig",),
-    "ppo": ("PPOSettings", "TextPPOConfig"),
-    "ratings": ("RatingsConfig",),
-    "reward": ("ProcessSettings", "RewardConfig", "RewardSettings"),
-    "rlhf": ("ComparisonSettings", "EvaluationSettings", "RLHFConfig"),
-    "seeds": ("NetworkConfig", "UpdateSettings"),
-    "sft": ("SFTConfig",),
-}
-MODULE_OF = {name: module for module, names in MODULES.items() for name in names}
-__all__ = sorted(MODULE_OF)  # pyright: ignore[reportUnsupportedDunderAll]
-
-
-def __getattr__(name: str) -> Any:
-    """A configuration by its name: its module is imported then, so that `--help` stays quick."""
-    if name not in MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{MODULE_OF[name]}"), name)
+__all__ = [
+    "Cadence",
+    "ComparisonSettings",
+    "ControlConfig",
+    "DPOConfig",
+    "DPOSettings",
+    "DataConfig",
+    "DistillConfig",
+    "DistillSettings",
+    "EvaluateConfig",
+    "EvaluationSettings",
+    "ExplainConfig",
+    "ExportConfig",
+    "FitConfig",
+    "GRPOConfig",
+    "GRPOSettings",
+    "GenerateConfig",
+    "ImagesConfig",
+    "KTOConfig",
+    "KTOSettings",
+    "LoraConfig",
+    "ModelConfig",
+    "NetworkConfig",
+    "OnlineConfig",
+    "OnlineSettings",
+    "OptimizerConfig",
+    "PPOSettings",
+    "PlaceConfig",
+    "ProcessSettings",
+    "RLHFConfig",
+    "RatingsConfig",
+    "RewardConfig",
+    "RewardSettings",
+    "SFTConfig",
+    "TextPPOConfig",
+    "TokenizerConfig",
+    "UpdateSettings",
+]
