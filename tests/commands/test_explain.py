@@ -91,7 +91,7 @@ def test_a_pair_by_hand():
     """d/dlogp of -log sigmoid(u), mean of 2 pairs: -+ beta sigmoid(-u) / 2, for each token."""
     batch, sides = pairs()
     make_loss = functools.partial(objectives.dpo, beta=0.5)
-    found = explain_pairs(make_loss, table_logps, PARAMS, batch, sides, beta=0.5, key=KEY)
+    found = explain_pairs(make_loss, table_logps, PARAMS, batch, reference=sides, beta=0.5, key=KEY)
     assert all(total.agrees for total in found.sums) and len(found.sums) == 5
     first, second = found.sequences[:2]
     assert (first.title, second.title) == ("chosen 0", "rejected 0")
@@ -119,9 +119,11 @@ def test_sums_of_pairs_count_tokens_as_the_loss_does():
     ]
     reference = PairLogps(chosen=jnp.asarray(summed[0]), rejected=jnp.asarray(summed[1]))
     batch = dataclasses.replace(batch, reference=reference)
-    given = {"beta": 0.5, "key": KEY}
+    given = {"reference": sides, "beta": 0.5, "key": KEY}
     make_loss = functools.partial(objectives.paired, beta=0.5, ld_alpha=0.25)
-    found = explain_pairs(make_loss, table_logps, PARAMS, batch, sides, ld_alpha=0.25, **given)
+    found = explain_pairs(
+        make_loss, table_logps, PARAMS, batch, reference=sides, ld_alpha=0.25, **given
+    )
     assert all(total.agrees for total in found.sums) and len(found.sums) == 5
     assert "count 0.25 (LD-DPO)" in found.notes[0]
     logps = np.asarray(table_logps(PARAMS, batch.chosen))
@@ -129,7 +131,9 @@ def test_sums_of_pairs_count_tokens_as_the_loss_does():
     assert found.sequences[0].totals["log-probability"] == pytest.approx(wanted, rel=1e-6)
     batch, sides = pairs()
     make_loss = functools.partial(objectives.paired, loss="length_normalised_dpo", beta=0.5)
-    found = explain_pairs(make_loss, table_logps, PARAMS, batch, sides, per_token=True, **given)
+    found = explain_pairs(
+        make_loss, table_logps, PARAMS, batch, reference=sides, per_token=True, **given
+    )
     assert all(total.agrees for total in found.sums) and len(found.sums) == 5
     for sequence, length in zip(found.sequences, (3, 1, 2, 4), strict=True):
         mean = (sequence.columns["reward"] * sequence.is_response).sum() / length
@@ -163,7 +167,9 @@ def unpaired(loss, mismatched, shift=None, **given):
         loss_fn = objectives.unpaired(model, loss, beta=0.5, **given)
         return functools.partial(loss_fn, statistics=statistics)
 
-    return explain_unpaired(make_loss, table_logps, PARAMS, batch, start, beta=0.5, key=KEY)
+    return explain_unpaired(
+        make_loss, table_logps, PARAMS, batch, reference=start, beta=0.5, key=KEY
+    )
 
 
 def unpaired_gradients(found, slopes):
