@@ -1,7 +1,8 @@
-"""Reward against distance from the reference: who dominates, and Gao's two curves."""
+"""Reward against KL to the reference: the Pareto frontier, and the two curves of Gao et al."""
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -54,14 +55,14 @@ def fit_reinforced(kl: np.ndarray, gains: np.ndarray) -> GaoFit:
 
 
 def reinforced_peak(fit: GaoFit) -> float | None:
-    """The distance at which the fitted reward is highest; None where the curve only rises."""
+    """Distance sqrt(KL) at which the fitted reward is highest; None where the curve only rises."""
     if fit.beta <= 0 or fit.alpha / fit.beta > 700:
         return None
     return math.exp(fit.alpha / fit.beta - 1)
 
 
 def dominant(kl: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """`[N]` bool: no other point has at most the KL and at least the score, one of them strictly.
+    """Pareto frontier `[N]`, bool: no other point has as little KL and as high a score, one strictly.
 
     >>> dominant(np.array([1.0, 2.0, 3.0]), np.array([0.5, 0.4, 0.9]))
     array([ True, False,  True])
@@ -72,8 +73,8 @@ def dominant(kl: np.ndarray, scores: np.ndarray) -> np.ndarray:
     return np.logical_not((closer & better & strict).any(axis=1))
 
 
-def _fit(kl: np.ndarray, gains: np.ndarray, curve) -> GaoFit:
-    """Solves the two-coefficient linear least-squares problem on the finite points."""
+def _fit(kl: np.ndarray, gains: np.ndarray, curve: Callable[[np.ndarray], np.ndarray]) -> GaoFit:
+    """Least-squares fit of the two coefficients, which are linear, on the finite points."""
     kl, gains = np.asarray(kl, np.float64), np.asarray(gains, np.float64)
     usable = np.isfinite(kl) & np.isfinite(gains) & (kl >= 0)
     distance, gains = np.sqrt(kl[usable]), gains[usable]

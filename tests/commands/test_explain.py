@@ -121,9 +121,7 @@ def test_sums_of_pairs_count_tokens_as_the_loss_does():
     batch = dataclasses.replace(batch, reference=reference)
     given = {"reference": sides, "beta": 0.5, "key": KEY}
     make_loss = functools.partial(objectives.paired, beta=0.5, ld_alpha=0.25)
-    found = explain_pairs(
-        make_loss, table_logps, PARAMS, batch, reference=sides, ld_alpha=0.25, **given
-    )
+    found = explain_pairs(make_loss, table_logps, PARAMS, batch, ld_alpha=0.25, **given)
     assert all(total.agrees for total in found.sums) and len(found.sums) == 5
     assert "count 0.25 (LD-DPO)" in found.notes[0]
     logps = np.asarray(table_logps(PARAMS, batch.chosen))
@@ -131,9 +129,7 @@ def test_sums_of_pairs_count_tokens_as_the_loss_does():
     assert found.sequences[0].totals["log-probability"] == pytest.approx(wanted, rel=1e-6)
     batch, sides = pairs()
     make_loss = functools.partial(objectives.paired, loss="length_normalised_dpo", beta=0.5)
-    found = explain_pairs(
-        make_loss, table_logps, PARAMS, batch, reference=sides, per_token=True, **given
-    )
+    found = explain_pairs(make_loss, table_logps, PARAMS, batch, per_token=True, **given)
     assert all(total.agrees for total in found.sums) and len(found.sums) == 5
     for sequence, length in zip(found.sequences, (3, 1, 2, 4), strict=True):
         mean = (sequence.columns["reward"] * sequence.is_response).sum() / length
