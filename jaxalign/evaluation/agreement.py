@@ -91,7 +91,7 @@ def scorer_agreement(
     repeats: int = 1000,
     seed: int = 0,
 ) -> dict[str, Estimate]:
-    """Agreement of one scorer with people in every measure, with 95% intervals over texts or blocks.
+    """Agreement of one scorer with people in every measure; 95% intervals over texts or blocks.
 
     Args:
       scores: `[N]` the scorer's scores (or `[K, N]`, K draws of a random scorer, pooled).

@@ -15,7 +15,7 @@ LARGEST = 1e38  # numbers beyond are none: no metric is so large
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Column:
-    """Column of a result table: where its number stands in a row, how it is printed, its meaning."""
+    """Column of a result table: where its number stands, how it is printed, what it means."""
 
     key: str
     title: str

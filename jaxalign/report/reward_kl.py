@@ -35,7 +35,7 @@ BEST_OF_N = "best of n"
 
 
 def kl_of(row: dict[str, Any]) -> float | None:
-    """KL of a row in nats: the exact one, else the analytic one of best-of-n, else a sampled one."""
+    """KL of a row in nats: exact, else the analytic one of best-of-n, else sampled."""
     if number(row.get("kl")) is not None:
         return number(row["kl"])
     if (number(row.get("n")) or 0) >= 1:

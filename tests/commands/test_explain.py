@@ -461,7 +461,7 @@ def test_a_configuration_comes_back_from_its_file():
     assert restored(DPOConfig, dataclasses.asdict(config)) == config
     with pytest.raises(UserError, match="other is no field of DPOConfig"):
         restored(DPOConfig, dataclasses.asdict(config) | {"other": 1})
-    with pytest.raises(UserError, match="policy is missing"):
+    with pytest.raises(UserError, match="adapter is missing"):
         restored(DPOConfig, {"data": {}})
 
 
