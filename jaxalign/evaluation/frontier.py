@@ -62,7 +62,9 @@ def reinforced_peak(fit: GaoFit) -> float | None:
 
 
 def dominant(kl: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Pareto frontier `[N]`, bool: no other point has less KL and a higher score, or one of them equal.
+    """Pareto frontier `[N]`, bool: points that no other dominates.
+
+    A point dominates with at most the KL and at least the score, one of them strictly.
 
     >>> dominant(np.array([1.0, 2.0, 3.0]), np.array([0.5, 0.4, 0.9]))
     array([ True, False,  True])
