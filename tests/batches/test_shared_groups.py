@@ -18,7 +18,7 @@ from jaxalign.batches.shared_prompts import (
     shared_rows,
 )
 from jaxalign.batches.tokens import SharedPrompts, TokenBatch
-from jaxalign.config.model import LoraConfig
+from jaxalign.config.lora import LoraConfig
 from jaxalign.layouts.device import on_device
 from jaxalign.layouts.pmap import on_pmap
 from jaxalign.logprobs import action_logps, entropy

@@ -10,7 +10,8 @@ import pytest
 from jaxalign.cli import dispatch
 from jaxalign.config.data import DataConfig
 from jaxalign.config.defaults import LARGE, Start
-from jaxalign.config.model import LoraConfig, ModelConfig
+from jaxalign.config.lora import LoraConfig
+from jaxalign.config.model import ModelConfig
 from jaxalign.data.tokenizer import train_bpe
 from jaxalign.errors import UserError
 from jaxalign.models.transformer import Transformer

@@ -305,7 +305,7 @@ def test_what_cannot_be_packed_is_one_clear_line():
         packed_rows([], capacity=8, batch_size=2, seed=0)
     with pytest.raises(UserError, match=r"length_buckets 2 .* packing .* leave one of them out"):
         SFTConfig(packing=True, length_buckets=2)
-    with pytest.raises(UserError, match="length_buckets is 0; it must be above 0"):
+    with pytest.raises(UserError, match="length_buckets is 0; it must be at least 1"):
         SFTConfig(length_buckets=0)
     model, params = model_and_params("gpt2")
     batch = packed_texts()

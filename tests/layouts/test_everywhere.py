@@ -12,9 +12,9 @@ import pytest
 
 from jaxalign import objectives
 from jaxalign.batches.preferences import PairLogps
-from jaxalign.config.data import PlaceConfig
 from jaxalign.config.grpo import GRPOSettings
 from jaxalign.config.model import ModelConfig
+from jaxalign.config.place import PlaceConfig
 from jaxalign.data.batching import (
     comparison_batch,
     ranking_batch,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxalign.batches.tokens import TokenBatch
-from jaxalign.config.model import LoraConfig
+from jaxalign.config.lora import LoraConfig
 from jaxalign.errors import UserError
 from jaxalign.models.lora import (
     ADAPTERS,

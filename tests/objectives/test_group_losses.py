@@ -17,7 +17,6 @@ from jaxalign.advantages import overlong_penalties
 from jaxalign.batches.experience import ResponseBatch
 from jaxalign.batches.tokens import TokenBatch
 from jaxalign.config.checks import hints_of
-from jaxalign.config.data import PlaceConfig
 from jaxalign.config.grpo import (
     AdvantagesName,
     AggregationName,
@@ -27,6 +26,7 @@ from jaxalign.config.grpo import (
 from jaxalign.config.loop import OptimizerConfig
 from jaxalign.config.model import ModelConfig
 from jaxalign.config.names import hyperparameter_names
+from jaxalign.config.place import PlaceConfig
 from jaxalign.data.batching import prompt_batch
 from jaxalign.data.tokenizer import train_bpe
 from jaxalign.errors import UserError

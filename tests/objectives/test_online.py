@@ -16,11 +16,11 @@ import pytest
 from jaxalign import objectives
 from jaxalign.batches.preferences import Judged, OnlineBatch, PairLogps, PreferenceBatch
 from jaxalign.batches.tokens import TokenBatch
-from jaxalign.config.data import PlaceConfig
 from jaxalign.config.loop import FitConfig, OptimizerConfig
 from jaxalign.config.model import ModelConfig
 from jaxalign.config.names import ONLINE_PAIR_LOSSES, OnlineLossName, OnlinePairLossName
 from jaxalign.config.online import OnlineSettings
+from jaxalign.config.place import PlaceConfig
 from jaxalign.data.tokenizer import train_bpe
 from jaxalign.errors import UserError
 from jaxalign.layouts.choice import make_layout

@@ -14,12 +14,12 @@ import pytest
 from jaxalign import PairLengths, PairLogps, losses, objectives
 from jaxalign.batches.preferences import PreferenceBatch, UnpairedBatch
 from jaxalign.batches.tokens import TokenBatch
-from jaxalign.config.data import PlaceConfig
 from jaxalign.config.dpo import DPOSettings
 from jaxalign.config.kto import KTOSettings
 from jaxalign.config.loop import FitConfig, OptimizerConfig
 from jaxalign.config.model import ModelConfig
 from jaxalign.config.names import PairLossName, UnpairedLossName
+from jaxalign.config.place import PlaceConfig
 from jaxalign.data.batching import mismatched_rows
 from jaxalign.data.chat import token_row
 from jaxalign.data.tokenizer import train_bpe
@@ -388,7 +388,7 @@ def test_samples_weigh_1_under_wpo():
         (lambda: DPOSettings(loss="ipo", gamma=1.0), r"loss ipo takes no gamma; it takes beta"),
         (lambda: DPOSettings(loss="simpo", reference_free=True), "simpo has no reference anyway"),
         (lambda: DPOSettings(loss="simpo", ld_alpha=0.5), "loss simpo takes no ld_alpha"),
-        (lambda: DPOSettings(ld_alpha=2.0), r"dpo.ld_alpha is 2.0; it must lie in \[0, 1\]"),
+        (lambda: DPOSettings(ld_alpha=2.0), r"ld_alpha is 2.0; it must lie in \[0, 1\]"),
         (
             lambda: DPOSettings(loss="aot", fit=FitConfig(micro_batches=2)),
             "set dpo.fit.micro_batches to 1",

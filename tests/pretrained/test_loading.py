@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from jaxalign.config.data import PlaceConfig
 from jaxalign.config.model import ModelConfig
+from jaxalign.config.place import PlaceConfig
 from jaxalign.data.tokenizer import train_bpe
 from jaxalign.pretrained.folders import load_folder, open_tensors
 from jaxalign.pretrained.hugging_face.names import from_theirs

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxalign.config.data import PlaceConfig
 from jaxalign.config.dpo import DPOConfig, DPOSettings
 from jaxalign.config.loop import FitConfig, OptimizerConfig
-from jaxalign.config.model import LoraConfig
+from jaxalign.config.lora import LoraConfig
+from jaxalign.config.place import PlaceConfig
 from jaxalign.config.ppo import PPOSettings, TextPPOConfig
 from jaxalign.config.reward import RewardConfig, RewardSettings
 from jaxalign.config.sft import SFTConfig

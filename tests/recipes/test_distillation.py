@@ -19,10 +19,10 @@ from jaxalign.batches.preferences import DistillationBatch
 from jaxalign.batches.tokens import TokenBatch
 from jaxalign.cli import dispatch, main
 from jaxalign.commands.distill import check_memory, prompts_of
-from jaxalign.config.data import PlaceConfig
 from jaxalign.config.distill import DistillationLossName, DistillSettings
 from jaxalign.config.loop import FitConfig, OptimizerConfig
 from jaxalign.config.model import ModelConfig
+from jaxalign.config.place import PlaceConfig
 from jaxalign.data.chat import token_row
 from jaxalign.data.tokenizer import train_bpe
 from jaxalign.errors import UserError

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from jaxalign.batches.tokens import TokenBatch
-from jaxalign.config.data import PlaceConfig
 from jaxalign.config.grpo import GRPOSettings
 from jaxalign.config.loop import OptimizerConfig
-from jaxalign.config.model import LoraConfig, ModelConfig
+from jaxalign.config.lora import LoraConfig
+from jaxalign.config.model import ModelConfig
 from jaxalign.config.online import OnlineSettings
+from jaxalign.config.place import PlaceConfig
 from jaxalign.config.ppo import PPOSettings
 from jaxalign.data.tokenizer import train_bpe
 from jaxalign.errors import UserError

@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from jaxalign.config.data import PlaceConfig
 from jaxalign.config.loop import FitConfig, OptimizerConfig
-from jaxalign.config.model import LoraConfig
+from jaxalign.config.lora import LoraConfig
+from jaxalign.config.place import PlaceConfig
 from jaxalign.config.reward import RewardConfig, RewardSettings
 from jaxalign.data.chat import TokenRow
 from jaxalign.data.preferences import Groups

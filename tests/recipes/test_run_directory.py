@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxalign.cli import main
-from jaxalign.config.data import PlaceConfig
+from jaxalign.config.place import PlaceConfig
 from jaxalign.config.sft import SFTConfig
 from jaxalign.data.records import Preference, PromptRow
 from jaxalign.data.templates import dated, started
