@@ -23,6 +23,7 @@ import pytest
 
 from jaxalign.train.metrics import MetricsWriter
 
+pytest.register_assert_rewrite("tests.checks")
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in jobs of a shell's background
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")

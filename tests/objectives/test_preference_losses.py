@@ -20,14 +20,11 @@ from jaxalign.config.kto import KTOSettings
 from jaxalign.config.loop import FitConfig, OptimizerConfig
 from jaxalign.config.model import ModelConfig
 from jaxalign.config.names import PairLossName, UnpairedLossName
-from jaxalign.data.batching import mismatched_rows
 from jaxalign.data.chat import token_row
 from jaxalign.data.tokenizer import train_bpe
 from jaxalign.errors import UserError
 from jaxalign.layouts.choice import make_layout
 from jaxalign.layouts.layout import pad_rows
-from jaxalign.logprobs import log_collisions
-from jaxalign.losses.wpo import wpo_weights
 from jaxalign.objectives import PAIR_LOSSES, UNPAIRED_LOSSES
 from jaxalign.recipes.preferences import train_unpaired
 from jaxalign.recipes.run import open_run
@@ -37,9 +34,17 @@ from jaxalign.train.step import initial_state, train_step
 from tests.folders import ROOT
 
 KEY, ROWS, LENGTH, WORDS = jax.random.key(0), 16, 5, 7
+
+
 NAMES = (*PAIR_LOSSES, *UNPAIRED_LOSSES)
+
+
 OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.05))
+
+
 START = np.random.default_rng(9).normal(size=WORDS).astype(np.float32)
+
+
 PARAMS = START + 0.05 * np.arange(WORDS, dtype=np.float32)
 
 
@@ -364,15 +369,6 @@ def test_wpo_by_hand(x64):
     np.testing.assert_allclose(slope, jax.grad(fixed)(jnp.asarray(table)), rtol=1e-6, atol=1e-9)
 
 
-def test_samples_weigh_1_under_wpo():
-    """E p(v) / sum p^2 = 1, whatever the policy: the expected weight of a token of its own."""
-    for scale in (0.1, 1.0, 5.0):
-        logps = jax.nn.log_softmax(scale * jax.random.normal(KEY, (50,)))
-        collisions = jnp.full((50, 1), log_collisions(logps))
-        weights = wpo_weights(logps[:, None], jnp.ones((50, 1), bool), collisions)
-        assert float(jnp.sum(jnp.exp(logps) * weights)) == pytest.approx(1, abs=1e-5)
-
-
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -407,27 +403,3 @@ def test_what_a_batch_lacks_is_named():
     alone = UnpairedBatch(**{**vars(singles), "mismatched": None})
     with pytest.raises(UserError, match=r"batch\.mismatched"):
         objective("kto")(PARAMS, alone, KEY)
-
-
-def test_mismatched_rows_have_the_response_to_another_prompt():
-    # prompts 1 1 1 2 2 3: by prompt the rows are 0..5, responses move on by 3
-    rows = [token_row(([p], False), ([10 + i, 9], True)) for i, p in enumerate([1, 1, 1, 2, 2, 3])]
-    mixed = mismatched_rows(rows, max_length=3)
-    assert [row.tokens.tolist() for row in mixed] == [
-        *([1, 13, 9], [1, 14, 9], [1, 15, 9]),
-        *([2, 10, 9], [2, 11, 9], [3, 12, 9]),
-    ]
-    assert all(row.is_response.tolist() == [False, True, True] for row in mixed)
-    assert [len(row) for row in mismatched_rows(rows, max_length=2)] == [2] * 6
-    one_prompt = mismatched_rows(rows[:3], max_length=3)
-    assert [row.tokens[1] for row in one_prompt] == [12, 10, 11]
-    with pytest.raises(UserError, match="one row has no other"):
-        mismatched_rows(rows[:1], max_length=3)
-
-
-def test_alphapo_keeps_its_margin_next_to_huge_rewards(x64):
-    """Equal responses of probability exp(-40): rewards of 1e34, whose difference is exactly 0."""
-    pair = PairLogps(chosen=jnp.array([-40.0]), rejected=jnp.array([-40.0]))
-    one = PairLengths(chosen=jnp.ones(1), rejected=jnp.ones(1))
-    loss = losses.alphapo.alphapo_loss(pair, one, beta=0.1, gamma=0.5, alpha=2.0)
-    np.testing.assert_allclose(loss, np.log1p(np.exp(0.5)), rtol=1e-14)

@@ -1,11 +1,11 @@
 """Divergences between two distributions over a vocabulary."""
 
 import numpy as np
+from tests.specimens.specimen import Specimen, by_lists
 
 import jaxalign
 from tests.oracles import distillation as oracle
 from tests.specimens import draws
-from tests.specimens.specimen import Specimen, by_lists
 
 WORDS = 3
 

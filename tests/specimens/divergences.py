@@ -3,13 +3,13 @@
 import math
 
 import numpy as np
+from tests.specimens.specimen import Specimen, by_entries
 
 import jaxalign
 from tests.oracles import kl as oracle
 from tests.oracles.logprobs import log_softmax
 from tests.oracles.precision import saturating_exp
 from tests.specimens import draws
-from tests.specimens.specimen import Specimen, by_entries
 
 SHAPE = (draws.ROWS, draws.TOKENS)
 OUTCOMES = 6

@@ -1,6 +1,7 @@
 """Advantages, returns, rewards per step."""
 
 import numpy as np
+from tests.specimens.specimen import Specimen, by_rows
 
 import jaxalign
 from tests.oracles import gae as gae_oracle
@@ -8,7 +9,6 @@ from tests.oracles import group_advantages as groups
 from tests.oracles import returns, statistics
 from tests.oracles import rewards as rewards_oracle
 from tests.specimens import draws
-from tests.specimens.specimen import Specimen, by_rows
 
 SHAPE = (draws.ROWS, draws.TOKENS)
 

@@ -1,6 +1,7 @@
 """Weights of samples, and how token losses are added up."""
 
 import numpy as np
+from tests.specimens.specimen import Specimen, by_entries
 
 import jaxalign
 from tests.oracles import aggregation
@@ -8,7 +9,6 @@ from tests.oracles import policy_gradients as oracle
 from tests.oracles.precision import saturating_exp
 from tests.specimens import draws
 from tests.specimens.policy_gradients import extreme_logps, extreme_responses, logps, responses
-from tests.specimens.specimen import Specimen, by_entries
 
 BAD_CAP = (({"cap": 0.0}, "cap must be above 0"),)
 BAD_SHARE = tuple(({"share": share}, "share must be in (0, 1]") for share in (0.0, 1.01))

@@ -1,11 +1,11 @@
 """Log-probabilities and entropies of tokens and actions."""
 
 import numpy as np
+from tests.specimens.specimen import Specimen
 
 import jaxalign
 from tests.oracles import logprobs as oracle
 from tests.specimens import draws
-from tests.specimens.specimen import Specimen
 
 SHAPE = (draws.ROWS, draws.TOKENS)
 WORDS = 6

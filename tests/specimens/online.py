@@ -1,13 +1,13 @@
 """Fresh samples of the policy: ranked by a judge, with a bonus, against an opponent."""
 
 import numpy as np
+from tests.specimens.specimen import Specimen, by_lists, by_rows
 
 import jaxalign
 from tests.oracles import nash_md, online_dpo, xpo
 from tests.specimens import draws
 from tests.specimens.distillation import logits
 from tests.specimens.preferences import SETTINGS
-from tests.specimens.specimen import Specimen, by_lists, by_rows
 
 
 def judged(rng):

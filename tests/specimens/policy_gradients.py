@@ -1,13 +1,13 @@
 """Losses on the policy's own decisions."""
 
 import numpy as np
+from tests.specimens.specimen import Specimen, by_entries
 
 import jaxalign
 from tests.oracles import policy_gradients as oracle
 from tests.oracles import ppo
 from tests.oracles.precision import saturating_exp
 from tests.specimens import draws
-from tests.specimens.specimen import Specimen, by_entries
 
 SHAPE = (draws.ROWS, draws.TOKENS)
 BAD_CLIPS = (

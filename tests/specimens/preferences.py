@@ -4,6 +4,7 @@ import functools
 
 import jax
 import numpy as np
+from tests.specimens.specimen import ROWS, Specimen, by_entries, by_rows
 
 import jaxalign
 from tests.oracles import (
@@ -21,7 +22,6 @@ from tests.oracles import (
 )
 from tests.oracles import preferences as oracle
 from tests.specimens import draws
-from tests.specimens.specimen import ROWS, Specimen, by_entries, by_rows
 
 PAIRED = {
     "draw": draws.two_pairs,

@@ -1,12 +1,12 @@
 """Losses on pairs under the policy alone."""
 
 import numpy as np
+from tests.specimens.specimen import Specimen, by_entries, by_rows
 
 import jaxalign
 from tests.oracles import alphapo, cpo, orpo, simpo, tpo
 from tests.specimens import draws
 from tests.specimens.preferences import refused
-from tests.specimens.specimen import Specimen, by_entries, by_rows
 
 
 def pair_and_lengths(rng):

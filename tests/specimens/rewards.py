@@ -1,11 +1,11 @@
 """Likelihoods of tokens, comparisons, rankings and steps."""
 
 import numpy as np
+from tests.specimens.specimen import ROWS, Specimen, by_entries, by_lists, by_rows
 
 import jaxalign
 from tests.oracles import plackett_luce, preferences, process_reward
 from tests.specimens import draws
-from tests.specimens.specimen import ROWS, Specimen, by_entries, by_lists, by_rows
 
 
 def bradley_terry(differences, *, margins=0.0):

@@ -3,12 +3,12 @@
 import math
 
 import numpy as np
+from tests.specimens.specimen import Specimen
 
 import jaxalign
 from tests.oracles import statistics as oracle
 from tests.specimens import draws
 from tests.specimens.policy_gradients import logps
-from tests.specimens.specimen import Specimen
 
 
 def entries(rng):

@@ -1,11 +1,11 @@
 """Losses on single responses that are good or bad, and the statistics they need."""
 
 import numpy as np
+from tests.specimens.specimen import ROWS, Specimen, by_entries, by_rows
 
 import jaxalign
 from tests.oracles import apo, bco, kto
 from tests.specimens import draws
-from tests.specimens.specimen import ROWS, Specimen, by_entries, by_rows
 
 LABELS = np.array([True, False, True, False])
 

@@ -1,11 +1,11 @@
 """Tokens and pairs that count more or less than others."""
 
 import numpy as np
+from tests.specimens.specimen import Specimen, by_lists
 
 import jaxalign
 from tests.oracles import ld_dpo, wpo
 from tests.specimens import draws
-from tests.specimens.specimen import Specimen, by_lists
 
 
 def responses(rng, scale=1.0):
