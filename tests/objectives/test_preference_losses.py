@@ -30,8 +30,9 @@ from jaxalign.recipes.preferences import train_unpaired
 from jaxalign.recipes.run import open_run
 from jaxalign.recipes.text_models import new_text_model
 from jaxalign.train.metrics import read_metrics
-from jaxalign.train.step import initial_state, train_step
+from tests.checks.close import assert_same
 from tests.folders import ROOT
+from tests.updates import Updates
 
 KEY, ROWS, LENGTH, WORDS = jax.random.key(0), 16, 5, 7
 
@@ -176,7 +177,7 @@ def test_objective_is_the_loss(name):
     keep = np.arange(ROWS) % 5 != 0 if name not in ("aot", "aot_unpaired", "kto") else slice(None)
     rows.weights[:] = 0
     rows.weights[keep] = 1
-    needs_shift = {**PAIR_LOSSES, **UNPAIRED_LOSSES}[name].needs("shift")
+    needs_shift = loss_of(name).needs("shift")
     more = {"statistics": {"shift": jnp.float32(0.3), "count": 1.0}} if needs_shift else {}
     loss, (weight, metrics) = objective(name)(jnp.asarray(PARAMS), rows, KEY, **more)
     expected = np.asarray(by_hand(batch)[name]())
@@ -189,77 +190,62 @@ def test_objective_is_the_loss(name):
 MEASURE = objectives.mismatched_log_ratios(table_logps)
 
 
-def run_steps(states, batch, *, axis_name=None, micro_batches=1, names=NAMES):
-    """One update by every loss: all in one program, which compiles once."""
-    results = {}
-    for name in names:
-        named = {**PAIR_LOSSES, **UNPAIRED_LOSSES}[name]
-        results[name] = train_step(
-            states[name],
-            rows_for(name, batch),
-            loss_fn=objective(name, axis_name=axis_name),
-            optimizer=OPTIMIZER,
-            axis_name=axis_name,
-            micro_batches=micro_batches,
-            track=objectives.track_shift if named.needs("shift") else None,
-            measure=MEASURE if named.needs("kl") and micro_batches > 1 else None,
-        )
-    return {n: s for n, (s, _) in results.items()}, {n: m for n, (_, m) in results.items()}
+def loss_of(name):
+    return {**PAIR_LOSSES, **UNPAIRED_LOSSES}[name]
 
 
-def starting_states(names=NAMES):
-    states = {}
-    for name in names:
-        shift = {**PAIR_LOSSES, **UNPAIRED_LOSSES}[name].needs("shift")
-        start = objectives.no_shift() if shift else None
-        states[name] = initial_state(jnp.asarray(PARAMS), OPTIMIZER, KEY, start)
-    return states
+def options(name, micro_batches):
+    shift, kl = (loss_of(name).needs(level) for level in ("shift", "kl"))
+    return {
+        "track": objectives.track_shift if shift else None,
+        "measure": MEASURE if kl and micro_batches > 1 else None,
+    }
 
 
-def stepped(layout, batch, steps=2, names=NAMES, **options):
-    states = layout.place(starting_states(names))
-    step = layout.step(functools.partial(run_steps, names=names, **options))
-    metrics = []
-    for _ in range(steps):
-        states, more = step(states, batch)
-        metrics.append(more)
-    keep = {name: (s.params, s.statistics) for name, s in states.items()}
-    return jax.device_get((keep, metrics[0], metrics[-1]))
+UPDATES = Updates(
+    objective=lambda name, axis_name: objective(name, axis_name=axis_name),
+    params=jnp.asarray(PARAMS),
+    optimizer=OPTIMIZER,
+    steps=6,
+    statistics=lambda name: objectives.no_shift() if loss_of(name).needs("shift") else None,
+    options=options,
+)
+CLOSE = {"rtol": 2e-4, "atol": 2e-5}
+
+
+def by_name(batch, names=NAMES):
+    return {name: rows_for(name, batch) for name in names}
 
 
 @pytest.fixture(scope="module")
 def plain():
     """The updates on one device, without padding."""
-    return stepped(make_layout("device"), batches(13), steps=6)
+    return UPDATES.after(make_layout("device"), by_name(batches(13)))
 
 
-def same(one, other):
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5), one, other)
+def padded(names=NAMES):
+    return by_name(pad_rows(batches(13), 16)[0], names)
 
 
 @pytest.mark.parametrize("layout", ["device", "pmap", "shards", "mesh"])
 def test_update_does_not_depend_on_padding_and_devices(plain, layout):
-    padded, _ = pad_rows(batches(13), 16)
-    same(stepped(make_layout(layout), padded, steps=6), plain)
+    assert_same(UPDATES.after(make_layout(layout), padded()), plain, **CLOSE)
 
 
 def test_update_does_not_depend_on_micro_batches(plain):
-    tables = {**PAIR_LOSSES, **UNPAIRED_LOSSES}
-    names = tuple(name for name in NAMES if not tables[name].couples_rows)
+    names = tuple(name for name in NAMES if not loss_of(name).couples_rows)
     assert set(NAMES) - set(names) == {"aot", "aot_unpaired"}
-    padded, _ = pad_rows(batches(13), 16)
     whole = tuple({name: part[name] for name in names} for part in plain)
-    parts = stepped(make_layout("device"), padded, steps=6, names=names, micro_batches=4)
-    same(parts, whole)
+    parts = UPDATES.after(make_layout("device"), padded(names), micro_batches=4)
+    assert_same(parts, whole, **CLOSE)
 
 
 @pytest.mark.parametrize("layout", ["pmap", "mesh"])
 def test_kto_in_parts_on_devices(plain, layout):
-    padded, _ = pad_rows(batches(13), 16)
     whole = tuple({"kto": part["kto"]} for part in plain)
     assert all(metrics["kto"]["kl/reference"] > 0 for metrics in whole[1:])
-    parts = stepped(make_layout(layout), padded, steps=6, names=("kto",), micro_batches=2)
-    same(parts, whole)
+    parts = UPDATES.after(make_layout(layout), padded(("kto",)), micro_batches=2)
+    assert_same(parts, whole, **CLOSE)
 
 
 def test_the_stage_of_kto_in_parts(tmp_path):
@@ -296,11 +282,11 @@ def test_the_margin_grows(plain, name):
 def test_shift_is_the_mean_reward_of_the_batches_before(name):
     # the first batch sees 0, the second the mean m1 of 16 rewards, the third (m1 + m2) / 2
     layout = make_layout("device")
-    states = layout.place(starting_states((name,)))
-    step = layout.step(functools.partial(run_steps, names=(name,)))
+    states = layout.place(UPDATES.states((name,)))
+    step = layout.step(UPDATES.step)
     means, shifts = [], []
     for number in range(3):
-        states, metrics = step(states, batches(seed=number))
+        states, metrics = step(states, by_name(batches(seed=number), (name,)))
         means.append(float(metrics[name]["bco/reward"]))
         shifts.append(float(metrics[name]["bco/shift"]))
     np.testing.assert_allclose(shifts, [0, means[0], (means[0] + means[1]) / 2], rtol=1e-5)
