@@ -21,6 +21,7 @@ MANIFESTS = {  # manifest: how many of its cases nothing of ours computes
     "dpo_trl": 0,
     "dpo_trl_legacy": 0,
     "e2e_trl": 13,  # whole models, not functions
+    "gae_rlax": 0,
     "gae_sb3": 0,
     "gae_torchrl": 0,
     "group_advantages_trl": 0,
