@@ -79,6 +79,7 @@ def test_on_policy(x64):
     assert found == {f"ratio/{name}": float(name in ones) for name in NAMES}
 
 
+@pytest.mark.slow
 def test_expectations_under_the_behaviour_policy(x64):
     """Summed over every action: E[r] = 1, and k1 and k3 are both KL(behaviour, policy)."""
     logits = np.random.default_rng(2).normal(size=(2, 5))
@@ -155,6 +156,7 @@ def test_shapes_must_agree():
         ratio_diagnostics(jnp.zeros(3), jnp.zeros(1), jnp.ones(3, bool), cap=2.0)
 
 
+@pytest.mark.slow
 def test_diagnostics_beside_a_gradient_on_all_devices():
     """The largest ratio of all devices has no derivative; as data it needs none."""
     mask = jnp.ones(2, bool)

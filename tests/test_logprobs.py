@@ -150,6 +150,7 @@ def test_temperature_to_zero_is_greedy():
     assert float(token_logps(logits, jnp.array([[0, 0]]), temperature=1e-6)[0, 1]) < -9e5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("temperature", "softcap"), [(0.7, None), (1.0, None), (0.7, 1.5)])
 @pytest.mark.parametrize("chunk_size", [1, 4, 6, B * T, 1000])
 def test_fused_is_dense(x64, chunk_size, temperature, softcap):
@@ -199,6 +200,7 @@ def test_dense_second_order(x64):
     )
 
 
+@pytest.mark.slow
 def test_fused_in_bfloat16_accumulates_in_float32():
     """Many identical rows: a bfloat16 sum of their gradients would stop growing at 256 of them."""
     rows = 2048

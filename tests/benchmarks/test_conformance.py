@@ -14,6 +14,9 @@ from benchmarks.conformance.comparison import is_wrong, run_case, run_file
 from jaxalign import PairLogps, robust_dpo_loss
 from tests.folders import FILES
 
+pytestmark = pytest.mark.slow
+
+
 PAIR = PairLogps(chosen=np.zeros(1), rejected=np.zeros(1))
 FOLDER = FILES / "oracles"
 MANIFESTS = {  # manifest: how many of its cases nothing of ours computes

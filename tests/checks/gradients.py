@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax.test_util import check_grads
 
 from tests.cases.case import cast, real
@@ -28,6 +29,8 @@ def real_result(x) -> bool:
     return jnp.issubdtype(x.dtype, jnp.floating)
 
 
+@pytest.mark.slow
+@pytest.mark.compiled
 @to_those(lambda case: case.trained and case.order)
 def test_gradients_are_right(x64, case):
     """Against central differences, first and second order."""

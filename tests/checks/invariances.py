@@ -20,6 +20,7 @@ def with_rows(case) -> set:
     return set(case.arguments()) - set(case.shared)
 
 
+@pytest.mark.compiled
 def test_compiled_and_batched(case):
     """jit(vmap(f)) of three draws is f of each."""
     draws = [cast(case.arguments(seed), "float32") for seed in range(3)]
@@ -80,6 +81,8 @@ def on_devices(layout, f, arguments, shared):
     return jax.jit(mapped)(arguments)
 
 
+@pytest.mark.slow
+@pytest.mark.compiled
 @pytest.mark.parametrize("layout", ["pmap", "shard_map"])
 @to_those(with_rows)
 def test_eight_devices_as_one(case, layout):

@@ -152,6 +152,7 @@ def test_defaults_that_stand_in_the_configuration_alone(tmp_path, file):
     assert not load_tokenizer(folder_with(tmp_path / "c", config={"max_length": 16})).generation
 
 
+@pytest.mark.slow
 def test_sampling_stops_at_the_first_of_them():
     """What is drawn does not depend on where it stops: it is a beginning of the endless text."""
     endless, _ = responses(drawn(prompts_of(), eos_id=NEVER))

@@ -157,6 +157,7 @@ OBJECTIVES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_rows_that_fill_up_a_batch_weigh_nothing(name, tmp_path):
     """Nine rows on one device, and on eight devices times two, which takes sixteen."""

@@ -207,6 +207,8 @@ def plain():
     return UPDATES.after(make_layout("device"), {name: responses(name, 13) for name in NAMES})
 
 
+@pytest.mark.compiled
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("layout", "micro_batches"),
     [("device", 4), ("pmap", 1), ("shards", 2), ("mesh", 1)],
@@ -361,6 +363,7 @@ def policy():
     return new_text_model(config, tokenizer, 12, ("logits",), jax.random.key(0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temperature", [0.3, 0.7, 1.0, 1.5])
 def test_ratios_are_1_before_the_first_update(policy, temperature):
     model, prompts = policy.model, prompt_batch([[1]] * 16, pad_id=0)
@@ -389,6 +392,7 @@ def test_ratios_are_1_before_the_first_update(policy, temperature):
     assert wrong["policy/clip_fraction"] > 0 and wrong["policy/approx_kl"] > 1e-3
 
 
+@pytest.mark.slow
 def test_it_learns_to_write_what_is_rewarded(policy, tmp_path):
     settings = GRPOSettings(
         iterations=12,

@@ -227,11 +227,14 @@ def padded(names=NAMES):
     return by_name(pad_rows(batches(13), 16)[0], names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["device", "pmap", "shards", "mesh"])
 def test_update_does_not_depend_on_padding_and_devices(plain, layout):
     assert_same(UPDATES.after(make_layout(layout), padded()), plain, **CLOSE)
 
 
+@pytest.mark.compiled
+@pytest.mark.slow
 def test_update_does_not_depend_on_micro_batches(plain):
     names = tuple(name for name in NAMES if not loss_of(name).couples_rows)
     assert set(NAMES) - set(names) == {"aot", "aot_unpaired"}
@@ -240,6 +243,7 @@ def test_update_does_not_depend_on_micro_batches(plain):
     assert_same(parts, whole, **CLOSE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["pmap", "mesh"])
 def test_kto_in_parts_on_devices(plain, layout):
     whole = tuple({"kto": part["kto"]} for part in plain)
@@ -248,6 +252,7 @@ def test_kto_in_parts_on_devices(plain, layout):
     assert_same(parts, whole, **CLOSE)
 
 
+@pytest.mark.slow
 def test_the_stage_of_kto_in_parts(tmp_path):
     """Most responses are good, so the KL rises from 0, more in some parts than in others."""
     rng = np.random.default_rng(0)
@@ -267,6 +272,7 @@ def test_the_stage_of_kto_in_parts(tmp_path):
     np.testing.assert_allclose(measured[1], measured[0], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_margin_grows(plain, name):
     _, first, last = (part[name] for part in plain)
@@ -278,6 +284,7 @@ def test_the_margin_grows(plain, name):
     assert np.isfinite(last["loss"]) and last["grad_norm"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bco", "bco_pair"])
 def test_shift_is_the_mean_reward_of_the_batches_before(name):
     # the first batch sees 0, the second the mean m1 of 16 rewards, the third (m1 + m2) / 2

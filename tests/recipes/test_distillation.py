@@ -37,6 +37,9 @@ from jaxalign.train.metrics import read_metrics
 from tests.checks.close import assert_same
 from tests.updates import Updates
 
+pytestmark = pytest.mark.slow
+
+
 KEY, LENGTH, WORDS = jax.random.key(0), 5, 7
 NAMES = tuple(DISTILLATION_LOSSES)
 OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.5))

@@ -33,6 +33,7 @@ def test_a_program_is_kept(theirs, tmp_path):
     assert any(folder.iterdir())
 
 
+@pytest.mark.slow
 def test_a_program_cut_short_is_dropped_and_others_are_kept_again(tmp_path):
     environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
     environment |= {"XDG_CACHE_HOME": str(tmp_path), "JAX_PLATFORMS": "cpu"}
