@@ -32,51 +32,29 @@ from jaxalign.recipes.text_models import new_text_model
 from jaxalign.rollouts.pairs import judged_pairs, sample_pairs
 from jaxalign.train.metrics import read_metrics
 from tests.checks.close import assert_same
+from tests.table_policy import START, WORDS, summed, table_logps, texts
 from tests.updates import Updates
 
 pytestmark = pytest.mark.slow
 
 
-KEY, ROWS, LENGTH, WORDS = jax.random.key(0), 16, 5, 7
+KEY, ROWS = jax.random.key(0), 16
 NAMES = (*ONLINE_LOSSES, "ipo")
 OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.05))
-START = np.random.default_rng(9).normal(size=WORDS)
 PARAMS = START + 0.05 * np.arange(WORDS)
 LAYOUTS = ["device", "pmap", "shards", "mesh"]
-
-
-def responses(rng, rows):
-    lengths = rng.integers(2, LENGTH + 1, rows)
-    real = np.arange(LENGTH) < lengths[:, None]
-    prompt = real & (np.arange(LENGTH) < 1)
-    return TokenBatch(
-        tokens=rng.integers(0, WORDS, (rows, LENGTH)).astype(np.int32),
-        prompt_mask=prompt,
-        response_mask=real & ~prompt,
-        index=np.arange(rows, dtype=np.int32),
-    )
-
-
-def summed(table, rows):
-    logps = table - np.log(np.exp(table).sum())
-    return (logps[rows.tokens] * rows.response_mask).sum(1)
 
 
 def online_batch(rows=ROWS, seed=0):
     """Random pairs; every fifth is a tie."""
     rng = np.random.default_rng(seed)
-    texts, scores = [responses(rng, rows) for _ in range(2)], rng.normal(size=(2, rows))
+    texts, scores = [texts(rng, rows) for _ in range(2)], rng.normal(size=(2, rows))
     scores[1, ::5] = scores[0, ::5]
     first, second = (
         Judged(responses=text, scores=score, reference=summed(START, text))
         for text, score in zip(texts, scores, strict=True)
     )
     return OnlineBatch(first=first, second=second, weights=np.ones(rows))
-
-
-def table_logps(params, batch, keys):
-    """A context-free policy: log-probabilities of a table of logits."""
-    return jax.nn.log_softmax(params)[batch.tokens]
 
 
 def objective(name, **options):

@@ -30,11 +30,13 @@ from jaxalign.recipes.preferences import train_unpaired
 from jaxalign.recipes.run import open_run
 from jaxalign.recipes.text_models import new_text_model
 from jaxalign.train.metrics import read_metrics
+from tests import table_policy
 from tests.checks.close import assert_same
 from tests.folders import ROOT
+from tests.table_policy import WORDS, table_logps, texts
 from tests.updates import Updates
 
-KEY, ROWS, LENGTH, WORDS = jax.random.key(0), 16, 5, 7
+KEY, ROWS = jax.random.key(0), 16
 
 
 NAMES = (*PAIR_LOSSES, *UNPAIRED_LOSSES)
@@ -43,32 +45,12 @@ NAMES = (*PAIR_LOSSES, *UNPAIRED_LOSSES)
 OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.05))
 
 
-START = np.random.default_rng(9).normal(size=WORDS).astype(np.float32)
-
-
+START = table_policy.START.astype(np.float32)
 PARAMS = START + 0.05 * np.arange(WORDS, dtype=np.float32)
 
 
-def texts(rng, rows):
-    lengths = rng.integers(2, LENGTH + 1, rows)
-    real = np.arange(LENGTH) < lengths[:, None]
-    prompt = real & (np.arange(LENGTH) < 1)
-    return TokenBatch(
-        tokens=rng.integers(0, WORDS, (rows, LENGTH)).astype(np.int32),
-        prompt_mask=prompt,
-        response_mask=real & ~prompt,
-        index=np.arange(rows, dtype=np.int32),
-    )
-
-
-def table_logps(params, batch, keys):
-    """A context-free policy: log-probabilities of a table of logits."""
-    return jax.nn.log_softmax(params)[batch.tokens]
-
-
 def summed(table, rows):
-    logps = table - np.log(np.exp(table).sum())
-    return (logps[rows.tokens] * rows.response_mask).sum(1).astype(np.float32)
+    return table_policy.summed(table, rows).astype(np.float32)
 
 
 def batches(rows=ROWS, seed=0):
