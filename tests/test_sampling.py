@@ -14,7 +14,7 @@ from jaxalign.logprobs import token_logps
 from jaxalign.models.transformer import Transformer, TransformerConfig, unrolled
 from jaxalign.sampling import categorical, filtered_logits, sample, sample_mixture
 
-pytestmark = (pytest.mark.slow, pytest.mark.compiled)
+pytestmark = [pytest.mark.slow, pytest.mark.compiled]
 
 
 VOCABULARY, PROMPT, NEW = 11, 5, 6

@@ -12,28 +12,13 @@ from jax.test_util import check_grads
 from jaxalign import discounted_returns, gae, lambda_returns, n_step_returns, vtrace
 from tests.cases.advantages.returns import CASES
 from tests.checks.of_cases import checks_of
+from tests.episodes import draw
 from tests.oracles import returns as oracle
 
 TestCases = checks_of(CASES)
 
 
 CLOSE = {"rtol": 1e-10, "atol": 1e-10}
-
-
-def draw(seed, rows=6, steps=9):
-    """Rewards, values, mask with holes; ends of both kinds, of rollouts that go on; log-ratios."""
-    rng = np.random.default_rng(seed)
-    rewards, values, final_values, log_ratios = rng.normal(size=(4, rows, steps))
-    mask = rng.random((rows, steps)) < 0.7
-    mask[0], mask[1, 1:] = False, False
-    flags = rng.random((2, rows, steps)) < 0.15
-    ends = {
-        "terminations": flags[0],
-        "truncations": flags[1],
-        "final_values": final_values,
-        "bootstrap_values": rng.normal(size=rows),
-    }
-    return (rewards, values, mask), ends, log_ratios
 
 
 def complete(ends, mask):

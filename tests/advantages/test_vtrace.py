@@ -7,6 +7,7 @@ import numpy as np
 from jaxalign import gae, lambda_returns, vtrace
 from tests.cases.advantages.vtrace import CASES
 from tests.checks.of_cases import checks_of
+from tests.episodes import draw
 
 CLOSE = {"rtol": 1e-10, "atol": 1e-10}
 TestCases = checks_of(CASES)
@@ -23,22 +24,6 @@ def test_vtrace_is_constant_in_the_values_of_final_observations():
     final_values = jnp.asarray([[0.0, 8.0]])
     assert float(total(final_values)) == 2 * (4 + 2)  # by hand: 8 gamma, then half of that
     np.testing.assert_array_equal(jax.grad(total)(final_values), [[0.0, 0.0]])
-
-
-def draw(seed, rows=6, steps=9):
-    """Rewards, values, mask with holes; ends of both kinds, of rollouts that go on; log-ratios."""
-    rng = np.random.default_rng(seed)
-    rewards, values, final_values, log_ratios = rng.normal(size=(4, rows, steps))
-    mask = rng.random((rows, steps)) < 0.7
-    mask[0], mask[1, 1:] = False, False
-    flags = rng.random((2, rows, steps)) < 0.15
-    ends = {
-        "terminations": flags[0],
-        "truncations": flags[1],
-        "final_values": final_values,
-        "bootstrap_values": rng.normal(size=rows),
-    }
-    return (rewards, values, mask), ends, log_ratios
 
 
 def test_vtrace_by_hand():
