@@ -99,6 +99,7 @@ def test_probabilities_of_all_sequences_sum_to_one(x64):
     assert float(jnp.exp(logps).sum()) == pytest.approx(1, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_only_earlier_logits_matter():
     """Entry t depends on logits t - 1 and on tokens t, on nothing else."""
     hidden, unembedding, tokens = draw(2)
@@ -246,6 +247,7 @@ def test_fused_under_vmap():
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("params", ["replicated", "varying"])
 def test_fused_gradients_inside_shard_map(params):
     """Replicated parameters: jax sums the gradient over devices. Varying ones: the caller does."""

@@ -114,6 +114,7 @@ def experience(batch):
     return Experience(**fields | {"inputs": batch})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_every_number_is_that_of_the_text_alone(name):
     model, params = model_and_params(name, heads_out=("logits", "value"))

@@ -64,6 +64,7 @@ def test_where_the_ids_come_from(tmp_path, files, stops):
     assert (tokenizer.stop_ids, tokenizer.eos_id) == (stops, stops[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["generation_config", "config"])
 @pytest.mark.parametrize(
     "value",
@@ -211,6 +212,7 @@ def test_gguf_files_name_several(tmp_path):
     assert load_gguf_tokenizer(byte_level(tmp_path / "x.gguf", eot_token_id=2)).stop_ids == (2,)
 
 
+@pytest.mark.slow
 def test_generate_says_what_it_draws_with(tmp_path, capsys):
     stops = {"eos_token_id": list(range(2, 270))}  # all but two tokens end a text
     tokenizer = load_tokenizer(folder_with(tmp_path / "t", generation_config=DEFAULTS | stops))

@@ -71,6 +71,7 @@ def after_steps(directory, loss_fn, batches, *, devices, parts, axis=True, measu
     return np.asarray(state.params["w"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["bucketed", "packed"])
 def test_training_on_texts_is_the_same_everywhere(kind, tmp_path):
     rows, size = texts(60), 9  # neither devices nor micro-batches divide it

@@ -104,6 +104,7 @@ def test_same_update_everywhere(x64, reference, name, devices, micro_batches):
             np.testing.assert_allclose(state.params[leaf], expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "devices"), SEVERAL)
 def test_one_trace_over_many_steps(name, devices):
     """And the state keeps its shardings, and the parameters it began from stay usable."""

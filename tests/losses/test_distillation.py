@@ -32,6 +32,7 @@ class TestDistillation:
         gap = ja.forward_kl_loss(*both) - ja.reverse_kl_loss(*both)
         assert np.abs(gap).min() > 0.01  # it matters which
 
+    @pytest.mark.slow
     def test_at_one_half_the_sides_are_alike(self):
         one = self.jsd(self.student, self.teacher, mixture=0.5)
         other = self.jsd(self.teacher, self.student, mixture=0.5)
@@ -47,6 +48,7 @@ class TestDistillation:
             entropy = -b * math.log(b) - (1 - b) * math.log(1 - b)
             assert float(self.jsd(one, one[::-1], mixture=b)) == pytest.approx(entropy, rel=1e-6)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "loss",
         [

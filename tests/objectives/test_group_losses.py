@@ -128,6 +128,7 @@ def test_names_agree(capsys):
     assert f"grpo.loss{{{','.join(NAMES)}}}" in shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_objective_is_the_papers_loop(name):
     batch = responses(name)

@@ -19,6 +19,7 @@ print(jax.config.jax_compilation_cache_dir)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("theirs", [False, True])
 def test_a_program_is_kept(theirs, tmp_path):
     environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
