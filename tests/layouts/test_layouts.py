@@ -78,7 +78,6 @@ def reference() -> list[dict]:
         return history
 
 
-@pytest.mark.compiled
 @pytest.mark.slow
 @pytest.mark.parametrize("micro_batches", [1, 2, 4])
 @pytest.mark.parametrize(("name", "devices"), PLACES)

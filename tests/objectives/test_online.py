@@ -48,11 +48,11 @@ LAYOUTS = ["device", "pmap", "shards", "mesh"]
 def online_batch(rows=ROWS, seed=0):
     """Random pairs; every fifth is a tie."""
     rng = np.random.default_rng(seed)
-    texts, scores = [texts(rng, rows) for _ in range(2)], rng.normal(size=(2, rows))
+    sides, scores = [texts(rng, rows) for _ in range(2)], rng.normal(size=(2, rows))
     scores[1, ::5] = scores[0, ::5]
     first, second = (
         Judged(responses=text, scores=score, reference=summed(START, text))
-        for text, score in zip(texts, scores, strict=True)
+        for text, score in zip(sides, scores, strict=True)
     )
     return OnlineBatch(first=first, second=second, weights=np.ones(rows))
 
