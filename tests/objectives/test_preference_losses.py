@@ -25,7 +25,8 @@ from jaxalign.data.tokenizer import train_bpe
 from jaxalign.errors import UserError
 from jaxalign.layouts.choice import make_layout
 from jaxalign.layouts.layout import pad_rows
-from jaxalign.objectives import PAIR_LOSSES, UNPAIRED_LOSSES
+from jaxalign.losses import DPO, PAIR_LOSSES, UNPAIRED_LOSSES
+from jaxalign.losses.bco import RunningMean, no_shift, shift_after
 from jaxalign.recipes.preferences import train_unpaired
 from jaxalign.recipes.run import open_run
 from jaxalign.recipes.text_models import new_text_model
@@ -128,9 +129,13 @@ def by_hand(batch):
     }
 
 
+def loss_of(name):
+    return {**PAIR_LOSSES, **UNPAIRED_LOSSES}[name]
+
+
 def objective(name, **options):
     make = objectives.paired if name in PAIR_LOSSES else objectives.unpaired
-    return make(table_logps, name, **options)
+    return make(table_logps, loss_of(name), **options)
 
 
 def rows_for(name, batch):
@@ -143,8 +148,8 @@ def test_names_agree(capsys):
     assert get_args(PairLossName) == tuple(PAIR_LOSSES)
     assert get_args(UnpairedLossName) == tuple(UNPAIRED_LOSSES)
     assert set(by_hand(batches())) == set(NAMES)
-    readme = (ROOT / "README.md").read_text()
-    assert [name for name in NAMES if f"`{name}`" not in readme] == []
+    guide = (ROOT / "docs" / "guides" / "losses.md").read_text()
+    assert [name for name in NAMES if f"`{name}`" not in guide] == []
     for command, table in (("dpo", PAIR_LOSSES), ("kto", UNPAIRED_LOSSES)):
         with pytest.raises(SystemExit):
             main([command, "--help"])
@@ -160,7 +165,11 @@ def test_objective_is_the_loss(name):
     rows.weights[:] = 0
     rows.weights[keep] = 1
     needs_shift = loss_of(name).needs("shift")
-    more = {"statistics": {"shift": jnp.float32(0.3), "count": 1.0}} if needs_shift else {}
+    # 20 rewards of 0.3 before, and those of this batch of mean 0.3
+    mean, seen = jnp.float32(0.3), jnp.float32(20.0)
+    more = {"statistics": RunningMean(mean=mean, count=seen)} if needs_shift else {}
+    if needs_shift:
+        more["measured"] = (mean * len(rows.weights), jnp.float32(len(rows.weights)))
     loss, (weight, metrics) = objective(name)(jnp.asarray(PARAMS), rows, KEY, **more)
     expected = np.asarray(by_hand(batch)[name]())
     np.testing.assert_allclose(loss, expected[keep].sum(), rtol=2e-5)
@@ -169,19 +178,13 @@ def test_objective_is_the_loss(name):
         np.testing.assert_allclose(metrics["bco/shift"], 0.3 * weight, rtol=1e-6)
 
 
-MEASURE = objectives.mismatched_log_ratios(table_logps)
-
-
-def loss_of(name):
-    return {**PAIR_LOSSES, **UNPAIRED_LOSSES}[name]
-
-
-def options(name, micro_batches):
-    shift, kl = (loss_of(name).needs(level) for level in ("shift", "kl"))
-    return {
-        "track": objectives.track_shift if shift else None,
-        "measure": MEASURE if kl and micro_batches > 1 else None,
-    }
+def step_options(name, micro_batches):
+    """What `train_step` is told of a loss that reads the whole batch, or all batches before."""
+    sums = objectives.paired_sums if name in PAIR_LOSSES else objectives.unpaired_sums
+    loss = loss_of(name)
+    if loss.needs("shift"):
+        return {"measure": sums(table_logps, loss), "track": shift_after}
+    return {"measure": sums(table_logps, loss)} if micro_batches > 1 else {}
 
 
 UPDATES = Updates(
@@ -189,8 +192,8 @@ UPDATES = Updates(
     params=jnp.asarray(PARAMS),
     optimizer=OPTIMIZER,
     steps=6,
-    statistics=lambda name: objectives.no_shift() if loss_of(name).needs("shift") else None,
-    options=options,
+    statistics=lambda name: no_shift() if loss_of(name).needs("shift") else None,
+    options=step_options,
 )
 CLOSE = {"rtol": 2e-4, "atol": 2e-5}
 
@@ -268,8 +271,8 @@ def test_the_margin_grows(plain, name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["bco", "bco_pair"])
-def test_shift_is_the_mean_reward_of_the_batches_before(name):
-    # the first batch sees 0, the second the mean m1 of 16 rewards, the third (m1 + m2) / 2
+def test_shift_is_the_mean_reward_of_this_batch_and_those_before(name):
+    # the first batch sees its own mean m1, the second (m1 + m2) / 2 and so on
     layout = make_layout("device")
     states = layout.place(UPDATES.states((name,)))
     step = layout.step(UPDATES.step)
@@ -278,17 +281,17 @@ def test_shift_is_the_mean_reward_of_the_batches_before(name):
         states, metrics = step(states, by_name(batches(seed=number), (name,)))
         means.append(float(metrics[name]["bco/reward"]))
         shifts.append(float(metrics[name]["bco/shift"]))
-    np.testing.assert_allclose(shifts, [0, means[0], (means[0] + means[1]) / 2], rtol=1e-5)
-    assert states[name].statistics["count"] == 48
+    np.testing.assert_allclose(shifts, np.cumsum(means) / [1, 2, 3], rtol=1e-5)
+    assert states[name].statistics.count == (96 if name == "bco_pair" else 48)
 
 
 def test_modifiers():
     pairs, _ = batches()
     dpo, params = objective("dpo"), jnp.asarray(PARAMS)
     loss = dpo(params, pairs, KEY)[0]
-    same_tokens = objectives.paired(table_logps, "dpo", ld_alpha=1.0)(params, pairs, KEY)[0]
+    same_tokens = objectives.paired(table_logps, DPO, ld_alpha=1.0)(params, pairs, KEY)[0]
     np.testing.assert_allclose(same_tokens, loss, rtol=1e-6)
-    prefixes = objectives.paired(table_logps, "dpo", ld_alpha=0.0)
+    prefixes = objectives.paired(table_logps, DPO, ld_alpha=0.0)
     shorter = np.minimum(*(s.response_mask.sum(1) for s in (pairs.chosen, pairs.rejected)))
     cut = {}
     for side in ("chosen", "rejected"):
@@ -325,7 +328,7 @@ def test_wpo_by_hand(x64):
         margin = 0.1 * (sums["chosen"] - sums["rejected"])
         losses.append(np.log1p(np.exp(-margin)) * weights[-1] * float(pairs.weights[i]))
     assert min(weights) < 0.9 and max(weights) == 1
-    loss_fn = objectives.paired(table_logps_and_collisions, "dpo", beta=0.1, wpo=True)
+    loss_fn = objectives.paired(table_logps_and_collisions, DPO, wpo=True)
     (total, (_, metrics)), slope = jax.value_and_grad(loss_fn, has_aux=True)(
         jnp.asarray(table), pairs, KEY
     )
@@ -351,7 +354,6 @@ def test_wpo_by_hand(x64):
         (lambda: DPOSettings(loss="simpo", reference_free=True), "simpo has no reference anyway"),
         (lambda: DPOSettings(loss="simpo", ld_alpha=0.5), "loss simpo takes no ld_alpha"),
         (lambda: DPOSettings(ld_alpha=2.0), r"dpo.ld_alpha is 2.0; it must lie in \[0, 1\]"),
-        (lambda: DPOSettings(loss="ipo", robust=True), "dpo.robust belongs to loss robust"),
         (
             lambda: DPOSettings(loss="aot", fit=FitConfig(micro_batches=2)),
             "set dpo.fit.micro_batches to 1",
@@ -361,7 +363,7 @@ def test_wpo_by_hand(x64):
             "loss bco takes no desirable_weight",
         ),
         (lambda: KTOSettings(undesirable_weight=-1.0), "it must not be negative"),
-        (lambda: objectives.paired(table_logps, "ppo"), "no loss 'ppo'; there are dpo, robust"),
+        (lambda: DPOSettings(loss="ppo"), "loss is 'ppo'; it must be dpo, robust"),
     ],
 )
 def test_what_a_loss_does_not_take_is_refused(make, message):
