@@ -33,6 +33,9 @@ from jaxalign.sampling import sample
 from jaxalign.train.epochs import minibatch_rows, ppo_epochs_loop, rows_of
 from jaxalign.train.step import initial_state, summed_step
 
+pytestmark = pytest.mark.slow
+
+
 WORDS, PROMPT, NEW, EOS = 13, 6, 5, 2
 KEY = jax.random.key(0)
 SMALL = {"vocab_size": WORDS, "max_length": PROMPT + NEW, "width": 16, "layers": 2, "heads": 2}

@@ -26,6 +26,9 @@ from jaxalign.recipes.text_models import (
 from jaxalign.recipes.user_data import fitting
 from tests.tiny_models import tiny_policy
 
+pytestmark = pytest.mark.slow
+
+
 ROWS = [{"prompt": f"the {i}", "chosen": " film", "rejected": " good"} for i in range(5)]
 
 

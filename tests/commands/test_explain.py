@@ -50,6 +50,9 @@ from jaxalign.train.checks import (
     watched_ratios,
 )
 
+pytestmark = pytest.mark.slow
+
+
 KEY = jax.random.key(0)
 
 

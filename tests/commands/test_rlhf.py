@@ -30,6 +30,9 @@ from jaxalign.errors import UserError
 from jaxalign.recipes.text_models import load_text_model
 from jaxalign.train.metrics import read_metrics
 
+pytestmark = pytest.mark.slow
+
+
 FIT = FitConfig(
     steps=2,
     batch_size=8,

@@ -184,6 +184,7 @@ def is_ever_taken(settings, flag, hint):
     return False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_what_a_command_always_refuses_is_not_advertised_and_nothing_else(command):
     default, hints = flags(command)

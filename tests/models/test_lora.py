@@ -28,6 +28,9 @@ from jaxalign.models.quantised import quantised, to_int8, weights_of
 from jaxalign.models.transformer import Transformer, TransformerConfig, unrolled
 from jaxalign.sampling import sample
 
+pytestmark = pytest.mark.slow
+
+
 PLAIN = TransformerConfig(
     vocab_size=23,
     max_length=16,

@@ -106,6 +106,7 @@ def test_elsewhere_parameters_stay_on_the_host(saved, layout):
     assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(loaded.params))
 
 
+@pytest.mark.slow
 def test_new_heads_are_all_that_is_made(saved, monkeypatch):
     loaded = load_text_model(saved, "model", place=MESH)
     key = jax.random.key(7)
@@ -135,6 +136,7 @@ def test_a_model_and_a_tokenizer_need_each_other(saved, tmp_path):
         load_text_model(tmp_path, "policy")
 
 
+@pytest.mark.slow
 def test_a_bag_of_words_is_read_as_it_was_written(tmp_path, small):
     """Its bias has no axes."""
     config = ModelConfig(width=16, layers=1, heads=2, dropout=0.0)

@@ -29,6 +29,9 @@ from jaxalign.recipes.text_models import load_text_model, with_heads
 from jaxalign.train.metrics import read_metrics
 from tests.tiny_models import PAIRS, side_rows, tiny_policy
 
+pytestmark = pytest.mark.slow
+
+
 LORA = LoraConfig(rank=2, alpha=4.0)
 INT8 = dataclasses.replace(LORA, base="int8")
 KEY = jax.random.key(3)

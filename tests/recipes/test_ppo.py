@@ -28,6 +28,8 @@ from jaxalign.rollouts.text import ScoredSamples, text_experience
 from jaxalign.sampling import Samples
 from jaxalign.train.metrics import read_metrics
 
+pytestmark = pytest.mark.slow
+
 
 def scored_rows():
     """Two rows of one prompt token; responses of two and three tokens."""

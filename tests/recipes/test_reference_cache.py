@@ -32,6 +32,9 @@ from jaxalign.recipes.text_models import save_text_model
 from jaxalign.train.metrics import read_metrics
 from tests.tiny_models import PAIRS, side_rows, tiny_policy
 
+pytestmark = pytest.mark.slow
+
+
 ONE = PlaceConfig(layout="device")
 ALONE = np.zeros(1, int)  # one pair, one prompt
 

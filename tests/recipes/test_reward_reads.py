@@ -19,6 +19,9 @@ from jaxalign.recipes.run import open_run
 from jaxalign.recipes.scoring import score_rows
 from jaxalign.recipes.text_models import new_text_model
 
+pytestmark = pytest.mark.slow
+
+
 # Token ids. The answer to 3 is 5 and that to 4 is 6; asked 15, people like 7 better than 16.
 ASKED, RIGHT, WRONG, FILLERS = (3, 4, 15), (5, 6, 7), (6, 5, 16), (8, 14)
 LONGEST = 24

@@ -23,6 +23,9 @@ from jaxalign.recipes.run import open_run
 from jaxalign.recipes.scoring import by_rows, score_rows
 from jaxalign.recipes.text_models import TextModel, new_parameters, shallow, with_heads
 
+pytestmark = pytest.mark.slow
+
+
 KEY = jax.random.key(0)
 CONFIG = TransformerConfig(
     vocab_size=16, max_length=8, width=8, layers=3, heads=2, kv_heads=1, mlp_width=8

@@ -26,6 +26,8 @@ from jaxalign.recipes.inputs import (
 from jaxalign.recipes.run import open_run
 from jaxalign.recipes.run_directory import LOCK, directory_of, held
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("given", "words"),
