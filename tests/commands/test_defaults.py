@@ -12,7 +12,7 @@ from jaxalign.config.data import DataConfig
 from jaxalign.config.defaults import LARGE, Start
 from jaxalign.config.lora import LoraConfig
 from jaxalign.config.model import ModelConfig
-from jaxalign.data.tokenizer import train_bpe
+from jaxalign.data.tokenizer_training import train_bpe
 from jaxalign.errors import UserError
 from jaxalign.models.transformer import Transformer
 from jaxalign.recipes import finish

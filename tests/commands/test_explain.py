@@ -29,7 +29,7 @@ from jaxalign.config.overrides import restored
 from jaxalign.config.ppo import TextPPOConfig
 from jaxalign.config.reward import RewardConfig
 from jaxalign.config.rlhf import RLHFConfig
-from jaxalign.data.templates import started
+from jaxalign.data.templates import template_date
 from jaxalign.errors import UserError
 from jaxalign.explanation import (
     explain_decisions,
@@ -592,6 +592,6 @@ def test_a_run_is_explained_on_the_day_it_began(tmp_path, monkeypatch):
     inputs = {"run": "a", "started": began.isoformat(), "inputs": None}
     (tmp_path / "inputs.json").write_text(json.dumps(inputs))
     monkeypatch.setattr(page, "of_run", lambda config: config)
-    monkeypatch.setattr(page, "explained", lambda config: started())
+    monkeypatch.setattr(page, "explained", lambda config: template_date())
     assert page.run(ExplainConfig(run=str(tmp_path))) == began
-    assert page.run(ExplainConfig()) == started() != began
+    assert page.run(ExplainConfig()) == template_date() != began

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from jaxalign.cli import dispatch
 from jaxalign.commands.export import write_folder
-from jaxalign.data.tokenizer import train_bpe
+from jaxalign.data.tokenizer_training import train_bpe
 from jaxalign.errors import UserError, printable
 from jaxalign.models.rope import RopeScaling
 from jaxalign.models.transformer import Transformer, TransformerConfig, unrolled

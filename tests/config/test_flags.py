@@ -30,7 +30,7 @@ from jaxalign.config.ranges import (
     ranged_types,
 )
 from jaxalign.config.sft import SFTConfig
-from jaxalign.data.tokenizer import train_bpe
+from jaxalign.data.tokenizer_training import train_bpe
 from jaxalign.errors import UserError
 from jaxalign.recipes.text_models import new_text_model
 from jaxalign.system.files import FileError, whole_directory, write_atomically

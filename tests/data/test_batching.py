@@ -15,7 +15,7 @@ from jaxalign.data.batching import (
     preference_batch,
     prompt_batch,
     token_batch,
-    truncated,
+    truncated_row,
 )
 from jaxalign.data.chat import token_row
 from jaxalign.errors import UserError
@@ -61,9 +61,9 @@ def test_nothing_is_cut_silently():
 
 
 def test_truncation_loses_the_end_and_only_that():
-    cut = truncated(ROWS[0], 3)
+    cut = truncated_row(ROWS[0], 3)
     assert cut.tokens.tolist() == [1, 5, 6] and cut.is_response.tolist() == [False, False, True]
-    assert truncated(ROWS[0], 4) == ROWS[0]
+    assert truncated_row(ROWS[0], 4) == ROWS[0]
 
 
 def test_an_interleaved_row_keeps_both_masks():

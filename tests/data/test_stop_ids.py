@@ -13,7 +13,8 @@ from jaxalign.commands import generate
 from jaxalign.commands.export import write_folder
 from jaxalign.config.generate import GenerateConfig
 from jaxalign.data.chat import response_row
-from jaxalign.data.tokenizer import load_tokenizer, train_bpe
+from jaxalign.data.tokenizer_loading import load_tokenizer
+from jaxalign.data.tokenizer_training import train_bpe
 from jaxalign.errors import UserError
 from jaxalign.pretrained.gguf.tokenizer import load_gguf_tokenizer
 from jaxalign.recipes.model_card import model_card

@@ -15,7 +15,7 @@ from jaxalign.data.chat import prompt_ids, response_row, text_row
 from jaxalign.data.formats import load_records
 from jaxalign.data.marks import pattern_of
 from jaxalign.data.records import Prompt
-from jaxalign.data.tokenizer import load_tokenizer
+from jaxalign.data.tokenizer_loading import load_tokenizer
 from jaxalign.errors import UserError
 from jaxalign.recipes.text_models import new_text_model, save_text_model
 from tests.folders import FILES

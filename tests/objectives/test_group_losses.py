@@ -27,7 +27,7 @@ from jaxalign.config.model import ModelConfig
 from jaxalign.config.names import hyperparameter_names
 from jaxalign.config.place import PlaceConfig
 from jaxalign.data.batching import prompt_batch
-from jaxalign.data.tokenizer import train_bpe
+from jaxalign.data.tokenizer_training import train_bpe
 from jaxalign.errors import UserError
 from jaxalign.layouts.choice import make_layout
 from jaxalign.layouts.layout import pad_rows

@@ -21,7 +21,7 @@ from jaxalign.config.model import ModelConfig
 from jaxalign.config.names import ONLINE_PAIR_LOSSES, OnlineLossName, OnlinePairLossName
 from jaxalign.config.online import OnlineSettings
 from jaxalign.config.place import PlaceConfig
-from jaxalign.data.tokenizer import train_bpe
+from jaxalign.data.tokenizer_training import train_bpe
 from jaxalign.errors import UserError
 from jaxalign.layouts.choice import make_layout
 from jaxalign.layouts.layout import pad_rows

@@ -13,7 +13,7 @@ import pytest
 from tokenizers import pre_tokenizers
 
 from jaxalign.data.chat import prompt_ids
-from jaxalign.data.tokenizer import load_tokenizer
+from jaxalign.data.tokenizer_loading import load_tokenizer
 from jaxalign.errors import UserError
 from jaxalign.pretrained.gguf.tokenizer import load_gguf_tokenizer
 from tests import gguf_writer

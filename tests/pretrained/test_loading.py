@@ -11,10 +11,10 @@ from jax.sharding import PartitionSpec
 
 from jaxalign.config.model import ModelConfig
 from jaxalign.config.place import PlaceConfig
-from jaxalign.data.tokenizer import train_bpe
+from jaxalign.data.tokenizer_training import train_bpe
 from jaxalign.pretrained.folders import load_folder, open_tensors
-from jaxalign.pretrained.hugging_face.names import from_theirs
-from jaxalign.pretrained.weights import placed
+from jaxalign.pretrained.hugging_face.names import parameters_of_tensors
+from jaxalign.pretrained.weights import nested_parameters
 from jaxalign.recipes.reward import spelling
 from jaxalign.recipes.text_models import (
     TextModel,
@@ -63,7 +63,7 @@ def test_never_more_than_one_tensor_is_on_the_host():
             return array
 
         watched = dataclasses.replace(weights, rows=watched)
-        placed(from_theirs(config, "llama", watched), lambda a: a.shape)
+        nested_parameters(parameters_of_tensors(config, "llama", watched), lambda a: a.shape)
     assert len(alive) == 21 and set(alive) == {0}
 
 

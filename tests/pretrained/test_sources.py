@@ -12,7 +12,7 @@ import huggingface_hub.constants
 import numpy as np
 import pytest
 
-from jaxalign.data.tokenizer import train_bpe
+from jaxalign.data.tokenizer_training import train_bpe
 from jaxalign.errors import UserError
 from jaxalign.models.transformer import Transformer, TransformerConfig
 from jaxalign.pretrained import sources

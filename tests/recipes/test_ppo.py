@@ -16,7 +16,7 @@ from jaxalign.config.model import ModelConfig
 from jaxalign.config.online import OnlineSettings
 from jaxalign.config.place import PlaceConfig
 from jaxalign.config.ppo import PPOSettings
-from jaxalign.data.tokenizer import train_bpe
+from jaxalign.data.tokenizer_training import train_bpe
 from jaxalign.errors import UserError
 from jaxalign.kl import adapted_coef
 from jaxalign.models.lora import ADAPTERS

@@ -29,7 +29,7 @@ from jaxalign.data.batching import token_batch
 from jaxalign.data.chat import token_row
 from jaxalign.data.formats import load_records
 from jaxalign.data.records import Prompt, PromptRow
-from jaxalign.data.tokenizer import train_bpe
+from jaxalign.data.tokenizer_training import train_bpe
 from jaxalign.errors import StepRefused, UserError
 from jaxalign.losses import GROUP_LOSSES
 from jaxalign.losses.group_methods import with_parts

@@ -12,7 +12,7 @@ from jaxalign.config.place import PlaceConfig
 from jaxalign.config.reward import RewardConfig, RewardSettings
 from jaxalign.data.chat import TokenRow, token_row
 from jaxalign.data.preferences import pairs_as_groups
-from jaxalign.data.tokenizer import train_bpe
+from jaxalign.data.tokenizer_training import train_bpe
 from jaxalign.recipes.accuracy import pair_accuracy
 from jaxalign.recipes.reward import train_reward
 from jaxalign.recipes.run import open_run

@@ -11,8 +11,8 @@ from jaxalign.system import cache
 
 CODE = """
 import jax
-from jaxalign.system.cache import keep_programs
-keep_programs()
+from jaxalign.system.cache import use_compilation_cache
+use_compilation_cache()
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.jit(lambda x: x * 3.25 + 1)(2.0)
 print(jax.config.jax_compilation_cache_dir)

@@ -21,7 +21,7 @@ from jaxalign.config.overrides import changed_fields, restored
 from jaxalign.config.ppo import TextPPOConfig
 from jaxalign.config.sft import SFTConfig
 from jaxalign.errors import UserError
-from jaxalign.pretrained.sources import IN_WHEELS
+from jaxalign.pretrained.sources import MODELS_IN_WHEELS
 from jaxalign.recipes.reward_functions import FUNCTION
 from jaxalign.system.files import exists, read_json, shown, shown_path
 
@@ -133,7 +133,7 @@ def judges(config: ExplainConfig, run: TextPPOConfig | GRPOConfig) -> dict[str, 
 
 def is_local_model(source: str) -> bool:
     """Whether a model can be read without fetching it."""
-    return source in IN_WHEELS or os.path.exists(source)
+    return source in MODELS_IN_WHEELS or os.path.exists(source)
 
 
 def of_this_machine(
