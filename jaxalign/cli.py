@@ -18,7 +18,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from jaxalign.config.checks import hints_of, nearest
+from jaxalign.config.checks import nearest
+from jaxalign.config.field_types import hints_of
 from jaxalign.config.flags import flags_of, given_flags, named_flags, single, with_flags
 from jaxalign.errors import UserError, one_line
 from jaxalign.system.cache import use_compilation_cache

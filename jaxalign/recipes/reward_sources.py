@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxalign.advantages.reward_sums import reward_sums
 from jaxalign.batches.tokens import TokenBatch
-from jaxalign.config.data import PlaceConfig
+from jaxalign.config.place import PlaceConfig
 from jaxalign.data.chat import answer_text
 from jaxalign.data.conversations import TextOrMessages
 from jaxalign.data.records import PromptRow

@@ -14,9 +14,9 @@ from typing import Any
 
 import jax
 
-from jaxalign.config.data import PlaceConfig
 from jaxalign.config.defaults import filled_optimizer
 from jaxalign.config.loop import FitConfig, OptimizerConfig
+from jaxalign.config.place import PlaceConfig
 from jaxalign.data.templates import template_date
 from jaxalign.errors import UserError
 from jaxalign.layouts.choice import make_layout

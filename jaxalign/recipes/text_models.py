@@ -8,9 +8,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxalign.config.data import PlaceConfig
 from jaxalign.config.defaults import Start
-from jaxalign.config.model import LoraConfig, ModelConfig
+from jaxalign.config.lora import LoraConfig
+from jaxalign.config.model import ModelConfig
+from jaxalign.config.place import PlaceConfig
 from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.data.tokenizer_loading import load_tokenizer
 from jaxalign.errors import UserError

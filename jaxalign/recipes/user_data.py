@@ -8,7 +8,8 @@ from typing import Any
 from rich.console import Console
 
 from jaxalign.config.data import DataConfig
-from jaxalign.config.model import LoraConfig, TokenizerConfig
+from jaxalign.config.lora import LoraConfig
+from jaxalign.config.model import TokenizerConfig
 from jaxalign.data.chat import TokenRow
 from jaxalign.data.formats import load_records
 from jaxalign.data.records import Record

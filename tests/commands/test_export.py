@@ -24,6 +24,9 @@ from jaxalign.recipes.model_card import model_card
 from jaxalign.recipes.text_models import TextModel, load_text_model, new_parameters, save_text_model
 from tests.folders import FILES
 
+pytestmark = pytest.mark.slow
+
+
 HF = FILES / "hf"
 NAMES = sorted(path.name for path in HF.iterdir() if path.is_dir())
 SIZES = {

