@@ -17,6 +17,7 @@ from jaxalign.losses import (
     PAIR_LOSSES,
     UNPAIRED_LOSSES,
 )
+from jaxalign.losses.bco import no_shift, shift_after
 from jaxalign.losses.group_methods import with_parts
 from jaxalign.models.functions import (
     text_decisions,
@@ -47,7 +48,7 @@ class Case:
     kind: what a row of its batch is.
     texts: sequences that the model reads in a step.
     loss_fn, params, batch: what `train_step` takes.
-    track: its argument, for a loss with a running mean.
+    measure: its argument, for a loss with a running mean.
     """
 
     name: str
@@ -56,7 +57,7 @@ class Case:
     loss_fn: Callable
     params: Any
     batch: Any
-    track: Callable | None = None
+    measure: Callable | None = None
 
 
 def cases(material: Material) -> list[Case]:
@@ -76,7 +77,7 @@ def pairs(material: Material) -> Iterator[Case]:
             loss_fn=objectives.paired(logps, loss),
             params=params,
             batch=batch,
-            track=objectives.track_shift if loss.needs("shift") else None,
+            measure=objectives.paired_sums(logps, loss),
         )
     for name, modifier in MODIFIERS.items():
         read = text_logps_and_collisions(material.model) if "wpo" in modifier else logps
@@ -88,16 +89,17 @@ def pairs(material: Material) -> Iterator[Case]:
 
 def labelled(material: Material) -> Iterator[Case]:
     """Losses on single labelled responses."""
+    logps = text_logps(material.model)
     for name, loss in UNPAIRED_LOSSES.items():
         kind = "labelled response"
         yield Case(
             name=name,
             kind=f"{kind} and a mismatched one" if loss.needs("kl") else kind,
             texts=ROWS * (2 if loss.needs("kl") else 1),
-            loss_fn=objectives.unpaired(text_logps(material.model), loss),
+            loss_fn=objectives.unpaired(logps, loss),
             params=material.params,
             batch=material.labelled,
-            track=objectives.track_shift if loss.needs("shift") else None,
+            measure=objectives.unpaired_sums(logps, loss) if loss.needs("shift") else None,
         )
 
 
@@ -204,10 +206,9 @@ def compiled(cases: list[Case]) -> list[Callable[[], Any]]:
             states[key] = initial_state(case.params, optimizer, jax.random.key(0))
     runs = []
     for case in cases:
-        step = functools.partial(
-            train_step, loss_fn=case.loss_fn, optimizer=optimizer, track=case.track
-        )
-        statistics = objectives.no_shift() if case.track else None
+        running = {"measure": case.measure, "track": shift_after} if case.measure else {}
+        step = functools.partial(train_step, loss_fn=case.loss_fn, optimizer=optimizer, **running)
+        statistics = no_shift() if case.measure else None
         state = dataclasses.replace(states[id(case.params)], statistics=statistics)
         runs.append(functools.partial(jax.jit(step), state, case.batch))
     return runs

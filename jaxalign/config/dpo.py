@@ -33,8 +33,6 @@ class DPOSettings:
     """Weight of the likelihood of the imitated response (cpo, tpo, tpo_l)."""
     discopop_temperature: float | None = None
     """Temperature at which discopop goes over from one loss to the other."""
-    robust: bool = False
-    """The same as loss robust with a label smoothing of 0 by default."""
     reference_free: bool = False
     """Leave the reference out: a uniform one in its place."""
     ld_alpha: float | None = None
@@ -49,10 +47,6 @@ class DPOSettings:
     3e-4, cosine, 10 steps of warm-up, 120 steps, batches of 32, b2 0.99."""
 
     def __post_init__(self):
-        require(
-            not self.robust or self.loss in ("dpo", "robust"),
-            f"dpo.robust belongs to loss robust, not to {self.loss}",
-        )
         check_hyperparameters("dpo", self.declared_loss)
         check_modifiers(
             self.declared_loss, ld_alpha=self.ld_alpha, reference_free=self.reference_free
@@ -63,22 +57,13 @@ class DPOSettings:
         )
         require(
             self.fit.micro_batches == 1 or not self.declared_loss.couples_rows,
-            f"loss {self.loss_name} compares the rows of a whole batch; "
-            "set dpo.fit.micro_batches to 1",
+            f"loss {self.loss} compares the rows of a whole batch; set dpo.fit.micro_batches to 1",
         )
-
-    @property
-    def loss_name(self) -> str:
-        """Name that the loss is declared by."""
-        return "robust" if self.robust else self.loss
 
     @property
     def declared_loss(self) -> Loss:
         """The chosen loss with what is given in place of its own hyper-parameters."""
-        given = given_hyperparameters(self, PAIR_LOSSES)
-        if self.robust and self.label_smoothing is None:
-            given["label_smoothing"] = 0.0
-        return PAIR_LOSSES[self.loss_name].given(**given)
+        return PAIR_LOSSES[self.loss].given(**given_hyperparameters(self, PAIR_LOSSES))
 
     @property
     def uses_reference(self) -> bool:
@@ -129,6 +114,6 @@ class DPOConfig:
         check_lora(self.lora, self.dpo.fit.optimizer)
         require(
             not self.reference_logps or self.dpo.uses_reference,
-            f"loss {self.dpo.loss_name} reads no reference here whose log-probabilities could be "
+            f"loss {self.dpo.loss} reads no reference here whose log-probabilities could be "
             "kept; leave reference_logps out",
         )

@@ -89,7 +89,16 @@ def grpo_loss(
     chex.assert_equal_shape([logps, behaviour_logps, kl])
     repeated, (kl,) = each_token(advantages, logps), widen(kl)
     clip = {"clip_range": clip_range, "dual_clip": dual_clip}
-    return ppo_policy_loss(logps, behaviour_logps, repeated, **clip) + kl_coef * kl
+    policy_losses = ppo_policy_loss(logps, behaviour_logps, repeated, **clip)
+    return with_kl_term(policy_losses, kl, kl_coef=kl_coef)
+
+
+def with_kl_term(losses: jax.Array, kl: jax.Array, *, kl_coef: float) -> jax.Array:
+    """Losses of tokens with the price of their KL to the reference: `[B, T]`.
+
+    L_it + kl_coef kl_it
+    """
+    return losses + kl_coef * kl
 
 
 def token_clip(

@@ -12,24 +12,22 @@ from jaxalign.objectives.keys import example_keys
 from jaxalign.objectives.language import sft
 from jaxalign.objectives.online import online
 from jaxalign.objectives.policy_gradient import group_policy_gradient, ppo
-from jaxalign.objectives.preferences import both_sides, no_shift, paired, track_shift
+from jaxalign.objectives.preferences import paired, paired_sums
 from jaxalign.objectives.rewards import process_reward, ranking, reward
-from jaxalign.objectives.unpaired import mismatched_log_ratios, unpaired
+from jaxalign.objectives.unpaired import unpaired, unpaired_sums
 
 __all__ = [
-    "both_sides",
     "distillation",
     "example_keys",
     "group_policy_gradient",
-    "mismatched_log_ratios",
-    "no_shift",
     "online",
     "paired",
+    "paired_sums",
     "ppo",
     "process_reward",
     "ranking",
     "reward",
     "sft",
-    "track_shift",
     "unpaired",
+    "unpaired_sums",
 ]

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from jaxalign.batches.preferences import OnlineBatch
 from jaxalign.batches.shared_prompts import shared_sides
+from jaxalign.diagnostics import concordance
 from jaxalign.logprobs import sequence_logps
 from jaxalign.losses.declarations import Loss
 from jaxalign.losses.dpo import implicit_rewards
@@ -91,7 +92,7 @@ def _pair_metrics(policy, reference, beta: float) -> dict[str, jax.Array]:
         "rewards/chosen": rewards.chosen,
         "rewards/rejected": rewards.rejected,
         "rewards/margin": margin,
-        "rewards/accuracy": (margin > 0) + jnp.float32(0.5) * (margin == 0),
+        "rewards/accuracy": concordance(margin, 0.0),
         "logps/chosen": policy.chosen,
         "logps/rejected": policy.rejected,
     }

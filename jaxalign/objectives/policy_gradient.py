@@ -11,7 +11,7 @@ from jaxalign.batches.tokens import SharedPrompts
 from jaxalign.kl import importance_corrected_k3, k2, k3
 from jaxalign.losses.aggregation import constant_length, sequence_mean, sequence_sum, token_mean
 from jaxalign.losses.group_methods import GroupMethod
-from jaxalign.losses.grpo import each_token
+from jaxalign.losses.grpo import each_token, with_kl_term
 from jaxalign.losses.ppo import (
     ppo_loss,
     ppo_policy_clipped,
@@ -108,7 +108,7 @@ def group_policy_gradient(evaluate, method: GroupMethod, *, length: int):
         }
         if in_loss:
             kl = KL_LOSSES[method.kl_estimator](logps, behaviour, batch.reference_logps)
-            losses = losses + method.kl_coef * kl
+            losses = with_kl_term(losses, kl, kl_coef=method.kl_coef)
             per_token["policy/kl"] = kl
         if method.surrogate.clipped is not None:
             clipped = method.surrogate.clipped(*decision, **method.hyperparameters)

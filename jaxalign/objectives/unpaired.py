@@ -3,11 +3,11 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from jaxalign.batches.preferences import UnpairedBatch
 from jaxalign.errors import UserError
 from jaxalign.logprobs import sequence_logps
+from jaxalign.losses.bco import implicit_reward_sums, no_shift, shift_after
 from jaxalign.losses.declarations import Loss
 from jaxalign.losses.kto import log_ratio_sums, reference_point
 from jaxalign.numerics.collectives import psum
@@ -21,8 +21,9 @@ def unpaired(token_logps, loss: Loss, *, axis_name: str | None = None):
     The metrics `rewards/*` are implicit rewards, beta (log pi - log pi_ref); chosen and rejected
     are the means over the responses labelled good and bad.
 
-    KTO's KL is of the whole batch. Where the loss sees it in micro-batches, let `train_step` add
-    the KL up beforehand: `measure=mismatched_log_ratios(token_logps)`.
+    KTO's KL and BCO's shift are of the whole batch. Where the loss sees it in micro-batches, let
+    `train_step` add them up beforehand: `measure=unpaired_sums(token_logps, loss)`; for BCO, whose
+    shift is of all batches before as well, with `track=shift_after`.
 
     Args:
       token_logps: `(params, TokenBatch, keys) -> [B, T]` log-probabilities of the policy.
@@ -30,20 +31,21 @@ def unpaired(token_logps, loss: Loss, *, axis_name: str | None = None):
       axis_name: mapped axis that the other devices' rows are on, for KTO's KL where nothing has
         been measured.
     """
-    measure = mismatched_log_ratios(token_logps)
+    measure = unpaired_sums(token_logps, loss)
 
-    def loss_fn(params, batch: UnpairedBatch, key, statistics=None, measured=None):
+    def loss_fn(params, batch: UnpairedBatch, key, statistics=None, measured: Any = None):
         policy = _summed_logps(token_logps, params, batch.responses, jax.random.fold_in(key, 0))
         inputs: dict[str, Any] = {
             "policy_logps": policy,
             "reference_logps": batch.reference,
             "labels": batch.labels,
-            "shift": jnp.float32(0) if statistics is None else statistics["shift"],
         }
+        if measured is None:
+            measured = None if measure is None else psum(measure(params, batch, key), axis_name)
         if loss.needs("kl"):
-            if measured is None:
-                measured = psum(measure(params, batch, key), axis_name)
             inputs["kl"] = reference_point(*measured)
+        if loss.needs("shift"):
+            inputs["shift"] = shift_after(statistics or no_shift(), measured).mean
         losses = loss(inputs)
         rewards = loss.hyperparameters["beta"] * (policy - batch.reference)
         metrics: dict[str, Any] = {}
@@ -62,13 +64,30 @@ def unpaired(token_logps, loss: Loss, *, axis_name: str | None = None):
     return loss_fn
 
 
-def mismatched_log_ratios(token_logps):
-    """What KTO's KL is made of, for `train_step(measure=...)`: a sum of log-ratios, their weight.
+def unpaired_sums(token_logps, loss: Loss):
+    """What a loss reads of the whole batch, for `train_step(measure=...)`: for KTO the sum and the
+    number of mismatched log-ratios, for BCO of implicit rewards; None for one that reads neither.
 
     Args:
-      token_logps: as in `unpaired`.
+      token_logps, loss: as in `unpaired`.
     """
+    if loss.needs("kl"):
+        return _mismatched_log_ratios(token_logps)
+    if loss.needs("shift"):
+        return _rewards(token_logps, loss.hyperparameters["beta"])
+    return None
 
+
+def _rewards(token_logps, beta: float):
+    def measure(params, batch: UnpairedBatch, key):
+        frozen, key = jax.lax.stop_gradient(params), jax.random.fold_in(key, 0)
+        policy = _summed_logps(token_logps, frozen, batch.responses, key)
+        return implicit_reward_sums(beta * (policy - batch.reference), batch.weights)
+
+    return measure
+
+
+def _mismatched_log_ratios(token_logps):
     def measure(params, batch: UnpairedBatch, key):
         if batch.mismatched is None or batch.mismatched_reference is None:
             raise UserError("KTO's KL needs mismatched responses in batch.mismatched")

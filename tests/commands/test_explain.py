@@ -39,6 +39,7 @@ from jaxalign.explanation import (
     explain_unpaired,
 )
 from jaxalign.losses import BCO, DPO, GROUP_LOSSES, LENGTH_NORMALISED_DPO, UNPAIRED_LOSSES
+from jaxalign.losses.bco import RunningMean
 from jaxalign.losses.group_methods import with_parts
 from jaxalign.report.explanation import explanation_page
 from jaxalign.train.checks import (
@@ -160,7 +161,7 @@ def unpaired(loss, mismatched, shift=None, **given):
     batch, start = labelled(mismatched=mismatched)
 
     def make_loss(model):
-        statistics = None if shift is None else {"shift": jnp.float32(shift)}
+        statistics = None if shift is None else RunningMean(mean=shift, count=jnp.float32(6))
         loss_fn = objectives.unpaired(model, UNPAIRED_LOSSES[loss].given(beta=0.5, **given))
         return functools.partial(loss_fn, statistics=statistics)
 
@@ -208,13 +209,16 @@ def test_a_negative_kl_is_0():
 
 
 def test_bco_by_hand():
-    """-log sigmoid(r - shift) if good, -log sigmoid(shift - r) if bad, shift 0.7."""
+    """-log sigmoid(r - shift) if good, -log sigmoid(shift - r) if bad; the shift is the mean of
+    these two rewards and of six before, of mean 0.7.
+    """
     found = unpaired("bco", None, shift=0.7)
     assert all(total.agrees for total in found.sums)
     assert found.sums[-1].name == "mean reward" and len(found.sums) == 6
-    assert found.metrics["bco/shift"] == pytest.approx(0.7)
     good, bad, _ = found.sequences
-    up, down = 0.7 - good.totals["reward"], bad.totals["reward"] - 0.7
+    shift = (6 * 0.7 + good.totals["reward"] + bad.totals["reward"]) / 8
+    assert found.metrics["bco/shift"] == pytest.approx(shift, rel=1e-6)
+    up, down = shift - good.totals["reward"], bad.totals["reward"] - shift
     assert found.loss == pytest.approx(np.logaddexp(0, [up, down]).sum() / 2, rel=1e-6)
     unpaired_gradients(found, [-0.5 * sigmoid(up) / 2, 0.5 * sigmoid(down) / 2, 0.0])
 
@@ -236,11 +240,11 @@ def test_labelled_responses_are_checked():
 
     def step(params, batch):
         return jax.value_and_grad(loss_fn, has_aux=True)(
-            params, batch, KEY, statistics={"shift": jnp.float32(0.5)}
+            params, batch, KEY, statistics=RunningMean(mean=0.5, count=jnp.float32(1e9))
         )
 
     message, ((_, (_, metrics)), _) = checked(step, PARAMS, batch)
-    assert message is None and metrics["bco/shift"] == 1  # of two responses
+    assert message is None and metrics["bco/shift"] == pytest.approx(1)  # of two responses
     empty = dataclasses.replace(batch, weights=jnp.zeros(3))
     assert "empty mask" in (checked(step, PARAMS, empty)[0] or "")
 

@@ -151,7 +151,7 @@ OBJECTIVES = {
     "ipo": (pair_batch, lambda axis: objectives.paired(logps, AVERAGED_IPO), None),
     "aot": (pair_batch, lambda axis: objectives.paired(logps, AOT, axis_name=axis), None),
     "kto": (labelled_batch, lambda axis: objectives.unpaired(logps, KTO, axis_name=axis),
-            objectives.mismatched_log_ratios(logps)),
+            objectives.unpaired_sums(logps, KTO)),
     "reward": (compared_batch, lambda axis: objectives.reward(scores, **PENALTY), None),
     "ranking": (ranked_batch, lambda axis: objectives.ranking(scores, **PENALTY), None),
     "process": (solution_batch, lambda axis: objectives.process_reward(step_scores), None),

@@ -158,7 +158,7 @@ def kto_gradient(micro_batches, padded):
         mismatched_reference=some_logps(1) - 40,
     )
     loss_fn = objectives.unpaired(small_logps, KTO)
-    measure = objectives.mismatched_log_ratios(small_logps)
+    measure = objectives.unpaired_sums(small_logps, KTO)
     return gradient(loss_fn, params, batch, micro_batches, measure=measure)
 
 
