@@ -184,7 +184,7 @@ def attend_to_rows(
 def attend_to_cache(
     q: jax.Array, k: jax.Array, v: jax.Array, *, visible: jax.Array, **settings: Any
 ) -> jax.Array:
-    """Attention over a cache in blocks of queries: the weights of a long prompt never exist at once.
+    """Attention over a cache in blocks of queries, so that a long prompt needs little memory.
 
     Args:
       q, k, v, visible: as in `attend`; the queries are anywhere in the columns of a cache.

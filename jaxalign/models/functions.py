@@ -1,8 +1,8 @@
 """Models as plain functions for the objectives, and for the scoring passes of frozen models.
 
 Reference log-probabilities, reward scores and old values are never computed in a step: a scoring
-pass writes them into the batch once, before. The same model gives the same function object, so that it
-compiles once.
+pass writes them into the batch once, before. The same model gives the same function object, so that
+it compiles once.
 """
 
 import dataclasses
@@ -167,6 +167,7 @@ def text_logps_and_collisions(
 
 def log_collisions_of(outputs: Outputs, tokens: jax.Array, *, temperature: float) -> jax.Array:
     """`[B, T]` log-probability that two draws at a position are equal: no shift, no gradient."""
+    assert outputs.unembedding is not None, "this network has no logits head"
     hidden, unembedding = jax.lax.stop_gradient((outputs.hidden, outputs.unembedding))
 
     def of_positions(hidden: jax.Array) -> jax.Array:
@@ -324,7 +325,7 @@ def head_scores(config: TransformerConfig):
     is text `index[i]` of them.
     """
 
-    def scores(params: Params, batch: TokenBatch, keys: jax.Array | None = None) -> jax.Array:
+    def scores(params: Params, batch: TokenBatch, keys: jax.Array | None = None) -> Any:
         check_one_text_a_row(batch)
         tokens = filled(batch.tokens, batch.mask, jnp.zeros_like(batch.index))
         of_texts = params["pooled"][batch.index]

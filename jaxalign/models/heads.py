@@ -54,7 +54,7 @@ class ValueHead(nn.Module):
 
 
 class StepScoreHead(nn.Module):
-    """Step-score head: `scores[t] = w . hidden[t] + b`, the score of a step that ends with token t."""
+    """Step-score head: `scores[t] = w . hidden[t] + b`, of the step that ends with token t."""
 
     @nn.compact
     def __call__(self, hidden: jax.Array, mask: jax.Array) -> jax.Array:

@@ -33,7 +33,7 @@ def filled(tokens: jax.Array, mask: jax.Array, before: jax.Array) -> jax.Array:
 
 
 def positions_of(mask: jax.Array, count: jax.Array) -> jax.Array:
-    """Positions of tokens, `[B, T]` int32: real tokens before each, `count [B]` in earlier calls."""
+    """Positions, `[B, T]` int32: real tokens before each, with `count [B]` of earlier calls."""
     return jnp.maximum(count[:, None] + jnp.cumsum(mask, axis=1, dtype=jnp.int32) - 1, 0)
 
 

@@ -104,11 +104,11 @@ def _llama3(plain: np.ndarray, scaling: RopeScaling) -> np.ndarray:
 
 def _yarn(plain: np.ndarray, theta: float, scaling: RopeScaling) -> np.ndarray:
     """Share of each frequency that stays, linear in the index between two bounds."""
-    assert scaling.original_length
-    half = len(plain)
+    length, half = scaling.original_length, len(plain)
+    assert length
 
     def dimension(turns: float) -> float:
-        waves = scaling.original_length / (turns * 2 * math.pi)
+        waves = length / (turns * 2 * math.pi)
         return half * math.log(waves) / math.log(theta)
 
     low, high = dimension(scaling.beta_fast), dimension(scaling.beta_slow)

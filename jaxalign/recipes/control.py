@@ -23,7 +23,14 @@ from jaxalign.recipes.seeds import (
     train_seeds,
     write_results,
 )
-from jaxalign.rollouts.control import Rollout, Running, decisions, experience, rollout, start
+from jaxalign.rollouts.control import (
+    EnvironmentStates,
+    Rollout,
+    decisions,
+    experience,
+    rollout,
+    start,
+)
 from jaxalign.train.epochs import ppo_epochs
 from jaxalign.train.metrics import read_metrics
 from jaxalign.train.step import TrainState, initial_state
@@ -43,7 +50,7 @@ class ControlState:
     """
 
     train: TrainState
-    running: Running
+    running: EnvironmentStates
     recent: jax.Array
 
 

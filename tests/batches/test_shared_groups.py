@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from jaxalign.batches.experience import ResponseBatch
-from jaxalign.batches.preferences import Judged, OnlineBatch
+from jaxalign.batches.preferences import OnlineBatch, ScoredResponses
 from jaxalign.batches.shared_prompts import (
     behind_prompts,
     responses_in_a_row,
@@ -235,7 +235,7 @@ def test_fresh_pairs_share_their_prompt(loss, x64):
     rng = np.random.default_rng(4)
     scores, reference = rng.normal(size=(2, 2, 4))
     first, second = (
-        Judged(responses=x, scores=y, reference=z)
+        ScoredResponses(responses=x, scores=y, reference=z)
         for x, y, z in zip(rows, scores, reference, strict=True)
     )
     batch = OnlineBatch(first=first, second=second, weights=np.array([1.0, 1, 1, 0]))
