@@ -1,4 +1,4 @@
-"""How far the policy has moved from the one that sampled."""
+"""Diagnostics of the distance between the policy and the one that sampled."""
 
 import chex
 import jax
@@ -12,7 +12,7 @@ from jaxalign.numerics.precision import saturating_exp, widen
 def effective_sample_size(
     log_weights: jax.Array, mask: jax.Array, *, axis_name: str | None = None
 ) -> jax.Array:
-    """As how many samples of equal weight these importance weights count, as a share of them.
+    """Effective sample size of importance weights, as a share of the number of samples.
 
       ESS / n = (sum_i w_i)^2 / (n sum_i w_i^2)
 
@@ -55,7 +55,7 @@ def ratio_diagnostics(
     cap: float,
     axis_name: str | None = None,
 ) -> dict[str, jax.Array]:
-    """Importance ratios before and after a cap, and what they say of the distance.
+    """Statistics of importance ratios before and after a cap, and KL estimates from them.
 
       r = pi(a) / pi_behaviour(a);  mean and largest of r and of min(r, cap), share above the cap
       KL(pi_behaviour, pi) ~ mean(-log r)  (k1)  ~ mean(r - 1 - log r)  (k3)
@@ -107,5 +107,6 @@ def ratio_diagnostics(
 
 
 def _global_max(x: jax.Array, axis_name: str | None) -> jax.Array:
+    """Largest entry over all axes and devices, without gradient."""
     largest = jnp.max(jax.lax.stop_gradient(x))
     return largest if axis_name is None else jax.lax.pmax(largest, axis_name)

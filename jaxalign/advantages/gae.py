@@ -76,8 +76,15 @@ def gae(
     >>> advantages.tolist(), returns.tolist()  # delta = 0, 0.5
     ([[0.25, 0.5]], [[0.75, 1.0]])
     """
-    flags = (terminations, truncations, final_values, bootstrap_values)
-    return _gae(recurrence_scan, rewards, values, mask, gamma, gae_lambda, flags)
+    return _gae(
+        recurrence_scan,
+        (rewards, values, mask),
+        decay=(gamma, gae_lambda),
+        terminations=terminations,
+        truncations=truncations,
+        final_values=final_values,
+        bootstrap_values=bootstrap_values,
+    )
 
 
 def gae_associative(
@@ -105,15 +112,30 @@ def gae_associative(
     >>> gae_associative(rewards, values, mask, gamma=1.0, gae_lambda=0.5)[0].tolist()
     [[0.25, 0.5]]
     """
-    flags = (terminations, truncations, final_values, bootstrap_values)
-    return _gae(associative_recurrence, rewards, values, mask, gamma, gae_lambda, flags)
+    return _gae(
+        associative_recurrence,
+        (rewards, values, mask),
+        decay=(gamma, gae_lambda),
+        terminations=terminations,
+        truncations=truncations,
+        final_values=final_values,
+        bootstrap_values=bootstrap_values,
+    )
 
 
-def _gae(recurrence: Recurrence, rewards, values, mask, gamma, gae_lambda, flags):
-    names = ("terminations", "truncations", "final_values", "bootstrap_values")
+def _gae(
+    recurrence: Recurrence,
+    steps: tuple[jax.Array, jax.Array, jax.Array],
+    *,
+    decay: tuple[float, float],
+    **ends_given: jax.Array | None,
+) -> tuple[jax.Array, jax.Array]:
+    """Advantages and returns by a recurrence; steps: rewards, values, mask; decay: gamma, lambda."""
+    rewards, values, mask = steps
+    gamma, gae_lambda = decay
     chex.assert_equal_shape([rewards, values, mask])
     rewards, values = widen(rewards, jnp.where(mask, values, 0))
-    ends = episode_ends(values, mask, **dict(zip(names, flags, strict=True)))
+    ends = episode_ends(values, mask, **ends_given)
     following = values_after(values, mask, ends, recurrence)
     deltas = jnp.where(mask, rewards + gamma * following - values, 0)
     decays = jnp.where(ends.over, 0, gamma * gae_lambda)

@@ -6,10 +6,10 @@ from typing import Any
 import jax
 from jax.sharding import SingleDeviceSharding
 
-from jaxalign.layouts.layout import Layout, donated
+from jaxalign.layouts.layout import Device, Layout, donated
 
 
-def on_device(device: jax.Device | None = None) -> Layout:
+def on_device(device: Device | None = None) -> Layout:
     """Layout on one device, the first visible one if None: `jit`."""
     device = jax.devices()[0] if device is None else device
     sharding = SingleDeviceSharding(device)

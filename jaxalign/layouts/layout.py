@@ -19,6 +19,7 @@ from jaxalign.errors import UserError
 from jaxalign.numerics.types import Tree
 
 AXIS = "data"
+Device = Any  # jax.Device, which type checkers take for a variable
 LAYOUTS = ("auto", "device", "pmap", "shards", "mesh")
 
 
@@ -142,7 +143,7 @@ def check_rows(batch: Tree, devices: int) -> int:
     return rows
 
 
-def row_mesh(devices: Sequence[jax.Device] | None) -> Mesh:
+def row_mesh(devices: Sequence[Device] | None) -> Mesh:
     """Mesh of the devices (None: all visible ones) with one axis, which rows are split over."""
     return Mesh(np.array(jax.devices() if devices is None else devices), (AXIS,))
 

@@ -8,11 +8,11 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxalign.layouts.layout import AXIS, Layout, donated, row_mesh
+from jaxalign.layouts.layout import AXIS, Device, Layout, donated, row_mesh
 from jaxalign.numerics.types import Tree
 
 
-def on_mesh(devices: Sequence[jax.Device] | None = None) -> Layout:
+def on_mesh(devices: Sequence[Device] | None = None) -> Layout:
     """Fully sharded data-parallel layout: rows *and* state are split over the devices (`jit`).
 
     For a state that does not fit one device. The compiler inserts the collectives; a step sees all

@@ -6,10 +6,10 @@ from typing import Any
 import jax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxalign.layouts.layout import AXIS, Layout, donated, row_mesh
+from jaxalign.layouts.layout import AXIS, Device, Layout, donated, row_mesh
 
 
-def on_pmap(devices: Sequence[jax.Device] | None = None) -> Layout:
+def on_pmap(devices: Sequence[Device] | None = None) -> Layout:
     """Data-parallel layout by `pmap`: a device has the state and an equal share of the rows."""
     mesh = row_mesh(devices)
     whole, by_row = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), (AXIS,)))
@@ -41,7 +41,7 @@ def on_pmap(devices: Sequence[jax.Device] | None = None) -> Layout:
     )
 
 
-def on_shards(devices: Sequence[jax.Device] | None = None) -> Layout:
+def on_shards(devices: Sequence[Device] | None = None) -> Layout:
     """Data-parallel layout by `jit` of `shard_map`, the newer form of `pmap`."""
     mesh = row_mesh(devices)
     whole, by_row = PartitionSpec(), PartitionSpec(AXIS)

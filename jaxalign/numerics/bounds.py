@@ -1,4 +1,4 @@
-"""How large the numbers may be that users give."""
+"""Bounds of the numbers that users give."""
 
 # Largest score, weight or margin, in size. There float32 goes in steps of 64, and no square of it,
 # nor a sum of squares over a million tokens and a billion parameters, leaves float32's range

@@ -26,7 +26,7 @@ from jaxalign.recipes.seeds import (
 from jaxalign.rollouts.control import (
     EnvironmentStates,
     Rollout,
-    decisions,
+    decision_rows,
     experience,
     rollout,
     start,
@@ -79,7 +79,9 @@ def make_update(config: ControlConfig, model: PolicyMLP, step):
             environment, policy, state.running, rollout_key, length=config.rollout_length
         )
         next_values = policy(steps.next_observations).values
-        rows = decisions(experience(steps, next_values, gamma=ppo.gamma, gae_lambda=ppo.gae_lambda))
+        rows = decision_rows(
+            experience(steps, next_values, gamma=ppo.gamma, gae_lambda=ppo.gae_lambda)
+        )
         train, metrics = ppo_epochs(
             state.train,
             rows,

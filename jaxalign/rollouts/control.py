@@ -185,7 +185,7 @@ def experience(
     )
 
 
-def decisions(experience: Experience) -> Experience:
+def decision_rows(experience: Experience) -> Experience:
     """Experience with one decision a row: `[B, T, ...]` becomes `[B * T, 1, ...]`, row by row."""
     rows, steps = experience.actions.shape
     index = experience.index[:, None] * steps + jnp.arange(steps, dtype=jnp.int32)[None, :]

@@ -33,9 +33,9 @@ def sample_pairs(
 ) -> Callable[..., tuple[OnlineBatch, dict[str, jax.Array]]]:
     """Sampling and scoring of pairs: `(shared, prompts: TokenBatch) -> (OnlineBatch, metrics)`.
 
-    Rows do not depend on each other. The first response of a row is drawn by the policy, the second by the geometric mixture of
-    policy and reference, with noise of its own. Their scores are the reward model's as they are;
-    `scored_pairs` takes them from there.
+    Rows do not depend on each other. The first response of a row is drawn by the policy, the second
+    by the geometric mixture of policy and reference, with noise of its own. The scores are those of
+    the reward model; `scored_pairs` makes of them the scores to learn from.
 
     Args:
       policy: transformer with a logits head; the reference has the same architecture.

@@ -1,7 +1,8 @@
 """Text generation as an environment: sampled and scored responses, and experience for PPO.
 
 The response's tokens are the actions; the score is the reward of the last one, and the KL to the
-reference is subtracted from the reward of every token. Tokens go in and come out as tokens, nothing is decoded and encoded again.
+reference is subtracted from the reward of every token. Tokens go in and come out as tokens, nothing
+is decoded and encoded again.
 """
 
 from collections.abc import Callable

@@ -28,7 +28,7 @@ from jaxalign.models.transformer import Transformer, TransformerConfig
 from jaxalign.objectives import GROUP_LOSSES, group_method, group_policy_gradient, online
 from jaxalign.rollouts.groups import sample_groups
 from jaxalign.sampling import sample
-from jaxalign.train.epochs import minibatch_rows, ppo_epochs_loop, rows_of
+from jaxalign.train.epochs import minibatch_rows, ppo_epochs_loop, selected_rows
 from jaxalign.train.step import initial_state, summed_step
 
 WORDS, PROMPT, NEW, EOS = 13, 6, 5, 2
@@ -212,13 +212,13 @@ def test_epochs_of_minibatches_in_parts_on_eight_devices():
         step=step(on_pmap(), 2),
         epochs=epochs,
         minibatches=minibatches,
-        take=rows_of,
+        take=selected_rows,
     )
     theirs, found = state(on_device()), []
     one_device = step(on_device(), 1)
     for part in minibatch_rows(KEY, rows=32, epochs=epochs, minibatches=minibatches):
         responses = np.repeat(part * group, group) + np.tile(np.arange(group), len(part))
-        theirs, of_step = one_device(theirs, rows_of(alone, responses))
+        theirs, of_step = one_device(theirs, selected_rows(alone, responses))
         found.append(of_step)
     assert np.abs(theirs.params - table).max() > 0.1
     same(ours.params, theirs.params, atol=1e-5)
