@@ -383,7 +383,7 @@ def fused_action_logps_and_entropy(
     chunk_size: int,
     token_ranges: Ranges = (),
 ) -> tuple[jax.Array, jax.Array]:
-    """Log-probabilities of actions, and entropies, from hidden states of the same position: no shift.
+    """Log-probabilities of actions, and entropies, from hidden states of their positions: no shift.
 
     Args:
       hidden: `[B, T, D]`.
@@ -461,7 +461,7 @@ def map_time_chunks(
 
 
 class FusedSettings(NamedTuple):
-    """Settings of the fused functions, as in `fused_token_logps`; token_ranges as in `only_tokens`."""
+    """Settings of the fused functions, as in `fused_token_logps` and `only_tokens`."""
 
     temperature: float
     softcap: float | None

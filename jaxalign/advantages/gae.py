@@ -78,8 +78,11 @@ def gae(
     """
     return _gae(
         recurrence_scan,
-        (rewards, values, mask),
-        decay=(gamma, gae_lambda),
+        rewards,
+        values,
+        mask,
+        gamma=gamma,
+        gae_lambda=gae_lambda,
         terminations=terminations,
         truncations=truncations,
         final_values=final_values,
@@ -114,8 +117,11 @@ def gae_associative(
     """
     return _gae(
         associative_recurrence,
-        (rewards, values, mask),
-        decay=(gamma, gae_lambda),
+        rewards,
+        values,
+        mask,
+        gamma=gamma,
+        gae_lambda=gae_lambda,
         terminations=terminations,
         truncations=truncations,
         final_values=final_values,
@@ -125,21 +131,22 @@ def gae_associative(
 
 def _gae(
     recurrence: Recurrence,
-    steps: tuple[jax.Array, jax.Array, jax.Array],
+    rewards: jax.Array,
+    values: jax.Array,
+    mask: jax.Array,
     *,
-    decay: tuple[float, float],
-    **ends_given: jax.Array | None,
+    gamma: float,
+    gae_lambda: float,
+    **ends: jax.Array | None,
 ) -> tuple[jax.Array, jax.Array]:
-    """Advantages and returns by a recurrence; steps: rewards, values, mask; decay: gamma, lambda."""
-    rewards, values, mask = steps
-    gamma, gae_lambda = decay
+    """Advantages and returns by that recurrence; arguments of `gae`."""
     chex.assert_equal_shape([rewards, values, mask])
     rewards, values = widen(rewards, jnp.where(mask, values, 0))
-    ends = episode_ends(values, mask, **ends_given)
-    following = values_after(values, mask, ends, recurrence)
+    limits = episode_ends(values, mask, **ends)
+    following = values_after(values, mask, limits, recurrence)
     deltas = jnp.where(mask, rewards + gamma * following - values, 0)
-    decays = jnp.where(ends.over, 0, gamma * gae_lambda)
+    decays = jnp.where(limits.over, 0, gamma * gae_lambda)
     decays = jnp.where(mask, decays, 1).astype(values.dtype)
-    nothing = jnp.zeros_like(ends.bootstrap_values)
+    nothing = jnp.zeros_like(limits.bootstrap_values)
     advantages = jnp.where(mask, recurrence(decays, deltas, nothing), 0)
     return advantages, advantages + values

@@ -174,7 +174,7 @@ def length_weighted_advantages(scores: jax.Array, lengths: jax.Array, mask: jax.
 
 
 def best_of_group_advantages(scores: jax.Array, mask: jax.Array) -> jax.Array:
-    """Best-of-group advantages: the lead of the best score over the second; 0 for all other responses.
+    """Best-of-group advantages: the lead of the best score over the second, 0 for the others.
 
       A_i = max_j s_j - max_{j != i} s_j
 

@@ -182,15 +182,16 @@ def attend_to_rows(
 
 
 def attend_to_cache(
-    q: jax.Array, k: jax.Array, v: jax.Array, *, visible: jax.Array, **settings: Any
+    q: jax.Array, k: jax.Array, v: jax.Array, *, mask: AttentionMask, **settings: Any
 ) -> jax.Array:
     """Attention over a cache in blocks of queries, so that a long prompt needs little memory.
 
     Args:
-      q, k, v, visible: as in `attend`; the queries are anywhere in the columns of a cache.
+      q, k, v: as in `attend`; the queries are anywhere in the columns of a cache.
+      mask: of these queries and keys.
       settings: scale and softcap.
     """
-    parts = [attend(q[:, :, start:stop], k, v, visible[:, start:stop], **settings)
+    parts = [attend(q[:, :, start:stop], k, v, mask.visible[:, start:stop], **settings)
              for start, stop in blocks(q.shape[2])]  # fmt: skip
     return jnp.concatenate(parts, axis=2)
 
@@ -264,19 +265,16 @@ class Attention(nn.Module):
         if rotation is not None:
             cos, sin = (last_columns(part, last, axis=2) for part in rotation)
             q, k = rotate(q, (cos, sin)), rotate(k, rotation)
-        settings = {"scale": self._scale(layer), "softcap": c.attention_softcap}
         if past is not None:
-            assert isinstance(mask, AttentionMask)
-            k, v = (
-                _write(buffer, new, past[2]) for buffer, new in zip(past[:2], (k, v), strict=True)
-            )
-            out = attend_to_cache(q, k, v, visible=mask.visible, **settings)
-        elif shared_prefix is not None:
+            k, v = _write(past[0], k, past[2]), _write(past[1], v, past[2])
+        settings = {"scale": self._scale(layer), "softcap": c.attention_softcap}
+        if shared_prefix is not None:
             assert isinstance(mask, tuple)
             out = attend_with_shared_prefix(q, k, v, shared_prefix, masks=mask, **settings)
         else:
             assert isinstance(mask, AttentionMask)
-            out = attend_to_rows(q, k, v, mask=of_last_queries(mask, last), **settings)
+            attend_rows = attend_to_rows if past is None else attend_to_cache
+            out = attend_rows(q, k, v, mask=of_last_queries(mask, last), **settings)
         output = nn.Dense(
             x.shape[-1],
             use_bias=c.output_biases,

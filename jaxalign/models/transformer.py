@@ -159,16 +159,7 @@ class Transformer(nn.Module):
         values = self._values(hidden, tokens, mask, context) if "value" in heads else None
         scores = self._scores(hidden, tokens, mask) if whole and "score" in heads else None
         steps = self.step_score(hidden, mask) if "step_score" in heads else None
-        return Outputs(
-            hidden=hidden,
-            unembedding=self._unembedding(),
-            softcap=self.config.logit_softcap,
-            token_ranges=self.config.token_ranges,
-            values=values,
-            scores=scores,
-            step_scores=steps,
-            cache=None,
-        )
+        return self._outputs(hidden, values=values, scores=scores, step_scores=steps)
 
     def _continue(
         self, tokens: jax.Array, mask: jax.Array, keys: jax.Array | None, cache: Cache
@@ -190,14 +181,26 @@ class Transformer(nn.Module):
             last_tokens=tokens[:, -1],
             length=column + queries,
         )
+        return self._outputs(hidden, cache=cache)
+
+    def _outputs(
+        self,
+        hidden: jax.Array,
+        *,
+        values: jax.Array | None = None,
+        scores: jax.Array | None = None,
+        step_scores: jax.Array | None = None,
+        cache: Cache | None = None,
+    ) -> Outputs:
+        """Outputs with this network's unembedding."""
         return Outputs(
             hidden=hidden,
             unembedding=self._unembedding(),
             softcap=self.config.logit_softcap,
             token_ranges=self.config.token_ranges,
-            values=None,
-            scores=None,
-            step_scores=None,
+            values=values,
+            scores=scores,
+            step_scores=step_scores,
             cache=cache,
         )
 

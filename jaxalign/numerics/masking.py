@@ -165,7 +165,7 @@ def without_values(x: jax.Array, where: jax.Array) -> jax.Array:
 def _deviations(
     x: jax.Array, mask: jax.Array, axis_name: str | None
 ) -> tuple[jax.Array, jax.Array]:
-    """Deviations from the global mean, exactly 0 where entries are equal but for rounding; the mean.
+    """Deviations from the global mean, and the mean; exactly 0 if all are equal but for rounding.
 
     The mean is taken relative to the smallest entry, or the rounding of the mean would give equal
     entries a variance.

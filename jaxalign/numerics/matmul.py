@@ -38,7 +38,7 @@ def dot_general(
     precision: Any = None,
     preferred_element_type: DTypeLike | None = None,
 ) -> jax.Array:
-    """`product` with the signature that `flax.linen.Dense` calls; its dimensions are always those."""
+    """`product` with the signature that `flax.linen.Dense` calls."""
     del dimension_numbers, precision
     return product(x, weights, preferred_element_type)
 

@@ -85,8 +85,9 @@ class Checkpoints:
     """Checkpoints of the last few states of a run, in a directory of their own.
 
     Writing goes on in the background while training continues; `wait` or `close` ends it. Typed
-    random keys are stored as their bits and restored as keys. Parameters in a field `frozen` are not
-    stored: a resumed run reads them from its model, and a checksum tells whether they are the same.
+    random keys are stored as their bits and restored as keys. Parameters in a field `frozen` are
+    not stored: a resumed run reads them from its model, and a checksum tells whether they are the
+    same.
     """
 
     def __init__(self, directory: str | os.PathLike[str], *, keep: int = 2, run: str = ""):

@@ -60,7 +60,8 @@ def initial_state(
     params: Params,
     optimizer: optax.GradientTransformation,
     key: jax.Array,
-    statistics: Any = None,
+    *,
+    statistics: Tree = None,
     frozen: Params | None = None,
 ) -> TrainState:
     """Training state before the first update.

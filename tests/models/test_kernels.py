@@ -188,8 +188,8 @@ def test_rows_that_a_mesh_does_not_divide_are_left_to_blocks(interpreted):
 
 def test_a_cache_is_read_in_blocks_of_queries():
     q, k, v = inputs(300, 340)
-    visible = attention_mask(masks(340), 300).visible
-    blockwise = functools.partial(attention.attend_to_cache, visible=visible)
-    np.testing.assert_allclose(blockwise(q, k, v), attend(q, k, v, visible), atol=1e-5)
+    mask = attention_mask(masks(340), 300)
+    blockwise = functools.partial(attention.attend_to_cache, mask=mask)
+    np.testing.assert_allclose(blockwise(q, k, v), attend(q, k, v, mask.visible), atol=1e-5)
     text = str(jax.make_jaxpr(blockwise)(q, k, v))
     assert "4,300,340" not in text and "4,60,340" in text

@@ -207,7 +207,7 @@ def starting_states(names=NAMES):
     for name in names:
         shift = {**PAIR_LOSSES, **UNPAIRED_LOSSES}[name].needs("shift")
         start = objectives.no_shift() if shift else None
-        states[name] = initial_state(jnp.asarray(PARAMS), OPTIMIZER, KEY, start)
+        states[name] = initial_state(jnp.asarray(PARAMS), OPTIMIZER, KEY, statistics=start)
     return states
 
 
