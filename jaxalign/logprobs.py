@@ -456,8 +456,15 @@ def map_time_chunks(
     """
     length = arrays[0].shape[1]
     pieces = tuple(_time_chunks(x, chunk_size) for x in arrays)
-    results = jax.lax.map(lambda piece: fn(*piece), pieces)
-    return jax.tree.map(lambda x: _join_chunks(x, length), results)
+
+    def of_chunk(chunk: tuple[jax.Array, ...]) -> Tree:
+        return fn(*chunk)
+
+    def joined(x: jax.Array) -> jax.Array:
+        return _join_chunks(x, length)
+
+    results: Tree = jax.lax.map(of_chunk, pieces)
+    return jax.tree.map(joined, results)
 
 
 class FusedSettings(NamedTuple):

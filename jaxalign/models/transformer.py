@@ -1,7 +1,7 @@
 """The policy, value and reward network: a decoder-only transformer and its heads."""
 
 import dataclasses
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import flax.linen as nn
 import jax
@@ -87,6 +87,9 @@ class LanguageModel(Protocol):
     def clone(self, *arguments: Any, **changes: Any) -> Any:
         """The same model with other fields."""
         ...
+
+
+Model = TypeVar("Model", bound=LanguageModel)
 
 
 class Transformer(nn.Module):
@@ -349,7 +352,7 @@ def empty_cache(config: TransformerConfig, tokens: jax.Array, columns: int) -> C
     )
 
 
-def unrolled(model: LanguageModel, params: Params) -> tuple[LanguageModel, Params]:
+def unrolled(model: Model, params: Params) -> tuple[Model, Params]:
     """The same network with one parameter tree a layer instead of a scanned stack, for decoding."""
     if not model.config.scan_layers:
         return model, params

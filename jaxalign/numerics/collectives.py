@@ -21,7 +21,11 @@ def vary(tree: Tree, axis_name: str | None) -> Tree:
     """
     if axis_name is None:
         return tree
-    return jax.tree.map(lambda leaf: jax.lax.pcast(leaf, axis_name, to="varying"), tree)
+
+    def varying(leaf: jax.Array) -> jax.Array:
+        return jax.lax.pcast(leaf, axis_name, to="varying")
+
+    return jax.tree.map(varying, tree)
 
 
 def psum(tree: Tree, axis_name: str | None) -> Tree:

@@ -55,7 +55,8 @@ def saturation(dtype: DTypeLike) -> float:
     >>> round(saturation(jnp.float32), 1)
     44.4
     """
-    return math.log(float(jnp.finfo(dtype).max)) / 2
+    largest: Any = jnp.finfo(dtype).max  # of the dtype, which its annotation does not know
+    return math.log(float(largest)) / 2
 
 
 def saturating_exp(x: jax.Array) -> jax.Array:

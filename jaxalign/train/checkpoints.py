@@ -337,9 +337,7 @@ def _orbax() -> tuple[Any, Any]:
         Orbax returns at the first failure, and every later one then prints a traceback.
         """
 
-        async def _background_serialize(
-            self, values: list[Any], infos: list[Any], args: list[Any] | None = None
-        ) -> None:
+        async def _background_serialize(self, values: Any, infos: Any, args: Any = None) -> None:
             one = super()._background_serialize
             arrays = zip(values, infos, args or [kinds.SaveArgs()] * len(values), strict=True)
             ends = (one([value], [info], [arg]) for value, info, arg in arrays)

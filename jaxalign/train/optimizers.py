@@ -121,7 +121,7 @@ def orthogonalised(adam: optax.GradientTransformation) -> optax.GradientTransfor
     return optax.partition({"muon": muon, "rest": rest}, _in_blocks)
 
 
-def _scaled_to_shape(update: jax.Array, _: Any) -> jax.Array:
+def _scaled_to_shape(update: Any, _: Any) -> jax.Array:
     """An orthogonal matrix times sqrt(max(1, columns / rows))."""
     return update * max(1.0, update.shape[-1] / update.shape[-2]) ** 0.5
 
