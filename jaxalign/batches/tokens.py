@@ -5,6 +5,8 @@ from typing import TypeVar, dataclass_transform
 
 import jax
 
+__all__ = ("TokenBatch",)
+
 T = TypeVar("T")
 
 

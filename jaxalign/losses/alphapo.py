@@ -4,9 +4,15 @@ import jax
 import jax.numpy as jnp
 
 from jaxalign.batches.preferences import PairLengths, PairLogps
+from jaxalign.losses.declarations import PAIRED, Loss
 from jaxalign.losses.dpo import dpo_loss, no_reference
 from jaxalign.losses.length_normalised_dpo import per_token
 from jaxalign.numerics.precision import saturating_expm1
+
+__all__ = (
+    "ALPHAPO",
+    "alphapo_loss",
+)
 
 
 def alphapo_loss(
@@ -53,8 +59,20 @@ def alphapo_loss(
     if alpha == 0:
         raise ValueError("alpha must not be 0; there it is simpo_loss")
     averages = per_token(policy, lengths)
-    shaped = jax.tree.map(lambda x: -beta * saturating_expm1(-alpha * x) / alpha, averages)
+
+    def shaped(x: jax.Array) -> jax.Array:
+        return -beta * saturating_expm1(-alpha * x) / alpha
+
     # gamma last: next to rewards as large as exp(-alpha log p) it would round away.
-    margin = shaped.chosen - shaped.rejected - gamma
+    margin = shaped(averages.chosen) - shaped(averages.rejected) - gamma
     rewards = PairLogps(chosen=margin, rejected=jnp.zeros_like(margin))
     return dpo_loss(rewards, no_reference(rewards), beta=1.0, label_smoothing=label_smoothing)
+
+
+ALPHAPO = Loss(
+    name="alphapo",
+    kind=PAIRED,
+    function=alphapo_loss,
+    hyperparameters={"beta": 2.5, "gamma": 0.25, "alpha": 0.25},
+    per_token=True,
+)

@@ -4,9 +4,16 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from jaxalign.losses.declarations import UNPAIRED, Loss
 from jaxalign.numerics.collectives import psum
 from jaxalign.numerics.masking import masked_sum
 from jaxalign.numerics.precision import widen
+
+__all__ = (
+    "KTO",
+    "kto_kl",
+    "kto_loss",
+)
 
 
 def kto_kl(
@@ -45,16 +52,18 @@ def kto_kl(
     return reference_point(*psum(log_ratio_sums(policy_logps, reference_logps, weights), axis_name))
 
 
-def log_ratio_sums(policy_logps, reference_logps, weights):
-    """The sum and the weight that `kto_kl` divides; they add up over the parts of a batch."""
+def log_ratio_sums(
+    policy_logps: jax.Array, reference_logps: jax.Array, weights: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Sum of log-ratios and of weights, whose quotient is `kto_kl`; additive over parts of a batch."""
     chex.assert_equal_shape([policy_logps, reference_logps, weights])
     policy_logps, reference_logps = widen(policy_logps, reference_logps)
     ratios = policy_logps - reference_logps
     return masked_sum(ratios, weights), masked_sum(jnp.ones_like(ratios), weights)
 
 
-def reference_point(total, weight):
-    """`kto_kl` from the totals of a whole batch; 0 for one of padding."""
+def reference_point(total: jax.Array, weight: jax.Array) -> jax.Array:
+    """`kto_kl` from the sums of a whole batch; 0 for one of padding."""
     mean = total / jnp.where(weight == 0, 1, weight)
     return jax.lax.stop_gradient(jnp.maximum(mean, 0))
 
@@ -104,3 +113,6 @@ def kto_loss(
     gains = beta * (ratios - jax.lax.stop_gradient(kl))
     weights = jnp.where(labels, desirable_weight, undesirable_weight)
     return weights * jax.nn.sigmoid(jnp.where(labels, -gains, gains))
+
+
+KTO = Loss(name="kto", kind=UNPAIRED, function=kto_loss, hyperparameters={"beta": 0.1})

@@ -6,6 +6,8 @@ import jax.numpy as jnp
 
 from jaxalign.numerics.precision import widen
 
+__all__ = ("plackett_luce_loss",)
+
 
 def plackett_luce_loss(scores: jax.Array, mask: jax.Array) -> jax.Array:
     """Negative log-likelihood of a ranking: the best is chosen first, then the best of the rest.
@@ -36,7 +38,7 @@ def plackett_luce_loss(scores: jax.Array, mask: jax.Array) -> jax.Array:
     chex.assert_rank(scores, 2)
     chex.assert_equal_shape([scores, mask])
     (scores,) = widen(scores)
-    floor = jnp.finfo(scores.dtype).min
+    floor = float(jnp.finfo(scores.dtype).min)
     among = jnp.where(mask, scores, floor)
     rest = jax.lax.cumlogsumexp(among, axis=1, reverse=True)
     return jnp.sum(jnp.where(mask, rest - scores, 0), axis=1)

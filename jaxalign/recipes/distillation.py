@@ -83,8 +83,7 @@ def train_distillation(
 
     loss = objectives.distillation(
         text_divergences(student.model, temperature=temperature),
-        settings.loss,
-        **settings.hyperparameters,
+        settings.declared_loss,
     )
     sums = run.layout.sums(functools.partial(loss_sums, loss_fn=loss))
 

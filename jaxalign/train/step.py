@@ -115,7 +115,7 @@ def summed_step(
     optimizer: optax.GradientTransformation,
     axis_name: str | None = None,
     micro_batches: int = 1,
-    track: Callable[[Any, Metrics, jax.Array], Any] | None = None,
+    track: Callable[[Any, Any], Any] | None = None,
     measure: Callable[[Params, Batch, jax.Array], Any] | None = None,
 ) -> tuple[TrainState, Metrics]:
     """One update with metrics as sums, which can be added up over steps and divided once.
@@ -134,12 +134,12 @@ def summed_step(
       optimizer: an optax transformation.
       axis_name: mapped axis that the other devices' rows are on, or None.
       micro_batches: the rows are taken in this many parts, one after the other, to save memory.
-      track: `(statistics, metrics, weight) -> statistics` after this batch, from its global means;
-        the loss is then called with `statistics=` those before it. They change between steps
-        only, so every split of the rows sees the same ones.
       measure: `(params, rows, key) -> pytree of sums` for a loss that depends on the whole batch:
         they are added up over micro-batches and devices before the gradient is taken, and the loss
         is then called with `measured=` the totals, which get no gradient.
+      track: `(statistics, measured) -> statistics` after this batch, from the totals of `measure`;
+        the loss is called with `statistics=` those before. They change between steps only, so every
+        split of the rows has the same ones.
 
     Returns:
       The new state, and `(sum, weight)` of each metric over the global batch, with `loss` and
@@ -160,26 +160,36 @@ def summed_step(
         sums = _local_sums(lambda rows: fn(params, rows, key), batch, micro_batches, axis_name)
         return psum(sums, axis_name)
 
+    measured = None if measure is None else global_sums(measure)
     if measure is not None:
-        loss_fn = functools.partial(loss_fn, measured=global_sums(measure))
+        loss_fn = functools.partial(loss_fn, measured=measured)
     (loss, (weight, metrics)), grads = global_sums(jax.value_and_grad(loss_fn, has_aux=True))
     sums = metrics | {"loss": loss}
-    grads, metrics = means(grads, weight), metric_means(sums, weight)
+    grads = means(grads, weight)
 
-    def updated(params: Params, opt_state: Tree, statistics: Tree) -> tuple[Params, Tree, Tree]:
+    def update(params: Params, opt_state: Tree, statistics: Tree) -> tuple[Params, Tree, Tree]:
         updates, opt_state = optimizer.update(grads, opt_state, params)
         if track is not None:
-            statistics = track(statistics, metrics, weight)
+            statistics = track(statistics, measured)
         return optax.apply_updates(params, updates), opt_state, statistics
 
+    sums = {name: x if isinstance(x, tuple) else (x, weight) for name, x in sums.items()}
+    sums["grad_norm"] = (optax.tree.norm(grads), (weight > 0).astype(weight.dtype))
+    return _updated(state, update, weight), sums
+
+
+def _updated(
+    state: TrainState, update: Callable[..., tuple[Params, Tree, Tree]], weight: jax.Array
+) -> TrainState:
+    """The state after an update, or with its step moved on alone where the weight is 0."""
     # a branch, not a `where`, which would copy the whole optimizer state
     params, opt_state, statistics = jax.lax.cond(
         weight > 0,
-        updated,
+        update,
         lambda *before: before,
         *(state.params, state.opt_state, state.statistics),
     )
-    state = TrainState(
+    return TrainState(
         step=state.step + 1,
         params=params,
         opt_state=opt_state,
@@ -187,8 +197,6 @@ def summed_step(
         statistics=statistics,
         frozen=state.frozen,
     )
-    sums = {name: x if isinstance(x, tuple) else (x, weight) for name, x in sums.items()}
-    return state, sums | {"grad_norm": (optax.tree.norm(grads), (weight > 0).astype(weight.dtype))}
 
 
 def _completing(fn: Callable[..., Any], state: TrainState) -> Callable[..., Any]:
