@@ -55,7 +55,7 @@ def kto_kl(
 def log_ratio_sums(
     policy_logps: jax.Array, reference_logps: jax.Array, weights: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Sum of log-ratios and of weights, whose quotient is `kto_kl`; additive over parts of a batch."""
+    """Sums of log-ratios and of weights, whose quotient is `kto_kl`; they add up over batches."""
     chex.assert_equal_shape([policy_logps, reference_logps, weights])
     policy_logps, reference_logps = widen(policy_logps, reference_logps)
     ratios = policy_logps - reference_logps
