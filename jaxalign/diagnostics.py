@@ -1,5 +1,7 @@
 """Diagnostics of the distance between the policy and the one that sampled."""
 
+from typing import Any
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -117,7 +119,7 @@ def _global_max(x: jax.Array, axis_name: str | None) -> jax.Array:
     return largest if axis_name is None else jax.lax.pmax(largest, axis_name)
 
 
-def concordance(first, second):
+def concordance(first: Any, second: Any) -> Any:
     """Whether the first of two scores is the larger: 1 where it is, 1/2 where they are equal.
 
       c = 1[s_1 > s_2] + 1/2 1[s_1 = s_2]
@@ -125,10 +127,10 @@ def concordance(first, second):
     Its mean over pairs whose first text people prefer is the accuracy of the scores.
 
     Args:
-      first, second: `[...]` scores, of NumPy or jax.
+      first, second: `[...]` scores, of NumPy or jax, or numbers.
 
     Returns:
-      `[...]` in [0, 1].
+      `[...]` in [0, 1], of the same kind.
 
     >>> import numpy as np
     >>> concordance(np.array([2.0, 1.0, 0.0]), np.ones(3)).tolist()

@@ -8,8 +8,9 @@ The dense functions take `[B, T, V]` logits. The fused ones take hidden states a
 matrix, make logits for a chunk of positions at a time, and make them again in the backward pass.
 """
 
+import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import chex
 import jax
@@ -431,7 +432,7 @@ def _on_same_axes(
 ) -> tuple[jax.Array, jax.Array]:
     """Both varying over the same mapped axes: jax then sums the gradient of a replicated one."""
     zeros = (jnp.zeros_like(x, shape=()) for x in (hidden, unembedding, tokens))
-    zero = sum(zeros, jnp.zeros(()))
+    zero: jax.Array = sum(zeros, jnp.zeros(()))
     return hidden + zero.astype(hidden.dtype), unembedding + zero.astype(unembedding.dtype)
 
 
@@ -475,7 +476,7 @@ def map_time_chunks(
     def joined(x: jax.Array) -> jax.Array:
         return _join_chunks(x, length)
 
-    results: Tree = jax.lax.map(of_chunk, pieces)
+    results = cast(Tree, jax.lax.map(of_chunk, pieces))
     return jax.tree.map(joined, results)
 
 
@@ -488,7 +489,8 @@ class FusedSettings(NamedTuple):
     token_ranges: Ranges
 
 
-def _statistics(
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _fused(
     settings: FusedSettings,
     hidden: jax.Array,
     unembedding: jax.Array,
@@ -501,7 +503,7 @@ def _statistics(
 def _fused_forward(
     settings: FusedSettings, hidden: jax.Array, unembedding: jax.Array, targets: jax.Array
 ) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, ...]]:
-    """`_statistics`, and what the backward pass needs: inputs, maxima, log-totals, entropies."""
+    """`_fused`, and what the backward pass needs: inputs, maxima, log-totals, entropies."""
     temperature, softcap, chunk_size, token_ranges = settings
 
     def statistics(hidden: jax.Array, targets: jax.Array) -> tuple[jax.Array, ...]:
@@ -561,5 +563,4 @@ def _fused_backward(
     return hidden_grad, unembedding_grad.astype(unembedding.dtype), None
 
 
-_fused = jax.custom_vjp(_statistics, nondiff_argnums=(0,))
 _fused.defvjp(_fused_forward, _fused_backward)

@@ -1,5 +1,7 @@
 """Value targets: discounted, lambda and n-step returns."""
 
+from typing import cast
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -130,4 +132,4 @@ def n_step_returns(
         following = values_after(returns, mask, limits, recurrence_scan)
         return jnp.where(mask, rewards + gamma * following, 0)
 
-    return jax.lax.fori_loop(0, steps, one_more_step, values)
+    return cast(jax.Array, jax.lax.fori_loop(0, steps, one_more_step, values))

@@ -1,5 +1,7 @@
 """Collectives that are identities on one device: one step for every layout."""
 
+from typing import cast
+
 import jax
 
 from jaxalign.numerics.types import Tree
@@ -23,19 +25,21 @@ def vary(tree: Tree, axis_name: str | None) -> Tree:
         return tree
 
     def varying(leaf: jax.Array) -> jax.Array:
-        return jax.lax.pcast(leaf, axis_name, to="varying")
+        return cast(jax.Array, jax.lax.pcast(leaf, axis_name, to="varying"))
 
     return jax.tree.map(varying, tree)
 
 
 def psum(tree: Tree, axis_name: str | None) -> Tree:
     """Sum of every leaf over the mapped axis; the identity when `axis_name` is None."""
-    return tree if axis_name is None else jax.lax.psum(tree, axis_name)
+    return tree if axis_name is None else cast(Tree, jax.lax.psum(tree, axis_name))
 
 
 def gather(x: jax.Array, axis_name: str | None) -> jax.Array:
     """The rows of all devices, one after the other; the identity when `axis_name` is None."""
-    return x if axis_name is None else jax.lax.all_gather(x, axis_name, tiled=True)
+    if axis_name is None:
+        return x
+    return cast(jax.Array, jax.lax.all_gather(x, axis_name, tiled=True))
 
 
 def own_rows(x: jax.Array, rows: int, axis_name: str | None) -> jax.Array:

@@ -1,7 +1,7 @@
 """Floating-point rules of every formula: at least float32, and no overflow of exponentials."""
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +33,7 @@ def rounding(scale: jax.Array | np.ndarray) -> Any:
     >>> bool(abs(jnp.float32(0.1) + jnp.float32(0.6) - jnp.float32(0.7)) <= rounding(one))
     True
     """
-    return 4 * jnp.finfo(scale.dtype).eps.item() * scale
+    return 4 * cast(float, jnp.finfo(scale.dtype).eps.item()) * scale
 
 
 def settled_sum(*terms: jax.Array) -> jax.Array:
@@ -55,8 +55,7 @@ def saturation(dtype: DTypeLike) -> float:
     >>> round(saturation(jnp.float32), 1)
     44.4
     """
-    largest: Any = jnp.finfo(dtype).max  # of the dtype, which its annotation does not know
-    return math.log(float(largest)) / 2
+    return math.log(float(cast(float, jnp.finfo(dtype).max))) / 2
 
 
 def saturating_exp(x: jax.Array) -> jax.Array:
