@@ -19,7 +19,7 @@ from jaxalign import objectives
 from jaxalign.batches.preferences import PairLogps, PreferenceBatch
 from jaxalign.batches.tokens import TokenBatch
 from jaxalign.config.loop import OptimizerConfig
-from jaxalign.config.model import LoraConfig
+from jaxalign.config.lora import LoraConfig
 from jaxalign.losses import DPO
 from jaxalign.models.functions import text_logps
 from jaxalign.models.lora import ADAPTERS, Adapted, adapter_scale, new_adapters, split

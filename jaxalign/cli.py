@@ -1,6 +1,6 @@
-"""`jaxalign COMMAND`: reads a configuration, applies typed overrides, runs the command.
+"""Command line `jaxalign COMMAND`: reads a configuration, applies typed overrides, runs it.
 
-Nothing here computes. A mistake of the user is one line on standard error and exit status 2.
+A mistake of the user (`UserError`) is one line on standard error and exit status 2.
 """
 
 import contextlib
@@ -18,10 +18,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from jaxalign.config.checks import hints_of, nearest
+from jaxalign.config.checks import nearest
+from jaxalign.config.field_types import hints_of
 from jaxalign.config.flags import flags_of, given_flags, named_flags, single, with_flags
 from jaxalign.errors import UserError, one_line
-from jaxalign.system.cache import keep_programs
+from jaxalign.system.cache import use_compilation_cache
 from jaxalign.system.files import FileError, read_bytes, reason, remedy, shown, shown_path, writing
 from jaxalign.system.memory import keep_freed_memory, return_compiler_memory, with_huge_pages
 from jaxalign.system.signals import ending, ignore
@@ -50,6 +51,7 @@ HELP = """usage: jaxalign COMMAND [--run_dir DIR] [--config FILE.py] [--field va
 HELP_FLAGS = ("-h", "--help", "help")
 LARGEST_CONFIG = 2**24  # bytes of a --config file
 Flag = tuple[str, tuple[str, ...]]  # its name, and the words that follow it
+Config = Any  # a frozen dataclass of `jaxalign.config`
 
 # command: flags that it always refuses, which its help leaves out
 REFUSED = {
@@ -104,13 +106,13 @@ CONFIGS = {
 
 
 def program() -> None:
-    """The `jaxalign` program."""
+    """Entry point of the installed `jaxalign` program."""
     open_standard_streams()
     arguments = sys.argv[1:]
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal may lack a letter of a name
             stream.reconfigure(errors="backslashreplace")
-    if arguments[:1] and arguments[0] in DEFAULTS and not wants_help(arguments):
+    if arguments[:1] and arguments[0] in DEFAULTS and not asks_for_help(arguments):
         with_huge_pages()
     try:
         main(arguments)
@@ -119,7 +121,10 @@ def program() -> None:
 
 
 def open_standard_streams() -> None:
-    """Where one is closed, the first file that is opened would take its place and get its lines."""
+    """Open `/dev/null` in place of a closed standard stream.
+
+    Otherwise the first file that is opened would take its descriptor and receive its lines.
+    """
     for number in range(3):
         try:
             os.fstat(number)
@@ -130,12 +135,12 @@ def open_standard_streams() -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """The same within a process."""
+    """One command with these arguments; errors and signals end the process with a status."""
     with ending():
         try:
             keep_freed_memory()
             return_compiler_memory()
-            keep_programs()
+            use_compilation_cache()
             dispatch(arguments)
             sys.stdout.flush()
         except UserError as error:
@@ -152,7 +157,7 @@ def main(arguments: list[str]) -> None:
 
 
 def drop_output() -> None:
-    """What cannot be printed is not tried again when the process ends."""
+    """Discard buffered standard output that cannot be written, so that exit does not retry it."""
     try:
         sys.stdout.flush()
     except (OSError, ValueError):
@@ -161,14 +166,14 @@ def drop_output() -> None:
 
 
 def refuse(line: str, status: int) -> None:
-    """End with that line on standard error."""
+    """Exit with this status and one line on standard error."""
     with contextlib.suppress(OSError):
         print(f"jaxalign: {one_line(line)}", file=sys.stderr, flush=True)
     raise SystemExit(status) from None
 
 
 def dispatch(arguments: list[str]) -> Any:
-    """Run the command and return what it returns."""
+    """Result of the command that the first argument names."""
     if not arguments or (arguments[0] in HELP_FLAGS and len(arguments) == 1):
         print(HELP)
         return None
@@ -187,27 +192,32 @@ def dispatch(arguments: list[str]) -> Any:
 
 
 def run_command(command: str, arguments: list[str]) -> Any:
-    """Run a command with the flags that follow it, or print those that it has."""
-    words = [word for word in arguments if word not in HELP_FLAGS[:2]]
-    file, given = option(given_flags(words), "config")
+    """Result of a command run with these flags; with `--help`, its flags are printed instead."""
+    flag_words = [word for word in arguments if word not in HELP_FLAGS[:2]]
+    file, flags = option(given_flags(flag_words), "config")
     default = named_config(DEFAULTS[command]) if file is None else read_config(Path(file), command)
-    if wants_help(arguments):
+    if asks_for_help(arguments):
         return print_help(command, default)
-    directory, given = option(given, "run_dir")
+    directory, flags = option(flags, "run_dir")
     hints = flags_of(type(default))
     refused = REFUSED.get(command, ())  # but where given by its whole name: the reason is told
-    known = [name for name in hints if name not in refused or name in dict(given)]
-    settings = with_flags(default, named_flags(given, known, command))
+    known = [name for name in hints if name not in refused or name in dict(flags)]
+    settings = with_flags(default, named_flags(flags, known, command))
     return run_configured(settings, directory)
 
 
-def wants_help(arguments: list[str]) -> bool:
-    """Whether a command is asked for its flags."""
+def asks_for_help(arguments: list[str]) -> bool:
+    """Whether `-h` or `--help` is among the arguments."""
     return bool({"-h", "--help"} & set(arguments))
 
 
-def run_configured(config, directory: str | None) -> Any:
-    """Import the command of that configuration and run it."""
+def run_configured(config: Config, directory: str | None) -> Any:
+    """Result of the command that this class of configuration belongs to.
+
+    Args:
+      config: of the command.
+      directory: run directory; None: the command's default.
+    """
     command, default = CONFIGS[type(config).__name__]
     module = importlib.import_module(f"jaxalign.commands.{command}")
     if default is None:
@@ -221,11 +231,11 @@ def run_configured(config, directory: str | None) -> Any:
         return module.run(config, folder)
 
 
-def print_help(command: str, default) -> None:
-    """The flags of a command, but for those that it always refuses."""
+def print_help(command: str, default: Config) -> None:
+    """Print the flags of a command, except those that it always refuses."""
     import tyro
 
-    shown_default = narrowed(default, REFUSED.get(command, ()))
+    shown_default = without_fields(default, REFUSED.get(command, ()))
     takes_directory = CONFIGS[type(default).__name__][1] is not None
     also = "--run_dir DIR (where results go), " if takes_directory else ""
     tyro.cli(
@@ -240,25 +250,31 @@ def print_help(command: str, default) -> None:
     )
 
 
-def narrowed(config, refused: Sequence[str], prefix: str = "") -> Any:
-    """The same configuration as one of a class whose help leaves fields out."""
+def without_fields(config: Config, refused: Sequence[str], prefix: str = "") -> Config:
+    """Equal configuration of a subclass whose help leaves fields out.
+
+    Args:
+      config: a configuration or a block of one.
+      refused: dotted names of the fields to leave out.
+      prefix: dotted name of the block, with a dot behind it.
+    """
     import tyro
 
     cls = type(config)
     fields, values = [], {}
-    told = {field.name: field.metadata.get("help") for field in dataclasses.fields(cls)}
+    help_texts = {field.name: field.metadata.get("help") for field in dataclasses.fields(cls)}
     for name, hint in hints_of(cls).items():
         value = getattr(config, name)
         if prefix + name in refused:
             hint = Annotated[hint, tyro.conf.Suppress]
-        elif told[name]:
-            hint = Annotated[hint, tyro.conf.arg(help=told[name])]
+        elif help_texts[name]:
+            hint = Annotated[hint, tyro.conf.arg(help=help_texts[name])]
         elif dataclasses.is_dataclass(value):
-            value = narrowed(value, refused, f"{prefix}{name}.")
+            value = without_fields(value, refused, f"{prefix}{name}.")
             hint = type(value)
         values[name] = value
         fields.append((name, hint))
-    made = dataclasses.make_dataclass(
+    subclass = dataclasses.make_dataclass(
         cls.__name__,
         fields,
         bases=(cls,),
@@ -266,14 +282,14 @@ def narrowed(config, refused: Sequence[str], prefix: str = "") -> Any:
         kw_only=True,
         namespace={"__doc__": cls.__doc__},
     )
-    instance = object.__new__(made)  # its checks are for what a user gives
+    instance = object.__new__(subclass)  # its checks are for what a user gives
     for name, value in values.items():
         object.__setattr__(instance, name, value)
     return instance
 
 
-def named_config(name: str):
-    """The default configuration, `module.Class` below `jaxalign.config`.
+def named_config(name: str) -> Config:
+    """Default configuration by its name `module.Class` below `jaxalign.config`.
 
     >>> named_config("generate.GenerateConfig").samples
     4
@@ -282,47 +298,47 @@ def named_config(name: str):
     return getattr(importlib.import_module(f"jaxalign.config.{module}"), cls)()
 
 
-def read_config(file: Path, command: str | None = None):
-    """What `get_config()` of the user's own Python file returns.
+def read_config(file: Path, command: str | None = None) -> Config:
+    """Configuration that `get_config()` of a user's Python file returns.
 
     Args:
-      file: is run.
-      command: whose configuration it must be; None: of any.
+      file: Python source, which is executed.
+      command: that the configuration must belong to; None: any command.
 
     Raises:
       UserError: it cannot be read, does not run, or gives something else.
     """
-    given = f"--config {shown_path(file)}"
+    origin = f"--config {shown_path(file)}"
     try:
         source = read_bytes(file, largest=LARGEST_CONFIG)
     except FileError as error:
         raise UserError(f"--config {error}") from None
     module = types.ModuleType(f"config_{file.stem}")
     module.__file__ = str(file)
-    run = functools.partial(_of_file, file=str(file), given=given)
+    run = functools.partial(_run_file, file=str(file), origin=origin)
     run(lambda: exec(compile(source, str(file), "exec"), module.__dict__))
     make = vars(module).get("get_config")
     if not callable(make):
-        raise UserError(f"{given} defines no get_config()")
-    found = run(make)
-    if inspect.iscoroutine(found):
-        found.close()  # which nobody will await
-    name = found.__name__ if isinstance(found, type) else type(found).__name__
+        raise UserError(f"{origin} defines no get_config()")
+    config = run(make)
+    if inspect.iscoroutine(config):
+        config.close()  # which nobody will await
+    name = config.__name__ if isinstance(config, type) else type(config).__name__
     takes = [key for key, value in CONFIGS.items() if command in (None, value[0])]
-    ours = type(found).__module__.startswith("jaxalign.config")
-    if isinstance(found, type) or not ours or name not in takes:
-        what = f"the class {name}, no instance" if isinstance(found, type) else f"a {name}"
-        is_other = ours and name in CONFIGS and not isinstance(found, type)
+    is_ours = type(config).__module__.startswith("jaxalign.config")
+    if isinstance(config, type) or not is_ours or name not in takes:
+        what = f"the class {name}, no instance" if isinstance(config, type) else f"a {name}"
+        is_other = is_ours and name in CONFIGS and not isinstance(config, type)
         verb = "is" if is_other else "gives"
         raise UserError(
-            f"{given} {verb} {what}, which `jaxalign {command}` does not take; its get_config() "
+            f"{origin} {verb} {what}, which `jaxalign {command}` does not take; its get_config() "
             f"must return {' or '.join(f'{key}(...)' for key in takes)}"
         )
-    return found
+    return config
 
 
-def _of_file(action: Callable[[], Any], *, file: str, given: str) -> Any:
-    """What a user's file does, its failures in a line with the place in the file."""
+def _run_file(action: Callable[[], Any], *, file: str, origin: str) -> Any:
+    """Result of `action`, whose failures become one line with the line number in the file."""
     try:
         return action()
     except (Exception, SystemExit) as error:
@@ -330,28 +346,28 @@ def _of_file(action: Callable[[], Any], *, file: str, given: str) -> Any:
         if isinstance(error, SyntaxError) and error.filename == file:
             lines = [error.lineno]
         where = f" (line {lines[-1]})" if lines and lines[-1] else ""
-        said = error.msg if isinstance(error, SyntaxError) else str(error)
+        message = error.msg if isinstance(error, SyntaxError) else str(error)
         kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-        raise UserError(f"{given} does not run{where}: {kind}{said}") from None
+        raise UserError(f"{origin} does not run{where}: {kind}{message}") from None
 
 
-def option(given: list[Flag], name: str) -> tuple[str | None, list[Flag]]:
-    """The word of a flag that is no field, and the other flags.
+def option(flags: list[Flag], name: str) -> tuple[str | None, list[Flag]]:
+    """Value of one flag that is no field of the configuration, and the other flags.
 
     >>> option([("seed", ("1",)), ("run_dir", ("runs/a",))], "run_dir")
     ('runs/a', [('seed', ('1',))])
     """
-    found = [words for other, words in given if other == name]
-    if len(found) > 1:
+    matches = [words for other, words in flags if other == name]
+    if len(matches) > 1:
         raise UserError(f"--{name} is given twice; give it once")
-    rest = [flag for flag in given if flag[0] != name]
-    return (single(name, found[0]) if found else None), rest
+    rest = [flag for flag in flags if flag[0] != name]
+    return (single(name, matches[0]) if matches else None), rest
 
 
 def report(arguments: list[str]) -> Path | None:
-    """Write the report of a run directory again."""
+    """Path of the report of a run directory, written again."""
     usage = "usage: jaxalign report DIR, with DIR a run directory"
-    if wants_help(arguments):
+    if asks_for_help(arguments):
         print(f"{usage}\n\nWrites DIR/report.html and DIR/plots/*.png again.")
         return None
     if len(arguments) != 1 or arguments[0].startswith("--"):

@@ -16,6 +16,9 @@ from jaxalign.recipes import run as run_module
 from jaxalign.train import loop
 from jaxalign.train.metrics import read_metrics
 
+pytestmark = pytest.mark.slow
+
+
 TINY_MODEL = ["--model.width", "16", "--model.layers", "1", "--model.heads", "2"]
 TEXT = "a fine film with a warm heart and a sly wit that never once loses its way"
 WORDS = TEXT.split(" ")

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from jaxalign import effective_sample_size, exact_kl, ratio_diagnostics
+from jaxalign import (
+    effective_sample_size,
+    exact_kl,
+    ratio_diagnostics,
+)
+from tests.cases.diagnostics import CASES
+from tests.checks.of_cases import checks_of
+
+TestCases = checks_of(CASES)
+
 
 NAMES = (
     "mean",
@@ -70,6 +79,7 @@ def test_on_policy(x64):
     assert found == {f"ratio/{name}": float(name in ones) for name in NAMES}
 
 
+@pytest.mark.slow
 def test_expectations_under_the_behaviour_policy(x64):
     """Summed over every action: E[r] = 1, and k1 and k3 are both KL(behaviour, policy)."""
     logits = np.random.default_rng(2).normal(size=(2, 5))
@@ -144,3 +154,35 @@ def test_shapes_must_agree():
         effective_sample_size(jnp.zeros(3), jnp.ones(1, bool))
     with pytest.raises(AssertionError):
         ratio_diagnostics(jnp.zeros(3), jnp.zeros(1), jnp.ones(3, bool), cap=2.0)
+
+
+@pytest.mark.slow
+def test_diagnostics_beside_a_gradient_on_all_devices():
+    """The largest ratio of all devices has no derivative; as data it needs none."""
+    mask = jnp.ones(2, bool)
+
+    def loss(logps):
+        return jnp.sum(logps), ratio_diagnostics(logps, 0 * logps, mask, cap=2.0, axis_name="i")
+
+    logps = jnp.log(jnp.asarray([[1.0, 2.0], [3.0, 4.0]]))
+    gradients, found = jax.vmap(jax.grad(loss, has_aux=True), axis_name="i")(logps)
+    np.testing.assert_array_equal(gradients, np.ones((2, 2)))
+    np.testing.assert_allclose(found["ratio/max"], [4.0, 4.0], rtol=1e-6)
+
+
+def test_masked_steps_have_no_part_in_gradients_of_diagnostics():
+    """k3 = exp(d) - 1 - d at d = log 2 has the slope 1, its mean over two steps 1/2."""
+
+    def k3(logps):
+        zeros, mask = jnp.zeros(3), jnp.asarray([True, True, False])
+        return ratio_diagnostics(logps, zeros, mask, cap=2.0)["ratio/k3"]
+
+    gradient = jax.grad(k3)(jnp.asarray([0.0, np.log(2), jnp.nan]))
+    np.testing.assert_allclose(gradient, [0.0, 0.5, 0.0], rtol=1e-6)
+
+
+def test_one_sample_is_one_sample_whatever_its_weight():
+    mask = jnp.asarray([True, False])
+    share, slope = jax.value_and_grad(effective_sample_size)(jnp.asarray([0.3, 5.0]), mask)
+    assert float(share) == 1
+    np.testing.assert_array_equal(slope, [0.0, 0.0])

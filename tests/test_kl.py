@@ -6,8 +6,20 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from jaxalign import adapted_coef, exact_kl, fused_exact_kl, k1, k2, k3
+from jaxalign import (
+    adapted_coef,
+    exact_kl,
+    fused_exact_kl,
+    k1,
+    k2,
+    k3,
+    log_softmax,
+)
+from tests.cases.kl import CASES
+from tests.checks.of_cases import checks_of
 from tests.oracles import kl as oracle
+
+TestCases = checks_of(CASES)
 
 
 def test_estimators_by_hand():
@@ -75,6 +87,7 @@ def test_a_small_kl_is_right_in_float32():
     np.testing.assert_allclose(ours, expected, rtol=2e-3)
 
 
+@pytest.mark.slow
 def test_exact_kl_at_extremes():
     logits = jnp.array([[1e4, 0.0, -1e4], [0.0, -jnp.inf, 0.0], [0.0, 0.0, 0.0]], jnp.float32)
     other = jnp.array([[-1e4, 0.0, 1e4], [0.0, 0.0, 0.0], [0.0, -1e4, 0.0]], jnp.float32)
@@ -133,3 +146,63 @@ def test_shapes_must_agree():
     for fn in (k1, k2, k3, exact_kl):
         with pytest.raises(AssertionError):
             fn(jnp.zeros((2, 3)), jnp.zeros((1, 3)))
+
+
+RESPONSES = 6
+
+
+kl_gradient = jax.jit(jax.grad(exact_kl))
+
+
+class TestEstimatorsOfTheKL:
+    """Exact expectations under the policy, and exact expected gradients, over six outcomes."""
+
+    @pytest.fixture
+    def policies(self, x64):
+        rng = np.random.default_rng(3)
+        return tuple(jnp.asarray(rng.normal(size=(2, RESPONSES))))
+
+    def expectation(self, estimator, logits, reference):
+        """E_pi[estimator], sampling held fixed: what a loss on samples from pi estimates."""
+        logps = log_softmax(logits)
+        weights = jax.lax.stop_gradient(jnp.exp(logps))
+        return jnp.sum(weights * estimator(logps, log_softmax(reference)))
+
+    def test_values(self, policies):
+        """k1 and k3 are unbiased, k2 is not."""
+        kl = float(exact_kl(*policies))
+        for estimator, unbiased in ((k1, True), (k2, False), (k3, True)):
+            estimate = float(self.expectation(estimator, *policies))
+            assert (abs(estimate - kl) < 1e-12) == unbiased
+
+    def gradients(self, estimator, policies):
+        return jax.grad(lambda logits: self.expectation(estimator, logits, policies[1]))(
+            policies[0]
+        )
+
+    def test_k1_as_a_loss_teaches_nothing(self, policies):
+        np.testing.assert_allclose(self.gradients(k1, policies), 0, atol=1e-15)
+
+    def test_k2_as_a_loss_is_the_kl(self, policies):
+        np.testing.assert_allclose(self.gradients(k2, policies), kl_gradient(*policies), atol=1e-14)
+
+    def test_k3_as_a_loss_is_the_other_kl(self, policies):
+        forward = jax.grad(lambda logits: exact_kl(policies[1], logits))(policies[0])
+        np.testing.assert_allclose(self.gradients(k3, policies), forward, atol=1e-14)
+        assert jnp.abs(forward - kl_gradient(*policies)).max() > 0.01
+
+    def test_the_kl_is_convex_in_the_policy_and_zero_at_the_reference(self, policies):
+        assert float(exact_kl(policies[0], policies[0])) == 0
+        assert float(exact_kl(*policies)) > 0
+        np.testing.assert_allclose(kl_gradient(policies[1], policies[1]), 0, atol=1e-15)
+
+
+def test_the_controller_rests_at_its_target():
+    settings = {"target": 6.0, "horizon": 100.0, "batch_size": 10}
+    assert float(adapted_coef(jnp.float32(0.2), jnp.float32(6.0), **settings)) == pytest.approx(0.2)
+
+
+def test_kl_of_two_certain_distributions_that_disagree():
+    """sum p d: each is sure up to e^-69, the one of what the other forbids."""
+    logits = jnp.asarray([0.0, -69.0])
+    np.testing.assert_allclose(exact_kl(logits, logits[::-1]), 69.0, rtol=1e-6)

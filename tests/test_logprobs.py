@@ -1,5 +1,6 @@
 """Log-probabilities: the shift, the softmax, and the fused form against the dense one."""
 
+import functools
 import itertools
 
 import jax
@@ -17,12 +18,22 @@ from jaxalign import (
     fused_token_logps_and_entropy,
     log_softmax,
     sequence_logps,
-    shift_right,
     token_entropy,
     token_logps,
 )
-from jaxalign.logprobs import fused_action_logps_and_entropy, log_collisions
+from jaxalign.logprobs import (
+    _time_chunks,
+    fused_action_logps_and_entropy,
+    log_collisions,
+    shift_right,
+    tempered,
+)
+from tests.cases.logprobs import CASES
+from tests.checks.of_cases import checks_of
 from tests.oracles import logprobs as oracle
+
+TestCases = checks_of(CASES)
+
 
 B, T, D, V = 3, 7, 4, 11
 
@@ -88,6 +99,7 @@ def test_probabilities_of_all_sequences_sum_to_one(x64):
     assert float(jnp.exp(logps).sum()) == pytest.approx(1, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_only_earlier_logits_matter():
     """Entry t depends on logits t - 1 and on tokens t, on nothing else."""
     hidden, unembedding, tokens = draw(2)
@@ -139,6 +151,7 @@ def test_temperature_to_zero_is_greedy():
     assert float(token_logps(logits, jnp.array([[0, 0]]), temperature=1e-6)[0, 1]) < -9e5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("temperature", "softcap"), [(0.7, None), (1.0, None), (0.7, 1.5)])
 @pytest.mark.parametrize("chunk_size", [1, 4, 6, B * T, 1000])
 def test_fused_is_dense(x64, chunk_size, temperature, softcap):
@@ -188,6 +201,7 @@ def test_dense_second_order(x64):
     )
 
 
+@pytest.mark.slow
 def test_fused_in_bfloat16_accumulates_in_float32():
     """Many identical rows: a bfloat16 sum of their gradients would stop growing at 256 of them."""
     rows = 2048
@@ -233,6 +247,7 @@ def test_fused_under_vmap():
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("params", ["replicated", "varying"])
 def test_fused_gradients_inside_shard_map(params):
     """Replicated parameters: jax sums the gradient over devices. Varying ones: the caller does."""
@@ -383,3 +398,65 @@ def test_the_likeliest_token_is_certain_when_it_is_cold(temperature):
     assert certain.sum() > 5
     for form in (dense, fused):
         np.testing.assert_array_equal(np.asarray(form(hidden, unembedding))[:, 1:][certain], 0)
+
+
+def test_token_logps_takes_a_batch():
+    """With an axis more, time would be taken for rows."""
+    with pytest.raises(AssertionError):
+        token_logps(jnp.zeros((1, 2, 3, 4)), jnp.zeros((1, 2, 3), int))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_temperature_1_leaves_logits_alone(dtype):
+    """To the bit, type included."""
+    logits = jnp.asarray([0.1, 300.7, -2.5], dtype)
+    same = tempered(logits, 1.0)
+    assert same.dtype == dtype
+    np.testing.assert_array_equal(np.asarray(same, float), np.asarray(logits, float))
+
+
+def test_fused_token_logps_takes_token_ids():
+    """Reals would be compared with column numbers, and seldom be equal to one."""
+    hidden, unembedding = jnp.zeros((1, 2, 3)), jnp.zeros((3, 4))
+    with pytest.raises(AssertionError):
+        fused_token_logps(hidden, unembedding, jnp.zeros((1, 2)), chunk_size=2)
+
+
+def test_fused_token_logps_takes_one_vector_a_token():
+    tokens = jnp.zeros((1, 2), int)
+    with pytest.raises(AssertionError):
+        fused_token_logps(jnp.zeros((1, 2, 3, 5)), jnp.zeros((3, 4)), tokens, chunk_size=2)
+
+
+@pytest.mark.parametrize(("chunk_size", "steps"), [(1, 1), (4, 1), (7, 1), (8, 2), (100, 6)])
+def test_chunks_are_no_larger_than_asked_for(chunk_size, steps):
+    """Whole time steps of four rows: one at least, and as many as fit."""
+    assert _time_chunks(jnp.zeros((4, 6)), chunk_size).shape == (6 // steps, 4, steps)
+
+
+def test_chunks_of_a_single_row():
+    """Three and three steps of at most four."""
+    assert _time_chunks(jnp.zeros((1, 6)), 4).shape == (2, 1, 3)
+
+
+def test_temperature_of_bfloat16_logits():
+    """By hand, logits that bfloat16 holds but whose difference it does not: 1 + 2^-9."""
+    logits = jnp.asarray([1.0, -(2.0**-9)], jnp.bfloat16)
+    np.testing.assert_array_equal(tempered(logits, 0.5), [0.0, -2.0 - 2.0**-8])
+
+
+def test_gradient_of_tempered_logits():
+    """1 / T each: the largest one is subtracted as a constant."""
+    slopes = jax.jacobian(functools.partial(tempered, temperature=0.5))(jnp.asarray([1.0, 3.0]))
+    np.testing.assert_array_equal(slopes, [[2.0, 0.0], [0.0, 2.0]])
+
+
+@pytest.mark.parametrize("shape", [(3,), (2,) * 8])
+def test_shift_right_takes_an_array_with_time(shape):
+    with pytest.raises(AssertionError):
+        shift_right(jnp.zeros(shape))
+
+
+def test_token_logps_takes_tokens_with_time():
+    with pytest.raises(AssertionError):
+        token_logps(jnp.zeros((1, 2, 3)), jnp.zeros(2, int))

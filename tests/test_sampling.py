@@ -14,6 +14,9 @@ from jaxalign.logprobs import token_logps
 from jaxalign.models.transformer import Transformer, TransformerConfig, unrolled
 from jaxalign.sampling import categorical, filtered_logits, sample, sample_mixture
 
+pytestmark = [pytest.mark.slow, pytest.mark.compiled]
+
+
 VOCABULARY, PROMPT, NEW = 11, 5, 6
 CONFIG = TransformerConfig(
     vocab_size=VOCABULARY, max_length=16, width=16, layers=1, heads=4, kv_heads=2, mlp_width=24

@@ -6,7 +6,7 @@ import jax
 
 from jaxalign.config.model import ModelConfig
 from jaxalign.data.chat import TokenRow, token_row
-from jaxalign.data.tokenizer import train_bpe
+from jaxalign.data.tokenizer_training import train_bpe
 from jaxalign.models.rope import RopeScaling
 from jaxalign.recipes.text_models import TextModel, new_text_model
 

@@ -15,7 +15,7 @@ SOURCES = (
     *("kl.py", "logprobs.py", "diagnostics.py"),
 )
 TESTS = (
-    *("losses/*", "numerics/*", "advantages/*", "mathematics/*", "test_kl", "test_logprobs"),
+    *("losses/*", "numerics/*", "advantages/*", "test_kl", "test_logprobs"),
     *("test_diagnostics", "objectives/test_objectives", "objectives/test_preference_losses"),
     *("objectives/test_group_losses", "benchmarks/test_exact", "benchmarks/test_conformance"),
 )

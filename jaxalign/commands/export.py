@@ -14,7 +14,7 @@ from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.errors import UserError
 from jaxalign.models.transformer import unrolled
 from jaxalign.pretrained.folders import INDEX, SCORE_FILE, VALUE_FILE
-from jaxalign.pretrained.hugging_face.names import to_theirs
+from jaxalign.pretrained.hugging_face.names import tensors_of_parameters
 from jaxalign.pretrained.hugging_face.writer import config_of, shards_of
 from jaxalign.recipes.model_card import model_card
 from jaxalign.recipes.text_models import TextModel, load_text_model
@@ -81,7 +81,7 @@ def write_folder(folder: Path, text_model: TextModel, *, shard_bytes: int) -> No
     for tree, name in ASIDE.items():
         own = {path: flat.pop(path) for path in list(flat) if f"{path}/".startswith(f"{tree}/")}
         if own:
-            save(folder / name, to_theirs(iter(own.items()), fields["model_type"]))
+            save(folder / name, tensors_of_parameters(iter(own.items()), fields["model_type"]))
     write_weights(folder, flat, fields, shard_bytes)
     write_json(folder / "config.json", fields)
     text_model.tokenizer.save(folder)

@@ -1,12 +1,10 @@
-"""A user's rows, and where a run computes."""
+"""The rows that a command reads."""
 
 import dataclasses
 from typing import Literal
 
-from jaxalign.config.checks import (
-    config,
-    require,
-)
+from jaxalign.config.checks import config, require
+from jaxalign.config.ranges import Length
 
 
 @config
@@ -22,16 +20,10 @@ class DataConfig:
     """Our field names to those of the source, where they differ: `prompt question`."""
     on_bad_row: Literal["error", "skip"] = "error"
     """Stop at bad rows, or leave them out and say how many and which."""
-    max_length: int | None = None
-    """Longest prompt and response together, in tokens; a longer row is a bad row. None: 1024 (as
-    TRL) for a published model, or one of 10 million parameters, and 128 for a small one; no more
-    than the model reads."""
-
-    def __post_init__(self):
-        length = self.max_length
-        require(
-            length is None or length >= 4, f"data.max_length is {length}; it must be at least 4"
-        )
+    max_length: Length | None = None
+    """Longest prompt and response together, in tokens, from 4; a longer row is a bad row. None:
+    1024 (as TRL) for a published model, or one of 10 million parameters, and 128 for a small one;
+    no more than the model reads."""
 
     @property
     def longest(self) -> int:
@@ -40,11 +32,10 @@ class DataConfig:
         return self.max_length
 
 
-@config
-class PlaceConfig:
-    """Where a run computes."""
-
-    layout: Literal["auto", "device", "pmap", "shards", "mesh"] = "auto"
-    """One device, or data parallel over several; auto: pmap as soon as there are several."""
-    devices: int | None = None
-    """How many of the visible devices; None: all."""
+def require_no_held_out(data: DataConfig, command: str):
+    """Raise a one-line `UserError` where held-out rows are given to a command that reads none."""
+    require(
+        not data.evaluation_path,
+        f"{command} reads no held-out rows; leave data.evaluation_path out and use "
+        "`jaxalign evaluate`",
+    )

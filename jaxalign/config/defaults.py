@@ -26,8 +26,8 @@ class Defaults:
     learning_rate: of AdamW and RMSprop.
     adapter_rate: the same for LoRA; None: there is none.
     schedule, b2, warmup_steps, warmup_share: of the optimizer; one of the last two.
-    steps, epochs: how long; one of them. For PPO and GRPO, rounds or passes over the prompts.
-    batch_size: rows of a step; None where a round has sizes of its own.
+    steps, epochs: how long; one of them. For PPO and GRPO, iterations or passes over the prompts.
+    batch_size: rows of a step; None where an iteration has sizes of its own.
     """
 
     learning_rate: float
@@ -123,7 +123,7 @@ class Following:
     """The settings of a training loop that follow a model, short of the length of its data.
 
     given: as the user gave them.
-    settings: filled in, but for steps (or rounds) where passes over the data are wanted.
+    settings: filled in, but for steps (or iterations) where passes over the data are wanted.
     flag: under which the command has them.
     start: what training starts from.
     """
@@ -137,7 +137,7 @@ class Following:
         """The settings with everything known; one line says what did not come from the user.
 
         Args:
-          steps_of_epoch: optimizer steps (rounds) in which all data come once; need not be whole.
+          steps_of_epoch: optimizer steps (iterations) in which all data come once; may be broken.
 
         Raises:
           UserError: the schedule is shorter than its warm-up, or longer than can be counted.
@@ -174,7 +174,7 @@ class Following:
             parts.append(f"warm-up {now.warmup_steps if share is None else f'{share:.0%}'}")
         if getattr(given, length) is None:
             number = getattr(settled, length)
-            kind = "round" if length == "iterations" else "step"
+            kind = "iteration" if length == "iterations" else "step"
             count = f"{number} {kind}{'' if number == 1 else 's'}"
             plural = "" if passes == 1 else "s"
             parts.append(count if passes is None else f"{passes:g} epoch{plural} ({count})")
@@ -261,7 +261,7 @@ def _filled_optimizer(
 
 
 def _lengths(settings: FitConfig | PPOSettings | GRPOSettings) -> tuple[str, str]:
-    """The names of the fields that say how long it trains: in steps or rounds, and in passes."""
+    """Names of the fields for the length of training: in steps or iterations, and in passes."""
     if isinstance(settings, FitConfig):
         return "steps", "epochs"
     return "iterations", "prompt_epochs"

@@ -1,10 +1,12 @@
 """The configuration of `jaxalign dpo`."""
 
-from jaxalign.config.checks import config, require, require_temperature
-from jaxalign.config.data import DataConfig, PlaceConfig
+from jaxalign.config.checks import config, require
+from jaxalign.config.data import DataConfig
 from jaxalign.config.loop import FitConfig
-from jaxalign.config.model import LoraConfig, check_lora
+from jaxalign.config.lora import check_lora
 from jaxalign.config.names import PairLossName, given_hyperparameters, with_hyperparameters
+from jaxalign.config.ranges import FlipProbability, Positive, Share, Weight
+from jaxalign.config.training import ReferenceFields
 from jaxalign.losses import PAIR_LOSSES
 from jaxalign.losses.declarations import Loss
 from jaxalign.objectives.preferences import check_modifiers
@@ -23,19 +25,19 @@ class DPOSettings:
     """Loss on pairs; `--loss` for short."""
     beta: float | None = None
     """Strength of the pull towards the reference, or scale of the reward; 0.1 for most losses."""
-    label_smoothing: float | None = None
+    label_smoothing: FlipProbability | None = None
     """Probability that a label is flipped."""
     gamma: float | None = None
     """Margin that the chosen reward should have (simpo, alphapo, tpo_l)."""
     alpha: float | None = None
     """Shape of the divergence or of the reward (alpha_divergence, alphapo)."""
-    nll_coef: float | None = None
+    nll_coef: Weight | None = None
     """Weight of the likelihood of the imitated response (cpo, tpo, tpo_l)."""
-    discopop_temperature: float | None = None
+    discopop_temperature: Positive | None = None
     """Temperature at which discopop goes over from one loss to the other."""
     reference_free: bool = False
     """Leave the reference out: a uniform one in its place."""
-    ld_alpha: float | None = None
+    ld_alpha: Share | None = None
     """Weight of the tokens beyond the shorter response of a pair, in [0, 1] (LD-DPO); None: 1."""
     wpo: bool = False
     """Weight pairs by how likely the policy is to say them, its own samples by about 1, none by
@@ -50,10 +52,6 @@ class DPOSettings:
         check_hyperparameters("dpo", self.declared_loss)
         check_modifiers(
             self.declared_loss, ld_alpha=self.ld_alpha, reference_free=self.reference_free
-        )
-        require(
-            self.ld_alpha is None or 0 <= self.ld_alpha <= 1,
-            f"dpo.ld_alpha is {self.ld_alpha}; it must lie in [0, 1]",
         )
         require(
             self.fit.micro_batches == 1 or not self.declared_loss.couples_rows,
@@ -86,31 +84,15 @@ def check_hyperparameters(section: str, loss: Loss):
 
 
 @config
-class DPOConfig:
+class DPOConfig(ReferenceFields):
     """Direct Preference Optimization of a policy from preferences, or a relative of it."""
 
-    policy: str = ""
-    """Run directory of the policy to start from; it is the reference too."""
-    adapter: str = ""
-    """Folder of a LoRA adapter in PEFT's format for it: merged, or trained on if lora.rank > 0."""
-    lora: LoraConfig = LoraConfig()
-    """Train adapters instead of all parameters."""
     data: DataConfig = DataConfig()
     """Rows with `chosen` and `rejected`, with or without `prompt`; with `gold` for tpo."""
     dpo: DPOSettings = DPOSettings()
     """Loss and training loop."""
-    temperature: float = 1.0
-    """The policy is the distribution at this temperature, > 0; sample from it at the same one."""
-    reference_logps: str = ""
-    """Folder in which the reference's log-probabilities are kept: a run with the same model, rows
-    and temperature reads them instead of computing them. Empty: they are not kept."""
-    place: PlaceConfig = PlaceConfig()
-    """Where it computes."""
-    seed: int = 0
-    """Of the order of rows and dropout."""
 
     def __post_init__(self):
-        require_temperature(self.temperature)
         check_lora(self.lora, self.dpo.fit.optimizer)
         require(
             not self.reference_logps or self.dpo.uses_reference,

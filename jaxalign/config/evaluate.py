@@ -2,8 +2,10 @@
 
 from typing import Literal
 
-from jaxalign.config.checks import config, require, require_temperature
-from jaxalign.config.data import DataConfig, PlaceConfig
+from jaxalign.config.checks import config, require
+from jaxalign.config.data import DataConfig
+from jaxalign.config.place import PlaceConfig
+from jaxalign.config.ranges import Temperature
 
 
 @config
@@ -22,7 +24,7 @@ class EvaluateConfig:
     takes with the losses plackett_luce and process."""
     data: DataConfig = DataConfig()
     """The rows, in `path`."""
-    temperature: float = 1.0
+    temperature: Temperature = 1.0
     """Logits of a policy are divided by it, > 0; a policy that was trained at one is that one's."""
     output: str = ""
     """File for the measures, as JSON; empty: none."""
@@ -33,7 +35,6 @@ class EvaluateConfig:
     """Where it computes."""
 
     def __post_init__(self):
-        require_temperature(self.temperature)
         require(
             not self.data.evaluation_path,
             "evaluate reads --data.path; leave --data.evaluation_path empty",

@@ -3,31 +3,29 @@
 import dataclasses
 from typing import Literal
 
-from jaxalign.config.checks import (
-    changed_fields,
-    config,
-    require,
-    require_one_reward,
-    require_temperature,
-)
+from jaxalign.config.checks import config, require, require_one_reward
 from jaxalign.config.data import DataConfig
 from jaxalign.config.dpo import DPOSettings
 from jaxalign.config.grpo import GRPOSettings
 from jaxalign.config.kto import KTOSettings
+from jaxalign.config.overrides import changed_fields
 from jaxalign.config.ppo import PPOSettings
+from jaxalign.config.ranges import Seed, Size, Steps, Temperature
 
 ALL = ("sft", "dpo", "kto", "ppo", "grpo")
 
 
 @config
 class ExplainConfig:
-    """Every token of one batch: log-probabilities, rewards, advantages, clipping, gradients."""
+    """Explanation of one batch, token by token: log-probabilities, rewards, advantages, clipping,
+    gradients.
+    """
 
     run: str = ""
     """Run directory of `sft`, `dpo`, `kto`, `ppo` or `grpo`: its trained policy, data and settings;
     empty: the fields below."""
     method: Literal["sft", "dpo", "kto", "ppo", "grpo"] = "dpo"
-    """Whose loss."""
+    """The training method whose loss is explained."""
     policy: str = ""
     """Run directory of the policy."""
     reference: str = ""
@@ -37,7 +35,7 @@ class ExplainConfig:
     reward: str = ""
     """Run directory of the reward model, or FILE.py:NAME, for PPO and GRPO."""
     rewards: dict[str, float] = dataclasses.field(default_factory=dict)
-    """Several of them instead, each with its weight."""
+    """Several of them instead, each with its weight in the sum of scores."""
     data: DataConfig = DataConfig()
     """Rows as the method takes them: texts, preferences, labelled responses or prompts."""
     dpo: DPOSettings = DPOSettings()
@@ -48,25 +46,24 @@ class ExplainConfig:
     """The PPO loss."""
     grpo: GRPOSettings = GRPOSettings()
     """The critic-free loss and its groups."""
-    temperature: float = 1.0
+    temperature: Temperature = 1.0
     """Of policy, reference and behaviour, > 0."""
-    max_new_tokens: int = 32
+    max_new_tokens: Size = 32
     """Longest sampled response in tokens, for PPO and GRPO."""
-    batch: int = 0
-    """Number of the batch in the order of a run with this seed."""
-    rows: int = 8
+    batch: Steps = 0
+    """Index of the batch in the order of a run with this seed, from 0."""
+    rows: Size = 8
     """Pairs, texts or responses in the batch; for GRPO prompts, with all responses of a group."""
-    updates: int = 0
+    updates: Steps = 0
     """Optimizer steps on this very batch before it is explained: after none, all ratios are 1."""
     check: bool = False
     """Run the step under checkify too: NaN, empty mask, ratio overflow, dtypes that truncate."""
     output: str = "explain.html"
     """The page."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the order of rows and of sampling."""
 
     def __post_init__(self):
-        require_temperature(self.temperature)
         require_one_reward(self.reward, self.rewards)
         require(
             not self.data.evaluation_path,
@@ -78,9 +75,6 @@ class ExplainConfig:
             f"method {self.method} does not read {', '.join(unread)}; leave them out, or set "
             "--method",
         )
-        require(self.rows > 0, f"rows is {self.rows}; it must be at least 1")
-        require(self.updates >= 0, f"updates is {self.updates}; it must not be negative")
-        require(self.batch >= 0, f"batch is {self.batch}; it must not be negative")
 
     @property
     def unread(self) -> list[str]:

@@ -9,15 +9,9 @@ import typing
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
-from jaxalign.config.checks import (
-    Config,
-    FieldError,
-    changed,
-    hints_of,
-    nearest,
-    options_of,
-    wanted,
-)
+from jaxalign.config.checks import FieldError, nearest
+from jaxalign.config.field_types import hints_of, options_of, wanted
+from jaxalign.config.overrides import Config, changed
 from jaxalign.errors import UserError
 from jaxalign.system.files import shown
 

@@ -1,40 +1,51 @@
 """The configuration of `jaxalign ppo` on images."""
 
 from jaxalign.config.checks import config
+from jaxalign.config.ranges import (
+    DigitClass,
+    InnerShare,
+    Period,
+    Rate,
+    Seed,
+    Size,
+    SizeOrZero,
+    Steps,
+    Weight,
+)
 from jaxalign.config.seeds import (
     Cadence,
     NetworkConfig,
+    SeedsFields,
     UpdateSettings,
-    check_cadence,
-    check_minibatches,
 )
 
 
 @config
-class ImagesConfig:
-    """A digit classifier that hardly saw two of the classes, fine-tuned on right/wrong feedback."""
+class ImagesConfig(SeedsFields):
+    """PPO of a digit classifier that hardly saw two of the classes, on right/wrong feedback."""
 
-    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    seeds: tuple[Seed, ...] = (0, 1, 2, 3, 4)
     """One split, pretraining and fine-tuning each; they run side by side."""
-    test_share: float = 0.3
-    """Share of the images kept for evaluation; the rest is half pretraining, half feedback."""
-    rare_classes: tuple[int, ...] = (8, 9)
-    """Classes of which pretraining sees few examples."""
-    rare_examples: int = 4
+    test_share: InnerShare = 0.3
+    """Share of the images kept for evaluation, in (0, 1); the rest is half pretraining,
+    half feedback."""
+    rare_classes: tuple[DigitClass, ...] = (8, 9)
+    """Classes (digits, 0 to 9) of which pretraining sees few examples."""
+    rare_examples: SizeOrZero = 4
     """How many of each."""
-    pretraining_steps: int = 300
+    pretraining_steps: Steps = 300
     """Full-batch gradient steps on the pretraining labels; as many for the supervised row."""
-    pretraining_learning_rate: float = 1e-2
-    """At the start of those steps; it falls linearly to 0."""
-    updates: int = 150
+    pretraining_learning_rate: Rate = 1e-2
+    """At the start of those steps; it falls linearly to 0; >= 0."""
+    updates: Steps = 150
     """PPO updates."""
-    batch_size: int = 256
+    batch_size: Size = 256
     """Images named, and so bits of feedback heard, in each update."""
-    kl_coef: float = 0.02
-    """Reward lost per nat of log-ratio to the pretrained classifier."""
-    log_every: int = 10
+    kl_coef: Weight = 0.02
+    """KL coefficient: reward lost per nat of log-ratio to the pretrained classifier, >= 0."""
+    log_every: Period = 10
     """Updates in one compiled call, and between lines of metrics."""
-    checkpoint_every: int = 50
+    checkpoint_every: Period = 50
     """Updates between checkpoints, a multiple of `log_every`; the run resumes from the last one."""
     network: NetworkConfig = NetworkConfig(widths=(64,), activation="relu")
     """Classifier and value function."""
@@ -42,14 +53,10 @@ class ImagesConfig:
     """The update."""
 
     def __post_init__(self):
-        check_cadence(self.log_every, self.checkpoint_every)
-        check_minibatches(self.batch_size, self.ppo.minibatches)
+        super().__post_init__()
+        self.require_equal_minibatches(self.batch_size)
 
     @property
     def cadence(self) -> Cadence:
         """The updates and the pauses between them."""
-        return Cadence(
-            updates=self.updates,
-            log_every=self.log_every,
-            checkpoint_every=self.checkpoint_every,
-        )
+        return self.cadence_of(self.updates)

@@ -1,20 +1,10 @@
 """The configuration of `jaxalign online`."""
 
-import dataclasses
-
-from jaxalign.config.checks import (
-    config,
-    require,
-    require_at_least,
-    require_no_held_out,
-    require_one_reward,
-    require_penalty,
-    require_temperature,
-)
-from jaxalign.config.data import DataConfig, PlaceConfig
+from jaxalign.config.checks import config, require
+from jaxalign.config.data import require_no_held_out
 from jaxalign.config.dpo import check_hyperparameters
 from jaxalign.config.loop import FitConfig
-from jaxalign.config.model import LoraConfig, check_lora
+from jaxalign.config.lora import check_lora
 from jaxalign.config.names import (
     ONLINE_PAIR_LOSSES,
     OnlineLossName,
@@ -22,6 +12,8 @@ from jaxalign.config.names import (
     given_hyperparameters,
     with_hyperparameters,
 )
+from jaxalign.config.ranges import FlipProbability, Penalty, Positive, Share
+from jaxalign.config.training import SampledFields
 from jaxalign.losses import ONLINE_LOSSES
 from jaxalign.losses.declarations import Loss
 
@@ -41,20 +33,20 @@ class OnlineSettings:
     """Loss on the ranked pair, for online_dpo."""
     beta: float | None = None
     """Strength of the pull towards the reference; 0.1 for most losses, 0.05 for nash_md, where it
-    is the price of a nat in shares of preference."""
-    label_smoothing: float | None = None
+    is the preference lost for every nat of KL."""
+    label_smoothing: FlipProbability | None = None
     """Probability that a label is flipped (pair losses)."""
     alpha: float | None = None
     """Weight of xpo's bonus; 1e-5 by default. Shape of the divergence for alpha_divergence."""
-    discopop_temperature: float | None = None
+    discopop_temperature: Positive | None = None
     """Temperature at which discopop goes over from one loss to the other."""
-    mixture: float | None = None
+    mixture: Share | None = None
     """Weight of the reference in nash_md's opponent, in [0, 1]; 0.125 by default."""
-    score_scale: float | None = None
+    score_scale: Positive | None = None
     """For nash_md: a difference of scores times this is the log-odds of a preference; 1 by default.
     `log_odds_per_score` in the reward model's results.json is what its own training found."""
-    missing_eos_penalty: float = 0.0
-    """Taken from the score of a response that did not end by itself; 0: nothing."""
+    missing_eos_penalty: Penalty = 0.0
+    """Taken from the score of a response that did not end by itself, >= 0; 0: nothing."""
     fit: FitConfig = FitConfig(log_every=1, checkpoint_every=20)
     """Training loop; a batch counts prompts, and every step samples two responses to each. Where
     nothing is given: for a published model, or one of 10 million parameters, learning_rate 5e-7
@@ -76,13 +68,6 @@ class OnlineSettings:
         if self.loss == "xpo":
             alpha = values["alpha"]
             require(alpha >= 0, f"online.alpha is {alpha}; it must not be negative")
-        require(
-            0 <= self.opponent <= 1,
-            f"online.mixture is {self.opponent}; it must lie in [0, 1]",
-        )
-        scale = self.log_odds_per_score
-        require(scale > 0, f"online.score_scale is {scale}; it must be above 0")
-        require_penalty("online", self.missing_eos_penalty)
 
     @property
     def declared_loss(self) -> Loss:
@@ -110,38 +95,13 @@ class OnlineSettings:
 
 
 @config
-class OnlineConfig:
-    """Online preference optimization of a policy: samples, preferences of their judges, a loss."""
+class OnlineConfig(SampledFields):
+    """Online preference optimization of a policy: pairs of its own samples, ranked by rewards."""
 
-    policy: str = ""
-    """Run directory of the policy to start from; it is the reference too."""
-    adapter: str = ""
-    """Folder of a LoRA adapter in PEFT's format for it: merged, or trained on if lora.rank > 0."""
-    lora: LoraConfig = LoraConfig()
-    """Train adapters instead of all parameters."""
-    reward: str = ""
-    """Run directory of a reward model of the same vocabulary, or FILE.py:NAME, a function that
-    gives a score for each sample, def NAME(prompts, responses, **columns); NAME may be left out
-    if it is `reward`."""
-    rewards: dict[str, float] = dataclasses.field(default_factory=dict)
-    """Several of them instead, each with its weight in the sum of scores:
-    `runs/reward 1 rewards.py:brevity 0.2`."""
-    data: DataConfig = DataConfig()
-    """Rows with `prompt`; functions get their other fields too, as columns."""
     online: OnlineSettings = OnlineSettings()
     """Loss and training loop."""
-    temperature: float = 1.0
-    """Of the policy and the reference, in sampling and training alike, > 0."""
-    max_new_tokens: int = 32
-    """Longest response in tokens."""
-    place: PlaceConfig = PlaceConfig()
-    """Where it computes."""
-    seed: int = 0
-    """Of prompts' order and sampling."""
 
     def __post_init__(self):
-        require_temperature(self.temperature)
-        require_one_reward(self.reward, self.rewards)
-        require_at_least(1, "", self, "max_new_tokens")
+        super().__post_init__()
         require_no_held_out(self.data, "online")
         check_lora(self.lora, self.online.fit.optimizer, sampled=True)

@@ -1,15 +1,16 @@
 """The configuration of `jaxalign ratings`."""
 
 from jaxalign.config.checks import config
+from jaxalign.config.ranges import Count, Seed, Size
 
 
 @config
 class RatingsConfig:
-    """The embedded human ratings as files for the stages: texts, prompts and preferences."""
+    """The embedded human ratings as files for the commands: texts, prompts and preferences."""
 
-    pairs: int = 4000
+    pairs: Count = 4000
     """Preferences of single people in each part."""
-    prompt_words: int = 3
+    prompt_words: Size = 3
     """Words of a text that become its prompt."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the choice of pairs."""

@@ -2,16 +2,20 @@
 
 from typing import Literal
 
-from jaxalign.config.checks import changed_fields, config, require
-from jaxalign.config.data import DataConfig, PlaceConfig
+from jaxalign.config.checks import config, require
+from jaxalign.config.data import DataConfig
 from jaxalign.config.loop import FitConfig
-from jaxalign.config.model import LoraConfig, ModelConfig, TokenizerConfig, check_lora, require_base
+from jaxalign.config.lora import check_lora
+from jaxalign.config.model import ModelConfig
 from jaxalign.config.names import RewardLossName
+from jaxalign.config.overrides import changed_fields
+from jaxalign.config.ranges import LongSize, Power, ShareBelowOne, SmallSize, TokenLength, Weight
+from jaxalign.config.training import NewModelFields
 
 
 @config
 class RewardSettings:
-    """The reward model, of whole texts but for loss process."""
+    """Reward model of whole texts: what its score reads, its loss and training loop."""
 
     loss: RewardLossName = "bradley_terry"
     """On preferences, on rankings, or on labelled steps; `--loss` for short. Of this section,
@@ -19,27 +23,27 @@ class RewardSettings:
     pooling: Literal["last", "mean", "both", "none"] = "last"
     """What the score reads of the transformer's trunk: its last token, the mean over tokens, both,
     or nothing, which leaves the bag."""
-    layers: int | None = None
+    layers: SmallSize | None = None
     """Read the trunk after so many of its layers, and leave out the others; None: all."""
     trunk: Literal["trained", "frozen"] = "trained"
     """Whether the trunk is trained with the head; frozen, it reads each text once, without
     dropout."""
     bag: bool = False
-    """Add a weight for every token and pair of tokens, times its rarity in the texts. It reads a
-    prompt and its response as one heap of words: good for the mood of single texts, which it learns
-    from few, and blind to whether a response answers its prompt."""
-    bag_characters: int = 16
-    """The bag also reads runs of 4 to 6 characters, of tokens up to this long; 0: it does not."""
-    bag_buckets: int = 262_144
-    """Weights that the pairs of tokens share by hashing, and weights that the runs share."""
-    bag_power: float = 0.4
-    """The sum is divided by the number of terms to this power: 0 sums, 1 averages; smaller values
-    favour longer texts."""
-    bag_l2: float = 3e-3
-    """Ridge penalty on those weights, for every comparison or ranking."""
-    dropout: float = 0.1
-    """Dropout of the trunk while the reward model is trained."""
-    centering: float = 0.0
+    """Add a bag of words: a weight for every token and bigram, times its inverse document
+    frequency. It reads a prompt and its response as one heap of words: good for the mood of single
+    texts, which it learns from few, and blind to whether a response answers its prompt."""
+    bag_characters: TokenLength = 16
+    """Longest token, in characters, whose character n-grams (4 to 6) the bag reads too; 0: none."""
+    bag_buckets: LongSize = 262_144
+    """Weights that bigrams share by hashing, and as many that character n-grams share."""
+    bag_power: Power = 0.4
+    """The sum is divided by the number of terms to this power, in [0, 10]: 0 sums, 1 averages;
+    smaller values favour longer texts."""
+    bag_l2: Weight = 3e-3
+    """Ridge penalty on those weights, for every comparison or ranking, >= 0."""
+    dropout: ShareBelowOne = 0.1
+    """Dropout of the trunk while the reward model is trained, in [0, 1)."""
+    centering: Weight = 0.0
     """Coefficient of the squared sum of two scores, which keeps scores near 0, >= 0."""
     fit: FitConfig = FitConfig()
     """Training loop; a batch counts texts, or rankings. Where nothing is given: for a published
@@ -51,10 +55,6 @@ class RewardSettings:
 
     def __post_init__(self):
         require(
-            self.centering >= 0,
-            f"reward.centering is {self.centering}; it must not be negative",
-        )
-        require(
             self.bag or self.pooling != "none",
             "reward.pooling none without reward.bag leaves nothing to score; set reward.bag True, "
             "or pooling to last or mean",
@@ -64,11 +64,10 @@ class RewardSettings:
             "reward.pooling none reads nothing of the trunk; reward.trunk frozen needs another",
         )
         require(
-            self.layers is None or (self.layers > 0 and self.pooling != "none"),
-            f"reward.layers is {self.layers} and reward.pooling {self.pooling}; layers must be "
-            "above 0, and pooling must read them",
+            self.layers is None or self.pooling != "none",
+            f"reward.layers is {self.layers} and reward.pooling none reads no layer; leave one of "
+            "them out",
         )
-        require(0 <= self.dropout < 1, f"reward.dropout is {self.dropout}; it must lie in [0, 1)")
         changed = changed_fields(self, type(self), "reward")
         unread = [] if self.bag else [name for name in changed if name.startswith("reward.bag_")]
         require(
@@ -79,9 +78,9 @@ class RewardSettings:
 
 @config
 class ProcessSettings:
-    """The process reward model: a transformer that scores every step of a solution."""
+    """Process reward model: a transformer that scores every step of a solution."""
 
-    dropout: float = 0.1
+    dropout: ShareBelowOne = 0.1
     """Dropout of the trunk while it is trained, in [0, 1)."""
     fit: FitConfig = FitConfig()
     """Training loop; a batch counts solutions. Where nothing is given: for a published model, or
@@ -89,24 +88,13 @@ class ProcessSettings:
     1 epoch, batches of 64, b2 0.999 (TRL's PRMConfig, InstructGPT); for a small one learning_rate
     1e-3, cosine, 20 steps of warm-up, 300 steps, batches of 32, b2 0.99."""
 
-    def __post_init__(self):
-        require(0 <= self.dropout < 1, f"process.dropout is {self.dropout}; it must lie in [0, 1)")
-
 
 @config
-class RewardConfig:
+class RewardConfig(NewModelFields):
     """A reward model from preferences, from rankings or from labelled steps."""
 
     init: str = ""
     """Run directory of the policy whose trunk and vocabulary it starts from; empty: new ones."""
-    adapter: str = ""
-    """Folder of a LoRA adapter in PEFT's format for it: merged, or trained on if lora.rank > 0."""
-    lora: LoraConfig = LoraConfig()
-    """Train adapters instead of all parameters."""
-    model: ModelConfig = ModelConfig()
-    """The new model."""
-    tokenizer: TokenizerConfig = TokenizerConfig()
-    """The new vocabulary."""
     data: DataConfig = DataConfig()
     """Rows with `chosen` and `rejected`, with or without `prompt` and `margin`; with `prompt` and
     `responses`, the best first; or with `prompt`, `completions` (the steps) and `labels`."""
@@ -114,12 +102,9 @@ class RewardConfig:
     """Loss; head and training loop of bradley_terry and plackett_luce."""
     process: ProcessSettings = ProcessSettings()
     """Head and training loop of loss process."""
-    place: PlaceConfig = PlaceConfig()
-    """Where it computes."""
-    seed: int = 0
-    """Of new parameters, order of rows and dropout."""
 
     def __post_init__(self):
+        super().__post_init__()
         loss = self.reward.loss
         for field, instead in (("dropout", "its own dropout"), ("value_trunk", "no values")):
             require(
@@ -128,7 +113,6 @@ class RewardConfig:
             )
         fit = self.process.fit if loss == "process" else self.reward.fit
         check_lora(self.lora, fit.optimizer)
-        require_base(self.init, self.adapter, self.lora, self.model, self.tokenizer)
         require(
             not self.lora.rank or loss == "process" or self.reward.pooling != "none",
             "reward.pooling none reads nothing of the trunk that lora.rank adapts; "

@@ -1,45 +1,49 @@
 """The configuration of the main job; its defaults are what `jaxalign rlhf` runs."""
 
-from jaxalign.config.checks import changed_fields, config, require, require_temperature
-from jaxalign.config.data import PlaceConfig
+from jaxalign.config.checks import config, require
 from jaxalign.config.dpo import DPOSettings
 from jaxalign.config.loop import FitConfig, OptimizerConfig
-from jaxalign.config.model import LoraConfig, ModelConfig, TokenizerConfig, check_lora
+from jaxalign.config.lora import LoraConfig, check_lora
+from jaxalign.config.model import ModelConfig, TokenizerConfig
+from jaxalign.config.overrides import changed_fields
+from jaxalign.config.place import PlaceConfig
 from jaxalign.config.ppo import PPOSettings
+from jaxalign.config.ranges import Count, Length, Seed, Share, Size, SizeOrZero, Temperature, Weight
 from jaxalign.config.reward import RewardSettings
 
 
 @config
 class ComparisonSettings:
-    """Groups of rated texts that the reward model compares, each with each."""
+    """Comparisons that the reward model learns from: groups of rated texts, each with each."""
 
-    groups: int = 1600
+    groups: Size = 1600
     """How many groups are drawn."""
-    group_size: int = 32
+    group_size: Size = 32
     """Texts of a group."""
-    same_rater_share: float = 0.0
-    """Share of the groups within one block of raters (harder); the others are across blocks."""
+    same_rater_share: Share = 0.0
+    """Share of the groups within one block of raters (harder), in [0, 1]; the others are across
+    blocks."""
 
 
 @config
 class EvaluationSettings:
-    """How policies are compared."""
+    """Evaluation of the policies: how many prompts, points and samples they are compared on."""
 
-    prompts: int = 512
+    prompts: Size = 512
     """Held-out prompts of the result table."""
-    curve_prompts: int = 128
+    curve_prompts: SizeOrZero = 128
     """The first of them, for the points along training."""
-    curve_points: int = 3
+    curve_points: Size = 3
     """Points along the training of each method."""
-    best_of: int = 16
+    best_of: Size = 16
     """Samples of which the reward model picks one."""
-    best_of_prompts: int = 160
+    best_of_prompts: SizeOrZero = 160
     """The first of the held-out prompts, for best-of-N."""
-    rows: int = 128
+    rows: Size = 128
     """Samples drawn at the same time."""
-    perplexity_texts: int | None = None
+    perplexity_texts: Count | None = None
     """Human texts, spread over the held-out ones, for perplexities; None: all."""
-    shown: int = 24
+    shown: SizeOrZero = 24
     """Prompts whose samples are written side by side."""
 
 
@@ -65,12 +69,12 @@ class RLHFConfig:
     """Read texts in lower case: fewer words to learn."""
     products: bool = False
     """Also learn to write from the product reviews."""
-    max_length: int = 40
+    max_length: Length = 40
     """Longest text in tokens; longer ones are cut and have no end."""
-    prompt_tokens: tuple[int, int] = (2, 5)
+    prompt_tokens: tuple[Size, Size] = (2, 5)
     """Fewest and most tokens of a held-out text that a policy has to continue."""
-    temperature: float = 0.7
-    """Of every policy, in sampling, in PPO and in the KL."""
+    temperature: Temperature = 0.7
+    """Logits of every policy are divided by it, in sampling, in PPO and in the KL, > 0."""
     sft: FitConfig = FitConfig(
         steps=1100,
         batch_size=20,
@@ -87,7 +91,7 @@ class RLHFConfig:
         ),
     )
     """Supervised fine-tuning."""
-    length_buckets: int = 3
+    length_buckets: Size = 3
     """Ranges of lengths that its batches come from."""
     comparisons: ComparisonSettings = ComparisonSettings()
     """What the reward model learns from."""
@@ -111,12 +115,13 @@ class RLHFConfig:
         optimizer=OptimizerConfig(learning_rate=5e-4, schedule="linear", warmup_steps=0, b2=0.99),
     )
     """PPO against the reward model."""
-    pairs: int = 4400
+    pairs: Count = 4400
     """Human preference pairs drawn for DPO and preferred fine-tuning; those in which a text was cut
     are left out.
     """
-    same_rater_share: float = 0.0
-    """Share of them that one person made, within a block; the others are across blocks."""
+    same_rater_share: Share = 0.0
+    """Share of them that one person made, within a block, in [0, 1]; the others are across
+    blocks."""
     preferred: FitConfig = FitConfig(
         steps=60,
         batch_size=48,
@@ -147,12 +152,12 @@ class RLHFConfig:
         )
     )
     """DPO on the policy's own samples, labelled by the reward model."""
-    sampled_prompts: int = 768
+    sampled_prompts: Size = 768
     """Prompts that are sampled for that."""
-    samples_per_prompt: int = 4
+    samples_per_prompt: Size = 4
     """Samples of each; the best and the worst make a pair."""
-    unfinished_penalty: float = 1.0
-    """Taken there from the score of a sample that did not end by itself."""
+    unfinished_penalty: Weight = 1.0
+    """Taken there from the score of a sample that did not end by itself, >= 0."""
     unpenalised: PPOSettings = PPOSettings(
         kl_coef=0.0,
         missing_eos_penalty=0.25,
@@ -161,16 +166,15 @@ class RLHFConfig:
         micro_batches=2,
         optimizer=OptimizerConfig(learning_rate=1e-3, schedule="constant", warmup_steps=0, b2=0.99),
     )
-    """PPO without a price on KL, to show over-optimisation; 0 iterations: left out."""
+    """PPO with a KL coefficient of 0, to show over-optimisation; 0 iterations: left out."""
     evaluation: EvaluationSettings = EvaluationSettings()
     """How policies are compared."""
     place: PlaceConfig = PlaceConfig(layout="device")
     """Where it computes."""
-    seed: int = 0
-    """Of everything but the splits of the data, which are fixed."""
+    seed: Seed = 0
+    """Of all that is random but the splits of the data, which are fixed."""
 
     def __post_init__(self):
-        require_temperature(self.temperature)
         require(
             bool(self.init) or not self.lora.rank,
             "lora.rank needs a trained model below the adapters; set init",
@@ -206,7 +210,7 @@ class RLHFConfig:
         for name, ppo in (("ppo", self.ppo), ("unpenalised", self.unpenalised)):
             require(
                 ppo.prompt_epochs is None,
-                f"rlhf counts rounds; give {name}.iterations, not {name}.prompt_epochs",
+                f"rlhf counts iterations; give {name}.iterations, not {name}.prompt_epochs",
             )
         require(
             self.prompt_tokens[1] + 2 < self.max_length,

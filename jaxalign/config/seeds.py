@@ -1,50 +1,39 @@
-"""The configurations of PPO on control tasks and on images.
-
-Every field is read by the stage that declares it; what must divide is checked when a configuration
-is made.
-"""
+"""What PPO on control tasks and on images have in common: seeds that train side by side."""
 
 from typing import Literal
 
-from jaxalign.config.checks import config
-from jaxalign.errors import UserError
+from jaxalign.config.checks import config, require
+from jaxalign.config.ppo_update import PPOUpdateFields
+from jaxalign.config.ranges import Period, Positive, Rate, Share, Size, Steps, Weight, WholePasses
 
 
 @config
-class UpdateSettings:
-    """One PPO update: passes over the experience, the objective and its optimizer (Adam)."""
+class UpdateSettings(PPOUpdateFields):
+    """One PPO update of control and images: experience, objective and its optimizer (Adam)."""
 
-    epochs: int = 4
+    epochs: WholePasses = 4
     """Passes over the experience of one rollout."""
-    minibatches: int = 4
-    """Gradient steps in each pass."""
-    gamma: float = 0.99
+    gamma: Share = 0.99
     """Discount of later rewards, in [0, 1]."""
-    gae_lambda: float = 0.95
-    """Trace decay of the advantage estimate, in [0, 1]."""
-    clip_range: float = 0.2
-    """How far the probability ratio may leave 1 before it earns nothing more."""
-    value_clip_range: float | None = 0.2
-    """How far a value may move from its old prediction; None does not clip."""
-    value_coef: float = 0.5
-    """Weight of the value loss."""
-    entropy_coef: float = 0.01
-    """Weight of the entropy bonus."""
-    learning_rate: float = 2.5e-4
-    """Of the first update."""
+    value_coef: Weight = 0.5
+    """Weight of the value loss, >= 0."""
+    entropy_coef: Weight = 0.01
+    """Weight of the entropy bonus, >= 0."""
+    learning_rate: Rate = 2.5e-4
+    """Learning rate of the first update, >= 0."""
     schedule: Literal["constant", "linear", "cosine"] = "linear"
     """Course of the learning rate; linear and cosine end at 0."""
-    adam_eps: float = 1e-5
-    """Added to the root of Adam's second moment."""
-    max_grad_norm: float = 0.5
-    """Gradients are scaled down to this global norm."""
+    adam_eps: Positive = 1e-5
+    """Added to the root of Adam's second moment, > 0."""
+    max_grad_norm: Positive = 0.5
+    """Gradients are scaled down to this global norm, > 0."""
 
 
 @config
 class NetworkConfig:
-    """Two multilayer perceptrons, policy and value."""
+    """Two multilayer perceptrons: the policy and its value function."""
 
-    widths: tuple[int, ...] = (64, 64)
+    widths: tuple[Size, ...] = (64, 64)
     """Widths of the hidden layers."""
     activation: Literal["tanh", "relu"] = "tanh"
     """Their non-linearity."""
@@ -52,11 +41,11 @@ class NetworkConfig:
 
 @config
 class Cadence:
-    """How many updates, and how many in one compiled call and between checkpoints."""
+    """Cadence of a training: its updates, those of a compiled call, those between checkpoints."""
 
-    updates: int
-    log_every: int
-    checkpoint_every: int
+    updates: Steps
+    log_every: Period
+    checkpoint_every: Period
 
     @property
     def calls(self) -> int:
@@ -68,19 +57,36 @@ class Cadence:
         return min(calls * self.log_every, self.updates)
 
 
-def check_cadence(log_every: int, checkpoint_every: int):
-    """Checkpoints are written between compiled calls."""
-    if checkpoint_every % log_every:
-        raise UserError(
-            f"checkpoint_every is {checkpoint_every}, no multiple of log_every {log_every}; "
-            "choose a multiple"
+@config
+class SeedsFields:
+    """What control and images have in common: network, PPO update, updates in a compiled call."""
+
+    log_every: Period = 16
+    """Updates in one compiled call, and between lines of metrics."""
+    checkpoint_every: Period = 160
+    """Updates between checkpoints, a multiple of `log_every`; the run resumes from the last one."""
+    network: NetworkConfig = NetworkConfig()
+    """Policy and value function."""
+    ppo: UpdateSettings = UpdateSettings()
+    """The update."""
+
+    def __post_init__(self):
+        require(
+            self.checkpoint_every % self.log_every == 0,
+            f"checkpoint_every is {self.checkpoint_every}, no multiple of log_every "
+            f"{self.log_every}; choose a multiple",
         )
 
+    def require_equal_minibatches(self, rows: int):
+        """Raise a one-line `UserError` unless the rows of an update divide into minibatches."""
+        require(
+            rows % self.ppo.minibatches == 0,
+            f"an update has {rows} decisions, no multiple of ppo.minibatches "
+            f"{self.ppo.minibatches}; choose a divisor",
+        )
 
-def check_minibatches(rows: int, minibatches: int):
-    """Minibatches have equal sizes."""
-    if rows % minibatches:
-        raise UserError(
-            f"an update has {rows} decisions, no multiple of ppo.minibatches {minibatches}; "
-            "choose a divisor"
+    def cadence_of(self, updates: int) -> Cadence:
+        """Cadence of so many updates."""
+        return Cadence(
+            updates=updates, log_every=self.log_every, checkpoint_every=self.checkpoint_every
         )

@@ -1,1 +1,1 @@
-"""Data in NumPy: human ratings, users' files, tokens and batches. No models, no compiled code."""
+"""Data in NumPy: human ratings, users' files, tokenizers and batches."""

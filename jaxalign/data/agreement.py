@@ -1,4 +1,4 @@
-"""How far people agree: the ceiling of every preference model, counted exactly.
+"""Agreement between human raters, counted exactly: the ceiling of every preference model.
 
 All pairs and all people enter, nothing is sampled. A pair that somebody rated equal is left out for
 that person.
@@ -13,18 +13,16 @@ from jaxalign.data.ratings import Ratings
 
 
 def _block_signs(ratings: Ratings) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Of each block, `[pairs i < j, people]` signs of the rating difference and `[pairs]` of the
-    means'.
-    """
-    for texts, given in rated_blocks(ratings):
+    """Signs of the rating differences of each block, `[pairs i < j, people]`, and of the means'."""
+    for texts, scores in rated_blocks(ratings):
         i, j = np.triu_indices(len(texts), 1)
-        signs = np.sign(given[i].astype(np.int64) - given[j])
-        sums = given.sum(1, dtype=np.int64)
+        signs = np.sign(scores[i].astype(np.int64) - scores[j])
+        sums = scores.sum(1, dtype=np.int64)
         yield signs, np.sign(sums[i] - sums[j])
 
 
 def same_rater_agreement(ratings: Ratings) -> dict[str, float]:
-    """Agreement about two texts of one block, each person having rated both.
+    """Agreement between people who all rated the same two texts (of one block).
 
     Returns:
       comparisons: strict preferences in all.
@@ -34,7 +32,7 @@ def same_rater_agreement(ratings: Ratings) -> dict[str, float]:
       one_against_mean: share of preferences that have the order of the mean ratings.
       ties: share of the comparisons that are no preference.
     """
-    both = agree = strict = asked = with_majority = majorities = with_mean = means = 0
+    both = agree = strict = compared = with_majority = majorities = with_mean = means = 0
     for signs, mean_signs in _block_signs(ratings):
         net, expressed = signs.sum(1), np.abs(signs).sum(1)
         both += (expressed * (expressed - 1) // 2).sum()
@@ -46,18 +44,18 @@ def same_rater_agreement(ratings: Ratings) -> dict[str, float]:
         means += np.abs(against).sum()
         with_mean += (against > 0).sum()
         strict += expressed.sum()
-        asked += signs.size
+        compared += signs.size
     return {
         "comparisons": float(strict),
         "two_people": float(agree / both),
         "one_against_majority": float(with_majority / majorities),
         "one_against_mean": float(with_mean / means),
-        "ties": float(1 - strict / asked),
+        "ties": float(1 - strict / compared),
     }
 
 
 def cross_agreement(ratings: Ratings) -> dict[str, float]:
-    """Agreement about any two texts of different blocks when one random rating of each decides.
+    """Agreement between independent draws, of one random rating each of two texts of two blocks.
 
     With p, q the probabilities that the rating of i is above, below that of j, two draws that both
     decide agree with probability (p^2 + q^2) / (p + q)^2; these are averaged over pairs by how

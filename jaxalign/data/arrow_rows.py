@@ -1,6 +1,4 @@
-"""Rows out of tables of Arrow: Parquet, Feather, and the folders that Hugging Face's `datasets`
-saves.
-"""
+"""Rows of Arrow tables: Parquet, Feather, and folders that Hugging Face's `datasets` saves."""
 
 import decimal
 import itertools
@@ -9,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jaxalign.data.records import BadRow, check_depth
-from jaxalign.data.text_rows import READERS, Placed
+from jaxalign.data.row_fields import BadRow, check_depth
+from jaxalign.data.text_rows import READERS, LocatedRow
 from jaxalign.errors import UserError
 from jaxalign.system.files import SHOWN, read_json, regular_file, shown, shown_path
 
@@ -18,8 +16,8 @@ ENDINGS = (*READERS, ".parquet", ".arrow", ".feather")
 BATCH = 1000  # rows that are in memory at once
 
 
-def parquet_rows(file: Path) -> Iterator[Placed]:
-    """The rows of a Parquet file."""
+def parquet_rows(file: Path) -> Iterator[LocatedRow]:
+    """Rows of a Parquet file."""
     import pyarrow.parquet
 
     def batches() -> Iterator[Any]:
@@ -30,8 +28,8 @@ def parquet_rows(file: Path) -> Iterator[Placed]:
     return _rows(file, "Parquet", batches())
 
 
-def arrow_rows(file: Path) -> Iterator[Placed]:
-    """The rows of a file or stream of Arrow (Feather is its other name)."""
+def arrow_rows(file: Path) -> Iterator[LocatedRow]:
+    """Rows of an Arrow file (Feather) or Arrow stream."""
     import pyarrow
 
     def batches() -> Iterator[Any]:
@@ -42,11 +40,11 @@ def arrow_rows(file: Path) -> Iterator[Placed]:
                 raise UserError(f"{shown_path(file)} is Feather of version 1; save it anew")
             if start == b"ARROW1":
                 table = pyarrow.ipc.open_file(source)
-                found = (table.get_batch(i) for i in range(table.num_record_batches))
+                batches_of_file = (table.get_batch(i) for i in range(table.num_record_batches))
             else:
-                table = found = pyarrow.ipc.open_stream(source)
+                table = batches_of_file = pyarrow.ipc.open_stream(source)
             _check_columns(file, table.schema.names)
-            for batch in found:
+            for batch in batches_of_file:
                 batch.validate(full=True)  # what stands there may point anywhere
                 yield from (batch.slice(i, BATCH) for i in range(0, batch.num_rows, BATCH))
 
@@ -54,17 +52,17 @@ def arrow_rows(file: Path) -> Iterator[Placed]:
 
 
 def saved_files(folder: Path) -> list[Path]:
-    """The files of a folder that `datasets.save_to_disk` wrote, in order.
+    """Files of a folder that `datasets.save_to_disk` wrote, in order.
 
     Raises:
       UserError: it holds several data sets, or is another folder; the message says what to give.
     """
     name = shown_path(folder)
     if (folder / "state.json").is_file():
-        listed = read_json(folder / "state.json").get("_data_files")
-        if not isinstance(listed, list) or not all(map(_is_data_file, listed)):
+        entries = read_json(folder / "state.json").get("_data_files")
+        if not isinstance(entries, list) or not all(map(_is_data_file, entries)):
             raise UserError(f"{name}/state.json lists no files as _data_files")
-        return [folder / entry["filename"] for entry in listed]
+        return [folder / entry["filename"] for entry in entries]
     try:
         inside = sorted(folder.iterdir())
     except OSError as error:
@@ -78,8 +76,8 @@ def saved_files(folder: Path) -> list[Path]:
     names = [path.name for path in inside if path.is_file() and not path.name.startswith(".")]
     rows = [name for name in names if Path(name.removesuffix(".gz")).suffix in ENDINGS]
     if not rows:
-        listed = shown(names[:5]) if names else "no file"
-        raise UserError(f"{name} is a directory, which holds {listed}; give a file of rows")
+        entries = shown(names[:5]) if names else "no file"
+        raise UserError(f"{name} is a directory, which holds {entries}; give a file of rows")
     kinds = Counter(Path(row).suffix for row in rows)
     pattern = f"{name}/*{kinds.most_common(1)[0][0]}"
     raise UserError(
@@ -88,17 +86,19 @@ def saved_files(folder: Path) -> list[Path]:
 
 
 def _is_data_file(entry: Any) -> bool:
+    """Whether an entry of `state.json` names a file in the same folder."""
     name = entry.get("filename") if isinstance(entry, dict) else None
     return isinstance(name, str) and name == Path(name).name
 
 
 def _check_columns(file: Path, names: list[str]) -> None:
+    """Refuse a table in which two columns have the same name."""
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise UserError(f"{shown_path(file)}: the column {shown(twice[0])} is named twice")
 
 
-def _rows(file: Path, kind: str, batches: Iterator[Any]) -> Iterator[Placed]:
-    """In batches, so that memory does not grow with the file."""
+def _rows(file: Path, kind: str, batches: Iterator[Any]) -> Iterator[LocatedRow]:
+    """Rows of record batches, one batch in memory at a time."""
     import pyarrow
 
     regular_file(file)
@@ -115,6 +115,7 @@ def _rows(file: Path, kind: str, batches: Iterator[Any]) -> Iterator[Placed]:
 
 
 def _row(batch: Any, i: int) -> dict[str, Any] | BadRow:
+    """Row i of a record batch."""
     row = {}
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         try:
@@ -133,16 +134,17 @@ def _row(batch: Any, i: int) -> dict[str, Any] | BadRow:
 
 
 def _plain(value: Any) -> Any:
-    """Numbers as Python's, UTF-8 as text, and objects without what is null in them: a table fills
-    with null what an object lacks. A struct of lists is a list of structs.
+    """A value as plain Python: decimals as numbers, UTF-8 as text, objects without null entries.
+
+    A table fills with null what an object lacks. A struct of lists becomes a list of structs.
     """
     if isinstance(value, dict):
-        found = {name: _plain(item) for name, item in value.items() if item is not None}
-        lists = [item for item in found.values() if isinstance(item, list)]
-        if found.keys() == {"role", "content"} and len(lists) == 2:
-            pairs = itertools.zip_longest(found["role"], found["content"])
+        entries = {name: _plain(item) for name, item in value.items() if item is not None}
+        lists = [item for item in entries.values() if isinstance(item, list)]
+        if entries.keys() == {"role", "content"} and len(lists) == 2:
+            pairs = itertools.zip_longest(entries["role"], entries["content"])
             return [{"role": role, "content": content} for role, content in pairs]
-        return found
+        return entries
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if isinstance(value, decimal.Decimal):
@@ -156,6 +158,7 @@ def _plain(value: Any) -> Any:
 
 
 def _line(error: BaseException) -> str:
+    """Message of an error on one line."""
     if "zoneinfo" in str(error):
         return "its time zone is not known here"
     text = " ".join(str(error).split()) or type(error).__name__

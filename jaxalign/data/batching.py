@@ -1,7 +1,9 @@
-"""Token sequences to batches of NumPy arrays; which rows come when is a pure function of the step.
+"""Batches of NumPy arrays from token sequences, and the examples of each training step.
 
-Nothing is cut silently: a sequence longer than the batch is an error. `truncated` cuts on purpose,
-and what it cuts off includes the EOS: a text that is cut does not teach that texts end there.
+The examples of a batch are a pure function of the step.
+
+Nothing is cut silently: a sequence longer than the batch is an error. `truncated_row` cuts on
+purpose, the EOS included: a text that is cut does not teach that texts end there.
 """
 
 import collections
@@ -27,8 +29,8 @@ from jaxalign.data.chat import TokenRow, token_row
 from jaxalign.errors import UserError
 
 
-def truncated(row: TokenRow, max_length: int) -> TokenRow:
-    """The first `max_length` tokens; of a longer sequence the EOS is lost, on purpose."""
+def truncated_row(row: TokenRow, max_length: int) -> TokenRow:
+    """The first `max_length` tokens of a sequence; of a longer one the EOS is lost, on purpose."""
     return TokenRow(row.tokens[:max_length], row.is_response[:max_length])
 
 
@@ -40,13 +42,17 @@ def token_batch(
     index: Sequence[int] | np.ndarray | None = None,
     padding: Literal["left", "right"] = "right",
 ) -> TokenBatch:
-    """Rows of different lengths side by side, `[B, T]`.
+    """Batch `[B, T]` of token sequences, padded to one length.
 
     Args:
+      rows: B sequences.
+      pad_id: of padding.
       length: T; the longest row by default.
       index: `[B]` global example indices (noise is derived from them); 0, 1, 2 ... by default.
       padding: "right" for training, "left" for prompts that sampling continues.
-    Raises: UserError if a row is longer than `length`.
+
+    Raises:
+      UserError: a row is longer than `length`.
     """
     longest = max((len(row) for row in rows), default=0)
     length = longest if length is None else length
@@ -59,14 +65,17 @@ def token_batch(
         tokens[b, where] = row.tokens
         prompt_mask[b, where] = ~row.is_response
         response_mask[b, where] = row.is_response
-    numbers = np.arange(len(rows)) if index is None else np.asarray(index)
-    return _token_batch(tokens, prompt_mask, response_mask, numbers.astype(np.int32))
+    indices = np.arange(len(rows)) if index is None else np.asarray(index)
+    return _token_batch(tokens, prompt_mask, response_mask, indices.astype(np.int32))
 
 
-def _token_batch(tokens: Any, prompt_mask: Any, response_mask: Any, index: Any) -> TokenBatch:
-    """The batch types are declared for jax arrays; on the host they hold NumPy arrays."""
+def _token_batch(
+    tokens: np.ndarray, prompt_mask: np.ndarray, response_mask: np.ndarray, index: np.ndarray
+) -> TokenBatch:
+    """Batch that holds NumPy arrays, though its fields are declared as jax arrays."""
+    arrays: list[Any] = [tokens, prompt_mask, response_mask, index]
     return TokenBatch(
-        tokens=tokens, prompt_mask=prompt_mask, response_mask=response_mask, index=index
+        tokens=arrays[0], prompt_mask=arrays[1], response_mask=arrays[2], index=arrays[3]
     )
 
 
@@ -77,14 +86,15 @@ def prompt_batch(
     length: int | None = None,
     index: Sequence[int] | np.ndarray | None = None,
 ) -> TokenBatch:
-    """Left-padded prompts (`prompt_ids`) that sampling continues."""
+    """Batch `[B, T]` of left-padded prompts (`prompt_ids`) that sampling continues."""
     rows = [token_row((ids, False)) for ids in prompts]
     return token_batch(rows, pad_id=pad_id, length=length, index=index, padding="left")
 
 
 def prompt_columns(length: int, most: int) -> int:
-    """Columns for prompts up to that length: 8, 16, 24, 32, 48, 64, 96, ..., but at most `most`, so
-    that prompts of many lengths need few compilations.
+    """Padded length of prompts: the next of 8, 16, 24, 32, 48, 64, 96, ..., but at most `most`.
+
+    So prompts of many lengths need few compilations.
 
     >>> [prompt_columns(length, 100) for length in (1, 9, 25, 33, 65, 97)]
     [8, 16, 32, 48, 96, 100]
@@ -104,8 +114,9 @@ def preference_batch(
     index: Sequence[int] | np.ndarray | None = None,
     gold: Sequence[TokenRow] | None = None,
 ) -> PreferenceBatch:
-    """Pairs (or triples with `gold`), all sides `[B, T]` of one length; no reference
-    log-probabilities yet.
+    """Batch of pairs (or triples with `gold`), every side `[B, T]` of one length.
+
+    Reference log-probabilities are left out.
     """
     longest = max((len(row) for row in [*chosen, *rejected, *(gold or ())]), default=0)
     sides: list[Any] = [
@@ -121,23 +132,22 @@ def preference_batch(
 
 
 def shared_lengths(groups: Sequence[Sequence[TokenRow]]) -> tuple[int, int]:
-    """`(P, R)`: columns for what the rows of a group share, and for how each goes on.
+    """Padded lengths `(P, R)` of shared prefixes and of continuations, for groups of K rows.
 
-    Chosen so that P + K R is least; a prompt of more than P tokens goes on in the responses'
-    columns.
+    P + K R is least; a prefix of more than P tokens continues in the columns of the continuations.
     """
     shared = np.array([shared_prefix(group) for group in groups])
     longest = np.array([max(map(len, group)) for group in groups])
     count = max(map(len, groups))
     # at least one column: the first token of a response is predicted from the last of them
     candidates = np.unique(np.maximum(shared, 1))[::-1]  # of equals, the one with fewest logits
-    rests = [int((longest - np.minimum(shared, p)).max()) for p in candidates]
-    best = int(np.argmin(candidates + count * np.array(rests)))
-    return int(candidates[best]), rests[best]
+    continuations = [int((longest - np.minimum(shared, p)).max()) for p in candidates]
+    best = int(np.argmin(candidates + count * np.array(continuations)))
+    return int(candidates[best]), continuations[best]
 
 
 def shared_prefix(rows: Sequence[TokenRow]) -> int:
-    """How many tokens all rows begin with that none of them is trained on."""
+    """Number of tokens that all rows begin with and none of them is trained on."""
     length = min(int(np.argmax(row.is_response)) if row.is_response.any() else len(row)
                  for row in rows)  # fmt: skip
     first = rows[0].tokens[:length]
@@ -152,24 +162,30 @@ def shared_prompts(
     lengths: tuple[int, int] | None = None,
     index: Sequence[int] | np.ndarray | None = None,
 ) -> SharedPrompts:
-    """Groups of K rows that begin alike, the beginnings side by side and left-padded.
+    """Batch of groups of K rows, each as one left-padded shared prefix and K continuations.
 
     Args:
+      groups: B groups.
+      pad_id: of padding.
       lengths: `(P, R)`, see `shared_lengths`; of these groups by default.
       index: `[B]` global example indices; 0, 1, 2 ... by default.
-    Raises: UserError if a group has another size, or a rest is longer than R.
+
+    Raises:
+      UserError: a group has another size, or a continuation is longer than R.
     """
-    prompt_length, rest_length = shared_lengths(groups) if lengths is None else lengths
+    prompt_length, continuation_length = shared_lengths(groups) if lengths is None else lengths
     if len({len(group) for group in groups}) > 1:
         raise UserError("all groups must have the same number of rows")
     cuts = [min(shared_prefix(group), prompt_length) for group in groups]
-    heads = [TokenRow(g[0].tokens[:cut], np.zeros(cut, bool))
+    prefixes = [TokenRow(g[0].tokens[:cut], np.zeros(cut, bool))
              for g, cut in zip(groups, cuts, strict=True)]  # fmt: skip
-    rests = [TokenRow(row.tokens[cut:], row.is_response[cut:])
-             for g, cut in zip(groups, cuts, strict=True) for row in g]  # fmt: skip
-    prompts = token_batch(heads, pad_id=pad_id, length=prompt_length, index=index, padding="left")
-    flat = token_batch(rests, pad_id=pad_id, length=rest_length)
-    shape = (len(groups), -1, rest_length)
+    continuations = [TokenRow(row.tokens[cut:], row.is_response[cut:])
+                     for g, cut in zip(groups, cuts, strict=True) for row in g]  # fmt: skip
+    prompts = token_batch(
+        prefixes, pad_id=pad_id, length=prompt_length, index=index, padding="left"
+    )
+    flat = token_batch(continuations, pad_id=pad_id, length=continuation_length)
+    shape = (len(groups), -1, continuation_length)
     return SharedPrompts(
         prompts=prompts.tokens,
         prompt_mask=prompts.mask,
@@ -183,7 +199,7 @@ def shared_prompts(
 def shared_preference_batch(
     sides: Sequence[Sequence[TokenRow]], *, pad_id: int, lengths: tuple[int, int], index: Any
 ) -> SharedPreferenceBatch:
-    """Pairs (or triples) whose prompts stand there once; no reference log-probabilities yet.
+    """Batch of pairs (or triples) with shared prompts, without reference log-probabilities.
 
     Args:
       sides: the chosen rows, the rejected ones, and perhaps the gold ones.
@@ -206,15 +222,15 @@ def unpaired_batch(
     mismatched: Sequence[TokenRow] | None = None,
     mismatched_reference: Any = None,
 ) -> UnpairedBatch:
-    """Labelled responses `[B, T]`, and those to other prompts if there are any.
+    """Batch `[B, T]` of labelled responses, perhaps with mismatched ones for a KL estimate.
 
     Args:
       labels: `[B]` bool.
       reference, mismatched_reference: `[B]` nats under the reference policy.
     """
 
-    def batch(some):
-        return token_batch(some, pad_id=pad_id, length=length, index=index)
+    def batch(sequences: Sequence[TokenRow]) -> TokenBatch:
+        return token_batch(sequences, pad_id=pad_id, length=length, index=index)
 
     weights: Any = np.ones(len(rows), np.float32)
     return UnpairedBatch(
@@ -228,7 +244,7 @@ def unpaired_batch(
 
 
 def mismatched_rows(rows: Sequence[TokenRow], *, max_length: int) -> list[TokenRow]:
-    """Every row's prompt with the response of another row, to another prompt where one can.
+    """Mismatched rows: every prompt with a response to another prompt, where there is one.
 
     The pairing belongs to the data set and not to a batch, so that the reference's
     log-probabilities of its rows are computed once; no batch of whatever size pairs a prompt with
@@ -252,7 +268,7 @@ def mismatched_rows(rows: Sequence[TokenRow], *, max_length: int) -> list[TokenR
         response = np.concatenate(
             [rows[i].is_response[: starts[i]], rows[j].is_response[starts[j] :]]
         )
-        result[i] = truncated(TokenRow(tokens, response), max_length)
+        result[i] = truncated_row(TokenRow(tokens, response), max_length)
     return result
 
 
@@ -265,18 +281,19 @@ def comparison_batch(
     margins: np.ndarray | None = None,
     index: np.ndarray | None = None,
 ) -> ComparisonBatch:
-    """Groups of K texts, `[G, K, T]`, with who was preferred to whom.
+    """Batch `[G, K, T]` of groups of K texts with the preferences between all of them.
 
     Args:
-      preferences, margins: `[G, K, K]`; margins are 0 by default.
+      preferences, margins: `[G, K, K]`, share of people in [0, 1] who prefer text i to text j, and
+        margin of their scores; margins are 0 by default.
       index: `[G, K]`; counted through by default.
     """
     shape = preferences.shape[:2]
     if [len(group) for group in groups] != [shape[1]] * shape[0]:
         raise UserError(f"preferences {preferences.shape} do not fit groups of the given sizes")
     rows = [row for group in groups for row in group]
-    numbers = None if index is None else index.reshape(-1)
-    flat = token_batch(rows, pad_id=pad_id, length=length, index=numbers)
+    indices = None if index is None else index.reshape(-1)
+    flat = token_batch(rows, pad_id=pad_id, length=length, index=indices)
     texts = jax.tree.map(lambda array: array.reshape(*shape, *array.shape[1:]), flat)
     zeros = np.zeros(preferences.shape, np.float32)
     arrays: list[Any] = [
@@ -294,21 +311,23 @@ def ranking_batch(
     length: int | None = None,
     index: np.ndarray | None = None,
 ) -> RankingBatch:
-    """Rankings of up to K texts, the best first, `[B, K, T]`.
+    """Batch `[B, K, T]` of rankings of up to K texts, the best first.
 
     Args:
       size: K; the largest ranking by default.
       index: `[B, K]`, anything where there is no text; counted through by default.
-    Raises: UserError if a ranking has more than `size` texts.
+
+    Raises:
+      UserError: a ranking has more than `size` texts.
     """
     largest = max((len(ranking) for ranking in rankings), default=0)
     size = largest if size is None else size
     if largest > size:
         raise UserError(f"a ranking of {largest} texts does not fit size {size}")
-    shape, nothing = (len(rankings), size), token_row()
-    rows = [row for r in rankings for row in [*r, *[nothing] * (size - len(r))]]
-    numbers = None if index is None else index.reshape(-1)
-    flat = token_batch(rows, pad_id=pad_id, length=length, index=numbers)
+    shape, empty_row = (len(rankings), size), token_row()
+    rows = [row for r in rankings for row in [*r, *[empty_row] * (size - len(r))]]
+    indices = None if index is None else index.reshape(-1)
+    flat = token_batch(rows, pad_id=pad_id, length=length, index=indices)
     texts = jax.tree.map(lambda array: array.reshape(*shape, *array.shape[1:]), flat)
     mask: Any = np.arange(size) < np.array([len(r) for r in rankings], int)[:, None]
     return RankingBatch(texts=texts, mask=mask)
@@ -322,7 +341,7 @@ def step_batch(
     length: int | None = None,
     index: Sequence[int] | np.ndarray | None = None,
 ) -> StepBatch:
-    """Solutions (`step_row`) with a label for every step, `[B, T]`."""
+    """Batch `[B, T]` of solutions (`step_row`) with a label in [0, 1] for every step."""
     texts: Any = token_batch(rows, pad_id=pad_id, length=length, index=index)
     placed: Any = np.zeros(texts.tokens.shape, np.float32)
     placed[texts.response_mask] = np.concatenate(labels)  # row by row, in the order of the steps
@@ -330,12 +349,12 @@ def step_batch(
 
 
 def epoch_order(n: int, seed: int, epoch: int) -> np.ndarray:
-    """A permutation of `range(n)`, a pure function of its arguments."""
+    """Permutation of `range(n)` for one epoch, a pure function of its arguments."""
     return np.random.default_rng([seed, epoch]).permutation(n)
 
 
 def batch_indices(step: int, n: int, batch_size: int, seed: int) -> np.ndarray:
-    """The `[batch_size]` examples of one training step.
+    """Example indices `[batch_size]` of one training step.
 
     The epochs' permutations, one behind the other, are dealt out in batches: every example is used
     once an epoch, none is dropped, and a batch may end one epoch and begin the next.
@@ -349,13 +368,13 @@ def batch_indices(step: int, n: int, batch_size: int, seed: int) -> np.ndarray:
 
 
 def evaluation_batches(n: int, batch_size: int) -> list[np.ndarray]:
-    """`range(n)` in order, in batches; the last may be smaller (`train.layouts.pad_rows`)."""
+    """Example indices in order, in batches; the last may be smaller (`pad_rows`)."""
     return [np.arange(start, min(start + batch_size, n)) for start in range(0, n, batch_size)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class LengthBuckets:
-    """Batches of texts of similar length, so that little of a batch is padding.
+    """Schedule of batches of texts of similar length, so that little of a batch is padding.
 
     Every example is used once an epoch; batches of all buckets come in random order. A batch of
     short texts has more rows, so that all batches have about as many tokens; the last batch of a
@@ -373,18 +392,19 @@ class LengthBuckets:
     seed: int
 
     def batch(self, step: int) -> tuple[np.ndarray, int, int]:
-        """The examples of one training step, the length of its batch and the rows of its shape."""
-        epoch, number = divmod(step, self.batches)
-        bucket, examples = self._batches(epoch)[number]
+        """Example indices of one training step, and length and number of rows of its batch."""
+        epoch, batch = divmod(step, self.batches)
+        bucket, examples = self._batches(epoch)[batch]
         return examples, self.limits[bucket], self.rows[bucket]
 
     @property
     def batches(self) -> int:
-        """Batches of an epoch."""
+        """Number of batches of an epoch."""
         return len(self._batches(0))
 
     @functools.lru_cache(maxsize=2)  # noqa: B019  (two epochs of one training run)
     def _batches(self, epoch: int) -> list[tuple[int, np.ndarray]]:
+        """Bucket and example indices of every batch of an epoch."""
         rng = np.random.default_rng([self.seed, epoch])
         bucket_of = np.searchsorted(self.limits, self.lengths)
         batches = []
@@ -398,7 +418,7 @@ class LengthBuckets:
 def length_buckets(
     lengths: Sequence[int], *, buckets: int, batch_size: int, seed: int
 ) -> LengthBuckets:
-    """Buckets that hold about equally many examples each.
+    """Schedule with buckets of lengths that hold about equally many examples each.
 
     Which examples a batch holds does not depend on where it will be computed: what divides it into
     equal parts is rows of padding (`Run.step`). The rows of a bucket are rounded down to a multiple
@@ -407,7 +427,7 @@ def length_buckets(
 
     Args:
       lengths: `[N]` tokens of each example.
-      buckets: at most so many; 1 is plain batches of the longest length.
+      buckets: number of buckets at most; 1 is plain batches of the longest length.
       batch_size: rows in the bucket of the longest; the others have as many tokens.
       seed: of the orders.
     """

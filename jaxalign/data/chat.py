@@ -1,7 +1,7 @@
-"""Prompts and responses to token ids: one BOS in front, one EOS behind, whatever the text says.
+"""Token ids of prompts and responses, with one BOS in front and one EOS behind.
 
-A conversation is written by the tokenizer's chat template (`templated.py`). Where it has none, it
-is plain text, a turn a paragraph:
+A conversation is written by the tokenizer's chat template (`template_ids.py`). Without a template
+it is plain text, a turn a paragraph:
 
     User: What is 2 + 2?
     Assistant: 4
@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxalign.data.templated import NOTHING, Given, templated_prompt, templated_response
+from jaxalign.data.template_ids import NO_VARIABLES, Variables, templated_prompt, templated_response
 from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.errors import UserError
 
@@ -31,8 +31,10 @@ ROLES = {
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TokenRow:
-    """One sequence: `tokens` `[L]` int32 and `is_response` `[L]` bool, true where it is trained
-    on.
+    """A token sequence and which of its tokens are trained on.
+
+    tokens: `[L]` int32 ids.
+    is_response: `[L]` bool, true where a token is trained on.
     """
 
     tokens: np.ndarray
@@ -49,34 +51,35 @@ class TokenRow:
 
 
 def token_row(*parts: tuple[Sequence[int], bool]) -> TokenRow:
-    """Joins `(ids, is_response)` parts."""
+    """Token sequence of `(ids, is_response)` parts, one behind the other."""
     tokens = np.array([i for ids, _ in parts for i in ids], np.int32)
     is_response = np.array([flag for ids, flag in parts for _ in ids], bool)
     return TokenRow(tokens, is_response)
 
 
 def prompt_of(row: TokenRow) -> list[int]:
-    """What stands before the response."""
+    """Ids of the tokens before the response."""
     return row.tokens[: int(np.argmax(row.is_response))].tolist()
 
 
 def first_responses(row: TokenRow, count: int) -> TokenRow:
-    """The same tokens, of whose response only the first `count` are trained on."""
+    """The same tokens, of which only the first `count` of the response are trained on."""
     return TokenRow(row.tokens, row.is_response & (np.cumsum(row.is_response) <= count))
 
 
 def _plain(text: str, tokenizer: Tokenizer) -> str:
-    """The text without a BOS or EOS that somebody already wrote into it."""
+    """The text without a BOS at its start and an EOS at its end, which are added here."""
     bos = "" if tokenizer.bos_id is None else tokenizer.token(tokenizer.bos_id)
     return text.removeprefix(bos).removesuffix(tokenizer.token(tokenizer.eos_id))
 
 
 def _plain_messages(messages: Messages, tokenizer: Tokenizer) -> list[dict[str, Any]]:
+    """The messages with plain contents."""
     return [{**m, "content": _plain(m["content"], tokenizer)} for m in messages]
 
 
-def _joined(texts: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:
-    """The ids of texts that follow each other, tokenized apart."""
+def _consecutive_ids(texts: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:
+    """Ids of each of several consecutive texts, tokenized apart."""
     parts = []
     for text in texts:
         encode = tokenizer.encode_after if any(parts) else tokenizer.encode
@@ -85,19 +88,20 @@ def _joined(texts: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:
 
 
 def _turns(messages: Messages, tokenizer: Tokenizer) -> list[tuple[str, bool]]:
-    """Text fragments of a conversation; true where the assistant speaks."""
+    """Text fragments of a conversation without a chat template, and whether each is an answer."""
     fragments = []
     for message in messages:
         role = message["role"]
         if role not in ROLES:
             raise UserError(f"no role {role!r}; there are {list(ROLES)}")
-        _check_nothing_more(message.keys() - {"role", "content"})
-        said = _plain(message["content"], tokenizer)
-        fragments += [(f"{ROLES[role]}:", False), (f" {said}\n", role == "assistant")]
+        _refuse_template_fields(message.keys() - {"role", "content"})
+        content = _plain(message["content"], tokenizer)
+        fragments += [(f"{ROLES[role]}:", False), (f" {content}\n", role == "assistant")]
     return fragments
 
 
-def _check_nothing_more(names: Iterable[str], field: str = "") -> None:
+def _refuse_template_fields(names: Iterable[str], field: str = "") -> None:
+    """Refuse fields that only a chat template could read, where the tokenizer has none."""
     if more := sorted(names):
         place = f" ({field})" if field and more[0] != "tools" else ""
         raise UserError(
@@ -106,11 +110,11 @@ def _check_nothing_more(names: Iterable[str], field: str = "") -> None:
 
 
 def prompt_ids(
-    prompt: str | Messages, tokenizer: Tokenizer, *, given: Given = NOTHING
+    prompt: str | Messages, tokenizer: Tokenizer, *, variables: Variables = NO_VARIABLES
 ) -> list[int]:
-    """BOS and the prompt; after a conversation, the cue that it is the assistant's turn.
+    """Token ids of a prompt: BOS, the text, and after a conversation the assistant's header.
 
-    A chat template writes BOS and the cue itself.
+    A chat template writes BOS and the header itself.
 
     The ids are the prompt part of what `response_row` makes, so a policy is sampled from what it
     was trained after.
@@ -118,24 +122,27 @@ def prompt_ids(
     Args:
       prompt: a text, or a list of `{"role", "content"}`.
       tokenizer: with a chat template or without.
-      given: what the row gives the template beside the messages: `tools`, `enable_thinking`.
+      variables: of the template, beside the messages: `tools`, `enable_thinking`.
     """
     if tokenizer.chat_template is not None and not isinstance(prompt, str):
-        return templated_prompt(_plain_messages(prompt, tokenizer), tokenizer, given=given)
-    _check_nothing_more(given, "chat_template_kwargs")
+        return templated_prompt(_plain_messages(prompt, tokenizer), tokenizer, variables=variables)
+    _refuse_template_fields(variables, "chat_template_kwargs")
     bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
     if isinstance(prompt, str):
         return bos + tokenizer.encode(_plain(prompt, tokenizer))
     fragments = [*_turns(prompt, tokenizer), (f"{ROLES['assistant']}:", False)]
-    return bos + [i for ids in _joined([text for text, _ in fragments], tokenizer) for i in ids]
+    return bos + [
+        i for ids in _consecutive_ids([text for text, _ in fragments], tokenizer) for i in ids
+    ]
 
 
 def answer_text(prompt: str | Messages, response: str, tokenizer: Tokenizer) -> str:
-    """What a sampled response says: after a conversation that we write ourselves, without the space
-    that stands behind the cue. A chat template's header holds all that stands before an answer.
+    """Text of a sampled response, without the space that stands behind our own "Assistant:".
+
+    A chat template's header holds all that stands before an answer.
     """
-    ours = tokenizer.chat_template is None and not isinstance(prompt, str)
-    return response.removeprefix(" ") if ours else response
+    is_own_format = tokenizer.chat_template is None and not isinstance(prompt, str)
+    return response.removeprefix(" ") if is_own_format else response
 
 
 def response_row(
@@ -143,21 +150,22 @@ def response_row(
     response: str | Messages,
     tokenizer: Tokenizer,
     *,
-    given: Given = NOTHING,
+    variables: Variables = NO_VARIABLES,
 ) -> TokenRow:
-    """BOS, prompt, response, EOS. In a response of several turns only the assistant's are trained
-    on.
+    """Token sequence of BOS, prompt, response and EOS, of which the response is trained on.
+
+    In a response of several turns only the assistant's messages are trained on.
 
     Args:
       prompt, response: both text, or both lists of `{"role", "content"}`; a response's first and
         last messages are the assistant's.
-      tokenizer, given: as in `prompt_ids`.
+      tokenizer, variables: as in `prompt_ids`.
     """
     if isinstance(response, str) and isinstance(prompt, str):
-        said = [_plain(text, tokenizer) for text in (prompt, response)]
-        asked, answer = _joined(said, tokenizer)
+        parts = [_plain(text, tokenizer) for text in (prompt, response)]
+        prompt_part, response_part = _consecutive_ids(parts, tokenizer)
         bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
-        row = token_row((bos + asked, False), ([*answer, tokenizer.eos_id], True))
+        row = token_row((bos + prompt_part, False), ([*response_part, tokenizer.eos_id], True))
         row.is_response[:1] = False  # without a BOS and a prompt nothing predicts the first token
         return row
     if isinstance(response, str) or isinstance(prompt, str):
@@ -165,29 +173,29 @@ def response_row(
     if [response[0]["role"], response[-1]["role"]] != ["assistant", "assistant"]:
         raise UserError("a response begins and ends with the assistant")
     if tokenizer.chat_template is not None:
-        said = [_plain_messages(part, tokenizer) for part in (prompt, response)]
-        return token_row(*templated_response(said[0], said[1], tokenizer, given=given))
-    _check_nothing_more(given, "chat_template_kwargs")
+        parts = [_plain_messages(part, tokenizer) for part in (prompt, response)]
+        return token_row(*templated_response(parts[0], parts[1], tokenizer, variables=variables))
+    _refuse_template_fields(variables, "chat_template_kwargs")
     start, end = (prompt_ids(prompt, tokenizer), False), ([tokenizer.eos_id], True)
     turns = _turns(response, tokenizer)[1:]  # the first cue ends the prompt
     turns[-1] = (turns[-1][0].removesuffix("\n"), turns[-1][1])
-    said = [(tokenizer.encode_after(text), flag) for text, flag in turns]
-    return token_row(start, *said, end)
+    parts = [(tokenizer.encode_after(text), flag) for text, flag in turns]
+    return token_row(start, *parts, end)
 
 
 def step_row(prompt: str, steps: Sequence[str], tokenizer: Tokenizer) -> TokenRow:
-    """BOS, prompt, and every step with a line end behind it; trained on is the last token of each.
+    """Token sequence of a solution in steps, of which the last token of each step is trained on.
 
     The line end is tokenized apart, so every step ends with the same token.
     """
     end = tokenizer.encode_after("\n")
     row = [(prompt_ids(prompt, tokenizer), False)]
     texts = [_plain(text, tokenizer) for text in (prompt, *steps)]
-    for ids in _joined(texts, tokenizer)[1:]:
+    for ids in _consecutive_ids(texts, tokenizer)[1:]:
         row += [(ids + end[:-1], False), (end[-1:], True)]
     return token_row(*row)
 
 
 def text_row(text: str, tokenizer: Tokenizer) -> TokenRow:
-    """A plain text that is all response: BOS is the prompt, or else its first token."""
+    """Token sequence of a text that is all response; its prompt is BOS, or else its first token."""
     return response_row("", text, tokenizer)

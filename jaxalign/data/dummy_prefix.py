@@ -1,4 +1,4 @@
-"""The space that some tokenizers put before a text, as SentencePiece's "dummy prefix" does.
+"""Dummy prefix: the space that SentencePiece and other tokenizers put before a text.
 
 They read "Hello" as "▁Hello", so that a word is the same token at the beginning and inside, and
 their decoders take that space away again. It belongs to where a text begins: what goes on from
@@ -23,13 +23,13 @@ PLAIN = {
 
 
 def without_prefix(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
-    """The tokenizer that adds no space before a text and takes none away when it decodes.
+    """The tokenizer without the dummy prefix, neither added in encoding nor removed in decoding.
 
     The same object where there is nothing to change.
     """
-    written = json.loads(backend.to_str())
-    changed = written | {part: _plain(written[part]) for part in PARTS}
-    if changed == written:
+    serialised = json.loads(backend.to_str())
+    changed = serialised | {part: _part_without_prefix(serialised[part]) for part in PARTS}
+    if changed == serialised:
         return backend
     plain = tokenizers.Tokenizer.from_str(json.dumps(changed))
     plain.encode_special_tokens = backend.encode_special_tokens
@@ -39,40 +39,39 @@ def without_prefix(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
 PARTS = ("normalizer", "pre_tokenizer", "decoder")
 
 
-def _plain(part: Any) -> Any:
-    """A normalizer, pre-tokenizer or decoder, or a sequence of them, without that space."""
+def _part_without_prefix(part: Any) -> Any:
+    """A normalizer, pre-tokenizer or decoder, or a sequence of them, without the dummy prefix."""
     if not isinstance(part, dict):
         return part
     if part["type"] == "Prepend":
         return None
     if part["type"] == "Sequence":
         (name,) = part.keys() - {"type"}  # normalizers, pretokenizers or decoders
-        inner = [plain for x in part[name] if (plain := _plain(x)) is not None]
+        inner = [plain for x in part[name] if (plain := _part_without_prefix(x)) is not None]
         return {**part, name: inner}
     settings = PLAIN.get(part["type"], {})
     return part | {name: x for name, x in settings.items() if name in part}
 
 
 def has_prefix(backend: tokenizers.Tokenizer, plain: tokenizers.Tokenizer) -> bool:
-    """Whether a text's ids are those of `plain` for the text behind a space."""
-    found = [
+    """Whether `backend` encodes a text as `plain` encodes it behind a space."""
+    ids = [
         (ids_or_none(backend, text), ids_or_none(plain, f" {text}"), ids_or_none(plain, text))
         for text in PROBES
     ]
-    same = all(given == spaced for given, spaced, _ in found)
-    return same and any(spaced != bare for _, spaced, bare in found)
+    same = all(own == spaced for own, spaced, _ in ids)
+    return same and any(spaced != bare for _, spaced, bare in ids)
 
 
 def check_continues(backend: tokenizers.Tokenizer, where: str) -> None:
-    """That a text's ids go on: with a space before the whole text, or with none.
+    """Refuse a tokenizer that puts a space before every word and not only before a whole text.
 
     Args:
       backend: of the tokenizer.
       where: its file, for the message.
 
     Raises:
-      UserError: it puts a space before every word, whether one stands there or not (T5's), so no
-        ids are those of "$" and "46" written together.
+      UserError: it does (T5's), so no ids are those of "$" and "46" written together.
     """
     plain = without_prefix(backend)
     if plain is backend or has_prefix(backend, plain):
@@ -85,9 +84,11 @@ def check_continues(backend: tokenizers.Tokenizer, where: str) -> None:
 
 
 def has_prefix_behind_specials(backend: tokenizers.Tokenizer) -> bool:
-    """Whether text behind a special token begins with that space too, not only a whole text."""
-    written = json.loads(backend.to_str())
-    kinds = [kind for part in ("normalizer", "pre_tokenizer") for kind in _parts(written[part])]
+    """Whether text behind a special token has the dummy prefix too, not only a whole text."""
+    serialised = json.loads(backend.to_str())
+    kinds = [
+        kind for part in ("normalizer", "pre_tokenizer") for kind in _flat_parts(serialised[part])
+    ]
     return any(
         kind["type"] == "Prepend"
         or kind.get("prepend_scheme") == "always"
@@ -96,11 +97,11 @@ def has_prefix_behind_specials(backend: tokenizers.Tokenizer) -> bool:
     )
 
 
-def _parts(part: Any) -> list[dict[str, Any]]:
-    """A part that does one thing, or those of a sequence."""
+def _flat_parts(part: Any) -> list[dict[str, Any]]:
+    """The parts of a normalizer or pre-tokenizer, those of nested sequences included."""
     if not isinstance(part, dict):
         return []
     if part["type"] != "Sequence":
         return [part]
     (name,) = part.keys() - {"type"}
-    return [inner for x in part[name] for inner in _parts(x)]
+    return [inner for x in part[name] for inner in _flat_parts(x)]

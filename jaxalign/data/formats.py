@@ -1,11 +1,12 @@
-"""Users' data, checked: every row is used or named with its place and what is wrong with it."""
+"""Loading of users' data: every row becomes a record or is named with its place and its fault."""
 
 import dataclasses
 from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
-from jaxalign.data.records import FIELDS, BadRow, Record
-from jaxalign.data.sources import Fields, rows_of
+from jaxalign.data.records import FIELDS, Record
+from jaxalign.data.row_fields import BadRow, Row
+from jaxalign.data.sources import FieldNames, rows_of
 from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.errors import UserError
 from jaxalign.system.files import shown_path
@@ -18,9 +19,11 @@ LEAST_BYTES, BYTES_A_TOKEN = 2**16, 32
 
 
 @dataclasses.dataclass(frozen=True)
-class Skipped:
-    """A row that was not used: `place` is file and line, Parquet file and row, or data set and
-    example.
+class SkippedRow:
+    """A row that was not used, and why.
+
+    place: file and line, Parquet file and row, or data set and example.
+    reason: what is wrong with it.
     """
 
     place: str
@@ -28,20 +31,20 @@ class Skipped:
 
 
 @dataclasses.dataclass(frozen=True)
-class Loaded(Generic[AnyRecord]):
-    """The records, and the rows that were skipped."""
+class LoadedRecords(Generic[AnyRecord]):
+    """The records of a source, and its rows that were skipped."""
 
     records: list[AnyRecord]
-    skipped: list[Skipped]
+    skipped: list[SkippedRow]
 
     def __str__(self) -> str:
-        """How many rows were read and which were skipped; a line for each of the first few."""
+        """Summary: the number of rows used, and a line for each of the first few reasons."""
         rows = len(self.records) + len(self.skipped)
-        return f"{len(self.records)} of {rows} rows used" + _listed(self.skipped)
+        return f"{len(self.records)} of {rows} rows used" + _reason_lines(self.skipped)
 
 
-def _listed(skipped: list[Skipped]) -> str:
-    """A line for each of the first few reasons, with the first few places of each."""
+def _reason_lines(skipped: list[SkippedRow]) -> str:
+    """Lines of the first few reasons, each with its first few places."""
     reasons: dict[str, list[str]] = {}
     for bad in skipped:
         reasons.setdefault(bad.reason, []).append(bad.place)
@@ -57,13 +60,13 @@ def load_records(
     source: str | Path,
     kind: type[AnyRecord],
     *,
-    fields: Fields | None = None,
+    fields: FieldNames | None = None,
     on_bad_row: Literal["error", "skip"] = "error",
     tokenizer: Tokenizer | None = None,
     max_length: int | None = None,
     data_dir: str | Path | None = None,
-) -> Loaded[AnyRecord]:
-    """Reads and checks the records of one kind (`Prompt`, `Preference`, ... of `records.py`).
+) -> LoadedRecords[AnyRecord]:
+    """Validated records of one kind (`Prompt`, `Preference`, ... of `records.py`) from a source.
 
     Args:
       source: a file (`sources.FILES`), a pattern of files, or `tfds:name/config:split`.
@@ -73,78 +76,96 @@ def load_records(
       tokenizer, max_length: with both, a row of more tokens (BOS and EOS included) is bad. With a
         length alone, a row with a field of more bytes than so many tokens can have.
       data_dir: where tensorflow-datasets keeps prepared data; its own default if None.
-    Raises: UserError for bad rows ("error"), if no row is left, or if the source cannot be read.
+
+    Raises:
+      UserError: bad rows ("error"), no row that can be used, or a source that cannot be read.
     """
     if on_bad_row not in ("error", "skip"):
         raise UserError(f'on_bad_row is {on_bad_row!r}, wanted "error" or "skip"')
     if unknown := set(fields or {}) - set(FIELDS):
         raise UserError(f"no such fields: {sorted(unknown)}; there are {list(FIELDS)}")
-    loaded = Loaded[AnyRecord]([], [])
+    loaded = LoadedRecords[AnyRecord]([], [])
     for place, row in rows_of(source, fields or {}, data_dir):
         try:
-            if isinstance(row, BadRow):
-                raise row
-            record = kind.parse(row)
-            if max_length is not None:
-                _check_bytes(record, max_length)
-                if tokenizer is not None:
-                    _check_length(record, tokenizer, max_length)
-            loaded.records.append(record)
+            loaded.records.append(_record(row, kind, tokenizer, max_length))
         except BadRow as reason:
-            loaded.skipped.append(Skipped(place, str(reason)))
-    if loaded.skipped and on_bad_row == "error":
-        bad, rows = len(loaded.skipped), len(loaded.skipped) + len(loaded.records)
-        advice = 'mend them, or leave them out with on_bad_row="skip"'
-        raise UserError(
-            f"{shown_path(source)}: {bad} of {rows} rows are bad; {advice}{_listed(loaded.skipped)}"
-        )
-    if not loaded.records:
-        raise UserError(f"{shown_path(source)}: no usable row{_listed(loaded.skipped)}")
-    if all(map(_repeats, loaded.records)):
-        raise UserError(
-            f"{shown_path(source)}: every answer begins with its prompt, which would stand there "
-            f"twice; take it out of the answers, or, of pairs, hide it with --data.fields prompt "
-            f'"": what both begin with is the prompt then'
-        )
+            loaded.skipped.append(SkippedRow(place, str(reason)))
+    _check_loaded(loaded, shown_path(source), may_skip=on_bad_row == "skip")
     return loaded
 
 
-def _repeats(record: Record) -> bool:
-    """Whether all answers of a record are texts that begin with its prompt, which is more than a
-    word.
-    """
-    found = vars(record)
-    answers = [found[name] for name in ANSWERS if name in found]
+def _record(
+    row: Row | BadRow,
+    kind: type[AnyRecord],
+    tokenizer: Tokenizer | None,
+    max_length: int | None,
+) -> AnyRecord:
+    """Record of a row, not longer than `max_length`."""
+    if isinstance(row, BadRow):
+        raise row
+    record = kind.parse(row)
+    if max_length is not None:
+        _check_bytes(record, max_length)
+        if tokenizer is not None:
+            _check_length(record, tokenizer, max_length)
+    return record
+
+
+def _check_loaded(loaded: LoadedRecords[AnyRecord], source: str, *, may_skip: bool) -> None:
+    """Refuse a source with bad rows, without any record, or whose responses repeat the prompts."""
+    reasons = _reason_lines(loaded.skipped)
+    if loaded.skipped and not may_skip:
+        bad, rows = len(loaded.skipped), len(loaded.skipped) + len(loaded.records)
+        advice = 'mend them, or leave them out with on_bad_row="skip"'
+        raise UserError(f"{source}: {bad} of {rows} rows are bad; {advice}{reasons}")
+    if not loaded.records:
+        raise UserError(f"{source}: no usable row{reasons}")
+    if all(map(_responses_repeat_prompt, loaded.records)):
+        raise UserError(
+            f"{source}: every answer begins with its prompt, which would stand there twice; take "
+            "it out of the answers, or, of pairs, hide it with --data.fields prompt "
+            '"": what both begin with is the prompt then'
+        )
+
+
+def _responses_repeat_prompt(record: Record) -> bool:
+    """Whether all responses of a record are texts that begin with its prompt of several words."""
+    fields = vars(record)
+    answers = [fields[name] for name in ANSWERS if name in fields]
     texts = [text for part in answers for text in (part if isinstance(part, list) else [part])]
-    prompt = found["prompt"]
+    prompt = fields["prompt"]
     if not texts or not isinstance(prompt, str) or len(prompt.split()) < 2:
         return False
     return all(isinstance(text, str) and text.startswith(prompt) for text in texts)
 
 
 def _check_bytes(record: Record, max_length: int) -> None:
-    """Before a tokenizer sees it: some take sixty times a text's size."""
+    """Refuse a field with more bytes than `max_length` tokens can have, before it is tokenized.
+
+    Some tokenizers take sixty times a text's size.
+    """
     allowed = LEAST_BYTES + BYTES_A_TOKEN * max_length
-    for field, said in vars(record).items():
-        if field != "columns" and (found := _bytes_of(said)) > allowed:
+    for field, value in vars(record).items():
+        if field != "columns" and (size := _bytes_of(value)) > allowed:
             raise BadRow(
-                f"{field} has {found:,} bytes, more than {max_length} tokens, the limit, can have"
+                f"{field} has {size:,} bytes, more than {max_length} tokens, the limit, can have"
             )
 
 
-def _bytes_of(said: object) -> int:
-    """Of all texts in lists and messages."""
-    found, left = 0, [said]
+def _bytes_of(value: object) -> int:
+    """Number of bytes of all texts in a value, lists and messages included."""
+    size, left = 0, [value]
     while left:
         part = left.pop()
         if isinstance(part, str):
-            found += len(part.encode(errors="surrogatepass"))
+            size += len(part.encode(errors="surrogatepass"))
         elif isinstance(part, dict | list):
             left += part.values() if isinstance(part, dict) else part
-    return found
+    return size
 
 
 def _check_length(record: Record, tokenizer: Tokenizer, max_length: int) -> None:
+    """Refuse a record with a sequence of more than `max_length` tokens."""
     try:
         longest = max(len(row) for row in record.token_rows(tokenizer))
     except UserError as refusal:  # of a chat template, say: roles that do not alternate

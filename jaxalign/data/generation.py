@@ -1,4 +1,4 @@
-"""`generation_config.json`: the tokens that end a response, and how a model is drawn from."""
+"""Generation settings of a model folder: the ids that end a response, defaults of sampling."""
 
 import dataclasses
 from pathlib import Path
@@ -20,13 +20,15 @@ Factor = Annotated[float, Meta(gt=0, lt=1e6)] | None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Ends:
+class _StopIds:
+    """Schema of the ids that end a response."""
+
     eos_token_id: Ids = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Known(_Ends):
-    """The fields whose meaning is known; those beside them are kept as they are."""
+class _KnownFields(_StopIds):
+    """Schema of the fields whose meaning is known; others are kept as they are."""
 
     do_sample: bool | None = None
     temperature: Annotated[float, Meta(ge=0, lt=1e6)] | None = None
@@ -43,16 +45,16 @@ class _Known(_Ends):
     min_length: Count = None
 
 
-DEFAULTS = tuple(field.name for field in dataclasses.fields(_Known) if field.name not in IDS)
+DEFAULTS = tuple(field.name for field in dataclasses.fields(_KnownFields) if field.name not in IDS)
 
 
 @dataclasses.dataclass(frozen=True)
 class Generation:
-    """What stands beside a tokenizer about drawing from its model.
+    """Ids that end a response, and defaults of sampling.
 
-    stop_ids: the tokens that end a response, in the order of the file.
-    defaults: temperature, top_k, ... as the file has them; they change nothing here but are kept
-      for who loads what we save.
+    stop_ids: ids that end a response, in the order of the file.
+    defaults: temperature, top_k, ... as the file has them; they change nothing here and are
+      kept when the model is saved.
     """
 
     stop_ids: tuple[int, ...] = ()
@@ -60,32 +62,32 @@ class Generation:
 
 
 def read_generation(folder: Path) -> Generation:
-    """What a model's folder says about it.
+    """Generation settings of a model folder.
 
     As in transformers, `eos_token_id` of `generation_config.json` goes before that of
     `config.json`; both may be a number or a list. Where there is no `generation_config.json`, the
-    defaults of drawing are those of `config.json`, as older models have them.
+    defaults of sampling are those of `config.json`, as older models have them.
 
     Raises:
-      FileError: a field that is none, an empty list of ids among them.
+      FileError: a field of a wrong type or range, such as an empty list of ids.
     """
     content = read_json(folder / FILE) if exists(folder / FILE) else None
-    older = _older(folder / "config.json")
-    ends = typed(content or {}, _Known, str(folder / FILE)).eos_token_id
-    if ends is None:
-        ends = typed(older, _Ends, str(folder / "config.json")).eos_token_id
+    model_config = _model_config(folder / "config.json")
+    stop_ids = typed(content or {}, _KnownFields, str(folder / FILE)).eos_token_id
+    if stop_ids is None:
+        stop_ids = typed(model_config, _StopIds, str(folder / "config.json")).eos_token_id
     if content is None:
-        names = DEFAULTS if "model_type" in older else ()
-        content = {name: older[name] for name in names if older.get(name) is not None}
-        typed(content, _Known, str(folder / "config.json"))
-    listed = ends if isinstance(ends, list) else [] if ends is None else [ends]
+        names = DEFAULTS if "model_type" in model_config else ()
+        content = {name: model_config[name] for name in names if model_config.get(name) is not None}
+        typed(content, _KnownFields, str(folder / "config.json"))
+    stop_list = stop_ids if isinstance(stop_ids, list) else [] if stop_ids is None else [stop_ids]
     defaults = {name: x for name, x in content.items() if name not in (*IDS, *WRITER)}
-    return Generation(tuple(dict.fromkeys(listed)), defaults)
+    return Generation(tuple(dict.fromkeys(stop_list)), defaults)
 
 
-def _older(file: Path) -> dict[str, Any]:
-    """A `config.json`; what it leaves out is what its `text_config` says."""
+def _model_config(file: Path) -> dict[str, Any]:
+    """Fields of a `config.json`, with those of its `text_config` that it lacks."""
     fields = read_json(file) if exists(file) else {}
     text = fields.get("text_config")
-    said = {name: x for name, x in fields.items() if x is not None}
-    return (text if isinstance(text, dict) else {}) | said
+    own_fields = {name: x for name, x in fields.items() if x is not None}
+    return (text if isinstance(text, dict) else {}) | own_fields

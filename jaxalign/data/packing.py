@@ -1,4 +1,4 @@
-"""Several texts a row, so that next to nothing of a batch is padding."""
+"""Packing: several texts in one row of a batch, so that little of it is padding."""
 
 import bisect
 import dataclasses
@@ -22,14 +22,17 @@ def packed_batch(
     texts: int | None = None,
     index: Sequence[Sequence[int] | np.ndarray] | None = None,
 ) -> PackedBatch:
-    """The texts of each row one behind the other, `[B, T]`.
+    """Packed batch `[B, T]`, the texts of each row one behind the other.
 
     Args:
-      rows: at least one text each.
+      rows: B, of at least one text each.
+      pad_id: of padding.
       length: T; the longest row by default.
       texts: S, at least as many as any row has; as many as the fullest has by default.
       index: global example indices of the texts of each row; counted through by default.
-    Raises: UserError if a row is longer than `length` or has more than `texts` texts.
+
+    Raises:
+      UserError: a row is longer than `length` or has more than `texts` texts.
     """
     counts = [len(row) for row in rows]
     texts = max(counts) if texts is None else texts
@@ -44,23 +47,23 @@ def packed_batch(
     ]
     whole = token_batch(joined, pad_id=pad_id, length=length)
     segments: Any = np.zeros(whole.tokens.shape, np.int32)
-    numbers: Any = np.zeros((len(rows), texts), np.int32)
+    indices: Any = np.zeros((len(rows), texts), np.int32)
     first = np.cumsum([0, *counts])
     for b, row in enumerate(rows):
         ends = np.cumsum([len(text) for text in row])[:-1]
         segments[b] = np.searchsorted(ends, np.arange(segments.shape[1]), side="right")
-        numbers[b, : len(row)] = np.arange(len(row)) + first[b] if index is None else index[b]
+        indices[b, : len(row)] = np.arange(len(row)) + first[b] if index is None else index[b]
     return PackedBatch(
         tokens=whole.tokens,
         prompt_mask=whole.prompt_mask,
         response_mask=whole.response_mask,
         segments=segments,
-        index=numbers,
+        index=indices,
     )
 
 
 def best_fit(lengths: Sequence[int] | np.ndarray, capacity: int) -> list[list[int]]:
-    """Which of the lengths share a row: each goes to the fullest row that has room for it.
+    """Best-fit packing: the lengths in each row, each put into the fullest row with room for it.
 
     Longest first, this is "best-fit decreasing": of many rows at most 11/9 of the fewest that there
     can be.
@@ -97,7 +100,7 @@ def best_fit(lengths: Sequence[int] | np.ndarray, capacity: int) -> list[list[in
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class PackedRows:
-    """Which texts share a row, and which rows a batch.
+    """Schedule of packed batches: which texts share a row, and which rows a batch.
 
     The lengths are packed once, from the longest on. Every epoch deals the texts of each length
     anew to the places of that length, and takes the rows in another order. So all epochs have
@@ -116,7 +119,7 @@ class PackedRows:
     seed: int
 
     def batch(self, step: int) -> list[np.ndarray]:
-        """The texts of each row of one training step."""
+        """Indices of the texts of each row of one training step."""
         epoch, number = divmod(step, self.batches)
         texts, rows = self._order(epoch)
         start = number * self.batch_size
@@ -124,17 +127,17 @@ class PackedRows:
 
     @property
     def batches(self) -> int:
-        """Batches of an epoch."""
+        """Number of batches of an epoch."""
         return -(-len(self.places) // self.batch_size)
 
     @property
     def texts(self) -> int:
-        """Texts of the fullest row."""
+        """Number of texts of the fullest row."""
         return max(map(len, self.places))
 
     @functools.lru_cache(maxsize=2)  # noqa: B019  (two epochs of one training run)
     def _order(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """The text at every place, and the rows in order."""
+        """Index of the text at every place, and the rows in the order of an epoch."""
         rng = np.random.default_rng([self.seed, epoch])
         shuffled = rng.permutation(len(self.lengths))
         texts = shuffled[np.argsort(-self.lengths[shuffled], kind="stable")]
@@ -142,14 +145,16 @@ class PackedRows:
 
 
 def packed_rows(lengths: Sequence[int], *, capacity: int, batch_size: int, seed: int) -> PackedRows:
-    """Texts of these lengths in rows of up to `capacity` tokens.
+    """Schedule of texts of these lengths in packed rows of up to `capacity` tokens.
 
     Args:
       lengths: `[N]` tokens of each text.
       capacity: tokens of a row.
       batch_size: rows of a batch.
       seed: of the orders.
-    Raises: UserError if there is no text, or one that is longer than a row.
+
+    Raises:
+      UserError: there is no text, or one that is longer than a row.
     """
     sizes = np.asarray(lengths)
     if not len(sizes):

@@ -1,4 +1,4 @@
-"""Preferences of people, read off their ratings: who rated which of two texts higher.
+"""Preferences between texts derived from human ratings: a person prefers what they rated higher.
 
 Nobody was asked to compare; a person who rated one sentence 3 and another 1 is taken to prefer the
 first. Two kinds of pair:
@@ -25,10 +25,10 @@ LEVELS = np.arange(-4, 5)
 
 @dataclasses.dataclass(frozen=True)
 class Pairs:
-    """P strict preferences, each of one person (or of two, across blocks).
+    """P strict preferences between two texts, each of one person (or of two, across blocks).
 
     chosen, rejected: `[P]` positions of the two texts.
-    gaps: `[P]` how much higher the chosen text was rated, 1 to 8.
+    gaps: `[P]` rating of the chosen text minus that of the rejected one, 1 to 8.
     """
 
     chosen: np.ndarray
@@ -39,11 +39,11 @@ class Pairs:
         return len(self.chosen)
 
     def take(self, order: np.ndarray) -> "Pairs":
-        """The pairs at the given positions."""
+        """The pairs at these positions."""
         return Pairs(self.chosen[order], self.rejected[order], self.gaps[order])
 
 
-def joined(parts: list[Pairs]) -> Pairs:
+def all_pairs(parts: list[Pairs]) -> Pairs:
     """The pairs of all parts, one part after the other."""
     none = np.zeros(0, np.int64)
     return Pairs(
@@ -55,7 +55,7 @@ def joined(parts: list[Pairs]) -> Pairs:
 
 @dataclasses.dataclass(frozen=True)
 class Groups:
-    """G groups of K texts that people compared.
+    """G groups of K texts with the preferences of people between all of them.
 
     texts: `[G, K]` positions.
     preferences: `[G, K, K]` float32, the share of people (or pairs of people) who prefer text i to
@@ -69,33 +69,34 @@ class Groups:
 
 
 def blocks_of(ratings: Ratings) -> list[np.ndarray]:
-    """The positions of each block's texts; where raters are unknown, each text is a block."""
+    """Positions of each block's texts; where raters are unknown, each text is a block."""
     labels = np.where(ratings.block < 0, -1 - np.arange(len(ratings)), ratings.block)
     order = np.argsort(labels, kind="stable")
     return np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
 
 
 def rated_blocks(ratings: Ratings) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Each block as positions `[n]` and ratings `[n, people]`, column r being one person."""
+    """Positions `[n]` and ratings `[n, people]` of each block, column r being one person."""
     if (ratings.block < 0).any():
         raise UserError("it is not known who rated what here: same-rater comparisons need movies")
     return [(b, ratings.ratings[b, : ratings.num_ratings[b[0]]]) for b in blocks_of(ratings)]
 
 
 def all_same_rater_pairs(ratings: Ratings) -> Pairs:
-    """Every strict preference of every person within a block, in a fixed order."""
+    """Pairs of every strict preference of every person within a block, in a fixed order."""
     parts = []
-    for texts, given in rated_blocks(ratings):
-        gaps = given[:, None] - given[None]  # [text i, text j, person]
+    for texts, scores in rated_blocks(ratings):
+        gaps = scores[:, None] - scores[None]  # [text i, text j, person]
         i, j, person = np.nonzero(gaps > 0)
         parts.append(Pairs(texts[i], texts[j], gaps[i, j, person]))
-    return joined(parts)
+    return all_pairs(parts)
 
 
 def same_rater_pairs(ratings: Ratings, num_pairs: int, seed: int) -> Pairs:
     """A random selection of `all_same_rater_pairs`, none twice.
 
-    Raises: UserError if there are not so many, or if the raters are unknown (products).
+    Raises:
+      UserError: there are fewer pairs, or the raters are unknown (products).
     """
     pairs = all_same_rater_pairs(ratings)
     if num_pairs > len(pairs):
@@ -104,64 +105,71 @@ def same_rater_pairs(ratings: Ratings, num_pairs: int, seed: int) -> Pairs:
 
 
 def cross_block_pairs(ratings: Ratings, num_pairs: int, seed: int) -> Pairs:
-    """Random texts of two blocks (two different texts, for products) and a random rating of
-    each.
+    """Pairs of texts of two blocks (two different texts, for products), by a random rating of each.
+
+    Raises:
+      UserError: hardly any two ratings differ.
     """
     labels = np.where(ratings.block < 0, -1 - np.arange(len(ratings)), ratings.block)
-    rng, parts, missing, rounds = np.random.default_rng(seed), [], num_pairs, 0
-    while missing > 0:
-        if (rounds := rounds + 1) > 1000:
+    rng, parts, num_missing, attempts = np.random.default_rng(seed), [], num_pairs, 0
+    while num_missing > 0:
+        if (attempts := attempts + 1) > 1000:
             raise UserError("hardly any two blocks have different ratings: no pairs across blocks")
-        texts = rng.integers(len(ratings), size=(2, 2 * missing + 16))
+        texts = rng.integers(len(ratings), size=(2, 2 * num_missing + 16))
         first, second = ratings.ratings[texts, rng.integers(ratings.num_ratings[texts])]
         apart = labels[texts[0]] != labels[texts[1]]
-        kept = np.flatnonzero(apart & (first != second))[:missing]
-        winner = (first < second)[kept].astype(np.int64)
-        gaps = np.abs(first - second)[kept]
-        parts.append(Pairs(texts[winner, kept], texts[1 - winner, kept], gaps))
-        missing -= len(kept)
-    return joined(parts)
+        rows = np.flatnonzero(apart & (first != second))[:num_missing]
+        higher = (first < second)[rows].astype(np.int64)
+        gaps = np.abs(first - second)[rows]
+        parts.append(Pairs(texts[higher, rows], texts[1 - higher, rows], gaps))
+        num_missing -= len(rows)
+    return all_pairs(parts)
 
 
 def mixed_pairs(
     ratings: Ratings, num_pairs: int, seed: int, *, same_rater_share: float = 0.5
 ) -> Pairs:
-    """Both kinds of pair, shuffled: `same_rater_share` of one person each, the others across
-    blocks.
+    """Pairs of both kinds, shuffled: a share of same-rater pairs, the others across blocks.
+
+    Args:
+      ratings: of the texts.
+      num_pairs: of both kinds together.
+      seed: of the selection.
+      same_rater_share: in [0, 1].
     """
     num_same = round(num_pairs * same_rater_share)
     parts = [cross_block_pairs(ratings, num_pairs - num_same, seed)] if num_same < num_pairs else []
     if num_same:
         parts.append(same_rater_pairs(ratings, num_same, seed))
-    pairs = joined(parts)
+    pairs = all_pairs(parts)
     return pairs.take(np.random.default_rng(seed).permutation(len(pairs)))
 
 
-def paired_preferences(given: np.ndarray) -> np.ndarray:
-    """`[..., K, K]` share of the people who rated text i above text j, a tie counting half.
+def paired_preferences(scores: np.ndarray) -> np.ndarray:
+    """Share `[..., K, K]` of the people who rated text i above text j, a tie counting half.
 
     Args:
-      given: `[..., K, people]` ratings, column r of all K texts being one person.
+      scores: `[..., K, people]` ratings, column r of all K texts being one person.
 
     >>> paired_preferences(np.array([[3, 1, 2], [1, 1, 4]]))  # one for, one tie, one against
     array([[0. , 0.5],
            [0.5, 0. ]], dtype=float32)
     """
-    signs = np.sign(given[..., :, None, :].astype(np.int64) - given[..., None, :, :])
+    signs = np.sign(scores[..., :, None, :].astype(np.int64) - scores[..., None, :, :])
     shares = (0.5 + 0.5 * signs.mean(-1)).astype(np.float32)
     return shares * (1 - np.eye(shares.shape[-1], dtype=np.float32))
 
 
 def rating_shares(ratings: Ratings) -> np.ndarray:
-    """`[N, 9]` the share of each text's ratings at -4, -3, ... 4."""
+    """Share `[N, 9]` of each text's ratings at -4, -3, ... 4."""
     hits = (ratings.ratings[..., None] == LEVELS) & ratings.rated[..., None]
     return hits.sum(1) / ratings.num_ratings[:, None]
 
 
 def unpaired_preferences(shares: np.ndarray) -> np.ndarray:
-    """`[..., K, K]` share of pairs of people, one rating text i and one text j, where i got more.
+    """Probability `[..., K, K]` that a random rating of text i is above one of text j.
 
-    A tie counts half. This is what a random rating of each gives, exactly.
+    A tie counts half.
 
     Args:
       shares: `[..., K, 9]` from `rating_shares`.
@@ -172,17 +180,17 @@ def unpaired_preferences(shares: np.ndarray) -> np.ndarray:
 
 
 def same_block_groups(ratings: Ratings, num_groups: int, group_size: int, seed: int) -> Groups:
-    """Groups of different texts of one block, with what its people thought of all of them."""
+    """Random groups of texts of one block, with the preferences of the people who rated all."""
     rng = np.random.default_rng(seed)
     blocks = [block for block in rated_blocks(ratings) if len(block[0]) >= group_size]
     if not blocks:
         raise UserError(f"no block has {group_size} texts")
     texts, preferences = [], []
     for number in rng.integers(len(blocks), size=num_groups):
-        positions, given = blocks[number]
+        positions, scores = blocks[number]
         members = rng.choice(len(positions), group_size, replace=False)
         texts.append(positions[members])
-        preferences.append(paired_preferences(given[members]))
+        preferences.append(paired_preferences(scores[members]))
     shape = (num_groups, group_size)
     return Groups(
         np.array(texts, np.int64).reshape(shape),
@@ -191,9 +199,7 @@ def same_block_groups(ratings: Ratings, num_groups: int, group_size: int, seed: 
 
 
 def cross_block_groups(ratings: Ratings, num_groups: int, group_size: int, seed: int) -> Groups:
-    """Groups of texts of different blocks (different texts, for products), compared across
-    people.
-    """
+    """Random groups of texts of different blocks, with preferences between independent raters."""
     rng, blocks = np.random.default_rng(seed), blocks_of(ratings)
     if len(blocks) < group_size:
         raise UserError(f"groups of {group_size} need as many blocks, there are {len(blocks)}")
@@ -206,7 +212,7 @@ def cross_block_groups(ratings: Ratings, num_groups: int, group_size: int, seed:
 def pairs_as_groups(
     pairs: list[tuple[TokenRow, ...]], margins: np.ndarray
 ) -> tuple[list[TokenRow], Groups]:
-    """Every pair as a group of two texts, of which everybody preferred the first by its margin."""
+    """Token sequences of pairs, and groups of two in which everybody prefers the first."""
     rows = [row for pair in pairs for row in pair]
     first_wins = np.array([[0.0, 1.0], [0.0, 0.0]], np.float32)
     return rows, Groups(

@@ -1,4 +1,4 @@
-"""Whether two tokenizers make the same ids of every text, by what is written of them."""
+"""Comparison of two tokenizers: whether every text has the same ids, by their serialisation."""
 
 import json
 from typing import Any
@@ -14,27 +14,28 @@ IDS = {"bos_id": "BOS", "eos_id": "EOS"}
 
 
 def difference(one: Tokenizer, other: Tokenizer) -> str:
-    """The first thing by which two tokenizers make other ids of texts; empty: there is none."""
+    """Description of the first setting in which two tokenizers differ; empty: same ids always."""
     special = {x for tokenizer in (one, other) for x in special_tokens(tokenizer.backend)}
-    ours, theirs = (_parts(tokenizer, special) for tokenizer in (one, other))
-    for name, value in ours.items():
-        if value != theirs[name]:
-            if isinstance(value, dict) and isinstance(theirs[name], dict):
-                return f"{name}: {_first(value, theirs[name])}"
+    one_part, other_part = (_parts(tokenizer, special) for tokenizer in (one, other))
+    for name, value in one_part.items():
+        if value != other_part[name]:
+            if isinstance(value, dict) and isinstance(other_part[name], dict):
+                return f"{name}: {_first_difference(value, other_part[name])}"
             if name == "merges":
                 return name
-            return f"{name}: {shown(value)} and {shown(theirs[name])}"
+            return f"{name}: {shown(value)} and {shown(other_part[name])}"
     return ""
 
 
 def _parts(tokenizer: Tokenizer, special: set[str]) -> dict[str, Any]:
-    written = json.loads(tokenizer.backend.to_str())
-    model = written.pop("model")
+    """Settings of a tokenizer that decide which ids a text has."""
+    serialised = json.loads(tokenizer.backend.to_str())
+    model = serialised.pop("model")
     vocab = model.pop("vocab")
     if isinstance(vocab, list):  # a unigram model's: the scores decide how a text is cut
         model["scores"], vocab = [score for _, score in vocab], [token for token, _ in vocab]
         vocab = dict(zip(vocab, range(len(vocab)), strict=True))
-    added = {token["content"]: token for token in written["added_tokens"]}
+    added = {token["content"]: token for token in serialised["added_tokens"]}
     flags = ("lstrip", "rstrip", "single_word", "normalized")
     parts = {
         "tokens": vocab | {name: token["id"] for name, token in added.items()},
@@ -44,14 +45,16 @@ def _parts(tokenizer: Tokenizer, special: set[str]) -> dict[str, Any]:
             if name not in special
         },
         "merges": model.pop("merges", None),
-        **{name: value for name, value in written.items() if name not in WITHOUT_EFFECT},
+        **{name: value for name, value in serialised.items() if name not in WITHOUT_EFFECT},
         "model": model,
     }
     return parts | {name: getattr(tokenizer, key) for key, name in IDS.items()}
 
 
-def _first(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
-    """The first entry that two objects do not share."""
-    name = next(name for name in [*ours, *theirs] if ours.get(name) != theirs.get(name))
-    values = " and ".join(shown(x[name]) if name in x else "none" for x in (ours, theirs))
+def _first_difference(one_part: dict[str, Any], other_part: dict[str, Any]) -> str:
+    """Description of the first entry in which two objects differ."""
+    name = next(
+        name for name in [*one_part, *other_part] if one_part.get(name) != other_part.get(name)
+    )
+    values = " and ".join(shown(x[name]) if name in x else "none" for x in (one_part, other_part))
     return f"{shown(name)} is {values}"

@@ -1,4 +1,4 @@
-"""Rows out of files or tensorflow-datasets, one at a time, each with the place it came from.
+"""Rows of files or of tensorflow-datasets, one at a time, each with its place in the source.
 
 data/train.jsonl.gz    data/train-*.parquet    data/saved    tfds:gsm8k:train[:90%]
 tfds:human_ratings/movies:policy
@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from jaxalign.data.arrow_rows import arrow_rows, parquet_rows, saved_files
-from jaxalign.data.records import BadRow
-from jaxalign.data.text_rows import READERS, Placed, typed_cells
+from jaxalign.data.row_fields import BadRow
+from jaxalign.data.text_rows import READERS, LocatedRow, typed_cells
 from jaxalign.errors import UserError
 from jaxalign.system.files import SHOWN, exists, regular_file, shown, shown_path
 
@@ -26,19 +26,22 @@ FILES = (
     "a .jsonl, .json, .csv, .tsv (gzipped or not), .parquet, .arrow or .feather file, a pattern of "
     "files, a folder saved by Hugging Face datasets, or tfds:NAME:SPLIT"
 )
-Fields = dict[str, str]
+FieldNames = dict[str, str]
 
 
 def rows_of(
-    source: str | Path, fields: Fields, data_dir: str | Path | None = None
-) -> Iterator[Placed]:
-    """`(place, row)`, or `(place, BadRow)` where there is no row to be had.
+    source: str | Path, fields: FieldNames, data_dir: str | Path | None = None
+) -> Iterator[LocatedRow]:
+    """Rows of a source with their places; a `BadRow` in place of a row that cannot be read.
 
     Args:
       source: a file, a pattern of files (read in the order of their names), a folder that
         `datasets.save_to_disk` wrote, or `tfds:name:split`.
       fields: our field name to the source's, where they differ: `{"prompt": "question"}`.
       data_dir: where tensorflow-datasets keeps prepared data; its own default if None.
+
+    Returns:
+      `(place, row)` one after another.
 
     Raises:
       UserError: there is no such source, or no row of it has a field that `fields` names.
@@ -65,7 +68,7 @@ def rows_of(
 def _raw_rows(
     source: str, data_dir: str | Path | None
 ) -> Iterator[tuple[str, dict[str, Any] | BadRow, bool]]:
-    """Place, row as the source has it, and whether all that is in it is text."""
+    """Rows under the source's field names, with place and whether all values are text (CSV)."""
     if source.startswith("tfds:"):
         for place, row in _tfds_rows(source, data_dir):
             yield place, row, False
@@ -76,33 +79,34 @@ def _raw_rows(
             yield place, row, texts
 
 
-def _renamed(row: dict[str, Any], fields: Fields) -> dict[str, Any]:
-    """A row under our field names; a mapped name hides a field of the source that has that name."""
+def _renamed(row: dict[str, Any], fields: FieldNames) -> dict[str, Any]:
+    """A row under our field names; a mapped name hides the source's own field of that name."""
     own = {name: value for name, value in row.items() if name not in fields}
     return own | {ours: row[theirs] for ours, theirs in fields.items() if theirs in row}
 
 
 def _files(pattern: str) -> list[Path]:
-    """The files that a name or pattern stands for, those of saved folders included."""
-    found = [pattern] if exists(pattern) else []
-    if not found and glob.has_magic(pattern):
+    """Files that match a name or pattern, those of saved folders included."""
+    names = [pattern] if exists(pattern) else []
+    if not names and glob.has_magic(pattern):
         try:
-            found = sorted(glob.glob(pattern, recursive=True))
+            names = sorted(glob.glob(pattern, recursive=True))
         except (ValueError, OSError, RecursionError):
-            found = []
-    if not found:
+            names = []
+    if not names:
         raise UserError(f"no file {shown_path(pattern)}; give {FILES}")
-    paths = [Path(file) for file in found]
+    paths = [Path(file) for file in names]
     return [file for path in paths for file in (saved_files(path) if path.is_dir() else [path])]
 
 
 def _kind(file: Path) -> str:
-    """The ending of a name that says what is in the file: ".json" of a.json.gz."""
+    """Suffix of a name without ".gz": ".json" of a.json.gz."""
     suffixes = [suffix.lower() for suffix in file.suffixes[-2:]]
     return suffixes[0] if suffixes[1:] == [".gz"] else (suffixes or [""])[-1]
 
 
-def _file_rows(file: Path) -> Iterator[Placed]:
+def _file_rows(file: Path) -> Iterator[LocatedRow]:
+    """Rows of one file, read by its suffix."""
     kind = _kind(regular_file(file))
     if kind in READERS:
         return READERS[kind](file)
@@ -114,8 +118,8 @@ def _file_rows(file: Path) -> Iterator[Placed]:
     raise UserError(f"{shown_path(file)}: the name must end in {endings}; .gz may follow")
 
 
-def _tfds_rows(source: str, data_dir: str | Path | None) -> Iterator[Placed]:
-    """`tfds:name[/config][:version]:split`, downloaded and prepared on first use."""
+def _tfds_rows(source: str, data_dir: str | Path | None) -> Iterator[LocatedRow]:
+    """Rows of `tfds:name[/config][:version]:split`, downloaded and prepared on first use."""
     import tensorflow_datasets as tfds
 
     for package in TFDS_PACKAGES:
@@ -139,14 +143,14 @@ def _tfds_rows(source: str, data_dir: str | Path | None) -> Iterator[Placed]:
 
 
 def _why(error: Exception) -> str:
-    """The first line, without what the library was called with."""
+    """First line of an error of tensorflow-datasets, without the arguments of the call."""
     line = (str(error).strip().split("\n")[0]).rsplit('builder_kwargs "', 1)[-1]
     line = line.rsplit('}": ', 1)[-1].rstrip(".")[:SHOWN]
     return line if line.isprintable() else shown(line)
 
 
 def _near(name: str, tfds: Any) -> str:
-    """The known data set of the most similar name, if that one is not known."""
+    """Suggestion of the most similar name, for a data set that is not known."""
     known = tfds.core.registered.list_imported_builders()
     first = name.split("/")[0].split(":")[0]
     near = [] if first in known else difflib.get_close_matches(first, known, 1)
@@ -154,8 +158,9 @@ def _near(name: str, tfds: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Bytes as text, arrays as lists, a struct of lists (a sequence of messages) as a list of
-    structs.
+    """A value as plain Python: bytes as text, arrays as lists.
+
+    A struct of lists (a sequence of messages) becomes a list of structs.
     """
     if isinstance(value, bytes):
         return value.decode()

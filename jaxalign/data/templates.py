@@ -1,4 +1,4 @@
-"""Chat templates (Jinja) as Hugging Face transformers renders them, in a sandbox.
+"""Rendering of chat templates (Jinja) as in Hugging Face transformers, in a sandbox.
 
 The same extensions, filters and variables: `raise_exception`, `strftime_now`, `tojson`, `break` and
 `continue` in loops, `{% generation %}` blocks, the names of the special tokens, `messages`,
@@ -6,7 +6,7 @@ The same extensions, filters and variables: `raise_exception`, `strftime_now`, `
 https://github.com/huggingface/transformers/blob/main/src/transformers/utils/chat_template_utils.py.
 
 A template is a program that a stranger wrote: it sees the messages and nothing else, and whatever
-goes wrong in it is one line.
+fails in it is reported in one line.
 """
 
 import contextlib
@@ -47,11 +47,11 @@ LINKS = ("tool_call_id",)
 
 @dataclasses.dataclass(frozen=True)
 class Rendered:
-    """What a template made of a conversation.
+    """A conversation as the chat template wrote it, and where in it the contents stand.
 
-    text: with the template's special tokens as marks, and none in what people say.
-    opens, closes: message number to where in `text` its content begins and ends.
-    generated: the `{% generation %}` blocks, start and end in `text`.
+    text: with the template's special tokens as marks, and no marks in contents.
+    opens, closes: message number to the position in `text` where its content begins and ends.
+    generated: start and end in `text` of the `{% generation %}` blocks.
     """
 
     text: str
@@ -61,21 +61,21 @@ class Rendered:
 
 
 class _Refusal(jinja2.TemplateError):
-    """What a template says with `raise_exception`."""
+    """An error that a template raises with `raise_exception`."""
 
 
 class _GenerationBlocks(Extension):
-    """`{% generation %} ... {% endgeneration %}`: the block between two marks."""
+    """Jinja extension for `{% generation %} ... {% endgeneration %}`: the block between marks."""
 
     tags = {"generation"}  # noqa: RUF012  (jinja2 declares it so)
 
     def parse(self, parser: Any) -> nodes.Node:
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        call = self.call_method("_marked")
+        call = self.call_method("_block_with_marks")
         return nodes.CallBlock(call, [], [], body).set_lineno(line)
 
-    def _marked(self, caller: Callable[[], str]) -> str:
+    def _block_with_marks(self, caller: Callable[[], str]) -> str:
         return mark(GENERATION) + caller() + mark(GENERATION_END)
 
 
@@ -83,40 +83,45 @@ def render(
     template: str,
     messages: Messages,
     *,
-    asked: bool,
+    add_generation_prompt: bool,
     names: Mapping[str, str],
     tokenizer: MarkedTokenizer,
-    given: Mapping[str, Any],
+    variables: Mapping[str, Any],
 ) -> Rendered:
-    """The conversation as the template writes it.
+    """The conversation as the chat template writes it.
 
-    It is written twice, once as it is and once with marks around what people say, and the two must
+    It is rendered twice, once as it is and once with marks around the contents, and the two must
     agree but for the marks: what the template does to a text, it does to both.
 
     Args:
-      asked: end with the header of the assistant's turn (`add_generation_prompt`).
+      template: Jinja source.
+      messages: `{"role", "content", ...}` each.
+      add_generation_prompt: whether the text ends with the header of the assistant's turn.
       names: of the special tokens, `{"bos_token": "<s>"}`.
-      tokenizer: knows the special tokens.
-      given: other variables of the template, `{"tools": [...], "enable_thinking": False}`.
+      tokenizer: that has the special tokens.
+      variables: of the template, beside these: `{"tools": [...], "enable_thinking": False}`.
+
     Raises:
-      UserError: the template refuses or breaks, leaves a message out, does not read what it is
-        given, or changes texts by their letters.
+      UserError: the template refuses or fails, leaves a message out, does not read a variable or
+        field, or changes contents depending on their letters.
     """
-    _check_read(template, messages, given)
-    fill = functools.partial(_filled, template, asked=asked, names=names)
-    plain = without_marks(fill(messages, given=given))
-    marked = fill(
-        [_marked(i, message, tokenizer) for i, message in enumerate(messages)],
-        given=_literal(dict(given), tokenizer),
+    _check_read(template, messages, variables)
+    text_of = functools.partial(
+        _rendered_text, template, add_generation_prompt=add_generation_prompt, names=names
     )
-    found = without_marks(marked)
-    if found != plain:
-        at = first_difference(plain, found)
+    plain = without_marks(text_of(messages, variables=variables))
+    marked = text_of(
+        [_message_with_marks(i, message, tokenizer) for i, message in enumerate(messages)],
+        variables=_with_literal_marks(dict(variables), tokenizer),
+    )
+    unmarked = without_marks(marked)
+    if unmarked != plain:
+        at = first_difference(plain, unmarked)
         raise UserError(
             "the chat template treats a text by what it begins or ends with, so what it writes is "
             f"not told from what people say; near {plain[max(0, at - SHOWN) : at + SHOWN]!r}"
         )
-    rendered = _read(marked, tokenizer)
+    rendered = _without_content_marks(marked, tokenizer)
     for i, message in enumerate(messages):
         if i not in rendered.opens and i not in rendered.closes:
             what = f"message {i + 1} ({message['role']}: {message['content'][:SHOWN]!r})"
@@ -124,12 +129,12 @@ def render(
     return rendered
 
 
-def _check_read(template: str, messages: Messages, given: Mapping[str, Any]) -> None:
-    """What a template does not so much as mention it cannot write: it would be lost in silence."""
-    variables, words = names_in(template)
-    for name in given:
-        if name not in variables:
-            near = difflib.get_close_matches(name, sorted(variables), 1)
+def _check_read(template: str, messages: Messages, variables: Mapping[str, Any]) -> None:
+    """Refuse variables and fields of messages that the template never names: they would be lost."""
+    known_names, words = names_in(template)
+    for name in variables:
+        if name not in known_names:
+            near = difflib.get_close_matches(name, sorted(known_names), 1)
             what = f"; did you mean {near[0]!r}?" if near else ""
             raise UserError(f"the chat template does not read {name!r}; take it out{what}")
     for number, message in enumerate(messages):
@@ -144,48 +149,52 @@ def _check_read(template: str, messages: Messages, given: Mapping[str, Any]) -> 
 
 @functools.lru_cache(maxsize=8)
 def names_in(template: str) -> tuple[frozenset[str], frozenset[str]]:
-    """The variables that a template takes from outside, and all names that it could look up."""
-    tree = _parsed(template)
+    """Free variables of a template, and all names of attributes and entries that it may read."""
+    tree = _syntax_tree(template)
     attributes = {node.attr for node in tree.find_all(nodes.Getattr)}
     texts = {node.value for node in tree.find_all(nodes.Const) if isinstance(node.value, str)}
-    with _in_one_line():  # it compiles the template, which may name a filter that is unknown
+    with _one_line_errors():  # it compiles the template, which may name a filter that is unknown
         return frozenset(meta.find_undeclared_variables(tree)), frozenset(attributes | texts)
     raise AssertionError  # never reached: a fault is raised above
 
 
-def _marked(number: int, message: Mapping[str, Any], tokenizer: MarkedTokenizer) -> dict[str, Any]:
-    """A message with marks around its content, within the white space that templates trim, and
-    around every special token that is spelled in it.
+def _message_with_marks(
+    number: int, message: Mapping[str, Any], tokenizer: MarkedTokenizer
+) -> dict[str, Any]:
+    """A message with marks around its content and around every special token spelled in it.
+
+    The marks stand within the surrounding white space, which templates trim.
     """
     content = message["content"]
     text = content.strip()
     start = content.index(text)
-    inner = mark(OPEN, number) + _literal(text, tokenizer) + mark(CLOSE, number)
-    rest = _literal({k: v for k, v in message.items() if k != "content"}, tokenizer)
+    inner = mark(OPEN, number) + _with_literal_marks(text, tokenizer) + mark(CLOSE, number)
+    rest = _with_literal_marks({k: v for k, v in message.items() if k != "content"}, tokenizer)
     return {**rest, "content": content[:start] + inner + content[start + len(text) :]}
 
 
-def _literal(value: Any, tokenizer: MarkedTokenizer) -> Any:
-    """The value with marks around every special token that is spelled in one of its texts."""
+def _with_literal_marks(value: Any, tokenizer: MarkedTokenizer) -> Any:
+    """A value with marks around every special token that is spelled in one of its texts."""
+    with_marks = functools.partial(_with_literal_marks, tokenizer=tokenizer)
     if isinstance(value, str):
         return tokenizer.pattern.sub(
-            lambda found: mark(LITERAL) + found[0] + mark(LITERAL_END), value
+            lambda match: mark(LITERAL) + match[0] + mark(LITERAL_END), value
         )
     if isinstance(value, Mapping):
-        return {_literal(k, tokenizer): _literal(v, tokenizer) for k, v in value.items()}
-    return [_literal(v, tokenizer) for v in value] if isinstance(value, list) else value
+        return {with_marks(name): with_marks(entry) for name, entry in value.items()}
+    return list(map(with_marks, value)) if isinstance(value, list) else value
 
 
 def first_difference(one: str, other: str) -> int:
-    """Where two texts part."""
+    """Position of the first character in which two texts differ."""
     same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
     return sum(1 for _ in same)
 
 
-def _read(marked: str, tokenizer: MarkedTokenizer) -> Rendered:
-    """Takes the marks out and makes special tokens of what is spelled between them."""
+def _without_content_marks(marked: str, tokenizer: MarkedTokenizer) -> Rendered:
+    """A rendered text without the marks of contents, and with marks for its special tokens."""
     text, ends = "", {OPEN: {}, CLOSE: {}}
-    generated, begun, literal = [], 0, False
+    generated, start, literal = [], 0, False
     pieces = MARK.split(marked)  # text, kind, number, text, kind, number, ... text
     for at in range(0, len(pieces), 3):
         text += pieces[at] if literal else tokenizer.marked(pieces[at])
@@ -195,9 +204,9 @@ def _read(marked: str, tokenizer: MarkedTokenizer) -> Rendered:
         if kind in ends:
             ends[kind][number] = len(text)
         elif kind == GENERATION:
-            begun = len(text)
+            start = len(text)
         elif kind == GENERATION_END:
-            generated.append((begun, len(text)))
+            generated.append((start, len(text)))
         else:
             if literal == (kind == LITERAL):
                 raise UserError("the chat template cuts a text at a special token spelled in it")
@@ -205,26 +214,27 @@ def _read(marked: str, tokenizer: MarkedTokenizer) -> Rendered:
     return Rendered(text, ends[OPEN], ends[CLOSE], generated)
 
 
-def _filled(
+def _rendered_text(
     template: str,
     messages: Messages,
     *,
-    asked: bool,
+    add_generation_prompt: bool,
     names: Mapping[str, str],
-    given: Mapping[str, Any],
+    variables: Mapping[str, Any],
 ) -> str:
-    ours = {"messages": list(messages), "add_generation_prompt": asked}
-    variables = {**names, "tools": None, "documents": None, **given, **ours}
-    with _in_one_line():
-        text = bounded_rendering(_compiled(template), variables)
+    """Text of a conversation as a template renders it, marks included."""
+    own_variables = {"messages": list(messages), "add_generation_prompt": add_generation_prompt}
+    names_and_variables = {**names, "tools": None, "documents": None, **variables, **own_variables}
+    with _one_line_errors():
+        text = bounded_rendering(_template(template), names_and_variables)
         text.encode()  # an escape may be half a surrogate pair, which no tokenizer reads
         return text
     raise AssertionError  # never reached: a fault is raised above
 
 
 @contextlib.contextmanager
-def _in_one_line() -> Iterator[None]:
-    """A program may fail in any way."""
+def _one_line_errors() -> Iterator[None]:
+    """Context in which any failure of a template becomes a one-line `UserError`."""
     try:
         yield
     except _Refusal as refusal:
@@ -243,19 +253,22 @@ def _in_one_line() -> Iterator[None]:
     raise UserError(f"the chat template {text}")
 
 
-def _parsed(template: str) -> nodes.Template:
-    with _in_one_line():
+def _syntax_tree(template: str) -> nodes.Template:
+    """Syntax tree of a template."""
+    with _one_line_errors():
         return _environment().parse(template)
     raise AssertionError  # never reached: a fault is raised above
 
 
 @functools.lru_cache(maxsize=8)
-def _compiled(template: str) -> jinja2.Template:
+def _template(template: str) -> jinja2.Template:
+    """Compiled template."""
     return _environment().from_string(template)
 
 
 @functools.cache
 def _environment() -> BoundedEnvironment:
+    """Jinja environment with the filters and functions that transformers gives templates."""
     environment = BoundedEnvironment(
         {"tojson": _to_json},
         trim_blocks=True,
@@ -268,24 +281,31 @@ def _environment() -> BoundedEnvironment:
 
 
 def _date(form: str) -> str:
-    """The moment as `strftime` writes it."""
-    return started().strftime(form[:LONGEST])
+    """The date of the run in the form that `strftime` takes; templates' `strftime_now`."""
+    return template_date().strftime(form[:LONGEST])
 
 
 def _refuse(message: str) -> None:
+    """Templates' `raise_exception`."""
     raise _Refusal(message)
 
 
-def _to_json(value: Any, ensure_ascii=False, indent=None, separators=None, sort_keys=False) -> str:
-    """Not Jinja's own, which escapes for HTML."""
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | str | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """JSON text of a value; Jinja's own filter escapes it for HTML."""
     return json.dumps(
         value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
     )
 
 
 @contextlib.contextmanager
-def dated(moment: datetime.datetime | None) -> Iterator[None]:
-    """Within it templates are told that moment; None: that of `started`."""
+def fixed_template_date(moment: datetime.datetime | None) -> Iterator[None]:
+    """Context in which templates are told this date; None: that of `template_date`."""
     if moment is not None:
         _moments.append(moment)
     try:
@@ -295,10 +315,8 @@ def dated(moment: datetime.datetime | None) -> Iterator[None]:
             _moments.remove(moment)
 
 
-def started() -> datetime.datetime:
-    """One moment for the whole run: prompts that are sampled from have the date of those trained
-    after.
-    """
+def template_date() -> datetime.datetime:
+    """The date that templates are told, one for the whole run, in sampling as in training."""
     if not _moments:
         _moments.append(datetime.datetime.now())
     return _moments[-1]

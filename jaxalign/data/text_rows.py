@@ -1,4 +1,4 @@
-"""Rows out of files of text, JSON Lines, JSON and CSV, gzipped or not, one at a time.
+"""Rows of text files (JSON Lines, JSON, CSV), gzipped or not, one at a time.
 
 A file is recognised by its content where its name says something else (a gzipped .jsonl, a Parquet
 file called .json): it is read, or one line says what it is.
@@ -16,11 +16,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from jaxalign.data.records import CONVERSATION, LEVELS, BadRow, check_depth
+from jaxalign.data.conversations import CONVERSATION
+from jaxalign.data.row_fields import MAX_DEPTH, BadRow, check_depth
 from jaxalign.errors import UserError
 from jaxalign.system.files import LARGEST_TEXT, reason, regular_file, shown, shown_path
 
-Placed = tuple[str, dict[str, Any] | BadRow]
+LocatedRow = tuple[str, dict[str, Any] | BadRow]
 LARGEST_ROW = 2**26  # bytes of a line
 MOST_EMPTY = 100_000  # empty lines one after the other
 LIST = re.compile(rb"\[\s*(\{|$)")
@@ -49,54 +50,54 @@ CELLS = (
 )
 
 
-def jsonl_rows(file: Path) -> Iterator[Placed]:
-    """One JSON object a line; empty lines are passed over, a byte order mark is dropped.
+def jsonl_rows(file: Path) -> Iterator[LocatedRow]:
+    """Rows of a JSON Lines file, without empty lines and byte order mark.
 
     Raises:
       UserError: it begins as a list of rows, which is another format.
     """
     first = True
     for number, line in _lines(file):
-        if not (said := line.removeprefix(b"\xef\xbb\xbf").strip()):
+        if not (content := line.removeprefix(b"\xef\xbb\xbf").strip()):
             continue
-        if first and LIST.match(said):
+        if first and LIST.match(content):
             raise UserError(f"{shown_path(file)} is one JSON list; call it .json")
         first = False
         yield f"{shown_path(file)}:{number}", _json_row(line)
 
 
-def json_rows(file: Path) -> Iterator[Placed]:
-    """A list of objects, or an object a line, as some call JSON Lines."""
+def json_rows(file: Path) -> Iterator[LocatedRow]:
+    """Rows of a JSON file: a list of objects, or an object a line."""
     number, first = next(((n, line) for n, line in _lines(file) if line.strip()), (0, b""))
-    listed = first.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"["
-    if not first or (not listed and isinstance(_json_row(first), dict)):
+    is_list = first.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"["
+    if not first or (not is_list and isinstance(_json_row(first), dict)):
         return jsonl_rows(file)
-    with _opened(file) as opened, _reading(file):
-        content = opened.read(LARGEST_TEXT + 1)
+    with _open_unpacked(file) as reader, _reading(file):
+        content = reader.read(LARGEST_TEXT + 1)
     if len(content) > LARGEST_TEXT:
         raise UserError(
             f"{shown_path(file)} has more than {LARGEST_TEXT:,} bytes; write it as JSON Lines"
         )
-    if listed:
-        return _listed_rows(file, content)
+    if is_list:
+        return _list_rows(file, content)
     return iter([(f"{shown_path(file)}:{number}", _json_row(content))])
 
 
-def csv_rows(file: Path, delimiter: str) -> Iterator[Placed]:
-    """A table whose first row names the columns; an empty cell says nothing.
+def csv_rows(file: Path, delimiter: str) -> Iterator[LocatedRow]:
+    """Rows of a CSV file whose first row names the columns; an empty cell is null.
 
     Raises:
-      UserError: the table cannot be told: a quote is not closed, a column is named twice.
+      UserError: it is no CSV (a quote is not closed), or a column is named twice.
     """
     limit = csv.field_size_limit(LARGEST_ROW)
     try:
-        lines = _Counted(_decoded(file))
+        lines = _CountedLines(_text_lines(file))
         rows = csv.reader(lines, delimiter=delimiter, strict=True)
-        names = next((row for row in _told(file, lines, rows) if row), [])
+        names = next((row for row in _table_rows(file, lines, rows) if row), [])
         if twice := [name for name, count in Counter(names).items() if name and count > 1]:
             raise UserError(f"{shown_path(file)}: the column {shown(twice[0])} is named twice")
         before = lines.number
-        for row in _told(file, lines, rows):
+        for row in _table_rows(file, lines, rows):
             place, before = f"{shown_path(file)}:{before + 1}", lines.number
             if not row:
                 continue
@@ -112,11 +113,12 @@ def csv_rows(file: Path, delimiter: str) -> Iterator[Placed]:
 
 
 def typed_cells(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of a table of texts, with what its cells spell: true, 0.5, a list of messages."""
-    return {name: _typed(name, cell) for name, cell in row.items()}
+    """A row of texts with the JSON values that its cells spell: true, 0.5, a list of messages."""
+    return {name: _cell_value(name, cell) for name, cell in row.items()}
 
 
-def _typed(name: str, cell: Any) -> Any:
+def _cell_value(name: str, cell: Any) -> Any:
+    """JSON value that a cell spells, of columns that hold no text."""
     if not isinstance(cell, str) or not (name in CELLS or CONVERSATION.match(cell)):
         return cell
     text = cell.strip()
@@ -128,13 +130,14 @@ def _typed(name: str, cell: Any) -> Any:
 
 
 def _json_row(line: bytes) -> dict[str, Any] | BadRow:
+    """Row of one line of JSON."""
     twice: list[str] = []
     try:
         row = json.loads(line.decode("utf-8-sig"), object_pairs_hook=_object_noting(twice))
         if twice:
             return BadRow(f"{shown(twice[0])} stands there twice")
-        flat = isinstance(row, dict) and line.count(b"[") + line.count(b"{") <= LEVELS
-        return row if flat else _checked(row)
+        flat = isinstance(row, dict) and line.count(b"[") + line.count(b"{") <= MAX_DEPTH
+        return row if flat else _checked_row(row)
     except UnicodeDecodeError as error:
         return BadRow(f"invalid UTF-8 at byte {error.start + 1} of the line")
     except RecursionError:
@@ -143,7 +146,8 @@ def _json_row(line: bytes) -> dict[str, Any] | BadRow:
         return BadRow(f"invalid JSON: {error}")
 
 
-def _checked(row: Any) -> dict[str, Any] | BadRow:
+def _checked_row(row: Any) -> dict[str, Any] | BadRow:
+    """The row, if it is an object and not nested too deeply."""
     if not isinstance(row, dict):
         return BadRow(f"not an object but {type(row).__name__}")
     try:
@@ -153,15 +157,15 @@ def _checked(row: Any) -> dict[str, Any] | BadRow:
     return row
 
 
-def _listed_rows(file: Path, content: bytes) -> Iterator[Placed]:
-    """The objects of a list, one at a time."""
+def _list_rows(file: Path, content: bytes) -> Iterator[LocatedRow]:
+    """Rows of a JSON list of objects, decoded one at a time."""
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{shown_path(file)}: invalid UTF-8 at byte {error.start + 1}") from None
     twice: list[str] = []
     decoder = json.JSONDecoder(object_pairs_hook=_object_noting(twice))
-    at, number, end = _space(text, _space(text, 0) + 1), 0, ","
+    at, number, end = _after_space(text, _after_space(text, 0) + 1), 0, ","
     if text[at : at + 1] == "]":
         at, end = at + 1, "]"
     while end == ",":
@@ -174,20 +178,21 @@ def _listed_rows(file: Path, content: bytes) -> Iterator[Placed]:
             raise UserError(f"{shown_path(file)}: row {number}: invalid JSON: {error}") from None
         fault = BadRow(f"{shown(twice[0])} stands there twice") if twice else None
         twice.clear()
-        yield f"{shown_path(file)}: row {number}", fault or _checked(row)
-        at = _space(text, at)
-        end, at = text[at : at + 1], _space(text, at + 1)
+        yield f"{shown_path(file)}: row {number}", fault or _checked_row(row)
+        at = _after_space(text, at)
+        end, at = text[at : at + 1], _after_space(text, at + 1)
     if end != "]" or text[at:].strip():
         raise UserError(f"{shown_path(file)}: the list does not end behind row {number}")
 
 
-def _space(text: str, at: int) -> int:
-    found = SPACE.match(text, at)
-    return found.end() if found else at
+def _after_space(text: str, at: int) -> int:
+    """Position of the first character from `at` on that is no white space."""
+    match = SPACE.match(text, at)
+    return match.end() if match else at
 
 
 def _object_noting(twice: list[str]) -> Callable[[list[tuple[str, Any]]], dict[str, Any]]:
-    """Of a field that stands twice in an object JSON readers keep one, silently."""
+    """Hook for JSON objects that appends a duplicate field, of which JSON readers keep one."""
 
     def made(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         row = dict(pairs)
@@ -198,8 +203,8 @@ def _object_noting(twice: list[str]) -> Callable[[list[tuple[str, Any]]], dict[s
     return made
 
 
-class _Counted:
-    """Lines, and how many were taken."""
+class _CountedLines:
+    """Iterator over lines that counts them."""
 
     def __init__(self, lines: Iterator[str]) -> None:
         self.lines = lines
@@ -214,8 +219,8 @@ class _Counted:
         return line
 
 
-def _told(file: Path, lines: _Counted, rows: Iterator[list[str]]) -> Iterator[list[str]]:
-    """The rows of a table, as long as they can be told from one another."""
+def _table_rows(file: Path, lines: _CountedLines, rows: Iterator[list[str]]) -> Iterator[list[str]]:
+    """Rows of a table until an error of CSV, which becomes one line with its place."""
     start = lines.number + 1
     try:
         for row in rows:
@@ -226,7 +231,8 @@ def _told(file: Path, lines: _Counted, rows: Iterator[list[str]]) -> Iterator[li
         raise UserError(f"{shown_path(file)}:{start}: not readable as CSV: {what}") from None
 
 
-def _decoded(file: Path) -> Iterator[str]:
+def _text_lines(file: Path) -> Iterator[str]:
+    """Lines of a UTF-8 file."""
     for number, line in _lines(file):
         try:
             yield line.decode("utf-8-sig" if number == 1 else "utf-8")
@@ -237,10 +243,10 @@ def _decoded(file: Path) -> Iterator[str]:
 
 
 def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
-    """The lines of a file with their numbers, none larger than a row may be."""
+    """Lines of a file with their numbers, none larger than `LARGEST_ROW`."""
     empty, number = 0, 0
-    with _opened(file) as opened, _reading(file, lambda: f" after line {number}"):
-        while line := opened.readline(LARGEST_ROW + 1):
+    with _open_unpacked(file) as reader, _reading(file, lambda: f" after line {number}"):
+        while line := reader.readline(LARGEST_ROW + 1):
             number += 1
             if len(line) > LARGEST_ROW:
                 raise UserError(
@@ -253,8 +259,12 @@ def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
 
 
 @contextlib.contextmanager
-def _opened(file: Path) -> Iterator[IO[bytes]]:
-    """The bytes of a file, unpacked where it is gzipped."""
+def _open_unpacked(file: Path) -> Iterator[IO[bytes]]:
+    """Open file of bytes, unpacked where it is gzipped.
+
+    Raises:
+      UserError: it is of a kind that is not read; the message says which.
+    """
     path = regular_file(file)
     with _reading(file):
         opened = path.open("rb")
@@ -276,6 +286,7 @@ def _opened(file: Path) -> Iterator[IO[bytes]]:
 
 @contextlib.contextmanager
 def _reading(file: Path, where: Callable[[], str] = str) -> Iterator[None]:
+    """Context in which errors of reading become one line that names the file."""
     try:
         yield
     except (EOFError, zlib.error, OSError) as error:
@@ -286,7 +297,7 @@ def _reading(file: Path, where: Callable[[], str] = str) -> Iterator[None]:
         raise UserError(f"{shown_path(file)} cannot be read{where()}: {what}") from None
 
 
-READERS: dict[str, Callable[[Path], Iterator[Placed]]] = {
+READERS: dict[str, Callable[[Path], Iterator[LocatedRow]]] = {
     ".jsonl": jsonl_rows,
     ".ndjson": jsonl_rows,
     ".json": json_rows,

@@ -1,4 +1,4 @@
-"""`tokenizer.json`, checked before the `tokenizers` library trusts it; its errors as one line."""
+"""Validation of `tokenizer.json` before the `tokenizers` library reads it."""
 
 import contextlib
 import dataclasses
@@ -34,7 +34,9 @@ Part = dict[str, Any] | None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Added:
+class _AddedToken:
+    """Schema of an added token."""
+
     id: TokenId
     content: Text
     special: bool = False
@@ -42,6 +44,8 @@ class _Added:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Model:
+    """Schema of the model: vocabulary and what else decides ids."""
+
     vocab: dict[str, TokenId] | list[tuple[str, float]]
     type: str | None = None
     unk_token: str | None = None
@@ -49,49 +53,51 @@ class _Model:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Written:
+class _TokenizerFile:
+    """Schema of the file."""
+
     model: _Model
-    added_tokens: list[_Added] = dataclasses.field(default_factory=list)
+    added_tokens: list[_AddedToken] = dataclasses.field(default_factory=list)
     normalizer: Part = None
     pre_tokenizer: Part = None
     decoder: Part = None
 
 
 def read_backend(file: Path) -> tokenizers.Tokenizer:
-    """The tokenizer of a file.
+    """Tokenizer of a `tokenizer.json`.
 
     Raises:
-      UserError: it is none, or one that would lose text, blow it up, or not come to an end.
+      UserError: it is none, or one that would drop text, make it much longer, or never end.
     """
     text, where = read_text(file), f"{shown_path(file)} is not a tokenizer"
-    written = typed(json_of(text, dict[str, Any], shown_path(file)), _Written, where)
-    _check_ids(written, where)
+    tokenizer_file = typed(json_of(text, dict[str, Any], shown_path(file)), _TokenizerFile, where)
+    _check_ids(tokenizer_file, where)
     for part in PARTS:
-        _check_growth(getattr(written, part), f"{where}: {part}")
-    with _quiet(), one_line(where):
+        _check_growth(getattr(tokenizer_file, part), f"{where}: {part}")
+    with _without_stderr(), one_line(where):
         backend = tokenizers.Tokenizer.from_str(text)
     backend.no_padding()
     backend.no_truncation()
-    _check_added(backend, written, where)
-    _check_bytes(written, where)
-    with _quiet(), one_line(where):
+    _check_added(backend, tokenizer_file, where)
+    _check_bytes(tokenizer_file, where)
+    with _without_stderr(), one_line(where):
         _check_probes(backend, where)
     return backend
 
 
 def _check_probes(backend: tokenizers.Tokenizer, where: str) -> None:
-    """What cannot read such texts panics here; what is put around a text is not part of it."""
-    processor, found = backend.post_processor, []
+    """Refuse a tokenizer that fails on probe texts, or whose post-processor changes their ids."""
+    processor, ids_of_probes = backend.post_processor, []
     for backend.post_processor in (None, processor):
-        found.append([ids_or_none(backend, text) for text in PROBES])
-    if all(ids == [] for ids in found[0]):
+        ids_of_probes.append([ids_or_none(backend, text) for text in PROBES])
+    if all(ids == [] for ids in ids_of_probes[0]):
         raise UserError(f"{where}: it makes no tokens of any text")
-    if found[0] != found[1]:
+    if ids_of_probes[0] != ids_of_probes[1]:
         raise UserError(f"{where}: its post-processor adds or drops ids of the text itself")
 
 
 def ids_or_none(backend: tokenizers.Tokenizer, text: str) -> list[int] | None:
-    """The ids of a text; None where a tokenizer refuses it for want of a token."""
+    """Ids of a text; None where the tokenizer lacks a token for it."""
     try:
         return backend.encode(text, add_special_tokens=False).ids
     except Exception:  # the library raises bare Exception; panics are none
@@ -100,7 +106,7 @@ def ids_or_none(backend: tokenizers.Tokenizer, text: str) -> list[int] | None:
 
 @contextlib.contextmanager
 def one_line(where: str) -> Iterator[None]:
-    """Turns what the library raises, Rust's panics among it, into one line.
+    """Context in which errors of the library, Rust's panics included, become one line.
 
     Raises:
       UserError: says where and what.
@@ -116,21 +122,22 @@ def one_line(where: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps the lines of a panic off the terminal: they are written before anything is raised."""
+def _without_stderr() -> Iterator[None]:
+    """Context in which standard error is dropped: a panic writes there before it is raised."""
     sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as aside:
-        os.dup2(aside.fileno(), 2)
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as scratch:
+        os.dup2(scratch.fileno(), 2)
         try:
             yield
         finally:
-            os.dup2(kept, 2)
-            os.close(kept)
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
-def _check_ids(written: _Written, where: str) -> None:
-    vocab = written.model.vocab
+def _check_ids(tokenizer_file: _TokenizerFile, where: str) -> None:
+    """Refuse a vocabulary with two equal ids or tokens, or a score that is not finite."""
+    vocab = tokenizer_file.model.vocab
     if isinstance(vocab, list):
         scores = [score for _, score in vocab]
         if len({token for token, _ in vocab}) < len(vocab):
@@ -140,47 +147,47 @@ def _check_ids(written: _Written, where: str) -> None:
     elif len(set(vocab.values())) < len(vocab):
         ((double, _),) = Counter(vocab.values()).most_common(1)
         raise UserError(f"{where}: two tokens have the id {double}")
-    added = [token.id for token in written.added_tokens]
+    added = [token.id for token in tokenizer_file.added_tokens]
     if len(set(added)) < len(added):
         raise UserError(f"{where}: two added tokens have the same id")
 
 
-def _check_added(backend: tokenizers.Tokenizer, written: _Written, where: str) -> None:
-    """The library numbers added tokens anew where theirs do not go on from the vocabulary."""
-    for token in written.added_tokens:
-        if (found := backend.token_to_id(token.content)) != token.id:
+def _check_added(backend: tokenizers.Tokenizer, tokenizer_file: _TokenizerFile, where: str) -> None:
+    """Refuse added tokens that the library would number anew."""
+    for token in tokenizer_file.added_tokens:
+        if (token_id := backend.token_to_id(token.content)) != token.id:
             raise UserError(
                 f"{where}: the added token {shown(token.content)} has id {token.id}, "
-                f"but would be read as {found}"
+                f"but would be read as {token_id}"
             )
 
 
-def _check_bytes(written: _Written, where: str) -> None:
-    """A byte-level vocabulary must spell what people write.
+def _check_bytes(tokenizer_file: _TokenizerFile, where: str) -> None:
+    """Refuse a byte-level vocabulary that cannot spell what people write.
 
     Published ones lack bytes that no text in UTF-8 has, control characters, and the first bytes of
     planes that are not assigned; those are not asked for.
     """
-    kinds = [kind["type"] for part in PARTS[:2] for kind in _kinds(getattr(written, part))]
-    spelled = "ByteLevel" in kinds and written.model.type in (None, "BPE")
-    if spelled and (lost := sorted(lost_bytes(written.model.vocab).intersection(WRITTEN))):
+    kinds = [kind["type"] for part in PARTS[:2] for kind in _kinds(getattr(tokenizer_file, part))]
+    spelled = "ByteLevel" in kinds and tokenizer_file.model.type in (None, "BPE")
+    if spelled and (lost := sorted(lost_bytes(tokenizer_file.model.vocab).intersection(WRITTEN))):
         raise UserError(f"{where}: byte-level, but the byte 0x{lost[0]:02X} is no token")
 
 
 def lost_bytes(vocab: Container[str]) -> frozenset[int]:
-    """The bytes that a byte-level vocabulary cannot spell: it would leave them out."""
+    """Bytes that a byte-level vocabulary cannot spell and would leave out."""
     return frozenset(byte for byte in range(256) if _letter(byte) not in vocab)
 
 
 def _letter(byte: int) -> str:
-    """What stands for a byte in byte-level vocabularies: itself where it can be seen."""
+    """Character for a byte in byte-level vocabularies: itself where it is visible."""
     seen = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     hidden = [x for x in range(256) if x not in seen]
     return chr(byte) if byte in seen else chr(256 + hidden.index(byte))
 
 
 def _check_growth(part: Part, where: str) -> None:
-    """Replacements one after another may double a text, and again, and again."""
+    """Refuse a normalizer or decoder whose replacements may make a text `GROWTH` times as long."""
     growth = 1.0
     for kind in _kinds(part):
         if kind["type"] == "Replace":
@@ -198,13 +205,13 @@ def _check_growth(part: Part, where: str) -> None:
 
 
 def _kinds(part: Part) -> Iterator[dict[str, Any]]:
-    """A part and all parts in it that say what they are."""
-    left: list[Any] = [part]
-    while left:
-        found = left.pop()
-        if isinstance(found, dict):
-            if isinstance(found.get("type"), str):
-                yield found
-            left += found.values()
-        elif isinstance(found, list):
-            left += found
+    """All objects with a `type` within a part of the file."""
+    stack: list[Any] = [part]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, dict):
+            if isinstance(value.get("type"), str):
+                yield value
+            stack += value.values()
+        elif isinstance(value, list):
+            stack += value

@@ -1,4 +1,4 @@
-"""Environments: control and images, one small protocol.
+"""Environments of control and image tasks, under one protocol.
 
 The line that imports a file with a control task here is all that a configuration needs to name it.
 """

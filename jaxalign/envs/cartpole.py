@@ -1,4 +1,4 @@
-"""CartPole: a pole on a cart, to be balanced by pushing left (0) or right (1)."""
+"""CartPole: balancing a pole on a cart by pushing the cart left (0) or right (1)."""
 
 import dataclasses
 import math
@@ -26,7 +26,7 @@ START_RANGE = 0.05  # every coordinate starts uniformly within +- this
 
 @pytree
 class CartPoleState:
-    """Where cart and pole are, and for how long they have been up.
+    """State of an episode: the physics of cart and pole, and the number of steps.
 
     physics: `[4]` position, velocity, angle, angular velocity (m, m/s, rad, rad/s).
     steps: `[]` int32 steps taken.
@@ -37,7 +37,7 @@ class CartPoleState:
 
 
 def move(physics: jax.Array, force: jax.Array) -> jax.Array:
-    """The physics `TIME_STEP` seconds later under a force, by one explicit Euler step.
+    """Physics of cart and pole `TIME_STEP` seconds later, by one explicit Euler step.
 
       temp      = (F + m l w^2 sin a) / M
       alpha     = (g sin a - cos a temp) / (l (4/3 - m cos^2 a / M))
@@ -46,6 +46,9 @@ def move(physics: jax.Array, force: jax.Array) -> jax.Array:
     Args:
       physics: `[4]` position x, velocity, angle a, angular velocity w.
       force: `[]` N, positive to the right.
+
+    Returns:
+      `[4]` as `physics`.
 
     Source: Florian 2007, https://coneural.org/florian/papers/05_cart_pole.pdf, the case without
     friction; constants and integrator of gymnasium's CartPole-v1.
@@ -67,12 +70,14 @@ class CartPole:
     num_actions: int = 2
 
     def reset(self, key: jax.Array) -> tuple[CartPoleState, jax.Array]:
-        """A nearly upright pole on a nearly centred cart, nearly at rest."""
+        """Start of an episode: every coordinate uniform within `START_RANGE` of zero."""
         physics = jax.random.uniform(key, (4,), minval=-START_RANGE, maxval=START_RANGE)
         return CartPoleState(physics=physics, steps=jnp.int32(0)), physics
 
-    def step(self, state: CartPoleState, action: jax.Array, key: jax.Array):
-        """One push; the dynamics are deterministic, so `key` is not used."""
+    def step(
+        self, state: CartPoleState, action: jax.Array, key: jax.Array
+    ) -> tuple[CartPoleState, jax.Array, jax.Array, jax.Array, jax.Array]:
+        """Transition after one push; the dynamics are deterministic, so `key` is not used."""
         del key
         physics = move(state.physics, jnp.where(action == 1, FORCE, -FORCE))
         steps = state.steps + 1

@@ -1,4 +1,4 @@
-"""Handwritten digits as a contextual bandit: name the image, hear only whether that was right."""
+"""Handwritten digits as a contextual bandit: reward 1 for the right class, else 0."""
 
 import dataclasses
 
@@ -13,7 +13,7 @@ NUM_CLASSES = 10
 
 @pytree
 class Digits:
-    """Labelled images.
+    """Images of handwritten digits with labels and example weights.
 
     images: `[N, 64]` float32 in [0, 1].
     labels: `[N]` int32.
@@ -27,10 +27,10 @@ class Digits:
 
 @pytree
 class DigitsSplit:
-    """Three disjoint parts.
+    """Disjoint pretraining, feedback and test sets.
 
-    pretraining: has few examples of the rare classes.
-    feedback: the pool of the bandit.
+    pretraining: for supervised pretraining, with few examples of the rare classes.
+    feedback: the images that the bandit draws from.
     test: for evaluation only.
     """
 
@@ -42,10 +42,16 @@ class DigitsSplit:
 def split_digits(
     seed: int, *, test_share: float, rare_classes: tuple[int, ...], rare_examples: int
 ) -> DigitsSplit:
-    """Splits scikit-learn's 1,797 digits at random: test, and the rest in halves.
+    """Random split of scikit-learn's 1,797 digits: a test set, and the rest in halves.
 
-    Left-out examples of the rare classes keep their row with weight 0: every seed has the same
-    shapes.
+    Excluded examples of the rare classes keep their row with weight 0, so that every seed has the
+    same shapes.
+
+    Args:
+      seed: of the split.
+      test_share: share of the test set, in (0, 1).
+      rare_classes: of the pretraining set.
+      rare_examples: of each rare class in the pretraining set.
     """
     from sklearn.datasets import load_digits
 
@@ -55,13 +61,13 @@ def split_digits(
     middle = num_test + (len(labels) - num_test) // 2
     rows = np.split(order, [num_test, middle])
     test, pretraining, feedback = (take_digits(images, labels, part) for part in rows)
-    weights = keep_few(pretraining.labels, rare_classes, rare_examples)
+    weights = rare_class_weights(pretraining.labels, rare_classes, rare_examples)
     pretraining = dataclasses.replace(pretraining, weights=weights)
     return DigitsSplit(pretraining=pretraining, feedback=feedback, test=test)
 
 
 def take_digits(images: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> Digits:
-    """Those rows, pixels scaled from 0..16 to 0..1, all of weight 1."""
+    """The examples in these rows, pixels scaled from 0..16 to 0..1, all of weight 1."""
     return Digits(
         images=jnp.asarray(images[rows] / 16.0, jnp.float32),
         labels=jnp.asarray(labels[rows], jnp.int32),
@@ -69,8 +75,10 @@ def take_digits(images: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> Dig
     )
 
 
-def keep_few(labels, rare_classes: tuple[int, ...], rare_examples: int) -> jax.Array:
-    """`[N]` weights: 1, but 0 for all except the first `rare_examples` rows of each rare class."""
+def rare_class_weights(
+    labels: jax.Array, rare_classes: tuple[int, ...], rare_examples: int
+) -> jax.Array:
+    """Example weights `[N]`: 0 after the first `rare_examples` rows of each rare class, else 1."""
     weights = np.ones(len(labels), np.float32)
     for rare in rare_classes:
         weights[np.flatnonzero(np.asarray(labels) == rare)[rare_examples:]] = 0.0
@@ -79,21 +87,23 @@ def keep_few(labels, rare_classes: tuple[int, ...], rare_examples: int) -> jax.A
 
 @pytree
 class DigitsBandit:
-    """Episodes of one step: the action is a class, the reward 1 if it is the right one, else 0.
+    """Environment of one-step episodes: the action is a class, the reward 1 if it is the label's.
 
-    images: `[N, 64]`, labels: `[N]`: the pool that `reset` draws from uniformly.
+    images: `[N, 64]`, labels: `[N]`: the examples that `reset` draws from uniformly.
     """
 
     images: jax.Array
     labels: jax.Array
 
     def reset(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Draws an image: `(its label, its pixels)`."""
+        """Start of an episode: the label of a random image as state, its pixels as observation."""
         row = jax.random.randint(key, (), 0, self.labels.shape[0])
         return self.labels[row], self.images[row]
 
-    def step(self, state: jax.Array, action: jax.Array, key: jax.Array):
-        """Names the digit; the episode ends."""
+    def step(
+        self, state: jax.Array, action: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]:
+        """Transition to the end of the episode, with the reward of the predicted class."""
         del key
         reward = (action == state).astype(jnp.float32)
         ended = jnp.ones((), bool)

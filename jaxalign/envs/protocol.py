@@ -1,4 +1,4 @@
-"""What an environment is: two pure functions over explicit state and keys.
+"""Protocol of an environment: two pure functions, `reset` and `step`, of state and random key.
 
 Environments are frozen dataclasses. One that holds arrays (a data set, say) is a pytree, so that
 `jax.vmap` runs many of them, one a seed. They never reset themselves: `jaxalign.rollouts` does, and
@@ -13,16 +13,16 @@ import jax
 
 
 class Environment(Protocol):
-    """One episode of one environment; batches are made with `jax.vmap`."""
+    """A Markov decision process, one episode at a time; `jax.vmap` makes batches of episodes."""
 
     def reset(self, key: jax.Array) -> tuple[Any, jax.Array]:
-        """Starts an episode: `(state, observation)`."""
+        """Start of an episode: `(state, observation)`."""
         ...
 
     def step(
         self, state: Any, action: jax.Array, key: jax.Array
     ) -> tuple[Any, jax.Array, jax.Array, jax.Array, jax.Array]:
-        """Takes one action: `(state, observation, reward, terminated, truncated)`.
+        """Transition after one action: `(state, observation, reward, terminated, truncated)`.
 
         The observation is the one the action led to, also where the episode ends. `terminated` says
         that the task ended (nothing follows: value 0), `truncated` that a time limit cut it (its

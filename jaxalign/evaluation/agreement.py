@@ -1,4 +1,4 @@
-"""How well a scorer orders texts as people do, and how well one person does."""
+"""Agreement of a scorer with people on the order of texts, and of one person with the others."""
 
 from collections.abc import Iterator
 
@@ -70,8 +70,8 @@ def sign_recall(
     """
     scores, human = np.atleast_2d(scores), np.atleast_2d(human)
     of_class = np.nan_to_num(sign * human, nan=-np.inf) > threshold
-    found = of_class * concordance(sign * (np.nan_to_num(scores) - cut), 0.0)
-    return ratio(counts @ found.sum(axis=0), counts @ of_class.sum(axis=0).astype(float))
+    credit = of_class * concordance(sign * (np.nan_to_num(scores) - cut), 0.0)
+    return ratio(counts @ credit.sum(axis=0), counts @ of_class.sum(axis=0).astype(float))
 
 
 def spearman(scores: np.ndarray, human: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -92,7 +92,7 @@ def scorer_agreement(
     repeats: int = 1000,
     seed: int = 0,
 ) -> dict[str, Estimate]:
-    """All agreement numbers of one scorer, with 95% bootstrap intervals over texts or blocks.
+    """Agreement of one scorer with people in every measure; 95% intervals over texts or blocks.
 
     Args:
       scores: `[N]` the scorer's scores (or `[K, N]`, K draws of a random scorer, pooled).
@@ -130,7 +130,7 @@ def scorer_agreement(
 def one_against_rest(
     ratings: np.ndarray, present: np.ndarray, *, draws: int = 4, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A random rater of each text, and the mean of its other raters.
+    """Ratings of one random rater of each text, and the means of its other raters.
 
     Args:
       ratings: `[N, R]` single human ratings.
@@ -179,7 +179,7 @@ def scorer_row(name: str, numbers: dict[str, Estimate]) -> dict[str, float | str
 
 
 def _chunks(num: int) -> Iterator[slice]:
-    """Row slices that cover `num` rows."""
+    """Slices that together cover `num` rows."""
     return (slice(start, start + _CHUNK) for start in range(0, num, _CHUNK))
 
 
@@ -190,7 +190,7 @@ def _pair_matrices(
     min_gap: float,
     within: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`[rows, N]` credit, and whether row i is the better text of a compared pair; over draws."""
+    """Credit `[rows, N]`, and whether row i is the better text of a compared pair; over draws."""
     scores, human = np.nan_to_num(scores), np.asarray(human)
     correct = compared = 0.0
     for score, mean in zip(scores, human, strict=True):

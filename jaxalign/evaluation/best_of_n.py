@@ -69,7 +69,7 @@ def best_of_n_mean(scores: np.ndarray, *, n: int, values: np.ndarray | None = No
 
 
 def _tied_weights(scores: np.ndarray, cumulative: np.ndarray) -> np.ndarray:
-    """The weight of each sample: that of all samples tied with it, divided equally."""
+    """Weight of each sample: that of all samples tied with it, divided equally."""
     lower = (scores[..., None, :] < scores[..., :, None]).sum(axis=-1)
     tied = (scores[..., None, :] == scores[..., :, None]).sum(axis=-1)
     return (cumulative[lower + tied] - cumulative[lower]) / tied

@@ -13,7 +13,7 @@ from jaxalign.errors import UserError
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """A number and the ends of its 95% interval (NaN where there is nothing to estimate)."""
+    """Number with the ends of its 95% interval (NaN where there is nothing to estimate)."""
 
     value: float
     low: float
@@ -28,7 +28,7 @@ class Estimate:
 def resample_counts(
     num: int, *, repeats: int = 1000, seed: int = 0, blocks: np.ndarray | None = None
 ) -> np.ndarray:
-    """How often each item is drawn in each bootstrap replicate.
+    """Resampling counts: how often each item is drawn in each bootstrap replicate.
 
     Items of one block (texts rated by the same people, say) are drawn together, because they are
     not independent; the interval is then as wide as the number of blocks makes it.
@@ -64,7 +64,7 @@ def _drawn(generator: np.random.Generator, num: int, repeats: int) -> np.ndarray
 
 
 def estimate(value: float, replicates: np.ndarray) -> Estimate:
-    """The value with the 2.5% and 97.5% quantiles of its finite bootstrap replicates."""
+    """Estimate of a value, with the 2.5% and 97.5% quantiles of its finite replicates."""
     finite = replicates[np.isfinite(replicates)]
     if not len(finite):
         return Estimate(value=float(value), low=float("nan"), high=float("nan"))
@@ -86,7 +86,7 @@ def mean_estimate(
     seed: int = 0,
     blocks: np.ndarray | None = None,
 ) -> Estimate:
-    """The mean of `values [N]` with its 95% interval over items or blocks.
+    """Estimate of the mean of `values [N]`, its 95% interval over items or blocks.
 
     Of several items in one block alone there is no interval: nothing says how another block would
     have turned out.
@@ -103,7 +103,7 @@ def mean_estimate(
 
 
 def prompt_blocks(prompts: Sequence[Any]) -> np.ndarray:
-    """`[N]` labels of the rows' prompts: rows of one prompt are drawn together in a bootstrap.
+    """Block labels `[N]` of the rows' prompts: rows of one prompt are drawn together.
 
     Several pairs or responses of a prompt say less than as many of different prompts. Rows without
     a prompt stand for themselves.

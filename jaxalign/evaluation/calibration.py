@@ -1,4 +1,4 @@
-"""Whether a reward model is as sure as it is right."""
+"""Calibration of a reward model: whether it is as sure as it is right."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from jaxalign.errors import UserError
 def preference_calibration(
     differences: np.ndarray, preferred: np.ndarray, *, bins: int = 8
 ) -> list[dict[str, float]]:
-    """How often people agree with a reward model, over its own probability that they do.
+    """Calibration curve: share of people who agree with a reward model, by its own probability.
 
       p = 1 / (1 + exp(-|d|)), the Bradley-Terry probability of the text with the higher score
 
@@ -38,7 +38,7 @@ def preference_calibration(
 
 
 def _bin(sure: np.ndarray, agreed: np.ndarray) -> dict[str, float]:
-    """The numbers of one bin."""
+    """One bin of the curve: its size, mean probability and share of agreement."""
     observed = float(agreed.mean())
     margin = 2 * float(agreed.std()) / np.sqrt(len(agreed))
     return {

@@ -1,6 +1,7 @@
-"""Reward against distance from the reference: who dominates, and Gao's two curves."""
+"""Reward against KL to the reference: the Pareto frontier, and the two curves of Gao et al."""
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 
@@ -52,8 +53,8 @@ def fit_reinforced(kl: np.ndarray, gains: np.ndarray) -> GaoFit:
     return _fit(kl, gains, _d_log_d)
 
 
-def _fit(kl: np.ndarray, gains: np.ndarray, curve) -> GaoFit:
-    """Solves the two-coefficient linear least-squares problem on the finite points."""
+def _fit(kl: np.ndarray, gains: np.ndarray, curve: Callable[[np.ndarray], np.ndarray]) -> GaoFit:
+    """Least-squares fit of the two coefficients, which are linear, on the finite points."""
     kl, gains = np.asarray(kl, np.float64), np.asarray(gains, np.float64)
     usable = np.isfinite(kl) & np.isfinite(gains) & (kl >= 0)
     distance, gains = np.sqrt(kl[usable]), gains[usable]

@@ -31,14 +31,14 @@ class RidgeJudge:
         self._ridge = Ridge(alpha=alpha)
 
     def fit(self, texts: Sequence[str], ratings: np.ndarray) -> "RidgeJudge":
-        """Learns from one mean rating per text."""
+        """The judge, fitted to one mean rating per text."""
         if len(texts) != len(ratings):
             raise UserError(f"the judge got {len(texts)} texts and {len(ratings)} mean ratings")
         self._ridge.fit(self._features.fit_transform(texts), np.asarray(ratings, np.float64))
         return self
 
     def scores(self, texts: Sequence[str]) -> np.ndarray:
-        """`[N]` predicted mean ratings."""
+        """Predicted mean ratings `[N]` of texts."""
         if not len(texts):
             return np.zeros(0)
         return np.asarray(self._ridge.predict(self._features.transform(texts)), np.float64)

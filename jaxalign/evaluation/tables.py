@@ -15,7 +15,7 @@ LARGEST = 1e38  # numbers beyond are none: no metric is so large
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Column:
-    """One column: where its number stands in a row, how it is printed and what it means."""
+    """Column of a result table: where its number stands, how it is printed, what it means."""
 
     key: str
     title: str
@@ -67,7 +67,7 @@ class Column:
 
 
 def number(value: object) -> float | None:
-    """The value as a finite float; None for None, NaN, text, and what is beyond float32."""
+    """Value of a row as a finite float; None for None, NaN, text, and what is beyond float32."""
     if isinstance(value, bool) or not hasattr(value, "__float__"):
         return None
     if isinstance(value, int) and abs(value) > LARGEST:
@@ -77,7 +77,7 @@ def number(value: object) -> float | None:
 
 
 def present(columns: Iterable[Column], rows: Sequence[Row]) -> list[Column]:
-    """The columns that at least one row has something for."""
+    """Columns that at least one row has a number for."""
     return [column for column in columns if any(column.value_text(row) != DASH for row in rows)]
 
 

@@ -1,4 +1,4 @@
-"""Plain statistics of samples that a score does not show: variety, length, copying."""
+"""Statistics of samples that a score does not show: variety, length, copying."""
 
 from collections.abc import Hashable, Iterable, Sequence
 
@@ -8,7 +8,7 @@ Tokens = Sequence[Hashable]
 
 
 def ngrams(tokens: Tokens, n: int) -> list[tuple]:
-    """All runs of n tokens, in order; none if the text is shorter.
+    """All n-grams of a text, in order; none if the text is shorter.
 
     >>> ngrams("abc", 2)
     [('a', 'b'), ('b', 'c')]
@@ -17,7 +17,7 @@ def ngrams(tokens: Tokens, n: int) -> list[tuple]:
 
 
 def distinct(samples: Iterable[Tokens], n: int) -> float:
-    """Different n-grams over all n-grams of the samples, in (0, 1]; NaN if there are none.
+    """Distinct-n: different over all n-grams of the samples, in (0, 1]; NaN if there are none.
 
     It falls as samples are added, so compare only methods with equally many tokens.
 
@@ -26,8 +26,8 @@ def distinct(samples: Iterable[Tokens], n: int) -> float:
     >>> distinct(["abab"], 2)  # ab, ba, ab
     0.6666666666666666
     """
-    found = [gram for sample in samples for gram in ngrams(sample, n)]
-    return len(set(found)) / len(found) if found else float("nan")
+    grams = [gram for sample in samples for gram in ngrams(sample, n)]
+    return len(set(grams)) / len(grams) if grams else float("nan")
 
 
 def repeated(samples: Iterable[Tokens], n: int) -> float:
@@ -47,8 +47,8 @@ def repeated(samples: Iterable[Tokens], n: int) -> float:
 def copied_ngrams(samples: Iterable[Tokens], training: Iterable[Tokens], n: int) -> float:
     """Share of the samples' n-grams found in a training text; NaN if there are none."""
     known = {gram for text in training for gram in ngrams(text, n)}
-    found = [gram in known for sample in samples for gram in ngrams(sample, n)]
-    return float(np.mean(found)) if found else float("nan")
+    copied = [gram in known for sample in samples for gram in ngrams(sample, n)]
+    return float(np.mean(copied)) if copied else float("nan")
 
 
 def copied_whole(samples: Sequence[Tokens], training: Iterable[Tokens]) -> float:
@@ -63,8 +63,8 @@ def copied_whole(samples: Sequence[Tokens], training: Iterable[Tokens]) -> float
         return float("nan")
     characters: dict[Hashable, str] = {}
     corpus = "\0".join(_as_text(text, characters) for text in training)
-    found = [len(sample) > 0 and _as_text(sample, characters) in corpus for sample in samples]
-    return float(np.mean(found))
+    copied = [len(sample) > 0 and _as_text(sample, characters) in corpus for sample in samples]
+    return float(np.mean(copied))
 
 
 def sample_statistics(
@@ -74,7 +74,7 @@ def sample_statistics(
     training: Sequence[Tokens] | None = None,
     copy_n: int = 5,
 ) -> dict[str, float | None]:
-    """The columns of a result row that need tokens only.
+    """Statistics of samples for a result row: those that need tokens only.
 
     Args:
       samples: token ids (or words) of each response, without EOS and padding.

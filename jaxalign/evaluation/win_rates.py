@@ -1,4 +1,4 @@
-"""How often a method's samples beat a baseline's on the same prompts, by some scorer."""
+"""Win rates: how often a method's samples beat a baseline's on the same prompts, by a scorer."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Why a loss is what it is, for every token of one batch of a method."""
+"""Explanation of a loss: what every token of one batch carries into it, and its gradient."""
 
 from jaxalign.explanation.policy_gradient import explain_decisions, explain_responses
 from jaxalign.explanation.responses import explain_pairs, explain_texts, explain_unpaired

@@ -1,8 +1,9 @@
-"""Policy gradients on sampled responses: PPO's decisions, and groups without a critic."""
+"""Explanations of policy gradients on sampled responses: PPO, and groups without a critic."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -10,6 +11,7 @@ from jaxalign.batches.experience import Experience, ResponseBatch
 from jaxalign.batches.tokens import TokenBatch
 from jaxalign.explanation.table import (
     Explanation,
+    MakeLoss,
     Sum,
     explanation_of,
     from_table,
@@ -29,28 +31,30 @@ from jaxalign.objectives.policy_gradient import advantages_for
 
 
 def explain_decisions(
-    make_loss,
-    evaluate,
-    params,
+    make_loss: MakeLoss,
+    evaluate: Callable[..., Any],
+    params: Any,
     batch: Experience,
     *,
     clip: Mapping[str, Any],
     value_clip_range: float | None,
     recorded: Mapping[str, Any],
-    key,
+    key: jax.Array,
 ) -> Explanation:
-    """PPO's loss on text, one sequence a response.
+    """Explanation of PPO's loss on text, one sequence a response.
 
     Args:
       make_loss: `evaluate -> loss_fn`, an objective of `objectives/policy_gradient.py`.
       evaluate: `(params, Experience, keys) -> (logps, entropy, values)`.
+      params: of the policy.
       batch: of text; its advantages are those the step uses.
       clip: `clip_range` and `dual_clip` of the policy loss.
       value_clip_range: of the value loss.
       recorded: more `[B, T]` columns of the rollout by name (reference, KL, reward, ...).
       key: of the step.
     """
-    loss, (weight, metrics) = mean_loss(make_loss(evaluate), params, batch, key)
+    reported = mean_loss(make_loss(evaluate), params, batch, key)
+    loss, (weight, metrics) = reported
     table = evaluate(params, batch, None)
     logps, entropy, values = table
     table_loss, slopes = on_table(make_loss(from_table), table, batch, key)
@@ -75,43 +79,45 @@ def explain_decisions(
         "value clipped": np.where(value_clipped, "flat", ""),
         "value gradient": slopes[2],
     }
-    mask: Any = batch.mask
-    numeric = ("log-probability", "gradient", *recorded)
-    totals = {name: masked_sum(columns[name], mask, axis=1) for name in numeric}
     sums = [Sum(name="loss", loss=float(loss), table=float(table_loss))]
+    sums += _decision_sums(metrics, columns, batch.mask, max(float(weight), 1.0))
+    numeric = ("log-probability", "gradient", *recorded)
+    totals = {name: masked_sum(columns[name], batch.mask, axis=1) for name in numeric}
+    rows = sequences("response", batch.inputs, columns, totals)
+    return explanation_of(reported, rows, sums)
+
+
+def _decision_sums(
+    metrics: Mapping[str, Any], columns: Mapping[str, Any], mask: Any, decisions: float
+) -> Iterator[Sum]:
+    """Clipped shares and mean entropy that PPO's loss reports, and the same from the table."""
     for metric, name in (
         ("ppo/clip_fraction", "clipped"),
         ("ppo/value_clip_fraction", "value clipped"),
     ):
-        share = ((columns[name] != "") & np.asarray(mask)).sum() / max(float(weight), 1.0)
-        sums.append(Sum(name=f"share {name}", loss=float(metrics[metric]), table=float(share)))
-    sums.append(
-        Sum(
-            name="mean entropy",
-            loss=float(metrics["ppo/entropy"]),
-            table=float(masked_sum(entropy, mask)) / max(float(weight), 1.0),
-        )
-    )
-    rows = sequences("response", batch.inputs, columns, totals)
-    return explanation_of(loss, weight, metrics, rows, sums)
+        share = ((columns[name] != "") & np.asarray(mask)).sum() / decisions
+        yield Sum(name=f"share {name}", loss=float(metrics[metric]), table=float(share))
+    entropy = float(masked_sum(columns["entropy"], mask)) / decisions
+    yield Sum(name="mean entropy", loss=float(metrics["ppo/entropy"]), table=entropy)
 
 
 def explain_responses(
-    make_loss,
-    evaluate,
-    params,
+    make_loss: MakeLoss,
+    evaluate: Callable[..., Any],
+    params: Any,
     batch: ResponseBatch,
     *,
     method: GroupMethod,
     recorded: Mapping[str, Any],
     totals: Mapping[str, Any],
-    key,
+    key: jax.Array,
 ) -> Explanation:
-    """A critic-free policy gradient on text, one sequence a response.
+    """Explanation of a critic-free policy gradient on text, one sequence a response.
 
     Args:
       make_loss: `evaluate -> loss_fn`, `objectives.group_policy_gradient`.
       evaluate: `(params, TokenBatch, keys) -> (logps, entropy)`.
+      params: of the policy.
       batch: of whole groups, a row each response.
       method: what the batch and the loss were made with.
       recorded: more `[B, T]` columns of the rollout by name (KL, ...).
@@ -119,11 +125,11 @@ def explain_responses(
       key: of the step.
     """
     assert isinstance(batch.inputs, TokenBatch), "a text is explained as a row"
-    loss, (weight, metrics) = mean_loss(make_loss(evaluate), params, batch, key)
+    reported = mean_loss(make_loss(evaluate), params, batch, key)
+    loss, (_, metrics) = reported
     table = evaluate(params, batch.inputs, None)
     logps, entropy = table
     table_loss, slopes = on_table(make_loss(from_table), table, batch, key)
-    ratios = probability_ratios(logps, batch.behaviour_logps)
     advantages = batch.advantages
     columns = {
         "log-probability": logps,
@@ -133,32 +139,40 @@ def explain_responses(
         "advantage": advantages if advantages.ndim == 2 else each_token(advantages, logps),
         "trained": np.where(batch.mask, "", "left out"),
         "weight": batch.weights,
-        "ratio": ratios,
+        "ratio": probability_ratios(logps, batch.behaviour_logps),
     }
-    mask: Any = batch.mask
-    counted = max(float(np.sum(mask)), 1.0)
-    sums = [Sum(name="loss", loss=float(loss), table=float(table_loss))]
     if method.surrogate.clipped is not None:
-        decision = (logps, batch.behaviour_logps, mask, advantages_for(method, batch))
-        clipped = method.surrogate.clipped(*decision, **method.hyperparameters) & mask
-        side = np.where(np.asarray(_surrogate_ratios(ratios, batch, method)) > 1, "above", "below")
-        columns["clipped"] = np.where(clipped, side, "")
-        share = (columns["clipped"] != "").sum() / counted
-        shown = float(metrics["policy/clip_fraction"])
-        sums.append(Sum(name="share clipped", loss=shown, table=float(share)))
+        columns["clipped"] = _clipped_side(logps, batch, method)
     columns |= {"entropy": entropy, "gradient": slopes[0]}
-    for name, column in (("entropy", entropy), ("ratio", ratios)):
-        mean = float(masked_sum(column, mask)) / counted
-        sums.append(Sum(name=f"mean {name}", loss=float(metrics[f"policy/{name}"]), table=mean))
+    sums = [Sum(name="loss", loss=float(loss), table=float(table_loss))]
+    sums += _response_sums(metrics, columns, batch.mask)
     response = batch.inputs.response_mask
     numeric = ("log-probability", "gradient", *recorded)
     every = dict(totals) | {name: masked_sum(columns[name], response, axis=1) for name in numeric}
     rows = sequences("response", batch.inputs, columns, every)
-    return explanation_of(loss, weight, metrics, rows, sums)
+    return explanation_of(reported, rows, sums)
 
 
-def _surrogate_ratios(ratios, batch: ResponseBatch, method: GroupMethod):
-    """Ratios whose side of 1 is the side of the clip: of tokens, or of responses."""
-    if not method.surrogate.one_ratio:
-        return ratios
-    return jnp.exp(masked_sum(jnp.log(ratios), batch.mask, axis=1))[:, None]
+def _response_sums(
+    metrics: Mapping[str, Any], columns: Mapping[str, Any], mask: Any
+) -> Iterator[Sum]:
+    """Clipped share, mean entropy and ratio that the loss reports, and the same from the table."""
+    tokens = max(float(np.sum(mask)), 1.0)
+    if "clipped" in columns:
+        share, shown = (columns["clipped"] != "").sum() / tokens, metrics["policy/clip_fraction"]
+        yield Sum(name="share clipped", loss=float(shown), table=float(share))
+    for name in ("entropy", "ratio"):
+        mean = float(masked_sum(columns[name], mask)) / tokens
+        yield Sum(name=f"mean {name}", loss=float(metrics[f"policy/{name}"]), table=mean)
+
+
+def _clipped_side(logps: jax.Array, batch: ResponseBatch, method: GroupMethod) -> np.ndarray:
+    """Side `[B, T]` on which a token's ratio, or its response's, is clipped; empty where not."""
+    assert method.surrogate.clipped is not None
+    mask: Any = batch.mask
+    decision = (logps, batch.behaviour_logps, mask, advantages_for(method, batch))
+    clipped = method.surrogate.clipped(*decision, **method.hyperparameters) & mask
+    ratios = probability_ratios(logps, batch.behaviour_logps)
+    if method.surrogate.one_ratio:
+        ratios = jnp.exp(masked_sum(jnp.log(ratios), mask, axis=1))[:, None]
+    return np.where(clipped, np.where(np.asarray(ratios) > 1, "above", "below"), "")

@@ -1,10 +1,10 @@
-"""Losses on given responses: texts, pairs, and single ones that are labelled."""
+"""Explanations of losses on given responses: texts, pairs, and single ones that are labelled."""
 
-import dataclasses
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -12,6 +12,7 @@ from jaxalign.batches.preferences import PreferenceBatch, UnpairedBatch
 from jaxalign.batches.tokens import TokenBatch
 from jaxalign.explanation.table import (
     Explanation,
+    MakeLoss,
     Sum,
     explanation_of,
     from_table,
@@ -27,18 +28,18 @@ LABELS = (("chosen", "good", True), ("rejected", "bad", False))  # in metrics, o
 
 
 def explain_pairs(
-    make_loss,
-    token_logps,
-    params,
+    make_loss: MakeLoss,
+    token_logps: Callable[..., jax.Array],
+    params: Any,
     batch: PreferenceBatch,
-    reference,
     *,
+    reference: tuple[jax.Array, jax.Array] | None,
     beta: float,
-    key,
+    key: jax.Array,
     per_token: bool = False,
     ld_alpha: float | None = None,
 ) -> Explanation:
-    """A preference loss, two sequences a pair.
+    """Explanation of a preference loss, two sequences a pair.
 
     Args:
       make_loss: `token_logps -> loss_fn`, an objective of `objectives/preferences.py`.
@@ -50,7 +51,8 @@ def explain_pairs(
       per_token: the loss compares rewards per token of the response.
       ld_alpha: what a token beyond the shorter response counts in the sums (LD-DPO); None: 1.
     """
-    loss, (weight, metrics) = mean_loss(make_loss(token_logps), params, batch, key)
+    reported = mean_loss(make_loss(token_logps), params, batch, key)
+    loss, (_, metrics) = reported
     sides: Any = (batch.chosen, batch.rejected)
     logps = [token_logps(params, side, None) for side in sides]
     table = jnp.concatenate(logps)
@@ -65,20 +67,26 @@ def explain_pairs(
         counts = token_counts(side.response_mask, public, ld_alpha=ld_alpha)
         given = {"beta": beta, "counts": counts, "per_token": per_token}
         columns, totals = beside_reference(side, ours, slope, frozen, **given)
-        sums += mean_sums(metrics, name, name, totals, batch.weights)
+        sums += mean_sums(metrics, (name, name), totals, batch.weights)
         shown.append(sequences(name, side, columns, totals))
     both = [sequence for pair in zip(*shown, strict=True) for sequence in pair]
-    found = explanation_of(loss, weight, metrics, both, sums)
     if ld_alpha is None:
-        return found
+        return explanation_of(reported, both, sums)
     note = f"In sums, tokens beyond the length of the shorter response count {ld_alpha:g} (LD-DPO)."
-    return dataclasses.replace(found, notes=(note,))
+    return explanation_of(reported, both, sums, notes=(note,))
 
 
 def explain_unpaired(
-    make_loss, token_logps, params, batch: UnpairedBatch, reference, *, beta: float, key
+    make_loss: MakeLoss,
+    token_logps: Callable[..., jax.Array],
+    params: Any,
+    batch: UnpairedBatch,
+    *,
+    reference: jax.Array | None,
+    beta: float,
+    key: jax.Array,
 ) -> Explanation:
-    """A loss on labelled responses, one sequence a response.
+    """Explanation of a loss on labelled responses, one sequence a response.
 
     KTO's KL is a number of the batch, of mismatched responses that get no gradient: the loss of
     the table is given the KL that is made here of the policy's log-probabilities of them.
@@ -91,7 +99,8 @@ def explain_unpaired(
       beta: reward units per nat, for the column of implicit rewards.
       key: of the step.
     """
-    loss, (weight, metrics) = mean_loss(make_loss(token_logps), params, batch, key)
+    reported = mean_loss(make_loss(token_logps), params, batch, key)
+    loss, (_, metrics) = reported
     rows, on_rows = batch.responses, make_loss(from_table)
     mismatched, sums = {}, []
     if batch.mismatched is not None and batch.mismatched_reference is not None:
@@ -109,17 +118,20 @@ def explain_unpaired(
         rows, table, slopes, reference, beta=beta, counts=rows.response_mask
     )
     for metric, word, label in LABELS:
-        sums += mean_sums(metrics, metric, word, totals, batch.weights * (batch.labels == label))
+        rows_of_label = batch.weights * (batch.labels == label)
+        sums += mean_sums(metrics, (metric, word), totals, rows_of_label)
     if "bco/reward" in metrics:
         mean = means(masked_sum(totals["reward"], batch.weights), batch.weights.sum())
         sums.append(Sum(name="mean reward", loss=float(metrics["bco/reward"]), table=float(mean)))
     words = [f", labelled {'good' if label else 'bad'}" for label in np.asarray(batch.labels)]
     shown = sequences("response", rows, columns, totals | mismatched, remarks=words)
-    return explanation_of(loss, weight, metrics, shown, sums)
+    return explanation_of(reported, shown, sums)
 
 
-def token_counts(response_mask, public, *, ld_alpha: float | None):
-    """`[B, T]`: what each token counts in the sum over its response, 1 but for LD-DPO's."""
+def token_counts(
+    response_mask: jax.Array, public: jax.Array, *, ld_alpha: float | None
+) -> jax.Array:
+    """Weight `[B, T]` of each token in the sum over its response, 1 but for LD-DPO's."""
     if ld_alpha is None:
         return response_mask
     in_full = response_mask & public_tokens(response_mask, public)
@@ -127,7 +139,14 @@ def token_counts(response_mask, public, *, ld_alpha: float | None):
 
 
 def beside_reference(
-    rows: TokenBatch, logps, slopes, reference, *, beta: float, counts, per_token: bool = False
+    rows: TokenBatch,
+    logps: jax.Array,
+    slopes: jax.Array,
+    reference: jax.Array | None,
+    *,
+    beta: float,
+    counts: jax.Array,
+    per_token: bool = False,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Columns `[B, T]` of responses and their sums `[B]`: the policy, and the reference if there
     is one, with the implicit reward beta x log-ratio.
@@ -152,10 +171,21 @@ def beside_reference(
     return columns, totals | {"gradient": masked_sum(slopes, rows.response_mask, axis=1)}
 
 
-def mean_sums(metrics, metric: str, word: str, totals: Mapping, weights) -> Iterator[Sum]:
-    """The means of log-probability and reward that the loss reports as `logps/metric` and
-    `rewards/metric`, and the same from sums of the table over the rows of these weights.
+def mean_sums(
+    metrics: Mapping[str, Any],
+    names: tuple[str, str],
+    totals: Mapping[str, Any],
+    weights: jax.Array,
+) -> Iterator[Sum]:
+    """Means of log-probability and reward that the loss reports, and the same from the table.
+
+    Args:
+      metrics: of the loss, `logps/METRIC` and `rewards/METRIC` among them.
+      names: METRIC, and what the page calls those rows.
+      totals: `[B]` sums of the table's columns by name.
+      weights: `[B]` of the rows that are meant.
     """
+    metric, word = names
     kinds = {"log-probability": "logps", "reward": "rewards", "reward per token": "rewards"}
     for name, kind in kinds.items():
         if name in totals and f"{kind}/{metric}" in metrics:
@@ -164,8 +194,15 @@ def mean_sums(metrics, metric: str, word: str, totals: Mapping, weights) -> Iter
             yield Sum(name=f"mean {name} of {word}", loss=shown, table=float(mean))
 
 
-def explain_texts(make_loss, token_logps, params, batch: TokenBatch, *, key) -> Explanation:
-    """Next-token cross-entropy, one sequence a text.
+def explain_texts(
+    make_loss: MakeLoss,
+    token_logps: Callable[..., jax.Array],
+    params: Any,
+    batch: TokenBatch,
+    *,
+    key: jax.Array,
+) -> Explanation:
+    """Explanation of next-token cross-entropy, one sequence a text.
 
     Args:
       make_loss: `token_logps -> loss_fn`, `objectives.sft`.
@@ -173,7 +210,8 @@ def explain_texts(make_loss, token_logps, params, batch: TokenBatch, *, key) -> 
       batch: the texts.
       key: of the step.
     """
-    loss, (weight, metrics) = mean_loss(make_loss(token_logps), params, batch, key)
+    reported = mean_loss(make_loss(token_logps), params, batch, key)
+    loss, (weight, _) = reported
     table = token_logps(params, batch, None)
     table_loss, slopes = on_table(make_loss(from_table), table, batch, key)
     total = masked_sum(table, batch.response_mask, axis=1)
@@ -184,4 +222,4 @@ def explain_texts(make_loss, token_logps, params, batch: TokenBatch, *, key) -> 
         Sum(name="tokens", loss=float(weight), table=float(np.sum(batch.response_mask))),
         Sum(name="mean", loss=float(loss), table=float(-total.sum() / max(float(weight), 1.0))),
     ]
-    return explanation_of(loss, weight, metrics, sequences("text", batch, columns, totals), sums)
+    return explanation_of(reported, sequences("text", batch, columns, totals), sums)

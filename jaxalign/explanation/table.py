@@ -1,4 +1,4 @@
-"""Why a loss is what it is: all that each token of a batch carries into it, and what it gets back.
+"""The explanation of a loss as a table: log-probability and gradient of every token of a batch.
 
 The model is read once. Its log-probabilities (and values) become a table; the same objective is
 evaluated on that table alone, so that its gradient is the weight of every token, and so that the
@@ -6,7 +6,8 @@ table provably holds everything the loss depends on.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,10 +15,12 @@ import numpy as np
 from jaxalign.batches.tokens import TokenBatch
 from jaxalign.train.step import LossFn, means, metric_means
 
+MakeLoss = Callable[[Callable[..., Any]], LossFn]  # of a model, or of `from_table`
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sum:
-    """A number of the loss and the same from the table: `name`, `loss`, `table`."""
+    """Sum over the batch as the loss has it and as the table adds up to: they should agree."""
 
     name: str
     loss: float
@@ -25,13 +28,13 @@ class Sum:
 
     @property
     def agrees(self) -> bool:
-        """Equal up to the rounding of float32 sums in another order."""
+        """Whether they are equal up to the rounding of float32 sums in another order."""
         return bool(abs(self.loss - self.table) <= 1e-5 * max(1.0, abs(self.loss)))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sequence:
-    """One row of the batch.
+    """One row of the batch, token by token.
 
     title: which row it is. tokens: `[T]` ids. is_prompt, is_response: `[T]` bool.
     columns: name to `[T]` numbers (or `[T]` strings), meant where `is_response`.
@@ -48,7 +51,7 @@ class Sequence:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Explanation:
-    """The loss of a batch with its sequences, metrics and the sums that were compared.
+    """The loss of a batch, explained: its sequences, metrics and compared sums.
 
     notes: what else the reader must know of the numbers, a sentence each.
     """
@@ -61,14 +64,18 @@ class Explanation:
     notes: tuple[str, ...] = ()
 
 
-def mean_loss(loss_fn: LossFn, params, batch, key):
-    """`(loss, (weight, metrics))` as a step reports them: sums divided by the weight."""
+def mean_loss(loss_fn: LossFn, params: Any, batch: Any, key: jax.Array):
+    """Mean loss, weight and mean metrics as a step reports them: sums divided by the weight.
+
+    Returns:
+      `(loss, (weight, metrics))`.
+    """
     total, (weight, sums) = loss_fn(params, batch, key)
     return means(total, weight), (weight, metric_means(sums, weight))
 
 
-def on_table(loss_fn: LossFn, table, batch, key):
-    """The loss of a table of model outputs, and its gradient: what one more nat would change.
+def on_table(loss_fn: LossFn, table: Any, batch: Any, key: jax.Array):
+    """Loss of a table of model outputs, and its gradient: what one more nat would change.
 
     Args:
       loss_fn: the objective, made with a model that returns its parameters (`from_table`).
@@ -78,22 +85,34 @@ def on_table(loss_fn: LossFn, table, batch, key):
       `(loss, gradient)`; the gradient has the structure of `table`.
     """
 
-    def loss(table):
+    def loss(table: Any) -> jax.Array:
         return mean_loss(loss_fn, table, batch, key)[0]
 
     return jax.value_and_grad(loss)(table)
 
 
-def from_table(table, rows, keys=None):
-    """A model whose parameters are its outputs."""
+def from_table(table: Any, rows: Any, keys: Any = None) -> Any:
+    """Outputs of a model whose parameters are its outputs, whatever the rows."""
     del rows, keys
     return table
 
 
 def sequences(
-    name: str, rows: TokenBatch, columns, totals, *, remarks: list[str] | None = None
+    name: str,
+    rows: TokenBatch,
+    columns: Mapping[str, Any],
+    totals: Mapping[str, Any],
+    *,
+    remarks: list[str] | None = None,
 ) -> list[Sequence]:
-    """The rows of a batch, each with its part of the columns, and a remark behind its title."""
+    """Sequences of a batch: a row each, with its part of the columns and a remark in its title.
+
+    Args:
+      name: of a row, before its number.
+      rows: `[B, T]` tokens.
+      columns: name to `[B, T]`. totals: name to `[B]`.
+      remarks: `B` texts, behind the titles.
+    """
     tokens, prompt, response = map(np.asarray, (rows.tokens, rows.prompt_mask, rows.response_mask))
     columns = {key: np.asarray(value) for key, value in columns.items()}
     return [
@@ -109,9 +128,20 @@ def sequences(
     ]
 
 
-def explanation_of(loss, weight, metrics, sequences, sums) -> Explanation:
-    """The same with Python's numbers in place of arrays."""
-    numbers = {name: float(value) for name, value in metrics.items()}
+def explanation_of(
+    reported: tuple[Any, tuple[Any, Mapping[str, Any]]],
+    sequences: list[Sequence],
+    sums: list[Sum],
+    *,
+    notes: tuple[str, ...] = (),
+) -> Explanation:
+    """Explanation of a loss from what `mean_loss` reports, Python's numbers in place of arrays."""
+    loss, (weight, metrics) = reported
     return Explanation(
-        loss=float(loss), weight=float(weight), metrics=numbers, sequences=sequences, sums=sums
+        loss=float(loss),
+        weight=float(weight),
+        metrics={name: float(value) for name, value in metrics.items()},
+        sequences=sequences,
+        sums=sums,
+        notes=notes,
     )

@@ -8,50 +8,22 @@ import dataclasses
 from typing import Any
 
 from jaxalign.errors import UserError
+from jaxalign.numerics.bounds import Range, whole
 from jaxalign.system.files import shown
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Range:
-    """The finite numbers from `least` to `most`.
-
-    above: `least` itself is not among them.
-    whole: only whole numbers are.
-    """
-
-    least: float
-    most: float
-    above: bool = False
-    whole: bool = False
-
-    def __contains__(self, value: Any) -> bool:
-        kinds = int if self.whole else int | float
-        if not isinstance(value, kinds) or isinstance(value, bool):
-            return False
-        return (self.least < value if self.above else self.least <= value) and value <= self.most
-
-    def __str__(self):
-        kind, start = "whole number" if self.whole else "number", "above" if self.above else "from"
-        return f"a {kind} {start} {self.least:,} {'up ' * self.above}to {self.most:,}"
-
-
-def _size(most: int, least: int = 1) -> Range:
-    return Range(least=least, most=most, whole=True)
-
 
 POSITIVE = Range(least=0, most=10**6, above=True)
 FROM_ZERO = Range(least=0, most=10**6)
-LENGTH = _size(2**31 - 1)  # positions are int32
+LENGTH = whole(2**31 - 1)  # positions are int32
 BASE = Range(least=1, most=10**15, above=True)
 RANGES = {
-    "vocab_size": _size(2**24),
+    "vocab_size": whole(2**24),
     "max_length": LENGTH,
-    "width": _size(2**20),
-    "layers": _size(1024),
-    "heads": _size(2**14),
-    "kv_heads": _size(2**14),
-    "head_size": _size(2**16),
-    "mlp_width": _size(2**24),
+    "width": whole(2**20),
+    "layers": whole(1024),
+    "heads": whole(2**14),
+    "kv_heads": whole(2**14),
+    "head_size": whole(2**16),
+    "mlp_width": whole(2**24),
     "attention_scale": POSITIVE,
     "attention_softcap": POSITIVE,
     "logit_softcap": POSITIVE,
@@ -59,8 +31,8 @@ RANGES = {
     "norm_epsilon": Range(least=0, most=1, above=True),
     "rope_theta": BASE,
     "window_rope_theta": BASE,
-    "score_characters": _size(256, least=0),
-    "score_bag_buckets": _size(2**31 - 1),
+    "score_characters": whole(256, least=0),
+    "score_bag_buckets": whole(2**31 - 1),
     "score_bag_power": Range(least=0, most=10),
     # of RopeScaling
     "factor": Range(least=1, most=10**6),

@@ -1,1 +1,1 @@
-"""Published checkpoints in and out."""
+"""Loading and writing of published checkpoints."""

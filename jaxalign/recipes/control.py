@@ -10,7 +10,7 @@ from rich.table import Table
 
 from jaxalign.batches.tokens import pytree
 from jaxalign.config.control import ControlConfig
-from jaxalign.config.data import PlaceConfig
+from jaxalign.config.place import PlaceConfig
 from jaxalign.envs import CONTROL_TASKS
 from jaxalign.envs.protocol import Environment, Task
 from jaxalign.models.mlp import PolicyMLP, acting

@@ -53,10 +53,10 @@ def train_grpo(
         the prompts decoded.
     """
     actor = with_heads(policy, ("logits",), run.key(f"{name}/init"), dropout=0.0)
-    left = rounds_left(run, name, settings.rounds)
+    left = rounds_left(run, name, settings.total_iterations)
     judges = judges_of(reward, policy.tokenizer, prompts, records, rounds=left)
     optimizer = optimizer_of(
-        settings.optimizer, settings.rounds * settings.epochs * settings.minibatches
+        settings.optimizer, settings.total_iterations * settings.epochs * settings.minibatches
     )
     shared = shared_responses(settings, devices=len(run.layout.devices))
     sampling = {"temperature": temperature, "max_new_tokens": max_new_tokens, "shared": shared}

@@ -13,8 +13,8 @@ from rich.table import Table
 
 from jaxalign.advantages import shaped_rewards
 from jaxalign.batches.tokens import pytree
-from jaxalign.config.data import PlaceConfig
 from jaxalign.config.images import ImagesConfig
+from jaxalign.config.place import PlaceConfig
 from jaxalign.envs.digits import NUM_CLASSES, Digits, DigitsBandit, DigitsSplit, split_digits
 from jaxalign.kl import exact_kl, k1
 from jaxalign.logprobs import action_logps

@@ -176,7 +176,7 @@ def fit_rounds(
         run.layout.place(state),
         iterate,
         batches,
-        steps=settings.rounds,
+        steps=settings.total_iterations,
         on_metrics=functools.partial(run.metrics.write, name),
         on_start=functools.partial(run.metrics.resume, name),
         log_every=settings.log_every,

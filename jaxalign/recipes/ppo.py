@@ -61,10 +61,10 @@ def train_ppo(
         the prompts decoded.
     """
     actor = with_heads(policy, ("logits", "value"), run.key(f"{name}/init"), dropout=0.0)
-    left = rounds_left(run, name, settings.rounds)
+    left = rounds_left(run, name, settings.total_iterations)
     judges = judges_of(reward, policy.tokenizer, prompts, records, rounds=left)
     optimizer = optimizer_of(
-        settings.optimizer, settings.rounds * settings.epochs * settings.minibatches
+        settings.optimizer, settings.total_iterations * settings.epochs * settings.minibatches
     )
     state = PPOState(
         train=initial_state(actor.trained, optimizer, run.key(name), frozen=actor.frozen),

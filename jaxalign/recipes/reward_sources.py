@@ -11,9 +11,10 @@ import numpy as np
 
 from jaxalign.advantages.reward_sums import reward_sums
 from jaxalign.batches.tokens import TokenBatch
-from jaxalign.config.data import PlaceConfig
+from jaxalign.config.place import PlaceConfig
 from jaxalign.data.chat import answer_text
-from jaxalign.data.records import PromptRow, Said
+from jaxalign.data.conversations import TextOrMessages
+from jaxalign.data.records import PromptRow
 from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.errors import StepRefused, UserError
 from jaxalign.models.functions import ScoreColumns
@@ -125,7 +126,7 @@ class Judges:
 
     sources: tuple[RewardSource, ...]
     tokenizer: Tokenizer
-    asked: Sequence[Said]
+    asked: Sequence[TextOrMessages]
     rows: Sequence[Mapping[str, Any]]
     fields: Sequence[str]
     patience: int

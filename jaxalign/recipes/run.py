@@ -14,10 +14,10 @@ from typing import Any
 
 import jax
 
-from jaxalign.config.data import PlaceConfig
 from jaxalign.config.defaults import filled_optimizer
 from jaxalign.config.loop import FitConfig, OptimizerConfig
-from jaxalign.data.templates import started
+from jaxalign.config.place import PlaceConfig
+from jaxalign.data.templates import template_date
 from jaxalign.errors import UserError
 from jaxalign.layouts.choice import make_layout
 from jaxalign.layouts.layout import Layout, pad_rows
@@ -202,7 +202,7 @@ def open_run(
     if found is not None and has_saved(directory):
         _check_config(directory, config)
     else:
-        found = Inputs(run=secrets.token_hex(8), started=started().isoformat())
+        found = Inputs(run=secrets.token_hex(8), started=template_date().isoformat())
         _write_json(directory / FILE, dataclasses.asdict(found))
         (directory / "metrics.jsonl").unlink(missing_ok=True)
     if inputs is not None:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from jaxalign.data.templates import dated
+from jaxalign.data.templates import fixed_template_date
 from jaxalign.errors import UserError
 from jaxalign.recipes.inputs import started
 from jaxalign.system.files import make_directory, shown_path, writing
@@ -68,7 +68,7 @@ def held(directory: Path) -> Iterator[None]:
     make_directory(directory)
     lock = _locked(directory / LOCK)
     try:
-        with dated(started(directory)):
+        with fixed_template_date(started(directory)):
             yield
     finally:
         with contextlib.suppress(OSError):  # not empty, or removed by somebody

@@ -8,10 +8,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxalign.config.data import PlaceConfig
 from jaxalign.config.defaults import Start
-from jaxalign.config.model import LoraConfig, ModelConfig
-from jaxalign.data.tokenizer import Tokenizer, load_tokenizer
+from jaxalign.config.lora import LoraConfig
+from jaxalign.config.model import ModelConfig
+from jaxalign.config.place import PlaceConfig
+from jaxalign.data.tokenizer import Tokenizer
+from jaxalign.data.tokenizer_loading import load_tokenizer
 from jaxalign.errors import UserError
 from jaxalign.layouts.choice import make_layout
 from jaxalign.models.lora import ADAPTERS, Adapted, merged, split

@@ -8,12 +8,14 @@ from typing import Any
 from rich.console import Console
 
 from jaxalign.config.data import DataConfig
-from jaxalign.config.model import LoraConfig, TokenizerConfig
+from jaxalign.config.lora import LoraConfig
+from jaxalign.config.model import TokenizerConfig
 from jaxalign.data.chat import TokenRow
 from jaxalign.data.formats import load_records
 from jaxalign.data.records import Record
 from jaxalign.data.sources import FILES
-from jaxalign.data.tokenizer import Tokenizer, train_tokenizer
+from jaxalign.data.tokenizer import Tokenizer
+from jaxalign.data.tokenizer_training import train_tokenizer
 from jaxalign.errors import UserError, one_line, printable
 from jaxalign.recipes.text_models import TextModel, start_of
 from jaxalign.system.files import make_directory, write_atomically
@@ -84,7 +86,7 @@ def learn_tokenizer(config: TokenizerConfig, records: Sequence[Record]) -> Token
         text
         for record in records
         for field, said in vars(record).items()
-        if field != "given"  # a learned tokenizer has no chat template
+        if field != "variables"  # a learned tokenizer has no chat template
         for text in texts_of(said)
     ]
     return train_tokenizer(texts, vocab_size=config.vocab_size, kind=config.kind)

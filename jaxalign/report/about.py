@@ -1,15 +1,15 @@
-"""What was run: device, versions, time, configuration."""
+"""Section of the page on what was run: device, versions, time, configuration."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from jaxalign.evaluation.tables import DASH, number
 from jaxalign.report.html import Markup, join, tag
-from jaxalign.report.run import Run
+from jaxalign.report.run import RunFiles
 
 
-def facts(run: Run) -> Markup | None:
-    """What a reader wants to know first: where and with what the run was made, and how long."""
+def facts(run: RunFiles) -> Markup | None:
+    """Facts that a reader wants first: where and with what the run was made, and how long."""
     timing = run.results.get("timing") or {"all": run.results.get("seconds")}
     seconds = sum(number(value) or 0 for value in timing.values())
     known = {str(key).lower(): value for key, value in run.versions.items()}
@@ -27,7 +27,7 @@ def facts(run: Run) -> Markup | None:
     return tag("dl", *cells, class_="facts")
 
 
-def settings(run: Run) -> Markup | None:
+def settings(run: RunFiles) -> Markup | None:
     """Time per stage, the resolved configuration and the versions."""
     timing = {
         str(name): number(value)
@@ -45,7 +45,7 @@ def settings(run: Run) -> Markup | None:
 
 
 def duration(seconds: float) -> str:
-    """Seconds for people.
+    """Duration in words: seconds, minutes, hours.
 
     >>> duration(8.25), duration(95), duration(7380)
     ('8.2 s', '1 min 35 s', '2 h 3 min')

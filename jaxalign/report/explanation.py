@@ -1,10 +1,12 @@
-"""One self-contained page for one batch: a row for every token."""
+"""The page of `jaxalign explain`: one batch, a row for every token."""
 
+from collections.abc import Iterable
 from collections.abc import Sequence as Many
 from typing import Any
 
 import numpy as np
 
+from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.explanation import Explanation, Sequence, Sum
 from jaxalign.report.html import Markup, join, tag
 from jaxalign.report.page import head
@@ -37,16 +39,16 @@ MEANINGS = {
 def explanation_page(
     method: str,
     explanation: Explanation,
-    tokenizer,
+    tokenizer: Tokenizer,
     findings: Many[tuple[str, str | None]] = (),
 ) -> str:
-    """The whole page.
+    """HTML page of an explanation: sums, checks, metrics and a row for every token.
 
     Args:
       method: whose loss it is.
       explanation: of the batch.
       tokenizer: spells the tokens.
-      findings: what was checked, and what was found of it (None: nothing).
+      findings: name of each check and its result (None: nothing is wrong).
     """
     title = f"{method.upper()}: loss {explanation.loss:.6g} of one batch"
     columns = explanation.sequences[0].columns
@@ -106,8 +108,8 @@ def _metrics(explanation: Explanation) -> Markup:
 
 def _findings(findings: Many[tuple[str, str | None]]) -> Markup:
     rows = (
-        tag("tr", tag("th", name, scope="row"), tag("td", found or "nothing found"))
-        for name, found in findings
+        tag("tr", tag("th", name, scope="row"), tag("td", result or "nothing found"))
+        for name, result in findings
     )
     return _table(("looked for", "found"), rows)
 
@@ -117,8 +119,8 @@ def _meanings(names: list[str]) -> Markup:
     return tag("dl", *cells, class_="meaning")
 
 
-def _sequence(sequence: Sequence, tokenizer, is_open: bool) -> Markup:
-    """A table of one row of the batch; its text and totals stand above."""
+def _sequence(sequence: Sequence, tokenizer: Tokenizer, is_open: bool) -> Markup:
+    """Table of one row of the batch; its text and totals stand above."""
     real = np.flatnonzero(sequence.is_prompt | sequence.is_response).tolist()
     largest = max((abs(g) for g in sequence.columns["gradient"][sequence.is_response]), default=0)
     totals = ", ".join(f"{name} {number(value)}" for name, value in sequence.totals.items())
@@ -137,8 +139,8 @@ def _sequence(sequence: Sequence, tokenizer, is_open: bool) -> Markup:
     )
 
 
-def _token(sequence: Sequence, tokenizer, at: int, largest: float) -> Markup:
-    """One token; numbers where it is trained on."""
+def _token(sequence: Sequence, tokenizer: Tokenizer, at: int, largest: float) -> Markup:
+    """Table row of one token; numbers where it is trained on."""
     response = bool(sequence.is_response[at])
     cells = []
     for name, column in sequence.columns.items():
@@ -151,7 +153,7 @@ def _token(sequence: Sequence, tokenizer, at: int, largest: float) -> Markup:
 
 
 def _tint(gradient: float, largest: float) -> str | None:
-    """Blue where the step raises the token, red where it lowers it, by the size of the gradient."""
+    """Style of a token: blue where the step raises it, red where it lowers it, by its gradient."""
     if not largest or not np.isfinite(gradient):
         return None
     colour = "blue" if gradient < 0 else "red"
@@ -159,6 +161,6 @@ def _tint(gradient: float, largest: float) -> str | None:
     return f"background:color-mix(in srgb,var(--{colour}) {share}%,transparent)"
 
 
-def _table(names: Many[str], rows) -> Markup:
+def _table(names: Many[str], rows: Iterable[Markup]) -> Markup:
     head_row = tag("tr", *(tag("th", name, scope="col") for name in names))
     return tag("div", tag("table", tag("thead", head_row), tag("tbody", *rows)), class_="scroll")

@@ -13,7 +13,7 @@ LONGEST = 80  # characters of a name
 
 
 class Figures:
-    """Writes every figure to `directory` and returns it as an HTML element.
+    """Figures of a page: each is written to `directory` and becomes an HTML element.
 
     Args:
       directory: where the PNG files go.

@@ -12,7 +12,7 @@ class Markup(str):
 
 
 def text(child: object) -> str:
-    """A child as HTML: markup as it is, anything else escaped and without control characters.
+    """HTML of a child: markup as it is, anything else escaped and without control characters.
 
     >>> text("<b>")
     '&lt;b&gt;'

@@ -22,7 +22,7 @@ _COLOURS = (BLUE, RED, COLOURS["green"][0], COLOURS["purple"][0])
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Panel:
-    """One small plot: its title with unit, metric name -> line label, and lines drawn pale."""
+    """Plot of a few metrics: its title with unit, metric name -> line label, lines drawn pale."""
 
     title: str
     lines: dict[str, str]
@@ -78,17 +78,17 @@ _KNOWN = (
 
 
 def panels(metrics: Rows, *, without: Collection[str] = ()) -> list[Panel]:
-    """The panels for one stage's lines, at most `MAX_PANELS`, best known first.
+    """Panels of learning curves for one stage's lines, at most `MAX_PANELS`, best known first.
 
     `name/seed_3` and its like are drawn pale in the panel of `name`.
     """
-    found = [name for name in _numeric(metrics) if name not in without]
-    single = {name: re.sub(r"/seed_\w+$", "", name) for name in found}
+    numeric = [name for name in _numeric(metrics) if name not in without]
+    single = {name: re.sub(r"/seed_\w+$", "", name) for name in numeric}
     seeds = {name: base for name, base in single.items() if name != base}
-    found = list(dict.fromkeys(single.values()))
-    known = [_among(panel, found) for panel in _KNOWN]
+    names = list(dict.fromkeys(single.values()))
+    known = [_among(panel, names) for panel in _KNOWN]
     taken = {name for panel in known for name in panel.lines}
-    known += [_panel(name, name) for name in found if name not in taken]
+    known += [_panel(name, name) for name in names if name not in taken]
     chosen = [panel for panel in known if panel.lines][:MAX_PANELS]
     return [
         dataclasses.replace(
@@ -98,15 +98,15 @@ def panels(metrics: Rows, *, without: Collection[str] = ()) -> list[Panel]:
     ]
 
 
-def _among(panel: Panel, found: Collection[str]) -> Panel:
-    """The panel with those of its lines that were found."""
-    lines = {name: label for name, label in panel.lines.items() if name in found}
+def _among(panel: Panel, names: Collection[str]) -> Panel:
+    """The panel with those of its lines that are among the names."""
+    lines = {name: label for name, label in panel.lines.items() if name in names}
     return dataclasses.replace(panel, lines=lines)
 
 
 @styled
 def learning_curve(metrics: Rows, panel: Panel) -> Figure:
-    """One panel over the optimizer step; long noisy lines have a running mean on top."""
+    """Figure of one panel over the optimizer step; long noisy lines have a running mean on top."""
     figure, (axes,) = new_figure(270, 170)
     labelled = [label for label in panel.lines.values() if label]
     several = len(panel.lines) > 1 and bool(labelled)
@@ -149,10 +149,10 @@ def _numeric(metrics: Rows) -> list[str]:
 
 def _points(metrics: Rows, name: str) -> list[tuple[float, float]]:
     """(step, value) of the lines that have a finite value; without steps, the line number."""
-    found = [
+    points = [
         (number(line.get("step", at)), number(line.get(name))) for at, line in enumerate(metrics)
     ]
-    return [(step, value) for step, value in found if step is not None and value is not None]
+    return [(step, value) for step, value in points if step is not None and value is not None]
 
 
 def _line(axes: Axes, points: np.ndarray, colour: str) -> tuple[float, float]:

@@ -7,13 +7,13 @@ from jaxalign.report import sections
 from jaxalign.report.about import facts
 from jaxalign.report.figures import Figures
 from jaxalign.report.html import Markup, join, tag
-from jaxalign.report.run import Run, read_run
+from jaxalign.report.run import RunFiles, read_run
 from jaxalign.report.stylesheet import stylesheet
 from jaxalign.system.files import write_atomically
 
 
-def page(run: Run, figures: Figures) -> str:
-    """The whole page; a section without data is left out."""
+def page(run: RunFiles, figures: Figures) -> str:
+    """HTML page of a run; a section without data is left out."""
     parts = [
         ("results", "Results", sections.results(run, figures)),
         ("notes", "Notes", sections.notes(run)),

@@ -141,8 +141,8 @@ def _interval(
 def _share_limits(rows: Rows, keys: Sequence[str]) -> tuple[float, float]:
     """Limits in per cent around all numbers and 50%, with some air, within 0 to 100."""
     ends = [f"{key}{end}" for key in keys for end in ("", "_low", "_high")]
-    found = [number(row.get(end)) for row in rows for end in ends]
-    shares = [100 * share for share in found if share is not None]
+    numbers = [number(row.get(end)) for row in rows for end in ends]
+    shares = [100 * share for share in numbers if share is not None]
     return max(min([50, *shares]) - 3, -1), min(max([50, *shares]) + 3, 101)
 
 

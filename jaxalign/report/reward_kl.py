@@ -35,7 +35,7 @@ BEST_OF_N = "best of n"
 
 
 def kl_of(row: dict[str, Any]) -> float | None:
-    """The row's divergence: exact if it has one, else the analytic best-of-n one, else sampled."""
+    """KL of a row in nats: exact, else the analytic one of best-of-n, else sampled."""
     if number(row.get("kl")) is not None:
         return number(row["kl"])
     if (number(row.get("n")) or 0) >= 1:
@@ -45,8 +45,8 @@ def kl_of(row: dict[str, Any]) -> float | None:
 
 def points_of(rows: Rows, key: str) -> list[tuple[float, float, dict[str, Any]]]:
     """(KL, value, row) of the rows that have both, by step, else by KL; KL below 0 is noise: 0."""
-    found = [(kl_of(row), number(row.get(key)), row) for row in rows]
-    pairs = [(max(kl, 0.0), y, row) for kl, y, row in found if kl is not None and y is not None]
+    points = [(kl_of(row), number(row.get(key)), row) for row in rows]
+    pairs = [(max(kl, 0.0), y, row) for kl, y, row in points if kl is not None and y is not None]
     return sorted(pairs, key=lambda point: (number(point[2].get("step")) or 0.0, *point[:2]))
 
 
@@ -209,7 +209,7 @@ def _signed_square(x: np.ndarray) -> np.ndarray:
 
 
 def _gains(axes: Axes, points: Rows, start: dict[str, Any], fits: dict[str, Curve]) -> None:
-    """The two scores over sqrt(KL), named at their ends, and their fitted curves."""
+    """Axes with the two scores over sqrt(KL), named at their ends, and their fitted curves."""
     labels = []
     for key, name, colour, dashes in (
         ("reward_score", "reward model", RED, (5, 2)),

@@ -1,4 +1,4 @@
-"""What a run directory holds, read once; a file that is not there is an empty part.
+"""Files of a run directory, read once; a file that is not there is an empty part.
 
 The run may be somebody else's: every file is checked against the one description of it here, and
 what would not be shown as text (control characters, lone surrogates) is spelled out.
@@ -28,7 +28,7 @@ NAMES = ("title", "method", "scorer", "stage")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Results:
-    """What stands in `results.json`; there may be more."""
+    """Contents of `results.json` that a page shows; the file may hold more."""
 
     title: str | None = None
     rows: list[Numbers] | dict[str, Numbers] | None = None
@@ -60,8 +60,8 @@ class Sample:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Run:
-    """The files of one run directory, parsed."""
+class RunFiles:
+    """Files of one run directory, parsed."""
 
     directory: Path
     config: Mapping[str, Any]
@@ -90,7 +90,7 @@ class Run:
         return list(self.results.get(name) or [])
 
 
-def read_run(directory: Path) -> Run:
+def read_run(directory: Path) -> RunFiles:
     """Reads a run directory.
 
     Raises:
@@ -103,7 +103,7 @@ def read_run(directory: Path) -> Run:
         raise UserError(
             f"{shown_path(directory)} holds none of {', '.join(FILES)}; give the directory of a run"
         )
-    return Run(
+    return RunFiles(
         directory=directory,
         config=read_part(directory / "config.json", dict[str, Any]),
         versions=read_part(directory / "versions.json", dict[str, Scalar]),
@@ -114,7 +114,7 @@ def read_run(directory: Path) -> Run:
 
 
 def read_results(directory: Path) -> dict[str, Any]:
-    """What `results.json` of a run holds, with its rows as a list; empty if there is none.
+    """Contents of `results.json` of a run, with its rows as a list; empty if there is none.
 
     Raises:
       UserError: it is not what it should be.
@@ -140,7 +140,7 @@ def read_part(path: Path, kind: Any) -> Any:
 
 
 def checked_part(path: Path, content: Any, kind: Any) -> Any:
-    """What a file holds, with texts that can be shown, checked to be of the wanted kind.
+    """Contents of a file, with texts that can be shown, checked to be of the wanted kind.
 
     Raises:
       FileError: it is something else.
@@ -151,7 +151,7 @@ def checked_part(path: Path, content: Any, kind: Any) -> Any:
 
 
 def _cleaned(content: Any, where: str, depth: int = 0, name: str = "") -> Any:
-    """The same with texts that can be shown, written and drawn."""
+    """Contents of a file with texts that can be shown, written and drawn."""
     if depth > DEEPEST:
         raise FileError(f"{where} is nested more than {DEEPEST} levels deep")
     if isinstance(content, str):
@@ -174,17 +174,17 @@ def _with_rows(results: dict[str, Any]) -> dict[str, Any]:
     """
     rows, seeds = results.get("rows"), results.get("seeds")
     if isinstance(rows, dict):
-        found = [{"method": name} | _with_deviations(row) for name, row in rows.items()]
+        listed = [{"method": name} | _with_deviations(row) for name, row in rows.items()]
     elif rows is None and seeds and all(isinstance(seed, dict) for seed in seeds):
         means = {key[5:]: value for key, value in results.items() if key.startswith("mean_")}
         every = {f"mean_{name}": value for name, value in means.items()}
         every |= {f"mean_{name}_sd": results.get(f"sd_{name}") for name in means}
-        found = [{"method": f"seed {seed.get('seed')}", **seed} for seed in seeds]
-        found = [{k: v for k, v in row.items() if k != "seed"} for row in found]
-        found.append({"method": "all seeds", **every})
+        listed = [{"method": f"seed {seed.get('seed')}", **seed} for seed in seeds]
+        listed = [{k: v for k, v in row.items() if k != "seed"} for row in listed]
+        listed.append({"method": "all seeds", **every})
     else:
-        found = rows or []
-    return results | {"rows": found}
+        listed = rows or []
+    return results | {"rows": listed}
 
 
 def _with_deviations(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,12 +5,12 @@ from typing import Any
 
 from jaxalign.evaluation.tables import number
 from jaxalign.report.html import Markup, join, tag
-from jaxalign.report.run import Run
+from jaxalign.report.run import RunFiles
 
 SHOWN, MOST = 8, 1000  # prompts at once, and in all
 
 
-def sample_cards(run: Run) -> Markup | None:
+def sample_cards(run: RunFiles) -> Markup | None:
     """The same prompts continued by every method."""
     answered = [sample for sample in run.samples if sample.get("responses")]
     methods = run.methods
@@ -45,14 +45,14 @@ def _card(sample: Mapping[str, Any], methods: Sequence[str], top: float) -> Mark
     )
 
 
-def _judge_scores(run: Run) -> list[float]:
+def _judge_scores(run: RunFiles) -> list[float]:
     """All judge scores of the samples, for one colour scale."""
-    found = (
+    scores = (
         number((response or {}).get("judge_score"))
         for sample in run.samples
         for response in (sample.get("responses") or {}).values()
     )
-    return [score for score in found if score is not None]
+    return [score for score in scores if score is not None]
 
 
 def _answer(method: str, response: Mapping[str, Any], top: float) -> Markup:

@@ -17,7 +17,7 @@ from jaxalign.report.about import settings
 from jaxalign.report.figures import Figures
 from jaxalign.report.html import Markup, tag
 from jaxalign.report.learning_curves import learning_curve, panels
-from jaxalign.report.run import Run
+from jaxalign.report.run import RunFiles
 from jaxalign.report.sample_cards import sample_cards
 from jaxalign.report.style import family, marks
 from jaxalign.report.table import meanings, table, unknown_columns
@@ -27,7 +27,7 @@ MOST_STAGES = 20  # that have learning curves on a page
 MIN_FIT = 4  # distances: two coefficients from fewer points say nothing
 
 
-def results(run: Run, figures: Figures) -> Markup | None:
+def results(run: RunFiles, figures: Figures) -> Markup | None:
     """The table of methods, its columns explained, and the win rates drawn."""
     rows = [row for row in run.rows("rows") if row.get("method") is not None]
     if not rows:
@@ -51,7 +51,7 @@ def results(run: Run, figures: Figures) -> Markup | None:
     )
 
 
-def frontier(run: Run, figures: Figures) -> Markup | None:
+def frontier(run: RunFiles, figures: Figures) -> Markup | None:
     """Reward over KL for every method."""
     curves = [
         row | {"method": method} for method, points in by_method(run).items() for row in points
@@ -85,7 +85,7 @@ def frontier(run: Run, figures: Figures) -> Markup | None:
     return section("frontier", "Reward against KL", paragraph(lead), plot_grid(drawn))
 
 
-def over_optimisation(run: Run, figures: Figures) -> Markup | None:
+def over_optimisation(run: RunFiles, figures: Figures) -> Markup | None:
     """Reward model against judge along training, one figure a method."""
     curves = by_method(run)
     curves[reward_kl.BEST_OF_N] = run.rows("best_of_n")
@@ -112,7 +112,7 @@ def over_optimisation(run: Run, figures: Figures) -> Markup | None:
     return section("over-optimisation", "Over-optimisation", paragraph(lead), plot_grid(drawn))
 
 
-def reward_model(run: Run, figures: Figures) -> Markup | None:
+def reward_model(run: RunFiles, figures: Figures) -> Markup | None:
     """How well the reward model and its baselines agree with people, and how sure it is."""
     rows, bins = run.rows("reward_model"), run.rows("calibration")
     if not rows and not bins:
@@ -140,13 +140,13 @@ def reward_model(run: Run, figures: Figures) -> Markup | None:
     )
 
 
-def samples(run: Run) -> Markup | None:
+def samples(run: RunFiles) -> Markup | None:
     """The same prompts continued by every method."""
     cards = sample_cards(run)
     return section("samples", "Samples", cards) if cards else None
 
 
-def learning(run: Run, figures: Figures) -> Markup | None:
+def learning(run: RunFiles, figures: Figures) -> Markup | None:
     """Learning curves of every stage."""
     measured = {key for row in run.rows("curves") for key in row}  # shown over KL instead
     parts: list[Markup] = []
@@ -166,13 +166,13 @@ def learning(run: Run, figures: Figures) -> Markup | None:
     return section("learning", "Learning curves", paragraph(lead), *parts)
 
 
-def about(run: Run) -> Markup | None:
+def about(run: RunFiles) -> Markup | None:
     """Time per stage, the resolved configuration and the versions."""
     content = settings(run)
     return section("run", "What was run", content) if content else None
 
 
-def notes(run: Run) -> Markup | None:
+def notes(run: RunFiles) -> Markup | None:
     """What the run says about itself, where there is no table to say it beside."""
     said = None if run.methods else _notes(run)
     return section("notes", "Notes", said) if said else None
@@ -193,7 +193,7 @@ def plot_grid(drawn: Sequence[Markup]) -> Markup | None:
     return tag("div", *drawn, class_="plots") if drawn else None
 
 
-def _win_rates(run: Run, rows: Sequence[Mapping[str, Any]], figures: Figures) -> Markup | None:
+def _win_rates(run: RunFiles, rows: Sequence[Mapping[str, Any]], figures: Figures) -> Markup | None:
     """The win rates drawn, and beside them how to read them and what the run has to say."""
     if all(number(row.get("win_rate")) is None for row in rows):
         return None
@@ -211,19 +211,19 @@ def _win_rates(run: Run, rows: Sequence[Mapping[str, Any]], figures: Figures) ->
     return tag("div", drawn, beside, class_="plots")
 
 
-def _notes(run: Run) -> Markup | None:
+def _notes(run: RunFiles) -> Markup | None:
     """The notes of the run as a list."""
     said = [tag("li", note) for note in run.rows("notes")]
     return tag("ul", *said, class_="notes") if said else None
 
 
-def _start(run: Run) -> dict[str, Any]:
+def _start(run: RunFiles) -> dict[str, Any]:
     """The row of the supervised model, from which gains are counted."""
     starts = [row for row in run.rows("rows") if family(str(row.get("method"))).lower() == "sft"]
     return starts[0] if starts else {}
 
 
-def by_method(run: Run) -> dict[str, list[dict[str, Any]]]:
+def by_method(run: RunFiles) -> dict[str, list[dict[str, Any]]]:
     """The points along training of each method, from the supervised model on."""
     curves: dict[str, list[dict[str, Any]]] = {}
     for row in run.rows("curves"):
@@ -243,7 +243,7 @@ def _own_start(points: list[dict[str, Any]]) -> dict[str, Any]:
 def _fits(
     points: list[dict[str, Any]], start: dict[str, Any], *, best_of_n: bool
 ) -> tuple[dict[str, Any], str]:
-    """Gao's curve through each score's gains, where there are points enough, and what to say."""
+    """Gao's curves through each score's gains, where there are points enough, and a sentence."""
     if not start:
         return {}, ""
     fits, said = {}, []

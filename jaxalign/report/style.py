@@ -1,4 +1,4 @@
-"""How the plots look: one ink, one grid, a colour and a marker for every family of methods."""
+"""Style of the plots: one ink, one grid, a colour and a marker for every family of methods."""
 
 import contextlib
 import dataclasses
@@ -108,8 +108,18 @@ def new_figure(width: float, height: float, rows: int = 1, **options) -> tuple[F
     return figure, list(axes[:, 0])
 
 
-def margins(figure: Figure, *, left=46.0, right=12.0, top=24.0, bottom=36.0, gap=0.2) -> None:
-    """Sets fixed margins in points, so that the axes of all figures line up."""
+def margins(
+    figure: Figure,
+    *,
+    left: float = 46.0,
+    right: float = 12.0,
+    top: float = 24.0,
+    bottom: float = 36.0,
+    gap: float = 0.2,
+) -> None:
+    """Sets fixed margins in points, so that the axes of all figures line up; the gap between axes
+    is a share of their height.
+    """
     width, height = figure.get_size_inches() * 72
     figure.subplots_adjust(
         left=left / width,
@@ -121,7 +131,7 @@ def margins(figure: Figure, *, left=46.0, right=12.0, top=24.0, bottom=36.0, gap
 
 
 def family(method: str) -> str:
-    """The method without its setting.
+    """Name of a method without its setting.
 
     >>> [family(name) for name in ("DPO β=0.1", "best-of-16", "PPO (k3)", "DPO, human pairs")]
     ['DPO', 'best-of', 'PPO', 'DPO']
@@ -131,7 +141,7 @@ def family(method: str) -> str:
 
 
 def setting(method: str) -> str:
-    """What `family` leaves out.
+    """Setting of a method: what `family` leaves out of its name.
 
     >>> setting("DPO β=0.1"), setting("SFT"), setting("best-of-16")
     ('β=0.1', '', 'n=16')
@@ -146,8 +156,8 @@ def marks(methods: Iterable[str]) -> dict[str, Mark]:
     kinds = list(dict.fromkeys(_kind(method) for method in methods))
     others = [kind for kind in kinds if kind not in _USUAL]
     spare = zip(itertools.cycle(_SPARE), itertools.cycle(_MARKERS), strict=False)
-    found = _USUAL | dict(zip(others, itertools.islice(spare, len(others)), strict=True))
-    named = {kind: Mark(colour=found[kind][0], marker=found[kind][1]) for kind in kinds}
+    of_kind = _USUAL | dict(zip(others, itertools.islice(spare, len(others)), strict=True))
+    named = {kind: Mark(colour=of_kind[kind][0], marker=of_kind[kind][1]) for kind in kinds}
     return {method: named[_kind(method)] for method in methods}
 
 

@@ -34,10 +34,10 @@ def unknown_columns(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]
     """A column for every number of the rows that none of the columns is about."""
     known = {column.key for column in columns}
     ends = {f"{key}{end}" for row in rows for key in row for end in ("_low", "_high", "_sd")}
-    found = dict.fromkeys(
+    keys = dict.fromkeys(
         key for row in rows for key, value in row.items() if number(value) is not None
     )
-    extra = [key for key in found if key not in known and key not in ends]
+    extra = [key for key in keys if key not in known and key not in ends]
     return [
         Column(key=key, title=key.replace("_", " "), explanation="", form=".3g") for key in extra
     ]

@@ -1,1 +1,1 @@
-"""What the program asks of the operating system: files, signals, memory, its cache folder."""
+"""Services of the operating system: files, signals, memory, the user's cache folder."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import filelock
 import jax
 
-PROGRAMS_BYTES = 2**31  # beyond, jax drops the compiled programs that were not used for longest
+MAX_CACHE_BYTES = 2**31  # beyond, jax drops the compiled programs that were not used for longest
 
 
 def cache_directory() -> Path:
@@ -15,8 +15,8 @@ def cache_directory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxalign"
 
 
-def keep_programs() -> None:
-    """Let jax keep what it compiles in the cache folder: a command compiles once for all its runs.
+def use_compilation_cache() -> None:
+    """Turn on jax's persistent compilation cache, in the user's cache folder.
 
     Nothing changes where the user told jax of another folder (`JAX_COMPILATION_CACHE_DIR`), or this
     one cannot be written to, or somebody else can; `JAX_ENABLE_COMPILATION_CACHE=0` turns it off.
@@ -26,26 +26,26 @@ def keep_programs() -> None:
     if jax.config.values["jax_compilation_cache_dir"] is None and is_ours:
         _drop_unfinished(folder)
         jax.config.update("jax_compilation_cache_dir", str(folder))
-        jax.config.update("jax_compilation_cache_max_size", PROGRAMS_BYTES)
+        jax.config.update("jax_compilation_cache_max_size", MAX_CACHE_BYTES)
 
 
 def _is_private(folder: Path) -> bool:
-    """Whether the user alone can write there: what lies there is run.
+    """Whether the user alone can write to a folder, whose compiled programs will be run.
 
     The cache folder is made where it is missing, for its owner only.
     """
     try:
         cache_directory().mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.mkdir(exist_ok=True)
-        found = [path.stat() for path in (cache_directory(), folder)]
+        statuses = [path.stat() for path in (cache_directory(), folder)]
     except OSError:
         return False
-    others = any(stat.st_uid != os.getuid() or stat.st_mode & 0o002 for stat in found)
-    return not others and os.access(folder, os.W_OK)
+    others_may_write = any(stat.st_uid != os.getuid() or stat.st_mode & 0o002 for stat in statuses)
+    return not others_may_write and os.access(folder, os.W_OK)
 
 
 def _drop_unfinished(folder: Path) -> None:
-    """Remove programs whose writing was cut short, by a kill or a full disk.
+    """Remove compiled programs that were not written to their end (a kill, a full disk).
 
     jax would read them as whole, and keep no other program beside them: it writes the program
     (`-cache`) and then, within the same lock, when that was used (`-atime`), and looks for all

@@ -1,4 +1,4 @@
-"""Files of users, read and written safely: only regular files, bounded sizes, whole or not at all.
+"""Safe reading and atomic writing of users' files: regular files of bounded size only.
 
 Every error is one line that names the file.
 """
@@ -32,11 +32,11 @@ KINDS = (
 
 
 class FileError(UserError):
-    """A file that cannot be read or written: its name, why, and what to do."""
+    """A file that cannot be read or written: its name, the reason, the remedy."""
 
 
 def shown(value: Any) -> str:
-    """A value for an error message: its `repr`, on one line and not too long."""
+    """`repr` of a value for an error message, on one line and at most `SHOWN` characters."""
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10**SHOWN:
         return f"a number of {SHOWN} digits or more"  # Python refuses to write the longest
     try:
@@ -47,7 +47,7 @@ def shown(value: Any) -> str:
 
 
 def shown_path(path: str | os.PathLike) -> str:
-    """A path, or a name that stands in a file, for an error message: printable, not too long.
+    """Printable form of a path or name for an error message, at most `SHOWN` characters.
 
     >>> shown_path("runs/a")
     'runs/a'
@@ -58,12 +58,12 @@ def shown_path(path: str | os.PathLike) -> str:
 
 
 def reason(error: OSError) -> str:
-    """What the system says, without number and file name: "No space left on device"."""
+    """The system's message without number and file name: "No space left on device"."""
     return error.strerror or str(error) or type(error).__name__
 
 
 def exists(path: str | os.PathLike) -> bool:
-    """Whether something is there, also where the name is too long or a link leads nowhere."""
+    """Whether a path names a file, a directory or a link, also a broken one."""
     try:
         os.lstat(path)
     except (OSError, ValueError):
@@ -72,18 +72,18 @@ def exists(path: str | os.PathLike) -> bool:
 
 
 def regular_file(path: str | os.PathLike, *, largest: int | None = None) -> Path:
-    """The path of a file that has an end: no directory, pipe, socket or device.
+    """Path of a regular file, checked to be no directory, pipe, socket or device.
 
     Args:
       path: links are followed.
-      largest: bytes that it may have; None: any number.
+      largest: maximum size in bytes; None: any.
 
     Raises:
-      FileError: there is none, it is something else, or it is larger.
+      FileError: there is no such file, it is not a regular one, or it is larger.
     """
     name = shown_path(path)
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except ValueError:
         raise FileError(f"{name}: a file's name has no zero character") from None
     except FileNotFoundError:
@@ -91,21 +91,21 @@ def regular_file(path: str | os.PathLike, *, largest: int | None = None) -> Path
     except OSError as error:
         raise FileError(f"{name} cannot be read: {reason(error)}") from None
     for is_kind, kind in KINDS:
-        if is_kind(found.st_mode):
+        if is_kind(status.st_mode):
             raise FileError(f"{name} is {kind}; a file is needed")
-    if largest is not None and found.st_size > largest:
-        raise FileError(f"{name} has {found.st_size:,} bytes; at most {largest:,} are read")
+    if largest is not None and status.st_size > largest:
+        raise FileError(f"{name} has {status.st_size:,} bytes; at most {largest:,} are read")
     return Path(path)
 
 
 def read_bytes(path: str | os.PathLike, *, largest: int = LARGEST_TEXT) -> bytes:
-    """The content of a regular file of at most that many bytes.
+    """Content of a regular file of at most `largest` bytes.
 
     Raises:
       FileError: it cannot be read.
     """
     try:
-        with open(regular_file(path, largest=largest), "rb", opener=_never_waiting) as file:
+        with open(regular_file(path, largest=largest), "rb", opener=_open_without_waiting) as file:
             content = file.read(largest + 1) or b""  # None: nothing there yet, in /proc
     except OSError as error:
         raise FileError(f"{shown_path(path)} cannot be read: {reason(error)}") from None
@@ -114,13 +114,13 @@ def read_bytes(path: str | os.PathLike, *, largest: int = LARGEST_TEXT) -> bytes
     return content
 
 
-def _never_waiting(path: str, flags: int) -> int:
-    """A descriptor that is not waited for, also where the file has just become a pipe."""
+def _open_without_waiting(path: str, flags: int) -> int:
+    """File descriptor opened without blocking, also where the file has just become a pipe."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 
 def read_text(path: str | os.PathLike, *, largest: int = LARGEST_TEXT) -> str:
-    """The text of a regular file; a byte order mark is dropped.
+    """Text of a regular UTF-8 file, without its byte order mark.
 
     Raises:
       FileError: it cannot be read, or is no UTF-8.
@@ -132,11 +132,11 @@ def read_text(path: str | os.PathLike, *, largest: int = LARGEST_TEXT) -> str:
 
 
 def read_json(path: str | os.PathLike, kind: type[Kind] = dict[str, Any]) -> Kind:
-    """The content of a JSON file, checked to be of a type.
+    """Content of a JSON file, validated against a type.
 
     Args:
       path: of the file.
-      kind: what it must hold: an object, unless another type is given (a dataclass, say).
+      kind: type of the content: an object, unless another type is given (a dataclass, say).
 
     Raises:
       FileError: it cannot be read, is no JSON, or holds something else.
@@ -145,13 +145,18 @@ def read_json(path: str | os.PathLike, kind: type[Kind] = dict[str, Any]) -> Kin
 
 
 def json_of(text: str | bytes, kind: type[Kind], where: str) -> Kind:
-    """The value that a JSON text holds, checked to be of a type.
+    """Value of a JSON text, validated against a type.
+
+    Args:
+      text: JSON.
+      kind: type of the value.
+      where: name of the source, for messages.
 
     Raises:
       FileError: it is no JSON, an object has a name twice, or it is of another type.
     """
     try:
-        content = json.loads(text, object_pairs_hook=_object)
+        content = json.loads(text, object_pairs_hook=_object_without_duplicates)
     except RecursionError:
         raise FileError(f"{where} is not JSON: nested too deeply") from None
     except ValueError as error:
@@ -160,7 +165,12 @@ def json_of(text: str | bytes, kind: type[Kind], where: str) -> Kind:
 
 
 def typed(value: Any, kind: type[Kind], where: str) -> Kind:
-    """The value as that type, nothing coerced.
+    """A decoded JSON value validated against a type, without coercion.
+
+    Args:
+      value: of JSON types.
+      kind: to convert it to: built-in containers, a dataclass.
+      where: name of the source, for messages.
 
     >>> typed({"layers": 2}, dict[str, int], "config.json")
     {'layers': 2}
@@ -174,17 +184,17 @@ def typed(value: Any, kind: type[Kind], where: str) -> Kind:
         raise FileError(f"{where}: {str(error)[:SHOWN]}") from None
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Of a name that stands twice in an object JSON readers keep one, silently."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
+def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """JSON object of these pairs; a duplicate name, of which JSON readers keep one, is an error."""
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
         name = Counter(name for name, _ in pairs).most_common(1)[0][0]
         raise ValueError(f"{name[:SHOWN]!r} stands there twice")
-    return found
+    return mapping
 
 
 def make_directory(path: str | os.PathLike) -> Path:
-    """The directory, made with its parents where it is missing.
+    """Path of a directory, created with its parents where it is missing.
 
     Raises:
       FileError: it cannot be made, or is a file.
@@ -200,7 +210,7 @@ def make_directory(path: str | os.PathLike) -> Path:
 
 
 def write_atomically(path: str | os.PathLike, content: bytes | str) -> None:
-    """Replace a file by a whole one: a reader sees the old or the new content, at any moment.
+    """Replace the content of a file: a reader sees the old or the new content, at any moment.
 
     Raises:
       FileError: it cannot be written.
@@ -210,16 +220,21 @@ def write_atomically(path: str | os.PathLike, content: bytes | str) -> None:
 
 
 def replace_file(path: str | os.PathLike, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a new, empty file beside `path`, then give it that name.
+    """Replace a file by a temporary one that `write` fills, by an atomic rename.
 
-    The file beside has a name that nobody can foresee and is made anew, so no link is followed;
-    `path` itself is replaced where it is a link. Its mode is what the user's umask says.
+    The temporary file lies in the same directory under an unpredictable name and is created anew,
+    so no link is followed; `path` itself is replaced where it is a link. Its mode is what the
+    user's umask says.
+
+    Args:
+      path: of the file.
+      write: writes the content to the path that it gets.
 
     Raises:
       FileError: it cannot be written, or is no file; what was there before is untouched.
     """
-    path = _named(path)
-    _refuse_others(path)
+    path = _path_with_name(path)
+    _check_regular_or_absent(path)
     with writing(path):
         temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}.tmp")
         try:
@@ -235,50 +250,50 @@ def replace_file(path: str | os.PathLike, write: Callable[[Path], object]) -> No
                 temporary.unlink(missing_ok=True)
 
 
-def _named(path: str | os.PathLike) -> Path:
-    """A path that ends with a name, so that something can stand beside it."""
+def _path_with_name(path: str | os.PathLike) -> Path:
+    """The path, checked to end with a file name, so that a temporary file can lie beside it."""
     if not Path(path).name or "\0" in os.fspath(path):
         raise FileError(f"{shown_path(path)!r} is no name that can be written to")
     return Path(path)
 
 
-def _refuse_others(path: Path) -> None:
-    """Of a pipe or a device (`/dev/null`, `/dev/stdout`) the name must not be given to a file."""
+def _check_regular_or_absent(path: Path) -> None:
+    """Refuse a path of a pipe or device (`/dev/null`), which a rename would replace by a file."""
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except OSError:  # nothing, or a link to nothing
         return
     for is_kind, kind in KINDS:
-        if is_kind(found.st_mode):
+        if is_kind(status.st_mode):
             raise FileError(f"{shown_path(path)} is {kind}; give the name of a file")
 
 
 @contextlib.contextmanager
 def whole_directory(path: str | os.PathLike) -> Iterator[Path]:
-    """A new directory beside `path`, which takes that name when all is written into it.
+    """Temporary directory that is renamed to `path` when the block ends without an error.
 
-    `path` may be an empty directory. The one beside has a name that nobody can foresee.
+    `path` may be an empty directory. The temporary one has an unpredictable name beside it.
 
     Raises:
-      FileError: it cannot be written; nothing is left of it.
+      FileError: it cannot be written; the temporary directory is removed.
     """
-    path = _named(path)
+    path = _path_with_name(path)
     with writing(path):
-        aside = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}.tmp")
+        temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}.tmp")
         try:
-            aside.mkdir()  # never one that is there
-            yield aside
-            aside.replace(path)
+            temporary.mkdir()  # never one that is there
+            yield temporary
+            temporary.replace(path)
         finally:
-            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextlib.contextmanager
 def writing(path: str | os.PathLike) -> Iterator[None]:
-    """Turns what the system refuses while `path` is written into one line.
+    """Context in which an `OSError` becomes a one-line `FileError` about `path`.
 
     Raises:
-      FileError: says what could not be written, why, and how to go on.
+      FileError: names the file, the reason and the remedy.
     """
     try:
         yield
@@ -289,7 +304,7 @@ def writing(path: str | os.PathLike) -> Iterator[None]:
 
 
 def remedy(error: OSError) -> str:
-    """What to do before the same command is run again."""
+    """Advice for an error message: how to mend what the system refused."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return "make room and run the same command again"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
@@ -298,5 +313,6 @@ def remedy(error: OSError) -> str:
 
 
 def _write_all(path: Path, content: bytes) -> None:
+    """Write a whole file."""
     with path.open("wb") as file:
         file.write(content)

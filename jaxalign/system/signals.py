@@ -1,4 +1,4 @@
-"""Signals that end a program: in a line, at once, or when what is being done is saved.
+"""Handling of the signals that end a program: exit at once, or after the state has been saved.
 
 A thread waits for them, since Python's own handlers run only between two lines of Python: it
 answers in the middle of a compilation too, and no library can swallow what it does. This module is
@@ -16,13 +16,14 @@ STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class _Receiver:
-    """The signals that a program has had, and whether something waits for the first of them."""
+    """Signals that a program has received, and whether the first of them is deferred."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.received: list[int] = []
         self.is_deferring = False
 
     def __call__(self, number: int) -> None:
+        """Note a signal, and exit unless it is the first one and deferred."""
         self.received.append(number)
         if not self.is_deferring or len(self.received) > 1:
             if len(self.received) == 1:
@@ -34,22 +35,22 @@ _receivers: list[_Receiver] = []  # that of the program, if it has one
 
 
 def name_of(number: int) -> str:
-    """`SIGTERM` for 15."""
+    """Name of a signal by its number: "SIGTERM" for 15."""
     return signal.Signals(number).name
 
 
 def say(line: str) -> None:
-    """A line on standard error, wherever the program stands, even if nobody reads it."""
+    """Write a line to standard error from any thread, even if nobody reads it."""
     with contextlib.suppress(OSError):
         os.write(2, f"{line}\n".encode())
 
 
 @contextlib.contextmanager
 def ending() -> Iterator[None]:
-    """Within it a signal that ends programs does so in one line, with status 128 + its number.
+    """Context in which a terminating signal prints one line and exits with status 128 + its number.
 
-    Signals that are ignored when it begins (as by `nohup`) stay so. Not the main thread, or within
-    another one: nothing changes.
+    Signals that were ignored before (as by `nohup`) stay so. Outside of the main thread, and within
+    another such context, nothing changes.
     """
     if _receivers or threading.current_thread() is not threading.main_thread():
         yield
@@ -58,16 +59,16 @@ def ending() -> Iterator[None]:
     os.set_blocking(writer, False)
     thread = threading.Thread(target=_wait, args=(reader, receiver), daemon=True)
     before = {number: signal.getsignal(number) for number in STOPPING}
-    heard = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
+    handled = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
     old = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    for number in heard:
-        signal.signal(number, _nothing)
+    for number in handled:
+        signal.signal(number, _do_nothing)
     _receivers.append(receiver)
     thread.start()
     try:
         yield
     finally:
-        for number in heard:
+        for number in handled:
             signal.signal(number, before[number])
         signal.set_wakeup_fd(old)
         _receivers.remove(receiver)
@@ -78,9 +79,9 @@ def ending() -> Iterator[None]:
 
 @contextlib.contextmanager
 def deferred() -> Iterator[list[int]]:
-    """Collects the first signal that would end the program; the next one ends it at once.
+    """Context that collects the first terminating signal in a list; a second one ends the program.
 
-    Outside of `ending` (in a notebook, say) the next one has its usual effect.
+    Outside of `ending` (in a notebook, say) the second one has its usual effect.
     """
     if _receivers:
         receiver = _receivers[0]
@@ -95,17 +96,17 @@ def deferred() -> Iterator[list[int]]:
         yield received
         return
     before = {number: signal.getsignal(number) for number in STOPPING}
-    heard = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
+    handled = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
 
-    def restore():
-        for number in heard:
+    def restore() -> None:
+        for number in handled:
             signal.signal(number, before[number])
 
-    def receive(number, frame):
+    def receive(number: int, frame: object) -> None:
         received.append(number)
         restore()
 
-    for number in heard:
+    for number in handled:
         signal.signal(number, receive)
     try:
         yield received
@@ -114,25 +115,25 @@ def deferred() -> Iterator[list[int]]:
 
 
 def ignore() -> None:
-    """From here on no signal ends the program, which is about to end."""
+    """Ignore terminating signals until the process, which is about to end, has ended."""
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
 
 
 def _wait(reader: int, receiver: _Receiver) -> None:
-    """Pass signals on until the other end of the pipe is closed."""
+    """Pass signal numbers from the pipe to the receiver until the pipe is closed."""
     while numbers := os.read(reader, 16):
         for number in numbers:
             if number in STOPPING:
                 receiver(number)
 
 
-def _nothing(number: int, frame: object) -> None:
-    """Python writes the number into the pipe before it calls this."""
+def _do_nothing(number: int, frame: object) -> None:
+    """Signal handler without effect: Python has written the number into the pipe already."""
 
 
 def _exit(number: int) -> None:
-    """End the process as a signal does, what was printed before written out if somebody reads."""
+    """Exit with status 128 + `number`, after half a second at most for buffered output."""
     flush = threading.Thread(target=_flush, daemon=True)
     flush.start()
     flush.join(timeout=0.5)
@@ -140,12 +141,13 @@ def _exit(number: int) -> None:
 
 
 def _flush() -> None:
+    """Write buffered standard output."""
     with contextlib.suppress(Exception):
         sys.stdout.flush()
 
 
-def _end_at_import() -> None:
-    """Until `ending` begins: the imports of the program take a second, and are no place to stop."""
+def _exit_on_signal_during_import() -> None:
+    """Exit quietly on a signal during the imports of the program, before `ending` begins."""
     as_module = sys.argv[:1] == ["-m"] and "jaxalign" in sys.orig_argv
     if as_module or os.path.basename(sys.argv[0] if sys.argv else "") == "jaxalign":
         for number in STOPPING:
@@ -153,4 +155,4 @@ def _end_at_import() -> None:
                 signal.signal(number, lambda number, frame: _Receiver()(number))
 
 
-_end_at_import()
+_exit_on_signal_during_import()

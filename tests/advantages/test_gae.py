@@ -9,8 +9,17 @@ import pytest
 from jax.sharding import PartitionSpec as P
 from jax.test_util import check_grads
 
-from jaxalign import gae, gae_associative, missing_eos_penalty, shaped_rewards
+from jaxalign import (
+    gae,
+    gae_associative,
+    shaped_rewards,
+)
+from tests.cases.advantages.gae import CASES
+from tests.checks.of_cases import checks_of
 from tests.oracles import gae as oracle
+
+TestCases = checks_of(CASES)
+
 
 FORMS = {"scan": gae, "associative": gae_associative}
 
@@ -203,50 +212,6 @@ def test_shapes_must_agree():
         shaped_rewards(jnp.zeros(3), x, x == 0, kl_coef=0.1)
 
 
-def test_shaped_rewards_by_hand():
-    """The score stands on the last real token, wherever the padding is; an empty row has 0."""
-    mask = jnp.array([[0, 1, 1, 0], [1, 0, 1, 1], [1, 0, 0, 0], [0, 0, 0, 0]], bool)
-    scores = jnp.array([10.0, 20.0, 30.0, 40.0])
-    kl = jnp.array([[1.0, 2.0, 3.0, 4.0]] * 4)
-    rewards = shaped_rewards(scores, kl, mask, kl_coef=0.5)
-    assert rewards.tolist() == [
-        [0.0, -1.0, 8.5, 0.0],
-        [-0.5, 0.0, -1.5, 18.0],
-        [29.5, 0.0, 0.0, 0.0],
-        [0.0, 0.0, 0.0, 0.0],
-    ]
-
-
-def test_shaped_rewards_against_the_paper(x64):
-    rng = np.random.default_rng(7)
-    scores, kl, mask = rng.normal(size=5), rng.normal(size=(5, 9)), rng.random((5, 9)) < 0.5
-    ours = shaped_rewards(scores, kl, mask, kl_coef=0.3)
-    np.testing.assert_allclose(ours, oracle.shaped_rewards(scores, kl, mask, 0.3), atol=1e-12)
-
-
-def test_shaped_rewards_keep_fractions_of_integer_inputs():
-    mask = jnp.array([[True, True]])
-    rewards = shaped_rewards(jnp.array([1]), jnp.array([[1, 1]]), mask, kl_coef=0.25)
-    assert rewards.tolist() == [[-0.25, 0.75]]
-
-
-def test_a_score_without_a_response_goes_nowhere():
-    """A judge may return NaN for an empty response; the row has no step to put it on."""
-    mask = jnp.array([[False, False], [True, False]])
-    rewards = shaped_rewards(jnp.array([jnp.nan, 2.0]), jnp.ones((2, 2)), mask, kl_coef=0.5)
-    assert rewards.tolist() == [[0, 0], [1.5, 0]]
-
-
-def test_missing_eos_penalty_by_hand():
-    """Only an EOS in the response counts: not in the prompt (row 1), not in the padding (row 2)."""
-    tokens = jnp.array([[5, 6, 2], [2, 5, 6], [5, 2, 2], [5, 5, 5]])
-    mask = jnp.array([[0, 1, 1], [0, 1, 1], [1, 0, 0], [0, 0, 0]], bool)
-    scores = missing_eos_penalty(jnp.ones(4), tokens, mask, eos_id=2, penalty=3.0)
-    assert scores.tolist() == [1, -2, -2, 1]
-    custom = missing_eos_penalty(jnp.ones(4), tokens, mask, eos_id=6, penalty=3.0)
-    assert custom.tolist() == [1, 1, -2, 1]
-
-
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 def test_masks_and_flags_are_bool(form):
     """Of integers, ~1 is -2, which counts as true."""
@@ -257,3 +222,58 @@ def test_masks_and_flags_are_bool(form):
     for flag in ("terminations", "truncations"):
         with pytest.raises(AssertionError):
             form(x, x, mask, final_values=x, **{flag: mask.astype(int)}, **settings)
+
+
+class TestAdvantages:
+    """GAE at the ends of lambda, and what it must not notice."""
+
+    rng = np.random.default_rng(4)
+    rewards, values = rng.normal(size=(2, 3, 8))
+    mask = np.ones((3, 8), bool)
+
+    def test_lambda_zero_is_the_td_error(self, x64):
+        advantages, _ = gae(self.rewards, self.values, self.mask, gamma=0.9, gae_lambda=0.0)
+        after = np.pad(self.values[:, 1:], ((0, 0), (0, 1)))
+        np.testing.assert_allclose(advantages, self.rewards + 0.9 * after - self.values, atol=1e-12)
+
+    def test_lambda_one_is_the_return_less_the_value(self, x64):
+        advantages, returns = gae(self.rewards, self.values, self.mask, gamma=0.9, gae_lambda=1.0)
+        expected = [
+            [sum(0.9**k * row[t + k] for k in range(8 - t)) for t in range(8)]
+            for row in self.rewards
+        ]
+        np.testing.assert_allclose(returns, expected, atol=1e-12)
+        np.testing.assert_allclose(advantages, expected - self.values, atol=1e-12)
+
+    def test_the_true_value_function_leaves_no_advantage(self, x64):
+        """Rewards known, values exact: every delta is 0, whatever lambda."""
+        values = np.cumsum(self.rewards[:, ::-1], axis=1)[:, ::-1]
+        advantages, _ = gae(self.rewards, values, self.mask, gamma=1.0, gae_lambda=0.7)
+        np.testing.assert_allclose(advantages, 0, atol=1e-12)
+
+    def test_a_baseline_of_the_state_moves_no_expected_gradient(self, x64):
+        """Lambda 1: returns do not depend on the values at all."""
+        one = gae(self.rewards, self.values, self.mask, gamma=0.9, gae_lambda=1.0)[1]
+        other = gae(self.rewards, self.values * 3 + 1, self.mask, gamma=0.9, gae_lambda=1.0)[1]
+        np.testing.assert_allclose(one, other, atol=1e-12)
+
+    def test_a_termination_is_a_wall(self, x64):
+        """Two episodes in one row are the two alone."""
+        flags = np.zeros((3, 8), bool)
+        flags[:, 4] = True
+        settings = {"gamma": 0.9, "gae_lambda": 0.8}
+        whole = gae(self.rewards, self.values, self.mask, terminations=flags, **settings)[0]
+        for part in (slice(0, 5), slice(5, 8)):
+            alone = gae(*(x[:, part] for x in (self.rewards, self.values, self.mask)), **settings)
+            np.testing.assert_allclose(whole[:, part], alone[0], atol=1e-12)
+
+    def test_truncation_at_the_next_state_is_no_cut_for_one_step_returns(self, x64):
+        """At lambda 0 a cut that is bootstrapped from V(t + 1) is invisible."""
+        after = np.pad(self.values[:, 1:], ((0, 0), (0, 1)))
+        cut = {"truncations": self.mask, "final_values": after}
+        settings = {"gamma": 0.9, "gae_lambda": 0.0}
+        np.testing.assert_allclose(
+            gae(self.rewards, self.values, self.mask, **cut, **settings)[0],
+            gae(self.rewards, self.values, self.mask, **settings)[0],
+            atol=1e-12,
+        )

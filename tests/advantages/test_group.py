@@ -14,7 +14,6 @@ from jaxalign import (
     best_of_group_advantages,
     centred_advantages,
     decoupled_advantages,
-    discounted_returns,
     greedy_baseline_advantages,
     grpo_advantages,
     leave_one_out_advantages,
@@ -25,9 +24,13 @@ from jaxalign import (
     running_baseline,
     weighted_scores,
 )
+from tests.cases.advantages.group import CASES
+from tests.checks.of_cases import checks_of
 from tests.numerics.test_masking import on_eight
 from tests.oracles import group_advantages as oracle
-from tests.oracles import statistics
+
+TestCases = checks_of(CASES)
+
 
 CLOSE = {"rtol": 1e-10, "atol": 1e-10}
 
@@ -48,6 +51,8 @@ FORMS = {  # of scores and mask: ours, the oracle
         lambda s, m: oracle.length_weighted_advantages(s, lengths_of(m), m),
     ),
 }
+
+
 each_form = pytest.mark.parametrize("form", FORMS)
 
 
@@ -127,19 +132,16 @@ def test_several_rewards_by_hand():
     assert total.tolist() == [[351, 153]]
 
 
-def test_returns_are_whitened_over_all_tokens(x64):
-    rng = np.random.default_rng(2)
-    rewards, mask = rng.normal(size=(4, 6)), rng.random((4, 6)) < 0.7
-    ours = reinforce_plus_plus_advantages(rewards, mask, gamma=0.9)
-    returns = np.asarray(discounted_returns(rewards, mask, gamma=0.9))
-    np.testing.assert_allclose(ours, statistics.whiten(returns, mask, True), **CLOSE)
-
-
 # --- Theorems --------------------------------------------------------------------------------
-
 BANDIT = np.array([0.2, -0.5, 1.0])  # logits of three actions
+
+
 SCORES = np.array([1.0, 3.0, -2.0])  # of the actions
+
+
 GREEDY = float(SCORES[2])  # the likeliest action is the last
+
+
 G = 3
 
 
@@ -266,11 +268,6 @@ def test_rewards_that_cancel_are_not_scaled_up():
     assert not ours.any()
 
 
-def test_returns_that_differ_by_rounding_are_not_whitened():
-    rewards, mask = jnp.array([[0.0, ULP], [0.0, 0.7]]), jnp.ones((2, 2), bool)
-    assert not reinforce_plus_plus_advantages(rewards, mask, gamma=1.0).any()
-
-
 def test_equal_scores_in_two_groups_have_no_advantage():
     """The batch has a deviation, the groups have none."""
     scores, mask = jnp.array([[0.1] * 7, [0.7] * 7]), np.ones((2, 7), bool)
@@ -292,8 +289,6 @@ def test_leaving_one_out_does_not_cancel():
 
 
 # --- Invariances -----------------------------------------------------------------------------
-
-
 @each_form
 def test_what_is_masked_never_counts(form):
     scores, mask = draw(6)
@@ -379,17 +374,6 @@ def test_other_shapes_must_agree():
         decoupled_advantages(two, jnp.zeros(2))
 
 
-def test_running_baseline():
-    # 5 + (3 - 5) / 4; nothing to learn from an empty batch
-    scores, mask = jnp.array([2.0, 4.0, jnp.nan]), jnp.array([True, True, False])
-    start = jnp.float32(5.0)
-    assert float(running_baseline(start, scores, mask, decay=0.75)) == 4.5
-    assert float(running_baseline(start, scores, mask & False, decay=0.75)) == 5
-    assert float(running_baseline(start, scores, mask, decay=0.0)) == 3
-    with pytest.raises(ValueError, match=r"decay must be in \[0, 1\), got 1"):
-        running_baseline(start, scores, mask, decay=1.0)
-
-
 def test_decoupled_advantages_are_standardised(x64):
     scores, weights = several(1)
     mask = ~np.isnan(scores).all(axis=0)
@@ -398,3 +382,37 @@ def test_decoupled_advantages_are_standardised(x64):
     assert float(masked_variance(ours, mask, ddof=1)) == pytest.approx(1, abs=1e-12)
     assert not decoupled_advantages(np.full((2, 3, 4), 0.1), np.ones(2)).any()
     assert not decoupled_advantages(np.full((2, 3, 4), np.nan), np.ones(2)).any()
+
+
+def test_weighted_scores_takes_a_weight_a_reward_function():
+    with pytest.raises(AssertionError):
+        weighted_scores(jnp.zeros((2, 3)), jnp.ones((2, 1)))
+
+
+@pytest.mark.parametrize("count", range(2, 12))
+def test_equal_scores_are_centred_to_exactly_0_beside_masked_ones(count):
+    """Differences from the lowest score are 0; a sum of scores would leave a rounding error."""
+    mask = jnp.arange(12) < count
+    scores = jnp.where(mask, jnp.asarray([[0.1], [0.7], [1e6 / 3]]), 5.0)
+    centred = centred_advantages(scores, jnp.broadcast_to(mask, scores.shape))
+    np.testing.assert_array_equal(centred, np.zeros(scores.shape))
+
+
+@pytest.mark.parametrize("weights", [(1,), (2, 1)])
+def test_decoupled_advantages_take_a_weight_a_reward_function(weights):
+    """One weight for two functions would be used for both."""
+    with pytest.raises(AssertionError):
+        decoupled_advantages(jnp.ones((2, 3, 4)), jnp.ones(weights))
+
+
+def test_baseline_of_one_token_in_all():
+    """By hand: the response of one token sets the baseline, 1; the other has none."""
+    scores, lengths = jnp.asarray([[1.0, 3.0]]), jnp.asarray([[1, 0]])
+    advantages = length_weighted_advantages(scores, lengths, jnp.ones((1, 2), bool))
+    np.testing.assert_array_equal(advantages, [[0.0, 2.0]])
+
+
+def test_best_of_two():
+    """By hand: 4 - 1."""
+    advantages = best_of_group_advantages(jnp.asarray([[1.0, 4.0]]), jnp.ones((1, 2), bool))
+    np.testing.assert_array_equal(advantages, [[0.0, 3.0]])

@@ -10,25 +10,15 @@ from jax.sharding import PartitionSpec as P
 from jax.test_util import check_grads
 
 from jaxalign import discounted_returns, gae, lambda_returns, n_step_returns, vtrace
+from tests.cases.advantages.returns import CASES
+from tests.checks.of_cases import checks_of
+from tests.episodes import draw
 from tests.oracles import returns as oracle
 
+TestCases = checks_of(CASES)
+
+
 CLOSE = {"rtol": 1e-10, "atol": 1e-10}
-
-
-def draw(seed, rows=6, steps=9):
-    """Rewards, values, mask with holes; ends of both kinds, of rollouts that go on; log-ratios."""
-    rng = np.random.default_rng(seed)
-    rewards, values, final_values, log_ratios = rng.normal(size=(4, rows, steps))
-    mask = rng.random((rows, steps)) < 0.7
-    mask[0], mask[1, 1:] = False, False
-    flags = rng.random((2, rows, steps)) < 0.15
-    ends = {
-        "terminations": flags[0],
-        "truncations": flags[1],
-        "final_values": final_values,
-        "bootstrap_values": rng.normal(size=rows),
-    }
-    return (rewards, values, mask), ends, log_ratios
 
 
 def complete(ends, mask):
@@ -60,6 +50,8 @@ ESTIMATORS = {  # function of rewards, values, mask and ends
     "three steps": partial(n_step_returns, gamma=0.9, steps=3),
     "vtrace": off_policy(gamma=0.9, trace_lambda=0.8, rho_clip=1.2, c_clip=0.9),
 }
+
+
 each_estimator = pytest.mark.parametrize("fn", ESTIMATORS.values(), ids=ESTIMATORS)
 
 
@@ -94,22 +86,6 @@ def test_ends_by_hand():
     assert vtrace(0 * one, one, 0 * one, mask, **settings)[1][:, 0].tolist() == expected
 
 
-def test_vtrace_by_hand():
-    # ratios 2, 1/4; rho_clip 1, c_clip 1/2; gamma 1, lambda 1; rewards 3, 8; values 1, 4
-    # rho = 1, 1/4; c = 1/2, 1/4; delta = 1 (3 + 4 - 1) = 6, (8 - 4) / 4 = 1
-    # v_1 = 4 + 1 = 5, v_0 = 1 + 6 + (5 - 4) / 2 = 7.5; A_1 = 1, A_0 = 3 + 5 - 1 = 7
-    log_ratios = jnp.log(jnp.array([[2.0, 0.25]]))
-    rewards, values = jnp.array([[3.0, 8.0]]), jnp.array([[1.0, 4.0]])
-    mask, settings = jnp.ones((1, 2), bool), {"gamma": 1.0, "rho_clip": 1.0, "c_clip": 0.5}
-    advantages, targets = vtrace(log_ratios, rewards, values, mask, **settings)
-    np.testing.assert_allclose(targets, [[7.5, 5]], rtol=1e-6)
-    np.testing.assert_allclose(advantages, [[7, 1]], rtol=1e-6)
-    # lambda 1/2: v_0 = 1 + 6 + 1/4; A_0 = 3 + (5 + 4) / 2 - 1
-    advantages, targets = vtrace(log_ratios, rewards, values, mask, trace_lambda=0.5, **settings)
-    np.testing.assert_allclose(targets, [[7.25, 5]], rtol=1e-6)
-    np.testing.assert_allclose(advantages, [[6.5, 1]], rtol=1e-6)
-
-
 @pytest.mark.parametrize("missing", ["nothing", "terminations", "truncations", "bootstrap_values"])
 def test_against_explicit_sums(x64, missing):
     (rewards, values, mask), ends, log_ratios = draw(0)
@@ -140,8 +116,6 @@ def test_against_explicit_sums(x64, missing):
 
 
 # --- Theorems --------------------------------------------------------------------------------
-
-
 def test_lambda_zero_is_one_step_and_lambda_one_is_monte_carlo(x64):
     steps, ends, _ = draw(1)
     mixed = partial(lambda_returns, *steps, gamma=0.9, **ends)
@@ -158,27 +132,6 @@ def test_advantages_and_values_make_the_lambda_return(x64):
     np.testing.assert_allclose(advantages + np.where(mask, values, 0), returns, **CLOSE)
 
 
-def test_vtrace_on_policy_is_the_lambda_return(x64):
-    """Espeholt et al. 2018, Remark 1; the advantage is then that of GAE."""
-    (rewards, values, mask), ends, _ = draw(3)
-    settings = {"gamma": 0.9, **ends}
-    advantages, targets = vtrace(
-        np.zeros(mask.shape), rewards, values, mask, trace_lambda=0.7, **settings
-    )
-    returns = lambda_returns(rewards, values, mask, trace_lambda=0.7, **settings)
-    np.testing.assert_allclose(targets, returns, **CLOSE)
-    expected, _ = gae(rewards, values, mask, gae_lambda=0.7, **settings)
-    np.testing.assert_allclose(advantages, expected, **CLOSE)
-
-
-def test_vtrace_of_an_action_the_policy_never_takes_is_the_value():
-    (rewards, values, mask), ends, _ = draw(4)
-    never = np.full(mask.shape, -1e4)
-    advantages, targets = vtrace(never, rewards, values, mask, gamma=0.9, **ends)
-    assert not advantages.any()
-    np.testing.assert_array_equal(targets, np.where(mask, values, 0).astype(np.float32))
-
-
 def test_the_true_values_are_a_fixed_point(x64):
     """With the true value of every step, each estimator returns it: a chain of known rewards."""
     rewards = np.array([[3.0, -1.0, 4.0, 1.0]])
@@ -190,8 +143,6 @@ def test_the_true_values_are_a_fixed_point(x64):
 
 
 # --- Invariances -----------------------------------------------------------------------------
-
-
 @each_estimator
 def test_what_is_masked_never_counts(fn):
     (rewards, values, mask), ends, _ = draw(5)
@@ -241,16 +192,6 @@ def test_gradients(x64, name):
     (rewards, values, mask), ends, _ = draw(8, rows=3, steps=4)
     fn = jax.jit(lambda r, v: ESTIMATORS[name](r, v, mask, **ends))
     check_grads(fn, (rewards, values), order=2, modes=["rev"])
-
-
-def test_vtrace_has_no_gradient():
-    (rewards, values, mask), ends, log_ratios = draw(9)
-
-    def total(*arrays):
-        return sum(x.sum() for x in vtrace(*arrays, mask, gamma=0.9, **ends))
-
-    arrays = tuple(jnp.asarray(x, jnp.float32) for x in (log_ratios, rewards, values))
-    assert not any(g.any() for g in jax.grad(total, (0, 1, 2))(*arrays))
 
 
 @each_estimator

@@ -18,7 +18,7 @@ from jaxalign.batches.shared_prompts import (
     shared_rows,
 )
 from jaxalign.batches.tokens import SharedPrompts, TokenBatch
-from jaxalign.config.model import LoraConfig
+from jaxalign.config.lora import LoraConfig
 from jaxalign.layouts.device import on_device
 from jaxalign.layouts.pmap import on_pmap
 from jaxalign.logprobs import action_logps, entropy
@@ -32,6 +32,9 @@ from jaxalign.rollouts.groups import sample_groups
 from jaxalign.sampling import sample
 from jaxalign.train.epochs import minibatch_rows, ppo_epochs_loop, selected_rows
 from jaxalign.train.step import initial_state, summed_step
+
+pytestmark = pytest.mark.slow
+
 
 WORDS, PROMPT, NEW, EOS = 13, 6, 5, 2
 KEY = jax.random.key(0)

@@ -14,6 +14,9 @@ from benchmarks.conformance.comparison import is_wrong, run_case, run_file
 from jaxalign import PairLogps, robust_dpo_loss
 from tests.folders import FILES
 
+pytestmark = pytest.mark.slow
+
+
 PAIR = PairLogps(chosen=np.zeros(1), rejected=np.zeros(1))
 FOLDER = FILES / "oracles"
 MANIFESTS = {  # manifest: how many of its cases nothing of ours computes
@@ -21,6 +24,7 @@ MANIFESTS = {  # manifest: how many of its cases nothing of ours computes
     "dpo_trl": 0,
     "dpo_trl_legacy": 0,
     "e2e_trl": 13,  # whole models, not functions
+    "gae_rlax": 0,
     "gae_sb3": 0,
     "gae_torchrl": 0,
     "group_advantages_trl": 0,

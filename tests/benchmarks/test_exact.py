@@ -33,6 +33,9 @@ from benchmarks.exact.world import (
 )
 from jaxalign import best_of_group_advantages, k1, reinforce_loss
 
+pytestmark = pytest.mark.slow
+
+
 EXACT = 1e-10
 gradient = jax.jit(jax.grad(objective))
 

@@ -14,6 +14,9 @@ from benchmarks.hostile.judge import OUTCOMES, Ending, Fault, either, refused, w
 from benchmarks.hostile.kinds import all_trials
 from benchmarks.hostile.trial import Room, Trial, called
 
+pytestmark = pytest.mark.slow
+
+
 LINE = "jaxalign: data.jsonl:3: no field text; add it\n"
 
 

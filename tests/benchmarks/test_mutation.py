@@ -12,6 +12,9 @@ from benchmarks.mutation.mutants import mutants
 from benchmarks.mutation.runner import Result
 from tests.folders import ROOT
 
+pytestmark = pytest.mark.slow
+
+
 TOY = '''
 def clipped(x, lowest=0.0):
     """Doctested.

@@ -25,6 +25,9 @@ from benchmarks.conformance.peers.return_rows import brute_force_returns
 from benchmarks.conformance.peers.rows import ROWS
 from tests.folders import ROOT
 
+pytestmark = pytest.mark.slow
+
+
 RESULTS = ROOT / "benchmarks" / "results" / "peers.md"
 OURS = ours.adapter()
 

@@ -8,6 +8,8 @@ from benchmarks.speed.__main__ import table
 from benchmarks.speed.race import Entry, race
 from benchmarks.speed.work import SIZES, WORKS
 
+pytestmark = pytest.mark.slow
+
 
 def test_sides_take_turns_and_say_what_they_are_and_who_fails_is_left_out():
     entries = {Entry("XLA", "jax_product"): sys.executable, Entry("none", "nobody"): sys.executable}

@@ -10,8 +10,9 @@ import pytest
 from jaxalign.cli import dispatch
 from jaxalign.config.data import DataConfig
 from jaxalign.config.defaults import LARGE, Start
-from jaxalign.config.model import LoraConfig, ModelConfig
-from jaxalign.data.tokenizer import train_bpe
+from jaxalign.config.lora import LoraConfig
+from jaxalign.config.model import ModelConfig
+from jaxalign.data.tokenizer_training import train_bpe
 from jaxalign.errors import UserError
 from jaxalign.models.transformer import Transformer
 from jaxalign.recipes import finish
@@ -24,6 +25,9 @@ from jaxalign.recipes.text_models import (
 )
 from jaxalign.recipes.user_data import fitting
 from tests.tiny_models import tiny_policy
+
+pytestmark = pytest.mark.slow
+
 
 ROWS = [{"prompt": f"the {i}", "chosen": " film", "rejected": " good"} for i in range(5)]
 

@@ -16,7 +16,6 @@ from jaxalign.batches.preferences import PairLogps, PreferenceBatch, UnpairedBat
 from jaxalign.batches.tokens import TokenBatch
 from jaxalign.commands.explain import page
 from jaxalign.commands.explain.run_directory import of_run
-from jaxalign.config.checks import restored
 from jaxalign.config.control import ControlConfig
 from jaxalign.config.data import DataConfig
 from jaxalign.config.distill import DistillConfig
@@ -26,10 +25,11 @@ from jaxalign.config.grpo import GRPOConfig
 from jaxalign.config.kto import KTOConfig, KTOSettings
 from jaxalign.config.loop import FitConfig, OptimizerConfig
 from jaxalign.config.online import OnlineConfig
+from jaxalign.config.overrides import restored
 from jaxalign.config.ppo import TextPPOConfig
 from jaxalign.config.reward import RewardConfig
 from jaxalign.config.rlhf import RLHFConfig
-from jaxalign.data.templates import started
+from jaxalign.data.templates import template_date
 from jaxalign.errors import UserError
 from jaxalign.explanation import (
     explain_decisions,
@@ -49,6 +49,9 @@ from jaxalign.train.checks import (
     watched_decisions,
     watched_ratios,
 )
+
+pytestmark = pytest.mark.slow
+
 
 KEY = jax.random.key(0)
 
@@ -93,7 +96,7 @@ def test_a_pair_by_hand():
     """d/dlogp of -log sigmoid(u), mean of 2 pairs: -+ beta sigmoid(-u) / 2, for each token."""
     batch, sides = pairs()
     make_loss = functools.partial(objectives.paired, loss=DPO.given(beta=0.5))
-    found = explain_pairs(make_loss, table_logps, PARAMS, batch, sides, beta=0.5, key=KEY)
+    found = explain_pairs(make_loss, table_logps, PARAMS, batch, reference=sides, beta=0.5, key=KEY)
     assert all(total.agrees for total in found.sums) and len(found.sums) == 5
     first, second = found.sequences[:2]
     assert (first.title, second.title) == ("chosen 0", "rejected 0")
@@ -121,9 +124,9 @@ def test_sums_of_pairs_count_tokens_as_the_loss_does():
     ]
     reference = PairLogps(chosen=jnp.asarray(summed[0]), rejected=jnp.asarray(summed[1]))
     batch = dataclasses.replace(batch, reference=reference)
-    given = {"beta": 0.5, "key": KEY}
+    given = {"reference": sides, "beta": 0.5, "key": KEY}
     make_loss = functools.partial(objectives.paired, loss=DPO.given(beta=0.5), ld_alpha=0.25)
-    found = explain_pairs(make_loss, table_logps, PARAMS, batch, sides, ld_alpha=0.25, **given)
+    found = explain_pairs(make_loss, table_logps, PARAMS, batch, ld_alpha=0.25, **given)
     assert all(total.agrees for total in found.sums) and len(found.sums) == 5
     assert "count 0.25 (LD-DPO)" in found.notes[0]
     logps = np.asarray(table_logps(PARAMS, batch.chosen))
@@ -131,7 +134,7 @@ def test_sums_of_pairs_count_tokens_as_the_loss_does():
     assert found.sequences[0].totals["log-probability"] == pytest.approx(wanted, rel=1e-6)
     batch, sides = pairs()
     make_loss = functools.partial(objectives.paired, loss=LENGTH_NORMALISED_DPO.given(beta=0.5))
-    found = explain_pairs(make_loss, table_logps, PARAMS, batch, sides, per_token=True, **given)
+    found = explain_pairs(make_loss, table_logps, PARAMS, batch, per_token=True, **given)
     assert all(total.agrees for total in found.sums) and len(found.sums) == 5
     for sequence, length in zip(found.sequences, (3, 1, 2, 4), strict=True):
         mean = (sequence.columns["reward"] * sequence.is_response).sum() / length
@@ -165,7 +168,9 @@ def unpaired(loss, mismatched, shift=None, **given):
         loss_fn = objectives.unpaired(model, UNPAIRED_LOSSES[loss].given(beta=0.5, **given))
         return functools.partial(loss_fn, statistics=statistics)
 
-    return explain_unpaired(make_loss, table_logps, PARAMS, batch, start, beta=0.5, key=KEY)
+    return explain_unpaired(
+        make_loss, table_logps, PARAMS, batch, reference=start, beta=0.5, key=KEY
+    )
 
 
 def unpaired_gradients(found, slopes):
@@ -464,7 +469,7 @@ def test_a_configuration_comes_back_from_its_file():
     assert restored(DPOConfig, dataclasses.asdict(config)) == config
     with pytest.raises(UserError, match="other is no field of DPOConfig"):
         restored(DPOConfig, dataclasses.asdict(config) | {"other": 1})
-    with pytest.raises(UserError, match="policy is missing"):
+    with pytest.raises(UserError, match="adapter is missing"):
         restored(DPOConfig, {"data": {}})
 
 
@@ -587,6 +592,6 @@ def test_a_run_is_explained_on_the_day_it_began(tmp_path, monkeypatch):
     inputs = {"run": "a", "started": began.isoformat(), "inputs": None}
     (tmp_path / "inputs.json").write_text(json.dumps(inputs))
     monkeypatch.setattr(page, "of_run", lambda config: config)
-    monkeypatch.setattr(page, "explained", lambda config: started())
+    monkeypatch.setattr(page, "explained", lambda config: template_date())
     assert page.run(ExplainConfig(run=str(tmp_path))) == began
-    assert page.run(ExplainConfig()) == started() != began
+    assert page.run(ExplainConfig()) == template_date() != began

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from jaxalign.cli import dispatch
 from jaxalign.commands.export import write_folder
-from jaxalign.data.tokenizer import train_bpe
+from jaxalign.data.tokenizer_training import train_bpe
 from jaxalign.errors import UserError, printable
 from jaxalign.models.rope import RopeScaling
 from jaxalign.models.transformer import Transformer, TransformerConfig, unrolled
@@ -23,6 +23,9 @@ from jaxalign.pretrained.hugging_face.writer import config_of
 from jaxalign.recipes.model_card import model_card
 from jaxalign.recipes.text_models import TextModel, load_text_model, new_parameters, save_text_model
 from tests.folders import FILES
+
+pytestmark = pytest.mark.slow
+
 
 HF = FILES / "hf"
 NAMES = sorted(path.name for path in HF.iterdir() if path.is_dir())

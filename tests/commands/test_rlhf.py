@@ -13,7 +13,8 @@ from jaxalign.commands.rlhf import job as rlhf
 from jaxalign.commands.rlhf.ratings import human_pairs, read_corpus, spread
 from jaxalign.config.dpo import DPOSettings
 from jaxalign.config.loop import FitConfig, OptimizerConfig
-from jaxalign.config.model import LoraConfig, ModelConfig, TokenizerConfig
+from jaxalign.config.lora import LoraConfig
+from jaxalign.config.model import ModelConfig, TokenizerConfig
 from jaxalign.config.ppo import PPOSettings
 from jaxalign.config.reward import RewardSettings
 from jaxalign.config.rlhf import (
@@ -28,6 +29,9 @@ from jaxalign.data.batching import token_batch
 from jaxalign.errors import UserError
 from jaxalign.recipes.text_models import load_text_model
 from jaxalign.train.metrics import read_metrics
+
+pytestmark = pytest.mark.slow
+
 
 FIT = FitConfig(
     steps=2,

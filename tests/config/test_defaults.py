@@ -29,7 +29,7 @@ from jaxalign.train.optimizers import make_schedule
 SMALL, HUB = Start(parameters=LARGE - 1), Start(published=True, parameters=1)
 ADAPTERS = dataclasses.replace(HUB, adapters=True)
 OF_LOOP = {"ppo": PPOSettings(), "grpo": GRPOSettings()}  # FitConfig() of all others
-# As the commands trained before: rate, schedule, warm-up, b2, steps or rounds, batch.
+# As the commands trained before: rate, schedule, warm-up, b2, steps or iterations, batch.
 SMALL_VALUES = {
     "sft": (1e-3, "cosine", 20, 0.99, 500, 64),
     "dpo": (3e-4, "cosine", 10, 0.99, 120, 32),
@@ -177,9 +177,9 @@ def test_a_line_says_what_was_not_given(given, start, line, capsys):
         (lambda: OptimizerConfig(warmup_share=math.nan), "warmup_share is nan"),
         (lambda: OptimizerConfig(learning_rate=math.inf), "learning_rate is inf; it must be"),
         (lambda: OptimizerConfig(learning_rate=math.nan), "learning_rate is nan"),
-        (lambda: FitConfig(epochs=0.0), "epochs is 0.0; it must be a number above 0"),
+        (lambda: FitConfig(epochs=0.0), "epochs is 0.0; it must be above 0"),
         (lambda: FitConfig(epochs=math.nan), "epochs is nan; it must be a finite number"),
-        (lambda: GRPOSettings(prompt_epochs=-1.0), "grpo.prompt_epochs is -1.0; it must be"),
+        (lambda: GRPOSettings(prompt_epochs=-1.0), "prompt_epochs is -1.0; it must be"),
         (lambda: following(FitConfig(epochs=1e6), "sft", HUB).settled(3e6), "epochs 1e.06 is"),
         (lambda: FitConfig(steps=2**31), "steps is 2147483648; it must lie in"),
         (lambda: following(GRPOSettings(iterations=10**9, epochs=4), "grpo", HUB), "4,000,000,000"),

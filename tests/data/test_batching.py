@@ -11,10 +11,11 @@ from jaxalign.data.batching import (
     epoch_order,
     evaluation_batches,
     length_buckets,
+    mismatched_rows,
     preference_batch,
     prompt_batch,
     token_batch,
-    truncated,
+    truncated_row,
 )
 from jaxalign.data.chat import token_row
 from jaxalign.errors import UserError
@@ -60,9 +61,9 @@ def test_nothing_is_cut_silently():
 
 
 def test_truncation_loses_the_end_and_only_that():
-    cut = truncated(ROWS[0], 3)
+    cut = truncated_row(ROWS[0], 3)
     assert cut.tokens.tolist() == [1, 5, 6] and cut.is_response.tolist() == [False, False, True]
-    assert truncated(ROWS[0], 4) == ROWS[0]
+    assert truncated_row(ROWS[0], 4) == ROWS[0]
 
 
 def test_an_interleaved_row_keeps_both_masks():
@@ -176,3 +177,19 @@ def test_rows_of_a_bucket_follow_its_length_and_nothing_else(batch_size, rows):
 def test_one_bucket_is_plain_batches():
     order = length_buckets([3, 9, 5], buckets=1, batch_size=2, seed=0)
     assert order.limits == (9,) and order.rows == (2,)
+
+
+def test_mismatched_rows_have_the_response_to_another_prompt():
+    # prompts 1 1 1 2 2 3: by prompt the rows are 0..5, responses move on by 3
+    rows = [token_row(([p], False), ([10 + i, 9], True)) for i, p in enumerate([1, 1, 1, 2, 2, 3])]
+    mixed = mismatched_rows(rows, max_length=3)
+    assert [row.tokens.tolist() for row in mixed] == [
+        *([1, 13, 9], [1, 14, 9], [1, 15, 9]),
+        *([2, 10, 9], [2, 11, 9], [3, 12, 9]),
+    ]
+    assert all(row.is_response.tolist() == [False, True, True] for row in mixed)
+    assert [len(row) for row in mismatched_rows(rows, max_length=2)] == [2] * 6
+    one_prompt = mismatched_rows(rows[:3], max_length=3)
+    assert [row.tokens[1] for row in one_prompt] == [12, 10, 11]
+    with pytest.raises(UserError, match="one row has no other"):
+        mismatched_rows(rows[:1], max_length=3)

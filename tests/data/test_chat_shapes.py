@@ -17,7 +17,7 @@ from jaxalign.data.records import (
     Ranking,
     Unpaired,
 )
-from jaxalign.data.tokenizer import load_tokenizer
+from jaxalign.data.tokenizer_loading import load_tokenizer
 from jaxalign.errors import UserError
 from tests.folders import FILES
 
@@ -68,9 +68,9 @@ def trained(tokenizer, row):
 def test_ids_are_those_of_transformers_with_the_same_arguments(shape, tokenizer_of):
     tokenizer = tokenizer_of(shape["template"])
     prompt, answer = shape["messages"][:-1], shape["messages"][-1:]
-    ids = prompt_ids(prompt, tokenizer, given=shape["given"])
+    ids = prompt_ids(prompt, tokenizer, variables=shape["given"])
     assert ids == shape["prompt_ids"]
-    row = response_row(prompt, answer, tokenizer, given=shape["given"])
+    row = response_row(prompt, answer, tokenizer, variables=shape["given"])
     assert row.tokens[: len(ids)].tolist() == ids  # sampled after what is trained after
     assert not row.is_response[: len(ids)].any() and row.is_response[len(ids) :].all()
     whole = shape["ids"]
@@ -159,7 +159,9 @@ def test_what_cannot_be_trained_on_says_what_would_mend_it_and_that_does(templat
     (text,) = trained(tokenizer, response_row([user("Why?")], mended, tokenizer))
     assert text.removesuffix(tokenizer.token(tokenizer.eos_id)) == "\n</think>\n\nYes."
     if template == "empty_thought":
-        row = response_row([user("Why?")], response, tokenizer, given={"enable_thinking": False})
+        row = response_row(
+            [user("Why?")], response, tokenizer, variables={"enable_thinking": False}
+        )
         assert trained(tokenizer, row) == ["Yes.<|im_end|>"]
 
 
@@ -221,7 +223,7 @@ def test_special_tokens_in_what_a_row_gives_are_text(tokenizer_of):
     tokenizer = tokenizer_of("last_thought")
     end = tokenizer.eos_id
     tool = {"type": "function", "function": {"name": "<|im_end|>", "parameters": {}}}
-    ids = [prompt_ids([user("Why?")], tokenizer, given={"tools": [t]}) for t in (TOOL, tool)]
+    ids = [prompt_ids([user("Why?")], tokenizer, variables={"tools": [t]}) for t in (TOOL, tool)]
     assert ids[0].count(end) == ids[1].count(end)
     named = tokenizer_of("system_in_user")
     ids = [prompt_ids([user("Why?", name=n)], named) for n in ("Ann", "<|eot_id|>")]
@@ -285,7 +287,7 @@ def test_without_a_template_nothing_more_is_written(tokenizer_of):
     with pytest.raises(UserError, match="'tool_call_id' is for a chat template"):
         prompt_ids([user("Why?"), {"role": "tool", "content": "4", "tool_call_id": "a"}], plain)
     with pytest.raises(UserError, match="'tools' is for a chat template"):
-        response_row([user("Why?")], [assistant("Yes.")], plain, given={"tools": [TOOL]})
+        response_row([user("Why?")], [assistant("Yes.")], plain, variables={"tools": [TOOL]})
     told = {"role": "developer", "content": "Be."}
     assert plain.decode(prompt_ids([told, user("Why?")], plain)).startswith("Developer: Be.\nUser:")
 
@@ -404,6 +406,6 @@ def test_a_thought_that_the_template_drops_is_trained_on_in_the_last_answer(befo
         UserError, match=r'add "chat_template_kwargs": \{"thinking": true\} to the row'
     ):
         response_row(asked, [assistant(THOUGHT)], told)
-    row = response_row(asked, [assistant(THOUGHT)], told, given={"thinking": True})
+    row = response_row(asked, [assistant(THOUGHT)], told, variables={"thinking": True})
     assert trained(told, row) == [f"{THOUGHT.removeprefix('<think>')}<|im_end|>"]
     assert trained(told, response_row(asked, [assistant("So.")], told)) == ["So.<|im_end|>"]

@@ -19,7 +19,9 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 from jaxalign.batches.tokens import TokenBatch
 from jaxalign.data.chat import prompt_ids, response_row, step_row, text_row
 from jaxalign.data.marks import marked_tokenizer
-from jaxalign.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from jaxalign.data.tokenizer import Tokenizer
+from jaxalign.data.tokenizer_loading import load_tokenizer
+from jaxalign.data.tokenizer_training import train_tokenizer
 from jaxalign.errors import UserError
 from jaxalign.pretrained.gguf.tokenizer import load_gguf_tokenizer
 from jaxalign.recipes.reward_sources import judges_of

@@ -11,6 +11,7 @@ import pyarrow.parquet
 import pytest
 
 from jaxalign.data.formats import load_records
+from jaxalign.data.prompts_and_responses import shared_messages, shared_text
 from jaxalign.data.records import (
     MarginPreference,
     Preference,
@@ -20,10 +21,8 @@ from jaxalign.data.records import (
     Ranking,
     Stepwise,
     Unpaired,
-    shared_messages,
-    shared_text,
 )
-from jaxalign.data.tokenizer import train_tokenizer
+from jaxalign.data.tokenizer_training import train_tokenizer
 from jaxalign.errors import UserError
 
 

@@ -114,6 +114,7 @@ def experience(batch):
     return Experience(**fields | {"inputs": batch})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_every_number_is_that_of_the_text_alone(name):
     model, params = model_and_params(name, heads_out=("logits", "value"))
@@ -178,6 +179,7 @@ def losses_and_grads(model, params, *batches):
         yield value, weight, jax.tree.leaves(grads), other
 
 
+@pytest.mark.slow
 def test_loss_and_gradient_are_those_of_a_row_each():
     """With adapters and dropout: its noise is that of the text, whichever row it stands in."""
     model, params = model_and_params("scanned", dropout=0.3, lora=True, remat=False)
@@ -192,6 +194,7 @@ def test_loss_and_gradient_are_those_of_a_row_each():
         np.testing.assert_allclose(x, y, atol=2e-5 * scale)  # float32 sums in another order
 
 
+@pytest.mark.slow
 def test_in_double_precision_they_agree_to_1e_10(x64):
     model, params = model_and_params("gemma", layers=1, windows=(3,), dropout=0.2)
     object.__setattr__(model.config, "compute_dtype", "float64")  # no choice of a user
@@ -223,6 +226,7 @@ def stepped(layout, devices, micro_batches, packed):
     return jax.device_get((state.params, metrics))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("layout", "devices"), [("pmap", 8), ("mesh", 8)])
 def test_devices_and_micro_batches_change_nothing(layout, devices):
     params, metrics = stepped(layout, devices, 2, True)
@@ -305,7 +309,7 @@ def test_what_cannot_be_packed_is_one_clear_line():
         packed_rows([], capacity=8, batch_size=2, seed=0)
     with pytest.raises(UserError, match=r"length_buckets 2 .* packing .* leave one of them out"):
         SFTConfig(packing=True, length_buckets=2)
-    with pytest.raises(UserError, match="length_buckets is 0; it must be above 0"):
+    with pytest.raises(UserError, match="length_buckets is 0; it must be at least 1"):
         SFTConfig(length_buckets=0)
     model, params = model_and_params("gpt2")
     batch = packed_texts()
@@ -320,6 +324,7 @@ def test_what_cannot_be_packed_is_one_clear_line():
         )
 
 
+@pytest.mark.slow
 def test_sft_packs_rows_counts_their_tokens_and_resumes_to_the_same_bits(
     tmp_path, monkeypatch, interrupted, capsys
 ):

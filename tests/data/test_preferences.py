@@ -125,6 +125,7 @@ def test_pairs_that_cannot_be_are_refused():
         cross_block_pairs(make([[[1, 2], [3, 4]]]), 1, seed=0)
 
 
+@pytest.mark.slow
 def test_mixed_pairs_have_the_share_that_was_asked_for(movies):
     part = movies.part("policy_validation")
     for share, expected in [(0.5, 100), (0.0, 0), (1.0, 200), (0.25, 50)]:

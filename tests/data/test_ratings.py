@@ -189,6 +189,7 @@ def test_texts_are_clean(movies, products):
         assert not any(c in text for c in "\ufeff\ufffd\u2019\u2013\u00c3\u00c2`\t\n")
 
 
+@pytest.mark.slow
 def test_the_data_set_is_prepared_once_and_two_processes_do_not_collide(tmp_path):
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         found = pool.starmap(prepare_ratings, [("products", tmp_path)] * 2)
@@ -250,6 +251,7 @@ def test_the_cache_directory_follows_the_convention(monkeypatch, tmp_path):
     assert cache_directory().parts[-2:] == (".cache", "jaxalign")
 
 
+@pytest.mark.slow
 def test_preparing_and_reading_is_silent_and_needs_no_tensorflow(tmp_path):
     code = (
         "import sys; from jaxalign.data.ratings import load_ratings;"

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, processors
 
 from jaxalign.data.same_tokenizer import difference
-from jaxalign.data.tokenizer import train_bpe
+from jaxalign.data.tokenizer_training import train_bpe
 from jaxalign.errors import UserError
 from jaxalign.recipes.iterations import check_same_vocabulary
 from jaxalign.recipes.text_models import TextModel

@@ -194,8 +194,8 @@ def test_namespaces_that_hold_one_another_are_not_written_out():
 
 
 def test_the_clock_stops_a_template_in_any_thread_and_leaves_none(monkeypatch):
-    monkeypatch.setattr("jaxalign.data.sandbox.SECONDS", 0.05)
-    monkeypatch.setattr("jaxalign.data.sandbox.STEPS", 10**9)
+    monkeypatch.setattr("jaxalign.data.sandbox_budget.SECONDS", 0.05)
+    monkeypatch.setattr("jaxalign.data.sandbox_budget.STEPS", 10**9)
     found, before = [], threading.active_count()
 
     def work():

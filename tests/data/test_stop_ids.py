@@ -13,7 +13,8 @@ from jaxalign.commands import generate
 from jaxalign.commands.export import write_folder
 from jaxalign.config.generate import GenerateConfig
 from jaxalign.data.chat import response_row
-from jaxalign.data.tokenizer import load_tokenizer, train_bpe
+from jaxalign.data.tokenizer_loading import load_tokenizer
+from jaxalign.data.tokenizer_training import train_bpe
 from jaxalign.errors import UserError
 from jaxalign.pretrained.gguf.tokenizer import load_gguf_tokenizer
 from jaxalign.recipes.model_card import model_card
@@ -64,6 +65,7 @@ def test_where_the_ids_come_from(tmp_path, files, stops):
     assert (tokenizer.stop_ids, tokenizer.eos_id) == (stops, stops[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["generation_config", "config"])
 @pytest.mark.parametrize(
     "value",
@@ -152,6 +154,7 @@ def test_defaults_that_stand_in_the_configuration_alone(tmp_path, file):
     assert not load_tokenizer(folder_with(tmp_path / "c", config={"max_length": 16})).generation
 
 
+@pytest.mark.slow
 def test_sampling_stops_at_the_first_of_them():
     """What is drawn does not depend on where it stops: it is a beginning of the endless text."""
     endless, _ = responses(drawn(prompts_of(), eos_id=NEVER))
@@ -210,6 +213,7 @@ def test_gguf_files_name_several(tmp_path):
     assert load_gguf_tokenizer(byte_level(tmp_path / "x.gguf", eot_token_id=2)).stop_ids == (2,)
 
 
+@pytest.mark.slow
 def test_generate_says_what_it_draws_with(tmp_path, capsys):
     stops = {"eos_token_id": list(range(2, 270))}  # all but two tokens end a text
     tokenizer = load_tokenizer(folder_with(tmp_path / "t", generation_config=DEFAULTS | stops))

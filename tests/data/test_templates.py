@@ -15,7 +15,7 @@ from jaxalign.data.chat import prompt_ids, response_row, text_row
 from jaxalign.data.formats import load_records
 from jaxalign.data.marks import pattern_of
 from jaxalign.data.records import Prompt
-from jaxalign.data.tokenizer import load_tokenizer
+from jaxalign.data.tokenizer_loading import load_tokenizer
 from jaxalign.errors import UserError
 from jaxalign.recipes.text_models import new_text_model, save_text_model
 from tests.folders import FILES
@@ -430,6 +430,7 @@ def test_what_is_saved_is_what_was_loaded(tmp_path):
     assert load_tokenizer(tmp_path / "new").chat_template is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("template", [CHATML, None])
 def test_generate_answers_a_chat(template, tokenizers, tmp_path, monkeypatch):
     tokenizer = with_template(tokenizers["smollm2-bytes"], template)

@@ -15,7 +15,8 @@ import pytest
 import tokenizers
 
 from jaxalign.data.chat import prompt_ids, response_row, text_row
-from jaxalign.data.tokenizer import load_tokenizer, train_tokenizer
+from jaxalign.data.tokenizer_loading import load_tokenizer
+from jaxalign.data.tokenizer_training import train_tokenizer
 from jaxalign.errors import UserError
 
 TEXTS = [
@@ -97,11 +98,12 @@ def test_the_most_frequent_words_get_the_room_and_single_words_none():
     assert len(train_tokenizer(texts, vocab_size=270, kind="word").encode(" violet")) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["word", "bpe"])
 def test_training_is_the_same_in_another_process(kind, tmp_path):
     (tmp_path / "texts.json").write_text(json.dumps(TEXTS))
     code = (
-        "import json, pathlib; from jaxalign.data.tokenizer import train_tokenizer;"
+        "import json, pathlib; from jaxalign.data.tokenizer_training import train_tokenizer;"
         f"d = pathlib.Path({str(tmp_path)!r}); texts = json.loads((d / 'texts.json').read_text());"
         f"train_tokenizer(texts, vocab_size=330, kind={kind!r}).save(d)"
     )

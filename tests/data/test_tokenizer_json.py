@@ -6,8 +6,9 @@ import os
 import pytest
 from tokenizers import pre_tokenizers
 
-from jaxalign.data.tokenizer import load_tokenizer, train_bpe
 from jaxalign.data.tokenizer_json import _letter
+from jaxalign.data.tokenizer_loading import load_tokenizer
+from jaxalign.data.tokenizer_training import train_bpe
 from jaxalign.errors import UserError
 
 GIVEN = json.loads(train_bpe(["the film is good"], 270).backend.to_str())

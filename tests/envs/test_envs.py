@@ -121,6 +121,7 @@ def test_digit_splits_are_disjoint_and_few():
     assert np.all(split.feedback.weights == 1) and split.feedback.images.max() == 1.0
 
 
+@pytest.mark.slow
 def test_mlp_starts_nearly_uniform_and_has_two_networks():
     model = PolicyMLP(num_actions=5, widths=(8, 8), activation="tanh")
     x = jax.random.normal(KEY, (3, 4, 6))

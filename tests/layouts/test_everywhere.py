@@ -12,9 +12,9 @@ import pytest
 
 from jaxalign import objectives
 from jaxalign.batches.preferences import PairLogps
-from jaxalign.config.data import PlaceConfig
 from jaxalign.config.grpo import GRPOSettings
 from jaxalign.config.model import ModelConfig
+from jaxalign.config.place import PlaceConfig
 from jaxalign.data.batching import (
     comparison_batch,
     ranking_batch,
@@ -72,6 +72,7 @@ def after_steps(directory, loss_fn, batches, *, devices, parts, axis=True, measu
     return np.asarray(state.params["w"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["bucketed", "packed"])
 def test_training_on_texts_is_the_same_everywhere(kind, tmp_path):
     rows, size = texts(60), 9  # neither devices nor micro-batches divide it
@@ -158,6 +159,7 @@ OBJECTIVES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_rows_that_fill_up_a_batch_weigh_nothing(name, tmp_path):
     """Nine rows on one device, and on eight devices times two, which takes sixteen."""

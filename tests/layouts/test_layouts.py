@@ -21,14 +21,6 @@ PLACES = [("device", 1), *[(name, n) for name in ("pmap", "shards", "mesh") for 
 SEVERAL = [("device", 1), ("pmap", 8), ("shards", 8), ("mesh", 8)]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-    """Compiling is most of the time here, and speed of the compiled code none."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def row_loss(params, tokens, mask, index, key):
     """Next-token loss of one sequence whose embeddings get noise of its own."""
     noise = 0.3 * jax.random.normal(jax.random.fold_in(key, index), (T, D))
@@ -86,6 +78,7 @@ def reference() -> list[dict]:
         return history
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("micro_batches", [1, 2, 4])
 @pytest.mark.parametrize(("name", "devices"), PLACES)
 def test_same_update_everywhere(x64, reference, name, devices, micro_batches):
@@ -110,6 +103,7 @@ def test_same_update_everywhere(x64, reference, name, devices, micro_batches):
             np.testing.assert_allclose(state.params[leaf], expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "devices"), SEVERAL)
 def test_one_trace_over_many_steps(name, devices):
     """And the state keeps its shardings, and the parameters it began from stay usable."""

@@ -7,6 +7,7 @@ import pytest
 from jax.test_util import check_grads
 
 from jaxalign import (
+    action_logps,
     masked_mean,
     ppo_loss,
     ppo_policy_clipped,
@@ -15,7 +16,12 @@ from jaxalign import (
     ppo_value_loss,
     probability_ratios,
 )
+from tests.cases.losses.ppo import CASES
+from tests.checks.of_cases import checks_of
 from tests.oracles import ppo as oracle
+
+TestCases = checks_of(CASES)
+
 
 CLIPS = [(0.2, 0.2), (0.2, 0.28), (0.1, 0.5)]
 
@@ -200,3 +206,43 @@ def test_bad_value_clip_and_shapes_raise():
         ppo_policy_loss(x, x, jnp.zeros(()), clip_range=0.2)
     with pytest.raises(AssertionError):
         ppo_value_loss(x, x, jnp.zeros((2, 1)), value_clip_range=None)
+
+
+class TestPolicyGradient:
+    def test_at_ratio_one_ppo_is_the_policy_gradient(self, x64):
+        rng = np.random.default_rng(5)
+        logits, advantages = jnp.asarray(rng.normal(size=(10, 4))), rng.normal(size=10)
+        actions = rng.integers(0, 4, 10)
+
+        def ppo(logits):
+            logps = action_logps(logits, actions)
+            behaviour = jax.lax.stop_gradient(logps)
+            return ppo_policy_loss(logps, behaviour, advantages, clip_range=0.2).sum()
+
+        def reinforce(logits):
+            return -jnp.sum(action_logps(logits, actions) * advantages)
+
+        np.testing.assert_allclose(jax.grad(ppo)(logits), jax.grad(reinforce)(logits), atol=1e-14)
+
+    def test_the_clipped_loss_is_never_below_the_unclipped_one(self):
+        """It is a pessimistic bound on the surrogate."""
+        rng = np.random.default_rng(6)
+        logps, behaviour, advantages = rng.normal(size=(3, 500)).astype(np.float32)
+        wide = ppo_policy_loss(logps, behaviour, advantages, clip_range=1e9)
+        assert (ppo_policy_loss(logps, behaviour, advantages, clip_range=0.2) >= wide).all()
+
+    def test_a_large_gain_is_never_taken_twice(self):
+        """Past the clip range on the good side, going on changes nothing."""
+        far = ppo_policy_loss(jnp.array([1.0]), jnp.zeros(1), jnp.ones(1), clip_range=0.2)
+        farther = ppo_policy_loss(jnp.array([2.0]), jnp.zeros(1), jnp.ones(1), clip_range=0.2)
+        np.testing.assert_array_equal(far, farther)
+
+
+@pytest.mark.parametrize("advantage", [1.0, -1.0])
+def test_on_the_border_of_the_clip_nothing_is_clipped(advantage):
+    """The loss bends there and is flat beyond; ratios as they come out of float32."""
+    logps, zeros = jnp.asarray([-0.5, 0.5, 2.0]), jnp.zeros(3)
+    lowest, highest, cap = (float(ratio) for ratio in probability_ratios(logps, zeros))
+    bounds = {"clip_range": (1 - lowest, highest - 1), "dual_clip": cap}
+    clipped = ppo_policy_clipped(logps, zeros, jnp.full(3, advantage), **bounds)
+    assert clipped.tolist() == [False, False, advantage > 0]

@@ -75,6 +75,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_a_kernel_and_its_gradients_are_those_of_attention(case, interpreted, monkeypatch):
     kernel, queries, columns, settings = CASES[case]
@@ -106,6 +107,7 @@ def network(**changes):
     return model, params, tokens, mask
 
 
+@pytest.mark.slow
 def test_a_network_with_the_kernel_is_the_same_network(interpreted, monkeypatch):
     """Whole rows, and the last columns of rows with two continuations."""
     model, params, tokens, mask = network()
@@ -131,6 +133,7 @@ def test_a_network_with_the_kernel_is_the_same_network(interpreted, monkeypatch)
         np.testing.assert_allclose(ours[mask], plain[mask], atol=2e-5)  # left of it nothing is seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["pmap", "shards", "mesh"])
 def test_every_layout_gives_a_device_its_own_rows(layout, interpreted):
     model, params, tokens, mask = network()
@@ -186,6 +189,7 @@ def test_rows_that_a_mesh_does_not_divide_are_left_to_blocks(interpreted):
             assert kernel_for(q, q, mask=mask, softcap=None) is kernel
 
 
+@pytest.mark.slow
 def test_a_cache_is_read_in_blocks_of_queries():
     q, k, v = inputs(300, 340)
     mask = attention_mask(masks(340), 300)

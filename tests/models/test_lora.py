@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxalign.batches.tokens import TokenBatch
-from jaxalign.config.model import LoraConfig
+from jaxalign.config.lora import LoraConfig
 from jaxalign.errors import UserError
 from jaxalign.models.lora import (
     ADAPTERS,
@@ -27,6 +27,9 @@ from jaxalign.models.lora import (
 from jaxalign.models.quantised import quantised, to_int8, weights_of
 from jaxalign.models.transformer import Transformer, TransformerConfig, unrolled
 from jaxalign.sampling import sample
+
+pytestmark = pytest.mark.slow
+
 
 PLAIN = TransformerConfig(
     vocab_size=23,

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxalign.data.tokenizer import train_bpe
+from jaxalign.data.tokenizer_training import train_bpe
 from jaxalign.kl import exact_kl, fused_exact_kl
 from jaxalign.layouts.choice import make_layout
 from jaxalign.logprobs import (

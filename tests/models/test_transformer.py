@@ -15,6 +15,9 @@ from jaxalign.models.shared_prefix import SharedPrefix
 from jaxalign.models.transformer import Transformer, TransformerConfig, empty_cache, unrolled
 from tests.oracles import transformer as oracle
 
+pytestmark = pytest.mark.slow
+
+
 LENGTH = 7
 LLAMA = TransformerConfig(
     vocab_size=23,

@@ -9,8 +9,17 @@ import pytest
 from jax.sharding import PartitionSpec as P
 from jax.test_util import check_grads
 
-from jaxalign import masked_mean, masked_sum, masked_variance, whiten
+from jaxalign import (
+    masked_mean,
+    masked_sum,
+    masked_variance,
+    whiten,
+)
+from tests.cases.numerics.masking import CASES
+from tests.checks.of_cases import checks_of
 from tests.oracles import statistics as oracle
+
+TestCases = checks_of(CASES)
 
 
 def draw(seed, shape=(8, 5), scale=3.0, offset=10.0):
@@ -180,3 +189,32 @@ def test_gradient_of_a_variance_over_devices():
     variance = functools.partial(masked_variance, ddof=0, axis_name="i")
     gradients = jax.jit(jax.vmap(jax.grad(variance), axis_name="i"))(x, mask)
     np.testing.assert_array_equal(gradients, [[-2.0], [2.0]])
+
+
+def test_whitening_ignores_scale_and_shift(x64):
+    x = np.random.default_rng(7).normal(size=(4, 9))
+    mask = np.random.default_rng(8).random((4, 9)) < 0.6
+    np.testing.assert_allclose(whiten(3 * x + 100, mask), whiten(x, mask), atol=1e-10)
+    np.testing.assert_allclose(whiten(whiten(x, mask), mask), whiten(x, mask), atol=1e-12)
+
+
+def test_equal_values_on_all_devices_are_whitened_to_exactly_0():
+    """The lowest value of all is taken off first, also where a device has none of its own."""
+    values = jnp.asarray([0.1, 0.7, 1e6 / 3])[:, None]
+    for value in values:
+        x, mask = jnp.broadcast_to(value, (8, 1)), (jnp.arange(8) < 7)[:, None]
+        whitened = jax.pmap(functools.partial(whiten, axis_name="i"), axis_name="i")(x, mask)
+        np.testing.assert_array_equal(whitened, np.zeros((8, 1)))
+
+
+def test_variance_with_less_than_one_degree_of_freedom():
+    """By hand, weights of 3/4: mean 1, squares 3/4 + 3/4 = 3/2, freedom 3/2 - 1, variance 3."""
+    variance = masked_variance(jnp.asarray([0.0, 2.0]), jnp.asarray([0.75, 0.75]), ddof=1)
+    assert float(variance) == 3
+
+
+@pytest.mark.parametrize("function", [whiten, functools.partial(masked_variance, ddof=1)])
+def test_a_column_is_not_taken_for_a_matrix(function):
+    """Before a mask of three columns it would be repeated three times."""
+    with pytest.raises(AssertionError):
+        function(jnp.ones((2, 1)), jnp.ones((2, 3), bool))

@@ -7,6 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxalign import (
+    exact_kl,
+    generalised_jsd_loss,
+    mixture_logits,
+)
 from jaxalign.numerics.precision import log1mexp, saturating_expm1
 
 
@@ -30,3 +35,17 @@ def test_the_slope_of_expm1_is_exp(x, x64):
 def test_log1mexp_near_0_and_far_from_it(x, expected, slope):
     found = jax.value_and_grad(log1mexp)(jnp.float32(x))
     np.testing.assert_allclose(found, (expected, slope), rtol=1e-6)
+
+
+def test_wide_means_the_wider_of_two(x64):
+    """Beside float64, float32 logits are worth all their digits: nothing is rounded in between."""
+    narrow, wide = np.asarray([0.1, 2.3, -1.7], np.float32), np.asarray([1.0, 0.3, -2.9])
+    p, q = (np.exp(z) / np.exp(z).sum() for z in (narrow.astype(float), wide))
+    middle = 0.25 * q + 0.75 * p  # q is the teacher
+    jsd = 0.25 * q @ np.log(q / middle) + 0.75 * p @ np.log(p / middle)
+    mixed = 0.25 * np.log(q) + 0.75 * np.log(p)
+    logits = jnp.asarray(narrow), jnp.asarray(wide)
+    found = generalised_jsd_loss(*logits, mixture=0.25), mixture_logits(*logits, mixture=0.25)
+    np.testing.assert_allclose(exact_kl(*logits), p @ np.log(p / q), rtol=1e-13)
+    np.testing.assert_allclose(found[0], jsd, rtol=1e-13)
+    np.testing.assert_allclose(found[1], mixed, rtol=1e-13)

@@ -3,7 +3,6 @@ same update however the rows are cut, and rewards that rise.
 """
 
 import dataclasses
-import functools
 from typing import get_args
 
 import jax
@@ -17,7 +16,6 @@ from jaxalign.advantages import overlong_penalties
 from jaxalign.batches.experience import ResponseBatch
 from jaxalign.batches.tokens import TokenBatch
 from jaxalign.config.checks import hints_of
-from jaxalign.config.data import PlaceConfig
 from jaxalign.config.grpo import (
     AdvantagesName,
     AggregationName,
@@ -27,8 +25,9 @@ from jaxalign.config.grpo import (
 from jaxalign.config.loop import OptimizerConfig
 from jaxalign.config.model import ModelConfig
 from jaxalign.config.names import hyperparameter_names
+from jaxalign.config.place import PlaceConfig
 from jaxalign.data.batching import prompt_batch
-from jaxalign.data.tokenizer import train_bpe
+from jaxalign.data.tokenizer_training import train_bpe
 from jaxalign.errors import UserError
 from jaxalign.layouts.choice import make_layout
 from jaxalign.layouts.layout import pad_rows
@@ -43,8 +42,9 @@ from jaxalign.rollouts.groups import GroupSamples, response_batch, sample_groups
 from jaxalign.rollouts.text import ScoredSamples
 from jaxalign.sampling import Samples
 from jaxalign.train.metrics import read_metrics
-from jaxalign.train.step import initial_state, train_step
+from tests.checks.close import assert_same
 from tests.oracles import group_losses as oracle
+from tests.updates import Updates
 
 KEY, ROWS, LENGTH, WORDS = jax.random.key(0), 16, 5, 7
 NAMES = tuple(GROUP_LOSSES)
@@ -132,6 +132,7 @@ def test_names_agree(capsys):
     assert f"grpo.loss{{{','.join(NAMES)}}}" in shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_objective_is_the_papers_loop(name):
     batch = responses(name)
@@ -197,48 +198,29 @@ def test_clip_fraction_is_where_the_slope_vanishes(name):
         assert 0 < clipped == (np.asarray(slopes)[batch.mask] == 0).sum() < batch.mask.sum()
 
 
-def run_steps(states, batches, *, axis_name=None, micro_batches=1):
-    """One update by every loss: all in one program, which compiles once."""
-    results = {
-        name: train_step(
-            states[name],
-            batches[name],
-            loss_fn=objective(name, entropy_coef=0.01),
-            optimizer=OPTIMIZER,
-            axis_name=axis_name,
-            micro_batches=micro_batches,
-        )
-        for name in NAMES
-    }
-    return {n: s for n, (s, _) in results.items()}, {n: m for n, (_, m) in results.items()}
-
-
-def stepped(layout, batches, steps=2, **options):
-    states = {name: initial_state(jnp.asarray(PARAMS), OPTIMIZER, KEY) for name in NAMES}
-    states = layout.place(states)
-    step = layout.step(functools.partial(run_steps, **options))
-    for _ in range(steps):
-        states, metrics = step(states, batches)
-    return jax.device_get(({name: s.params for name, s in states.items()}, metrics))
+UPDATES = Updates(
+    objective=lambda name, axis_name: objective(name, entropy_coef=0.01),
+    params=jnp.asarray(PARAMS),
+    optimizer=OPTIMIZER,
+)
+CLOSE = {"rtol": 2e-4, "atol": 2e-5}
 
 
 @pytest.fixture(scope="module")
 def plain():
     """The updates on one device, without padding."""
-    return stepped(make_layout("device"), {name: responses(name, 13) for name in NAMES})
+    return UPDATES.after(make_layout("device"), {name: responses(name, 13) for name in NAMES})
 
 
-def same(one, other):
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5), one, other)
-
-
+@pytest.mark.compiled
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("layout", "micro_batches"),
     [("device", 4), ("pmap", 1), ("shards", 2), ("mesh", 1)],
 )
 def test_update_does_not_depend_on_the_cut(plain, layout, micro_batches):
     padded = {name: pad_rows(responses(name, 13), 16)[0] for name in NAMES}
-    same(stepped(make_layout(layout), padded, micro_batches=micro_batches), plain)
+    assert_same(UPDATES.after(make_layout(layout), padded, micro_batches), plain, **CLOSE)
 
 
 def samples(scores, ended=(True, True, True, False), drift=0.0):
@@ -361,7 +343,7 @@ def test_left_out_responses_leave_loss_and_divisor():
         loss_fn = objective("bnpo", kl_coef=0.1, entropy_coef=0.1, aggregation=aggregation)
         whole = responses("bnpo")
         kept = jax.tree.map(lambda leaf: leaf[np.arange(ROWS) % 5 != 4], whole)
-        same(loss_fn(PARAMS, whole, KEY), loss_fn(PARAMS, kept, KEY))
+        assert_same(loss_fn(PARAMS, whole, KEY), loss_fn(PARAMS, kept, KEY), **CLOSE)
 
 
 class LowIds:
@@ -386,6 +368,7 @@ def policy():
     return new_text_model(config, tokenizer, 12, ("logits",), jax.random.key(0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temperature", [0.3, 0.7, 1.0, 1.5])
 def test_ratios_are_1_before_the_first_update(policy, temperature):
     model, prompts = policy.model, prompt_batch([[1]] * 16, pad_id=0)
@@ -414,6 +397,7 @@ def test_ratios_are_1_before_the_first_update(policy, temperature):
     assert wrong["policy/clip_fraction"] > 0 and wrong["policy/approx_kl"] > 1e-3
 
 
+@pytest.mark.slow
 def test_it_learns_to_write_what_is_rewarded(policy, tmp_path):
     settings = GRPOSettings(
         iterations=12,

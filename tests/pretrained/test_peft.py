@@ -33,6 +33,7 @@ def golden(folder):
     return model, params, adapters, stored["tokens"].astype(np.int32), stored["logits"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_logits_are_those_of_peft(folder):
     """Logits are sums of 8 products after 2 layers of float32: 1e-6 of their size, which is 6; the

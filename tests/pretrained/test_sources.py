@@ -12,7 +12,7 @@ import huggingface_hub.constants
 import numpy as np
 import pytest
 
-from jaxalign.data.tokenizer import train_bpe
+from jaxalign.data.tokenizer_training import train_bpe
 from jaxalign.errors import UserError
 from jaxalign.models.transformer import Transformer, TransformerConfig
 from jaxalign.pretrained import sources
@@ -56,6 +56,7 @@ def logits(source):
     return loaded.model.apply({"params": loaded.params}, *ROWS).logits
 
 
+@pytest.mark.slow
 def test_a_run_directory_and_its_model_folder_are_one_model(saved):
     folder, expected = saved
     np.testing.assert_array_equal(logits(folder), expected)

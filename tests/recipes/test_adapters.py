@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxalign.config.data import PlaceConfig
 from jaxalign.config.dpo import DPOConfig, DPOSettings
 from jaxalign.config.loop import FitConfig, OptimizerConfig
-from jaxalign.config.model import LoraConfig
+from jaxalign.config.lora import LoraConfig
+from jaxalign.config.place import PlaceConfig
 from jaxalign.config.ppo import PPOSettings, TextPPOConfig
 from jaxalign.config.reward import RewardConfig, RewardSettings
 from jaxalign.config.sft import SFTConfig
@@ -28,6 +28,9 @@ from jaxalign.recipes.run import open_run
 from jaxalign.recipes.text_models import load_text_model, with_heads
 from jaxalign.train.metrics import read_metrics
 from tests.tiny_models import PAIRS, side_rows, tiny_policy
+
+pytestmark = pytest.mark.slow
+
 
 LORA = LoraConfig(rank=2, alpha=4.0)
 INT8 = dataclasses.replace(LORA, base="int8")

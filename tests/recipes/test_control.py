@@ -17,6 +17,9 @@ from jaxalign.recipes.seeds import make_calls, make_model, make_ppo_step, seed_k
 from jaxalign.rollouts.control import Rollout
 from jaxalign.train.metrics import read_metrics
 
+pytestmark = pytest.mark.slow
+
+
 SMALL = ControlConfig(
     seeds=(3, 8),
     total_steps=20_480,

@@ -19,12 +19,12 @@ from jaxalign.batches.preferences import DistillationBatch
 from jaxalign.batches.tokens import TokenBatch
 from jaxalign.cli import dispatch, main
 from jaxalign.commands.distill import check_memory, prompts_of
-from jaxalign.config.data import PlaceConfig
 from jaxalign.config.distill import DistillationLossName, DistillSettings
 from jaxalign.config.loop import FitConfig, OptimizerConfig
 from jaxalign.config.model import ModelConfig
+from jaxalign.config.place import PlaceConfig
 from jaxalign.data.chat import token_row
-from jaxalign.data.tokenizer import train_bpe
+from jaxalign.data.tokenizer_training import train_bpe
 from jaxalign.errors import UserError
 from jaxalign.layouts.choice import make_layout
 from jaxalign.layouts.layout import pad_rows
@@ -34,7 +34,11 @@ from jaxalign.recipes.distillation import train_distillation
 from jaxalign.recipes.run import open_run
 from jaxalign.recipes.text_models import new_text_model, save_text_model, with_heads
 from jaxalign.train.metrics import read_metrics
-from jaxalign.train.step import initial_state, train_step
+from tests.checks.close import assert_same
+from tests.updates import Updates
+
+pytestmark = pytest.mark.slow
+
 
 KEY, LENGTH, WORDS = jax.random.key(0), 5, 7
 NAMES = tuple(DISTILLATION_LOSSES)
@@ -134,51 +138,32 @@ def test_the_teacher_is_a_point_of_rest_and_gets_no_gradient(x64, name):
     np.testing.assert_allclose(shifted, 0, atol=1e-13)
 
 
-def run_steps(states, batch, *, axis_name=None, micro_batches=1):
-    """One update by every loss: all in one program, which compiles once."""
-    results = {
-        name: train_step(
-            states[name],
-            batch,
-            loss_fn=objective(name),
-            optimizer=OPTIMIZER,
-            axis_name=axis_name,
-            micro_batches=micro_batches,
-        )
-        for name in NAMES
-    }
-    return {n: s for n, (s, _) in results.items()}, {n: m for n, (_, m) in results.items()}
-
-
-def stepped(layout, batch, **options):
-    start = jnp.asarray(START, jnp.float32)
-    states = layout.place({name: initial_state(start, OPTIMIZER, KEY) for name in NAMES})
-    step = layout.step(functools.partial(run_steps, **options))
-    batch = jax.tree.map(lambda x: x.astype(np.float32) if x.dtype == np.float64 else x, batch)
-    for _ in range(3):
-        states, metrics = step(states, batch)
-    return jax.device_get(({name: s.params for name, s in states.items()}, metrics))
+UPDATES = Updates(
+    objective=lambda name, axis_name: objective(name),
+    params=jnp.asarray(START, jnp.float32),
+    optimizer=OPTIMIZER,
+    steps=3,
+)
+CLOSE = {"rtol": 2e-5, "atol": 2e-6}
 
 
 @pytest.fixture(scope="module")
 def plain():
     """The updates on one device, without padding."""
-    return stepped(make_layout("device"), batch_of(13))
+    return UPDATES.after(make_layout("device"), dict.fromkeys(NAMES, batch_of(13)))
 
 
-def same(one, other):
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6), one, other)
+def padded():
+    return dict.fromkeys(NAMES, pad_rows(batch_of(13), 16)[0])
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_update_does_not_depend_on_padding_and_devices(plain, layout):
-    padded, _ = pad_rows(batch_of(13), 16)
-    same(stepped(make_layout(layout), padded), plain)
+    assert_same(UPDATES.after(make_layout(layout), padded()), plain, **CLOSE)
 
 
 def test_update_does_not_depend_on_micro_batches(plain):
-    padded, _ = pad_rows(batch_of(13), 16)
-    same(stepped(make_layout("device"), padded, micro_batches=4), plain)
+    assert_same(UPDATES.after(make_layout("device"), padded(), micro_batches=4), plain, **CLOSE)
 
 
 @functools.cache

@@ -16,6 +16,9 @@ from jaxalign.recipes import images
 from jaxalign.rollouts.control import rollout, start
 from jaxalign.train.metrics import read_metrics
 
+pytestmark = pytest.mark.slow
+
+
 KEY = jax.random.key(0)
 SMALL = ImagesConfig(
     seeds=(0,),

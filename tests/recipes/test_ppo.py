@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from jaxalign.batches.tokens import TokenBatch
-from jaxalign.config.data import PlaceConfig
 from jaxalign.config.grpo import GRPOSettings
 from jaxalign.config.loop import OptimizerConfig
-from jaxalign.config.model import LoraConfig, ModelConfig
+from jaxalign.config.lora import LoraConfig
+from jaxalign.config.model import ModelConfig
 from jaxalign.config.online import OnlineSettings
+from jaxalign.config.place import PlaceConfig
 from jaxalign.config.ppo import PPOSettings
-from jaxalign.data.tokenizer import train_bpe
+from jaxalign.data.tokenizer_training import train_bpe
 from jaxalign.errors import UserError
 from jaxalign.kl import adapted_coef
 from jaxalign.models.lora import ADAPTERS
@@ -26,6 +27,8 @@ from jaxalign.recipes.text_models import new_text_model, with_heads
 from jaxalign.rollouts.text import ScoredSamples, text_experience
 from jaxalign.sampling import Samples
 from jaxalign.train.metrics import read_metrics
+
+pytestmark = pytest.mark.slow
 
 
 def scored_rows():

@@ -15,10 +15,10 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from jaxalign.cli import dispatch
-from jaxalign.config.data import PlaceConfig
 from jaxalign.config.dpo import DPOConfig, DPOSettings
 from jaxalign.config.kto import KTOConfig
-from jaxalign.config.model import LoraConfig
+from jaxalign.config.lora import LoraConfig
+from jaxalign.config.place import PlaceConfig
 from jaxalign.data.chat import TokenRow, token_row
 from jaxalign.errors import UserError
 from jaxalign.models.lora import ADAPTERS
@@ -31,6 +31,9 @@ from jaxalign.recipes.scoring import response_logps
 from jaxalign.recipes.text_models import save_text_model
 from jaxalign.train.metrics import read_metrics
 from tests.tiny_models import PAIRS, side_rows, tiny_policy
+
+pytestmark = pytest.mark.slow
+
 
 ONE = PlaceConfig(layout="device")
 ALONE = np.zeros(1, int)  # one pair, one prompt

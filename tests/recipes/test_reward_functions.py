@@ -29,7 +29,7 @@ from jaxalign.data.batching import token_batch
 from jaxalign.data.chat import token_row
 from jaxalign.data.formats import load_records
 from jaxalign.data.records import Prompt, PromptRow
-from jaxalign.data.tokenizer import train_bpe
+from jaxalign.data.tokenizer_training import train_bpe
 from jaxalign.errors import StepRefused, UserError
 from jaxalign.losses import GROUP_LOSSES
 from jaxalign.losses.group_methods import with_parts
@@ -42,6 +42,9 @@ from jaxalign.rollouts.text import ScoredSamples, text_experience
 from jaxalign.sampling import Samples
 from jaxalign.train.loop import fit
 from jaxalign.train.metrics import read_metrics
+
+pytestmark = pytest.mark.slow
+
 
 TOKENIZER = train_bpe(["the film is good"], 270)
 EOS = TOKENIZER.eos_id

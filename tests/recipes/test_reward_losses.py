@@ -23,12 +23,15 @@ from jaxalign.config.reward import ProcessSettings, RewardConfig, RewardSettings
 from jaxalign.config.rlhf import RLHFConfig
 from jaxalign.data.batching import ranking_batch, step_batch
 from jaxalign.data.chat import step_row, token_row
-from jaxalign.data.tokenizer import train_tokenizer
+from jaxalign.data.tokenizer_training import train_tokenizer
 from jaxalign.errors import UserError
 from jaxalign.layouts.choice import make_layout
 from jaxalign.layouts.layout import pad_rows
 from jaxalign.train.metrics import read_metrics
 from jaxalign.train.step import initial_state, train_step
+
+pytestmark = pytest.mark.slow
+
 
 V = 7  # tokens; the score of a text is the sum of its tokens' weights, that of a step of all so far
 TABLE = np.array([0.25, -1.0, 0.75, 2.0, -0.5, 0.125, 1.25])  # sums are exact: ties are ties

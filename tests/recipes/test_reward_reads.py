@@ -6,18 +6,21 @@ import jax
 import numpy as np
 import pytest
 
-from jaxalign.config.data import PlaceConfig
 from jaxalign.config.loop import FitConfig, OptimizerConfig
 from jaxalign.config.model import ModelConfig
+from jaxalign.config.place import PlaceConfig
 from jaxalign.config.reward import RewardConfig, RewardSettings
 from jaxalign.data.chat import TokenRow, token_row
 from jaxalign.data.preferences import pairs_as_groups
-from jaxalign.data.tokenizer import train_bpe
+from jaxalign.data.tokenizer_training import train_bpe
 from jaxalign.recipes.accuracy import pair_accuracy
 from jaxalign.recipes.reward import train_reward
 from jaxalign.recipes.run import open_run
 from jaxalign.recipes.scoring import score_rows
 from jaxalign.recipes.text_models import new_text_model
+
+pytestmark = pytest.mark.slow
+
 
 # Token ids. The answer to 3 is 5 and that to 4 is 6; asked 15, people like 7 better than 16.
 ASKED, RIGHT, WRONG, FILLERS = (3, 4, 15), (5, 6, 7), (6, 5, 16), (8, 14)

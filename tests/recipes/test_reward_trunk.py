@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from jaxalign.config.data import PlaceConfig
 from jaxalign.config.loop import FitConfig, OptimizerConfig
-from jaxalign.config.model import LoraConfig
+from jaxalign.config.lora import LoraConfig
+from jaxalign.config.place import PlaceConfig
 from jaxalign.config.reward import RewardConfig, RewardSettings
 from jaxalign.data.chat import TokenRow
 from jaxalign.data.preferences import Groups
@@ -22,6 +22,9 @@ from jaxalign.recipes.reward import train_reward
 from jaxalign.recipes.run import open_run
 from jaxalign.recipes.scoring import by_rows, score_rows
 from jaxalign.recipes.text_models import TextModel, new_parameters, shallow, with_heads
+
+pytestmark = pytest.mark.slow
+
 
 KEY = jax.random.key(0)
 CONFIG = TransformerConfig(

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from jaxalign.cli import main
-from jaxalign.config.data import PlaceConfig
+from jaxalign.config.place import PlaceConfig
 from jaxalign.config.sft import SFTConfig
 from jaxalign.data.records import Preference, PromptRow
-from jaxalign.data.templates import dated, started
-from jaxalign.data.tokenizer import train_bpe
+from jaxalign.data.templates import fixed_template_date, template_date
+from jaxalign.data.tokenizer_training import train_bpe
 from jaxalign.errors import UserError
 from jaxalign.recipes.inputs import (
     check_same,
@@ -25,6 +25,8 @@ from jaxalign.recipes.inputs import (
 )
 from jaxalign.recipes.run import open_run
 from jaxalign.recipes.run_directory import LOCK, directory_of, held
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize(
@@ -91,13 +93,13 @@ def test_directories_that_cannot_be_written_to(tmp_path):
 
 
 def test_a_resumed_run_keeps_the_date_of_its_start(tmp_path):
-    now = started()
+    now = template_date()
     begun = datetime.datetime(2024, 2, 29, 23, 59)
-    with dated(begun), open_run(tmp_path, SFTConfig(), PlaceConfig(), 0, inputs={}):
+    with fixed_template_date(begun), open_run(tmp_path, SFTConfig(), PlaceConfig(), 0, inputs={}):
         pass
     with held(tmp_path):
-        assert started() == begun
-    assert started() == now
+        assert template_date() == begun
+    assert template_date() == now
 
 
 ROWS = [Preference("a", "b", "c"), Preference("a", "d", "e"), Preference("f", "g", "h")]

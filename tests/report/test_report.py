@@ -108,6 +108,7 @@ def bare(tmp_path, **files):
 # the page
 
 
+@pytest.mark.slow
 def test_page_has_all_sections_in_order_and_links_to_them(page):
     sections = [value for tag, name, value in page.attributes if (tag, name) == ("section", "id")]
     assert sections == SECTIONS

@@ -106,6 +106,7 @@ def linear_policy(observations):
     return observations @ weights, observations.sum(axis=-1)
 
 
+@pytest.mark.slow
 def test_many_environments_are_many_single_ones():
     environment = CartPole(max_steps=20)
     running = START(environment, KEY, jnp.arange(5))
@@ -171,6 +172,7 @@ def random_experience(rows=8, steps=3):
     return dataclasses.replace(make_experience(counted), advantages=advantages, mask=mask)
 
 
+@pytest.mark.slow
 def test_advantages_are_whitened_within_each_minibatch():
     batch = random_experience()
     for rows in (jnp.array([0, 3]), jnp.array([1, 5, 6])):
@@ -209,6 +211,7 @@ def test_scanned_and_looped_epochs_agree():
     np.testing.assert_array_equal(seen.reshape(3, 2).sum(axis=1), 140)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", [ppo_epochs, ppo_epochs_loop])
 def test_minibatches_without_anything_count_for_nothing(run):
     """Half of the rows are masked; the entropy of a uniform policy stays log 3."""

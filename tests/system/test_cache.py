@@ -11,14 +11,15 @@ from jaxalign.system import cache
 
 CODE = """
 import jax
-from jaxalign.system.cache import keep_programs
-keep_programs()
+from jaxalign.system.cache import use_compilation_cache
+use_compilation_cache()
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.jit(lambda x: x * 3.25 + 1)(2.0)
 print(jax.config.jax_compilation_cache_dir)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("theirs", [False, True])
 def test_a_program_is_kept(theirs, tmp_path):
     environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
@@ -33,6 +34,7 @@ def test_a_program_is_kept(theirs, tmp_path):
     assert any(folder.iterdir())
 
 
+@pytest.mark.slow
 def test_a_program_cut_short_is_dropped_and_others_are_kept_again(tmp_path):
     environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
     environment |= {"XDG_CACHE_HOME": str(tmp_path), "JAX_PLATFORMS": "cpu"}

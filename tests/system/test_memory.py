@@ -23,10 +23,10 @@ def test_memory_of_long_compilations_alone_is_returned(monkeypatch):
     memory.return_compiler_memory()
     memory.return_compiler_memory.cache_clear()
     (listener,) = listeners
-    listener(memory.COMPILED, 0.5)
+    listener(memory.COMPILE_EVENT, 0.5)
     listener("/jax/core/compile/jaxpr_trace_duration", 9.0)
     assert returned == []
-    listener(memory.COMPILED, 9.0, fun_name="step")
+    listener(memory.COMPILE_EVENT, 9.0, fun_name="step")
     assert returned == [("malloc_trim", 0)]
 
 
@@ -44,7 +44,7 @@ def test_a_compilation_is_announced_by_that_name():
         jax.jit(lambda x: x * 3.25 + 1.5)(2.5)
     finally:
         monitoring.unregister_event_duration_listener(listener)
-    assert memory.COMPILED in events
+    assert memory.COMPILE_EVENT in events
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks glibc")
@@ -58,6 +58,7 @@ def test_nothing_is_asked_of_another_system(monkeypatch):
     memory.keep_freed_memory()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="asks glibc")
 def test_the_program_starts_itself_again_once_and_keeps_its_arguments(tmp_path):
     script = tmp_path / "program.py"
@@ -77,6 +78,7 @@ def test_the_program_starts_itself_again_once_and_keeps_its_arguments(tmp_path):
     assert lines_of(command, theirs) == ["started", "glibc.malloc.check=0 ['a b', '--c']"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="asks glibc")
 def test_a_program_inside_another_one_does_not_start_that_again(tmp_path):
     script = tmp_path / "host.py"

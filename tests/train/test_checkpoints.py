@@ -429,6 +429,7 @@ for limit in (500_000, 50_000, 500, 50, resource.RLIM_INFINITY):
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_each_time(tmp_path):
     """And nothing else: no traceback of the threads that write the other arrays."""
     command = [sys.executable, "-W", "error", "-c", FULL, str(tmp_path / "stage")]

@@ -140,6 +140,7 @@ def test_muon_makes_updates_of_block_matrices_orthogonal():
     np.testing.assert_allclose(result["embedding"], -0.2 * np.sign(gradient), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_muon_takes_a_scanned_stack_layer_by_layer():
     gradient = jnp.array(np.random.default_rng(0).normal(size=(2, 3, 3)))
     optimizer = make_optimizer(name="muon", learning_rate=1.0, total_steps=1)

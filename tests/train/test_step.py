@@ -13,13 +13,7 @@ from jaxalign.errors import UserError
 from jaxalign.train.loop import mean_metrics
 from jaxalign.train.step import TrainState, initial_state, loss_sums, train_step
 
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-    """Compiling is most of the time here, and speed of the compiled code none."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.compiled
 
 
 def squares(params, batch, key):

@@ -711,6 +711,7 @@ ADAPTERS = {
     "tunix advantage grpo": _consecutive(_grpo, "group_epsilon"),
     "tunix advantage rloo": _consecutive(_leave_one_out),
     "tunix advantage drgrpo": _consecutive(_centred),
+    "rlax.truncated_generalized_advantage_estimation": episodes,
     "rlax.lambda_returns": rlax_lambda_returns,
     "rlax.vtrace_td_error_and_advantage": rlax_vtrace,
     "distrax.Categorical": distrax_categorical,

@@ -13,7 +13,7 @@ from jaxalign import PairLengths, PairLogps
 from jaxalign.data import chat
 from jaxalign.data.batching import mismatched_rows
 from jaxalign.data.chat import token_row
-from jaxalign.data.tokenizer import train_tokenizer
+from jaxalign.data.tokenizer_training import train_tokenizer
 
 CLIP = 0.2
 

@@ -14,7 +14,7 @@ from jaxalign import objectives
 from jaxalign.batches.preferences import ComparisonBatch, PairLogps
 from jaxalign.data.batching import mismatched_rows, preference_batch, token_batch, unpaired_batch
 from jaxalign.data.chat import token_row
-from jaxalign.data.tokenizer import train_tokenizer
+from jaxalign.data.tokenizer_training import train_tokenizer
 from jaxalign.losses import DPO, KTO
 from jaxalign.models.architecture import TransformerConfig
 from jaxalign.models.functions import response_logps_of, text_logps, text_policy, text_scores

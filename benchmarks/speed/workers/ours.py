@@ -12,10 +12,10 @@ import tokenizers
 from benchmarks.speed.pace import Pace
 from benchmarks.speed.work import EPOCHS, GROUP, PARTS, Size, Work, rows_of
 from benchmarks.speed.workers.arguments import parse
-from jaxalign.config.data import PlaceConfig
 from jaxalign.config.dpo import DPOSettings
 from jaxalign.config.grpo import GRPOSettings
 from jaxalign.config.loop import FitConfig, OptimizerConfig
+from jaxalign.config.place import PlaceConfig
 from jaxalign.config.ppo import PPOSettings
 from jaxalign.config.sft import SFTConfig
 from jaxalign.data.batching import prompt_batch

@@ -12,7 +12,7 @@ import numpy as np
 from jaxalign.config.defaults import filled_optimizer
 from jaxalign.config.explain import ExplainConfig
 from jaxalign.config.loop import FitConfig, OptimizerConfig
-from jaxalign.config.model import LoraConfig
+from jaxalign.config.lora import LoraConfig
 from jaxalign.data.batching import batch_indices, token_batch
 from jaxalign.data.chat import TokenRow
 from jaxalign.data.tokenizer import Tokenizer

@@ -10,7 +10,7 @@ from jaxalign.commands.explain.responses import labelled, pairs, texts
 from jaxalign.commands.explain.run_directory import of_run
 from jaxalign.commands.explain.samples import decisions, groups
 from jaxalign.config.explain import ExplainConfig
-from jaxalign.data.templates import dated
+from jaxalign.data.templates import fixed_template_date
 from jaxalign.explanation import Explanation, Sum
 from jaxalign.recipes.inputs import started
 from jaxalign.recipes.run import optimizer_of
@@ -28,7 +28,9 @@ def run(config: ExplainConfig) -> Explanation:
     if not config.run:
         return explained(config)
     config = of_run(config)
-    with dated(started(Path(config.run))):  # templates are told the date that the run was told
+    with fixed_template_date(
+        started(Path(config.run))
+    ):  # templates are told the date that the run was told
         return explained(config)
 
 

@@ -82,7 +82,8 @@ def pairs(config: ExplainConfig) -> Prepared:
 
     def explain(state, key):
         make = with_statistics(make_loss, state.statistics)
-        return explain_pairs(make, model, state.params, batch, shown, beta=beta, key=key, **sums)
+        given = {"reference": shown, "beta": beta, "key": key}
+        return explain_pairs(make, model, state.params, batch, **given, **sums)
 
     return Prepared(
         tokenizer=policy.tokenizer,
@@ -129,7 +130,8 @@ def labelled(config: ExplainConfig) -> Prepared:
 
     def explain(state, key):
         make = with_statistics(make_loss, state.statistics)
-        return explain_unpaired(make, model, state.params, batch, shown, beta=beta, key=key)
+        given = {"reference": shown, "beta": beta, "key": key}
+        return explain_unpaired(make, model, state.params, batch, **given)
 
     return Prepared(
         tokenizer=policy.tokenizer,

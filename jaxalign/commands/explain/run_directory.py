@@ -12,16 +12,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jaxalign.config.checks import changed_fields, restored
 from jaxalign.config.data import DataConfig
 from jaxalign.config.dpo import DPOConfig
 from jaxalign.config.explain import ExplainConfig
 from jaxalign.config.grpo import GRPOConfig
 from jaxalign.config.kto import KTOConfig
+from jaxalign.config.overrides import changed_fields, restored
 from jaxalign.config.ppo import TextPPOConfig
 from jaxalign.config.sft import SFTConfig
 from jaxalign.errors import UserError
-from jaxalign.pretrained.sources import IN_WHEELS
+from jaxalign.pretrained.sources import MODELS_IN_WHEELS
 from jaxalign.recipes.reward_functions import FUNCTION
 from jaxalign.system.files import exists, read_json, shown, shown_path
 
@@ -133,7 +133,7 @@ def judges(config: ExplainConfig, run: TextPPOConfig | GRPOConfig) -> dict[str, 
 
 def is_local_model(source: str) -> bool:
     """Whether a model can be read without fetching it."""
-    return source in IN_WHEELS or os.path.exists(source)
+    return source in MODELS_IN_WHEELS or os.path.exists(source)
 
 
 def of_this_machine(

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from jaxalign.commands.rlhf.ratings import Corpus, spread
-from jaxalign.commands.rlhf.samples import Panel, Sampled, Sampler, result_row
+from jaxalign.commands.rlhf.samples import EvaluationSetup, Sampler, Samples, result_row
 from jaxalign.config.rlhf import RLHFConfig
 from jaxalign.data.chat import TokenRow, token_row
 from jaxalign.data.preferences import cross_block_pairs
@@ -59,7 +59,7 @@ class Comparison:
         self.rule = rule_based_scorer()
         prompts = corpus.prompts(corpus.evaluation.texts, config.prompt_tokens)
         order = np.random.default_rng(0).permutation(len(prompts))[: config.evaluation.prompts]
-        self.panel = Panel(
+        self.setup = EvaluationSetup(
             prompts=[prompts[i] for i in order],
             judge=self.judge.scores,
             rule=self.rule,
@@ -70,14 +70,14 @@ class Comparison:
             max_new_tokens=config.max_length - 1 - config.prompt_tokens[1],
             rows=config.evaluation.rows,
         )
-        self.sampler = Sampler(run, self.panel)
+        self.sampler = Sampler(run, self.setup)
         self.baseline = self.sampler(models["sft"].params, run.key("evaluation/sft"))
 
-    def point(self, method: str, params) -> dict[str, float]:
+    def point(self, method: str, params: dict[str, Any]) -> dict[str, float]:
         """One point of a method's curve, on the first of the held-out prompts."""
         number = self.config.evaluation.curve_prompts
-        sampled = self.sampler(params, self.run.key(f"curve/{method}"), prompts=number)
-        row = result_row(method, sampled, first(self.baseline, number), self.panel)
+        samples = self.sampler(params, self.run.key(f"curve/{method}"), prompts=number)
+        row = result_row(method, samples, first(self.baseline, number), self.setup)
         names = ("kl", "reward_score", "judge_score", "win_rate", "distinct_2", "sample_perplexity")
         return {name: row[name] for name in (*names, "length")}
 
@@ -88,7 +88,7 @@ class Comparison:
           reward_deviation: what a difference of scores is multiplied by to be a logit of
             Bradley-Terry again, from `train_reward`.
         """
-        rows, sampled = self._result_rows()
+        rows, samples = self._result_rows()
         best, best_row, chosen = self._best_of_n()
         results = {
             "title": "RLHF and DPO on human ratings of movie reviews",
@@ -99,25 +99,25 @@ class Comparison:
             "best_of_n": best,
             "notes": self._notes(),
         }
-        return results, self._shown(sampled | {best_row["method"]: chosen})
+        return results, self._shown(samples | {best_row["method"]: chosen})
 
     def _result_rows(self):
         """A row for each policy, SFT first, then SFT against itself."""
         held_out = self._held_out()
-        rows, sampled = [], {"SFT": self.baseline}
+        rows, samples = [], {"SFT": self.baseline}
         for method, name in METHODS.items():
             if name not in self.models:
                 continue
             policy = dataclasses.replace(self.models["sft"], params=self._policy_params(name))
             if method != "SFT":
                 key = self.run.key(f"evaluation/{method}")
-                sampled[method] = self.sampler(policy.params, key)
-            row = self._row(method, sampled[method], self.baseline)
+                samples[method] = self.sampler(policy.params, key)
+            row = self._row(method, samples[method], self.baseline)
             rows.append(row | {"perplexity": perplexity(self.run, policy, held_out)})
         rows[0] |= dict.fromkeys(WIN_RATES)
         control = self.sampler(self.models["sft"].params, self.run.key("evaluation/control"))
         rows.insert(1, self._row("SFT again (control)", control, self.baseline))
-        return rows, sampled
+        return rows, samples
 
     def _held_out(self) -> list[TokenRow]:
         """Human texts whose perplexity is measured."""
@@ -128,15 +128,15 @@ class Comparison:
         """What people wrote, under the model that the job started from; none for a new model."""
         if self.base is None:
             return []
-        found = perplexity(self.run, self.base, self._held_out())
-        return [{"method": "held-out human texts", "base_perplexity": found}]
+        value = perplexity(self.run, self.base, self._held_out())
+        return [{"method": "held-out human texts", "base_perplexity": value}]
 
-    def _row(self, method: str, sampled: Sampled, baseline: Sampled) -> dict:
+    def _row(self, method: str, samples: Samples, baseline: Samples) -> dict:
         """A row of the table, with the perplexity under the model that the job started from."""
-        row = result_row(method, sampled, baseline, self.panel)
+        row = result_row(method, samples, baseline, self.setup)
         if self.base is None:
             return row
-        answers = zip(sampled.responses, sampled.ends, self.panel.prompts, strict=False)
+        answers = zip(samples.responses, samples.ends, self.setup.prompts, strict=False)
         rows = [
             token_row((prompt, False), (response + end, True))
             for responses, ends, prompt in answers
@@ -201,7 +201,7 @@ class Comparison:
     def _curves(self) -> list[dict]:
         """The points that were measured along training."""
         titles = {name: method for method, name in METHODS.items()} | {
-            UNPENALISED: "PPO without KL price"
+            UNPENALISED: "PPO without KL penalty"
         }
         return [
             {
@@ -215,7 +215,7 @@ class Comparison:
     def _notes(self) -> list[str]:
         settings = self.config.evaluation
         return [
-            f"{len(self.panel.prompts)} held-out prompts of {self.config.prompt_tokens[0]} to "
+            f"{len(self.setup.prompts)} held-out prompts of {self.config.prompt_tokens[0]} to "
             f"{self.config.prompt_tokens[1]} tokens; best of {settings.best_of} on the first "
             f"{settings.best_of_prompts} of them.",
             f"Every policy samples at temperature {self.config.temperature:g}; its KL is that of "
@@ -228,20 +228,20 @@ class Comparison:
             "The KL of best-of-N is the analytic bound ln n - (n - 1) / n.",
         ]
 
-    def _shown(self, sampled: dict[str, Sampled]) -> list[dict]:
+    def _shown(self, samples: dict[str, Samples]) -> list[dict]:
         """Samples of all methods side by side, of the first prompts."""
-        number = min(self.config.evaluation.shown, *(len(s.texts) for s in sampled.values()))
+        number = min(self.config.evaluation.shown, *(len(s.texts) for s in samples.values()))
         decode = self.corpus.tokenizer.decode
         return [
             {
-                "prompt": decode(self.panel.prompts[i]),
+                "prompt": decode(self.setup.prompts[i]),
                 "responses": {
                     method: {
-                        "text": s.texts[i][0].removeprefix(decode(self.panel.prompts[i])),
+                        "text": s.texts[i][0].removeprefix(decode(self.setup.prompts[i])),
                         "judge_score": float(s.judge_scores[i, 0]),
                         "reward_score": float(s.reward_scores[i, 0]),
                     }
-                    for method, s in sampled.items()
+                    for method, s in samples.items()
                 },
             }
             for i in range(number)
@@ -252,23 +252,23 @@ class Comparison:
         return {key: self.models[name].params[key] for key in self.models["sft"].params}
 
 
-def first(sampled: Sampled, number: int) -> Sampled:
+def first(samples: Samples, number: int) -> Samples:
     """The samples of the first prompts."""
-    return Sampled(
-        **{f.name: getattr(sampled, f.name)[:number] for f in dataclasses.fields(Sampled)}
+    return Samples(
+        **{f.name: getattr(samples, f.name)[:number] for f in dataclasses.fields(Samples)}
     )
 
 
-def best(pool: Sampled) -> Sampled:
+def best(pool: Samples) -> Samples:
     """The one sample of each prompt that the reward model scores highest."""
     index = pool.reward_scores.argmax(axis=1)
 
-    def pick(values) -> Any:
+    def pick(values: list | np.ndarray) -> Any:
         if isinstance(values, list):
             return [[group[i]] for group, i in zip(values, index, strict=True)]
         return np.take_along_axis(values, index[:, None], axis=1)
 
-    return Sampled(**{f.name: pick(getattr(pool, f.name)) for f in dataclasses.fields(Sampled)})
+    return Samples(**{f.name: pick(getattr(pool, f.name)) for f in dataclasses.fields(Samples)})
 
 
 def wins_of_each(scores: np.ndarray, baseline: np.ndarray) -> np.ndarray:

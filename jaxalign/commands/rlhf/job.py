@@ -151,9 +151,9 @@ class Job:
                 corpus.prompts(corpus.policy.texts, config.prompt_tokens),
                 settings,
                 temperature=config.temperature,
-                max_new_tokens=self.comparison.panel.max_new_tokens,
+                max_new_tokens=self.comparison.setup.max_new_tokens,
                 evaluate=functools.partial(self.comparison.point, name),
-                evaluate_every=max(settings.rounds // config.evaluation.curve_points, 1),
+                evaluate_every=max(settings.total_iterations // config.evaluation.curve_points, 1),
             )
             self._keep(name, model)
 
@@ -199,7 +199,7 @@ class Job:
         prompts = self.corpus.prompts(self.corpus.policy.texts, config.prompt_tokens)
         order = np.random.default_rng(config.seed).permutation(len(prompts))
         prompts = [prompts[i] for i in order[: config.sampled_prompts]]
-        sampler = Sampler(self.run, dataclasses.replace(self.comparison.panel, prompts=prompts))
+        sampler = Sampler(self.run, dataclasses.replace(self.comparison.setup, prompts=prompts))
         drawn = sampler(sft.params, self.run.key("pairs"), samples=config.samples_per_prompt)
         scores = drawn.reward_scores - config.unfinished_penalty * ~drawn.ended
         picked = scores.argmax(axis=1), scores.argmin(axis=1)
@@ -262,7 +262,7 @@ def run(config: RLHFConfig, directory: Path) -> dict:
         for stage in (job.preferred, job.dpo_human, job.dpo_samples):
             stage()
         job.ppo("ppo", config.ppo)
-        if config.unpenalised.rounds:
+        if config.unpenalised.total_iterations:
             job.ppo(UNPENALISED, config.unpenalised)
         results = job.results()
     show(results)

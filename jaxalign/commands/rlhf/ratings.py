@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxalign.config.rlhf import RLHFConfig
-from jaxalign.data.batching import truncated
+from jaxalign.data.batching import truncated_row
 from jaxalign.data.chat import TokenRow, text_row
 from jaxalign.data.preferences import (
     Groups,
@@ -16,7 +16,8 @@ from jaxalign.data.preferences import (
     same_block_groups,
 )
 from jaxalign.data.ratings import Ratings, load_ratings
-from jaxalign.data.tokenizer import Tokenizer, train_tokenizer
+from jaxalign.data.tokenizer import Tokenizer
+from jaxalign.data.tokenizer_training import train_tokenizer
 from jaxalign.errors import UserError
 
 
@@ -47,7 +48,7 @@ class Corpus:
     def token_rows(self, texts: Sequence[str]) -> list[TokenRow]:
         """BOS, text, EOS; a text that is too long is cut."""
         texts = [text.lower() for text in texts] if self.lowercase else texts
-        return [truncated(text_row(text, self.tokenizer), self.max_length) for text in texts]
+        return [truncated_row(text_row(text, self.tokenizer), self.max_length) for text in texts]
 
     def prompts(self, texts: Sequence[str], tokens: tuple[int, int]) -> list[list[int]]:
         """BOS and the first tokens of each text, one length after the other in turn.

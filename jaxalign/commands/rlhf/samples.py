@@ -1,9 +1,8 @@
-"""What is measured on a policy's samples: judges, reward model, exact KL, perplexity,
-statistics.
-"""
+"""Samples of a policy with their scores: judges, reward model, exact KL, perplexity, statistics."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -23,8 +22,8 @@ from jaxalign.sampling import sample
 
 
 @pytree
-class Measured:
-    """Samples of a policy, a row each, with what the frozen models say.
+class SampleBatch:
+    """Samples of a policy, a row each, with the scores and log-probabilities of frozen models.
 
     tokens, response_mask: `[N, T]`.
     reward_scores: `[N]` reward-model scores.
@@ -42,8 +41,9 @@ class Measured:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Panel:
-    """Everything that policies are compared by; nobody here took part in training, but the reward.
+class EvaluationSetup:
+    """Prompts, judges and models that every policy is evaluated with; only the reward model among
+    them took part in training.
 
     prompts: N token prompts, BOS included.
     judge, rule: scorers of whole texts.
@@ -66,10 +66,13 @@ class Panel:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Sampled:
-    """A method's samples, `[N, S]` each: S samples for each of N prompts.
+class Samples:
+    """Samples of one method with their scores, `[N, S]` each: S samples for each of N prompts.
 
     responses: token ids without the one that ended it, which `ends` holds: one or none.
+    ended: whether a response ended by itself.
+    kl, kl_estimate, reference_logps: nats, summed over the tokens of a response.
+    tokens: how many a response has.
     """
 
     texts: list[list[str]]
@@ -85,12 +88,26 @@ class Sampled:
     tokens: np.ndarray
 
 
-def sample_and_measure(
-    policy, reward, *, temperature: float, max_new_tokens: int, eos_id: int | tuple[int, ...]
+def make_sample_batch(
+    policy: Any,
+    reward: Any,
+    *,
+    temperature: float,
+    max_new_tokens: int,
+    eos_id: int | tuple[int, ...],
 ):
-    """`(shared, prompts) -> Measured`; `shared` is (policy, reference, reward parameters, key)."""
+    """Function `(shared, prompts) -> SampleBatch` that draws one response to every prompt.
 
-    def measured(shared, prompts: TokenBatch) -> Measured:
+    Args:
+      policy: the architecture of policy and reference.
+      reward: that of the reward model.
+      temperature, max_new_tokens, eos_id: of the samples.
+
+    Returns:
+      A function of `shared`, which is (policy, reference and reward parameters, key), and prompts.
+    """
+
+    def sample_batch(shared: tuple[Any, ...], prompts: TokenBatch) -> SampleBatch:
         params, reference_params, reward_params, key = shared
         drawn = sample(
             policy,
@@ -117,7 +134,7 @@ def sample_and_measure(
             **fused,
         )
         mask = rows.response_mask
-        return Measured(
+        return SampleBatch(
             tokens=rows.tokens,
             response_mask=mask,
             reward_scores=reward.apply({"params": reward_params}, rows.tokens, rows.mask).scores,
@@ -126,90 +143,98 @@ def sample_and_measure(
             reference_logps=masked_sum(reference_logps, mask, axis=1),
         )
 
-    return measured
+    return sample_batch
 
 
 class Sampler:
-    """Draws and measures samples of any policy of the reference's architecture, compiled once."""
+    """Sampler of any policy of the reference's architecture, with scores; compiled once."""
 
-    def __init__(self, run: Run, panel: Panel):
-        self.panel = panel
-        self.length = max(len(prompt) for prompt in panel.prompts)
+    def __init__(self, run: Run, setup: EvaluationSetup):
+        self.setup = setup
+        self.length = max(len(prompt) for prompt in setup.prompts)
         self.measure = run.layout.rows(
-            sample_and_measure(
-                panel.reference.model,
-                panel.reward.model,
-                temperature=panel.temperature,
-                max_new_tokens=panel.max_new_tokens,
-                eos_id=panel.reference.tokenizer.stop_ids,
+            make_sample_batch(
+                setup.reference.model,
+                setup.reward.model,
+                temperature=setup.temperature,
+                max_new_tokens=setup.max_new_tokens,
+                eos_id=setup.reference.tokenizer.stop_ids,
             )
         )
 
-    def __call__(self, params, key, *, samples: int = 1, prompts: int | None = None) -> Sampled:
-        """`samples` responses to each of the first `prompts` prompts."""
-        panel = self.panel
-        repeated = [p for p in panel.prompts[:prompts] for _ in range(samples)]
-        params = {name: params[name] for name in panel.reference.params}
-        shared = (params, panel.reference.params, panel.reward.params, key)
+    def __call__(
+        self,
+        params: Mapping[str, Any],
+        key: jax.Array,
+        *,
+        samples: int = 1,
+        prompts: int | None = None,
+    ) -> Samples:
+        """Samples of a policy with their scores: `samples` responses to each of the first `prompts`
+        prompts.
+        """
+        setup = self.setup
+        repeated = [p for p in setup.prompts[:prompts] for _ in range(samples)]
+        params = {name: params[name] for name in setup.reference.params}
+        shared = (params, setup.reference.params, setup.reward.params, key)
         parts = []
-        for index in evaluation_batches(len(repeated), panel.rows):
+        for index in evaluation_batches(len(repeated), setup.rows):
             chosen = [repeated[i] for i in index]
-            pad_id = panel.reference.tokenizer.pad_id
+            pad_id = setup.reference.tokenizer.pad_id
             batch = prompt_batch(chosen, pad_id=pad_id, length=self.length, index=index)
-            batch, real = pad_rows(batch, panel.rows)
+            batch, real = pad_rows(batch, setup.rows)
             parts.append(trim_rows(self.measure(shared, batch), real))
-        return self._sampled(jax.tree.map(lambda *x: np.concatenate(x), *parts), repeated, samples)
+        return self._samples(jax.tree.map(lambda *x: np.concatenate(x), *parts), repeated, samples)
 
-    def _sampled(self, measured: Measured, prompts, samples: int) -> Sampled:
-        panel, tokenizer = self.panel, self.panel.reference.tokenizer
+    def _samples(self, batch: SampleBatch, prompts: Sequence[Sequence[int]], count: int) -> Samples:
+        setup, tokenizer = self.setup, self.setup.reference.tokenizer
         drawn = [
-            row[mask].tolist()
-            for row, mask in zip(measured.tokens, measured.response_mask, strict=True)
+            row[mask].tolist() for row, mask in zip(batch.tokens, batch.response_mask, strict=True)
         ]
         ends = [row[-1:] if row[-1:] and row[-1] in tokenizer.stop_ids else [] for row in drawn]
         responses = [row[: len(row) - len(end)] for row, end in zip(drawn, ends, strict=True)]
         texts = [tokenizer.decode([*p, *row]) for p, row in zip(prompts, responses, strict=True)]
 
-        def fold(values):
-            return np.asarray(values).reshape(-1, samples)
+        def fold(values: Any) -> np.ndarray:
+            return np.asarray(values).reshape(-1, count)
 
-        def nested(items):
-            return [items[i : i + samples] for i in range(0, len(items), samples)]
+        def nested(items: list) -> list[list]:
+            return [items[i : i + count] for i in range(0, len(items), count)]
 
-        return Sampled(
+        return Samples(
             texts=nested(texts),
             responses=nested(responses),
             ends=nested(ends),
             ended=fold([len(end) for end in ends]) > 0,
-            judge_scores=fold(panel.judge(texts)),
-            rule_scores=fold(panel.rule(texts)),
-            reward_scores=fold(measured.reward_scores),
-            kl=fold(measured.kl),
-            kl_estimate=fold(measured.kl_estimate),
-            reference_logps=fold(measured.reference_logps),
-            tokens=fold(measured.response_mask.sum(axis=1)),
+            judge_scores=fold(setup.judge(texts)),
+            rule_scores=fold(setup.rule(texts)),
+            reward_scores=fold(batch.reward_scores),
+            kl=fold(batch.kl),
+            kl_estimate=fold(batch.kl_estimate),
+            reference_logps=fold(batch.reference_logps),
+            tokens=fold(batch.response_mask.sum(axis=1)),
         )
 
 
-def result_row(method: str, sampled: Sampled, baseline: Sampled, panel: Panel) -> dict:
+def result_row(method: str, samples: Samples, baseline: Samples, setup: EvaluationSetup) -> dict:
     """One row of the result table: a method's samples against the baseline's on the same
     prompts.
     """
-    flat = [response for group in sampled.responses for response in group]
+    flat = [response for group in samples.responses for response in group]
     statistics = sample_statistics(
-        flat, ended=sampled.ended.ravel().tolist(), training=panel.training
+        flat, ended=samples.ended.ravel().tolist(), training=setup.training
     )
-    judged = win_rate(sampled.judge_scores, baseline.judge_scores).columns("win_rate")
-    ruled = win_rate(sampled.rule_scores, baseline.rule_scores).columns("rule_win_rate")
+    judged = win_rate(samples.judge_scores, baseline.judge_scores).columns("win_rate")
+    ruled = win_rate(samples.rule_scores, baseline.rule_scores).columns("rule_win_rate")
     return {
         "method": method,
         **judged,
         **ruled,
-        "judge_score": float(sampled.judge_scores.mean()),
-        "reward_score": float(sampled.reward_scores.mean()),
-        "kl": float(sampled.kl.mean()),
-        "kl_per_token": float(sampled.kl.sum() / sampled.tokens.sum()),
-        "kl_estimate": float(sampled.kl_estimate.mean()),
-        "sample_perplexity": perplexity(sampled.reference_logps, sampled.tokens.sum()),
+        "judge_score": float(samples.judge_scores.mean()),
+        "reward_score": float(samples.reward_scores.mean()),
+        "kl": float(samples.kl.mean()),
+        "kl_per_token": float(samples.kl.sum() / samples.tokens.sum()),
+        "kl_estimate": float(samples.kl_estimate.mean()),
+        "sample_perplexity": perplexity(samples.reference_logps, samples.tokens.sum()),
         **statistics,
     }

@@ -1,5 +1,4 @@
-"""The tensorflow-datasets builder of the human ratings; it reads the files in this package, no
-network.
+"""tensorflow-datasets builder of the human ratings, from the files in this package.
 
     import tensorflow_datasets as tfds
     import jaxalign.data.ratings.builder  # registers the name
@@ -32,20 +31,21 @@ CITATION = """@inproceedings{hutto2014vader,
 
 
 def packed_records(name: str) -> list[dict]:
-    """The published rows `{"id", "text", "ratings"}`, untouched."""
+    """Rows `{"id", "text", "ratings"}` as published."""
     packed = Path(__file__).with_name(f"{name}.jsonl.gz").read_bytes()
     return [json.loads(line) for line in gzip.decompress(packed).decode().strip().split("\n")]
 
 
 def group_of(name: str, key: str) -> int:
-    """The movie block (ids 1-30, 31-60, ...), or the number of the product review (`12_3` is of
-    review 12).
+    """Group of a text by its id: the block of movies (ids 1-30, 31-60, ...), or the product review.
+
+    `12_3` is of review 12.
     """
     return (int(key) - 1) // BLOCK if name == "movies" else int(key.split("_")[0]) - 1
 
 
 def cleaned_records(name: str) -> Iterator[dict]:
-    """One example a text, with its split; of texts that occur twice only the first is kept."""
+    """Examples with cleaned texts and their splits; of equal texts only the first is kept."""
     rows = packed_records(name)
     groups = [group_of(name, row["id"]) for row in rows]
     order = {group: rank for rank, group in enumerate(sorted(set(groups)))}
@@ -80,6 +80,7 @@ class HumanRatings(tfds.core.GeneratorBasedBuilder):
     ]
 
     def _info(self) -> tfds.core.DatasetInfo:
+        """Description and features of the data set."""
         return tfds.core.DatasetInfo(
             builder=self,
             description=self.__doc__,
@@ -101,12 +102,16 @@ class HumanRatings(tfds.core.GeneratorBasedBuilder):
             ),
         )
 
-    def _split_generators(self, dl_manager):
+    def _split_generators(
+        self, dl_manager: tfds.download.DownloadManager
+    ) -> dict[str, Iterator[tuple[str, dict]]]:
+        """Examples of every split."""
         del dl_manager
         rows = list(cleaned_records(str(self.builder_config_name)))
         return {split: self._generate_examples(rows, split) for split in SPLITS}
 
-    def _generate_examples(self, rows: list[dict], split: str):
+    def _generate_examples(self, rows: list[dict], split: str) -> Iterator[tuple[str, dict]]:
+        """Key and features of every example of a split."""
         for row in rows:
             if row["split"] == split:
                 yield row["id"], {key: value for key, value in row.items() if key != "split"}

@@ -1,4 +1,4 @@
-"""Undoes the encoding accidents in the published texts; words and grammar stay as they were."""
+"""Repair of encoding errors in the published texts; words and grammar stay as they were."""
 
 import html
 import re
@@ -10,7 +10,7 @@ LOST_APOSTROPHE = re.compile(r"(?<=[A-Za-z])\?(?=s\b)")
 
 
 def clean_text(text: str, *, lost_dashes: bool) -> str:
-    """The text with entities decoded, quotes and dashes in ASCII, NFC letters and single spaces.
+    """Text with entities decoded, quotes and dashes in ASCII, NFC letters and single spaces.
 
     HTML entities are decoded until nothing changes (`&amp;#38;` is encoded twice); `''` is one
     double quote; `Cube?s` is `Cube's`.
@@ -30,7 +30,5 @@ def clean_text(text: str, *, lost_dashes: bool) -> str:
 
 
 def text_key(text: str) -> str:
-    """What makes two texts the same text: letters and digits, regardless of case and
-    punctuation.
-    """
+    """Key of equal texts: letters and digits, regardless of case and punctuation."""
     return " ".join(re.findall(r"\w+", text.lower())) or text

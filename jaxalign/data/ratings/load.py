@@ -1,10 +1,12 @@
-"""Prepares the ratings once, in a cache directory, and reads them into NumPy columns."""
+"""Loading of the human ratings into NumPy columns, through a cache directory."""
 
 import contextlib
 import dataclasses
 import io
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,7 @@ CONFIGS = ("movies", "products")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Ratings:
-    """N texts and what people thought of them.
+    """N texts and the ratings that people gave them.
 
     ids: N identifiers of the published files.
     texts: N cleaned texts.
@@ -42,16 +44,16 @@ class Ratings:
 
     @property
     def rated(self) -> np.ndarray:
-        """`[N, R]` bool: true where there is a rating."""
+        """Mask `[N, R]` of the ratings that there are."""
         return np.arange(self.ratings.shape[1]) < self.num_ratings[:, None]
 
     @property
     def means(self) -> np.ndarray:
-        """`[N]` float64 mean ratings."""
+        """Mean rating `[N]` of every text, float64."""
         return self.ratings.sum(1, dtype=np.int64) / self.num_ratings
 
     def rows(self, indices: np.ndarray) -> "Ratings":
-        """The texts at the given positions."""
+        """The ratings of the texts at these positions."""
         return Ratings(
             ids=[self.ids[i] for i in indices],
             texts=[self.texts[i] for i in indices],
@@ -62,15 +64,15 @@ class Ratings:
         )
 
     def part(self, *splits: str) -> "Ratings":
-        """The texts of one or more splits."""
+        """The ratings of the texts of one or more splits."""
         if unknown := set(splits) - set(SPLITS):
             raise UserError(f"no split {sorted(unknown)}; there are {list(SPLITS)}")
         return self.rows(np.flatnonzero(np.isin(self.split, splits)))
 
 
 @contextlib.contextmanager
-def quiet_tfds():
-    """tensorflow-datasets without its announcements, log lines and progress bars."""
+def quiet_tfds() -> Iterator[ModuleType]:
+    """Module tensorflow-datasets, silent within this context."""
     import tensorflow_datasets as tfds
     from absl import logging
 
@@ -85,10 +87,10 @@ def quiet_tfds():
 
 
 def prepare_ratings(config: str, data_dir: Path) -> Path:
-    """The directory of the prepared data set; prepared on first use.
+    """Directory of the prepared data set, which is prepared on first use.
 
-    Written aside and moved into place in one rename: a killed process leaves nothing half done, and
-    of two that prepare at once either one's result stands (they are the same).
+    It is written elsewhere and renamed: a killed process leaves nothing half done, and of two that
+    prepare at once either one's result stands (they are the same).
     """
     final = data_dir / "human_ratings" / config / VERSION
     if final.is_dir():
@@ -97,8 +99,11 @@ def prepare_ratings(config: str, data_dir: Path) -> Path:
 
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".preparing-", dir=data_dir) as aside, quiet_tfds():
-            builder = HumanRatings(config=config, data_dir=aside)
+        with (
+            tempfile.TemporaryDirectory(prefix=".preparing-", dir=data_dir) as scratch,
+            quiet_tfds(),
+        ):
+            builder = HumanRatings(config=config, data_dir=scratch)
             builder.download_and_prepare(file_format="array_record")
             _move(Path(builder.data_dir), final)
     except OSError as error:
@@ -110,7 +115,7 @@ def prepare_ratings(config: str, data_dir: Path) -> Path:
 
 
 def _move(source: Path, target: Path) -> None:
-    """Renames, unless another process has just done so."""
+    """Rename a directory, unless another process has just done so."""
     try:
         source.rename(target)
     except OSError:
@@ -119,27 +124,31 @@ def _move(source: Path, target: Path) -> None:
 
 
 def _columns(where: Path) -> dict[str, dict[str, list]]:
-    """Of every split, every field of every example; a reader that loses rows is an error."""
+    """Columns of every split: field to values; a reader that loses examples is an error."""
     with quiet_tfds() as tfds:
         builder = tfds.builder_from_directory(where)
         sources: Any = builder.as_data_source()
         columns = {}
         for split in SPLITS:
             examples = sources[split].__getitems__(range(len(sources[split])))
-            if len(examples) != (wanted := builder.info.splits[split].num_examples):
-                raise ValueError(f"{len(examples)} of {wanted} examples of {split}")
+            if len(examples) != (expected := builder.info.splits[split].num_examples):
+                raise ValueError(f"{len(examples)} of {expected} examples of {split}")
             columns[split] = {key: [example[key] for example in examples] for key in examples[0]}
     return columns
 
 
 def load_ratings(config: str = "movies", data_dir: str | Path | None = None) -> Ratings:
-    """The human ratings of movie or product review sentences (Hutto & Gilbert 2014).
+    """Human ratings of sentences of movie or product reviews (Hutto & Gilbert 2014).
 
     Args:
       config: "movies" or "products".
       data_dir: where the prepared data set is kept; the user's cache directory by default.
-    Returns: all splits; `.part("policy")` selects one.
-    Raises: UserError for an unknown config or a damaged cache.
+
+    Returns:
+      Ratings of all splits; `.part("policy")` selects one.
+
+    Raises:
+      UserError: an unknown config or a damaged cache.
     """
     if config not in CONFIGS:
         raise UserError(f"no ratings called {config!r}; there are {list(CONFIGS)}")

@@ -1,4 +1,4 @@
-"""Packs the files of Hutto & Gilbert (2014) into the two compressed files beside this one.
+"""Conversion of the published files of Hutto & Gilbert (2014) into the two compressed files here.
 
     python -m jaxalign.data.ratings.pack DIRECTORY_OF_THE_ORIGINAL_FILES
 
@@ -18,7 +18,10 @@ SOURCES = {"movies": "movieReviewSnippets", "products": "amazonReviewSnippets"}
 
 
 def columns(path: Path) -> dict[str, list[str]]:
-    """Tab-separated, CRLF, sometimes with a byte order mark: the first field is the id."""
+    """Fields of every row of a published file, by the id in its first field.
+
+    The file is tab-separated with CRLF, sometimes with a byte order mark.
+    """
     lines = path.read_bytes().decode("utf-8-sig").split("\r\n")
     rows = [line.split("\t") for line in lines if line]
     table = {row[0]: row[1:] for row in rows}
@@ -28,8 +31,10 @@ def columns(path: Path) -> dict[str, list[str]]:
 
 
 def records(directory: Path, prefix: str) -> list[dict]:
-    """Texts with their ratings, in the order of the text file; both files must agree on ids and
-    means.
+    """Rows `{"id", "text", "ratings"}` in the order of the text file.
+
+    Raises:
+      ValueError: the two files disagree about ids or means.
     """
     texts = columns(directory / f"{prefix}_GroundTruth.txt")
     ratings = columns(directory / f"{prefix}_anonDataRatings.txt")
@@ -37,10 +42,10 @@ def records(directory: Path, prefix: str) -> list[dict]:
         raise ValueError(f"{prefix}: {len(texts.keys() ^ ratings.keys())} ids are in one file only")
     rows = []
     for key, (mean, text) in texts.items():
-        given = ast.literal_eval(ratings[key][2])
-        if abs(sum(given) / len(given) - float(mean)) > 1e-6:
-            raise ValueError(f"{prefix} {key}: mean {mean} is not the mean of {given}")
-        rows.append({"id": key, "text": text, "ratings": given})
+        scores = ast.literal_eval(ratings[key][2])
+        if abs(sum(scores) / len(scores) - float(mean)) > 1e-6:
+            raise ValueError(f"{prefix} {key}: mean {mean} is not the mean of {scores}")
+        rows.append({"id": key, "text": text, "ratings": scores})
     return rows
 
 

@@ -1,5 +1,4 @@
-"""Which part of the ratings serves which purpose: a frozen function of the group (never of the
-row).
+"""Splits of the human ratings, a fixed function of the group of a text.
 
 A group is a block of movies that the same people rated, or one product review, so no rater's block
 and no review is on two sides. Groups are stratified over their neighbours because the movies are
@@ -17,7 +16,7 @@ LETTERS = dict(zip("PVJE", SPLITS, strict=True))
 
 
 def group_splits(name: str, num_groups: int) -> list[str]:
-    """The split of each group 0 ... num_groups - 1 of the data set `name`."""
+    """Split of each group 0 ... num_groups - 1 of the data set `name`."""
 
     def digest(group: int) -> bytes:
         return hashlib.sha256(f"human_ratings/{name}/{group}".encode()).digest()

@@ -1,7 +1,6 @@
-"""GGUF files, opened: one or several, memory-mapped.
+"""Validated, memory-mapped reading of GGUF files.
 
-A file's header says how many keys, tensors and numbers follow; none is believed beyond the bytes
-that are there.
+The counts of keys, tensors and numbers in a file's header are checked against its bytes.
 
 Source: the format, https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, versions 2 and 3.
 """
@@ -27,11 +26,12 @@ MOST_NAMES = 2**17  # of tensors, and of keys
 MOST_ENTRIES = 2**22  # of all lists together; the largest vocabularies and their merges have 2^21
 DIMENSIONS = 4
 ALIGNMENT = "general.alignment"
+Info = tuple[str, tuple[int, ...], int, int]  # name, shape, type and offset of a tensor
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GGUFTensor:
-    """A tensor where it lies in the file.
+    """A tensor of a GGUF file, memory-mapped and not dequantised.
 
     tensor_type: a `gguf.GGMLQuantizationType`.
     shape: as the file has it, the columns first.
@@ -46,7 +46,7 @@ class GGUFTensor:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GGUFFile:
-    """The metadata and the tensors of one file."""
+    """Metadata and tensors of one GGUF file."""
 
     path: Path
     fields: dict[str, Any]
@@ -54,7 +54,7 @@ class GGUFFile:
 
 
 def open_gguf(path: str | Path) -> list[GGUFFile]:
-    """A file, or all parts of a model that was split.
+    """All files of a model: one, or the parts of a split one.
 
     Args:
       path: of the file; of several (`NAME-00001-of-00003.gguf`), the first, which has all metadata.
@@ -63,14 +63,14 @@ def open_gguf(path: str | Path) -> list[GGUFFile]:
       UserError: it is no whole GGUF file, a part is missing, or a tensor stands in two parts.
     """
     first, *others = _parts(Path(path))
-    files = [_opened(first)]
+    files = [_read_file(first)]
     count = typed(files[0].fields.get("split.count", 0), int, f"{shown_path(first)}: split.count")
     if max(count, 1) != 1 + len(others):
         raise UserError(
             f"{shown_path(path)} is one of {shown(count)} parts; they are found by names such as "
             f"NAME-00001-of-{max(1, min(count, 99999)):05d}.gguf"
         )
-    files += [_opened(part) for part in others]
+    files += [_read_file(part) for part in others]
     for number, file in enumerate(files):
         for other in files[:number]:
             if double := sorted(file.tensors.keys() & other.tensors.keys()):
@@ -82,15 +82,16 @@ def open_gguf(path: str | Path) -> list[GGUFFile]:
 
 
 def metadata(file: GGUFFile, prefix: str = "") -> dict[str, Any]:
-    """The metadata below a prefix, without it."""
+    """Metadata whose keys begin with a prefix, by the rest of the key."""
     return {name.removeprefix(prefix): value for name, value in file.fields.items()
             if name.startswith(prefix)}  # fmt: skip
 
 
 def _parts(path: Path) -> list[Path]:
-    if (named := PART.fullmatch(path.name)) is None:
+    """Paths of all parts of a split model, by the first."""
+    if (match := PART.fullmatch(path.name)) is None:
         return [path]
-    name, number, count = named.groups()
+    name, number, count = match.groups()
     if int(number) != 1:
         raise UserError(f"{path} is a later part; give the first, {name}-00001-of-{count}.gguf")
     paths = [path]
@@ -101,73 +102,79 @@ def _parts(path: Path) -> list[Path]:
     return paths
 
 
-def _opened(path: Path) -> GGUFFile:
+def _read_file(path: Path) -> GGUFFile:
+    """Metadata and tensors of one file."""
     regular_file(path)
     try:
         return _Reader(path).file()
     except OSError as error:
         raise UserError(f"{shown_path(path)} cannot be read: {reason(error)}") from None
-    except _Damaged as error:
+    except _DamagedFile as error:
         raise UserError(f"{shown_path(path)} is no whole GGUF file ({error})") from None
 
 
-class _Damaged(Exception):
-    """What a file says is not what is there."""
+class _DamagedFile(Exception):
+    """A file that is not as its header announces."""
 
 
 class _Reader:
-    """Reads a file from its start to its end."""
+    """Reader of one file from its start to its end.
 
-    def __init__(self, path: Path):
+    path: of the file.
+    at: position of the next byte.
+    entries: number of entries of lists read so far.
+    """
+
+    def __init__(self, path: Path) -> None:
         if not path.stat().st_size:
-            raise _Damaged("it is empty")
+            raise _DamagedFile("it is empty")
         self.path, self.at, self.entries = path, 0, 0
         self.bytes = np.memmap(path, mode="r")
         self.header = self.bytes[:LARGEST_HEADER].data
 
     def file(self) -> GGUFFile:
-        """The whole of it."""
+        """Metadata and tensors of the whole file."""
         if self.take(4).tobytes() != b"GGUF":
-            raise _Damaged("it does not begin with GGUF")
+            raise _DamagedFile("it does not begin with GGUF")
         if (version := self.number(4)) not in (2, 3):
-            raise _Damaged(f"version {version}; 2 and 3 are read, in the byte order of x86")
+            raise _DamagedFile(f"version {version}; 2 and 3 are read, in the byte order of x86")
         tensors, keys = self.number(10), self.number(10)
         if max(tensors, keys) > MOST_NAMES:
-            raise _Damaged(f"it would have {tensors:,} tensors and {keys:,} keys")
+            raise _DamagedFile(f"it would have {tensors:,} tensors and {keys:,} keys")
         fields: dict[str, Any] = {}
         for _ in range(keys):
             name = self.string("the name of a key")
             if name in fields:
-                raise _Damaged(f"{shown(name)} stands there twice")
+                raise _DamagedFile(f"{shown(name)} stands there twice")
             fields[name] = self.value(name)
         infos = [self.info() for _ in range(tensors)]
         return GGUFFile(path=self.path, fields=fields, tensors=self.tensors(infos, fields))
 
     def take(self, count: int) -> np.ndarray:
-        """The next bytes."""
+        """Next `count` bytes."""
         if count > self.bytes.size - self.at:
-            raise _Damaged(f"it ends after {self.bytes.size:,} bytes, within what it announces")
+            raise _DamagedFile(f"it ends after {self.bytes.size:,} bytes, within what it announces")
         self.at += count
         return self.bytes[self.at - count : self.at]
 
     def numbers(self, kind: int, count: int) -> np.ndarray:
-        """The next numbers of that kind."""
+        """Next `count` numbers of a type (a key of `NUMBERS`)."""
         dtype = np.dtype(NUMBERS[kind])
-        found = self.take(count * dtype.itemsize)
-        if kind == BOOL and found.size and found.max() > 1:
-            raise _Damaged("a yes or no that is neither")
-        return found.view(dtype)
+        numbers = self.take(count * dtype.itemsize)
+        if kind == BOOL and numbers.size and numbers.max() > 1:
+            raise _DamagedFile("a yes or no that is neither")
+        return numbers.view(dtype)
 
     def number(self, kind: int) -> Any:
-        """The next number."""
+        """Next number of a type (a key of `NUMBERS`)."""
         return self.numbers(kind, 1)[0].item()
 
     def string(self, name: str) -> str:
-        """The next string, of the header."""
+        """Next string of the header; `name` is for messages."""
         start = self.at + 8
         self.at = start + int.from_bytes(self.header[self.at : start], "little")
         if self.at > len(self.header):
-            raise _Damaged(
+            raise _DamagedFile(
                 f"it ends within what it announces, or has over {LARGEST_HEADER:,} bytes"
             )
         try:
@@ -176,7 +183,7 @@ class _Reader:
             raise UserError(f"{shown_path(self.path)}: {shown_path(name)} is not UTF-8") from None
 
     def value(self, name: str) -> Any:
-        """The value of a key.
+        """Next value, of the key `name`.
 
         A float32 is the shortest decimal that rounds to it: 1e-5 and not 9.999999747378752e-06.
         """
@@ -186,27 +193,27 @@ class _Reader:
         if kind == ARRAY:
             return self.array(name)
         if kind not in NUMBERS:
-            raise _Damaged(f"{shown(name)} is of the unknown type {kind}")
-        found = self.number(kind)
-        return float(str(np.float32(found))) if kind == FLOAT32 else found
+            raise _DamagedFile(f"{shown(name)} is of the unknown type {kind}")
+        number = self.number(kind)
+        return float(str(np.float32(number))) if kind == FLOAT32 else number
 
     def array(self, name: str) -> list[Any]:
-        """The value of a key that is a list."""
+        """Next value, of the key `name`, that is a list."""
         kind, count = self.number(4), self.number(10)
         self.entries += count
         if self.entries > MOST_ENTRIES:
-            raise _Damaged(f"{shown(name)} would have {count:,} entries, which are too many")
+            raise _DamagedFile(f"{shown(name)} would have {count:,} entries, which are too many")
         if kind == STRING:
             return [self.string(name) for _ in range(count)]
         if kind not in NUMBERS:
-            raise _Damaged(f"{shown(name)} is a list of the type {kind}, which is not read")
+            raise _DamagedFile(f"{shown(name)} is a list of the type {kind}, which is not read")
         return self.numbers(kind, count).tolist()
 
-    def info(self) -> tuple[str, tuple[int, ...], int, int]:
-        """Name, shape, type and place of a tensor."""
+    def info(self) -> Info:
+        """Name, shape, type and offset of the next tensor."""
         name, dimensions = self.string("the name of a tensor"), self.number(4)
         if not 1 <= dimensions <= DIMENSIONS:
-            raise _Damaged(f"tensor {shown(name)} has {dimensions} dimensions")
+            raise _DamagedFile(f"tensor {shown(name)} has {dimensions} dimensions")
         return (
             name,
             tuple(self.numbers(10, dimensions).tolist()),
@@ -214,35 +221,37 @@ class _Reader:
             self.number(10),
         )
 
-    def tensors(self, infos: list, fields: dict[str, Any]) -> dict[str, GGUFTensor]:
-        """All tensors, which lie one after another behind the header."""
+    def tensors(self, infos: list[Info], fields: dict[str, Any]) -> dict[str, GGUFTensor]:
+        """All tensors by name, which lie one after another behind the header."""
         alignment = fields.get(ALIGNMENT, 32)
         if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
-            raise _Damaged(f"{ALIGNMENT} is {shown(alignment)}, no power of two")
+            raise _DamagedFile(f"{ALIGNMENT} is {shown(alignment)}, no power of two")
         start, end = self.at + -self.at % alignment, 0
-        found: dict[str, GGUFTensor] = {}
+        tensors: dict[str, GGUFTensor] = {}
         for name, shape, kind, offset in sorted(infos, key=lambda info: info[3]):
-            if name in found:
-                raise _Damaged(f"tensor {shown(name)} stands there twice")
+            if name in tensors:
+                raise _DamagedFile(f"tensor {shown(name)} stands there twice")
             if offset < end or offset % alignment:
-                raise _Damaged(f"tensor {shown(name)} does not begin where the one before it ends")
+                raise _DamagedFile(
+                    f"tensor {shown(name)} does not begin where the one before it ends"
+                )
             self.at = start + offset
-            found[name] = self.tensor(name, shape, kind)
+            tensors[name] = self.tensor(name, shape, kind)
             end = self.at - start
-        return {name: found[name] for name, *_ in infos}
+        return {name: tensors[name] for name, *_ in infos}
 
     def tensor(self, name: str, shape: tuple[int, ...], kind: int) -> GGUFTensor:
-        """The tensor at this place."""
+        """Tensor at the current position."""
         from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
         try:
             tensor_type = GGMLQuantizationType(kind)
         except ValueError:
-            raise _Damaged(f"tensor {shown(name)} is of the unknown type {kind}") from None
+            raise _DamagedFile(f"tensor {shown(name)} is of the unknown type {kind}") from None
         block, size = GGML_QUANT_SIZES[tensor_type]
         columns, *rows = shape
         if columns % block or 0 in shape:
-            raise _Damaged(
+            raise _DamagedFile(
                 f"tensor {shown(name)} has the shape {shape}, no whole blocks of {block}"
             )
         count = columns // block * size

@@ -1,4 +1,4 @@
-"""The tokenizer in a GGUF file: byte-level BPE ("gpt2"), or SentencePiece's BPE ("llama")."""
+"""Loading of the tokenizer in a GGUF file: byte-level BPE, or BPE of SentencePiece."""
 
 import math
 from collections.abc import Mapping
@@ -68,7 +68,7 @@ STOPS = ("eot_token_id", "eom_token_id")
 
 
 def load_gguf_tokenizer(path: str | Path) -> Tokenizer:
-    """The tokenizer of a GGUF file.
+    """Tokenizer of a GGUF file: byte-level BPE ("gpt2"), or SentencePiece's BPE ("llama").
 
     BOS, EOS and the padding token are those that the file names; without a padding token, EOS
     serves. A response ends with `eos_token_id`, and with `eot_token_id` and `eom_token_id` where
@@ -79,36 +79,36 @@ def load_gguf_tokenizer(path: str | Path) -> Tokenizer:
       path: of the file; of several, the first.
 
     Raises:
-      UserError: no tokenizer, a kind that is not supported, or one that is not whole.
+      UserError: no tokenizer, one of an unsupported kind, or an incomplete one.
     """
     fields, where = metadata(open_gguf(path)[0], "tokenizer."), shown_path(path)
-    found = {k.removeprefix("ggml."): v for k, v in fields.items() if k.startswith("ggml.")}
-    kind, template = found.get("model"), fields.get("chat_template")
+    settings = {k.removeprefix("ggml."): v for k, v in fields.items() if k.startswith("ggml.")}
+    kind, template = settings.get("model"), fields.get("chat_template")
     if kind not in ("gpt2", "llama"):
         raise UserError(f"{where}: tokenizer.ggml.model {shown(kind)} is none of gpt2, llama")
-    _check(found, where)
+    _check_settings(settings, where)
     if template is not None:
         typed(template, str, f"{where}: tokenizer.chat_template")
-    backend = (_byte_level if kind == "gpt2" else _sentence_piece)(found, where)
-    backend.add_tokens(_added(found, USER_DEFINED))
-    backend.add_special_tokens(_added(found, CONTROL))
+    backend = (_byte_level if kind == "gpt2" else _sentence_piece)(settings, where)
+    backend.add_tokens(_added_tokens(settings, USER_DEFINED))
+    backend.add_special_tokens(_added_tokens(settings, CONTROL))
     backend.encode_special_tokens = True
     return Tokenizer(
         backend,
-        pad_id=found.get("padding_token_id", found["eos_token_id"]),
-        bos_id=found.get("bos_token_id"),
-        eos_id=found["eos_token_id"],
+        pad_id=settings.get("padding_token_id", settings["eos_token_id"]),
+        bos_id=settings.get("bos_token_id"),
+        eos_id=settings["eos_token_id"],
         chat_template=template,
-        also_stop=tuple(found[x] for x in STOPS if found.get(x) is not None),
+        also_stop=tuple(settings[x] for x in STOPS if settings.get(x) is not None),
     )
 
 
-def _check(found: Mapping[str, Any], where: str) -> None:
-    """The keys are of their types, as long as the list of tokens, and ids are those of tokens."""
+def _check_settings(settings: Mapping[str, Any], where: str) -> None:
+    """Refuse keys of wrong types or lengths, ids that are no tokens, and unsupported settings."""
     for name, kind in KEYS.items():
-        if name in found:
-            typed(found[name], kind, f"{where}: tokenizer.ggml.{name}")
-    tokens = found.get("tokens", [])
+        if name in settings:
+            typed(settings[name], kind, f"{where}: tokenizer.ggml.{name}")
+    tokens = settings.get("tokens", [])
     if not tokens:
         raise UserError(f"{where}: no tokenizer.ggml.tokens")
     if len(set(tokens)) < len(tokens):
@@ -118,61 +118,63 @@ def _check(found: Mapping[str, Any], where: str) -> None:
             f"{where}: tokenizer.ggml.tokens has {shown(long[0])}, more than {LONGEST} characters"
         )
     for name in ("token_type", "scores"):
-        if len(found.get(name, tokens)) != len(tokens):
+        if len(settings.get(name, tokens)) != len(tokens):
             raise UserError(
-                f"{where}: {len(tokens)} tokens, {len(found[name])} tokenizer.ggml.{name}"
+                f"{where}: {len(tokens)} tokens, {len(settings[name])} tokenizer.ggml.{name}"
             )
-    if not all(map(math.isfinite, found.get("scores", []))):
+    if not all(map(math.isfinite, settings.get("scores", []))):
         raise UserError(f"{where}: tokenizer.ggml.scores has a number that is not finite")
-    if unknown := sorted(set(found.get("token_type", [])) - set(range(BYTE + 1))):
+    if unknown := sorted(set(settings.get("token_type", [])) - set(range(BYTE + 1))):
         raise UserError(f"{where}: tokenizer.ggml.token_type has {shown(unknown[0])}: no type")
-    if found.get("eos_token_id") is None:
+    if settings.get("eos_token_id") is None:
         raise UserError(f"{where}: no tokenizer.ggml.eos_token_id")
     for name in ("padding", "bos", "eos", "eot", "eom", "unknown"):
-        if not 0 <= found.get(f"{name}_token_id", 0) < len(tokens):
+        if not 0 <= settings.get(f"{name}_token_id", 0) < len(tokens):
             raise UserError(f"{where}: tokenizer.ggml.{name}_token_id is no token")
     for name in ("remove_extra_whitespaces", "precompiled_charsmap"):
-        if found.get(name):
+        if settings.get(name):
             raise UserError(f"{where}: tokenizer.ggml.{name} is not supported")
 
 
-def _types(found: Mapping[str, Any]) -> list[int]:
-    """Of each token; what ends texts is never part of one."""
-    types = list(found.get("token_type", [NORMAL] * len(found["tokens"])))
+def _types(settings: Mapping[str, Any]) -> list[int]:
+    """Type of each token; tokens that end texts are control tokens."""
+    types = list(settings.get("token_type", [NORMAL] * len(settings["tokens"])))
     for name in ENDS:
-        if (i := found.get(f"{name}_token_id")) is not None:
+        if (i := settings.get(f"{name}_token_id")) is not None:
             types[i] = CONTROL
     return [CONTROL if kind == UNKNOWN else kind for kind in types]
 
 
-def _used(found: Mapping[str, Any]) -> dict[str, int]:
-    """Token to id of all but the unused ones, which fill a vocabulary up to a round number."""
-    kinds = zip(found["tokens"], _types(found), strict=True)
-    named = [i for name, i in found.items() if name.endswith("_token_id")]
-    return {token: i for i, (token, kind) in enumerate(kinds) if kind != UNUSED or i in named}
+def _vocabulary(settings: Mapping[str, Any]) -> dict[str, int]:
+    """Vocabulary (token to id) without unused tokens, which fill it up to a round number."""
+    kinds = zip(settings["tokens"], _types(settings), strict=True)
+    special_ids = [i for name, i in settings.items() if name.endswith("_token_id")]
+    return {token: i for i, (token, kind) in enumerate(kinds) if kind != UNUSED or i in special_ids}
 
 
-def _added(found: Mapping[str, Any], wanted: int) -> list[AddedToken]:
-    """The tokens of a kind that are found in a text before it is cut."""
-    kinds = zip(found["tokens"], _types(found), strict=True)
-    names = [token for token, kind in kinds if kind == wanted]
+def _added_tokens(settings: Mapping[str, Any], kind_of_token: int) -> list[AddedToken]:
+    """Added tokens of a type, which are matched in a text before it is cut into pieces."""
+    kinds = zip(settings["tokens"], _types(settings), strict=True)
+    names = [token for token, kind in kinds if kind == kind_of_token]
     # Some files write the spaces of Gemma's runs of spaces as SentencePiece does.
-    spaced = found["model"] == "llama" and not found.get("add_space_prefix", True)
+    spaced = settings["model"] == "llama" and not settings.get("add_space_prefix", True)
     return [
-        AddedToken(x, normalized=spaced and SPACE in x, special=wanted == CONTROL) for x in names
+        AddedToken(x, normalized=spaced and SPACE in x, special=kind_of_token == CONTROL)
+        for x in names
     ]
 
 
-def _byte_level(found: Mapping[str, Any], where: str) -> tokenizers.Tokenizer:
-    kind = found.get("pre")
+def _byte_level(settings: Mapping[str, Any], where: str) -> tokenizers.Tokenizer:
+    """Tokenizer by byte-level BPE, with the pre-tokenizer that the file names."""
+    kind = settings.get("pre")
     if kind not in PIECES:
         raise UserError(f"{where}: tokenizer.ggml.pre {shown(kind)} is none of {', '.join(PIECES)}")
-    if found.get("add_space_prefix"):
+    if settings.get("add_space_prefix"):
         raise UserError(f"{where}: add_space_prefix of a byte-level tokenizer is not supported")
-    merges = [tuple(merge.split(" ")) for merge in found.get("merges", [])]
+    merges = [tuple(merge.split(" ")) for merge in settings.get("merges", [])]
     if not merges:
         raise UserError(f"{where}: no tokenizer.ggml.merges")
-    vocabulary = _used(found)
+    vocabulary = _vocabulary(settings)
     known = vocabulary.keys()
     if lost := [m for m in merges if len(m) != 2 or not {*m, "".join(m)} <= known]:
         raise UserError(
@@ -190,23 +192,24 @@ def _byte_level(found: Mapping[str, Any], where: str) -> tokenizers.Tokenizer:
     return backend
 
 
-def _sentence_piece(found: Mapping[str, Any], where: str) -> tokenizers.Tokenizer:
-    tokens, unknown = found["tokens"], found.get("unknown_token_id")
-    if "scores" not in found:
+def _sentence_piece(settings: Mapping[str, Any], where: str) -> tokenizers.Tokenizer:
+    """Tokenizer by SentencePiece's BPE, whose merges follow from the scores of tokens."""
+    tokens, unknown = settings["tokens"], settings.get("unknown_token_id")
+    if "scores" not in settings:
         raise UserError(f"{where}: no tokenizer.ggml.scores")
-    vocabulary = _used(found)
+    vocabulary = _vocabulary(settings)
     if unknown is None and not all(f"<0x{byte:02X}>" in vocabulary for byte in range(256)):
         raise UserError(f"{where}: neither tokens for all 256 bytes nor an unknown token")
     backend = tokenizers.Tokenizer(
         models.BPE(
             vocabulary,
-            _merges(tokens, found["scores"], _types(found)),
+            _merges(tokens, settings["scores"], _types(settings)),
             unk_token=None if unknown is None else tokens[unknown],
             fuse_unk=True,
             byte_fallback=True,
         )
     )
-    prefixed = found.get("add_space_prefix", True)
+    prefixed = settings.get("add_space_prefix", True)
     prefix = [normalizers.Prepend(SPACE)] if prefixed else []
     backend.normalizer = normalizers.Sequence([*prefix, normalizers.Replace(" ", SPACE)])
     strip = [decoders.Strip(" ", 1, 0)] if prefixed else []
@@ -217,8 +220,10 @@ def _sentence_piece(found: Mapping[str, Any], where: str) -> tokenizers.Tokenize
 
 
 def _merges(tokens: list[str], scores: list[float], types: list[int]) -> list[tuple[str, str]]:
-    """SentencePiece joins the neighbours whose union has the highest score: that is the order of
-    merges, and any two pieces that make a third may be joined. Only plain tokens take part.
+    """BPE merges in the order of SentencePiece, best first.
+
+    SentencePiece merges the neighbours whose union has the highest score; any two pieces that make
+    a third may be merged. Only normal tokens take part.
     """
     plain = {x: s for x, s, kind in zip(tokens, scores, types, strict=True) if kind == NORMAL}
     best_first = sorted((x for x in plain if len(x) > 1), key=lambda x: -plain[x])

@@ -1,4 +1,4 @@
-"""GGUF files, as llama.cpp writes them: parameters in, one tensor at a time, dequantised."""
+"""Loading of models from GGUF files: parameters dequantised, one tensor at a time."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -12,17 +12,24 @@ from jaxalign.models.architecture import TransformerConfig
 from jaxalign.pretrained.gguf.config import read_gguf_config
 from jaxalign.pretrained.gguf.file import GGUFTensor, metadata, open_gguf
 from jaxalign.pretrained.hugging_face.names import LAYER
-from jaxalign.pretrained.weights import Put, Stored, Weights, parameter_shapes, parameters, placed
+from jaxalign.pretrained.weights import (
+    Put,
+    StorageRule,
+    Weights,
+    nested_parameters,
+    parameter_shapes,
+    parameters,
+)
 from jaxalign.system.files import shown_path
 
 DIVISORS = "rope_freqs.weight"
 ROWS = 4096  # that are dequantised at once
 PLAIN = {
-    "trunk/embedding": Stored(name="token_embd.weight"),
-    "trunk/positions": Stored(name="position_embd.weight"),
-    "trunk/norm/scale": Stored(name="output_norm.weight"),
-    "trunk/norm/bias": Stored(name="output_norm.bias"),
-    "unembedding": Stored(name="output.weight", transposed=True),
+    "trunk/embedding": StorageRule(name="token_embd.weight"),
+    "trunk/positions": StorageRule(name="position_embd.weight"),
+    "trunk/norm/scale": StorageRule(name="output_norm.weight"),
+    "trunk/norm/bias": StorageRule(name="output_norm.bias"),
+    "unembedding": StorageRule(name="output.weight", transposed=True),
 }
 IN_LAYER = {
     "attention/query": "attn_q",
@@ -54,28 +61,28 @@ def load_gguf(
 
     Args:
       path: of the file; of several, the first.
-      put: where a parameter goes, for example onto the devices of a mesh.
+      put: puts an array where the parameter belongs, for example onto the devices of a mesh.
 
     Raises:
       UserError: no such model, or one that would not be computed as the file means it.
     """
-    (fields, tensors), where = _opened(path), shown_path(path)
+    (fields, tensors), where = _metadata_and_tensors(path), shown_path(path)
     shapes = {name: tuple(reversed(x.shape)) for name, x in tensors.items()}
-    divisors = dequantised(tensors[DIVISORS], where) if DIVISORS in tensors else None
+    divisors = float32_tensor(tensors[DIVISORS], where) if DIVISORS in tensors else None
     config = read_gguf_config(fields, shapes, divisors, where)
     family = fields["general.architecture"]
-    return config, placed(_parameters(config, family, tensors, where), put)
+    return config, nested_parameters(_parameters(config, family, tensors, where), put)
 
 
-def _opened(path: str | Path) -> tuple[dict[str, Any], dict[str, GGUFTensor]]:
-    """Metadata and tensors; the tokenizer, which takes most of a reader's memory, is let go."""
+def _metadata_and_tensors(path: str | Path) -> tuple[dict[str, Any], dict[str, GGUFTensor]]:
+    """Metadata and tensors, without the tokenizer, which takes most of a reader's memory."""
     files = open_gguf(path)
     fields = {k: v for k, v in metadata(files[0]).items() if not k.startswith("tokenizer.")}
     return fields, {name: tensor for file in files for name, tensor in file.tensors.items()}
 
 
-def dequantised(tensor: GGUFTensor, where: str) -> np.ndarray:
-    """One of a file's tensors in float32, rows first."""
+def float32_tensor(tensor: GGUFTensor, where: str) -> np.ndarray:
+    """Tensor of a file in float32, rows first."""
     from gguf.quants import dequantize
 
     array = np.empty(tensor.shape[::-1], np.float32)
@@ -91,26 +98,26 @@ def dequantised(tensor: GGUFTensor, where: str) -> np.ndarray:
     return array
 
 
-def stored_as(path: str, family: str) -> Stored:
-    """Where a file of that architecture keeps our parameter `path`."""
+def storage_rule(path: str, family: str) -> StorageRule:
+    """Rule by which a file of an architecture stores the parameter `path`."""
     if (layer := LAYER.match(path)) is None:
         return PLAIN[path]
     number, module, kind = layer.groups()
     suffix = "bias" if kind == "bias" else "weight"
     if family == "gpt2" and module in JOINT:
         name = f"blk.{number}.attn_qkv.{suffix}"
-        return Stored(name=name, part=JOINT.index(module), parts=3)
+        return StorageRule(name=name, part=JOINT.index(module), parts=3)
     name = f"blk.{number}.{IN_LAYER[module]}.{suffix}"
-    return Stored(name=name, transposed=kind == "kernel")
+    return StorageRule(name=name, transposed=kind == "kernel")
 
 
 def _parameters(
     config: TransformerConfig, family: str, tensors: Mapping[str, GGUFTensor], where: str
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Our parameters one after another."""
+    """Parameters by path, one after another."""
 
-    def rows(name: str, wanted: slice) -> np.ndarray:
-        return _laid_out(dequantised(tensors[name], where), name, family, config)[wanted]
+    def rows(name: str, selection: slice) -> np.ndarray:
+        return _rule_layout(float32_tensor(tensors[name], where), name, family, config)[selection]
 
     weights = Weights(
         where=where,
@@ -121,22 +128,25 @@ def _parameters(
     shapes = parameter_shapes(config)
     return parameters(
         weights,
-        {path: stored_as(path, family) for path in shapes},
+        {path: storage_rule(path, family) for path in shapes},
         shapes,
         ignored=lambda name: name == DIVISORS or BUFFERS.match(name) is not None,
     )
 
 
 def _by_columns(name: str) -> bool:
-    """Whether a tensor is gpt2's joint one, which its rule reads by columns."""
+    """Whether a tensor is gpt2's joint query, key and value, which is read by columns."""
     return name.endswith(".attn_qkv.weight")
 
 
-def _laid_out(array: np.ndarray, name: str, family: str, config: TransformerConfig) -> np.ndarray:
-    """The tensor as its rule reads it: llama's rotary pairs as halves, gpt2's joint one by columns.
+def _rule_layout(
+    array: np.ndarray, name: str, family: str, config: TransformerConfig
+) -> np.ndarray:
+    """Tensor in the layout of its rule: rotary pairs of llama as halves.
 
-    llama.cpp turns the pairs (x_{2i}, x_{2i+1}) of a llama's heads, so its rows were put in that
-    order; we turn (x_i, x_{i+H/2}), as other architectures' files have it.
+    llama.cpp rotates the pairs (x_{2i}, x_{2i+1}) of a llama's heads, so its rows are in that
+    order; here the pairs are (x_i, x_{i+H/2}), as in files of other architectures. GPT-2's joint
+    query, key and value is read by columns.
     """
     heads = {"attn_q": config.heads, "attn_k": config.kv_heads}
     module = name.split(".")[-2]

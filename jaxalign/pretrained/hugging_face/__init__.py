@@ -1,1 +1,1 @@
-"""Model folders as Hugging Face transformers writes them."""
+"""Model folders in the format of Hugging Face transformers: configuration, names of tensors."""

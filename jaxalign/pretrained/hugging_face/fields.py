@@ -1,12 +1,12 @@
-"""The fields of a `config.json` of transformers, each read, known to change nothing, or refused."""
+"""Validated access to the fields of a `config.json`, none of which may stay unread."""
 
-from typing import Any
+from typing import Any, NoReturn
 
 from jaxalign.errors import UserError
 from jaxalign.models.ranges import FROM_ZERO, LENGTH, POSITIVE, RANGES, Range
 from jaxalign.system.files import Kind, shown, shown_path, typed
 
-# Bookkeeping, defaults of sampling, and dropout: nothing that a forward pass without noise reads.
+# Bookkeeping, defaults of sampling, dropout: without effect on a forward pass without noise.
 WITHOUT_EFFECT = {
     "_attn_implementation", "_commit_hash", "_name_or_path", "_num_labels",
     "_sliding_window_pattern", "architectures", "attention_dropout", "attn_implementation",
@@ -23,7 +23,7 @@ WITHOUT_EFFECT = {
     "unsloth_version", "use_cache",
 }  # fmt: skip
 NEUTRAL = (None, False, 0, "", [], {})
-# Ours of the fields that are numbers: what they may be stands in one table.
+# Field to ours, whose range holds for both.
 OURS = {
     "attn_logit_softcapping": "attention_softcap",
     "final_logit_softcapping": "logit_softcap",
@@ -93,10 +93,24 @@ TYPES: dict[str, Any] = {
 
 
 class Fields:
-    """A `config.json` that knows which of its fields were read."""
+    """Fields of a configuration file; `finish` refuses those that were never read.
 
-    def __init__(self, fields: dict[str, Any], where: str, defaults: dict[str, Any] | None = None):
-        """fields: the file's content; where: its name; defaults: of fields that it lacks."""
+    where: name of the file, for messages.
+    """
+
+    def __init__(
+        self, fields: dict[str, Any], where: str, defaults: dict[str, Any] | None = None
+    ) -> None:
+        """Check numbers and types.
+
+        Args:
+          fields: content of the file.
+          where: name of the file, for messages.
+          defaults: of fields that it lacks.
+
+        Raises:
+          UserError: a number out of its range, or a value of another type.
+        """
         self._fields, self._read, self.where = (defaults or {}) | fields, set(), where
         for name, value in self._fields.items():
             if value is None:
@@ -107,45 +121,45 @@ class Fields:
                 typed(value, TYPES[name], f"{where}: {name}")
 
     def get(self, name: str, default: Any = None) -> Any:
-        """The field, or what it is when the file has none (null counts as none)."""
+        """Value of a field, or the default where the file has none (null counts as none)."""
         self._read.add(name)
         value = self._fields.get(name)
         return default if value is None else value
 
     def need(self, name: str) -> Any:
-        """The field; one that is missing is an error."""
+        """Value of a field that must be there."""
         if (value := self.get(name)) is None:
             raise UserError(f"{self.where}: field {name} is missing")
         return value
 
     def of(self, name: str, kind: type[Kind], default: Kind) -> Kind:
-        """The field, which must be of that type, or what it is when the file has none."""
+        """Value of a field, validated against a type, or the default where the file has none."""
         return typed(self.get(name, default), kind, f"{self.where}: {name}")
 
     def agree(self, name: str, other: str, value: Any) -> None:
-        """A field that is said a second time, by another name, says the same."""
-        said = self.get(name)
-        if said is not None and value is not None and said != value:
+        """Refuse a field that repeats another one, under another name, with another value."""
+        repeated = self.get(name)
+        if repeated is not None and value is not None and repeated != value:
             self.refuse(name, f"{other} is {shown(value)}")
 
     def check_multiple(self, name: str, other: str) -> None:
-        """A size that is shared out among so many."""
+        """Refuse a size that is no multiple of another field, by which it is divided."""
         if (number := self.get(other)) and self.need(name) % number:
             self.refuse(name, f"it must be a multiple of {other}, which is {number}")
 
     def choose(self, name: str, choices: dict[str, str], default: str) -> str:
-        """Our name of what the field chooses."""
+        """Our name for the choice of a field."""
         if (value := self.of(name, str, default)) not in choices:
             self.refuse(name, f"choose one of {', '.join(choices)}")
         return choices[value]
 
-    def refuse(self, name: str, hint: str):
-        """Raise the error that names a field."""
+    def refuse(self, name: str, hint: str) -> NoReturn:
+        """Raise the error that the value of a field is not supported."""
         value = shown(self._fields.get(name))
         raise UserError(f"{self.where}: {shown_path(name)} = {value} is not supported; {hint}")
 
     def finish(self) -> None:
-        """Every field has been read, or changes nothing."""
+        """Refuse fields that were not read, unless they change nothing."""
         for name, value in self._fields.items():
             known = name in self._read or name in WITHOUT_EFFECT
             if not known and not any(value is x or value == x for x in NEUTRAL):

@@ -1,11 +1,11 @@
-"""Gemma 2 and 3."""
+"""The families Gemma 2 and 3: norms behind each block, windows, soft caps."""
 
 from typing import Any
 
 from jaxalign.errors import UserError
 from jaxalign.pretrained.hugging_face.family import (
     FULL,
-    GATED,
+    GATED_ACTIVATIONS,
     SLIDING,
     Family,
     llama_like,
@@ -47,11 +47,10 @@ GEMMA3_DEFAULTS = GEMMA2_DEFAULTS | {
 
 
 def text_part(fields: dict[str, Any], where: str) -> dict[str, Any]:
-    """The fields of the text model of a Gemma 3 that also reads images.
+    """Fields of the text model within a Gemma 3 that also reads images.
 
     Raises:
-      UserError: there is no `text_config`, or a field stands beside it too, and says something
-        else.
+      UserError: there is no `text_config`, or a field beside it has another value.
     """
     text = fields.get("text_config")
     if not isinstance(text, dict):
@@ -65,49 +64,52 @@ def text_part(fields: dict[str, Any], where: str) -> dict[str, Any]:
             raise UserError(
                 f"{where}: {name} is {shown(fields[name])}, and in text_config {shown(inner)}"
             )
-    beside = {k: fields[k] for k in ("tie_word_embeddings", "quantization_config") if k in fields}
+    outer = {k: fields[k] for k in ("tie_word_embeddings", "quantization_config") if k in fields}
     classes = {"architectures": fields.get("architectures"), "id2label": fields.get("id2label")}
-    return beside | classes | text
+    return outer | classes | text
 
 
-def _gemma2(found: Fields) -> dict[str, Any]:
-    every_other = [FULL if i % 2 else SLIDING for i in range(found.need("num_hidden_layers"))]
-    window = found.get("sliding_window")
-    found.agree("sliding_window_size", "sliding_window", window)  # an older name
+def _gemma2(fields: Fields) -> dict[str, Any]:
+    """Fields of Gemma 2."""
+    every_other = [FULL if i % 2 else SLIDING for i in range(fields.need("num_hidden_layers"))]
+    window = fields.get("sliding_window")
+    fields.agree("sliding_window_size", "sliding_window", window)  # an older name
     return _gemma(
-        found,
-        windows=windows(found, every_other, window),
-        attention_softcap=found.get("attn_logit_softcapping"),
-        logit_softcap=found.get("final_logit_softcapping"),
-        **rope(found),
+        fields,
+        windows=windows(fields, every_other, window),
+        attention_softcap=fields.get("attn_logit_softcapping"),
+        logit_softcap=fields.get("final_logit_softcapping"),
+        **rope(fields),
     )
 
 
-def _gemma3(found: Fields) -> dict[str, Any]:
-    pattern, layers = found.get("sliding_window_pattern", 6), found.need("num_hidden_layers")
+def _gemma3(fields: Fields) -> dict[str, Any]:
+    """Fields of Gemma 3."""
+    pattern, layers = fields.get("sliding_window_pattern", 6), fields.need("num_hidden_layers")
     default = [SLIDING if (i + 1) % pattern else FULL for i in range(layers)]
-    found.get("attn_logit_softcapping")  # the reference implementation reads it and never caps
+    fields.get("attn_logit_softcapping")  # the reference implementation reads it and never caps
     return _gemma(
-        found,
-        windows=windows(found, default, found.get("sliding_window")),
+        fields,
+        windows=windows(fields, default, fields.get("sliding_window")),
         qk_norm=True,
-        logit_softcap=found.get("final_logit_softcapping"),
-        **two_ropes(found),
+        logit_softcap=fields.get("final_logit_softcapping"),
+        **two_ropes(fields),
     )
 
 
-def _gemma(found: Fields, **more: Any) -> dict[str, Any]:
-    width = found.need("hidden_size")
-    biases = found.get("attention_bias", False)
-    if found.get("use_bidirectional_attention", False):
-        found.refuse("use_bidirectional_attention", "only causal attention is")
-    found.get("hidden_act")  # an older name, which the reference implementation does not read
+def _gemma(fields: Fields, **more: Any) -> dict[str, Any]:
+    """Fields that Gemma 2 and 3 share."""
+    width = fields.need("hidden_size")
+    biases = fields.get("attention_bias", False)
+    if fields.get("use_bidirectional_attention", False):
+        fields.refuse("use_bidirectional_attention", "only causal attention is")
+    fields.get("hidden_act")  # an older name, which the reference implementation does not read
     return llama_like(
-        found,
-        activation=found.choose("hidden_activation", GATED, "gelu_pytorch_tanh"),
+        fields,
+        activation=fields.choose("hidden_activation", GATED_ACTIVATIONS, "gelu_pytorch_tanh"),
         qkv_biases=biases,
         output_biases=biases,
-        attention_scale=found.need("query_pre_attn_scalar") ** -0.5,
+        attention_scale=fields.need("query_pre_attn_scalar") ** -0.5,
         embedding_scale=width**0.5,
         post_norms=True,
         **more,

@@ -1,9 +1,9 @@
-"""GPT-2."""
+"""The family GPT-2: learned positions, layer norms, biases."""
 
 from typing import Any
 
 from jaxalign.errors import UserError
-from jaxalign.pretrained.hugging_face.family import PLAIN, Family
+from jaxalign.pretrained.hugging_face.family import ACTIVATIONS, Family
 from jaxalign.pretrained.hugging_face.fields import Fields
 from jaxalign.system.files import shown
 
@@ -27,41 +27,44 @@ GPT2_NAMES = {
 }
 
 
-def _gpt2_names(fields: dict[str, Any], where: str) -> dict[str, Any]:
-    """The same fields, each by its first name."""
-    named: dict[str, Any] = {}
+def _first_names(fields: dict[str, Any], where: str) -> dict[str, Any]:
+    """Fields under their first names, of which transformers knows two."""
+    renamed: dict[str, Any] = {}
     for name, value in fields.items():
         first = GPT2_NAMES.get(name, name)
-        if first in named and named[first] != value:
-            raise UserError(f"{where}: {name} is {shown(value)}, {first} is {shown(named[first])}")
-        named[first] = value
-    return named
+        if first in renamed and renamed[first] != value:
+            raise UserError(
+                f"{where}: {name} is {shown(value)}, {first} is {shown(renamed[first])}"
+            )
+        renamed[first] = value
+    return renamed
 
 
-def _gpt2(found: Fields) -> dict[str, Any]:
-    width, heads = found.need("n_embd"), found.need("n_head")
-    found.check_multiple("n_embd", "n_head")
-    found.get("n_ctx")  # an older name of n_positions, which stands beside it
-    if found.get("add_cross_attention", False):
-        found.refuse("add_cross_attention", "only false is")
+def _gpt2(fields: Fields) -> dict[str, Any]:
+    """Fields of GPT-2."""
+    width, heads = fields.need("n_embd"), fields.need("n_head")
+    fields.check_multiple("n_embd", "n_head")
+    fields.get("n_ctx")  # an older name of n_positions, which stands beside it
+    if fields.get("add_cross_attention", False):
+        fields.refuse("add_cross_attention", "only false is")
     return {
-        "vocab_size": found.need("vocab_size"),
-        "max_length": found.need("n_positions"),
+        "vocab_size": fields.need("vocab_size"),
+        "max_length": fields.need("n_positions"),
         "width": width,
-        "layers": found.need("n_layer"),
+        "layers": fields.need("n_layer"),
         "heads": heads,
         "kv_heads": heads,
-        "mlp_width": found.get("n_inner", 4 * width),
+        "mlp_width": fields.get("n_inner", 4 * width),
         "norm": "layer",
-        "norm_epsilon": found.need("layer_norm_epsilon"),
+        "norm_epsilon": fields.need("layer_norm_epsilon"),
         "positions": "learned",
-        "activation": found.choose("activation_function", PLAIN, "gelu_new"),
-        "tie_embeddings": found.need("tie_word_embeddings"),
+        "activation": fields.choose("activation_function", ACTIVATIONS, "gelu_new"),
+        "tie_embeddings": fields.need("tie_word_embeddings"),
         "qkv_biases": True,
         "output_biases": True,
         "mlp_biases": True,
-        "attention_scale": None if found.get("scale_attn_weights", True) else 1.0,
-        "attention_scale_by_layer": found.get("scale_attn_by_inverse_layer_idx", False),
+        "attention_scale": None if fields.get("scale_attn_weights", True) else 1.0,
+        "attention_scale_by_layer": fields.get("scale_attn_by_inverse_layer_idx", False),
     }
 
 
@@ -70,5 +73,5 @@ GPT2 = Family(
     classes="GPT2",
     defaults=GPT2_DEFAULTS,
     read=_gpt2,
-    prepared=_gpt2_names,
+    prepared=_first_names,
 )

@@ -1,8 +1,8 @@
-"""Llama 2 and 3, SmolLM2, and what was made after them."""
+"""The family Llama (Llama 2 and 3, SmolLM2): rotary positions, RMS norms, gated units."""
 
 from typing import Any
 
-from jaxalign.pretrained.hugging_face.family import GATED, Family, llama_like
+from jaxalign.pretrained.hugging_face.family import GATED_ACTIVATIONS, Family, llama_like
 from jaxalign.pretrained.hugging_face.fields import Fields
 from jaxalign.pretrained.hugging_face.rope_fields import rope
 
@@ -20,15 +20,16 @@ LLAMA_DEFAULTS = {
 }
 
 
-def _llama(found: Fields) -> dict[str, Any]:
-    biases = found.get("attention_bias", False)
+def _llama(fields: Fields) -> dict[str, Any]:
+    """Fields of Llama."""
+    biases = fields.get("attention_bias", False)
     return llama_like(
-        found,
-        activation=found.choose("hidden_act", GATED, "silu"),
+        fields,
+        activation=fields.choose("hidden_act", GATED_ACTIVATIONS, "silu"),
         qkv_biases=biases,
         output_biases=biases,
-        mlp_biases=found.get("mlp_bias", False),
-        **rope(found),
+        mlp_biases=fields.get("mlp_bias", False),
+        **rope(fields),
     )
 
 

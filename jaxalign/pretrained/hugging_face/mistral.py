@@ -1,8 +1,14 @@
-"""Mistral: Llama with a window in every layer."""
+"""The family Mistral: Llama with an attention window in every layer."""
 
 from typing import Any
 
-from jaxalign.pretrained.hugging_face.family import FULL, GATED, SLIDING, Family, llama_like
+from jaxalign.pretrained.hugging_face.family import (
+    FULL,
+    GATED_ACTIVATIONS,
+    SLIDING,
+    Family,
+    llama_like,
+)
 from jaxalign.pretrained.hugging_face.fields import Fields
 from jaxalign.pretrained.hugging_face.llama import LLAMA_DEFAULTS
 from jaxalign.pretrained.hugging_face.rope_fields import rope
@@ -17,16 +23,17 @@ MISTRAL_DEFAULTS = LLAMA_DEFAULTS | {
 }
 
 
-def _mistral(found: Fields) -> dict[str, Any]:
-    layers, window = found.need("num_hidden_layers"), found.get("sliding_window")
+def _mistral(fields: Fields) -> dict[str, Any]:
+    """Fields of Mistral."""
+    layers, window = fields.need("num_hidden_layers"), fields.get("sliding_window")
     kinds = [SLIDING if window else FULL] * layers
-    if found.get("layer_types", kinds) != kinds:  # no reader of Mistral asks it
-        found.refuse("layer_types", "all layers of a mistral have its sliding_window")
+    if fields.get("layer_types", kinds) != kinds:  # no reader of Mistral asks it
+        fields.refuse("layer_types", "all layers of a mistral have its sliding_window")
     return llama_like(
-        found,
-        activation=found.choose("hidden_act", GATED, "silu"),
+        fields,
+        activation=fields.choose("hidden_act", GATED_ACTIVATIONS, "silu"),
         windows=(window,) * layers if window else (),
-        **rope(found),
+        **rope(fields),
     )
 
 

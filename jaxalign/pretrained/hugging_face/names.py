@@ -1,7 +1,6 @@
-"""What Hugging Face calls our parameters, and how it stores them.
+"""Names and layout of parameters in model files of Hugging Face, for reading and writing.
 
-A tensor of theirs is ours transposed, or one of several side by side, or a norm's gain less one.
-Every rule serves reading and writing.
+A tensor is a parameter transposed, or several side by side, or a norm's gain less one.
 """
 
 import re
@@ -10,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from jaxalign.models.architecture import TransformerConfig
-from jaxalign.pretrained.weights import Stored, Weights, parameter_shapes, parameters
+from jaxalign.pretrained.weights import StorageRule, Weights, parameter_shapes, parameters
 
 LLAMA_LAYER = {
     "attention/query": "self_attn.q_proj",
@@ -41,10 +40,10 @@ HEAD = "lm_head.weight"
 VALUE_HEAD = "v_head.summary.weight"  # as TRL's AutoModelForCausalLMWithValueHead stores it
 SCORE_BIAS = "score.bias"  # no head of theirs has it; ours writes it into a file of its own
 HEADS = {
-    "score/readout/kernel": Stored(name="score.weight", transposed=True),
-    "score/readout/bias": Stored(name=SCORE_BIAS),
-    "value/readout/kernel": Stored(name=VALUE_HEAD, transposed=True),
-    "value/readout/bias": Stored(name="v_head.summary.bias"),
+    "score/readout/kernel": StorageRule(name="score.weight", transposed=True),
+    "score/readout/bias": StorageRule(name=SCORE_BIAS),
+    "value/readout/kernel": StorageRule(name=VALUE_HEAD, transposed=True),
+    "value/readout/bias": StorageRule(name="v_head.summary.bias"),
 }
 # Buffers that some files carry beside the parameters.
 BUFFERS = re.compile(r".*(rotary_emb\.inv_freq|attn\.bias|attn\.masked_bias)$")
@@ -53,36 +52,38 @@ PREFIXES = ("model.language_model.", "language_model.model.", "language_model.")
 LAYER = re.compile(r"trunk/layers_(\d+)/(.+)/(\w+)$")
 
 
-def stored_as(path: str, family: str) -> Stored:
-    """Where a model of that family keeps our parameter `path`."""
+def storage_rule(path: str, family: str) -> StorageRule:
+    """Rule by which a model of a family stores the parameter `path`."""
     return _gpt2(path) if family == "gpt2" else _llama(path, gemma=family.startswith("gemma"))
 
 
-def _llama(path: str, *, gemma: bool) -> Stored:
+def _llama(path: str, *, gemma: bool) -> StorageRule:
+    """Rule of Llama and its descendants."""
     plain = {
-        "trunk/embedding": Stored(name="model.embed_tokens.weight"),
-        "trunk/norm/scale": Stored(name="model.norm.weight", offset=1.0 if gemma else 0.0),
-        "unembedding": Stored(name=HEAD, transposed=True),
+        "trunk/embedding": StorageRule(name="model.embed_tokens.weight"),
+        "trunk/norm/scale": StorageRule(name="model.norm.weight", offset=1.0 if gemma else 0.0),
+        "unembedding": StorageRule(name=HEAD, transposed=True),
         **HEADS,
     }
     if (layer := LAYER.match(path)) is None:
         return plain[path]
     number, module, kind = layer.groups()
     theirs = (GEMMA_LAYER if gemma else LLAMA_LAYER)[module]
-    return Stored(
+    return StorageRule(
         name=f"model.layers.{number}.{theirs}.{'bias' if kind == 'bias' else 'weight'}",
         transposed=kind == "kernel",
         offset=1.0 if gemma and kind == "scale" else 0.0,
     )
 
 
-def _gpt2(path: str) -> Stored:
+def _gpt2(path: str) -> StorageRule:
+    """Rule of GPT-2."""
     plain = {
-        "trunk/embedding": Stored(name="transformer.wte.weight"),
-        "trunk/positions": Stored(name="transformer.wpe.weight"),
-        "trunk/norm/scale": Stored(name="transformer.ln_f.weight"),
-        "trunk/norm/bias": Stored(name="transformer.ln_f.bias"),
-        "unembedding": Stored(name=HEAD, transposed=True),
+        "trunk/embedding": StorageRule(name="transformer.wte.weight"),
+        "trunk/positions": StorageRule(name="transformer.wpe.weight"),
+        "trunk/norm/scale": StorageRule(name="transformer.ln_f.weight"),
+        "trunk/norm/bias": StorageRule(name="transformer.ln_f.bias"),
+        "unembedding": StorageRule(name=HEAD, transposed=True),
         **HEADS,
     }
     if (layer := LAYER.match(path)) is None:
@@ -92,12 +93,12 @@ def _gpt2(path: str) -> Stored:
     joint = ("attention/query", "attention/key", "attention/value")
     if module in joint:
         name = f"{prefix}.attn.c_attn.{suffix}"
-        return Stored(name=name, part=joint.index(module), parts=3)
-    return Stored(name=f"{prefix}.{GPT2_LAYER[module]}.{suffix}")
+        return StorageRule(name=name, part=joint.index(module), parts=3)
+    return StorageRule(name=f"{prefix}.{GPT2_LAYER[module]}.{suffix}")
 
 
-def renamed(name: str) -> str:
-    """A tensor's name as a plain text model of its family has it."""
+def plain_name(name: str) -> str:
+    """Name of a tensor in a plain text model of its family."""
     for prefix in PREFIXES:
         if name.startswith(prefix):
             rest = name.removeprefix(prefix)
@@ -109,15 +110,15 @@ def renamed(name: str) -> str:
     return name
 
 
-def from_theirs(
+def parameters_of_tensors(
     config: TransformerConfig, family: str, weights: Weights
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Our parameters one after another, read from their tensors.
+    """Parameters by path, one after another, read from the tensors of a Hugging Face model.
 
     Args:
-      config: of our model.
-      family: `model_type` of theirs.
-      weights: of theirs, by the names of a plain text model.
+      config: of the model.
+      family: its `model_type`.
+      weights: of the files, by the names of a plain text model.
 
     Raises:
       UserError: as `parameters` of `jaxalign.pretrained.weights`.
@@ -126,28 +127,30 @@ def from_theirs(
     tied = {HEAD} if config.tie_embeddings else set()
     return parameters(
         weights,
-        {path: stored_as(path, family) for path in shapes},
+        {path: storage_rule(path, family) for path in shapes},
         shapes,
         optional={SCORE_BIAS},  # a reward head of theirs has no bias
-        ignored=lambda name: name in tied or not matters(name),
+        ignored=lambda name: name in tied or not is_parameter(name),
     )
 
 
-def embedding_of(family: str) -> str:
-    """Their tensor of the token embeddings."""
-    return stored_as("trunk/embedding", family).name
+def embedding_name(family: str) -> str:
+    """Name of the tensor of the token embeddings."""
+    return storage_rule("trunk/embedding", family).name
 
 
-def matters(name: str) -> bool:
-    """Whether a tensor is more than a buffer, and of the text model."""
+def is_parameter(name: str) -> bool:
+    """Whether a tensor is a parameter of the text model, and no buffer."""
     return not BUFFERS.match(name) and not name.removeprefix("model.").startswith(OTHER_PARTS)
 
 
-def to_theirs(params: Iterator[tuple[str, np.ndarray]], family: str) -> dict[str, np.ndarray]:
-    """Their tensors of our parameters."""
+def tensors_of_parameters(
+    params: Iterator[tuple[str, np.ndarray]], family: str
+) -> dict[str, np.ndarray]:
+    """Tensors by name, as Hugging Face stores them, of parameters by path."""
     tensors, parts = {}, {}
     for path, array in params:
-        rule = stored_as(path, family)
+        rule = storage_rule(path, family)
         if rule.parts == 1:
             tensors[rule.name] = rule.written(array)
         else:

@@ -1,10 +1,10 @@
-"""Qwen 2 and 3: Llama with biases, or with norms of queries and keys."""
+"""The families Qwen 2 and 3: Llama with biases, or with norms of queries and keys."""
 
 from typing import Any
 
 from jaxalign.pretrained.hugging_face.family import (
     FULL,
-    GATED,
+    GATED_ACTIVATIONS,
     SLIDING,
     Family,
     llama_like,
@@ -30,25 +30,28 @@ QWEN2_DEFAULTS = LLAMA_DEFAULTS | {
 }
 
 
-def _qwen2(found: Fields) -> dict[str, Any]:
-    return _qwen(found, qkv_biases=True)
+def _qwen2(fields: Fields) -> dict[str, Any]:
+    """Fields of Qwen 2."""
+    return _qwen(fields, qkv_biases=True)
 
 
-def _qwen3(found: Fields) -> dict[str, Any]:
-    biases = found.get("attention_bias", False)
-    return _qwen(found, qkv_biases=biases, output_biases=biases, qk_norm=True)
+def _qwen3(fields: Fields) -> dict[str, Any]:
+    """Fields of Qwen 3."""
+    biases = fields.get("attention_bias", False)
+    return _qwen(fields, qkv_biases=biases, output_biases=biases, qk_norm=True)
 
 
-def _qwen(found: Fields, **more: Any) -> dict[str, Any]:
-    layers, window = found.need("num_hidden_layers"), found.get("sliding_window")
-    first, windowed = found.need("max_window_layers"), found.need("use_sliding_window")
+def _qwen(fields: Fields, **more: Any) -> dict[str, Any]:
+    """Fields that Qwen 2 and 3 share."""
+    layers, window = fields.need("num_hidden_layers"), fields.get("sliding_window")
+    first, windowed = fields.need("max_window_layers"), fields.need("use_sliding_window")
     window = window if windowed else None
     default = [SLIDING if window and i >= first else FULL for i in range(layers)]
     return llama_like(
-        found,
-        activation=found.choose("hidden_act", GATED, "silu"),
-        windows=windows(found, default, window),
-        **rope(found),
+        fields,
+        activation=fields.choose("hidden_act", GATED_ACTIVATIONS, "silu"),
+        windows=windows(fields, default, window),
+        **rope(fields),
         **more,
     )
 

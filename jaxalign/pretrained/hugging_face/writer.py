@@ -1,4 +1,4 @@
-"""Our models as Hugging Face has them: `config.json`, and tensors under their names, in shards."""
+"""Writing of models in the format of Hugging Face: `config.json`, and tensors in shards."""
 
 import dataclasses
 import math
@@ -12,7 +12,7 @@ from jaxalign.models.architecture import TransformerConfig
 from jaxalign.models.rope import RopeScaling
 from jaxalign.pretrained.hugging_face.config import family_of, read_config
 from jaxalign.pretrained.hugging_face.family import FULL, SLIDING
-from jaxalign.pretrained.hugging_face.names import stored_as, to_theirs
+from jaxalign.pretrained.hugging_face.names import storage_rule, tensors_of_parameters
 from jaxalign.pretrained.hugging_face.rope_fields import SCALING_FIELDS
 
 ACTIVATIONS = {
@@ -36,7 +36,7 @@ CLASSES = {  # model_type: what the classes of transformers start with
     "gemma3_text": ("Gemma3ForCausalLM", "Gemma3TextForSequenceClassification"),
 }
 # Not of the function that the parameters make: how it is trained and computed, and its heads.
-APART = {
+WITHOUT_FUNCTION = {
     "dropout",
     "token_ranges",
     "compute_dtype",
@@ -45,16 +45,16 @@ APART = {
     "heads_out",
     "value_trunk",
 }
-THEIRS = {ours: theirs for theirs, ours in SCALING_FIELDS.items()}
+SCALING_NAMES = {ours: theirs for theirs, ours in SCALING_FIELDS.items()}
 
 
 def config_of(config: TransformerConfig) -> dict[str, Any]:
-    """The `config.json` of that model, of the kind that has its features.
+    """Content of the `config.json` of a model, as the family that has all its features.
 
-    It is read back: what comes out must be the same function.
+    It is read back and must describe the same function.
 
     Raises:
-      UserError: names the field that no kind of model there has.
+      UserError: no family has a field's value; the message names it.
     """
     family = _family(config)
     scored = "score" in config.heads_out
@@ -62,11 +62,12 @@ def config_of(config: TransformerConfig) -> dict[str, Any]:
     if scored:
         fields |= {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}
     fields |= _gpt2(config) if family == "gpt2" else _llama_like(config, family)
-    _check(config, fields)
+    _check_round_trip(config, fields)
     return fields | {"torch_dtype": "float32"}
 
 
 def _family(c: TransformerConfig) -> str:
+    """The `model_type` whose models have the features of a configuration."""
     if c.positions == "learned":
         return "gpt2"
     if c.post_norms:
@@ -79,6 +80,7 @@ def _family(c: TransformerConfig) -> str:
 
 
 def _gpt2(c: TransformerConfig) -> dict[str, Any]:
+    """Fields of GPT-2."""
     return {
         "vocab_size": c.vocab_size,
         "n_positions": c.max_length,
@@ -95,6 +97,7 @@ def _gpt2(c: TransformerConfig) -> dict[str, Any]:
 
 
 def _llama_like(c: TransformerConfig, family: str) -> dict[str, Any]:
+    """Fields of Llama and its descendants."""
     gemma = family.startswith("gemma")
     fields = {
         "vocab_size": c.vocab_size,
@@ -128,6 +131,7 @@ def _llama_like(c: TransformerConfig, family: str) -> dict[str, Any]:
 
 
 def _windows(c: TransformerConfig, family: str) -> dict[str, Any]:
+    """Fields of the attention windows."""
     window = max(c.windows, default=0)
     if family == "mistral":
         return {"sliding_window": window}
@@ -143,7 +147,7 @@ def _windows(c: TransformerConfig, family: str) -> dict[str, Any]:
 
 
 def _near_rope(c: TransformerConfig) -> dict[str, Any]:
-    """Rotary positions of Gemma 3's layers with a window."""
+    """Fields of the rotary positions of Gemma 3's layers with a window."""
     plain = _canonical(c)
     near, scaling = plain["window_rope_theta"], plain["window_rope_scaling"]
     if scaling is None:
@@ -159,26 +163,29 @@ def _near_rope(c: TransformerConfig) -> dict[str, Any]:
 
 
 def _scaling(scaling: RopeScaling) -> dict[str, Any]:
-    """The fields that this kind of scaling reads."""
+    """Fields of a scaling of rotary positions that its kind reads."""
     read = {
         "linear": ("factor",),
         "llama3": ("factor", "original_length", "low_frequency_factor", "high_frequency_factor"),
         "yarn": ("factor", "original_length", "beta_fast", "beta_slow", "truncate"),
     }[scaling.kind]
-    fields = {THEIRS[name]: getattr(scaling, name) for name in read}
+    fields = {SCALING_NAMES[name]: getattr(scaling, name) for name in read}
     if scaling.kind == "yarn" and scaling.attention_factor is not None:
         fields["attention_factor"] = scaling.attention_factor
     return {"rope_type": scaling.kind} | fields
 
 
 def _scale(c: TransformerConfig) -> float:
+    """Factor of attention scores."""
     return c.head_width**-0.5 if c.attention_scale is None else c.attention_scale
 
 
 def _canonical(c: TransformerConfig) -> dict[str, Any]:
-    """The fields of the function, with what is left to a default or changes nothing spelled out."""
+    """Fields that decide the function of a model, defaults and neutral values spelled out."""
     fields = dataclasses.asdict(c)
-    fields = {k: v for k, v in fields.items() if k not in APART and not k.startswith("score_")}
+    fields = {
+        k: v for k, v in fields.items() if k not in WITHOUT_FUNCTION and not k.startswith("score_")
+    }
     fields |= {"head_size": c.head_width, "attention_scale": _scale(c)}
     fields |= {"rope_scaling": c.rope_scaling, "window_rope_scaling": c.window_rope_scaling}
     if c.positions == "learned":
@@ -193,17 +200,17 @@ def _canonical(c: TransformerConfig) -> dict[str, Any]:
     return fields | {"windows": c.windows if any(c.windows) else ()}
 
 
-def _check(config: TransformerConfig, fields: dict[str, Any]) -> None:
-    """What is written must be read as the same function."""
-    wanted, family = _canonical(config), fields["model_type"]
+def _check_round_trip(config: TransformerConfig, fields: dict[str, Any]) -> None:
+    """Refuse fields that would not be read back as the same function."""
+    expected, family = _canonical(config), fields["model_type"]
     written = _canonical(read_config(fields, "config.json"))
-    for name, value in wanted.items():
-        found = written[name]
-        numbers = isinstance(value, float) and isinstance(found, float)
-        if not (math.isclose(value, found, rel_tol=1e-12) if numbers else value == found):
+    for name, value in expected.items():
+        actual = written[name]
+        numbers = isinstance(value, float) and isinstance(actual, float)
+        if not (math.isclose(value, actual, rel_tol=1e-12) if numbers else value == actual):
             raise UserError(
                 f"{name} = {value} has no equivalent in a Hugging Face {family}, the kind of model "
-                f"that comes nearest (there it is {found})"
+                f"that comes nearest (there it is {actual})"
             )
     if family in ("llama", "gemma2", "gemma3_text") and config.width % config.heads:
         raise UserError(
@@ -215,21 +222,21 @@ def _check(config: TransformerConfig, fields: dict[str, Any]) -> None:
 def shards_of(
     params: dict[str, np.ndarray], fields: dict[str, Any], *, shard_bytes: int
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Tensors of theirs in files of at most that many bytes, or of one tensor that is larger.
+    """Tensors of each shard, by name: at most `shard_bytes`, or one larger tensor.
 
     Args:
       params: path to array.
       fields: of `config.json`.
-      shard_bytes: size of a file.
+      shard_bytes: size of a file, in bytes.
     """
     family, places = family_of(fields, "config.json"), {}
     for path in params:
-        places.setdefault(stored_as(path, family).name, []).append(path)
+        places.setdefault(storage_rule(path, family).name, []).append(path)
     shard, size = [], 0
     for paths in places.values():
         more = sum(4 * params[path].size for path in paths)
         if shard and size + more > shard_bytes:
-            yield to_theirs(((path, params[path]) for path in shard), family)
+            yield tensors_of_parameters(((path, params[path]) for path in shard), family)
             shard, size = [], 0
         shard, size = shard + paths, size + more
-    yield to_theirs(((path, params[path]) for path in shard), family)
+    yield tensors_of_parameters(((path, params[path]) for path in shard), family)
