@@ -1,4 +1,6 @@
-"""How far the policy has moved from the one that sampled."""
+"""Diagnostics of the distance between the policy and the one that sampled."""
+
+from typing import Any
 
 import chex
 import jax
@@ -17,7 +19,7 @@ __all__ = (
 def effective_sample_size(
     log_weights: jax.Array, mask: jax.Array, *, axis_name: str | None = None
 ) -> jax.Array:
-    """As how many samples of equal weight these importance weights count, as a share of them.
+    """Effective sample size of importance weights, as a share of the number of samples.
 
       ESS / n = (sum_i w_i)^2 / (n sum_i w_i^2)
 
@@ -60,7 +62,7 @@ def ratio_diagnostics(
     cap: float,
     axis_name: str | None = None,
 ) -> dict[str, jax.Array]:
-    """Importance ratios before and after a cap, and what they say of the distance.
+    """Statistics of importance ratios before and after a cap, and KL estimates from them.
 
       r = pi(a) / pi_behaviour(a);  mean and largest of r and of min(r, cap), share above the cap
       KL(pi_behaviour, pi) ~ mean(-log r)  (k1)  ~ mean(r - 1 - log r)  (k3)
@@ -112,11 +114,12 @@ def ratio_diagnostics(
 
 
 def _global_max(x: jax.Array, axis_name: str | None) -> jax.Array:
+    """Largest entry over all axes and devices, without gradient."""
     largest = jnp.max(jax.lax.stop_gradient(x))
     return largest if axis_name is None else jax.lax.pmax(largest, axis_name)
 
 
-def concordance(first, second):
+def concordance(first: Any, second: Any) -> Any:
     """Whether the first of two scores is the larger: 1 where it is, 1/2 where they are equal.
 
       c = 1[s_1 > s_2] + 1/2 1[s_1 = s_2]
@@ -124,10 +127,10 @@ def concordance(first, second):
     Its mean over pairs whose first text people prefer is the accuracy of the scores.
 
     Args:
-      first, second: `[...]` scores, of NumPy or jax.
+      first, second: `[...]` scores, of NumPy or jax, or numbers.
 
     Returns:
-      `[...]` in [0, 1].
+      `[...]` in [0, 1], of the same kind.
 
     >>> import numpy as np
     >>> concordance(np.array([2.0, 1.0, 0.0]), np.ones(3)).tolist()

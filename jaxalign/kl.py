@@ -25,7 +25,7 @@ def k1(policy_logps: jax.Array, reference_logps: jax.Array) -> jax.Array:
 
       k1 = log pi(x) - log pi_ref(x),  E_pi[k1] = KL(pi, pi_ref)
 
-    As a *loss* on policy it teaches nothing: its expected gradient is 0. Use it in the reward.
+    As a *loss* on policy it has no effect: its expected gradient is 0. Use it in the reward.
 
     Args:
       policy_logps: `[...]` nats, of samples from the policy.
@@ -104,7 +104,7 @@ def k3(policy_logps: jax.Array, reference_logps: jax.Array) -> jax.Array:
 def importance_corrected_k3(
     logps: jax.Array, behaviour_logps: jax.Array, reference_logps: jax.Array
 ) -> jax.Array:
-    """The KL estimator whose gradient as a loss is right, also off policy.
+    """The importance-weighted KL estimator, whose gradient as a loss is unbiased, also off policy.
 
       L = r k3,  r = pi(x) / pi_behaviour(x),  E_behaviour[L] = KL(pi, pi_ref)
 
@@ -140,7 +140,7 @@ def importance_corrected_k3(
 
 
 def _exp_less_tangent(x: jax.Array) -> jax.Array:
-    """exp(x) - 1 - x without cancellation: its Taylor series near 0."""
+    """The remainder exp(x) - 1 - x, by its Taylor series near 0: no cancellation."""
     near = jnp.abs(x) < 0.25
     small = jnp.where(near, x, 0)
     series = jnp.zeros_like(x)
@@ -222,7 +222,7 @@ def fused_exact_kl(
     chex.assert_equal_shape_prefix([policy_hidden, reference_hidden], 2)
     chex.assert_equal(policy_unembedding.shape[-1], reference_unembedding.shape[-1])
 
-    def chunk_kl(policy, reference):
+    def chunk_kl(policy: jax.Array, reference: jax.Array) -> jax.Array:
         return exact_kl(
             tempered(logits_of(policy, policy_unembedding, softcaps[0], token_ranges), temperature),
             tempered(
@@ -256,7 +256,7 @@ def adapted_coef(
     Raises:
       AssertionError: `coef` or `kl` is no scalar.
 
-    When: a KL to hold is known, its price is not.
+    When: the KL to hold is known, the coefficient that holds it is not.
     TRL: `AdaptiveKLController` (until 0.11).
     Source: Ziegler et al. 2019, https://arxiv.org/abs/1909.08593, sec. 2.2, with
       K_beta = batch_size / horizon.

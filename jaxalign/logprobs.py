@@ -8,6 +8,10 @@ The dense functions take `[B, T, V]` logits. The fused ones take hidden states a
 matrix, make logits for a chunk of positions at a time, and make them again in the backward pass.
 """
 
+import functools
+from collections.abc import Callable
+from typing import NamedTuple, cast
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -16,6 +20,7 @@ import numpy as np
 from jaxalign.numerics.masking import masked_sum
 from jaxalign.numerics.matmul import product
 from jaxalign.numerics.precision import widen
+from jaxalign.numerics.types import Tree
 
 __all__ = (
     "shift_right",
@@ -34,7 +39,7 @@ NO_TOKEN = -1e9  # the logit of an id that is no token
 
 
 def shift_right(x: jax.Array) -> jax.Array:
-    """`x` moved one step later in time: what was computed at t - 1 now stands at t.
+    """`x` shifted one step later in time: entry t - 1 becomes entry t.
 
     Args:
       x: `[B, T, ...]`.
@@ -146,7 +151,7 @@ def entropy(logits: jax.Array) -> jax.Array:
 
 
 def log_collisions(logits: jax.Array) -> jax.Array:
-    """Log-chance that two draws from the distribution of each position are the same: no shift.
+    """Log-probability that two draws from the distribution of each position are equal: no shift.
 
       log sum_v p_v^2
 
@@ -172,7 +177,7 @@ def token_logps(logits: jax.Array, tokens: jax.Array, *, temperature: float = 1.
       entry t = log pi(tokens[t] | tokens[<t]),  pi = softmax(logits[t - 1] / temperature)
 
     Args:
-      logits: `[B, T, V]`; logits[t] have seen tokens up to and with t.
+      logits: `[B, T, V]`; logits[t] depend on tokens up to and including t.
       tokens: `[B, T]` integers in [0, V).
       temperature: above 0; the one that the tokens were sampled with.
 
@@ -238,11 +243,11 @@ def sequence_logps(token_logps: jax.Array, mask: jax.Array) -> jax.Array:
 
 
 def softcapped(x: jax.Array, cap: float | None) -> jax.Array:
-    """`cap tanh(x / cap)`: near x where x is small, never beyond the cap; x itself for None.
+    """Soft-capped numbers, `cap tanh(x / cap)`: near x where x is small, never beyond the cap.
 
     Args:
       x: any shape.
-      cap: above 0, or None.
+      cap: above 0; None: x itself.
 
     Returns:
       The shape of `x`.
@@ -256,7 +261,7 @@ def softcapped(x: jax.Array, cap: float | None) -> jax.Array:
 
 
 def only_tokens(logits: jax.Array, ranges: Ranges) -> jax.Array:
-    """The logits, and `NO_TOKEN` for every id that is no token: its probability is 0.
+    """Logits with `NO_TOKEN` at every id that is no token: its probability is 0.
 
     It is finite, so that 0 times a log-probability is 0.
 
@@ -281,8 +286,18 @@ def logits_of(
     softcap: float | None = None,
     token_ranges: Ranges = (),
 ) -> jax.Array:
-    """Logits, accumulated and returned in float32 or wider: `[..., D]` times `[D, V]`, capped, and
-    `only_tokens`.
+    """Logits of hidden states, accumulated and returned in float32 or wider.
+
+      softcapped(hidden unembedding, softcap),  and `only_tokens` of the ranges
+
+    Args:
+      hidden: `[..., D]`, after the last norm.
+      unembedding: `[D, V]`.
+      softcap: see `softcapped`.
+      token_ranges: see `only_tokens`.
+
+    Returns:
+      `[..., V]`.
     """
     (wide,) = widen(jnp.zeros((), jnp.promote_types(hidden.dtype, unembedding.dtype)))
     capped = softcapped(product(hidden, unembedding, wide.dtype), softcap)
@@ -298,9 +313,11 @@ def fused_token_logps(
     softcap: float | None = None,
     chunk_size: int,
 ) -> jax.Array:
-    """`token_logps(hidden @ unembedding, tokens)` without the `[B, T, V]` logits.
+    """Log-probabilities of tokens from hidden states, without the `[B, T, V]` logits.
 
-    Memory for logits is `chunk_size * V` numbers, forward and backward; the price is one more
+      token_logps(hidden unembedding, tokens)
+
+    Memory for logits is `chunk_size * V` numbers, forward and backward; the cost is one more
     matrix product in the backward pass. The gradient of the unembedding is accumulated in float32
     or wider.
 
@@ -324,8 +341,14 @@ def fused_token_logps(
     >>> print(fused_token_logps(hidden, unembedding, tokens, chunk_size=2).round(4))  # 0, log 1/4
     [[ 0.     -1.3863 -1.3863]]
     """
-    sizes = {"temperature": temperature, "softcap": softcap, "chunk_size": chunk_size}
-    return fused_token_logps_and_entropy(hidden, unembedding, tokens, **sizes)[0]
+    return fused_token_logps_and_entropy(
+        hidden,
+        unembedding,
+        tokens,
+        temperature=temperature,
+        softcap=softcap,
+        chunk_size=chunk_size,
+    )[0]
 
 
 def fused_token_logps_and_entropy(
@@ -337,7 +360,9 @@ def fused_token_logps_and_entropy(
     softcap: float | None = None,
     chunk_size: int,
 ) -> tuple[jax.Array, jax.Array]:
-    """`token_logps` and `token_entropy` of `hidden @ unembedding` from one pass over the logits.
+    """Log-probabilities and entropies of tokens from hidden states, in one pass over the logits.
+
+      token_logps, token_entropy of hidden unembedding
 
     Args:
       hidden, unembedding, tokens, temperature, softcap, chunk_size: as in `fused_token_logps`.
@@ -371,7 +396,7 @@ def fused_action_logps_and_entropy(
     chunk_size: int,
     token_ranges: Ranges = (),
 ) -> tuple[jax.Array, jax.Array]:
-    """The same without a shift: of the actions that these hidden states choose.
+    """Log-probabilities of actions, and entropies, from hidden states of their positions: no shift.
 
     Args:
       hidden: `[B, T, D]`.
@@ -382,6 +407,10 @@ def fused_action_logps_and_entropy(
 
     Returns:
       Log-probabilities and entropies, both `[B, T]` nats; both have gradients.
+
+    Raises:
+      AssertionError: shapes do not fit.
+      ValueError: the temperature or the chunk size is not positive.
     """
     chex.assert_rank([hidden, unembedding, actions], [3, 2, 2])
     chex.assert_equal_shape_prefix([hidden, actions], 2)
@@ -389,20 +418,22 @@ def fused_action_logps_and_entropy(
     chex.assert_type(actions, int)
     _check_temperature(temperature)
     hidden, unembedding = _on_same_axes(hidden, unembedding, actions)
-    settings = (temperature, softcap, chunk_size, token_ranges)
+    settings = FusedSettings(temperature, softcap, chunk_size, token_ranges)
     return _fused(settings, hidden, unembedding, actions)
 
 
-def _check_temperature(temperature: float):
+def _check_temperature(temperature: float) -> None:
     if temperature <= 0:
         raise ValueError(f"temperature must be above 0, got {temperature}")
 
 
-def _on_same_axes(hidden, unembedding, tokens):
+def _on_same_axes(
+    hidden: jax.Array, unembedding: jax.Array, tokens: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     """Both varying over the same mapped axes: jax then sums the gradient of a replicated one."""
     zeros = (jnp.zeros_like(x, shape=()) for x in (hidden, unembedding, tokens))
-    zero = sum(zeros, jnp.zeros(()))
-    return tuple(x + zero.astype(x.dtype) for x in (hidden, unembedding))
+    zero: jax.Array = sum(zeros, jnp.zeros(()))
+    return hidden + zero.astype(hidden.dtype), unembedding + zero.astype(unembedding.dtype)
 
 
 def _time_chunks(x: jax.Array, chunk_size: int) -> jax.Array:
@@ -423,27 +454,59 @@ def _join_chunks(x: jax.Array, length: int) -> jax.Array:
     return x.reshape(x.shape[0], -1, *x.shape[3:])[:, :length]
 
 
-def map_time_chunks(fn, arrays: tuple[jax.Array, ...], chunk_size: int):
-    """`fn(*arrays)` over `[B, steps, ...]` pieces of `[B, T, ...]` arrays, one after another."""
+def map_time_chunks(
+    fn: Callable[..., Tree], arrays: tuple[jax.Array, ...], chunk_size: int
+) -> Tree:
+    """`fn(*arrays)` over chunks of time, one after another, to save memory.
+
+    Args:
+      fn: of arrays `[B, steps, ...]`, with results of such a shape.
+      arrays: `[B, T, ...]`.
+      chunk_size: about so many of the B T tokens at a time.
+
+    Returns:
+      The results, `[B, T, ...]`.
+    """
     length = arrays[0].shape[1]
     pieces = tuple(_time_chunks(x, chunk_size) for x in arrays)
-    results = jax.lax.map(lambda piece: fn(*piece), pieces)
-    return jax.tree.map(lambda x: _join_chunks(x, length), results)
+
+    def of_chunk(chunk: tuple[jax.Array, ...]) -> Tree:
+        return fn(*chunk)
+
+    def joined(x: jax.Array) -> jax.Array:
+        return _join_chunks(x, length)
+
+    results = cast(Tree, jax.lax.map(of_chunk, pieces))
+    return jax.tree.map(joined, results)
 
 
-def _statistics(
-    settings: tuple[float, float | None, int, Ranges],
+class FusedSettings(NamedTuple):
+    """Settings of the fused functions, as in `fused_token_logps` and `only_tokens`."""
+
+    temperature: float
+    softcap: float | None
+    chunk_size: int
+    token_ranges: Ranges
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _fused(
+    settings: FusedSettings,
     hidden: jax.Array,
     unembedding: jax.Array,
     targets: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
+    """Log-probabilities of the targets, and entropies, both `[B, T]`."""
     return _fused_forward(settings, hidden, unembedding, targets)[0]
 
 
-def _fused_forward(settings, hidden, unembedding, targets):
+def _fused_forward(
+    settings: FusedSettings, hidden: jax.Array, unembedding: jax.Array, targets: jax.Array
+) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, ...]]:
+    """`_fused`, and what the backward pass needs: inputs, maxima, log-totals, entropies."""
     temperature, softcap, chunk_size, token_ranges = settings
 
-    def statistics(hidden, targets):
+    def statistics(hidden: jax.Array, targets: jax.Array) -> tuple[jax.Array, ...]:
         logits = logits_of(hidden, unembedding, softcap, token_ranges)
         top = jnp.max(logits, axis=-1)
         shifted = (logits - top[..., None]) / temperature  # in this order: see `tempered`
@@ -458,15 +521,23 @@ def _fused_forward(settings, hidden, unembedding, targets):
     return (logps, entropies), (hidden, unembedding, targets, *saved, entropies)
 
 
-def _fused_backward(settings, residuals, cotangents):
-    """d log pi(a) / dz = onehot(a) - p,  dH / dz = -p (log p + H),  z = logits / temperature.
+def _fused_backward(
+    settings: FusedSettings,
+    residuals: tuple[jax.Array, ...],
+    cotangents: tuple[jax.Array, jax.Array],
+) -> tuple[jax.Array, jax.Array, None]:
+    """Gradients of hidden states and unembedding.
+
+      d log pi(a) / dz = onehot(a) - p,  dH / dz = -p (log p + H),  z = logits / temperature.
 
     A softcap c has the slope 1 - (logits / c)^2.
     """
     temperature, softcap, chunk_size, token_ranges = settings
     hidden, unembedding, targets, tops, log_totals, entropies = residuals
 
-    def accumulate(unembedding_grad, chunk):
+    def accumulate(
+        unembedding_grad: jax.Array, chunk: tuple[jax.Array, ...]
+    ) -> tuple[jax.Array, jax.Array]:
         hidden, targets, top, log_total, entropies, logp_grad, entropy_grad = chunk
         logits = logits_of(hidden, unembedding, softcap, token_ranges)
         shifted = (logits - top[..., None]) / temperature
@@ -479,8 +550,10 @@ def _fused_backward(settings, residuals, cotangents):
             grad *= 1 - (logits / softcap) ** 2
         grad = (grad / temperature).astype(jnp.result_type(hidden, unembedding))
         hidden_grad = jnp.einsum("btv,dv->btd", grad, unembedding)
-        wide = {"preferred_element_type": unembedding_grad.dtype}
-        return unembedding_grad + jnp.einsum("btd,btv->dv", hidden, grad, **wide), hidden_grad
+        of_chunk = jnp.einsum(
+            "btd,btv->dv", hidden, grad, preferred_element_type=unembedding_grad.dtype
+        )
+        return unembedding_grad + of_chunk, hidden_grad
 
     chunks = (hidden, targets, tops, log_totals, entropies, *cotangents)
     pieces = tuple(_time_chunks(x, chunk_size) for x in chunks)
@@ -490,5 +563,4 @@ def _fused_backward(settings, residuals, cotangents):
     return hidden_grad, unembedding_grad.astype(unembedding.dtype), None
 
 
-_fused = jax.custom_vjp(_statistics, nondiff_argnums=(0,))
 _fused.defvjp(_fused_forward, _fused_backward)

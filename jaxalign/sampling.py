@@ -1,11 +1,13 @@
-"""Autoregressive decoding: one compiled loop, and the distribution it draws from.
+"""Autoregressive decoding: one compiled loop, and the distribution that it draws from.
 
 A row's text depends on the parameters, its prompt, the key and its global example index, and on
 nothing else: not on the other rows, their number, or where padding stands.
 """
 
+import dataclasses
 import functools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +15,9 @@ import jax.numpy as jnp
 from jaxalign.batches.tokens import TokenBatch, pytree
 from jaxalign.logprobs import log_softmax, tempered
 from jaxalign.losses.nash_md import mixture_logits
-from jaxalign.models.transformer import Cache, Outputs, Transformer, empty_cache, unrolled
+from jaxalign.models.transformer import Cache, LanguageModel, Outputs, empty_cache, unrolled
 from jaxalign.numerics.masking import is_end
+from jaxalign.numerics.types import Params
 
 
 @pytree
@@ -33,7 +36,13 @@ class Samples:
 
 @pytree
 class Progress:
-    """The loop's carry: what is drawn, what each model has read, and whose text has not ended."""
+    """State of the decoding loop.
+
+    batch, logps: as in `Samples`, so far.
+    caches: key-value cache of each model.
+    alive: `[B]` bool, the response has not ended.
+    drawn: int32 scalar, tokens drawn so far.
+    """
 
     batch: TokenBatch
     logps: jax.Array
@@ -45,7 +54,7 @@ class Progress:
 def filtered_logits(
     logits: jax.Array, *, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0
 ) -> jax.Array:
-    """Logits of the distribution that `sample` draws from; what it never draws is -inf.
+    """Logits of the distribution that `sample` draws from; -inf for tokens that it never draws.
 
       pi(a) ~ exp(l_a / T) on the k likeliest tokens, of them the fewest that together reach top_p
 
@@ -80,13 +89,13 @@ def filtered_logits(
     return logits
 
 
-def _nucleus_edge(probabilities, top_p):
+def _nucleus_edge(probabilities: jax.Array, top_p: float) -> jax.Array:
     """The largest probability p for which the tokens of probability >= p together reach top_p.
 
     Bisects the bit pattern, whose order is that of positive floats: exact, and no sort of `[B, V]`.
     """
 
-    def halve(_, bounds):
+    def halve(_: jax.Array, bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         low, high = bounds
         middle = (low + high) // 2
         edge = jax.lax.bitcast_convert_type(middle, jnp.float32)
@@ -101,7 +110,7 @@ def _nucleus_edge(probabilities, top_p):
 
 
 def categorical(probabilities: jax.Array, uniforms: jax.Array) -> jax.Array:
-    """Draws by inverting the distribution function twice: first a block of tokens, then one inside.
+    """Tokens drawn by inversion of the distribution function, of blocks first, then within a block.
 
     Args:
       probabilities: `[B, V]`, >= 0; need not sum to one.
@@ -121,7 +130,7 @@ def categorical(probabilities: jax.Array, uniforms: jax.Array) -> jax.Array:
     return block * size + _invert(inside, uniforms[:, 1])
 
 
-def _invert(weights, uniforms):
+def _invert(weights: jax.Array, uniforms: jax.Array) -> jax.Array:
     """The first index of positive weight whose cumulative weight exceeds u times the total."""
     cumulative = jnp.cumsum(weights, axis=-1)
     reached = cumulative > uniforms[:, None] * cumulative[:, -1:]
@@ -138,8 +147,8 @@ def _invert(weights, uniforms):
     ),
 )  # fmt: skip
 def sample(
-    model: Transformer,
-    params,
+    model: LanguageModel,
+    params: Params,
     prompts: TokenBatch,
     key: jax.Array,
     *,
@@ -151,7 +160,7 @@ def sample(
     min_new_tokens: int = 0,
     repeats: int = 1,
 ) -> Samples:
-    """Draw one response a prompt; stops early when every row has drawn a token that ends it.
+    """Sampled responses, one a row; decoding stops early when all of them have ended.
 
     Token t of row i is drawn with the key `fold_in(fold_in(key, index_i), t)`. A response that
     reaches max_new_tokens is cut, not ended: it has none. Rows without a prompt stay empty.
@@ -165,11 +174,14 @@ def sample(
       eos_id: the token that ends a response, or all that do; they may occur in the prompt.
       temperature, top_k, top_p: see `filtered_logits`.
       min_new_tokens: what ends a response has probability 0 before that many tokens were drawn.
-      repeats: every prompt stands in so many rows, side by side: it is read once for them.
+      repeats: number of rows, side by side, that have the same prompt; it is read once for them.
+
+    Returns:
+      See `Samples`.
     """
 
-    def distribution(logits, drawn):
-        (logits,) = logits
+    def distribution(logits_of_models: list[jax.Array], drawn: jax.Array) -> jax.Array:
+        (logits,) = logits_of_models
         if min_new_tokens:
             ends = is_end(jnp.arange(logits.shape[-1]), eos_id) & (drawn < min_new_tokens)
             logits = jnp.where(ends[None], -jnp.inf, logits)
@@ -183,8 +195,8 @@ def sample(
     jax.jit, static_argnames=("models", "mixture", "max_new_tokens", "eos_id", "temperature")
 )
 def sample_mixture(
-    models: tuple[Transformer, Transformer],
-    params,
+    models: tuple[LanguageModel, LanguageModel],
+    params: tuple[Params, Params],
     prompts: TokenBatch,
     key: jax.Array,
     *,
@@ -193,7 +205,7 @@ def sample_mixture(
     eos_id: int | tuple[int, ...],
     temperature: float = 1.0,
 ) -> Samples:
-    """Draw one response a prompt from the geometric mixture of two models, token by token.
+    """Responses sampled from the geometric mixture of two models, token by token.
 
       pi'(a) ~ pi(a)^(1 - mixture) pi_ref(a)^mixture,  both at that temperature
 
@@ -210,6 +222,9 @@ def sample_mixture(
       max_new_tokens, eos_id: as in `sample`.
       temperature: above 0, of both.
 
+    Returns:
+      See `Samples`; the log-probabilities are those under the mixture.
+
     Raises:
       ValueError: `mixture` outside [0, 1].
 
@@ -223,8 +238,8 @@ def sample_mixture(
         alone = int(mixture)
         return sample(models[alone], params[alone], prompts, key, temperature=temperature, **length)
 
-    def distribution(logits, drawn):
-        policy, reference = (tempered(each, temperature) for each in logits)
+    def distribution(logits_of_models: list[jax.Array], drawn: jax.Array) -> jax.Array:
+        policy, reference = (tempered(logits, temperature) for logits in logits_of_models)
         return mixture_logits(policy, reference, mixture=mixture)
 
     both = list(zip(models, params, strict=True))
@@ -232,36 +247,52 @@ def sample_mixture(
 
 
 def _decoded(
-    models, distribution, prompts, key, *, max_new_tokens, eos_id, repeats: int = 1
+    models: list[tuple[LanguageModel, Params]],
+    distribution: Callable[[list[jax.Array], jax.Array], jax.Array],
+    prompts: TokenBatch,
+    key: jax.Array,
+    *,
+    max_new_tokens: int,
+    eos_id: int | tuple[int, ...],
+    repeats: int = 1,
 ) -> Samples:
-    """The loop: every model reads each token, `distribution(logits of each, number)` draws it."""
+    """Decoding loop: every model reads each token, and their logits give the next distribution.
+
+    `distribution(logits of each model, tokens drawn so far)` returns logits `[B, V]`.
+    """
     models = [unrolled(model, params) for model, params in models]
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, prompts.index)
     prompt_columns = prompts.tokens.shape[1]
 
-    def draw(logits, drawn):
+    def draw(logits: list[jax.Array], drawn: jax.Array) -> tuple[jax.Array, jax.Array]:
         logps = log_softmax(distribution(logits, drawn))
         uniforms = jax.vmap(lambda k: jax.random.uniform(jax.random.fold_in(k, drawn), (2,)))(keys)
         tokens = categorical(jnp.exp(logps), uniforms)
         return tokens, jnp.take_along_axis(logps, tokens[:, None], axis=1)[:, 0]
 
-    def unfinished(progress):
+    def unfinished(progress: Progress) -> jax.Array:
         return (progress.drawn < max_new_tokens) & progress.alive.any()
 
-    def step(progress):
+    def step(progress: Progress) -> Progress:
         batch, column = progress.batch, prompt_columns + progress.drawn
-        tokens, mask = (_column(x, column - 1) for x in (batch.tokens, batch.mask))
+        tokens, mask = (_column_of(x, column - 1) for x in (batch.tokens, batch.mask))
         logits, caches = _read(models, tokens, mask, progress.caches)
         tokens, logps = draw([each[:, 0] for each in logits], progress.drawn)
-        return _append(progress, column, tokens, logps, caches, eos_id)
+        following = dataclasses.replace(progress, caches=caches)
+        return _append(following, column, tokens=tokens, logps=logps, eos_id=eos_id)
 
     progress = _prefilled(models, prompts, max_new_tokens, repeats)
     progress = jax.lax.while_loop(unfinished, step, progress)
     return Samples(batch=progress.batch, logps=progress.logps)
 
 
-def _prefilled(models, prompts, max_new_tokens, repeats):
-    """Room for the response, and caches that have read all of the prompt but its last column."""
+def _prefilled(
+    models: list[tuple[LanguageModel, Params]],
+    prompts: TokenBatch,
+    max_new_tokens: int,
+    repeats: int,
+) -> Progress:
+    """Prompts with empty columns behind them, and caches of all their columns but the last."""
     batch = TokenBatch(
         tokens=jnp.pad(prompts.tokens, ((0, 0), (0, max_new_tokens))),
         prompt_mask=jnp.pad(prompts.mask, ((0, 0), (0, max_new_tokens))),
@@ -279,8 +310,13 @@ def _prefilled(models, prompts, max_new_tokens, repeats):
     return Progress(batch=batch, logps=logps, caches=caches, alive=alive, drawn=jnp.int32(0))
 
 
-def _read(models, tokens, mask, caches) -> tuple[list[jax.Array], tuple[Cache, ...]]:
-    """Every model's logits of these columns, and its cache with them."""
+def _read(
+    models: list[tuple[LanguageModel, Params]],
+    tokens: jax.Array,
+    mask: jax.Array,
+    caches: tuple[Cache, ...],
+) -> tuple[list[jax.Array], tuple[Cache, ...]]:
+    """Logits of these columns under each model, and its cache after them."""
     logits, after = [], []
     for (model, params), cache in zip(models, caches, strict=True):
         outputs = model.apply({"params": params}, tokens, mask, cache=cache)
@@ -290,15 +326,22 @@ def _read(models, tokens, mask, caches) -> tuple[list[jax.Array], tuple[Cache, .
     return logits, tuple(after)
 
 
-def _column(buffer, column):
+def _column_of(buffer: jax.Array, column: jax.Array) -> jax.Array:
     return jax.lax.dynamic_slice_in_dim(buffer, column, 1, axis=1)
 
 
-def _append(progress, column, tokens, logps, caches, eos_id):
-    """Write a column of drawn tokens into the rows that have not ended."""
+def _append(
+    progress: Progress,
+    column: jax.Array,
+    *,
+    tokens: jax.Array,
+    logps: jax.Array,
+    eos_id: int | tuple[int, ...],
+) -> Progress:
+    """Progress with a column of drawn tokens written into the rows that have not ended."""
     alive, batch = progress.alive, progress.batch
 
-    def write(buffer, new):
+    def write(buffer: jax.Array, new: jax.Array) -> jax.Array:
         return jax.lax.dynamic_update_slice_in_dim(buffer, new[:, None], column, axis=1)
 
     batch = TokenBatch(
@@ -310,7 +353,7 @@ def _append(progress, column, tokens, logps, caches, eos_id):
     return Progress(
         batch=batch,
         logps=write(progress.logps, jnp.where(alive, logps, 0.0)),
-        caches=caches,
+        caches=progress.caches,
         alive=alive & ~is_end(tokens, eos_id),
         drawn=progress.drawn + 1,
     )

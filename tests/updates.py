@@ -38,7 +38,7 @@ class Updates:
     def states(self, names) -> dict[str, Any]:
         """Those before the first update."""
         return {
-            name: initial_state(self.params, self.optimizer, KEY, self.statistics(name))
+            name: initial_state(self.params, self.optimizer, KEY, statistics=self.statistics(name))
             for name in names
         }
 

@@ -10,11 +10,11 @@ from jaxalign.batches.experience import Experience, ResponseBatch
 from jaxalign.batches.preferences import (
     ComparisonBatch,
     DistillationBatch,
-    Judged,
     OnlineBatch,
     PairLogps,
     PreferenceBatch,
     RankingBatch,
+    ScoredResponses,
     StepBatch,
     UnpairedBatch,
 )
@@ -103,10 +103,10 @@ class Material:
     def online(self) -> OnlineBatch:
         """Two judged responses a prompt."""
 
-        def judged() -> Judged:
+        def judged() -> ScoredResponses:
             texts = self.texts(ROWS)
             scores = self.noise(ROWS)
-            return Judged(responses=texts, scores=scores, reference=self.logps(texts))
+            return ScoredResponses(responses=texts, scores=scores, reference=self.logps(texts))
 
         return OnlineBatch(first=judged(), second=judged(), weights=jnp.ones(ROWS))
 

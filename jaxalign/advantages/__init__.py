@@ -1,4 +1,4 @@
-"""Advantages, returns and per-step rewards: what the policy gradient multiplies."""
+"""Advantages, returns and per-step rewards of policy gradients."""
 
 from jaxalign.advantages.baselines import greedy_baseline_advantages, running_baseline
 from jaxalign.advantages.gae import gae, gae_associative

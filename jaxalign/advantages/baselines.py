@@ -1,4 +1,4 @@
-"""Baselines that need no group: the greedy response, and the scores of the past."""
+"""Baselines without groups: the greedy response, and a running mean of scores."""
 
 import chex
 import jax
@@ -11,7 +11,7 @@ from jaxalign.numerics.precision import widen
 def greedy_baseline_advantages(
     scores: jax.Array, greedy_scores: jax.Array, mask: jax.Array
 ) -> jax.Array:
-    """The score less that of the greedy response to the same prompt.
+    """ReMax advantages: the score less that of the greedy response to the same prompt.
 
       A_i = s_i - s(argmax decoding)
 
@@ -51,7 +51,7 @@ def running_baseline(
     decay: float,
     axis_name: str | None = None,
 ) -> jax.Array:
-    """The baseline after a batch: an exponential mean of the scores so far.
+    """Running baseline after a batch: an exponential mean of the scores so far.
 
       b' = b + (1 - decay) (mean(scores) - b)
 

@@ -1,4 +1,4 @@
-"""What comes after a step: the next decision, the end of an episode, or the end of the rollout."""
+"""Ends of episodes and of rollouts, and the recurrences over the steps between them."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -11,7 +11,7 @@ Recurrence = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 class EpisodeEnds(NamedTuple):
-    """Where episodes end, and what the end is worth; complete, where callers may leave out parts.
+    """Ends of episodes, and values after them, with nothing left out.
 
     terminations, truncations: `[B, T]` bool. final_values: `[B, T]`, read where truncated.
     bootstrap_values: `[B]`, the value after the last unmasked step.
@@ -24,7 +24,7 @@ class EpisodeEnds(NamedTuple):
 
     @property
     def over(self) -> jax.Array:
-        """`[B, T]` bool: nothing after this step belongs to its episode."""
+        """`[B, T]` bool: the episode ends with this step."""
         return self.terminations | self.truncations
 
 
@@ -37,7 +37,7 @@ def episode_ends(
     final_values: jax.Array | None = None,
     bootstrap_values: jax.Array | None = None,
 ) -> EpisodeEnds:
-    """Checks the ends that a caller gave; what is None ends nowhere, or is worth 0.
+    """Ends of episodes from a caller's arguments: None ends nowhere, or has the value 0.
 
     Args:
       values: `[B, T]`, whose type the ends get.
@@ -73,7 +73,7 @@ def episode_ends(
 def values_after(
     values: jax.Array, mask: jax.Array, ends: EpisodeEnds, recurrence: Recurrence
 ) -> jax.Array:
-    """Entry t: the value of what follows step t, as in `gae`; `values` are 0 where masked."""
+    """Values after each step, `[B, T]`, as in `gae`; `values` are 0 where masked."""
     from_here = recurrence((~mask).astype(values.dtype), values, ends.bootstrap_values)
     following = jnp.concatenate([from_here[:, 1:], ends.bootstrap_values[:, None]], axis=1)
     following = jnp.where(ends.truncations, ends.final_values, following)
@@ -81,9 +81,19 @@ def values_after(
 
 
 def recurrence_scan(factors: jax.Array, terms: jax.Array, last: jax.Array) -> jax.Array:
-    """x_t = terms_t + factors_t x_{t+1}, x_T = last, one step at a time; arrays are `[B, T]`."""
+    """Linear recurrence backwards in time, one step at a time.
 
-    def step(after, now):
+      x_t = terms_t + factors_t x_{t+1},  x_T = last
+
+    Args:
+      factors, terms: `[B, T]`.
+      last: `[B]`.
+
+    Returns:
+      `[B, T]`.
+    """
+
+    def step(after: jax.Array, now: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         x = now[1] + now[0] * after
         return x, x
 
@@ -95,7 +105,9 @@ def recurrence_scan(factors: jax.Array, terms: jax.Array, last: jax.Array) -> ja
 def associative_recurrence(factors: jax.Array, terms: jax.Array, last: jax.Array) -> jax.Array:
     """`recurrence_scan` as a parallel prefix of the affine maps x -> term + factor x."""
 
-    def compose(later, earlier):
+    def compose(
+        later: tuple[jax.Array, jax.Array], earlier: tuple[jax.Array, jax.Array]
+    ) -> tuple[jax.Array, jax.Array]:
         return later[0] * earlier[0], earlier[1] + earlier[0] * later[1]
 
     maps = jax.lax.associative_scan(compose, (factors, terms), reverse=True, axis=1)

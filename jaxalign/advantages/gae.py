@@ -76,8 +76,18 @@ def gae(
     >>> advantages.tolist(), returns.tolist()  # delta = 0, 0.5
     ([[0.25, 0.5]], [[0.75, 1.0]])
     """
-    flags = (terminations, truncations, final_values, bootstrap_values)
-    return _gae(recurrence_scan, rewards, values, mask, gamma, gae_lambda, flags)
+    return _gae(
+        recurrence_scan,
+        rewards,
+        values,
+        mask,
+        gamma=gamma,
+        gae_lambda=gae_lambda,
+        terminations=terminations,
+        truncations=truncations,
+        final_values=final_values,
+        bootstrap_values=bootstrap_values,
+    )
 
 
 def gae_associative(
@@ -105,19 +115,38 @@ def gae_associative(
     >>> gae_associative(rewards, values, mask, gamma=1.0, gae_lambda=0.5)[0].tolist()
     [[0.25, 0.5]]
     """
-    flags = (terminations, truncations, final_values, bootstrap_values)
-    return _gae(associative_recurrence, rewards, values, mask, gamma, gae_lambda, flags)
+    return _gae(
+        associative_recurrence,
+        rewards,
+        values,
+        mask,
+        gamma=gamma,
+        gae_lambda=gae_lambda,
+        terminations=terminations,
+        truncations=truncations,
+        final_values=final_values,
+        bootstrap_values=bootstrap_values,
+    )
 
 
-def _gae(recurrence: Recurrence, rewards, values, mask, gamma, gae_lambda, flags):
-    names = ("terminations", "truncations", "final_values", "bootstrap_values")
+def _gae(
+    recurrence: Recurrence,
+    rewards: jax.Array,
+    values: jax.Array,
+    mask: jax.Array,
+    *,
+    gamma: float,
+    gae_lambda: float,
+    **ends: jax.Array | None,
+) -> tuple[jax.Array, jax.Array]:
+    """Advantages and returns by that recurrence; arguments of `gae`."""
     chex.assert_equal_shape([rewards, values, mask])
     rewards, values = widen(rewards, jnp.where(mask, values, 0))
-    ends = episode_ends(values, mask, **dict(zip(names, flags, strict=True)))
-    following = values_after(values, mask, ends, recurrence)
+    limits = episode_ends(values, mask, **ends)
+    following = values_after(values, mask, limits, recurrence)
     deltas = jnp.where(mask, rewards + gamma * following - values, 0)
-    decays = jnp.where(ends.over, 0, gamma * gae_lambda)
+    decays = jnp.where(limits.over, 0, gamma * gae_lambda)
     decays = jnp.where(mask, decays, 1).astype(values.dtype)
-    nothing = jnp.zeros_like(ends.bootstrap_values)
+    nothing = jnp.zeros_like(limits.bootstrap_values)
     advantages = jnp.where(mask, recurrence(decays, deltas, nothing), 0)
     return advantages, advantages + values

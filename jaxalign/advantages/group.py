@@ -1,4 +1,4 @@
-"""Advantages of responses among others to the same prompt: no value function.
+"""Advantages relative to the other responses to the same prompt: no value function.
 
 Scores are `[P, G]`, a row for each prompt, so a group is always whole. Means and variances are
 taken in two passes, and there is no epsilon: a group of equal scores has advantages of exactly 0,
@@ -142,7 +142,7 @@ def leave_one_out_advantages(scores: jax.Array, mask: jax.Array) -> jax.Array:
 
 
 def length_weighted_advantages(scores: jax.Array, lengths: jax.Array, mask: jax.Array) -> jax.Array:
-    """The score less the baseline of least variance, if gradients grow with length.
+    """The score less the length-weighted mean of its group, the baseline of least variance.
 
       A_i = s_i - sum_j l_j s_j / sum_j l_j
 
@@ -174,7 +174,7 @@ def length_weighted_advantages(scores: jax.Array, lengths: jax.Array, mask: jax.
 
 
 def best_of_group_advantages(scores: jax.Array, mask: jax.Array) -> jax.Array:
-    """What the best score of the group gains by this response: only the best one has any.
+    """Best-of-group advantages: the lead of the best score over the second, 0 for the others.
 
       A_i = max_j s_j - max_{j != i} s_j
 
@@ -211,15 +211,15 @@ def best_of_group_advantages(scores: jax.Array, mask: jax.Array) -> jax.Array:
 
 
 def weighted_scores(scores: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """One score from several reward functions, some of which had nothing to say.
+    """Weighted sum of the scores of several reward functions, some of which may be missing.
 
       s = sum_f w_f s_f over those that are not NaN
 
-    Responses that are compared should have been judged by the same functions, or who is not judged
-    may win by that; the command line sees to it (`advantages.reward_sums`).
+    Responses that are compared should have been scored by the same functions, or one without a low
+    score may win by that; the command line sees to it (`advantages.reward_sums`).
 
     Args:
-      scores: `[F, ...]`, reward units; NaN where a function gave none.
+      scores: `[F, ...]`, reward units; NaN where a function returned none.
       weights: `[F]`.
 
     Returns:
@@ -239,12 +239,12 @@ def weighted_scores(scores: jax.Array, weights: jax.Array) -> tuple[jax.Array, j
     chex.assert_rank(weights, 1)
     chex.assert_axis_dimension(scores, 0, len(weights))
     scores, weights = widen(scores, weights)
-    given = ~jnp.isnan(scores)
-    return _weighted_sum(jnp.where(given, scores, 0), weights), jnp.any(given, axis=0)
+    mask = ~jnp.isnan(scores)
+    return _weighted_sum(jnp.where(mask, scores, 0), weights), jnp.any(mask, axis=0)
 
 
 def _weighted_sum(scores: jax.Array, weights: jax.Array) -> jax.Array:
-    """No dot product, which accelerators may round to bfloat16."""
+    """Sum of scores `[F, ...]` times weights `[F]`: no dot product, which may round to bfloat16."""
     weights = weights.reshape(-1, *[1] * (scores.ndim - 1))
     return jnp.sum(weights * scores, axis=0)
 
@@ -252,14 +252,14 @@ def _weighted_sum(scores: jax.Array, weights: jax.Array) -> jax.Array:
 def decoupled_advantages(
     scores: jax.Array, weights: jax.Array, *, axis_name: str | None = None
 ) -> jax.Array:
-    """Each reward standardised within its group, then added, then whitened over the batch.
+    """GDPO advantages: rewards standardised within groups, added, then whitened over the batch.
 
       A = whiten( sum_f w_f grpo_advantages(s_f) )
 
     So a reward of small scale is not drowned by one of large scale.
 
     Args:
-      scores: `[F, P, G]`, reward units; NaN where a function gave none.
+      scores: `[F, P, G]`, reward units; NaN where a function returned none.
       weights: `[F]`.
       axis_name: mapped axis that the rest of the batch is on, or None.
 
@@ -279,9 +279,9 @@ def decoupled_advantages(
     """
     chex.assert_rank([scores, weights], [3, 1])
     chex.assert_axis_dimension(scores, 0, len(weights))
-    given = ~jnp.isnan(scores)
-    each = jax.vmap(grpo_advantages)(scores, given)
-    mask = jnp.any(given, axis=0)
+    has_score = ~jnp.isnan(scores)
+    each = jax.vmap(grpo_advantages)(scores, has_score)
+    mask = jnp.any(has_score, axis=0)
     weights = weights.astype(each.dtype)
     total = _weighted_sum(each, weights)
     scale = _weighted_sum(jnp.abs(each), jnp.abs(weights))

@@ -9,12 +9,12 @@ from jaxalign.numerics.masking import whiten
 def reinforce_plus_plus_advantages(
     rewards: jax.Array, mask: jax.Array, *, gamma: float, axis_name: str | None = None
 ) -> jax.Array:
-    """Discounted rewards to come, whitened over all tokens of the batch.
+    """REINFORCE++ advantages: discounted returns, whitened over all tokens of the batch.
 
       A = whiten(G),  G_t = r_t + gamma G_{t+1}
 
     Args:
-      rewards: `[B, T]`, reward units, from `shaped_rewards`: score and KL charges.
+      rewards: `[B, T]`, reward units, from `shaped_rewards`: score and KL penalty.
       mask: `[B, T]` bool, true on response tokens.
       gamma: discount in [0, 1].
       axis_name: mapped axis that the rest of the batch is on, or None.

@@ -1,4 +1,6 @@
-"""Value targets without and with bootstrapping: n steps, all steps, and their mixtures."""
+"""Value targets: discounted, lambda and n-step returns."""
+
+from typing import cast
 
 import chex
 import jax
@@ -16,7 +18,7 @@ def discounted_returns(
     gamma: float,
     **ends: jax.Array | None,
 ) -> jax.Array:
-    """The rewards to come, all of them (Monte Carlo).
+    """Discounted returns: the sum of all later rewards (Monte Carlo).
 
       G_t = r_t + gamma G_{t'},  t' the next unmasked step
 
@@ -53,7 +55,7 @@ def lambda_returns(
     trace_lambda: float,
     **ends: jax.Array | None,
 ) -> jax.Array:
-    """Mixtures of the n-step returns of all n.
+    """Lambda returns: mixtures of the n-step returns of all n.
 
       G_t = r_t + gamma ((1 - lambda) V_{t'} + lambda G_{t'}),  t' the next unmasked step
 
@@ -91,7 +93,7 @@ def n_step_returns(
     steps: int,
     **ends: jax.Array | None,
 ) -> jax.Array:
-    """The rewards of n steps and the value after them.
+    """N-step returns: the rewards of n steps and the value after them.
 
       G^n_t = r_t + gamma G^{n-1}_{t'},  G^0_t = V_t,  t' the next unmasked step
 
@@ -126,8 +128,8 @@ def n_step_returns(
     rewards, values = widen(rewards, jnp.where(mask, values, 0))
     limits = episode_ends(values, mask, **ends)
 
-    def one_more_step(_, returns):
+    def one_more_step(_: int, returns: jax.Array) -> jax.Array:
         following = values_after(returns, mask, limits, recurrence_scan)
         return jnp.where(mask, rewards + gamma * following, 0)
 
-    return jax.lax.fori_loop(0, steps, one_more_step, values)
+    return cast(jax.Array, jax.lax.fori_loop(0, steps, one_more_step, values))

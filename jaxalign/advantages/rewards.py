@@ -1,4 +1,4 @@
-"""Rewards per step of a response, from its score."""
+"""Per-token rewards of a response, and penalties of its score."""
 
 import chex
 import jax
@@ -11,7 +11,7 @@ from jaxalign.numerics.precision import settled_sum, widen
 def shaped_rewards(
     scores: jax.Array, kl: jax.Array, mask: jax.Array, *, kl_coef: float | jax.Array
 ) -> jax.Array:
-    """Per-token rewards: the score on the last response token, less a KL charge on every one.
+    """Per-token rewards: the score on the last response token, less a KL penalty on every one.
 
       r_t = -kl_coef kl_t + [t is the last unmasked step] score
 
@@ -22,7 +22,7 @@ def shaped_rewards(
       kl_coef: reward units per nat.
 
     Returns:
-      `[B, T]`, reward units, 0 where masked; a row without response gets nothing.
+      `[B, T]`, reward units, 0 where masked; 0 in a row without response.
 
     Raises:
       AssertionError: the shapes do not fit.
@@ -87,7 +87,7 @@ def missing_eos_penalty(
 
 
 def overlong_penalties(lengths: jax.Array, *, longest: int, cache: int) -> jax.Array:
-    """What a response's length takes from its score: nothing, then linearly up to 1.
+    """Length penalties: 0 up to a soft limit, then linearly down to -1.
 
       0                                 for |y| <= L_max - L_cache
       ((L_max - L_cache) - |y|) / L_cache   up to L_max
@@ -96,7 +96,7 @@ def overlong_penalties(lengths: jax.Array, *, longest: int, cache: int) -> jax.A
     Args:
       lengths: `[B]` response *tokens*, EOS included.
       longest: L_max, the longest response that sampling allows, in tokens.
-      cache: L_cache, the last so many tokens cost; at least 1.
+      cache: L_cache, length of the linear part in tokens; at least 1.
 
     Returns:
       `[B]`, reward units in [-1, 0]: add them to the scores.

@@ -20,7 +20,7 @@ def vtrace(
     c_clip: float = 1.0,
     **ends: jax.Array | None,
 ) -> tuple[jax.Array, jax.Array]:
-    """Off-policy corrected value targets and policy-gradient advantages.
+    """V-trace advantages and value targets, corrected for another policy's actions.
 
       v_t = V_t + delta_t + gamma c_t (v_{t'} - V_{t'}),  delta_t = rho_t (r_t + gamma V_{t'} - V_t)
       A_t = rho_t (r_t + gamma (lambda v_{t'} + (1 - lambda) V_{t'}) - V_t)

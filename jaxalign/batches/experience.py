@@ -1,4 +1,4 @@
-"""Batches of policy gradients: decisions with their values, responses with their groups."""
+"""Batches of policy-gradient methods: decisions with values, responses with advantages."""
 
 from typing import Any
 
@@ -14,9 +14,9 @@ __all__ = (
 
 @pytree
 class Experience:
-    """Decisions of the behaviour policy with what PPO needs to learn from them, in any domain.
+    """Decisions of the behaviour policy with values and advantages, for PPO in any domain.
 
-    inputs: what the policy reads; a `TokenBatch` for text, `[B, T, ...]` observations or images
+    inputs: observations; a `TokenBatch` for text, `[B, T, ...]` observations or images
       otherwise.
     actions: `[B, T]` int32 decisions (for text: the tokens).
     mask: `[B, T]` bool, true where a decision was made.
@@ -38,7 +38,7 @@ class Experience:
 
 @pytree
 class ResponseBatch:
-    """Sampled responses with what a policy gradient without value function learns from.
+    """Sampled responses with advantages, for policy gradients without a value function.
 
     inputs: `TokenBatch`, prompts and responses, `[B, T]`; or `SharedPrompts` with K responses in a
       row: then what is `[B, T]` below is `[B, K, R]`, and `[B]` of responses `[B, K]`.

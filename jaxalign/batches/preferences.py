@@ -49,7 +49,7 @@ class PreferenceBatch:
 
 @pytree
 class SharedPreferenceBatch:
-    """Pairs of responses whose prompts are read once; the same loss as a `PreferenceBatch`.
+    """Pairs of responses behind shared prompts; the loss is that of a `PreferenceBatch`.
 
     sides: `SharedPrompts` with chosen, rejected and perhaps gold as the K responses.
     reference, weights: as in `PreferenceBatch`.
@@ -62,7 +62,7 @@ class SharedPreferenceBatch:
 
 @pytree
 class UnpairedBatch:
-    """Single responses, each with whether it was good.
+    """Single responses, each labelled desirable or not.
 
     responses: `TokenBatch`, `[B, T]`.
     labels: `[B]` bool, true for a desirable response.
@@ -81,11 +81,11 @@ class UnpairedBatch:
 
 
 @pytree
-class Judged:
-    """Sampled responses with what frozen models say of them.
+class ScoredResponses:
+    """Sampled responses with their scores and reference log-probabilities.
 
     responses: `TokenBatch`, `[B, T]`.
-    scores: `[B]` of the judge, in its units.
+    scores: `[B]` of the reward model, in its units.
     reference: `[B]` summed response log-probabilities under the frozen reference, in nats.
     """
 
@@ -96,21 +96,21 @@ class Judged:
 
 @pytree
 class OnlineBatch:
-    """Two fresh responses to every prompt.
+    """Pairs of freshly sampled responses to every prompt.
 
-    first: `Judged` samples of the policy itself.
-    second: `Judged` samples of its opponent: the policy again, the reference, or a mixture.
+    first: `ScoredResponses` of the policy itself.
+    second: `ScoredResponses` of its opponent: the policy again, the reference, or a mixture.
     weights: `[B]` float32, 1 for a real row, 0 for a row of padding.
     """
 
-    first: Judged
-    second: Judged
+    first: ScoredResponses
+    second: ScoredResponses
     weights: jax.Array
 
 
 @pytree
 class DistillationBatch:
-    """Responses with what the teacher would have said in their place, token by token.
+    """Responses with the teacher's logits at every token.
 
     rows: `TokenBatch`, `[B, T]`.
     teacher_logits: `[B, T, V]` float32 of the frozen teacher; entry t predicts tokens[t + 1].
@@ -122,7 +122,7 @@ class DistillationBatch:
 
 @pytree
 class ComparisonBatch:
-    """Groups of K texts that people compared with each other (K = 2 is the ordinary pair).
+    """Groups of K texts with the human comparisons among them (K = 2 is the ordinary pair).
 
     texts: `TokenBatch` whose arrays carry one more axis, `[G, K, T]` (index: `[G, K]`).
     preferences: `[G, K, K]` float32; entry i, j is the share (or number) of people who preferred
@@ -137,7 +137,7 @@ class ComparisonBatch:
 
 @pytree
 class RankingBatch:
-    """Up to K responses to each prompt, the best first; rows may have fewer.
+    """Rankings of up to K responses to each prompt, the best first.
 
     texts: `TokenBatch` whose arrays carry one more axis, `[B, K, T]` (index: `[B, K]`).
     mask: `[B, K]` bool, true where there is a response; a row of fewer than two weighs nothing.
@@ -149,7 +149,7 @@ class RankingBatch:
 
 @pytree
 class StepBatch:
-    """Solutions in steps, each labelled right or wrong.
+    """Solutions whose steps are each labelled right or wrong.
 
     texts: `TokenBatch`, `[B, T]`; its response_mask is true at the last token of each step alone.
     labels: `[B, T]` float32 in [0, 1], read where that mask is true.

@@ -1,8 +1,8 @@
-"""Responses to one prompt behind each other in a row, so that the prompt is read once for them.
+"""Rows that hold a prompt once and several responses behind it, so that it is read once.
 
 The sampler puts a response a row, and the rows of a group side by side: row `i * K + j` is response
-j of group i. Every prompt ends with the same column, where all responses begin. What is made of
-them here holds the same numbers, without the prompts' columns.
+j of group i. All prompts end in the same column. The batches made here hold the same numbers with
+each prompt once.
 """
 
 import dataclasses
@@ -16,18 +16,18 @@ from jaxalign.batches.tokens import SharedPrompts, TokenBatch
 
 
 def responses_in_a_row(group_size: int, *, rows: int, parts: int) -> int:
-    """K, how many responses of a group share a row: all, or fewer that divide the group equally.
+    """Number K of responses of a group that share a row: all, or fewer that divide it equally.
 
     A prompt is read once for K responses, so that a larger K never computes more.
 
     Args:
       group_size: G, responses to a prompt.
-      rows: responses of a round, a multiple of G.
-      parts: equal parts that the round is cut into (minibatches, micro-batches, devices), between
-        rows.
+      rows: responses of an iteration, a multiple of G.
+      parts: equal parts of the iteration (minibatches, micro-batches, devices); a row is never
+        cut.
 
     Returns:
-      The largest K with which the round can be cut so; 1 if there is none.
+      The largest K that fits; 1 if there is none.
 
     >>> responses_in_a_row(8, rows=256, parts=4), responses_in_a_row(6, rows=24, parts=8)
     (8, 3)
@@ -37,7 +37,7 @@ def responses_in_a_row(group_size: int, *, rows: int, parts: int) -> int:
 
 
 def shared_rows(rows: TokenBatch, *, count: int, longest: int) -> SharedPrompts:
-    """Sampled rows, `count` side by side to the same prompt, as rows that hold a prompt once.
+    """Sampled rows, `count` side by side to the same prompt, as `SharedPrompts`.
 
     Args:
       rows: `[B, P + R]` from `sample`.
@@ -57,7 +57,7 @@ def shared_rows(rows: TokenBatch, *, count: int, longest: int) -> SharedPrompts:
 
 
 def shared_sides(sides: Sequence[TokenBatch], *, longest: int) -> SharedPrompts:
-    """Samples from the same prompts, one batch a side, with the K sides in a row.
+    """Samples from the same prompts, one batch a side of a pair, as `SharedPrompts` of K sides.
 
     Args:
       sides: each `[B, P + R]` from `sample`.
@@ -68,11 +68,11 @@ def shared_sides(sides: Sequence[TokenBatch], *, longest: int) -> SharedPrompts:
 
 
 def shared_batch(batch: ResponseBatch, *, count: int, longest: int) -> ResponseBatch:
-    """The same responses with `SharedPrompts` for inputs; arguments as in `shared_rows`."""
+    """A `ResponseBatch` with `SharedPrompts` for inputs; arguments as in `shared_rows`."""
     assert isinstance(batch.inputs, TokenBatch), "these prompts are shared already"
     prompt = batch.inputs.tokens.shape[1] - longest
 
-    def responses(x):
+    def responses(x: jax.Array) -> jax.Array:
         return _by_row(x[:, prompt:], count)
 
     advantages = batch.advantages
@@ -88,7 +88,7 @@ def shared_batch(batch: ResponseBatch, *, count: int, longest: int) -> ResponseB
 
 
 def response_rows(batch: ResponseBatch) -> ResponseBatch:
-    """A batch of `[B, K, R]` with a response a row, `[B K, R]`; its inputs stay as they are."""
+    """A `ResponseBatch` of `[B, K, R]` with a response a row, `[B K, R]`; inputs are unchanged."""
     return dataclasses.replace(
         batch,
         mask=one_a_row(batch.mask),
@@ -105,7 +105,7 @@ def one_a_row(x: jax.Array) -> jax.Array:
 
 
 def behind_prompts(x: jax.Array, columns: int) -> jax.Array:
-    """Numbers `[B, K, R]` of responses as `[B K, columns + R]` of whole rows, 0 before them."""
+    """Numbers `[B, K, R]` of response tokens as rows `[B K, columns + R]`, 0 in the prompts."""
     return jnp.pad(one_a_row(x), ((0, 0), (columns, 0)))
 
 

@@ -1,18 +1,18 @@
 """Rows of tokens: one text a row, packed texts, prompts that several responses share."""
 
 import dataclasses
-from typing import dataclass_transform
+from typing import TypeVar, dataclass_transform
 
 import jax
 
 __all__ = ("TokenBatch",)
 
+T = TypeVar("T")
+
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
-def pytree(cls):
-    """Class decorator: a frozen, keyword-only dataclass that jax treats as a pytree of its
-    fields.
-    """
+def pytree(cls: type[T]) -> type[T]:
+    """Class decorator: a frozen, keyword-only dataclass that is a pytree of its fields."""
     return jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True, kw_only=True)(cls))
 
 
@@ -39,7 +39,7 @@ class TokenBatch:
 
 @pytree
 class PackedBatch:
-    """Several texts a row, one behind the other; a token sees those of its own text alone.
+    """Packed rows of several texts, one behind the other; a token sees its own text alone.
 
     tokens, prompt_mask, response_mask: `[B, T]` as in `TokenBatch`; padding stands on the right.
     segments: `[B, T]` int32, number of a token's text in its row, from 0 on; padding has that of
@@ -62,11 +62,11 @@ class PackedBatch:
 
 @pytree
 class SharedPrompts:
-    """Prompts with K responses to each: the network reads a prompt once for all of them.
+    """Prompts with K responses to each, so that the network reads a prompt once.
 
-    prompts: `[B, P]` int32, what the K sequences of a row begin with.
+    prompts: `[B, P]` int32 ids, the shared prefix of the K sequences of a row.
     prompt_mask: `[B, P]` bool, true on real tokens; padding may stand on either side.
-    responses: `[B, K, R]` int32, how each goes on, from column 0 on.
+    responses: `[B, K, R]` int32 ids, the continuations, from column 0 on.
     mask: `[B, K, R]` bool, true on real tokens.
     response_mask: `[B, K, R]` bool, true on those that are trained on.
     index: `[B]` int32 global example index; noise is folded from it.

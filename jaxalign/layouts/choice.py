@@ -1,4 +1,4 @@
-"""A layout by its name."""
+"""Choice of a layout by its name."""
 
 import jax
 
@@ -10,7 +10,7 @@ from jaxalign.layouts.pmap import on_pmap, on_shards
 
 
 def make_layout(name: str = "auto", *, devices: int | None = None) -> Layout:
-    """The layout of that name.
+    """Layout of that name.
 
     Args:
       name: "device", "pmap", "shards", "mesh"; "auto" is "device" on one device and "pmap" on

@@ -1,17 +1,20 @@
-"""One device: a step is a jitted function."""
+"""Layout on one device: a step is a jitted function."""
+
+from collections.abc import Callable
+from typing import Any
 
 import jax
 from jax.sharding import SingleDeviceSharding
 
-from jaxalign.layouts.layout import Layout, donated
+from jaxalign.layouts.layout import Device, Layout, donated
 
 
-def on_device(device=None) -> Layout:
-    """Everything on one device: `jit`."""
+def on_device(device: Device | None = None) -> Layout:
+    """Layout on one device, the first visible one if None: `jit`."""
     device = jax.devices()[0] if device is None else device
     sharding = SingleDeviceSharding(device)
 
-    def compile(fn, returns):
+    def compile(fn: Callable[..., Any], returns: str) -> Callable[..., Any]:
         return jax.jit(fn, donate_argnums=donated(returns))
 
     return Layout(

@@ -13,19 +13,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, Sharding
 
 from jaxalign.errors import UserError
+from jaxalign.numerics.types import Tree
 
 AXIS = "data"
-
-
+Device = Any  # jax.Device, which type checkers take for a variable
 LAYOUTS = ("auto", "device", "pmap", "shards", "mesh")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Layout:
-    """A place to run in; made by `on_device`, `on_pmap`, `on_shards`, `on_mesh` or `make_layout`.
+    """Where a step runs; made by `on_device`, `on_pmap`, `on_shards`, `on_mesh` or `make_layout`.
 
     name: which of them made it.
     devices: where it runs.
@@ -44,61 +44,61 @@ class Layout:
     put_rows: Callable[[Any], Any]
     take_rows: Callable[[Any], Any]
 
-    def place(self, tree):
-        """A copy of a state (or parameters) on the devices, whose memory a step may overwrite."""
+    def place(self, tree: Tree) -> Tree:
+        """Copy of a state (or parameters) on the devices, whose memory a step may overwrite."""
         shardings = self.shardings(tree)
         copy = jax.jit(lambda leaves: jax.tree.map(jnp.copy, leaves), out_shardings=shardings)
         return copy(jax.device_put(tree, shardings))
 
-    def put(self, array: np.ndarray):
-        """A parameter that was just read: on a mesh onto its devices, otherwise still on the host.
+    def put(self, array: np.ndarray) -> np.ndarray | jax.Array:
+        """One parameter as it is read from a file: on the devices of a mesh, else on the host.
 
-        Only on a mesh may the parameters be too many for one place.
+        Only on a mesh may all parameters together exceed the memory of one device.
         """
         if self.name != "mesh":
             return array
         return jax.device_put(array, self.shardings(array)).block_until_ready()
 
-    def step(self, fn):
-        """Compile `fn(state, batch, axis_name=...) -> (state, metrics)`.
+    def step(self, fn: Callable[..., Any]) -> Callable[..., Any]:
+        """Compiled training step `fn(state, batch, axis_name=...) -> (state, metrics)`.
 
         The state goes in as `place` returned it and is used up: only the returned one may be used
         afterwards.
         """
         return self._run(functools.partial(fn, axis_name=self.axis_name), "state")
 
-    def sums(self, fn):
-        """Compile `fn(shared, batch, axis_name=...) -> tree`, equal on all devices (psum it)."""
+    def sums(self, fn: Callable[..., Any]) -> Callable[..., Any]:
+        """Compiled sums `fn(shared, batch, axis_name=...) -> tree`, equal on all devices (psum)."""
         return self._run(functools.partial(fn, axis_name=self.axis_name), "sums")
 
-    def rows(self, fn):
-        """Compile `fn(shared, batch) -> tree of [rows, ...]`; the result is all rows, in NumPy.
+    def rows(self, fn: Callable[..., Any]) -> Callable[..., Any]:
+        """Compiled function of rows, `fn(shared, batch) -> tree of [rows, ...]`, result in NumPy.
 
-        For scoring and sampling, in which every row stands for itself: any number of rows is
-        filled up to what the devices divide, and what comes of those rows is left out. `shared` is
+        For scoring and sampling, in which no row depends on others: the batch is padded to a number
+        of rows that the devices divide, and the result is cut to the rows of the batch. `shared` is
         any pytree that every device needs, such as `(params, key)`; `place` it once if it is used
         often.
         """
         run = self._run(fn, "rows")
 
-        def all_rows(shared, batch):
+        def all_rows(shared: Tree, batch: Tree) -> Tree:
             padded, rows = pad_rows(batch, len(self.devices))
             return trim_rows(self.take_rows(run(shared, padded)), rows)
 
         return all_rows
 
-    def _run(self, fn, returns: str):
+    def _run(self, fn: Callable[..., Any], returns: str) -> Callable[..., Any]:
         compiled = self.compile(fn, returns)
 
-        def run(shared, batch):
+        def run(shared: Tree, batch: Tree) -> Any:
             check_rows(batch, len(self.devices))
             return compiled(_moved(shared, self.shardings(shared)), self.put_rows(batch))
 
         return run
 
 
-def pad_rows(tree, multiple: int):
-    """Append rows of zeros until the number of rows divides; zero masks weigh nothing.
+def pad_rows(tree: Tree, multiple: int) -> tuple[Tree, int]:
+    """Batch padded with rows of zeros to a multiple of rows; zero masks weigh nothing.
 
     Args:
       tree: pytree of `[B, ...]` arrays.
@@ -113,20 +113,24 @@ def pad_rows(tree, multiple: int):
     if not missing:
         return tree, rows
 
-    def padded(x):
+    def padded(x: Any) -> Any:
         pad = jnp.pad if isinstance(x, jax.Array) else np.pad
         return pad(x, [(0, missing)] + [(0, 0)] * (np.ndim(x) - 1))
 
     return jax.tree.map(padded, tree), rows
 
 
-def trim_rows(tree, rows: int):
+def trim_rows(tree: Tree, rows: int) -> Tree:
     """The first `rows` rows of every leaf: undoes `pad_rows`."""
     return jax.tree.map(lambda x: x[:rows], tree)
 
 
-def check_rows(batch, devices: int) -> int:
-    """Number of rows, the same in every leaf and divisible by the devices."""
+def check_rows(batch: Tree, devices: int) -> int:
+    """Number of rows, the same in every leaf and divisible by the devices.
+
+    Raises:
+      UserError: it is not.
+    """
     counts = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(batch)}
     if len(counts) != 1 or () in counts:
         raise UserError(f"a batch needs one row axis in all its arrays; leading sizes are {counts}")
@@ -139,20 +143,20 @@ def check_rows(batch, devices: int) -> int:
     return rows
 
 
-def row_mesh(devices: Sequence | None) -> Mesh:
-    """The devices (all visible ones if None) along the one axis that rows are split over."""
+def row_mesh(devices: Sequence[Device] | None) -> Mesh:
+    """Mesh of the devices (None: all visible ones) with one axis, which rows are split over."""
     return Mesh(np.array(jax.devices() if devices is None else devices), (AXIS,))
 
 
 def donated(returns: str) -> tuple[int, ...]:
-    """A step may write the new state over the old one."""
+    """Arguments whose memory the result may take: the state of a step."""
     return (0,) if returns == "state" else ()
 
 
-def _moved(tree, shardings):
-    """The tree with these shardings; leaves that have theirs already are not touched."""
+def _moved(tree: Tree, shardings: Tree) -> Tree:
+    """The tree with these shardings; leaves that have theirs already are not copied."""
 
-    def moved(leaf, sharding):
+    def moved(leaf: Any, sharding: Sharding) -> Any:
         there = isinstance(leaf, jax.Array) and leaf.sharding == sharding
         return leaf if there else jax.device_put(leaf, sharding)
 

@@ -1,19 +1,20 @@
-"""Data parallel over the chips of a host: every chip holds the state and computes its rows."""
+"""Data-parallel layouts: every chip of a host holds the state and computes its own rows."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxalign.layouts.layout import AXIS, Layout, donated, row_mesh
+from jaxalign.layouts.layout import AXIS, Device, Layout, donated, row_mesh
 
 
-def on_pmap(devices: Sequence | None = None) -> Layout:
-    """Data parallel by `pmap`: every device holds the state and an equal share of the rows."""
+def on_pmap(devices: Sequence[Device] | None = None) -> Layout:
+    """Data-parallel layout by `pmap`: a device has the state and an equal share of the rows."""
     mesh = row_mesh(devices)
     whole, by_row = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), (AXIS,)))
 
-    def compile(fn, returns):
+    def compile(fn: Callable[..., Any], returns: str) -> Callable[..., Any]:
         return jax.pmap(
             fn,
             axis_name=AXIS,
@@ -23,10 +24,10 @@ def on_pmap(devices: Sequence | None = None) -> Layout:
             donate_argnums=donated(returns),
         )
 
-    def fold(rows):
+    def fold(rows: Any) -> Any:
         return rows.reshape(mesh.size, -1, *rows.shape[1:])
 
-    def unfold(rows):
+    def unfold(rows: Any) -> Any:
         return rows.reshape(-1, *rows.shape[2:])
 
     return Layout(
@@ -40,12 +41,12 @@ def on_pmap(devices: Sequence | None = None) -> Layout:
     )
 
 
-def on_shards(devices: Sequence | None = None) -> Layout:
-    """Data parallel by `jit` of `shard_map`: what `pmap` does, in its newer form."""
+def on_shards(devices: Sequence[Device] | None = None) -> Layout:
+    """Data-parallel layout by `jit` of `shard_map`, the newer form of `pmap`."""
     mesh = row_mesh(devices)
     whole, by_row = PartitionSpec(), PartitionSpec(AXIS)
 
-    def compile(fn, returns):
+    def compile(fn: Callable[..., Any], returns: str) -> Callable[..., Any]:
         # check_vma stays off so that a model may start a scan from zeros without marking them
         # device-varying
         mapped = jax.shard_map(

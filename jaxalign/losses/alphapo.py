@@ -59,9 +59,12 @@ def alphapo_loss(
     if alpha == 0:
         raise ValueError("alpha must not be 0; there it is simpo_loss")
     averages = per_token(policy, lengths)
-    shaped = jax.tree.map(lambda x: -beta * saturating_expm1(-alpha * x) / alpha, averages)
+
+    def shaped(x: jax.Array) -> jax.Array:
+        return -beta * saturating_expm1(-alpha * x) / alpha
+
     # gamma last: next to rewards as large as exp(-alpha log p) it would round away.
-    margin = shaped.chosen - shaped.rejected - gamma
+    margin = shaped(averages.chosen) - shaped(averages.rejected) - gamma
     rewards = PairLogps(chosen=margin, rejected=jnp.zeros_like(margin))
     return dpo_loss(rewards, no_reference(rewards), beta=1.0, label_smoothing=label_smoothing)
 

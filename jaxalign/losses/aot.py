@@ -21,26 +21,36 @@ __all__ = (
 def _of_same_rank(
     values: jax.Array, others: jax.Array, weights: jax.Array, axis_name: str | None
 ) -> jax.Array:
-    """Entry i: the one of `others` whose rank among all rows is that of `values[i]`.
+    """The entries of `others` that have the ranks of `values` among all rows.
 
     Rows of weight 0 rank last, on every device.
     """
     real = gather(weights, axis_name) > 0
 
-    def order(x):
+    def order(x: jax.Array) -> jax.Array:
         return jnp.argsort(jnp.where(real, x, jnp.inf))
 
     ranks = jnp.argsort(order(gather(values, axis_name)))
-    everyone = gather(others, axis_name)
-    ordered = everyone[order(everyone)]
+    all_others = gather(others, axis_name)
+    ordered = all_others[order(all_others)]
     return ordered[own_rows(ranks, len(values), axis_name)]
 
 
-def _sorted_loss(values, others, weights, beta, label_smoothing, axis_name):
+def _sorted_loss(
+    values: jax.Array,
+    others: jax.Array,
+    weights: jax.Array,
+    *,
+    beta: float,
+    label_smoothing: float,
+    axis_name: str | None,
+) -> jax.Array:
+    """DPO loss on margins of equal rank: sorted `values` against sorted `others`."""
     chex.assert_equal_shape([values, others, weights])
     others = _of_same_rank(values, others, weights, axis_name)
     margins = PairLogps(chosen=values, rejected=others)
-    zeros = jax.tree.map(jnp.zeros_like, margins)
+    zero = jnp.zeros_like(values)
+    zeros = PairLogps(chosen=zero, rejected=zero)
     return dpo_loss(margins, zeros, beta=beta, label_smoothing=label_smoothing)
 
 
@@ -88,7 +98,14 @@ def aot_loss(
     chosen, rejected, reference_chosen, reference_rejected = widen(*arrays)
     margins = chosen - rejected
     theirs = jax.lax.stop_gradient(reference_chosen - reference_rejected)
-    return _sorted_loss(margins, theirs, weights, beta, label_smoothing, axis_name)
+    return _sorted_loss(
+        margins,
+        theirs,
+        weights,
+        beta=beta,
+        label_smoothing=label_smoothing,
+        axis_name=axis_name,
+    )
 
 
 def aot_unpaired_loss(
@@ -131,7 +148,14 @@ def aot_unpaired_loss(
     [0.6931]
     """
     ratios = log_ratios(policy, reference)
-    return _sorted_loss(ratios.chosen, ratios.rejected, weights, beta, label_smoothing, axis_name)
+    return _sorted_loss(
+        ratios.chosen,
+        ratios.rejected,
+        weights,
+        beta=beta,
+        label_smoothing=label_smoothing,
+        axis_name=axis_name,
+    )
 
 
 AOT = Loss(name="aot", kind=PAIRED, function=aot_loss, hyperparameters={"beta": 0.1})

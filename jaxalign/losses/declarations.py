@@ -99,7 +99,7 @@ class Loss:
     name: str
     kind: Kind
     function: Callable[..., jax.Array]
-    hyperparameters: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    hyperparameters: Mapping[str, float] = dataclasses.field(default_factory=dict[str, float])
     per_token: bool = False
     opponent: float = 0.0
     formula: Callable[..., jax.Array] = None  # pyright: ignore[reportAssignmentType]  filled below

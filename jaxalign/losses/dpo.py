@@ -79,7 +79,8 @@ def no_reference(policy: PairLogps) -> PairLogps:
     [0.0]
     """
     chex.assert_equal_shape([policy.chosen, policy.rejected])
-    return jax.tree.map(lambda x: jnp.zeros_like(widen(x)[0]), policy)
+    chosen, rejected = (jnp.zeros_like(widen(x)[0]) for x in (policy.chosen, policy.rejected))
+    return PairLogps(chosen=chosen, rejected=rejected)
 
 
 def implicit_rewards(policy: PairLogps, reference: PairLogps, *, beta: float) -> PairLogps:

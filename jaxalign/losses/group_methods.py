@@ -76,7 +76,7 @@ class GroupMethod:
     name: str
     surrogate: Surrogate
     aggregation: str
-    hyperparameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    hyperparameters: Mapping[str, Any] = dataclasses.field(default_factory=dict[str, Any])
     advantages: str = "group"
     kl_coef: float = 0.0
     kl_in: str = "loss"

@@ -88,8 +88,9 @@ def grpo_loss(
     """
     chex.assert_equal_shape([logps, behaviour_logps, kl])
     repeated, (kl,) = each_token(advantages, logps), widen(kl)
-    clip = {"clip_range": clip_range, "dual_clip": dual_clip}
-    policy_losses = ppo_policy_loss(logps, behaviour_logps, repeated, **clip)
+    policy_losses = ppo_policy_loss(
+        logps, behaviour_logps, repeated, clip_range=clip_range, dual_clip=dual_clip
+    )
     return with_kl_term(policy_losses, kl, kl_coef=kl_coef)
 
 
@@ -112,8 +113,9 @@ def token_clip(
 ) -> jax.Array:
     """PPO's clipped loss of each token, with advantages that are one a token: `[B, T]`."""
     del mask
-    clip = {"clip_range": clip_range, "dual_clip": dual_clip}
-    return ppo_policy_loss(logps, behaviour_logps, advantages, **clip)
+    return ppo_policy_loss(
+        logps, behaviour_logps, advantages, clip_range=clip_range, dual_clip=dual_clip
+    )
 
 
 def token_clipped(
@@ -127,8 +129,9 @@ def token_clipped(
 ) -> jax.Array:
     """Where `token_clip` is flat: `[B, T]` bool."""
     del mask
-    clip = {"clip_range": clip_range, "dual_clip": dual_clip}
-    return ppo_policy_clipped(logps, behaviour_logps, advantages, **clip)
+    return ppo_policy_clipped(
+        logps, behaviour_logps, advantages, clip_range=clip_range, dual_clip=dual_clip
+    )
 
 
 TOKEN_CLIP = Surrogate(losses=token_clip, formula=ppo_policy_loss, clipped=token_clipped)

@@ -98,8 +98,14 @@ def sequence_clip(
 ) -> jax.Array:
     """PPO's clipped loss with the ratio of the response at each of its tokens: `[B, T]`."""
     ratios = sequence_log_ratios(logps, behaviour_logps, mask)
-    clip = {"clip_range": clip_range, "dual_clip": dual_clip}
-    return ppo_policy_loss(ratios, jnp.zeros_like(ratios), each_token(advantages, logps), **clip)
+    zeros = jnp.zeros_like(ratios)
+    return ppo_policy_loss(
+        ratios,
+        zeros,
+        each_token(advantages, logps),
+        clip_range=clip_range,
+        dual_clip=dual_clip,
+    )
 
 
 def sequence_clipped(
@@ -113,8 +119,14 @@ def sequence_clipped(
 ) -> jax.Array:
     """Where `sequence_clip` is flat: `[B, T]` bool."""
     ratios = sequence_log_ratios(logps, behaviour_logps, mask)
-    clip = {"clip_range": clip_range, "dual_clip": dual_clip}
-    return ppo_policy_clipped(ratios, jnp.zeros_like(ratios), each_token(advantages, logps), **clip)
+    zeros = jnp.zeros_like(ratios)
+    return ppo_policy_clipped(
+        ratios,
+        zeros,
+        each_token(advantages, logps),
+        clip_range=clip_range,
+        dual_clip=dual_clip,
+    )
 
 
 def token_of_sequence_clip(
@@ -128,8 +140,14 @@ def token_of_sequence_clip(
 ) -> jax.Array:
     """The same with the gradient of the token's own ratio (GSPO-token): `[B, T]`."""
     ratios = token_log_ratios(logps, behaviour_logps, mask)
-    clip = {"clip_range": clip_range, "dual_clip": dual_clip}
-    return ppo_policy_loss(ratios, jnp.zeros_like(ratios), advantages, **clip)
+    zeros = jnp.zeros_like(ratios)
+    return ppo_policy_loss(
+        ratios,
+        zeros,
+        advantages,
+        clip_range=clip_range,
+        dual_clip=dual_clip,
+    )
 
 
 def token_of_sequence_clipped(
@@ -143,8 +161,14 @@ def token_of_sequence_clipped(
 ) -> jax.Array:
     """Where `token_of_sequence_clip` is flat: `[B, T]` bool."""
     ratios = token_log_ratios(logps, behaviour_logps, mask)
-    clip = {"clip_range": clip_range, "dual_clip": dual_clip}
-    return ppo_policy_clipped(ratios, jnp.zeros_like(ratios), advantages, **clip)
+    zeros = jnp.zeros_like(ratios)
+    return ppo_policy_clipped(
+        ratios,
+        zeros,
+        advantages,
+        clip_range=clip_range,
+        dual_clip=dual_clip,
+    )
 
 
 SEQUENCE_CLIP = Surrogate(

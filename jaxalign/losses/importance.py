@@ -81,7 +81,8 @@ def masked_importance_weights(
     return jnp.where(weights <= cap, weights, 0)
 
 
-def _weights(trainer_logps, sampler_logps, cap: float):
+def _weights(trainer_logps: jax.Array, sampler_logps: jax.Array, cap: float) -> jax.Array:
+    """Importance ratios without gradient; raises `ValueError` for a cap that is not positive."""
     if cap <= 0:
         raise ValueError(f"cap must be above 0, got {cap}")
     return jax.lax.stop_gradient(probability_ratios(trainer_logps, sampler_logps))
@@ -162,6 +163,6 @@ def top_entropy_mask(
         raise ValueError(f"share must be in (0, 1], got {share}")
     chex.assert_equal_shape([entropies, mask])
     (entropies,) = widen(entropies)
-    everyone = gather(jnp.where(mask, entropies, jnp.nan), axis_name)
-    threshold = jnp.nanquantile(everyone, 1 - share)
+    of_batch = gather(jnp.where(mask, entropies, jnp.nan), axis_name)
+    threshold = jnp.nanquantile(of_batch, 1 - share)
     return mask & (entropies >= threshold)

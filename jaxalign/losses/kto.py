@@ -52,16 +52,18 @@ def kto_kl(
     return reference_point(*psum(log_ratio_sums(policy_logps, reference_logps, weights), axis_name))
 
 
-def log_ratio_sums(policy_logps, reference_logps, weights):
-    """The sum and the weight that `kto_kl` divides; they add up over the parts of a batch."""
+def log_ratio_sums(
+    policy_logps: jax.Array, reference_logps: jax.Array, weights: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Sums of log-ratios and of weights, whose quotient is `kto_kl`; they add up over batches."""
     chex.assert_equal_shape([policy_logps, reference_logps, weights])
     policy_logps, reference_logps = widen(policy_logps, reference_logps)
     ratios = policy_logps - reference_logps
     return masked_sum(ratios, weights), masked_sum(jnp.ones_like(ratios), weights)
 
 
-def reference_point(total, weight):
-    """`kto_kl` from the totals of a whole batch; 0 for one of padding."""
+def reference_point(total: jax.Array, weight: jax.Array) -> jax.Array:
+    """`kto_kl` from the sums of a whole batch; 0 for one of padding."""
     mean = total / jnp.where(weight == 0, 1, weight)
     return jax.lax.stop_gradient(jnp.maximum(mean, 0))
 

@@ -1,5 +1,7 @@
 """Rankings of more than two responses."""
 
+from typing import cast
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -38,7 +40,7 @@ def plackett_luce_loss(scores: jax.Array, mask: jax.Array) -> jax.Array:
     chex.assert_rank(scores, 2)
     chex.assert_equal_shape([scores, mask])
     (scores,) = widen(scores)
-    floor = jnp.finfo(scores.dtype).min
+    floor = cast(float, jnp.finfo(scores.dtype).min)
     among = jnp.where(mask, scores, floor)
     rest = jax.lax.cumlogsumexp(among, axis=1, reverse=True)
     return jnp.sum(jnp.where(mask, rest - scores, 0), axis=1)

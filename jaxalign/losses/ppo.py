@@ -212,7 +212,13 @@ def ppo_value_clipped(
     return clipped_errors**2 > errors**2
 
 
-def _value_errors(values, behaviour_values, returns, value_clip_range: float | None):
+def _value_errors(
+    values: jax.Array,
+    behaviour_values: jax.Array,
+    returns: jax.Array,
+    value_clip_range: float | None,
+) -> tuple[jax.Array, jax.Array]:
+    """Errors of the values, and of the values clipped around the earlier ones."""
     chex.assert_equal_shape([values, behaviour_values, returns])
     values, old, returns = widen(values, behaviour_values, returns)
     old, returns = jax.lax.stop_gradient((old, returns))

@@ -108,7 +108,8 @@ def tpo_l_loss(
     return contrast + nll_coef * _gold_loss(contrast, gold_logps, gold_lengths)
 
 
-def _gold_loss(contrast, gold_logps, gold_lengths):
+def _gold_loss(contrast: jax.Array, gold_logps: jax.Array, gold_lengths: jax.Array) -> jax.Array:
+    """Negative log-likelihood a token of the gold responses, `[B]` nats."""
     chex.assert_equal_shape([contrast, gold_logps, gold_lengths])
     gold_logps, gold_lengths = widen(gold_logps, gold_lengths)
     return -gold_logps / jnp.maximum(gold_lengths, 1)

@@ -1,4 +1,4 @@
-"""What a transformer looks like: the fields that fix its shape and arithmetic."""
+"""Architecture of a transformer: the fields that fix its shape and arithmetic."""
 
 import dataclasses
 import difflib
@@ -40,9 +40,10 @@ class TransformerConfig:
     qkv_biases, output_biases, mlp_biases: of the query, key and value projections, of attention's
       output, and of the feed-forward layers.
     qk_norm: queries and keys are normalised, a head at a time (Qwen 3, Gemma 3).
-    post_norms: both branches of a block are normalised again before they are added (Gemma 2, 3).
-    windows: of each layer, how many of the latest tokens it sees, itself included; 0: all; empty:
-      all layers see all.
+    post_norms: outputs of attention and feed-forward layers are normalised before they are added
+      (Gemma 2, 3).
+    windows: sliding window of each layer in tokens, the token itself included; 0: no window; empty:
+      no layer has one.
     attention_scale: factor of the products of queries and keys; None: 1 / sqrt(head width).
     attention_scale_by_layer: they are divided by the number of the layer too, from 1.
     attention_softcap, logit_softcap: `c tanh(x / c)` of those products, of the logits; None: none.
@@ -51,7 +52,8 @@ class TransformerConfig:
     rope_theta, rope_scaling: base of the rotary wavelengths, and how they are stretched.
     window_rope_theta, window_rope_scaling: those of the layers with a window, if they differ; base
       None: as the others.
-    dropout: share of the embeddings and of both branches of a block that keys make it drop.
+    dropout: share of the features dropped, with keys, from the embeddings and from the outputs of
+      attention and feed-forward layers.
     compute_dtype: of activations and matrix products; parameters, softmax and heads are float32.
     remat, scan_layers: recompute blocks in the backward pass; compile one block and loop over it.
     heads_out: which of logits, value, score and step_score the network has.
@@ -141,7 +143,7 @@ class TransformerConfig:
 
     @classmethod
     def from_json(cls, fields: dict[str, Any], where: str = "config.json") -> "TransformerConfig":
-        """The configuration of `dataclasses.asdict` that went through JSON.
+        """Configuration from the JSON form of `dataclasses.asdict`.
 
         Args:
           fields: by name; one that is missing has its default.

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -10,19 +11,22 @@ import jax.numpy as jnp
 from jaxalign.batches.tokens import pytree
 from jaxalign.logprobs import softcapped
 from jaxalign.models.architecture import TransformerConfig
-from jaxalign.models.branches import Branches
-from jaxalign.models.kernels import Sight, kernel_for, scaled
+from jaxalign.models.kernels import AttentionMask, kernel_for, scaled
 from jaxalign.models.layers import last_columns, make_norm
-from jaxalign.models.rope import rotate
+from jaxalign.models.rope import Rotation, rotate
+from jaxalign.models.shared_prefix import SharedPrefix
 from jaxalign.numerics.matmul import dot_general
 
 BLOCK = 64  # queries that are compared with their keys at a time
-MASKED = -1e30  # finite, so that a row that sees nothing is uniform and has a finite gradient
+MASKED = -1e30  # finite, so that a row without any visible key is uniform, with a finite gradient
+
+LayerCache = tuple[jax.Array, jax.Array, jax.Array]  # keys, values, and the column to write at
+Masks = AttentionMask | tuple[AttentionMask, AttentionMask]  # two with a shared prefix
 
 
 @pytree
 class Cache:
-    """Keys and values of the columns that have been read, for decoding.
+    """Key-value cache for decoding: keys and values of the columns that have been read.
 
     keys, values: one `[B, K, S, H]` buffer a layer (K key-value heads of width H).
     mask: `[B, S]` bool, true on real tokens that have been read.
@@ -37,20 +41,24 @@ class Cache:
     length: jax.Array
 
 
-def visible_keys(
+def causal_mask(
     mask: jax.Array,
     offset: jax.Array | int,
     queries: int,
     *,
     segments: jax.Array | None = None,
 ) -> jax.Array:
-    """`[B, queries, S]`: query t, in column offset + t, sees real tokens up to that column.
+    """Causal attention mask: query t, in column offset + t, sees real tokens up to that column.
 
     Args:
       mask: `[B, S]` bool, true on real tokens.
       offset: column of the first query.
-      queries: their number.
-      segments: `[B, S]` int32: several texts in a row; a token sees those of its own text alone.
+      queries: T, their number.
+      segments: `[B, S]` int32, the text that each token of a packed row belongs to; a token sees
+        those of its own text alone.
+
+    Returns:
+      `[B, T, S]` bool, true where a query sees a key.
     """
     columns = jnp.arange(mask.shape[1], dtype=jnp.int32)
     ages = offset + jnp.arange(queries, dtype=jnp.int32)[:, None] - columns[None, :]
@@ -60,29 +68,33 @@ def visible_keys(
     return visible
 
 
-def sight_of_rows(mask: jax.Array, queries: int, *, segments: jax.Array | None = None) -> Sight:
-    """What so many columns at the end of whole rows see; see `visible_keys`."""
+def attention_mask(
+    mask: jax.Array, queries: int, *, segments: jax.Array | None = None
+) -> AttentionMask:
+    """Attention mask of the last `queries` positions over all keys; arguments of `causal_mask`."""
     offset = mask.shape[1] - queries
     own = jnp.ones_like(mask, jnp.int32) if segments is None else segments + 1
-    return Sight(
-        visible=visible_keys(mask, offset, queries, segments=segments),
-        numbers=(own[:, offset:], jnp.where(mask, own, 0)),
+    return AttentionMask(
+        visible=causal_mask(mask, offset, queries, segments=segments),
+        segment_ids=(own[:, offset:], jnp.where(mask, own, 0)),
     )
 
 
-def sights_in_branches(mask: jax.Array, branches: Branches) -> tuple[Sight, Sight]:
-    """What the beginning sees, P of P columns, and each continuation, R of P + R."""
-    first, texts = branches.beginning(mask, 1), branches.texts(mask, 1)
-    own = texts.shape[1] - branches.shared
-    return sight_of_rows(first, branches.shared), sight_of_rows(texts, own)
+def shared_prefix_masks(
+    mask: jax.Array, shared_prefix: SharedPrefix
+) -> tuple[AttentionMask, AttentionMask]:
+    """Attention masks of the prefix, P queries of P keys, and of the continuations, R of P + R."""
+    prefix, sequences = shared_prefix.prefix(mask, 1), shared_prefix.sequences(mask, 1)
+    own = sequences.shape[1] - shared_prefix.columns
+    return attention_mask(prefix, shared_prefix.columns), attention_mask(sequences, own)
 
 
-def of_last(sight: Sight, last: int | None) -> Sight:
-    """The same for so many queries at the end; None: for all."""
-    numbers = sight.numbers
-    if numbers is not None:
-        numbers = last_columns(numbers[0], last, axis=1), numbers[1]
-    return Sight(visible=last_columns(sight.visible, last, axis=1), numbers=numbers)
+def of_last_queries(mask: AttentionMask, last: int | None) -> AttentionMask:
+    """Attention mask of the last queries alone, `last` of them; None: of all."""
+    ids = mask.segment_ids
+    if ids is not None:
+        ids = last_columns(ids[0], last, axis=1), ids[1]
+    return AttentionMask(visible=last_columns(mask.visible, last, axis=1), segment_ids=ids)
 
 
 def attend(
@@ -122,52 +134,72 @@ def attend(
     return jnp.einsum("bkts,bksh->bkth", weights, v).reshape(batch, heads, length, width)
 
 
-def attend_in_branches(q, k, v, branches: Branches, *, sights, **settings) -> jax.Array:
-    """`attend_to_rows` where continuations stand in a row behind their beginning.
+def attend_with_shared_prefix(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    shared_prefix: SharedPrefix,
+    *,
+    masks: tuple[AttentionMask, AttentionMask],
+    **settings: Any,
+) -> jax.Array:
+    """Attention in rows of a shared prefix and its continuations, which do not see each other.
 
     Args:
-      q: as in `attend`, of a row's last columns, one of the beginning's at least among them.
+      q: as in `attend`, of the last columns of a row, at least one of the prefix among them.
       k, v: as in `attend`, of the whole row.
-      branches: where they stand.
-      sights: from `sights_in_branches`.
+      shared_prefix: columns of the prefix and number of continuations.
+      masks: from `shared_prefix_masks`.
       settings: scale and softcap.
     """
-    asking = branches.of_last(q.shape[2], k.shape[2])
-    first = asking.beginning(q, 2), *(branches.beginning(x, 2) for x in (k, v))
-    beginning = attend_to_rows(*first, sight=of_last(sights[0], asking.shared), **settings)
-    texts = (branches.texts(x, 2) for x in (k, v))
-    own = attend_to_rows(asking.continuations(q, 2), *texts, sight=sights[1], **settings)
-    return asking.rows(beginning, own, 2)
+    queried = shared_prefix.of_last(q.shape[2], k.shape[2])
+    of_prefix = queried.prefix(q, 2), *(shared_prefix.prefix(x, 2) for x in (k, v))
+    prefix = attend_to_rows(*of_prefix, mask=of_last_queries(masks[0], queried.columns), **settings)
+    sequences = (shared_prefix.sequences(x, 2) for x in (k, v))
+    own = attend_to_rows(queried.continuations(q, 2), *sequences, mask=masks[1], **settings)
+    return queried.rows(prefix, own, 2)
 
 
-def attend_to_rows(q, k, v, *, sight: Sight, scale, softcap) -> jax.Array:
-    """`attend` over whole rows: by the accelerator's own kernel if it has one for this, in blocks
-    otherwise.
+def attend_to_rows(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    *,
+    mask: AttentionMask,
+    scale: float | jax.Array | None,
+    softcap: float | None,
+) -> jax.Array:
+    """Attention over whole rows: the accelerator's own kernel where it has one, else in blocks.
 
     Args:
       q, k, v, scale, softcap: as in `attend`; the queries are in the last T of the S columns.
-      sight: what they see.
+      mask: of these queries and keys.
     """
     settings = {"scale": scale, "softcap": softcap}
-    if kernel := kernel_for(q, k, sight=sight, softcap=softcap):
-        return kernel(q, k, v, sight=sight, **settings)
-    return attend_in_blocks(q, k, v, visible=sight.visible, **settings)
+    if kernel := kernel_for(q, k, mask=mask, softcap=softcap):
+        return kernel(q, k, v, mask=mask, **settings)
+    return attend_in_blocks(q, k, v, visible=mask.visible, **settings)
 
 
-def attend_to_cache(q, k, v, *, visible, **settings) -> jax.Array:
-    """`attend`, a block of queries at a time: a long prompt does not hold all its weights at once.
+def attend_to_cache(
+    q: jax.Array, k: jax.Array, v: jax.Array, *, mask: AttentionMask, **settings: Any
+) -> jax.Array:
+    """Attention over a cache in blocks of queries, so that a long prompt needs little memory.
 
     Args:
-      q, k, v, visible: as in `attend`; the queries are anywhere in the columns of a cache.
+      q, k, v: as in `attend`; the queries are anywhere in the columns of a cache.
+      mask: of these queries and keys.
       settings: scale and softcap.
     """
-    parts = [attend(q[:, :, start:stop], k, v, visible[:, start:stop], **settings)
+    parts = [attend(q[:, :, start:stop], k, v, mask.visible[:, start:stop], **settings)
              for start, stop in blocks(q.shape[2])]  # fmt: skip
     return jnp.concatenate(parts, axis=2)
 
 
-def attend_in_blocks(q, k, v, *, visible, **settings) -> jax.Array:
-    """`attend`, a block of queries at a time, each with the keys only that it can see.
+def attend_in_blocks(
+    q: jax.Array, k: jax.Array, v: jax.Array, *, visible: jax.Array, **settings: Any
+) -> jax.Array:
+    """Causal attention in blocks of queries, each with the keys only up to its last column.
 
     Args:
       q, k, v, visible: as in `attend`; the queries are in the last T of the S columns.
@@ -184,7 +216,7 @@ def attend_in_blocks(q, k, v, *, visible, **settings) -> jax.Array:
 
 
 def blocks(length: int) -> Iterator[tuple[int, int]]:
-    """`(start, stop)` of equal blocks of queries, of about `BLOCK` each.
+    """First and last-plus-one query of equal blocks of about `BLOCK` queries.
 
     >>> list(blocks(3)), list(blocks(130))
     ([(0, 3)], [(0, 65), (65, 130)])
@@ -200,23 +232,33 @@ class Attention(nn.Module):
     output_init: nn.initializers.Initializer
 
     @nn.compact
-    def __call__(self, x, rotation, sight, branches, past, *, layer, last=None):
-        """Attend over this call's columns, or over `past` with them written into it.
+    def __call__(
+        self,
+        x: jax.Array,
+        *,
+        rotation: Rotation | None,
+        mask: Masks,
+        shared_prefix: SharedPrefix | None,
+        past: LayerCache | None,
+        layer: int | jax.Array,
+        last: int | None = None,
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        """Attention over this call's columns, or over a cache with these columns written into it.
 
         Args:
           x: `[B, T, D]`.
           rotation: cosine and sine of `rotary`, or None.
-          sight: what its columns see; from `sights_in_branches` if there are branches.
-          branches: where continuations of one beginning stand, or None.
-          past: (keys, values, column to write at) of the cache, or None (then S = T).
-          layer: its number, from 0.
-          last: only so many columns at the end ask; None: all T.
+          mask: which keys each column sees; from `shared_prefix_masks` with a shared prefix.
+          shared_prefix: columns of the prefix and number of continuations, or None.
+          past: this layer's cache, or None (then S = T).
+          layer: its index, from 0.
+          last: queries come from the last columns alone, so many of them; None: from all T.
 
         Returns:
           `[B, last, D]`, and the `[B, K, S, H]` keys and values that were attended to.
         """
-        c, asking = self.config, last_columns(x, last, axis=1)
-        q, k = self._project("query", asking, c.heads), self._project("key", x, c.kv_heads)
+        c, queried = self.config, last_columns(x, last, axis=1)
+        q, k = self._project("query", queried, c.heads), self._project("key", x, c.kv_heads)
         v = self._project("value", x, c.kv_heads)
         if c.qk_norm:
             q, k = self._norm("query_norm")(q), self._norm("key_norm")(k)
@@ -224,19 +266,15 @@ class Attention(nn.Module):
             cos, sin = (last_columns(part, last, axis=2) for part in rotation)
             q, k = rotate(q, (cos, sin)), rotate(k, rotation)
         if past is not None:
-            k, v = (
-                _write(buffer, new, past[2]) for buffer, new in zip(past[:2], (k, v), strict=True)
-            )
-        scale = c.attention_scale
-        if c.attention_scale_by_layer:
-            scale = (c.head_width**-0.5 if scale is None else scale) / (layer + 1)
-        settings = {"scale": scale, "softcap": c.attention_softcap}
-        if past is not None:
-            out = attend_to_cache(q, k, v, visible=sight.visible, **settings)
-        elif branches is not None:
-            out = attend_in_branches(q, k, v, branches, sights=sight, **settings)
+            k, v = _write(past[0], k, past[2]), _write(past[1], v, past[2])
+        settings = {"scale": self._scale(layer), "softcap": c.attention_softcap}
+        if shared_prefix is not None:
+            assert isinstance(mask, tuple)
+            out = attend_with_shared_prefix(q, k, v, shared_prefix, masks=mask, **settings)
         else:
-            out = attend_to_rows(q, k, v, sight=of_last(sight, last), **settings)
+            assert isinstance(mask, AttentionMask)
+            attend_rows = attend_to_rows if past is None else attend_to_cache
+            out = attend_rows(q, k, v, mask=of_last_queries(mask, last), **settings)
         output = nn.Dense(
             x.shape[-1],
             use_bias=c.output_biases,
@@ -245,19 +283,26 @@ class Attention(nn.Module):
             kernel_init=self.output_init,
             name="output",
         )
-        return output(out.swapaxes(1, 2).reshape(*asking.shape[:2], -1)), (k, v)
+        return output(out.swapaxes(1, 2).reshape(*queried.shape[:2], -1)), (k, v)
 
-    def _project(self, name, x, heads):
+    def _scale(self, layer: int | jax.Array) -> float | jax.Array | None:
+        """Factor of the products of queries and keys in a layer; None: 1 / sqrt(head width)."""
+        c, scale = self.config, self.config.attention_scale
+        if not c.attention_scale_by_layer:
+            return scale
+        return (c.head_width**-0.5 if scale is None else scale) / (layer + 1)
+
+    def _project(self, name: str, x: jax.Array, heads: int) -> jax.Array:
         c = self.config
         dense = nn.Dense(
             heads * c.head_width, c.qkv_biases, dtype=c.dtype, dot_general=dot_general, name=name
         )
         return dense(x).reshape(*x.shape[:2], heads, c.head_width).swapaxes(1, 2)
 
-    def _norm(self, name):
+    def _norm(self, name: str) -> nn.Module:
         c = self.config
         return make_norm("rms", epsilon=c.norm_epsilon, dtype=c.dtype, name=name)
 
 
-def _write(buffer, new, column):
+def _write(buffer: jax.Array, new: jax.Array, column: jax.Array) -> jax.Array:
     return jax.lax.dynamic_update_slice_in_dim(buffer, new.astype(buffer.dtype), column, axis=2)

@@ -1,8 +1,8 @@
-"""Models as plain functions for the objectives, and the passes that turn frozen models into data.
+"""Models as plain functions for the objectives, and for the scoring passes of frozen models.
 
-Reference log-probabilities, reward scores and old values never appear in a step: these passes
-write them into the batch once, outside. The same model gives the same function object, so that it
-compiles once.
+Reference log-probabilities, reward scores and old values are never computed in a step: a scoring
+pass writes them into the batch once, before. The same model gives the same function object, so that
+it compiles once.
 """
 
 import dataclasses
@@ -28,37 +28,51 @@ from jaxalign.logprobs import (
     tempered,
 )
 from jaxalign.models.architecture import TransformerConfig
-from jaxalign.models.branches import Branches
 from jaxalign.models.heads import pooled, score_head
 from jaxalign.models.layers import filled
+from jaxalign.models.shared_prefix import SharedPrefix
+from jaxalign.models.transformer import LanguageModel, Outputs
+from jaxalign.numerics.types import Params
 
 # Up to so many logits (128 MiB) exist at once, where that is quicker; beyond, the fused forms with
 # this many tokens at a time. The numbers are the same.
 DENSE_LOGITS = 2**25
 CHUNK = 1024
 
-
-Maker = TypeVar("Maker", bound=Callable)
+Maker = TypeVar("Maker", bound=Callable[..., Any])
+Rows = TokenBatch | PackedBatch
+Pair = tuple[jax.Array, jax.Array]
 
 
 def once(make: Maker) -> Maker:
-    """`functools.cache` that keeps the signature: the same arguments give the same function."""
+    """`functools.cache` with the signature kept: equal arguments give the same function object."""
     return cast(Maker, functools.cache(make))
 
 
-def forward(model, params, batch: TokenBatch | PackedBatch, keys=None, last: int | None = None):
-    """What the network makes of the rows; of packed ones, of each text as if it were alone.
+def forward(
+    model: LanguageModel,
+    params: Params,
+    batch: Rows,
+    keys: jax.Array | None = None,
+    *,
+    last: int | None = None,
+) -> Outputs:
+    """Outputs of the network for rows of tokens; packed texts do not see each other.
 
-    With `last`, only log-probabilities of so many tokens at the end are wanted.
+    Args:
+      model, params: the network.
+      batch: `[B, T]` rows.
+      keys: typed keys for dropout, see `Transformer`; None: no dropout.
+      last: number of tokens at the end whose log-probabilities are needed; None: all.
     """
-    given: dict[str, Any] = {"segments": batch.segments} if isinstance(batch, PackedBatch) else {}
+    options: dict[str, Any] = {"segments": batch.segments} if isinstance(batch, PackedBatch) else {}
     if last is not None:
-        given["last"] = last + 1  # the first of them is predicted by the token before it
-    return model.apply({"params": params}, batch.tokens, batch.mask, keys=keys, **given)
+        options["last"] = last + 1  # the first of them is predicted by the token before it
+    return model.apply({"params": params}, batch.tokens, batch.mask, keys=keys, **options)
 
 
-def after_first(batch: TokenBatch | PackedBatch, x):
-    """`x [B, T]`, and 0 where a packed text begins: nothing predicts its first token.
+def after_first(batch: Rows, x: jax.Array) -> jax.Array:
+    """`x [B, T]` with 0 at the first token of each packed text, which nothing predicts.
 
     At the first token of a row it is 0 anyway.
     """
@@ -67,44 +81,59 @@ def after_first(batch: TokenBatch | PackedBatch, x):
     return jnp.where(batch.segments == shift_right(batch.segments), x, 0)
 
 
-def check_one_text_a_row(batch) -> None:
+def check_one_text_a_row(batch: Rows) -> None:
     """Raise a one-line `UserError` for packed rows where a row gets one number."""
     if isinstance(batch, PackedBatch):
         raise UserError("a row gets one number here, so it must hold one text; do not pack it")
 
 
-def is_small(outputs, tokens) -> bool:
-    """Whether all logits of a batch may exist at once."""
+def is_small(outputs: Outputs, tokens: jax.Array) -> bool:
+    """Whether all logits of a batch may exist at once: no more than `DENSE_LOGITS`."""
+    assert outputs.unembedding is not None, "this network has no logits head"
     return tokens.size * outputs.unembedding.shape[1] <= DENSE_LOGITS
 
 
-def logps_of(outputs, tokens, *, temperature: float, last: int | None = None):
-    """`[B, T]` log-probabilities of the tokens in nats, dense or fused by the size of the logits.
+def logps_of(
+    outputs: Outputs, tokens: jax.Array, *, temperature: float, last: int | None = None
+) -> jax.Array:
+    """Log-probabilities of the tokens, dense or fused by the size of the logits.
 
-    With `last`, of so many tokens at the end alone, and 0 before: no others get logits.
+    Args:
+      outputs: of the network for these tokens.
+      tokens: `[B, T]` ids.
+      temperature: above 0.
+      last: number of tokens at the end that are read; no others get logits. None: all.
+
+    Returns:
+      `[B, T]` nats, 0 before the tokens that are read.
     """
     return logps_and_entropy_of(outputs, tokens, temperature=temperature, last=last)[0]
 
 
-def logps_and_entropy_of(outputs, tokens, *, temperature: float, last: int | None = None):
-    """The same, and the entropy of the distribution that each token was drawn from."""
+def logps_and_entropy_of(
+    outputs: Outputs, tokens: jax.Array, *, temperature: float, last: int | None = None
+) -> Pair:
+    """`logps_of`, and the entropy of the distribution that each token was drawn from."""
     start = 1 if last is None else tokens.shape[1] - last  # nothing predicts the first token
     before = dataclasses.replace(outputs, hidden=outputs.hidden[:, start - 1 : -1])
     both = action_logps_and_entropy_of(before, tokens[:, start:], temperature=temperature)
-    return tuple(jnp.pad(x, ((0, 0), (start, 0))) for x in both)
+    logps, entropies = (jnp.pad(x, ((0, 0), (start, 0))) for x in both)
+    return logps, entropies
 
 
 @once
-def text_logps(model, *, temperature: float = 1.0):
-    """`(params, TokenBatch, keys=None) -> [B, T]`: log pi(token) in nats.
+def text_logps(model: LanguageModel, *, temperature: float = 1.0) -> Callable[..., jax.Array]:
+    """Log-probabilities of tokens: `(params, batch, keys=None) -> [B, T]` log pi(token) in nats.
 
-    Of `SharedPrompts` it gives `[B, K, R]`, of a `PackedBatch` `[B, T]`: the same numbers for the
-    same sequences.
+    The batch is a `TokenBatch`, a `PackedBatch`, or `SharedPrompts` (`[B, K, R]` then): the same
+    numbers for the same sequences.
     """
 
-    def logps(params, batch: TokenBatch | PackedBatch | SharedPrompts, keys=None):
+    def logps(
+        params: Params, batch: Rows | SharedPrompts, keys: jax.Array | None = None
+    ) -> jax.Array:
         if isinstance(batch, SharedPrompts):
-            return shared_logps_and_entropy(model, params, batch, keys, temperature)[0]
+            return shared_logps_and_entropy(model, params, batch, keys, temperature=temperature)[0]
         outputs = forward(model, params, batch, keys)
         return after_first(batch, logps_of(outputs, batch.tokens, temperature=temperature))
 
@@ -112,32 +141,36 @@ def text_logps(model, *, temperature: float = 1.0):
 
 
 @once
-def text_logps_and_collisions(model, *, temperature: float = 1.0):
-    """`(params, TokenBatch, keys=None) -> (logps, log_collisions)`, of the shapes of `text_logps`.
+def text_logps_and_collisions(
+    model: LanguageModel, *, temperature: float = 1.0
+) -> Callable[..., Pair]:
+    """Log-probabilities of tokens, and of two equal draws in their place.
 
-    The second, log sum_v pi(v)^2 in nats, has no gradient.
+    `(params, batch, keys=None) -> (logps, log_collisions)`, of the shapes of `text_logps`. The
+    second, log sum_v pi(v)^2 in nats, has no gradient.
     """
 
-    def both(params, batch: TokenBatch | PackedBatch | SharedPrompts, keys=None):
+    def both(params: Params, batch: Rows | SharedPrompts, keys: jax.Array | None = None) -> Pair:
         if isinstance(batch, SharedPrompts):
             outputs = predicting_responses(model, params, batch, keys)
             actions = _in_a_row(batch.responses)
             logps, _ = action_logps_and_entropy_of(outputs, actions, temperature=temperature)
             collisions = log_collisions_of(outputs, actions, temperature=temperature)
-            return tuple(_of_responses(x, batch) for x in (logps, collisions))
+            return _of_responses(logps, batch), _of_responses(collisions, batch)
         outputs = forward(model, params, batch, keys)
         logps = logps_of(outputs, batch.tokens, temperature=temperature)
         collisions = log_collisions_of(outputs, batch.tokens, temperature=temperature)
-        return tuple(after_first(batch, x) for x in (logps, shift_right(collisions)))
+        return after_first(batch, logps), after_first(batch, shift_right(collisions))
 
     return both
 
 
-def log_collisions_of(outputs, tokens, *, temperature: float):
-    """`[B, T]` log-chances that two draws at each position are the same: no shift, no gradient."""
+def log_collisions_of(outputs: Outputs, tokens: jax.Array, *, temperature: float) -> jax.Array:
+    """`[B, T]` log-probability that two draws at a position are equal: no shift, no gradient."""
+    assert outputs.unembedding is not None, "this network has no logits head"
     hidden, unembedding = jax.lax.stop_gradient((outputs.hidden, outputs.unembedding))
 
-    def of_positions(hidden):
+    def of_positions(hidden: jax.Array) -> jax.Array:
         logits = logits_of(hidden, unembedding, outputs.softcap, outputs.token_ranges)
         return log_collisions(tempered(logits, temperature))
 
@@ -146,34 +179,42 @@ def log_collisions_of(outputs, tokens, *, temperature: float):
     return map_time_chunks(of_positions, (hidden,), CHUNK)
 
 
-def shared_logps_and_entropy(model, params, batch: SharedPrompts, keys, temperature: float):
-    """Log-probabilities and entropies of the responses, both `[B, K, R]`."""
+def shared_logps_and_entropy(
+    model: LanguageModel,
+    params: Params,
+    batch: SharedPrompts,
+    keys: jax.Array | None,
+    *,
+    temperature: float,
+) -> Pair:
+    """Log-probabilities and entropies of responses behind shared prompts, both `[B, K, R]` nats."""
     outputs = predicting_responses(model, params, batch, keys)
     both = action_logps_and_entropy_of(outputs, _in_a_row(batch.responses), temperature=temperature)
-    return tuple(_of_responses(x, batch) for x in both)
+    return _of_responses(both[0], batch), _of_responses(both[1], batch)
 
 
-def _of_responses(x, batch: SharedPrompts):
-    """`[B, K R]` as `[B, K, R]`; as everywhere, nothing predicts a token with none before it."""
+def _of_responses(x: jax.Array, batch: SharedPrompts) -> jax.Array:
+    """`[B, K R]` as `[B, K, R]`, with 0 at a token that has none before it: nothing predicts it."""
     length = batch.responses.shape[2]
     begun = batch.prompt_mask.any(axis=1)[:, None, None] | (jnp.arange(length) > 0)[None, None]
     return jnp.where(begun, x.reshape(batch.responses.shape), 0.0)
 
 
-def predicting_responses(model, params, batch: SharedPrompts, keys):
-    """What the network makes of the tokens before the responses' `[B, K R]`: each is predicted
-    from the token before it, the first from the prompt's last.
+def predicting_responses(
+    model: LanguageModel, params: Params, batch: SharedPrompts, keys: jax.Array | None
+) -> Outputs:
+    """Outputs at the positions that predict the tokens of responses, `[B, K R]`, without a shift.
 
-    Only the positions that predict a response's token get logits.
+    A token is predicted from the one before it, the first of a response from the prompt's last.
     """
     count = batch.responses.shape[1]
     prompt = batch.prompts.shape[1]
     tokens = jnp.concatenate([batch.prompts, _in_a_row(batch.responses)], axis=1)
     mask = jnp.concatenate([batch.prompt_mask, _in_a_row(batch.mask)], axis=1)
-    branches = Branches(shared=prompt, count=count)
+    shared_prefix = SharedPrefix(columns=prompt, count=count)
     columns = tokens.shape[1] - prompt + 1
     outputs = model.apply(
-        {"params": params}, tokens, mask, keys=keys, branches=branches, last=columns
+        {"params": params}, tokens, mask, keys=keys, shared_prefix=shared_prefix, last=columns
     )
     last = jnp.repeat(outputs.hidden[:, None, prompt - 1 : prompt], count, axis=1)
     own = outputs.hidden[:, prompt:].reshape(*batch.responses.shape, -1)
@@ -181,16 +222,28 @@ def predicting_responses(model, params, batch: SharedPrompts, keys):
     return dataclasses.replace(outputs, hidden=_in_a_row(before))
 
 
-def _in_a_row(x):
+def _in_a_row(x: jax.Array) -> jax.Array:
     """`[B, K, R, ...]` as `[B, K R, ...]`."""
     return x.reshape(x.shape[0], -1, *x.shape[3:])
 
 
-def action_logps_and_entropy_of(outputs, actions, *, temperature: float):
-    """Of actions `[B, T]` that these hidden states choose: no shift."""
+def action_logps_and_entropy_of(
+    outputs: Outputs, actions: jax.Array, *, temperature: float
+) -> Pair:
+    """Log-probabilities of actions, and entropies, under the logits of the same position: no shift.
+
+    Args:
+      outputs: of the network, with a logits head.
+      actions: `[B, T]` ids.
+      temperature: above 0.
+
+    Returns:
+      Two `[B, T]` arrays in nats.
+    """
     if is_small(outputs, actions):
         logits = tempered(outputs.logits, temperature)
         return action_logps(logits, actions), entropy(logits)
+    assert outputs.unembedding is not None, "this network has no logits head"
     return fused_action_logps_and_entropy(
         outputs.hidden,
         outputs.unembedding,
@@ -203,44 +256,49 @@ def action_logps_and_entropy_of(outputs, actions, *, temperature: float):
 
 
 @once
-def text_policy(model, *, temperature: float = 1.0, last: int | None = None):
-    """`(params, Experience, keys=None) -> (logps, entropy, values)`, each `[B, T]`, for PPO.
+def text_policy(
+    model: LanguageModel, *, temperature: float = 1.0, last: int | None = None
+) -> Callable[..., tuple[jax.Array, jax.Array, jax.Array | None]]:
+    """Policy and values for PPO: `(params, Experience, keys=None) -> (logps, entropy, values)`.
 
-    With `last`, of so many tokens at the end alone, and anything before.
+    Each is `[B, T]`; with `last`, right at the last tokens alone, so many of them.
     """
 
-    def evaluate(params, batch: Experience, keys=None):
+    def evaluate(
+        params: Params, batch: Experience, keys: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
         rows = batch.inputs
-        outputs = forward(model, params, rows, keys, last)
+        outputs = forward(model, params, rows, keys, last=last)
         both = logps_and_entropy_of(outputs, rows.tokens, temperature=temperature, last=last)
-        return *(after_first(rows, x) for x in both), outputs.values
+        return after_first(rows, both[0]), after_first(rows, both[1]), outputs.values
 
     return evaluate
 
 
 @once
-def text_decisions(model, *, temperature: float = 1.0):
-    """`(params, TokenBatch, keys=None) -> (logps, entropy)`, each `[B, T]`, for policy gradients
-    without values.
+def text_decisions(model: LanguageModel, *, temperature: float = 1.0) -> Callable[..., Pair]:
+    """Policy for policy gradients without values: `(params, batch, keys=None) -> (logps, entropy)`.
 
-    Of `SharedPrompts` it gives `[B, K, R]`, the same numbers for the same sequences.
+    Each is `[B, T]`, of `SharedPrompts` `[B, K, R]`: the same numbers for the same sequences.
     """
 
-    def evaluate(params, batch: TokenBatch | PackedBatch | SharedPrompts, keys=None):
+    def evaluate(
+        params: Params, batch: Rows | SharedPrompts, keys: jax.Array | None = None
+    ) -> Pair:
         if isinstance(batch, SharedPrompts):
-            return shared_logps_and_entropy(model, params, batch, keys, temperature)
+            return shared_logps_and_entropy(model, params, batch, keys, temperature=temperature)
         outputs = forward(model, params, batch, keys)
         both = logps_and_entropy_of(outputs, batch.tokens, temperature=temperature)
-        return tuple(after_first(batch, x) for x in both)
+        return after_first(batch, both[0]), after_first(batch, both[1])
 
     return evaluate
 
 
 @once
-def text_scores(model):
-    """`(params, TokenBatch, keys=None) -> [B]`: one reward-model score a text."""
+def text_scores(model: "LanguageModel | ScoreColumns") -> Callable[..., jax.Array]:
+    """Reward-model scores of texts: `(params, TokenBatch, keys=None) -> [B]`."""
 
-    def scores(params, batch: TokenBatch, keys=None):
+    def scores(params: Params, batch: TokenBatch, keys: jax.Array | None = None) -> jax.Array:
         check_one_text_a_row(batch)
         return model.apply({"params": params}, batch.tokens, batch.mask, keys=keys).scores
 
@@ -248,10 +306,10 @@ def text_scores(model):
 
 
 @once
-def pooled_texts(model):
-    """`(params, TokenBatch) -> [B, D]`: what the score head reads of the trunk, once a text."""
+def pooled_texts(model: LanguageModel) -> Callable[..., jax.Array]:
+    """Pooled hidden states that the score head reads: `(params, TokenBatch) -> [B, D]`."""
 
-    def pooled_of(params, batch: TokenBatch):
+    def pooled_of(params: Params, batch: TokenBatch) -> jax.Array:
         check_one_text_a_row(batch)
         hidden = model.apply({"params": params}, batch.tokens, batch.mask).hidden
         return pooled(hidden, batch.mask, model.config.score_pooling)
@@ -261,13 +319,13 @@ def pooled_texts(model):
 
 @once
 def head_scores(config: TransformerConfig):
-    """`(params, TokenBatch, keys=None) -> [B]`: the scores of a head above a frozen trunk.
+    """Scores of a head above a frozen trunk: `(params, TokenBatch, keys=None) -> [B]`.
 
     `params` has `score`, and `pooled [N, D]` of all texts, from `pooled_texts`; row i of the batch
     is text `index[i]` of them.
     """
 
-    def scores(params, batch: TokenBatch, keys=None):
+    def scores(params: Params, batch: TokenBatch, keys: jax.Array | None = None) -> Any:
         check_one_text_a_row(batch)
         tokens = filled(batch.tokens, batch.mask, jnp.zeros_like(batch.index))
         of_texts = params["pooled"][batch.index]
@@ -277,22 +335,28 @@ def head_scores(config: TransformerConfig):
 
 
 class Scored(NamedTuple):
-    """What `ScoreColumns` gives."""
+    """Outputs of `ScoreColumns`: `[B, F]` scores."""
 
     scores: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
 class ScoreColumns:
-    """Reward models side by side, in place of one: `[B, F]` scores instead of `[B]`.
+    """Several reward models in place of one: `[B, F]` scores instead of `[B]`.
 
-    models: F transformers with a score head; a column is NaN where there is None instead, for
-      scores that do not come from the device.
+    models: F transformers with a score head; None: a column of NaN, for scores that are computed
+      on the host.
     """
 
-    models: tuple[Any, ...]
+    models: tuple[LanguageModel | None, ...]
 
-    def apply(self, variables, tokens, mask, keys=None) -> Scored:
+    def apply(
+        self,
+        variables: dict[str, Any],
+        tokens: jax.Array,
+        mask: jax.Array,
+        keys: jax.Array | None = None,
+    ) -> Scored:
         """The scores of all models; `variables["params"]` holds the parameters of each."""
         missing = jnp.full(tokens.shape[:1], jnp.nan)
         columns = [
@@ -303,21 +367,25 @@ class ScoreColumns:
 
 
 @once
-def text_step_scores(model):
-    """`(params, TokenBatch, keys=None) -> [B, T]`: a score after every token."""
+def text_step_scores(model: LanguageModel) -> Callable[..., jax.Array]:
+    """Process-reward scores after every token: `(params, TokenBatch, keys=None) -> [B, T]`."""
 
-    def step_scores(params, batch: TokenBatch | PackedBatch, keys=None):
-        return forward(model, params, batch, keys).step_scores
+    def step_scores(params: Params, batch: Rows, keys: jax.Array | None = None) -> jax.Array:
+        scores = forward(model, params, batch, keys).step_scores
+        assert scores is not None, "this network has no step_score head"
+        return scores
 
     return step_scores
 
 
 @once
-def response_logps_of(model, *, temperature: float = 1.0):
-    """`(params, TokenBatch) -> [B]`: log-probability of each response in nats."""
+def response_logps_of(
+    model: LanguageModel, *, temperature: float = 1.0
+) -> Callable[..., jax.Array]:
+    """Log-probabilities of whole responses: `(params, TokenBatch) -> [B]` nats."""
     logps = text_logps(model, temperature=temperature)
 
-    def summed(params, batch: TokenBatch):
+    def summed(params: Params, batch: TokenBatch) -> jax.Array:
         check_one_text_a_row(batch)
         return sequence_logps(logps(params, batch), batch.response_mask)
 
@@ -325,34 +393,42 @@ def response_logps_of(model, *, temperature: float = 1.0):
 
 
 @once
-def text_logits(model):
-    """`(params, TokenBatch) -> [B, T, V]` float32: logits of a frozen teacher, as data of a batch.
+def text_logits(model: LanguageModel) -> Callable[..., jax.Array]:
+    """Logits of a frozen teacher, as data of a batch: `(params, TokenBatch) -> [B, T, V]` float32.
 
     They take 4 B T V bytes, on the host and again on all devices together: 128 MiB for 32 rows of
     64 tokens from 16,384 words, 32 GiB for 64 rows of 1,024 tokens from 131,072.
     """
 
-    def logits(params, batch: TokenBatch | PackedBatch):
+    def logits(params: Params, batch: Rows) -> jax.Array:
         return forward(model, params, batch).logits
 
     return logits
 
 
 @once
-def text_divergences(model, *, temperature: float = 1.0):
-    """`(params, TokenBatch, keys, teacher_logits, divergence) -> [B, T]`, for distillation.
+def text_divergences(model: LanguageModel, *, temperature: float = 1.0) -> Callable[..., jax.Array]:
+    """Divergences of the student's distributions from the teacher's, for distillation.
 
-    Entry t is `divergence(student_logits, teacher_logits)` of the distributions, at that
-    temperature, that tokens[t] could be drawn from. Of the student's logits many exist at once
-    only where they are small (see `DENSE_LOGITS`); beyond, `CHUNK` tokens at a time, made again in
-    the backward pass.
+    `(params, TokenBatch, keys, teacher_logits, divergence) -> [B, T]`. Entry t is
+    `divergence(student_logits, teacher_logits)` of the distributions, at that temperature, that
+    tokens[t] could be drawn from. Of the student's logits many exist at once only where they are
+    small (see `DENSE_LOGITS`); beyond, `CHUNK` tokens at a time, made again in the backward pass.
     """
 
-    def divergences(params, batch: TokenBatch | PackedBatch, keys, teacher_logits, divergence):
+    def divergences(
+        params: Params,
+        batch: Rows,
+        keys: jax.Array | None,
+        teacher_logits: jax.Array,
+        divergence: Callable[[jax.Array, jax.Array], jax.Array],
+    ) -> jax.Array:
         outputs = forward(model, params, batch, keys)
+        unembedding = outputs.unembedding
+        assert unembedding is not None, "this network has no logits head"
 
-        def of_positions(hidden, teacher):
-            student = logits_of(hidden, outputs.unembedding, outputs.softcap, outputs.token_ranges)
+        def of_positions(hidden: jax.Array, teacher: jax.Array) -> jax.Array:
+            student = logits_of(hidden, unembedding, outputs.softcap, outputs.token_ranges)
             return divergence(*(tempered(logits, temperature) for logits in (student, teacher)))
 
         arrays = (outputs.hidden, teacher_logits)

@@ -1,4 +1,4 @@
-"""Heads that read numbers off the hidden states: values at every step, scores of texts or steps."""
+"""Heads on the hidden states: values at every step, scores of texts or of steps."""
 
 import flax.linen as nn
 import jax
@@ -30,13 +30,17 @@ def score_head(config: TransformerConfig) -> "ScoreHead":
 
 
 class ValueHead(nn.Module):
-    """Value of the state in which each token was chosen: `values[t] = w . hidden[t - 1] + b`.
+    """Value head: the value of the state in which each token was chosen.
+
+      values[t] = w . hidden[t - 1] + b
 
     It starts at 0 everywhere: a random baseline would only add noise to the first advantages.
     """
 
     @nn.compact
-    def __call__(self, hidden, mask, segments=None):
+    def __call__(
+        self, hidden: jax.Array, mask: jax.Array, segments: jax.Array | None = None
+    ) -> jax.Array:
         """`hidden [B, T, D]`, `mask [B, T]` -> `[B, T]`, 0 where no real token comes before t.
 
         With `segments [B, T]`, several texts in a row: none of the same text.
@@ -50,10 +54,10 @@ class ValueHead(nn.Module):
 
 
 class StepScoreHead(nn.Module):
-    """A score after every token: `scores[t] = w . hidden[t] + b`, of the step that ends with it."""
+    """Step-score head: `scores[t] = w . hidden[t] + b`, of the step that ends with token t."""
 
     @nn.compact
-    def __call__(self, hidden, mask):
+    def __call__(self, hidden: jax.Array, mask: jax.Array) -> jax.Array:
         """`hidden [B, T, D]`, `mask [B, T]` -> `[B, T]` float32, 0 where no token is."""
         scores = readout(hidden.shape[-1], "readout")(hidden.astype(jnp.float32))[..., 0]
         return jnp.where(mask, scores, 0.0)
@@ -63,7 +67,7 @@ READS_LAST = ("last", "none")  # poolings that ask for no other column
 
 
 def pooled(hidden: jax.Array, mask: jax.Array, pooling: str) -> jax.Array:
-    """What a score reads of a text's hidden states.
+    """Pooled hidden states of a text, the input of the score head.
 
     Args:
       hidden: `[B, T, D]`, in which padding repeats the last real token.

@@ -1,4 +1,4 @@
-"""The parts of a block besides attention: norms, feed-forward, dropout, and what padding means."""
+"""Parts of a block besides attention: norms, feed-forward layers, dropout, padding, positions."""
 
 import functools
 
@@ -12,9 +12,9 @@ from jaxalign.numerics.matmul import dot_general
 
 
 def filled(tokens: jax.Array, mask: jax.Array, before: jax.Array) -> jax.Array:
-    """Every padding position repeats the last real token before it.
+    """Tokens in which every padding position repeats the last real token before it.
 
-    Such a position asks the same question as the real one (same token, same position, same visible
+    Such a position has the same query as the real one (same token, same position, same visible
     keys), so it carries the same hidden state: what follows padding continues from the last real
     token, and the last column is always the end of the text. Attention never reads it as a key.
 
@@ -33,12 +33,12 @@ def filled(tokens: jax.Array, mask: jax.Array, before: jax.Array) -> jax.Array:
 
 
 def positions_of(mask: jax.Array, count: jax.Array) -> jax.Array:
-    """`[B, T]` int32: how many real tokens precede, `count [B]` of them in earlier calls."""
+    """Positions, `[B, T]` int32: real tokens before each, with `count [B]` of earlier calls."""
     return jnp.maximum(count[:, None] + jnp.cumsum(mask, axis=1, dtype=jnp.int32) - 1, 0)
 
 
 def last_columns(x: jax.Array, last: int | None, *, axis: int) -> jax.Array:
-    """So many at the end of that axis; None: all."""
+    """The last columns along an axis, `last` of them; None: all."""
     length = x.shape[axis]
     return x if last is None else jax.lax.slice_in_dim(x, length - last, length, axis=axis)
 
@@ -46,9 +46,11 @@ def last_columns(x: jax.Array, last: int | None, *, axis: int) -> jax.Array:
 def drop(
     x: jax.Array, rate: float, keys: jax.Array | None, segments: jax.Array | None = None
 ) -> jax.Array:
-    """Dropout of an example's features, the same at all its positions: `x * kept / (1 - rate)`.
+    """Dropout of an example's features, with one mask for all its positions.
 
-    One draw a feature instead of one a number: the noise belongs to the example, wherever padding
+      x kept / (1 - rate),  kept ~ Bernoulli(1 - rate), one draw a feature of an example
+
+    The noise belongs to the example, wherever padding
     stands, and costs next to nothing.
 
     Args:
@@ -74,14 +76,14 @@ def drop(
 
 
 def fold(keys: jax.Array | None, data: jax.Array | int) -> jax.Array | None:
-    """`fold_in` for an array of keys; None stays None."""
+    """Keys with data folded into each (`jax.random.fold_in`); None stays None."""
     if keys is None:
         return None
     return jax.vmap(jax.random.fold_in, (0, None))(keys.reshape(-1), data).reshape(keys.shape)
 
 
 def make_norm(kind: str, *, epsilon: float, dtype: jnp.dtype, name: str) -> nn.Module:
-    """RMS norm (https://arxiv.org/abs/1910.07467, Eq. 4) or layer norm (https://arxiv.org/abs/1607.06450)."""
+    """Norm layer: RMS (https://arxiv.org/abs/1910.07467, Eq. 4) or layer (https://arxiv.org/abs/1607.06450)."""
     if kind == "rms":
         return nn.RMSNorm(epsilon=epsilon, dtype=dtype, name=name)
     return nn.LayerNorm(epsilon=epsilon, dtype=dtype, use_fast_variance=False, name=name)
@@ -102,7 +104,9 @@ ACTIVATIONS = {
 
 
 class FeedForward(nn.Module):
-    """`down(f(gate(x)) * up(x))` with f = silu (swiglu) or gelu (geglu), or `down(f(up(x)))`.
+    """Feed-forward layer, gated or plain.
+
+      down(f(gate(x)) up(x)),  f = silu (swiglu) or gelu (geglu);  plain: down(f(up(x)))
 
     The gelu is its tanh form but where the name says exact.
 
@@ -114,7 +118,7 @@ class FeedForward(nn.Module):
     output_init: nn.initializers.Initializer
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         """`[B, T, D]` -> `[B, T, D]`."""
         c = self.config
         activation, gated = ACTIVATIONS[c.activation]

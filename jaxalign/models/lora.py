@@ -3,7 +3,7 @@
   y = W x + scale B A x        scale = alpha / r
 
 The transformer's code knows nothing of it: adapters are one more entry of its parameters, in a tree
-of the same paths, and `Adapted` adds what they say while the transformer is applied.
+of the same paths, and `Adapted` adds their outputs while the transformer is applied.
 
 Source: Hu et al. 2021, https://arxiv.org/abs/2106.09685, Eq. 3. The scale alpha / sqrt(r):
 Kalajdzievski 2023, https://arxiv.org/abs/2312.03732.
@@ -14,7 +14,7 @@ import functools
 import math
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -38,12 +38,12 @@ FIRST_SITE = 1 << 21
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Adapted:
-    """A transformer and its adapters; its parameters are the transformer's and `adapters`.
+    """A transformer with LoRA adapters; its parameters are the transformer's and `adapters`.
 
     Without `adapters` among them it is the transformer.
 
     transformer: may be quantised.
-    scale: of what the adapters add.
+    scale: factor of the adapters' outputs.
     dropout: share of the features of an adapter's input that keys make it drop.
     """
 
@@ -53,15 +53,17 @@ class Adapted:
 
     @property
     def config(self) -> TransformerConfig:
-        """Of the transformer."""
+        """Architecture of the transformer."""
         return self.transformer.config
 
     def clone(self, *, config: TransformerConfig) -> "Adapted":
         """The same adapters on a transformer of another configuration."""
         return dataclasses.replace(self, transformer=self.transformer.clone(config=config))
 
-    def apply(self, variables: dict, *arguments, keys: jax.Array | None = None, **more) -> Outputs:
-        """As the transformer's."""
+    def apply(
+        self, variables: dict[str, Any], *arguments: Any, keys: jax.Array | None = None, **more: Any
+    ) -> Outputs:
+        """Outputs for the transformer's arguments."""
         params = dict(variables["params"])
         adapters = with_sites(params.pop(ADAPTERS, {}), self.config.layers)
         noise = {"keys": keys, "segments": more.get("segments")}
@@ -71,8 +73,18 @@ class Adapted:
             return self.transformer.apply(variables, *arguments, keys=keys, **more)  # pyright: ignore[reportReturnType]
 
 
-def _added(call, arguments, options, context, *, scale, dropout, keys, segments):
-    """What a dense layer gives, and what its adapter adds to it."""
+def _added(
+    call: Callable[..., Any],
+    arguments: tuple[Any, ...],
+    options: dict[str, Any],
+    context: nn.module.InterceptorContext,
+    *,
+    scale: float,
+    dropout: float,
+    keys: jax.Array | None,
+    segments: jax.Array | None,
+) -> Any:
+    """Output of a dense layer plus that of its adapter; any other method as it is."""
     module = context.module
     if not isinstance(module, nn.Dense) or context.method_name != "__call__":
         return call(*arguments, **options)
@@ -86,7 +98,7 @@ def _added(call, arguments, options, context, *, scale, dropout, keys, segments)
 
 
 def adapter_scale(rank: int, alpha: float, *, rslora: bool = False) -> float:
-    """`alpha / rank`, or `alpha / sqrt(rank)`.
+    """Factor of the adapters' outputs: `alpha / rank`, or `alpha / sqrt(rank)` with rslora.
 
     >>> adapter_scale(8, 16.0), adapter_scale(4, 16.0, rslora=True)
     (2.0, 8.0)
@@ -97,7 +109,7 @@ def adapter_scale(rank: int, alpha: float, *, rslora: bool = False) -> float:
 def new_adapters(
     params: dict, config: TransformerConfig, patterns: Sequence[str], *, rank: int, key: jax.Array
 ) -> dict:
-    """Adapters that change nothing yet: a uniform within `1 / sqrt(inputs)`, b zero.
+    """New adapters, whose outputs are 0: a uniform within `1 / sqrt(inputs)`, b zero.
 
     Args:
       params: of the transformer.
@@ -136,7 +148,7 @@ def new_adapters(
 def targets(params: dict, config: TransformerConfig, patterns: Sequence[str]) -> list[str]:
     """Paths of the dense layers of the trunk's blocks that a pattern matches."""
     known = dense_layers(params)
-    found: dict[str, bool] = {}
+    chosen: dict[str, bool] = {}
     for pattern in patterns:
         places = {path: _places(path, config) for path in known}
         matched = {path: [_matches(pattern, p) for p in ps] for path, ps in places.items()}
@@ -145,14 +157,14 @@ def targets(params: dict, config: TransformerConfig, patterns: Sequence[str]) ->
                 f"lora.targets {pattern!r} chooses some layers of {partly[0]}, which is scanned; "
                 "name all layers, or load a model with scan_layers false"
             )
-        hits = {path: True for path, found_in in matched.items() if all(found_in)}
+        hits = {path: True for path, matches in matched.items() if all(matches)}
         if not hits:
             raise UserError(
                 f"lora.targets {pattern!r} matches no dense layer; such a path is "
                 f"{_places(known[0], config)[-1]}"
             )
-        found |= hits
-    return [path for path in known if path in found]
+        chosen |= hits
+    return [path for path in known if path in chosen]
 
 
 def dense_layers(params: dict) -> list[str]:
@@ -163,7 +175,7 @@ def dense_layers(params: dict) -> list[str]:
 
 
 def split(model: Any, params: dict) -> tuple[dict, dict | None]:
-    """Which parameters are trained and which are frozen; None: all are trained."""
+    """Trained parameters, and frozen ones; None: all are trained."""
     if not isinstance(model, Adapted):
         return params, None
     frozen = {name: tree for name, tree in params.items() if name in BASE}
@@ -171,7 +183,7 @@ def split(model: Any, params: dict) -> tuple[dict, dict | None]:
 
 
 def merged(model: Adapted, params: dict) -> tuple[Transformer, dict]:
-    """The transformer that computes the same without adapters, in float32: `W + scale a b`."""
+    """The transformer with its adapters merged into the weights, in float32: `W + scale a b`."""
     base = {name: tree for name, tree in params.items() if name != ADAPTERS}
     flat: dict[str, Any] = flatten_dict(weights_of(base), sep="/")
     for path in adapted_layers(params):
@@ -188,16 +200,16 @@ def adapted_layers(params: dict) -> list[str]:
 
 
 def module_of(tree: dict, path: str) -> dict:
-    """The part of nested dicts at a path."""
+    """The subtree of nested dicts at a path."""
     return functools.reduce(lambda node, name: node[name], path.split("/"), tree)
 
 
 def with_sites(adapters: dict, layers: int) -> dict:
-    """Adapters with a number each, the same whether layers are scanned or not."""
-    found = {path: MODULE.fullmatch(path) for path in adapted_layers({ADAPTERS: adapters})}
-    names = sorted({match["name"] for match in found.values() if match})
+    """Adapters with a dropout site each, the same whether layers are scanned or not."""
+    matches = {path: MODULE.fullmatch(path) for path in adapted_layers({ADAPTERS: adapters})}
+    names = sorted({match["name"] for match in matches.values() if match})
     flat = flatten_dict(adapters, sep="/")
-    for path, match in found.items():
+    for path, match in matches.items():
         assert match is not None, path
         layer = np.arange(layers) if match["layer"] is None else int(match["layer"])
         flat[f"{path}/site"] = jnp.int32(layer * len(names) + names.index(match["name"]))
@@ -205,7 +217,7 @@ def with_sites(adapters: dict, layers: int) -> dict:
 
 
 def _places(path: str, config: TransformerConfig) -> list[str]:
-    """The path in every layer that it stands for."""
+    """Paths of a dense layer in every layer of a stack; of any other, its own."""
     if "trunk/stack/" not in path:
         return [path]
     return [_in_layer(path, i) for i in range(config.layers)]
@@ -223,5 +235,5 @@ def _matches(pattern: str, path: str) -> bool:
 
 
 def _key_of(key: jax.Array, place: str) -> jax.Array:
-    """A key that belongs to that place."""
+    """Random key of the adapter at a path."""
     return jax.random.fold_in(key, np.uint32(zlib.crc32(place.encode())))

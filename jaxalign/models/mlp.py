@@ -1,9 +1,12 @@
 """A policy and a value function on flat observations (control, small images)."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 from flax import linen as nn
+
+from jaxalign.numerics.types import Params
 
 ACTIVATIONS = {"tanh": nn.tanh, "relu": nn.relu}
 
@@ -37,14 +40,14 @@ class PolicyMLP(nn.Module):
         return PolicyOutputs(logits=logits, values=values[..., 0])
 
     def trunk(self, x: jax.Array, name: str) -> jax.Array:
-        """Hidden layers of one of the two networks."""
+        """Hidden layers of one of the two networks: `[..., D]` to `[..., widths[-1]]`."""
         for layer, width in enumerate(self.widths):
             x = ACTIVATIONS[self.activation](dense(x, width, 2.0**0.5, f"{name}_{layer}"))
         return x
 
 
-def acting(model: PolicyMLP, params):
-    """`observations -> PolicyOutputs` with these parameters."""
+def acting(model: nn.Module, params: Params) -> Callable[[jax.Array], PolicyOutputs]:
+    """The policy with these parameters: `observations -> PolicyOutputs`."""
 
     def policy(observations: jax.Array) -> PolicyOutputs:
         outputs: Any = model.apply({"params": params}, observations)
@@ -54,5 +57,5 @@ def acting(model: PolicyMLP, params):
 
 
 def dense(x: jax.Array, width: int, scale: float, name: str) -> jax.Array:
-    """One linear layer, orthogonal at the start; called inside a module."""
+    """Linear layer with orthogonal initialisation; to be called inside a module."""
     return nn.Dense(width, kernel_init=nn.initializers.orthogonal(scale), name=name)(x)

@@ -1,4 +1,4 @@
-"""Frozen weights in fewer bits: bfloat16, or int8 with a float32 scale for every output.
+"""Quantised frozen weights: bfloat16, or int8 with a float32 scale for every output.
 
   W_ij ~ scale_j q_ij        scale_j = max_i |W_ij| / 127        y_j = scale_j sum_i x_i q_ij
 
@@ -8,6 +8,7 @@ Source: Jacob et al. 2017, https://arxiv.org/abs/1712.05877, Eq. 1, with zero po
 channel, as in Krishnamoorthi 2018, https://arxiv.org/abs/1806.08342.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -22,10 +23,10 @@ PRECISIONS = ("float32", "bfloat16", "int8")
 
 
 def quantised(params: dict, precision: str) -> dict:
-    """The same parameters with the dense kernels in that precision.
+    """Parameters with their dense kernels in that precision.
 
     Args:
-      params: of frozen parts, float32; norms and biases stay as they are.
+      params: frozen, float32; norms and biases stay as they are.
       precision: "float32", "bfloat16", or "int8", which keeps the tables of embeddings in bfloat16.
     """
     flat: dict[str, Any] = {}
@@ -41,7 +42,7 @@ def quantised(params: dict, precision: str) -> dict:
 
 
 def to_int8(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`[..., inputs, outputs]` -> int8 of the same shape, and `[..., outputs]` float32 scales.
+    """Int8 kernel `[..., inputs, outputs]`, and its float32 scales `[..., outputs]`.
 
     >>> to_int8(np.array([[2.0, 0.0], [-4.0, 0.0]]))[0].tolist()
     [[64, 0], [-127, 0]]
@@ -52,7 +53,7 @@ def to_int8(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def weights_of(params: dict) -> dict:
-    """Float32 NumPy arrays of the weights that quantised parameters stand for."""
+    """Dequantised parameters: the weights as float32 NumPy arrays."""
     flat = {path: np.asarray(array) for path, array in flatten_dict(params, sep="/").items()}
     scales = {path: flat.pop(path) for path in list(flat) if path.endswith("/kernel_scale")}
     flat = {path: array.astype(np.float32) for path, array in flat.items()}
@@ -62,7 +63,7 @@ def weights_of(params: dict) -> dict:
 
 
 def floats(params: dict) -> dict:
-    """Parameters whose tables are float32 again, as the transformer takes them."""
+    """Parameters with float32 embedding tables, as the transformer takes them."""
     flat: dict[str, Any] = flatten_dict(params, sep="/")
     for path, array in flat.items():
         if path.rpartition("/")[2] in TABLES:
@@ -70,8 +71,17 @@ def floats(params: dict) -> dict:
     return unflatten_dict(flat, sep="/")
 
 
-def dense(module: nn.Dense, x: jax.Array, call) -> jax.Array:
-    """What a dense layer gives, its kernel quantised or not; to be used where it is called."""
+def dense(module: nn.Dense, x: jax.Array, call: Callable[[jax.Array], jax.Array]) -> jax.Array:
+    """Output of a dense layer, its kernel quantised or not.
+
+    Args:
+      module: the layer, bound.
+      x: `[..., inputs]`.
+      call: the layer's own method, for a kernel that is not quantised.
+
+    Returns:
+      `[..., outputs]`.
+    """
     if not module.has_variable("params", "kernel_scale"):
         return call(x)
     kernel, scale = (module.get_variable("params", name) for name in ("kernel", "kernel_scale"))
@@ -82,5 +92,5 @@ def dense(module: nn.Dense, x: jax.Array, call) -> jax.Array:
     return y + _row(module.get_variable("params", "bias"), x.ndim).astype(dtype)
 
 
-def _row(vector, dimensions: int):
+def _row(vector: jax.Array, dimensions: int) -> jax.Array:
     return vector.reshape((1,) * (dimensions - 1) + (-1,))

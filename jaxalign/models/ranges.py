@@ -1,4 +1,4 @@
-"""The numbers that a model's configuration may hold: one table, for models of every source.
+"""Ranges of the numbers in a model's configuration: one table, for models of every source.
 
 The largest sizes are far beyond any published model: what exceeds them is a damaged or hostile
 file, which would take all memory before its tensors are seen to be missing.

@@ -1,4 +1,4 @@
-"""Rotary positions: the angles, and how they are stretched for texts longer than the trained."""
+"""Rotary position embeddings, and their scaling for texts longer than those trained on."""
 
 import dataclasses
 import math
@@ -13,11 +13,12 @@ from jaxalign.numerics.precision import widen
 from jaxalign.system.files import shown
 
 KINDS = ("linear", "llama3", "yarn")
+Rotation = tuple[jax.Array, jax.Array]  # cosine and sine of the rotary angles
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RopeScaling:
-    """How rotary wavelengths are stretched.
+    """Scaling of rotary wavelengths for texts longer than those trained on.
 
     kind: "linear" divides all frequencies; "llama3" leaves short wavelengths, divides long ones and
       goes over between them; "yarn" does so by the number of turns in the trained length.
@@ -64,7 +65,7 @@ class RopeScaling:
 
     @property
     def amplitude(self) -> float:
-        """Factor of cosine and sine."""
+        """Factor of cosine and sine: 1, and for yarn `attention_factor`."""
         if self.kind != "yarn":
             return 1.0
         if self.attention_factor is not None:
@@ -73,12 +74,14 @@ class RopeScaling:
 
 
 def frequencies(head_width: int, theta: float, scaling: RopeScaling | None) -> np.ndarray:
-    """Radians a position of each pair of features, `theta ** (-2 i / H)` before it is stretched.
+    """Rotary frequencies: radians a position of each pair of features.
+
+      theta ** (-2 i / H),  before any scaling
 
     Args:
       head_width: H, even.
       theta: base of the wavelengths.
-      scaling: how they are stretched; None: not.
+      scaling: of the wavelengths; None: none.
 
     Returns:
       `[H / 2]` float64.
@@ -100,12 +103,12 @@ def _llama3(plain: np.ndarray, scaling: RopeScaling) -> np.ndarray:
 
 
 def _yarn(plain: np.ndarray, theta: float, scaling: RopeScaling) -> np.ndarray:
-    """The same, linear in the dimension between those that turn beta_fast and beta_slow times."""
-    assert scaling.original_length
-    half = len(plain)
+    """Share of each frequency that stays, linear in the index between two bounds."""
+    length, half = scaling.original_length, len(plain)
+    assert length
 
-    def dimension(turns):
-        waves = scaling.original_length / (turns * 2 * math.pi)
+    def dimension(turns: float) -> float:
+        waves = length / (turns * 2 * math.pi)
         return half * math.log(waves) / math.log(theta)
 
     low, high = dimension(scaling.beta_fast), dimension(scaling.beta_slow)
@@ -118,14 +121,14 @@ def _yarn(plain: np.ndarray, theta: float, scaling: RopeScaling) -> np.ndarray:
 
 def rotary(
     positions: jax.Array, head_width: int, theta: float, scaling: RopeScaling | None = None
-) -> tuple[jax.Array, jax.Array]:
+) -> Rotation:
     """Cosine and sine of the rotary angles, `angle_i = position * theta ** (-2 i / H)`.
 
     Args:
       positions: `[B, T]` int32, counted from 0.
       head_width: H, even.
       theta: base of the wavelengths.
-      scaling: how they are stretched; None: not.
+      scaling: of the wavelengths; None: none.
 
     Returns:
       Two `[B, 1, T, H / 2]` float32 arrays.
@@ -138,8 +141,8 @@ def rotary(
     return jnp.cos(angles) * amplitude, jnp.sin(angles) * amplitude
 
 
-def rotate(x: jax.Array, rotation: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """Turn the pairs (x_i, x_{i + H/2}) of `x [B, N, T, H]` by the rotary angles."""
+def rotate(x: jax.Array, rotation: Rotation) -> jax.Array:
+    """Queries or keys `[B, N, T, H]` with the pairs (x_i, x_{i + H/2}) turned by rotary angles."""
     cos, sin = rotation
     (wide,) = widen(x)
     first, second = jnp.split(wide, 2, axis=-1)

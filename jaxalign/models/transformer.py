@@ -1,7 +1,7 @@
 """The policy, value and reward network: a decoder-only transformer and its heads."""
 
 import dataclasses
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import flax.linen as nn
 import jax
@@ -11,15 +11,30 @@ from jaxalign.batches.tokens import pytree
 from jaxalign.errors import UserError
 from jaxalign.logprobs import Ranges, logits_of
 from jaxalign.models.architecture import TransformerConfig
-from jaxalign.models.attention import Cache, sight_of_rows, sights_in_branches, visible_keys
-from jaxalign.models.branches import Branches
+from jaxalign.models.attention import (
+    Cache,
+    Masks,
+    attention_mask,
+    causal_mask,
+    shared_prefix_masks,
+)
 from jaxalign.models.heads import READS_LAST, StepScoreHead, ValueHead, pooled, score_head
-from jaxalign.models.kernels import Sight
+from jaxalign.models.kernels import AttentionMask
 from jaxalign.models.layers import filled, fold, positions_of
 from jaxalign.models.rope import rotary
+from jaxalign.models.shared_prefix import SharedPrefix
 from jaxalign.models.trunk import Context, Trunk
+from jaxalign.numerics.types import Params
 
-__all__ = ["Cache", "Outputs", "Transformer", "TransformerConfig", "empty_cache", "unrolled"]
+__all__ = [
+    "Cache",
+    "LanguageModel",
+    "Outputs",
+    "Transformer",
+    "TransformerConfig",
+    "empty_cache",
+    "unrolled",
+]
 
 
 # Folded into the dropout keys of a separate value trunk, beyond any site of the policy's trunk.
@@ -28,7 +43,7 @@ VALUE_TRUNK = 1 << 20
 
 @pytree
 class Outputs:
-    """What a forward pass yields; heads that the network lacks are None.
+    """Outputs of a forward pass; those of heads that the network lacks are None.
 
     hidden: `[B, T, D]` after the final norm, compute dtype; padding repeats the last real token; 0
       in columns that nobody reads.
@@ -55,6 +70,26 @@ class Outputs:
         """`[B, T, V]` float32; entry t predicts tokens[t + 1]."""
         assert self.unembedding is not None, "this network has no logits head"
         return logits_of(self.hidden, self.unembedding, self.softcap, self.token_ranges)
+
+
+class LanguageModel(Protocol):
+    """A transformer, with or without adapters (`Transformer`, `Adapted`)."""
+
+    @property
+    def config(self) -> TransformerConfig:
+        """Architecture of the transformer."""
+        ...
+
+    def apply(self, *arguments: Any, **options: Any) -> Any:
+        """`Outputs` for `({"params": params}, tokens, mask)` and the options of `Transformer`."""
+        ...
+
+    def clone(self, *arguments: Any, **changes: Any) -> Any:
+        """The same model with other fields."""
+        ...
+
+
+Model = TypeVar("Model", bound=LanguageModel)
 
 
 class Transformer(nn.Module):
@@ -89,44 +124,78 @@ class Transformer(nn.Module):
         keys: jax.Array | None = None,
         cache: Cache | None = None,
         segments: jax.Array | None = None,
-        branches: Branches | None = None,
+        shared_prefix: SharedPrefix | None = None,
         last: int | None = None,
     ) -> Outputs:
-        """Hidden states and what the heads make of them.
+        """Hidden states and the outputs of the heads.
 
-        With segments a row is no single text, which a score would be of: there are no scores then.
-        With branches there are only hidden states and logits.
+        A packed row (segments) has no score, which is of a single text. Rows with a shared prefix
+        have hidden states and logits only.
 
         Args:
           tokens: `[B, T]` ids below vocab_size; anything where `mask` is false.
           mask: `[B, T]` bool, true on real tokens.
           keys: `[B]` typed keys for dropout, one an example; None for none. With segments `[B, S]`,
-            one for each number of a segment.
-          cache: columns read before, for decoding: no values or scores are made then.
+            one for each text.
+          cache: columns read before, for decoding; there are no values or scores then.
           segments: `[B, T]` int32 from 0 on, equal on the tokens of one of several texts in a row;
             on padding that of the text before it.
-          branches: where in every row continuations of one beginning stand.
-          last: hidden states of so many columns at the end alone are read, and the work for others
-            in the last layer is left out; with branches at least one of the beginning's is among
-            them. None: those that the heads read.
+          shared_prefix: layout of every row, if it holds a prefix and continuations of it.
+          last: number of columns at the end whose hidden states are read: those of other columns
+            are left out in the last layer. With a shared prefix at least one of its columns is
+            among them. None: those that the heads read.
 
         Raises:
           UserError: more columns than `max_length`; a cache with scanned layers, or with segments
-            or branches; fewer last columns than the heads or the branches need.
+            or a shared prefix; fewer last columns than the heads or the shared prefix need.
         """
-        whole = segments is None and branches is None
-        self._check(_columns_of_a_text(tokens, cache, segments, branches), cache, whole)
+        whole = segments is None and shared_prefix is None
+        self._check(tokens.shape[1], cache, whole)
         if cache is not None:
             return self._continue(tokens, mask, keys, cache)
-        none = jnp.zeros_like(tokens[:, 0])
-        tokens = filled(tokens, mask, none)
-        heads = self.config.heads_out if branches is None else ("logits",)
-        last = self._last(last, mask, segments, branches)
-        context = self._context_of_rows(mask, keys, segments, branches, last)
+        tokens = filled(tokens, mask, jnp.zeros_like(tokens[:, 0]))
+        heads = self.config.heads_out if shared_prefix is None else ("logits",)
+        rows: dict[str, Any] = {"segments": segments, "shared_prefix": shared_prefix}
+        last = self._last(last, mask, **rows)
+        context = self._context_of_rows(mask, keys, last=last, **rows)
         hidden, _ = self.trunk(tokens, context, None)
         values = self._values(hidden, tokens, mask, context) if "value" in heads else None
         scores = self._scores(hidden, tokens, mask) if whole and "score" in heads else None
         steps = self.step_score(hidden, mask) if "step_score" in heads else None
+        return self._outputs(hidden, values=values, scores=scores, step_scores=steps)
+
+    def _continue(
+        self, tokens: jax.Array, mask: jax.Array, keys: jax.Array | None, cache: Cache
+    ) -> Outputs:
+        """Outputs for columns that follow those of the cache."""
+        column, queries = cache.length, tokens.shape[1]
+        seen = jax.lax.dynamic_update_slice_in_dim(cache.mask, mask, column, axis=1)
+        positions = positions_of(mask, cache.mask.sum(axis=1, dtype=jnp.int32))
+        tokens = filled(tokens, mask, cache.last_tokens)
+        key_positions = positions_of(seen, jnp.zeros_like(cache.last_tokens))
+        visible = AttentionMask(visible=causal_mask(seen, column, queries), segment_ids=None)
+        context = self._context(positions, (positions, key_positions), visible, keys)
+        past = [(k, v, column) for k, v in zip(cache.keys, cache.values, strict=True)]
+        hidden, buffers = self.trunk(tokens, context, past)
+        cache = Cache(
+            keys=tuple(pair[0] for pair in buffers if pair),
+            values=tuple(pair[1] for pair in buffers if pair),
+            mask=seen,
+            last_tokens=tokens[:, -1],
+            length=column + queries,
+        )
+        return self._outputs(hidden, cache=cache)
+
+    def _outputs(
+        self,
+        hidden: jax.Array,
+        *,
+        values: jax.Array | None = None,
+        scores: jax.Array | None = None,
+        step_scores: jax.Array | None = None,
+        cache: Cache | None = None,
+    ) -> Outputs:
+        """Outputs with this network's unembedding."""
         return Outputs(
             hidden=hidden,
             unembedding=self._unembedding(),
@@ -134,50 +203,28 @@ class Transformer(nn.Module):
             token_ranges=self.config.token_ranges,
             values=values,
             scores=scores,
-            step_scores=steps,
-            cache=None,
-        )
-
-    def _continue(self, tokens, mask, keys, cache):
-        column, queries = cache.length, tokens.shape[1]
-        seen = jax.lax.dynamic_update_slice_in_dim(cache.mask, mask, column, axis=1)
-        positions = positions_of(mask, cache.mask.sum(axis=1, dtype=jnp.int32))
-        tokens = filled(tokens, mask, cache.last_tokens)
-        key_positions = positions_of(seen, jnp.zeros_like(cache.last_tokens))
-        sight = Sight(visible=visible_keys(seen, column, queries), numbers=None)
-        context = self._context(positions, (positions, key_positions), sight, keys)
-        past = [(k, v, column) for k, v in zip(cache.keys, cache.values, strict=True)]
-        hidden, buffers = self.trunk(tokens, context, past)
-        keys, values = zip(*buffers, strict=True)
-        cache = Cache(
-            keys=keys,
-            values=values,
-            mask=seen,
-            last_tokens=tokens[:, -1],
-            length=column + queries,
-        )
-        return Outputs(
-            hidden=hidden,
-            unembedding=self._unembedding(),
-            softcap=self.config.logit_softcap,
-            token_ranges=self.config.token_ranges,
-            values=None,
-            scores=None,
-            step_scores=None,
+            step_scores=step_scores,
             cache=cache,
         )
 
-    def _last(self, last, mask, segments, branches):
-        """How many columns at the end anybody reads; None: all."""
+    def _last(
+        self,
+        last: int | None,
+        mask: jax.Array,
+        *,
+        segments: jax.Array | None,
+        shared_prefix: SharedPrefix | None,
+    ) -> int | None:
+        """Number of columns at the end whose hidden states are read; None: all."""
         c, columns = self.config, mask.shape[1]
         reads_one = c.score_pooling in READS_LAST
         if last is None and segments is None and c.heads_out == ("score",) and reads_one:
             last = 1
         if last is None or last == columns:
             return None
-        least = 1 if branches is None else columns - branches.shared + 1
+        least = 1 if shared_prefix is None else columns - shared_prefix.columns + 1
         reads_all = "score" in c.heads_out and not reads_one
-        if branches is None and (reads_all or "step_score" in c.heads_out):
+        if shared_prefix is None and (reads_all or "step_score" in c.heads_out):
             least = columns
         if not least <= last < columns or segments is not None:
             raise UserError(
@@ -186,87 +233,113 @@ class Transformer(nn.Module):
             )
         return last
 
-    def _context_of_rows(self, mask, keys, segments, branches, last):
-        if branches is not None:
-            sights = sights_in_branches(mask, branches)
-            first, texts = branches.positions(mask)
-            own = texts[:, branches.shared :]
-            compared = (first, own), (first, texts)
-            positions = branches.rows(first, own, 1)
-            return self._context(positions, compared, sights, keys, branches=branches, last=last)
-        sight = sight_of_rows(mask, mask.shape[1], segments=segments)
+    def _context_of_rows(
+        self,
+        mask: jax.Array,
+        keys: jax.Array | None,
+        *,
+        segments: jax.Array | None,
+        shared_prefix: SharedPrefix | None,
+        last: int | None,
+    ) -> Context:
+        """Context of rows that are read whole, without a cache."""
+        if shared_prefix is not None:
+            prefix, sequences = shared_prefix.positions(mask)
+            own = sequences[:, shared_prefix.columns :]
+            context = self._context(
+                shared_prefix.rows(prefix, own, 1),
+                ((prefix, own), (prefix, sequences)),
+                shared_prefix_masks(mask, shared_prefix),
+                keys,
+            )
+            return dataclasses.replace(context, shared_prefix=shared_prefix, last=last)
+        visible = attention_mask(mask, mask.shape[1], segments=segments)
         if segments is None:
             positions = positions_of(mask, jnp.zeros_like(mask[:, 0], jnp.int32))
         else:  # a token's position is the number of tokens before it that it sees
-            positions = jnp.maximum(sight.visible.sum(axis=2) - 1, 0)
-        compared = positions, positions
-        return self._context(positions, compared, sight, keys, segments=segments, last=last)
+            positions = jnp.maximum(visible.visible.sum(axis=2) - 1, 0)
+        context = self._context(positions, (positions, positions), visible, keys)
+        return dataclasses.replace(context, segments=segments, last=last)
 
     def _context(
-        self, positions, compared, sight, keys, *, segments=None, branches=None, last=None
-    ):
-        """`compared`: positions of queries and of their keys; pairs of arrays with branches."""
+        self,
+        positions: jax.Array,
+        compared: tuple[Any, Any],
+        mask: Masks,
+        keys: jax.Array | None,
+    ) -> Context:
+        """Context with the rotary angles and distances of these positions.
+
+        Args:
+          positions: `[B, T]` of the tokens.
+          compared: positions of the queries and of their keys; with a shared prefix a pair of
+            arrays each.
+          mask: of the queries and keys.
+          keys: typed keys for dropout, or None.
+        """
         c = self.config
         rotation = window_rotation = distances = None
         if c.positions == "rope":
             rotation = rotary(positions, c.head_width, c.rope_theta, c.rope_scaling)
             window_rotation = rotation
             if c.window_rope_theta is not None:
-                stretch = c.window_rope_scaling
-                window_rotation = rotary(positions, c.head_width, c.window_rope_theta, stretch)
+                scaling = c.window_rope_scaling
+                window_rotation = rotary(positions, c.head_width, c.window_rope_theta, scaling)
         if any(c.windows):
             distances = jax.tree.map(lambda q, k: q[:, :, None] - k[:, None, :], *compared)
         return Context(
             positions=positions,
-            sight=sight,
+            mask=mask,
             distances=distances,
             rotation=rotation,
             window_rotation=window_rotation,
             keys=keys,
-            segments=segments,
-            branches=branches,
-            last=last,
+            segments=None,
+            shared_prefix=None,
+            last=None,
         )
 
-    def _unembedding(self):
+    def _unembedding(self) -> jax.Array | None:
         c = self.config
         if "logits" not in c.heads_out:
             return None
         weights = self.trunk.embedding.T if c.tie_embeddings else self.unembedding
         return weights.astype(c.dtype)
 
-    def _scores(self, hidden, tokens, mask):
+    def _scores(self, hidden: jax.Array, tokens: jax.Array, mask: jax.Array) -> jax.Array:
         return self.score(pooled(hidden, mask, self.config.score_pooling), tokens, mask)
 
-    def _values(self, hidden, tokens, mask, context):
+    def _values(
+        self, hidden: jax.Array, tokens: jax.Array, mask: jax.Array, context: Context
+    ) -> jax.Array:
         if self.config.value_trunk == "separate":
             keys = fold(context.keys, VALUE_TRUNK)
             hidden, _ = self.value_trunk(tokens, dataclasses.replace(context, keys=keys), None)
         return self.value(hidden, mask, context.segments)
 
-    def _check(self, length, cache, whole):
+    def _check(self, columns: int, cache: Cache | None, whole: bool) -> None:
+        """Raise a one-line `UserError` for texts or options that the network cannot take.
+
+        The columns of packed rows and of rows with a shared prefix do not tell a text's length.
+        """
         c = self.config
+        length = cache.mask.shape[1] if cache is not None else columns if whole else 1
         if length > c.max_length:
             raise UserError(
                 f"{length} columns of tokens, but the model's max_length is {c.max_length}"
             )
         if cache is not None and not whole:
-            raise UserError("a cache goes on with one text a row: no segments or branches with it")
+            raise UserError(
+                "a cache goes on with one text a row: no segments or shared prefix with it"
+            )
         if cache is not None and c.scan_layers:
             raise UserError(
                 "a cache needs a network that is not scanned: use unrolled(model, params)"
             )
 
 
-def _columns_of_a_text(tokens, cache, segments, branches) -> int:
-    """The longest text that there can be; 1 where the shapes do not say."""
-    if cache is not None:
-        return cache.mask.shape[1]
-    return tokens.shape[1] if segments is None and branches is None else 1
-
-
 def empty_cache(config: TransformerConfig, tokens: jax.Array, columns: int) -> Cache:
-    """A cache with nothing read, for rows like `tokens [B, ...]` and up to `columns` columns."""
+    """An empty key-value cache for rows like `tokens [B, ...]`, with room for `columns` columns."""
     batch = tokens.shape[0]
     shape = (batch, config.kv_heads, columns, config.head_width)
     buffers = tuple(jnp.zeros_like(tokens, config.dtype, shape) for _ in range(config.layers))
@@ -279,7 +352,7 @@ def empty_cache(config: TransformerConfig, tokens: jax.Array, columns: int) -> C
     )
 
 
-def unrolled(model, params) -> tuple[Any, dict]:
+def unrolled(model: Model, params: Params) -> tuple[Model, Params]:
     """The same network with one parameter tree a layer instead of a scanned stack, for decoding."""
     if not model.config.scan_layers:
         return model, params
@@ -287,8 +360,8 @@ def unrolled(model, params) -> tuple[Any, dict]:
     return model.clone(config=config), _unstacked(params, config.layers)
 
 
-def _unstacked(tree, layers):
-    """Every `stack` in nested dicts as `layers_0`, `layers_1`, ..."""
+def _unstacked(tree: Params, layers: int) -> Params:
+    """Nested dicts with every `stack` of layers as `layers_0`, `layers_1`, ..."""
     if not isinstance(tree, dict):
         return tree
     rest = {name: _unstacked(part, layers) for name, part in tree.items() if name != "stack"}

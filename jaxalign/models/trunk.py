@@ -1,6 +1,7 @@
 """The trunk: embedding, pre-norm blocks and final norm, unrolled or scanned over layers."""
 
 import dataclasses
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -8,58 +9,64 @@ import jax.numpy as jnp
 
 from jaxalign.batches.tokens import pytree
 from jaxalign.models.architecture import TransformerConfig
-from jaxalign.models.attention import Attention
-from jaxalign.models.branches import Branches
-from jaxalign.models.kernels import Sight
+from jaxalign.models.attention import Attention, LayerCache, Masks
+from jaxalign.models.kernels import AttentionMask
 from jaxalign.models.layers import FeedForward, drop, fold, last_columns, make_norm
+from jaxalign.models.rope import Rotation
+from jaxalign.models.shared_prefix import SharedPrefix
+
+# Of a layer: its index, its window (0: none), and its cache or None.
+Layer = tuple[int | jax.Array, int | jax.Array, LayerCache | None]
+Buffers = tuple[jax.Array, jax.Array]  # keys and values of a layer
 
 
 @pytree
 class Context:
-    """What every block of a trunk reads.
+    """Inputs of every block of a trunk beside the hidden states.
 
-    positions: `[B, T]`; sight: what its columns see.
-    keys, segments: `[B]` and None, or one key for each text of a row and `[B, T]` which of them a
-      token belongs to; keys are None without dropout.
+    positions: `[B, T]` int32, real tokens before each token.
+    mask: attention mask; with a shared prefix two, from `shared_prefix_masks`.
     distances: `[B, T, S]` int32, how many tokens a key lies back; None where no layer has a window.
-    branches: where continuations of one beginning stand; None where a row is no such thing. With
-      them, there are two sights and two arrays of distances (see `sights_in_branches`).
+      With a shared prefix two arrays, as of the masks.
     rotation, window_rotation: cosine and sine of the rotary angles, or None; the second for layers
       with a window.
-    last: only so many columns at the end leave the trunk; None: all.
+    keys: `[B]` typed keys for dropout, `[B, S]` with segments; None without dropout.
+    segments: `[B, T]` int32, which of the S texts of its row a token belongs to; None: one a row.
+    shared_prefix: layout of rows with a shared prefix and its continuations; None for other rows.
+    last: only the last columns leave the trunk, so many of them; None: all.
     """
 
     positions: jax.Array
-    sight: Sight | tuple[Sight, Sight]
+    mask: Masks
     distances: jax.Array | tuple[jax.Array, jax.Array] | None
-    rotation: tuple[jax.Array, jax.Array] | None
-    window_rotation: tuple[jax.Array, jax.Array] | None
+    rotation: Rotation | None
+    window_rotation: Rotation | None
     keys: jax.Array | None
     segments: jax.Array | None
-    branches: Branches | None = dataclasses.field(metadata={"static": True})
+    shared_prefix: SharedPrefix | None = dataclasses.field(metadata={"static": True})
     last: int | None = dataclasses.field(metadata={"static": True})
 
-    def within(self, window):
-        """What a layer with that window (0: none) sees, and how it turns queries and keys."""
+    def within(self, window: int | jax.Array) -> tuple[Masks, Rotation | None]:
+        """Attention mask and rotary angles of a layer with that window (0: none)."""
         if self.distances is None:
-            return self.sight, self.rotation
+            return self.mask, self.rotation
         windowed = jnp.asarray(window) > 0
 
-        def near(sight, distances):
-            visible = sight.visible & (~windowed | (distances < window))
-            return Sight(visible=visible, numbers=None)
+        def near(mask: AttentionMask, distances: jax.Array) -> AttentionMask:
+            visible = mask.visible & (~windowed | (distances < window))
+            return AttentionMask(visible=visible, segment_ids=None)
 
-        sight = jax.tree.map(
-            near, self.sight, self.distances, is_leaf=lambda part: isinstance(part, Sight)
+        mask = jax.tree.map(
+            near, self.mask, self.distances, is_leaf=lambda part: isinstance(part, AttentionMask)
         )
         if self.rotation is None:
-            return sight, None
+            return mask, None
         pairs = zip(self.window_rotation or (), self.rotation, strict=True)
-        cos, sin = (jnp.where(windowed, near, far) for near, far in pairs)
-        return sight, (cos, sin)
+        cos, sin = (jnp.where(windowed, short, long) for short, long in pairs)
+        return mask, (cos, sin)
 
-    def drop(self, x, rate, site):
-        """Dropout with the noise of that site."""
+    def drop(self, x: jax.Array, rate: float, site: int | jax.Array) -> jax.Array:
+        """Dropout with the noise of that site, an index that no other dropout layer has."""
         return drop(x, rate, fold(self.keys, site), self.segments)
 
 
@@ -69,17 +76,22 @@ class Block(nn.Module):
     config: TransformerConfig
 
     @nn.compact
-    def __call__(self, x, scanned, context):
-        """`x [B, T, D]`, (layer, its window, its past) -> `x [B, context.last, D]`, its (keys,
-        values) or None.
-        """
+    def __call__(
+        self, x: jax.Array, scanned: Layer, context: Context
+    ) -> tuple[jax.Array, Buffers | None]:
+        """`x [B, T, D]` -> `[B, context.last, D]`, and keys and values where there is a cache."""
         config, (layer, window, past) = self.config, scanned
-        sight, rotation = context.within(window)
+        mask, rotation = context.within(window)
         attention = Attention(config, self._output_init(), name="attention")
-        normed = self._norm("attention_norm")(x)
         last = context.last
         out, buffers = attention(
-            normed, rotation, sight, context.branches, past, layer=layer, last=last
+            self._norm("attention_norm")(x),
+            rotation=rotation,
+            mask=mask,
+            shared_prefix=context.shared_prefix,
+            past=past,
+            layer=layer,
+            last=last,
         )
         if config.post_norms:
             out = self._norm("attention_out_norm")(out)
@@ -91,11 +103,11 @@ class Block(nn.Module):
         x += context.drop(out, config.dropout, 2 * layer + 1)
         return x, None if past is None else buffers
 
-    def _norm(self, name):
+    def _norm(self, name: str) -> nn.Module:
         c = self.config
         return make_norm(c.norm, epsilon=c.norm_epsilon, dtype=c.dtype, name=name)
 
-    def _output_init(self):
+    def _output_init(self) -> nn.initializers.Initializer:
         # 2 * layers branches add up on the residual stream: GPT-2's scaling.
         return nn.initializers.variance_scaling(0.5 / self.config.layers, "fan_in", "normal")
 
@@ -117,11 +129,21 @@ class Trunk(nn.Module):
             self.layers = [block(c) for _ in range(c.layers)]
         self.norm = make_norm(c.norm, epsilon=c.norm_epsilon, dtype=c.dtype, name="norm")
 
-    def __call__(self, tokens, context, past):
-        """`tokens [B, T]` with padding filled -> `hidden [B, T, D]` and each layer's buffers.
+    def __call__(
+        self, tokens: jax.Array, context: Context, past: list[LayerCache] | None
+    ) -> tuple[jax.Array, list[Buffers | None]]:
+        """Hidden states after the final norm, and keys and values of each layer.
 
         The last block and what follows leave out all but the last `context.last` columns: they
         are 0.
+
+        Args:
+          tokens: `[B, T]` ids, padding filled.
+          context: see there.
+          past: the cache of each layer, or None.
+
+        Returns:
+          `[B, T, D]`, and a pair of `[B, K, S, H]` a layer (None without a cache).
         """
         c = self.config
         x = self.embedding[tokens] * c.embedding_scale
@@ -142,7 +164,8 @@ class Trunk(nn.Module):
         return jnp.pad(self.norm(x), ((0, 0), (missing, 0), (0, 0))), buffers
 
 
-def _scanned(block, layers):
+def _scanned(block: Any, layers: int) -> Any:
+    """The block as a module that loops over a stack of its parameters."""
     return nn.scan(
         block,
         variable_axes={"params": 0, "adapters": 0},

@@ -1,1 +1,1 @@
-"""What every formula uses: precision, matrix products, masked statistics, sums over devices."""
+"""Numerics of every formula: precision, matrix products, masked statistics, collectives."""

@@ -1,4 +1,4 @@
-"""Sums over what is real: masked sum, global mean, variance and whitening.
+"""Masked statistics: sum, global mean, variance, whitening.
 
 A mask is `True` (or a weight of 1) where an entry is real. Entries that are masked out never reach
 the result, not even if they are NaN, and get a gradient of exactly 0. With `axis_name`, sums and
@@ -23,7 +23,7 @@ __all__ = (
 
 
 def is_end(tokens: jax.Array, eos_id: int | tuple[int, ...]) -> jax.Array:
-    """Whether each token is one that ends a response.
+    """Whether each token is an end-of-sequence token.
 
     Args:
       tokens: `[...]` ids.
@@ -94,7 +94,7 @@ def masked_mean(x: jax.Array, mask: jax.Array, *, axis_name: str | None = None) 
 def equal_entries(
     x: jax.Array, mask: jax.Array, *, axis: int | None = None, axis_name: str | None = None
 ) -> jax.Array:
-    """Whether the unmasked entries are the same number but for rounding.
+    """Whether the unmasked entries are equal but for rounding.
 
       max x - min x <= 4 eps max |x|
 
@@ -120,8 +120,9 @@ def equal_entries(
 
 
 def united(x: jax.Array, scale: jax.Array, mask: jax.Array, *, axis: int) -> jax.Array:
-    """The entries; the smallest one in place of all of them where they differ by the rounding of
-    the terms that they are sums of.
+    """Entries with ties restored: the smallest one in place of all that differ by rounding alone.
+
+    The rounding is that of the terms that they are sums of.
 
     So 0.26 less a penalty of 0.25 is 0.01, though float32 knows the difference to 1e-8 only.
 
@@ -146,7 +147,9 @@ def united(x: jax.Array, scale: jax.Array, mask: jax.Array, *, axis: int) -> jax
     return jnp.where(equal, lowest, x)
 
 
-def _range(x: jax.Array, mask: jax.Array, axis: int | None, axis_name: str | None):
+def _range(
+    x: jax.Array, mask: jax.Array, axis: int | None, axis_name: str | None
+) -> tuple[jax.Array, jax.Array]:
     """The smallest and the largest unmasked entry, without gradients."""
     x, kept, keep = jax.lax.stop_gradient(x), mask != 0, axis is not None
     lowest = jnp.min(jnp.where(kept, x, jnp.inf), axis=axis, keepdims=keep)
@@ -157,13 +160,19 @@ def _range(x: jax.Array, mask: jax.Array, axis: int | None, axis_name: str | Non
 
 
 def without_values(x: jax.Array, where: jax.Array) -> jax.Array:
-    """`x` with values of 0 there, and its own gradients everywhere."""
+    """`x` with values of 0 at some places, and its own gradients everywhere.
+
+    Args:
+      x: `[...]`.
+      where: `[...]` bool, true where the value becomes 0.
+    """
     return x - jnp.where(where, jax.lax.stop_gradient(x), 0)
 
 
-def _deviations(x: jax.Array, mask: jax.Array, axis_name: str | None):
-    """`x` minus its global mean, and that mean; exactly 0 for `x` that is constant but for
-    rounding.
+def _deviations(
+    x: jax.Array, mask: jax.Array, axis_name: str | None
+) -> tuple[jax.Array, jax.Array]:
+    """Deviations from the global mean, and the mean; exactly 0 if all are equal but for rounding.
 
     The mean is taken relative to the smallest entry, or the rounding of the mean would give equal
     entries a variance.
@@ -210,7 +219,7 @@ def masked_variance(
 def whiten(
     x: jax.Array, mask: jax.Array, *, shift_mean: bool = True, axis_name: str | None = None
 ) -> jax.Array:
-    """The unmasked entries scaled to unit variance and, with `shift_mean`, to mean 0.
+    """Whitened entries: scaled to unit variance and, with `shift_mean`, shifted to mean 0.
 
       (x - mean) / sqrt(var),  var with ddof 0;  without `shift_mean` the mean is added back
 

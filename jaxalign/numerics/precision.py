@@ -1,12 +1,12 @@
-"""Floating point manners of every formula: at least float32, and no overflow of exponentials."""
+"""Floating-point rules of every formula: at least float32, and no overflow of exponentials."""
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
 
 def widen(*arrays: ArrayLike) -> tuple[jax.Array, ...]:
@@ -20,7 +20,7 @@ def widen(*arrays: ArrayLike) -> tuple[jax.Array, ...]:
 
 
 def rounding(scale: jax.Array | np.ndarray) -> Any:
-    """The difference up to which two numbers of a magnitude are taken as equal but for rounding.
+    """Tolerance within which two numbers of a magnitude count as equal but for rounding.
 
       4 eps scale,  eps 1.2e-7 in float32, 2.2e-16 in float64
 
@@ -33,11 +33,11 @@ def rounding(scale: jax.Array | np.ndarray) -> Any:
     >>> bool(abs(jnp.float32(0.1) + jnp.float32(0.6) - jnp.float32(0.7)) <= rounding(one))
     True
     """
-    return 4 * jnp.finfo(scale.dtype).eps.item() * scale
+    return 4 * cast(float, jnp.finfo(scale.dtype).eps.item()) * scale
 
 
 def settled_sum(*terms: jax.Array) -> jax.Array:
-    """The sum of the terms; exactly 0 where they cancel but for rounding.
+    """Sum of the terms, exactly 0 where they cancel but for rounding.
 
     >>> float(settled_sum(*jnp.float32([0.1, 0.6, -0.7])))
     0.0
@@ -47,17 +47,19 @@ def settled_sum(*terms: jax.Array) -> jax.Array:
     return total - jnp.where(jnp.abs(left) <= rounding(scale), left, 0)
 
 
-def saturation(dtype) -> float:
-    """The logarithm of the root of that type's largest number: 44.4 in float32, 354.9 in float64.
+def saturation(dtype: DTypeLike) -> float:
+    """Exponent at which `saturating_exp` becomes linear: 44.4 in float32, 354.9 in float64.
+
+      log(max float) / 2
 
     >>> round(saturation(jnp.float32), 1)
     44.4
     """
-    return math.log(float(jnp.finfo(dtype).max)) / 2
+    return math.log(float(cast(float, jnp.finfo(dtype).max))) / 2
 
 
 def saturating_exp(x: jax.Array) -> jax.Array:
-    """exp(x), continued by its tangent from where it reaches the root of the largest float.
+    """Exponential that grows linearly, along its tangent, where it would overflow.
 
       exp(x) for x <= c,  exp(c) (1 + x - c) for x > c,  c = log(max float) / 2
 
@@ -75,7 +77,7 @@ def saturating_exp(x: jax.Array) -> jax.Array:
 
 @jax.custom_jvp
 def saturating_expm1(x: jax.Array) -> jax.Array:
-    """exp(x) - 1, exact near 0 and continued as `saturating_exp` where it would overflow.
+    """Exponential less 1, exact near 0, with the linear growth of `saturating_exp`.
 
     >>> float(saturating_expm1(jnp.float32(1e-10)))
     1.000000013351432e-10
@@ -84,15 +86,17 @@ def saturating_expm1(x: jax.Array) -> jax.Array:
 
 
 @saturating_expm1.defjvp
-def _saturating_expm1_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]):
-    """exp(x): JAX takes expm1(x) + 1, which is exactly 0 below -37 (-17 in float32)."""
+def _saturating_expm1_jvp(
+    primals: tuple[jax.Array], tangents: tuple[jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    """Derivative exp(x): JAX takes expm1(x) + 1, which is exactly 0 below -37 (-17 in float32)."""
     (x,), (tangent,) = primals, tangents
     knee = saturation(x.dtype)
     return saturating_expm1(x), jnp.exp(jnp.minimum(x, knee)) * tangent
 
 
 def log1mexp(x: jax.Array) -> jax.Array:
-    """log(1 - exp(x)) for x < 0, without cancellation on either side of -log 2.
+    """Logarithm log(1 - exp(x)) for x < 0, without cancellation on either side of -log 2.
 
     Source: Maechler 2012, https://cran.r-project.org/web/packages/Rmpfr/vignettes/log1mexp-note.pdf
 

@@ -24,7 +24,14 @@ from jaxalign.recipes.seeds import (
     train_seeds,
     write_results,
 )
-from jaxalign.rollouts.control import Rollout, Running, decisions, experience, rollout, start
+from jaxalign.rollouts.control import (
+    EnvironmentStates,
+    Rollout,
+    decision_rows,
+    experience,
+    rollout,
+    start,
+)
 from jaxalign.train.epochs import ppo_epochs
 from jaxalign.train.metrics import read_metrics
 from jaxalign.train.step import TrainState, initial_state
@@ -48,7 +55,7 @@ class ControlState:
     """
 
     train: TrainState
-    running: Running
+    running: EnvironmentStates
     recent: jax.Array
 
 
@@ -77,7 +84,9 @@ def make_update(config: ControlConfig, model: PolicyMLP, step):
             environment, policy, state.running, rollout_key, length=config.rollout_length
         )
         next_values = policy(steps.next_observations).values
-        rows = decisions(experience(steps, next_values, gamma=ppo.gamma, gae_lambda=ppo.gae_lambda))
+        rows = decision_rows(
+            experience(steps, next_values, gamma=ppo.gamma, gae_lambda=ppo.gae_lambda)
+        )
         train, metrics = ppo_epochs(
             state.train,
             rows,

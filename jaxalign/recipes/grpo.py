@@ -19,7 +19,7 @@ from jaxalign.recipes.reward_sources import Reward, judged_samples, judges_of
 from jaxalign.recipes.run import Run, optimizer_of
 from jaxalign.recipes.text_models import TextModel, with_heads
 from jaxalign.rollouts.groups import response_batch, sample_groups
-from jaxalign.train.epochs import ppo_epochs_loop, rows_of
+from jaxalign.train.epochs import ppo_epochs_loop, selected_rows
 from jaxalign.train.step import TrainState, initial_state, summed_step
 
 
@@ -133,7 +133,7 @@ def _iteration(
         return jax.tree.map(lambda x: x.reshape(-1, unit, *x.shape[1:]), rows), metrics
 
     def minibatch(units, chosen):
-        return jax.tree.map(one_a_row, rows_of(units, chosen))
+        return jax.tree.map(one_a_row, selected_rows(units, chosen))
 
     initial, judge = run.layout.place(reference.trained), run.layout.place(judges.params)
 

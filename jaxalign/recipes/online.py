@@ -18,7 +18,7 @@ from jaxalign.recipes.iterations import prompt_batches, rounds_left
 from jaxalign.recipes.reward_sources import Judges, Reward, judges_of, mean_score
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.text_models import TextModel, with_heads
-from jaxalign.rollouts.pairs import judged_pairs, sample_pairs
+from jaxalign.rollouts.pairs import sample_pairs, scored_pairs
 from jaxalign.train.step import TrainState
 
 
@@ -70,7 +70,7 @@ def train_online(
 
     learned = jax.jit(
         functools.partial(
-            judged_pairs, missing_eos=settings.missing_eos_penalty, eos_id=tokenizer.stop_ids
+            scored_pairs, missing_eos=settings.missing_eos_penalty, eos_id=tokenizer.stop_ids
         )
     )
 

@@ -148,7 +148,9 @@ class Run:
             state, metrics = compiled(state, batch)
             return state, metrics | measured
 
-        state = initial_state(params, optimizer, self.key(name), statistics, frozen)
+        state = initial_state(
+            params, optimizer, self.key(name), statistics=statistics, frozen=frozen
+        )
         checkpoints = self.checkpoints(name)
         state = fit(
             self.layout.place(state),

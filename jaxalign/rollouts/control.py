@@ -1,13 +1,15 @@
-"""From a policy and an environment to experience, and PPO's passes over it.
+"""Rollouts of a policy in environments, and the experience that PPO learns from.
 
 `rollout` runs B environments for T steps and resets those whose episode ended; `experience` adds
-advantages; `ppo_epochs` is the inner loop of PPO in every domain: text, images and control.
+advantages and value targets.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -16,14 +18,15 @@ from jaxalign.batches.experience import Experience
 from jaxalign.batches.tokens import pytree
 from jaxalign.envs.protocol import Environment
 from jaxalign.logprobs import action_logps, entropy
+from jaxalign.numerics.types import Params
 
 
 @pytree
-class Running:
-    """B environments in the middle of their episodes.
+class EnvironmentStates:
+    """States of B environments in the middle of their episodes.
 
     states: pytree of `[B, ...]`, the environments' own.
-    observations: `[B, ...]` what the policy sees next.
+    observations: `[B, ...]` inputs of the next decision.
     returns: `[B]` rewards of the current episode so far, undiscounted.
     index: `[B]` int32 global index of the environment; its noise is folded from it.
     """
@@ -36,10 +39,9 @@ class Running:
 
 @pytree
 class Rollout:
-    """T steps of B environments under the behaviour policy.
+    """Trajectories of T steps of B environments under the behaviour policy.
 
-    observations, next_observations: `[B, T, ...]` before each step, and where it led before any
-      reset.
+    observations, next_observations: `[B, T, ...]` before each step, and after it before any reset.
     actions: `[B, T]` int32. rewards: `[B, T]`.
     terminations, truncations: `[B, T]` bool, the task ended / only the time limit did; never both.
     behaviour_logps, values: `[B, T]` of the policy at the time of acting.
@@ -64,29 +66,31 @@ class Rollout:
         return self.terminations | self.truncations
 
 
-def step_keys(key: jax.Array, index: jax.Array, step) -> jax.Array:
-    """`[B, 3]` keys (act, step, reset) of each environment, whatever batch it runs in."""
+def step_keys(key: jax.Array, index: jax.Array, step: int | jax.Array) -> jax.Array:
+    """Random keys `[B, 3]` (act, step, reset) of each environment at a step, whatever its batch."""
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, index)
     keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, step)
     return jax.vmap(lambda key: jax.random.split(key, 3))(keys)
 
 
-def start(environment: Environment, key: jax.Array, index: jax.Array) -> Running:
-    """Resets one environment for every entry of `index` (`[B]` int32)."""
+def start(environment: Environment, key: jax.Array, index: jax.Array) -> EnvironmentStates:
+    """Initial states of one environment for every entry of `index` (`[B]` int32)."""
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, index)
     states, observations = jax.vmap(environment.reset)(keys)
     returns = jnp.zeros(index.shape)
-    return Running(states=states, observations=observations, returns=returns, index=index)
+    return EnvironmentStates(states=states, observations=observations, returns=returns, index=index)
 
 
-def restart_ended(environment: Environment, ended: jax.Array, keys: jax.Array, running: Running):
-    """`running` with a new episode where the old one ended (`[B]` bool)."""
+def restart_ended(
+    environment: Environment, ended: jax.Array, keys: jax.Array, running: EnvironmentStates
+) -> EnvironmentStates:
+    """States with a new episode where the old one ended (`[B]` bool); `keys [B]` draw it."""
     states, observations = jax.vmap(environment.reset)(keys)
 
-    def pick(new, old):
+    def pick(new: jax.Array, old: jax.Array) -> jax.Array:
         return jnp.where(ended.reshape(-1, *[1] * (old.ndim - 1)), new, old)
 
-    return Running(
+    return EnvironmentStates(
         states=jax.tree.map(pick, states, running.states),
         observations=pick(observations, running.observations),
         returns=jnp.where(ended, 0.0, running.returns),
@@ -95,19 +99,27 @@ def restart_ended(environment: Environment, ended: jax.Array, keys: jax.Array, r
 
 
 def rollout(
-    environment: Environment, policy, running: Running, key: jax.Array, *, length: int
-) -> tuple[Running, Rollout]:
-    """Runs every environment for `length` steps, starting new episodes where old ones end.
+    environment: Environment,
+    policy: Callable[[jax.Array], tuple[jax.Array, jax.Array]],
+    running: EnvironmentStates,
+    key: jax.Array,
+    *,
+    length: int,
+) -> tuple[EnvironmentStates, Rollout]:
+    """Trajectories of `length` steps, with new episodes where old ones end.
 
     Args:
       environment: one environment; it is batched here.
       policy: `observations [B, ...] -> (logits [B, A], values [B])`.
-      running: where the environments stand; the result's first part continues from there.
+      running: states to start from.
       key: of this rollout; noise is folded from it, the environment's index and the step.
       length: T, steps of each environment.
+
+    Returns:
+      The states after the last step, and the trajectories.
     """
 
-    def one_step(running: Running, step):
+    def one_step(running: EnvironmentStates, step: jax.Array) -> tuple[EnvironmentStates, Rollout]:
         act_keys, env_keys, reset_keys = jnp.moveaxis(step_keys(key, running.index, step), 1, 0)
         logits, values = policy(running.observations)
         actions = jax.vmap(jax.random.categorical)(act_keys, logits).astype(jnp.int32)
@@ -127,7 +139,7 @@ def rollout(
             episode_returns=returns,
             index=running.index,
         )
-        after = Running(
+        after = EnvironmentStates(
             states=states, observations=observations, returns=returns, index=running.index
         )
         return restart_ended(environment, terminated | truncated, reset_keys, after), record
@@ -140,7 +152,7 @@ def rollout(
 def experience(
     rollout: Rollout, next_values: jax.Array, *, gamma: float, gae_lambda: float
 ) -> Experience:
-    """Adds advantages and value targets to a rollout.
+    """Experience from a rollout: its decisions with advantages and value targets.
 
     Args:
       rollout: `[B, T]`; its rewards may have been shaped.
@@ -173,8 +185,8 @@ def experience(
     )
 
 
-def decisions(experience: Experience) -> Experience:
-    """Every decision as a row of its own: `[B, T, ...]` becomes `[B * T, 1, ...]`, row by row."""
+def decision_rows(experience: Experience) -> Experience:
+    """Experience with one decision a row: `[B, T, ...]` becomes `[B * T, 1, ...]`, row by row."""
     rows, steps = experience.actions.shape
     index = experience.index[:, None] * steps + jnp.arange(steps, dtype=jnp.int32)[None, :]
     without_index = dataclasses.replace(experience, index=index)
@@ -182,16 +194,23 @@ def decisions(experience: Experience) -> Experience:
     return dataclasses.replace(flat, index=flat.index[:, 0])
 
 
-def action_policy(model):
-    """A model as `(params, Experience, keys=None) -> (logps, entropy, values)`, each `[B, T]`.
+def action_policy(
+    model: nn.Module,
+) -> Callable[..., tuple[jax.Array, jax.Array, jax.Array]]:
+    """Policy and values for PPO: `(params, Experience, keys=None) -> (logps, entropy, values)`.
+
+    Each is `[B, T]`.
 
     Args:
       model: a module that maps observations `[..., D]` to logits `[..., A]` and values `[...]`.
     """
 
-    def evaluate(params, batch: Experience, keys=None):
+    def evaluate(
+        params: Params, batch: Experience, keys: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
         del keys  # no dropout
-        logits, values = model.apply({"params": params}, batch.inputs)
+        outputs: Any = model.apply({"params": params}, batch.inputs)
+        logits, values = outputs
         return action_logps(logits, batch.actions), entropy(logits), values
 
     return evaluate

@@ -1,9 +1,11 @@
-"""Groups of responses to the same prompt, what they are worth compared with each other, and the
-batch that a policy gradient without value function learns from.
+"""Sampled groups of responses to the same prompt, their advantages, and the batch to learn from.
 
-Row `i * G + j` is response j to prompt i. Advantages are computed on all rows of a round, before it
-is cut into minibatches: a group is never split.
+Row `i * G + j` is response j to prompt i. Advantages are computed on all rows of an iteration,
+before it is cut into minibatches: a group is never split.
 """
+
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +35,8 @@ from jaxalign.losses.importance import (
     top_entropy_mask,
     truncated_importance_weights,
 )
-from jaxalign.models.functions import text_decisions, text_logps
+from jaxalign.models.functions import ScoreColumns, text_decisions, text_logps
+from jaxalign.models.transformer import LanguageModel
 from jaxalign.numerics.masking import equal_entries, is_end, masked_sum, united
 from jaxalign.numerics.precision import settled_sum
 from jaxalign.rollouts.text import ScoredSamples, sample_metrics
@@ -44,7 +47,7 @@ REPORTED_CAP = 2.0  # of the diagnostics where the weights themselves have none
 
 @pytree
 class GroupSamples:
-    """Sampled and scored responses, read once more by the policy that drew them.
+    """Sampled and scored responses with the trainer's log-probabilities of them.
 
     scored: the responses with the log-probabilities that the sampler reported.
     behaviour_logps: `[B, T]` nats of the same tokens under the same policy, as the trainer computes
@@ -58,23 +61,23 @@ class GroupSamples:
 
 
 def sample_groups(
-    policy,
-    reference,
-    reward,
+    policy: LanguageModel,
+    reference: LanguageModel,
+    reward: LanguageModel | ScoreColumns,
     *,
     temperature: float,
     max_new_tokens: int,
     eos_id: int | tuple[int, ...],
     shared: int = 1,
-):
-    """`(models, prompts: TokenBatch) -> GroupSamples`: one compiled pass.
+) -> Callable[..., GroupSamples]:
+    """Sampling and scoring of groups: `(models, prompts: TokenBatch) -> GroupSamples`.
 
     Args:
       policy, reference: transformers with a logits head and the same vocabulary.
       reward: transformer with a score head, or `ScoreColumns`.
       temperature: of the policy and of the reference, in sampling and in every log-probability.
       max_new_tokens, eos_id: see `sample`.
-      shared: so many rows side by side have the same prompt, which policy and reference read once.
+      shared: number of rows side by side that have the same prompt, which the models read once.
 
     Returns:
       A function for `Layout.rows`; `models` is `(policy_params, reference_params, reward_params,
@@ -83,7 +86,7 @@ def sample_groups(
     read = text_decisions(policy, temperature=temperature)
     reference_logps = text_logps(reference, temperature=temperature)
 
-    def collected(models, prompts: TokenBatch) -> GroupSamples:
+    def collected(models: tuple[Any, ...], prompts: TokenBatch) -> GroupSamples:
         params, reference_params, reward_params, key = models
         drawn = sample(
             policy,
@@ -110,14 +113,16 @@ def sample_groups(
 def learned_scores(
     samples: GroupSamples, method: GroupMethod, *, eos_id: int | tuple[int, ...], longest: int
 ) -> jax.Array:
-    """`[B]` the scores to learn from: the judges', less what missing ends and length cost; NaN
-    where nobody could judge.
+    """Scores to learn from: sampled scores less the penalties for missing EOS and for length.
 
     Args:
-      samples: of one round.
-      method: says what they cost.
+      samples: of one iteration.
+      method: has the penalties.
       eos_id: the token that ends a response, or all that do.
       longest: response that sampling allows, in tokens.
+
+    Returns:
+      `[B]`, reward units; NaN where a response has no score.
     """
     rows = samples.scored.samples.batch
     scores = missing_eos_penalty(
@@ -136,7 +141,7 @@ def learned_scores(
 
 
 def token_kl(samples: GroupSamples, method: GroupMethod) -> jax.Array:
-    """`[B, T]` nats: the KL to the reference as the reward is charged for it."""
+    """KL to the reference in the reward: the method's estimate for each token, `[B, T]` nats."""
     estimator = {"k1": k1, "k2": k2}.get(method.kl_estimator, k3)
     return estimator(samples.behaviour_logps, samples.scored.reference_logps)
 
@@ -144,31 +149,31 @@ def token_kl(samples: GroupSamples, method: GroupMethod) -> jax.Array:
 def group_advantages(
     samples: GroupSamples, scores: jax.Array, method: GroupMethod, *, group_size: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Advantages of all responses of a round, and which groups have equal scores (but for
-    rounding, the rule of the advantages too).
+    """Advantages of all responses of an iteration, and which groups have equal scores.
 
-    A KL in the reward is charged to tokens for `reinforce_plus_plus`, else to the response. A
-    response whose score is NaN is not compared with: its group has one less.
+    Equal means equal but for rounding. A KL in the reward is subtracted from each token for
+    `reinforce_plus_plus`, else from the response. A response whose score is NaN is left out of
+    its group.
 
     Args:
-      samples: of one round, groups side by side.
+      samples: of one iteration, groups side by side.
       scores: `[B]` from `learned_scores`.
       method: names advantages and KL.
       group_size: G.
 
     Returns:
-      `[B]` or `[B, T]` advantages, and `[B]` bool.
+      `[B]` or `[B, T]` advantages, and `[B]` bool, true where the group has equal scores.
     """
-    judged = ~jnp.isnan(scores)
-    before = jnp.where(judged, samples.scored.scores, 0)
-    scores = jnp.where(judged, scores, 0)
-    mask = samples.scored.samples.batch.response_mask & judged[:, None]
+    has_score = ~jnp.isnan(scores)
+    before = jnp.where(has_score, samples.scored.scores, 0)
+    scores = jnp.where(has_score, scores, 0)
+    mask = samples.scored.samples.batch.response_mask & has_score[:, None]
     kl_coef = method.kl_coef if method.kl_in == "reward" else 0.0
     kl = token_kl(samples, method)
-    price = kl_coef * masked_sum(kl, mask, axis=1)
-    scale = jnp.abs(before) + jnp.abs(before - scores) + jnp.abs(price)
+    penalty = kl_coef * masked_sum(kl, mask, axis=1)
+    scale = jnp.abs(before) + jnp.abs(before - scores) + jnp.abs(penalty)
     groups, scales, there = (
-        x.reshape(-1, group_size) for x in (settled_sum(scores, -price), scale, judged)
+        x.reshape(-1, group_size) for x in (settled_sum(scores, -penalty), scale, has_score)
     )
     groups = united(groups, scales, there, axis=1)
     equal = equal_entries(groups, there, axis=1)
@@ -192,10 +197,13 @@ COMPARISONS = {
 }
 
 
-def sampler_logps(samples: GroupSamples, method: GroupMethod):
-    """Trainer's and sampler's log-probabilities at the level of the method's weights, and a mask.
+def sampler_logps(
+    samples: GroupSamples, method: GroupMethod
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Log-probabilities of trainer and sampler at the level of the importance weights, and a mask.
 
-    `[B, T]` each for tokens, `[B]` for sequences.
+    Returns:
+      Three `[B, T]` arrays for weights of tokens, `[B]` for weights of sequences; nats, nats, bool.
     """
     mask = samples.scored.samples.batch.response_mask
     ours, theirs = samples.behaviour_logps, samples.scored.samples.logps
@@ -207,8 +215,8 @@ def sampler_logps(samples: GroupSamples, method: GroupMethod):
 def token_weights(samples: GroupSamples, mask: jax.Array, method: GroupMethod) -> jax.Array:
     """`[B, T]` factors of the policy loss: importance weights, and 0 where entropy is too low.
 
-    The entropies are those of the policy that sampled, and the threshold is that of the round, so
-    that no update depends on how a round is cut.
+    The entropies are those of the policy that sampled, and the threshold is that of all rows of the
+    iteration, so that no update depends on how it is cut into minibatches.
     """
     weights = jnp.ones(mask.shape)
     if method.importance_cap is not None:
@@ -231,11 +239,11 @@ def response_batch(
     eos_id: int | tuple[int, ...],
     longest: int,
 ) -> tuple[ResponseBatch, dict[str, jax.Array]]:
-    """What the objective learns from, and metrics of the round.
+    """Batch for the objective of a policy gradient, and metrics of the iteration.
 
     Args:
-      samples: of one round, groups side by side.
-      method: how they are compared and which are left out.
+      samples: of one iteration, groups side by side.
+      method: names advantages, KL and what is left out.
       group_size: G, responses to a prompt.
       eos_id: the token that ends a response, or all that do.
       longest: response that sampling allows, in tokens.

@@ -1,59 +1,65 @@
-"""Two fresh responses to every prompt, with what their judges and the reference say of them.
+"""Sampled pairs of responses to every prompt, with scores and reference log-probabilities.
 
 Tokens go in and come out as tokens, nothing is decoded and encoded again.
 """
 
 import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxalign.advantages import missing_eos_penalty
-from jaxalign.batches.preferences import Judged, OnlineBatch
+from jaxalign.batches.preferences import OnlineBatch, ScoredResponses
 from jaxalign.batches.shared_prompts import one_a_row, shared_sides
 from jaxalign.batches.tokens import TokenBatch
 from jaxalign.logprobs import sequence_logps
-from jaxalign.models.functions import text_logps, text_scores
+from jaxalign.models.functions import ScoreColumns, text_logps, text_scores
+from jaxalign.models.transformer import LanguageModel
 from jaxalign.numerics.masking import is_end, united
-from jaxalign.sampling import sample, sample_mixture
+from jaxalign.numerics.types import Params
+from jaxalign.sampling import Samples, sample, sample_mixture
 
 
 def sample_pairs(
-    policy,
-    reward,
+    policy: LanguageModel,
+    reward: LanguageModel | ScoreColumns,
     *,
     opponent: float,
     temperature: float,
     max_new_tokens: int,
     eos_id: int | tuple[int, ...],
-):
-    """`(shared, prompts: TokenBatch) -> (OnlineBatch, measured)`, row by row independent.
+) -> Callable[..., tuple[OnlineBatch, dict[str, jax.Array]]]:
+    """Sampling and scoring of pairs: `(shared, prompts: TokenBatch) -> (OnlineBatch, metrics)`.
 
-    The first response of a row is drawn by the policy, the second by the geometric mixture of
-    policy and reference, with noise of its own. Their scores are the reward model's as they are;
-    `judged_pairs` takes them from there.
+    Rows do not depend on each other. The first response of a row is drawn by the policy, the second
+    by the geometric mixture of policy and reference, with noise of its own. The scores are those of
+    the reward model; `scored_pairs` makes of them the scores to learn from.
 
     Args:
       policy: transformer with a logits head; the reference has the same architecture.
       reward: transformer with a score head and the same vocabulary, or `ScoreColumns`.
-      opponent: weight of the reference in what draws the second response, in [0, 1].
+      opponent: weight of the reference in the mixture that draws the second response, in [0, 1].
       temperature: of the policy and of the reference, in sampling and in every log-probability.
       max_new_tokens, eos_id: see `sample`.
 
     Returns:
       A function for `Layout.rows`; `shared` is `(policy_params, reference_params, reward_params,
-      key)`. `measured` has `[B]` of each metric, of the first responses.
+      key)`. The metrics are `[B]` each, of the first responses.
     """
     decoding = {"max_new_tokens": max_new_tokens, "eos_id": eos_id, "temperature": temperature}
     read = text_logps(policy, temperature=temperature)
     scores_of = text_scores(reward)
 
-    def reference_logps(params, sides) -> tuple[jax.Array, ...]:
+    def reference_logps(params: Params, sides: Sequence[TokenBatch]) -> tuple[jax.Array, ...]:
         rows = shared_sides(sides, longest=max_new_tokens)
         sums = sequence_logps(one_a_row(read(params, rows)), one_a_row(rows.response_mask))
         return jnp.unstack(sums.reshape(-1, len(sides)), axis=1)
 
-    def pairs(shared, prompts: TokenBatch):
+    def pairs(
+        shared: tuple[Any, ...], prompts: TokenBatch
+    ) -> tuple[OnlineBatch, dict[str, jax.Array]]:
         params, reference_params, reward_params, key = shared
         keys = [jax.random.fold_in(key, side) for side in (0, 1)]
         both = (params, reference_params)
@@ -63,35 +69,50 @@ def sample_pairs(
         )
         sides = (drawn.batch, against.batch)
         first, second = (
-            Judged(responses=side, scores=scores_of(reward_params, side), reference=logps)
+            ScoredResponses(responses=side, scores=scores_of(reward_params, side), reference=logps)
             for side, logps in zip(sides, reference_logps(reference_params, sides), strict=True)
         )
-        rows = drawn.batch
         weights = jnp.any(prompts.mask, axis=1).astype(jnp.float32)
-        measured = {
-            "kl/reference": drawn.logps.sum(axis=1) - first.reference,
-            "response/length": rows.response_mask.sum(axis=1),
-            "response/ended": jnp.any(rows.response_mask & is_end(rows.tokens, eos_id), axis=1),
-        }
-        return OnlineBatch(first=first, second=second, weights=weights), measured
+        batch = OnlineBatch(first=first, second=second, weights=weights)
+        return batch, pair_metrics(drawn, first.reference, eos_id=eos_id)
 
     return pairs
 
 
-def judged_pairs(
-    batch: OnlineBatch, *, missing_eos: float, eos_id: int | tuple[int, ...]
-) -> OnlineBatch:
-    """The pairs with the scores to learn from; one in which a score is NaN weighs nothing, and
-    scores that differ by rounding alone are the same.
+def pair_metrics(
+    samples: Samples, reference_logps: jax.Array, *, eos_id: int | tuple[int, ...]
+) -> dict[str, jax.Array]:
+    """Metrics of sampled responses, `[B]` each: KL to the reference, length, whether they ended.
 
     Args:
-      batch: from `sample_pairs`, scores `[B]`, NaN where nobody could judge.
-      missing_eos: taken from the score of a response that did not end by itself.
+      samples: the responses.
+      reference_logps: `[B]` nats, of the same responses under the reference.
+      eos_id: the token that ends a response, or all that do.
+    """
+    rows = samples.batch
+    return {
+        "kl/reference": samples.logps.sum(axis=1) - reference_logps,
+        "response/length": rows.response_mask.sum(axis=1),
+        "response/ended": jnp.any(rows.response_mask & is_end(rows.tokens, eos_id), axis=1),
+    }
+
+
+def scored_pairs(
+    batch: OnlineBatch, *, missing_eos: float, eos_id: int | tuple[int, ...]
+) -> OnlineBatch:
+    """Sampled pairs with the scores to learn from, in which a missing EOS is penalised.
+
+    A pair in which a score is NaN weighs nothing, and scores that differ by rounding alone become
+    equal.
+
+    Args:
+      batch: from `sample_pairs`, scores `[B]`, NaN where a response has none.
+      missing_eos: subtracted from the score of a response without EOS, reward units.
       eos_id: the token that ends a response, or all that do.
     """
     sides = batch.first, batch.second
-    judged = ~jnp.isnan(batch.first.scores + batch.second.scores)
-    before = [jnp.where(judged, side.scores, 0) for side in sides]
+    have_scores = ~jnp.isnan(batch.first.scores + batch.second.scores)
+    before = [jnp.where(have_scores, side.scores, 0) for side in sides]
     after = [
         missing_eos_penalty(
             scores,
@@ -102,10 +123,11 @@ def judged_pairs(
         )
         for scores, side in zip(before, sides, strict=True)
     ]
-    given, left = jnp.stack(before, axis=1), jnp.stack(after, axis=1)
-    scale = jnp.abs(given) + jnp.abs(given - left)
-    scores = jnp.unstack(united(left, scale, jnp.ones_like(left, bool), axis=1), axis=1)
+    sampled, penalised = jnp.stack(before, axis=1), jnp.stack(after, axis=1)
+    scale = jnp.abs(sampled) + jnp.abs(sampled - penalised)
+    mask = jnp.ones_like(penalised, bool)
+    scores = jnp.unstack(united(penalised, scale, mask, axis=1), axis=1)
     first, second = (
         dataclasses.replace(side, scores=x) for side, x in zip(sides, scores, strict=True)
     )
-    return OnlineBatch(first=first, second=second, weights=batch.weights * judged)
+    return OnlineBatch(first=first, second=second, weights=batch.weights * have_scores)

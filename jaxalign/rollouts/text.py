@@ -1,9 +1,12 @@
-"""Text as an environment: sampled responses, what they are worth, and the experience that PPO
-learns from.
+"""Text generation as an environment: sampled and scored responses, and experience for PPO.
 
-The response's tokens are the actions; the score arrives with the last one; every token pays for
-its KL to the reference. Tokens go in and come out as tokens, nothing is decoded and encoded again.
+The response's tokens are the actions; the score is the reward of the last one, and the KL to the
+reference is subtracted from the reward of every token. Tokens go in and come out as tokens, nothing
+is decoded and encoded again.
 """
+
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,18 +15,19 @@ from jaxalign.advantages import gae, shaped_rewards
 from jaxalign.batches.experience import Experience
 from jaxalign.batches.tokens import TokenBatch, pytree
 from jaxalign.kl import k1
-from jaxalign.models.functions import forward, logps_of
+from jaxalign.models.functions import ScoreColumns, forward, logps_of
+from jaxalign.models.transformer import LanguageModel
 from jaxalign.numerics.masking import is_end, masked_sum
 from jaxalign.sampling import Samples, sample
 
 
 @pytree
 class ScoredSamples:
-    """Sampled responses with everything frozen models have to say about them.
+    """Sampled responses with scores, values and reference log-probabilities.
 
     samples: the responses, with their log-probabilities under the policy that drew them.
-    scores: `[B]` of prompt and response together, NaN where nobody could judge: that response
-      weighs nothing. `[B, F]` as long as they are those of several judges.
+    scores: `[B]` of prompt and response together, NaN where there is none: that response weighs
+      nothing. `[B, F]` before the scores of several reward functions are added.
     values: `[B, T]` the policy's value predictions when it chose each token; None without a value
       head.
     reference_logps: `[B, T]` log-probabilities of the same tokens under the frozen reference.
@@ -36,15 +40,17 @@ class ScoredSamples:
 
 
 def sample_and_score(
-    policy,
-    reference,
-    reward,
+    policy: LanguageModel,
+    reference: LanguageModel,
+    reward: LanguageModel | ScoreColumns,
     *,
     temperature: float,
     max_new_tokens: int,
     eos_id: int | tuple[int, ...],
-):
-    """`(shared, prompts: TokenBatch) -> ScoredSamples`: one compiled pass, row by row independent.
+) -> Callable[..., ScoredSamples]:
+    """Sampling and scoring of responses: `(shared, prompts: TokenBatch) -> ScoredSamples`.
+
+    Rows do not depend on each other.
 
     Args:
       policy: transformer with a logits head, and for PPO a value head.
@@ -58,7 +64,7 @@ def sample_and_score(
       key)`.
     """
 
-    def scored(shared, prompts: TokenBatch) -> ScoredSamples:
+    def scored(shared: tuple[Any, ...], prompts: TokenBatch) -> ScoredSamples:
         params, reference_params, reward_params, key = shared
         drawn = sample(
             policy,
@@ -84,15 +90,20 @@ def sample_and_score(
 
 
 def text_experience(
-    scored: ScoredSamples, scores: jax.Array, *, kl_coef, gamma: float, gae_lambda: float
+    scored: ScoredSamples,
+    scores: jax.Array,
+    *,
+    kl_coef: float | jax.Array,
+    gamma: float,
+    gae_lambda: float,
 ) -> Experience:
-    """Rewards shaped by the KL, advantages and value targets of sampled responses.
+    """Experience from sampled responses: KL-shaped rewards, advantages and value targets.
 
     Args:
-      scored: what `sample_and_score` returned.
+      scored: from `sample_and_score`.
       scores: `[B]` the scores to learn from (normalised, with penalties); a response whose score
         is NaN is masked out.
-      kl_coef: price of a nat, in score units.
+      kl_coef: KL coefficient, score units per nat.
       gamma, gae_lambda: discount and trace decay, in [0, 1].
 
     Source: Ziegler et al. 2019, https://arxiv.org/abs/1909.08593, Eq. 2 (per-token KL in the
@@ -118,7 +129,7 @@ def text_experience(
 def sample_metrics(
     scored: ScoredSamples, logps: jax.Array, *, eos_id: int | tuple[int, ...]
 ) -> dict[str, jax.Array]:
-    """Means over sampled responses: scores, KL to the reference, lengths, how many ended.
+    """Metrics of sampled responses: means of scores, KL, length, and share that ended.
 
     Scores are those of the responses that have one; NaN if none has.
 

@@ -1,4 +1,4 @@
-"""Checkpoints for exact resumption (orbax), and the final parameters as safetensors.
+"""Checkpoints for exact resumption (orbax), and models as safetensors.
 
 A checkpoint appears under its final name only when it is whole, so a process may be killed at any
 moment. Its manifest holds the SHA-256 of every file and of itself: one that was damaged later, or
@@ -21,7 +21,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,7 @@ import numpy as np
 from jax.tree_util import GetAttrKey
 
 from jaxalign.errors import UserError
+from jaxalign.numerics.types import Params, Tree
 from jaxalign.system.files import (
     exists,
     make_directory,
@@ -46,22 +47,22 @@ from jaxalign.system.signals import say
 
 MANIFEST, STATE = "manifest.json", "state"
 STEP = re.compile(r"0|[1-9][0-9]{0,17}")
-ASIDE = ".damaged"  # added to the name of what could not be used
+ASIDE = ".damaged"  # added to the name of a checkpoint that cannot be used
 TEMPORARY = re.compile(r"\.[0-9]+\.[0-9a-f]+\.tmp")
 STRANGE = re.compile(r"[^A-Za-z0-9_/.,=+@ -]")  # in paths: orbax may take it for a pattern
-SYSTEM_ERROR = re.compile(r"os_error_code='(\d+)'")  # in what tensorstore says
+SYSTEM_ERROR = re.compile(r"os_error_code='(\d+)'")  # in messages of tensorstore
 
 
 class _Unusable(Exception):
-    """Why a checkpoint is not used."""
+    """Reason why a checkpoint is not used."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What a checkpoint says of itself.
+    """Manifest of a checkpoint: what it holds, with checksums.
 
     step: updates that the state has had.
-    run: the run that it belongs to; empty: of none.
+    run: identity of the run that it belongs to; empty: of none.
     leaves: name, shape and dtype of every array that is stored, in order.
     frozen: a checksum of those that are not stored.
     files: SHA-256 of every other file, in hexadecimal, by its path in the checkpoint.
@@ -74,27 +75,28 @@ class Manifest:
     files: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def sealed(self) -> bytes:
-        """The content of the file, with its own SHA-256."""
+        """Content of the manifest file, with its own SHA-256."""
         content = dataclasses.asdict(self)
-        found = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-        return json.dumps({"sha256": found, "manifest": content}, indent=1).encode()
+        digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        return json.dumps({"sha256": digest, "manifest": content}, indent=1).encode()
 
 
 class Checkpoints:
-    """The last few states of a run, in a directory of their own.
+    """Checkpoints of the last few states of a run, in a directory of their own.
 
     Writing goes on in the background while training continues; `wait` or `close` ends it. Typed
-    random keys are stored as their bits and come back as keys. What lies in a field `frozen` is not
-    stored: the run that goes on brings it along, and a checksum says whether it is the same.
+    random keys are stored as their bits and restored as keys. Parameters in a field `frozen` are
+    not stored: a resumed run reads them from its model, and a checksum tells whether they are the
+    same.
     """
 
-    def __init__(self, directory: str | os.PathLike, *, keep: int = 2, run: str = ""):
+    def __init__(self, directory: str | os.PathLike[str], *, keep: int = 2, run: str = ""):
         """Nothing is read or written yet.
 
         Args:
           directory: made when the first state is saved.
-          keep: so many of the newest checkpoints stay in it.
-          run: what run they belong to; those of another one are not used. Empty: of any.
+          keep: number of newest checkpoints that are kept.
+          run: identity of the run; checkpoints of another one are not used. Empty: of any.
         """
         self.directory, self.keep, self.run = Path(directory).absolute(), keep, run
         self._unused: list[Path] = []
@@ -104,7 +106,7 @@ class Checkpoints:
         self._frozen: int | None = None
 
     def steps(self) -> list[int]:
-        """The steps that a checkpoint is named after, in order, whole or not."""
+        """Steps of the checkpoints in the directory, in order, whole or not."""
         try:
             names = os.listdir(self.directory)
         except FileNotFoundError:
@@ -115,7 +117,7 @@ class Checkpoints:
             ) from None
         return sorted(int(name) for name in names if STEP.fullmatch(name))
 
-    def save(self, step: int, state) -> None:
+    def save(self, step: int, state: Tree) -> None:
         """Write `state` as that of `step`; returns once the arrays are copied, not yet written.
 
         Raises:
@@ -133,9 +135,11 @@ class Checkpoints:
         self._thread = threading.Thread(target=self._write, args=(manifest, arrays))
         self._thread.start()
 
-    def restore(self, template) -> tuple[int, Any] | None:
-        """The newest state that is whole, with the shardings of `template`, or None where there is
-        no checkpoint. What is passed over is named on standard error.
+    def restore(self, template: Tree) -> tuple[int, Tree] | None:
+        """Step and state of the newest whole checkpoint, or None where there is no checkpoint.
+
+        The state has the shardings of `template`. Checkpoints that are not whole are named on
+        standard error.
 
         Args:
           template: a state of the same structure, shapes and dtypes; its numbers are not used.
@@ -165,7 +169,7 @@ class Checkpoints:
         return None
 
     def check(self) -> None:
-        """Raises what has gone wrong in the background, if anything has."""
+        """Raise the error of a save in the background, if there was one."""
         if self._thread is None or not self._thread.is_alive():
             self.wait()
 
@@ -208,7 +212,7 @@ class Checkpoints:
             shutil.rmtree(temporary, ignore_errors=True)
 
     def _clean(self) -> None:
-        """Make the directory, remove what a kill left, move aside what could not be used."""
+        """Make the directory, remove unfinished checkpoints, rename those that cannot be used."""
         if self._is_clean and not self._unused:
             return
         make_directory(self.directory)
@@ -221,15 +225,16 @@ class Checkpoints:
                 path.rename(next(p for p in map(path.with_name, names) if not exists(p)))
         self._unused, self._is_clean = [], True
 
-    def _read(self, where: Path, manifest: Manifest, template) -> Any:
+    def _read(self, where: Path, manifest: Manifest, template: Tree) -> Tree:
+        """State of a checkpoint whose files are whole; raises `UserError` if it does not fit."""
         _check_leaves(manifest.leaves, _leaves_of(template), where)
-        found = _frozen_sum(template)
-        if manifest.frozen != found:
+        frozen = _frozen_sum(template)
+        if manifest.frozen != frozen:
             raise UserError(
                 f"checkpoint {where} was made beside other frozen parameters; "
                 "start from the model that the run began with, or use another run directory"
             )
-        self._frozen = found
+        self._frozen = frozen
         wanted = _stored(template)
         try:
             with plain(where) as folder:
@@ -246,12 +251,12 @@ class Checkpoints:
 
 
 def checked(where: Path, step: int, run: str = "") -> Manifest:
-    """The manifest of a checkpoint, all of whose files are as they were written.
+    """Manifest of a checkpoint, whose files are all checked against it.
 
     Args:
       where: the checkpoint.
-      step: that its name says.
-      run: that it must be of; empty: of any.
+      step: by its name.
+      run: identity of the run that it must belong to; empty: of any.
     """
     if not where.is_dir():
         raise _Unusable("is no directory")
@@ -259,8 +264,8 @@ def checked(where: Path, step: int, run: str = "") -> Manifest:
         raise _Unusable(f"is not whole: it has no {MANIFEST}")
     try:
         content = read_bytes(where / MANIFEST)
-        said = read_json(where / MANIFEST, dict[str, Any]).get("manifest")
-        manifest = typed(said, Manifest, MANIFEST)
+        fields = read_json(where / MANIFEST, dict[str, Any]).get("manifest")
+        manifest = typed(fields, Manifest, MANIFEST)
         files = _digests(where)
     except (UserError, OSError) as error:
         raise _Unusable(f"is damaged: {error}") from None
@@ -280,25 +285,25 @@ def checked(where: Path, step: int, run: str = "") -> Manifest:
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file but the manifest, by path; names with a dot in front are of others."""
-    found = {}
+    """SHA-256 of every file but the manifest, by path, without files of hidden names."""
+    digests: dict[str, str] = {}
     for parent, folders, names in os.walk(folder, onerror=_raise):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for path in (Path(parent, name) for name in names if not name.startswith(".")):
             if path != folder / MANIFEST:
                 with regular_file(path).open("rb") as file:
                     name = path.relative_to(folder).as_posix()
-                    found[name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return found
+                    digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digests
 
 
-def _raise(error: OSError):
+def _raise(error: OSError) -> NoReturn:
     raise error
 
 
 @contextlib.contextmanager
 def _saving(path: Path) -> Iterator[None]:
-    """Whatever goes wrong while a checkpoint is written is one line."""
+    """Context in which every error of writing a checkpoint becomes a one-line `UserError`."""
     with writing(path):
         try:
             yield
@@ -311,7 +316,7 @@ def _saving(path: Path) -> Iterator[None]:
 
 
 def _system_error(error: Exception) -> OSError:
-    """What the system refused to a library, or else what the library says of it."""
+    """The system error behind a library's exception; else one with the library's message."""
     if code := SYSTEM_ERROR.search(str(error)):
         return OSError(int(code[1]), os.strerror(int(code[1])))
     return OSError(" ".join(str(error).split())[:200] or type(error).__name__)
@@ -319,7 +324,7 @@ def _system_error(error: Exception) -> OSError:
 
 @functools.cache
 def _orbax() -> tuple[Any, Any]:
-    """The library and what writes and reads trees of arrays with it, without a word."""
+    """Orbax and its checkpointer of trees of arrays, with logging off."""
     import absl.logging
     import orbax.checkpoint as ocp
 
@@ -327,14 +332,15 @@ def _orbax() -> tuple[Any, Any]:
     kinds = ocp.type_handlers
 
     class Whole(kinds.NumpyHandler):
-        """Writes all arrays to the end, also where one fails. Otherwise orbax is done at the first
-        failure, and every array that fails later prints a traceback.
+        """Array handler that finishes all arrays before it raises the first failure.
+
+        Orbax returns at the first failure, and every later one then prints a traceback.
         """
 
-        async def _background_serialize(self, values, infos, args=None):
+        async def _background_serialize(self, values: Any, infos: Any, args: Any = None) -> None:
             one = super()._background_serialize
-            given = zip(values, infos, args or [kinds.SaveArgs()] * len(values), strict=True)
-            ends = (one([value], [info], [arg]) for value, info, arg in given)
+            arrays = zip(values, infos, args or [kinds.SaveArgs()] * len(values), strict=True)
+            ends = (one([value], [info], [arg]) for value, info, arg in arrays)
             for end in await asyncio.gather(*ends, return_exceptions=True):
                 if isinstance(end, BaseException):
                     raise end
@@ -352,18 +358,21 @@ def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def _restore(path: Path, wanted: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """The arrays of those names, with the shapes, dtypes and shardings of `wanted`."""
+    """Stored arrays of those names, with the shapes, dtypes and shardings of `wanted`."""
     library, checkpointer = _orbax()
-    how = library.checkpoint_utils.construct_restore_args(wanted)
-    read = checkpointer.restore(path, args=library.args.PyTreeRestore(wanted, restore_args=how))
+    arguments = library.checkpoint_utils.construct_restore_args(wanted)
+    read = checkpointer.restore(
+        path, args=library.args.PyTreeRestore(wanted, restore_args=arguments)
+    )
     # a step will overwrite them, so they must not share memory: devices do that hold the same
     return {n: jax.device_put(read.pop(n), wanted[n].sharding, may_alias=False) for n in wanted}
 
 
 @contextlib.contextmanager
 def plain(directory: Path) -> Iterator[Path]:
-    """A path to the directory in which no character has a meaning for orbax, as `[` and `\\` have:
-    its own, or else that of a link to it, which is there meanwhile.
+    """Path to the directory without characters that orbax takes for a pattern, such as `[`.
+
+    It is the directory's own, or that of a temporary link to it.
 
     Args:
       directory: absolute.
@@ -380,7 +389,7 @@ def plain(directory: Path) -> Iterator[Path]:
 
 
 def _link_to(directory: Path, strange: str, behind: contextlib.ExitStack) -> Path:
-    """A link in a private directory that is removed by `behind`."""
+    """Link to the directory in a private temporary one, which `behind` removes."""
     try:
         folder = tempfile.TemporaryDirectory(prefix="jaxalign-", ignore_cleanup_errors=True)
         link = Path(behind.enter_context(folder)).absolute() / "checkpoint"
@@ -398,20 +407,20 @@ def _link_to(directory: Path, strange: str, behind: contextlib.ExitStack) -> Pat
 
 
 def _sync(folder: Path) -> None:
-    """Return when all files are on the disk, also those that orbax leaves to the system."""
+    """Return when all files are on the disk, not only in the system's cache."""
     for path in folder.rglob("*"):
         if path.is_file():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
 
 
-def save_model(directory: str | os.PathLike, params, config: dict) -> None:
+def save_model(directory: str | os.PathLike[str], params: Params, config: dict[str, Any]) -> None:
     """Write `model.safetensors` and `config.json`; each file appears whole or not at all.
 
     Args:
       directory: created if needed.
       params: nested dicts of arrays; names are joined by "/".
-      config: what is needed to build the model again, as JSON types. A copy goes into the header of
+      config: configuration of the model, as JSON types. A copy goes into the header of
         `model.safetensors`, so that the two files cannot be of different models unnoticed.
     """
     from safetensors.numpy import save_file
@@ -427,38 +436,39 @@ def save_model(directory: str | os.PathLike, params, config: dict) -> None:
     )
 
 
-def _is_key(leaf) -> bool:
+def _is_key(leaf: Any) -> bool:
+    """Whether a leaf is a typed random key."""
     return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def _numbered(stored: dict) -> dict:
-    """What is stored: the bits of a key, any other array as it is, by position."""
+def _numbered(stored: dict[Any, Any]) -> dict[str, jax.Array]:
+    """Arrays to store, by position: the bits of a key, any other array as it is."""
     return {
         str(i): jax.random.key_data(leaf) if _is_key(leaf) else jnp.asarray(leaf)
         for i, leaf in enumerate(stored.values())
     }
 
 
-def _from_bits(bits, leaf):
-    """A key where `leaf` is one, otherwise the array as it is."""
+def _from_bits(bits: jax.Array, leaf: Any) -> jax.Array:
+    """A key from its bits where `leaf` is one, otherwise the array as it is."""
     if _is_key(leaf):
         return jax.random.wrap_key_data(bits, impl=jax.random.key_impl(leaf))
     return bits
 
 
-def _is_frozen(path) -> bool:
-    """Whether a leaf lies in a field of that name."""
+def _is_frozen(path: tuple[Any, ...]) -> bool:
+    """Whether the path of a leaf contains a field `frozen`."""
     return any(isinstance(key, GetAttrKey) and key.name == "frozen" for key in path)
 
 
-def _stored(state) -> dict:
-    """The leaves that are stored, by path and in order; there is nothing to store of empty ones."""
+def _stored(state: Tree) -> dict[Any, Any]:
+    """Leaves to store, by path and in order: all but the frozen and the empty ones."""
     leaves = jax.tree_util.tree_leaves_with_path(state)
     return {path: leaf for path, leaf in leaves if np.size(leaf) and not _is_frozen(path)}
 
 
-def _frozen_sum(state) -> int:
-    """A checksum of the leaves that are not stored; 0 where there are none."""
+def _frozen_sum(state: Tree) -> int:
+    """Checksum of the frozen leaves, which are not stored; 0 where there are none."""
     leaves = jax.tree_util.tree_leaves_with_path(state)
     frozen = [jnp.asarray(leaf) for path, leaf in leaves if _is_frozen(path)]
     sums = [_checksum(leaf, np.uint32(number)) for number, leaf in enumerate(frozen)]
@@ -467,21 +477,21 @@ def _frozen_sum(state) -> int:
 
 @jax.jit  # of one leaf: the layers of a model share what is compiled for one of them
 def _checksum(leaf: jax.Array, number: jax.Array) -> jax.Array:
-    """A sum modulo 2^32 of hashes of every number with its place."""
+    """Checksum of an array: the sum modulo 2^32 of hashes of every number with its position."""
     width = 8 * min(leaf.dtype.itemsize, 4)
     bits = jax.lax.bitcast_convert_type(leaf, f"uint{width}").ravel().astype(jnp.uint32)
     places = jnp.arange(bits.size, dtype=jnp.uint32) * jnp.uint32(2654435769)
     return jnp.sum(_scrambled(bits ^ _scrambled(places + number)), dtype=jnp.uint32)
 
 
-def _scrambled(x):
-    """Every bit of the result depends on all bits of `x`: the end of MurmurHash3."""
+def _scrambled(x: jax.Array) -> jax.Array:
+    """Hash in which every bit depends on all bits of `x`: the finalizer of MurmurHash3."""
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
         x = (x ^ (x >> shift)) * jnp.uint32(factor)
     return x ^ (x >> 16)
 
 
-def _leaves_of(state) -> list:
+def _leaves_of(state: Tree) -> list[tuple[str, list[int], str]]:
     """Name, shape and dtype of every leaf that is stored, in order, as JSON types."""
     leaves = _stored(state).items()
     return [
@@ -494,8 +504,8 @@ def _leaves_of(state) -> list:
     ]
 
 
-def _check_leaves(stored: list, wanted: list, where: Path):
-    """The first array that differs, in one line."""
+def _check_leaves(stored: list[Any], wanted: list[Any], where: Path) -> None:
+    """Raise a one-line `UserError` that names the first array that differs, if one does."""
     hint = "use the configuration that wrote it, or a new run directory"
     have = {name: (tuple(shape), dtype) for name, shape, dtype in stored}
     want = {name: (tuple(shape), dtype) for name, shape, dtype in wanted}
@@ -505,11 +515,11 @@ def _check_leaves(stored: list, wanted: list, where: Path):
             raise UserError(f"checkpoint {where} has {old} {name}, this run has {new}; {hint}")
 
 
-def _flatten(params, prefix: str = "") -> dict:
-    """Nested dicts to one dict with names joined by "/"."""
+def _flatten(params: Params, prefix: str = "") -> dict[str, Any]:
+    """Nested dicts as one dict with names joined by "/"."""
     if not isinstance(params, dict):
         return {prefix: params}
-    flat = {}
+    flat: dict[str, Any] = {}
     for name, value in params.items():
         if not isinstance(name, str) or "/" in name or not name:
             raise UserError(f"parameter name {name!r} under {prefix!r} must be a word without '/'")

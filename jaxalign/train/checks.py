@@ -1,10 +1,10 @@
-"""The same step with every operation watched: where the first wrong number comes from.
+"""Debugging of a training step: the first failed condition, and the first operation with a NaN.
 
-`checked` runs a step under `jax.experimental.checkify`: the first condition of a sound batch that
-fails is named, and the first operation that makes a NaN.
+`checked` runs a step under `jax.experimental.checkify`.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,7 +14,8 @@ from jax.experimental import checkify
 from jaxalign.batches.experience import Experience, ResponseBatch
 from jaxalign.batches.tokens import TokenBatch
 from jaxalign.numerics.precision import saturation
-from jaxalign.train.step import LossFn
+from jaxalign.numerics.types import Params
+from jaxalign.train.step import Batch, LossFn, Metrics
 
 REAL = (  # fields of batches that hold real numbers
     *("behaviour_logps", "values", "advantages", "returns", "weights", "margins", "preferences"),
@@ -23,26 +24,30 @@ REAL = (  # fields of batches that hold real numbers
 
 
 def watched(loss_fn: LossFn) -> LossFn:
-    """The same loss with conditions on what goes in and comes out, for use under `checked`.
+    """A loss with conditions on its inputs and outputs, for use under `checked`.
 
-    An empty batch (weight 0), a sum or a metric that is not finite.
+    They fail for an empty batch (weight 0), and for a sum or a metric that is not finite.
     """
 
-    def loss_and_conditions(params, batch, key, **given):
-        total, (weight, metrics) = loss_fn(params, batch, key, **given)
+    def loss_and_conditions(
+        params: Params, batch: Batch, key: jax.Array, **statistics: Any
+    ) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
+        total, (weight, metrics) = loss_fn(params, batch, key, **statistics)
         checkify.check(weight > 0, "empty mask: the weight of the batch is {w}", w=weight)
-        for name, found in (metrics | {"loss": total}).items():
-            value = found[0] if isinstance(found, tuple) else found
+        for name, metric in (metrics | {"loss": total}).items():
+            value = metric[0] if isinstance(metric, tuple) else metric
             checkify.check(jnp.isfinite(value).all(), name + " is {value}", value=value)
         return total, (weight, metrics)
 
     return loss_and_conditions
 
 
-def watched_ratios(evaluate):
-    """The same policy for PPO, with the condition that no ratio leaves the range of its dtype."""
+def watched_ratios(evaluate: Callable[..., Any]) -> Callable[..., Any]:
+    """A policy for PPO with the condition that no ratio leaves the range of its dtype."""
 
-    def logps_and_conditions(params, batch: Experience, keys=None):
+    def logps_and_conditions(
+        params: Params, batch: Experience, keys: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
         logps, entropy, values = evaluate(params, batch, keys)
         check_ratios(logps, batch)
         return logps, entropy, values
@@ -50,10 +55,14 @@ def watched_ratios(evaluate):
     return logps_and_conditions
 
 
-def watched_decisions(evaluate, batch: ResponseBatch):
-    """The same for a policy without values, which reads the tokens of this batch alone."""
+def watched_decisions(
+    evaluate: Callable[..., Any], batch: ResponseBatch
+) -> Callable[..., tuple[jax.Array, jax.Array]]:
+    """`watched_ratios` for a policy without values, which reads the tokens of this batch alone."""
 
-    def logps_and_conditions(params, rows: TokenBatch, keys=None):
+    def logps_and_conditions(
+        params: Params, rows: TokenBatch, keys: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
         logps, entropy = evaluate(params, rows, keys)
         check_ratios(logps, batch)
         return logps, entropy
@@ -62,7 +71,7 @@ def watched_decisions(evaluate, batch: ResponseBatch):
 
 
 def check_ratios(logps: jax.Array, batch: Experience | ResponseBatch) -> None:
-    """The conditions, under `checked`: no ratio saturates, no log-probability is above 0."""
+    """Conditions on a policy, for `checked`: no ratio saturates, no log-probability is above 0."""
     knee = saturation(logps.dtype)
     far = jnp.max(jnp.where(batch.mask, logps - batch.behaviour_logps, -jnp.inf))
     checkify.check(
@@ -74,8 +83,8 @@ def check_ratios(logps: jax.Array, batch: Experience | ResponseBatch) -> None:
     checkify.check(highest <= 0, "a log-probability of {highest} is above 0", highest=highest)
 
 
-def truncated_fields(batch: Any) -> list[str]:
-    """Fields of real numbers that arrive in a dtype that cuts them: integers, or under 32 bits.
+def truncated_fields(batch: Batch) -> list[str]:
+    """Fields of real numbers whose dtype rounds them: integers, or floats of under 32 bits.
 
     >>> import numpy as np
     >>> from jaxalign.batches import PreferenceBatch
@@ -83,26 +92,29 @@ def truncated_fields(batch: Any) -> list[str]:
     >>> truncated_fields(pairs)
     ['weights is int32']
     """
-    found = []
+    fields: list[str] = []
     for field in dataclasses.fields(batch) if dataclasses.is_dataclass(batch) else ():
         if field.name not in REAL:
             continue
         for leaf in jax.tree.leaves(getattr(batch, field.name)):
             dtype = jnp.result_type(leaf)
             if not jnp.issubdtype(dtype, jnp.floating) or jnp.finfo(dtype).bits < 32:
-                found.append(f"{field.name} is {dtype}")
-    return found
+                fields.append(f"{field.name} is {dtype}")
+    return fields
 
 
-def checked(step, *arguments) -> tuple[str | None, Any]:
-    """What goes wrong in a step, or None, and what the step returns.
+def checked(step: Callable[..., Any], *arguments: Any) -> tuple[str | None, Any]:
+    """Errors of a step in words, or None, and its result.
 
     The first condition that fails, and the first operation that makes a NaN. A NaN that no result
-    contains is in a branch that was not taken (0 / 0 where a gradient is 0, say): no finding.
+    contains is in a branch that was not taken (0 / 0 where a gradient is 0, say): no error.
 
     Args:
       step: a function of the arguments, made of a `watched` loss.
       arguments: of the step.
+
+    Returns:
+      The messages, joined by "; ", and what `step` returns.
     """
     failed, _ = _run_checked(step, arguments, checkify.user_checks)
     made_nan, result = _run_checked(step, arguments, checkify.nan_checks)
@@ -111,11 +123,13 @@ def checked(step, *arguments) -> tuple[str | None, Any]:
     return "; ".join(filter(None, (failed, made_nan))) or None, result
 
 
-def _run_checked(step, arguments, errors) -> tuple[str | None, Any]:
+def _run_checked(
+    step: Callable[..., Any], arguments: tuple[Any, ...], errors: frozenset[Any]
+) -> tuple[str | None, Any]:
     error, result = jax.jit(checkify.checkify(step, errors=errors))(*arguments)
     message = error.get()
     return (None if message is None else message.splitlines()[0]), result
 
 
-def _has_nan(leaf) -> bool:
+def _has_nan(leaf: jax.Array) -> bool:
     return jnp.issubdtype(leaf.dtype, jnp.floating) and bool(jnp.isnan(leaf).any())

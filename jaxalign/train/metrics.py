@@ -1,4 +1,4 @@
-"""Metrics of a run on disk: JSON lines and TensorBoard events; and the progress of a loop."""
+"""Metrics of a run on disk (JSON lines, TensorBoard events), and the progress display of a loop."""
 
 import contextlib
 import json
@@ -8,9 +8,9 @@ import secrets
 import struct
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TextIO
 
 from jaxalign.system.files import (
     FileError,
@@ -28,13 +28,13 @@ LARGEST_METRICS = 2**32  # bytes
 
 
 class MetricsWriter:
-    """Appends metrics to `metrics.jsonl` and to TensorBoard events under `tensorboard/<stage>`.
+    """Writer of metrics to `metrics.jsonl` and to TensorBoard events under `tensorboard/<stage>`.
 
     One line is one call: `{"stage": ..., "step": ..., "time": ..., <name>: <number>, ...}`; time in
     seconds since 1970. Step n is the state after n updates.
     """
 
-    def __init__(self, run_dir: str | os.PathLike):
+    def __init__(self, run_dir: str | os.PathLike[str]):
         """Open the files of `run_dir` for appending; a line torn by a kill is dropped."""
         self.directory = make_directory(run_dir)
         self._path = self.directory / "metrics.jsonl"
@@ -44,14 +44,14 @@ class MetricsWriter:
     def resume(self, stage: str, step: int) -> None:
         """Drop the lines of `stage` after `step` (all of them for step 0): they will come again."""
 
-        def keep(line):
+        def keep(line: dict[str, Any]) -> bool:
             return line["stage"] != stage or (step > 0 and line["step"] <= step)
 
         self._file.close()
         self._file = _reopened(self._path, keep)
         self._events[stage] = self._open_events(stage, purge_step=step + 1)
 
-    def write(self, stage: str, step: int, metrics: dict) -> None:
+    def write(self, stage: str, step: int, metrics: Mapping[str, Any]) -> None:
         """Append the numbers of one step; they are on disk when this returns.
 
         Raises:
@@ -77,12 +77,12 @@ class MetricsWriter:
                 events.close()
 
     def _check_in_place(self) -> None:
-        """Who removes a run directory stops the run: it would be written where nobody looks."""
+        """Raise an error if the file was removed or replaced: the lines would be lost."""
         if not os.path.samestat(os.stat(self._path), os.fstat(self._file.fileno())):
             raise OSError("another file has taken its place while the run went on")
 
-    def _open_events(self, stage: str, purge_step: int | None):
-        """A new file of events, written by this thread: what goes wrong is an error of `write`."""
+    def _open_events(self, stage: str, purge_step: int | None) -> BinaryIO:
+        """New file of events, written by this thread, so that `write` raises its errors."""
         from tensorboardX.proto import event_pb2
 
         protocol: Any = event_pb2  # its classes are made when it is imported
@@ -101,7 +101,7 @@ class MetricsWriter:
 
 
 def _scalars(step: int, numbers: dict[str, float]) -> bytes:
-    """The numbers of a step as TensorBoard reads them."""
+    """TensorBoard record of the metrics of a step."""
     from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
     from tensorboardX.summary import scalar
 
@@ -112,8 +112,8 @@ def _scalars(step: int, numbers: dict[str, float]) -> bytes:
     return _record(event)
 
 
-def _record(event) -> bytes:
-    """Length and content of an event of this moment, each with its checksum."""
+def _record(event: Any) -> bytes:
+    """TensorBoard record of an event: length and content, each with its checksum; time is now."""
     from tensorboardX.record_writer import masked_crc32c
 
     event.wall_time = time.time()
@@ -123,16 +123,16 @@ def _record(event) -> bytes:
     return b"".join((length, next(sums), content, next(sums)))
 
 
-def _reopened(path: Path, keep: Callable[[dict], bool]):
-    """The file, opened for appending after it was replaced by those of its lines to keep."""
+def _reopened(path: Path, keep: Callable[[dict[str, Any]], bool]) -> TextIO:
+    """The file of metrics opened for appending, after all lines but those to keep are dropped."""
     lines = [json.dumps(line) + "\n" for line in read_metrics(path.parent) if keep(line)]
     write_atomically(path, "".join(lines).encode())
     with writing(path):
         return path.open("a")
 
 
-def read_metrics(run_dir: str | os.PathLike) -> list[dict]:
-    """All lines of a run's `metrics.jsonl`; an unfinished last line (a kill) is left out.
+def read_metrics(run_dir: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Lines of a run's `metrics.jsonl`; an unfinished last line (a kill) is left out.
 
     Raises:
       UserError: a line that is not JSON of our form, with its number.
@@ -141,7 +141,7 @@ def read_metrics(run_dir: str | os.PathLike) -> list[dict]:
     if not exists(path):
         return []
     whole, _, _ = read_text(path, largest=LARGEST_METRICS).rpartition("\n")
-    lines = []
+    lines: list[dict[str, Any]] = []
     for number, text in enumerate(whole.split("\n"), start=1) if whole else ():
         where = f"{shown_path(path)}:{number}"
         try:
@@ -161,12 +161,12 @@ def read_metrics(run_dir: str | os.PathLike) -> list[dict]:
 
 
 def _is_number(value: Any) -> bool:
-    """Whether it is one that fits a float; NaN and infinity are among them."""
+    """Whether a JSON value is a number that fits a float; NaN and infinity are."""
     return type(value) is float or (type(value) is int and abs(value) <= sys.float_info.max)
 
 
-def logged(run_dir: str | os.PathLike, stage: str, name: str) -> dict[int, float]:
-    """Step to the value of a metric, for those steps of a stage that logged it, in their order.
+def logged(run_dir: str | os.PathLike[str], stage: str, name: str) -> dict[int, float]:
+    """Values of a metric by step, for the steps of a stage that logged it, in their order.
 
     Raises:
       UserError: as `read_metrics`.
@@ -181,13 +181,13 @@ def logged(run_dir: str | os.PathLike, stage: str, name: str) -> dict[int, float
 def progress(
     label: str, *, total: int, start: int = 0, tokens_per_step: int | None = None
 ) -> Iterator[Callable[..., None]]:
-    """Show how far a loop is: a bar on a terminal, otherwise a plain line every tenth.
+    """Progress display of a loop: a bar on a terminal, otherwise a plain line every tenth.
 
     Args:
-      label: what is going on.
+      label: name of the loop.
       total: steps of the whole loop.
       start: steps done before.
-      tokens_per_step: shows tokens per second too.
+      tokens_per_step: for tokens per second; None: not shown.
 
     Yields:
       `advance(done, note="")`, to be called with the number of steps done so far.
@@ -211,7 +211,8 @@ def progress(
 
 
 @contextlib.contextmanager
-def _bar(label: str, total: int, start: int, rate: "_Rate"):
+def _bar(label: str, total: int, start: int, rate: "_Rate") -> Iterator[Callable[..., None]]:
+    """Progress bar on a terminal, as `progress`."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     columns = (

@@ -7,6 +7,7 @@ import optax
 import optax.contrib
 
 from jaxalign.errors import UserError
+from jaxalign.numerics.types import Params
 
 OPTIMIZERS = ("adamw", "rmsprop", "muon")
 ADAM_SHARE = 0.2  # step of Adam relative to Muon, whose updates are of unit scale
@@ -16,7 +17,7 @@ SCHEDULES = ("constant", "linear", "cosine")
 def make_schedule(
     *, learning_rate: float, schedule: str, warmup_steps: int, total_steps: int
 ) -> optax.Schedule:
-    """Learning rate as a function of the number of updates done.
+    """Learning-rate schedule: the rate as a function of the number of updates done.
 
     It rises linearly from 0 over `warmup_steps`, then stays (constant) or falls to 0 at
     `total_steps` (linear, cosine). With a warm-up the very first update has rate
@@ -62,7 +63,7 @@ def make_optimizer(
     eps: float = 1e-8,
     name: str = "adamw",
 ) -> optax.GradientTransformation:
-    """Clip by the global norm, precondition, decay the weights of matrices, scale by the schedule.
+    """Optimizer: clipping by the global norm, preconditioner, weight decay of matrices, schedule.
 
       g <- g min(1, max_grad_norm / |g|)      w <- w - rate (precondition(g) + weight_decay w)
 
@@ -73,8 +74,8 @@ def make_optimizer(
       learning_rate, schedule, warmup_steps, total_steps: as in `make_schedule`.
       weight_decay: per unit of learning rate.
       max_grad_norm: largest global norm of the gradient; None does not clip.
-      b1: decay rate of the first moment (adamw only; rmsprop keeps none).
-      b2: decay rate of the second moment.
+      b1: decay rate of the first moment, in [0, 1) (adamw only; rmsprop keeps none).
+      b2: decay rate of the second moment, in [0, 1).
       eps: added to the root of the second moment, as in the papers.
       name: "adamw", "rmsprop" (the optimizer of the DPO paper), or "muon": matrices of the blocks
         with Adam for all else (embeddings, heads, vectors), whose updates are ADAM_SHARE as large.
@@ -94,21 +95,24 @@ def make_optimizer(
         warmup_steps=warmup_steps,
         total_steps=total_steps,
     )
-    precondition = {
-        "adamw": optax.scale_by_adam(b1=b1, b2=b2, eps=eps),
-        "rmsprop": optax.scale_by_rms(decay=b2, eps=eps, eps_in_sqrt=False),
-        "muon": orthogonalised(optax.scale_by_adam(b1=b1, b2=b2, eps=eps)),
-    }[name]
     return optax.chain(
         optax.identity() if max_grad_norm is None else optax.clip_by_global_norm(max_grad_norm),
-        precondition,
+        preconditioner(name, b1=b1, b2=b2, eps=eps),
         optax.add_decayed_weights(weight_decay, mask=decayed),
         optax.scale_by_learning_rate(rate),
     )
 
 
+def preconditioner(name: str, *, b1: float, b2: float, eps: float) -> optax.GradientTransformation:
+    """Preconditioner of the optimizer of that name; arguments of `make_optimizer`."""
+    if name == "rmsprop":
+        return optax.scale_by_rms(decay=b2, eps=eps, eps_in_sqrt=False)
+    adam = optax.scale_by_adam(b1=b1, b2=b2, eps=eps)
+    return orthogonalised(adam) if name == "muon" else adam
+
+
 def orthogonalised(adam: optax.GradientTransformation) -> optax.GradientTransformation:
-    """Muon's direction for the matrices of the blocks, the given one for everything else."""
+    """Muon for the matrices of the blocks, the given optimizer for all other parameters."""
     muon = optax.chain(
         optax.contrib.scale_by_muon(weight_dimension_numbers=_matrix_axes),
         optax.stateless_with_tree_map(_scaled_to_shape),
@@ -117,32 +121,34 @@ def orthogonalised(adam: optax.GradientTransformation) -> optax.GradientTransfor
     return optax.partition({"muon": muon, "rest": rest}, _in_blocks)
 
 
-def _scaled_to_shape(update: Any, _):
+def _scaled_to_shape(update: Any, _: Any) -> jax.Array:
     """An orthogonal matrix times sqrt(max(1, columns / rows))."""
     return update * max(1.0, update.shape[-1] / update.shape[-2]) ** 0.5
 
 
-def _in_blocks(params):
-    def label(path, leaf):
+def _in_blocks(params: Params) -> Params:
+    """Pytree of labels: "muon" for kernels of the blocks, "rest" for all other parameters."""
+
+    def label(path: tuple[Any, ...], leaf: jax.Array) -> str:
         in_block = any("layers" in str(key) or "stack" in str(key) for key in path)
         return "muon" if in_block and leaf.ndim >= 2 and _name(path) == "kernel" else "rest"
 
     return jax.tree_util.tree_map_with_path(label, params)
 
 
-def _matrix_axes(params):
-    """The last two axes are the matrix; a scanned stack of layers has one more in front."""
+def _matrix_axes(params: Params) -> Params:
+    """Axes of the matrix in each leaf: the last two, as a stack of layers has one more in front."""
     return jax.tree.map(lambda leaf: optax.contrib.MuonDimensionNumbers(-2, -1), params)
 
 
-def _name(path) -> str:
+def _name(path: tuple[Any, ...]) -> str:
     return jax.tree_util.keystr(path[-1:], simple=True) if path else ""
 
 
-def decayed(params):
-    """Pytree of bools: which leaves decay (matrices, stacked or not; no `bias` or `scale`)."""
+def decayed(params: Params) -> Params:
+    """Pytree of bools: whether weight decay applies (to matrices; to no `bias` or `scale`)."""
 
-    def is_matrix(path, leaf):
+    def is_matrix(path: tuple[Any, ...], leaf: jax.Array) -> bool:
         return leaf.ndim >= 2 and _name(path) not in ("bias", "scale")
 
     return jax.tree_util.tree_map_with_path(is_matrix, params)

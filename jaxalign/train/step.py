@@ -1,4 +1,4 @@
-"""One training step for every stage: sum locally, add up globally, divide once.
+"""The training step of every stage: local sums, global sums, one division.
 
 A loss is a function `loss_fn(params, batch, key) -> (sum, (weight, metric_sums))`: sums over the
 rows that it was given, and the weight (tokens, pairs, decisions) to divide them by. Sums can be
@@ -18,16 +18,16 @@ import optax
 from jaxalign.batches.tokens import pytree
 from jaxalign.errors import UserError
 from jaxalign.numerics.collectives import psum, vary
+from jaxalign.numerics.types import Params, Tree
 
-Params = Any
-Batch = Any
+Batch = Any  # pytree of arrays with a row axis first
 Metrics = dict[str, Any]
 LossFn = Callable[..., tuple[jax.Array, tuple[jax.Array, Metrics]]]
 
 
 @pytree
 class TrainState:
-    """All that training changes, and the key that its noise comes from.
+    """State of training: parameters, optimizer state, and the key of its noise.
 
     step: int32 scalar, updates done so far.
     params: pytree of parameters.
@@ -40,19 +40,19 @@ class TrainState:
     """
 
     step: jax.Array
-    params: Any
-    opt_state: Any
+    params: Params
+    opt_state: Tree
     key: jax.Array
-    statistics: Any = None
-    frozen: Any = None
+    statistics: Tree = None
+    frozen: Params | None = None
 
     @property
-    def all_params(self) -> Any:
-        """Trained and frozen parameters: what the model takes."""
+    def all_params(self) -> Params:
+        """Trained and frozen parameters: those of the model."""
         return self.completed(self.params)
 
-    def completed(self, params: Any) -> Any:
-        """Other values of the trained parameters with the frozen ones, which are shared."""
+    def completed(self, params: Params) -> Params:
+        """Parameters of the model with other values of the trained ones."""
         return params if self.frozen is None else {**self.frozen, **params}
 
 
@@ -60,16 +60,17 @@ def initial_state(
     params: Params,
     optimizer: optax.GradientTransformation,
     key: jax.Array,
-    statistics: Any = None,
+    *,
+    statistics: Tree = None,
     frozen: Params | None = None,
 ) -> TrainState:
-    """The state before the first update.
+    """Training state before the first update.
 
     Args:
       params: pytree of parameters; a dict beside frozen ones.
-      optimizer: what `train_step` will be given.
+      optimizer: the optax transformation of `train_step`.
       key: typed key, `jax.random.key(seed)`.
-      statistics: what the loss's running statistics start from; None for a loss without.
+      statistics: initial running statistics of the loss; None for a loss without.
       frozen: dict of parameters that stay as they are, of other names than the trained ones.
 
     Raises:
@@ -117,7 +118,7 @@ def summed_step(
     track: Callable[[Any, Any], Any] | None = None,
     measure: Callable[[Params, Batch, jax.Array], Any] | None = None,
 ) -> tuple[TrainState, Metrics]:
-    """`train_step` with metrics that can still be added up over steps, and divided once.
+    """One update with metrics as sums, which can be added up over steps and divided once.
 
       gradient = (sum over devices and micro-batches of grad sum_loss) / (sum of weights)
 
@@ -136,9 +137,9 @@ def summed_step(
       measure: `(params, rows, key) -> pytree of sums` for a loss that depends on the whole batch:
         they are added up over micro-batches and devices before the gradient is taken, and the loss
         is then called with `measured=` the totals, which get no gradient.
-      track: `(statistics, measured) -> statistics` with what `measure` says of this batch in them;
+      track: `(statistics, measured) -> statistics` after this batch, from the totals of `measure`;
         the loss is called with `statistics=` those before. They change between steps only, so every
-        split of the rows sees the same ones.
+        split of the rows has the same ones.
 
     Returns:
       The new state, and `(sum, weight)` of each metric over the global batch, with `loss` and
@@ -155,7 +156,7 @@ def summed_step(
     if track is not None:
         loss_fn = functools.partial(loss_fn, statistics=state.statistics)
 
-    def global_sums(fn):
+    def global_sums(fn: Callable[..., Any]) -> Any:
         sums = _local_sums(lambda rows: fn(params, rows, key), batch, micro_batches, axis_name)
         return psum(sums, axis_name)
 
@@ -166,20 +167,29 @@ def summed_step(
     sums = metrics | {"loss": loss}
     grads = means(grads, weight)
 
-    def updated(params, opt_state, statistics):
+    def update(params: Params, opt_state: Tree, statistics: Tree) -> tuple[Params, Tree, Tree]:
         updates, opt_state = optimizer.update(grads, opt_state, params)
         if track is not None:
             statistics = track(statistics, measured)
         return optax.apply_updates(params, updates), opt_state, statistics
 
+    sums = {name: x if isinstance(x, tuple) else (x, weight) for name, x in sums.items()}
+    sums["grad_norm"] = (optax.tree.norm(grads), (weight > 0).astype(weight.dtype))
+    return _updated(state, update, weight), sums
+
+
+def _updated(
+    state: TrainState, update: Callable[..., tuple[Params, Tree, Tree]], weight: jax.Array
+) -> TrainState:
+    """The state after an update, or with its step moved on alone where the weight is 0."""
     # a branch, not a `where`, which would copy the whole optimizer state
     params, opt_state, statistics = jax.lax.cond(
         weight > 0,
-        updated,
+        update,
         lambda *before: before,
         *(state.params, state.opt_state, state.statistics),
     )
-    state = TrainState(
+    return TrainState(
         step=state.step + 1,
         params=params,
         opt_state=opt_state,
@@ -187,13 +197,11 @@ def summed_step(
         statistics=statistics,
         frozen=state.frozen,
     )
-    sums = {name: x if isinstance(x, tuple) else (x, weight) for name, x in sums.items()}
-    return state, sums | {"grad_norm": (optax.tree.norm(grads), (weight > 0).astype(weight.dtype))}
 
 
-def _completing(fn, state: TrainState):
-    """The same function of the trained parameters alone."""
-    return lambda params, *rest, **given: fn(state.completed(params), *rest, **given)
+def _completing(fn: Callable[..., Any], state: TrainState) -> Callable[..., Any]:
+    """A function of all parameters as one of the trained parameters alone."""
+    return lambda params, *rest, **more: fn(state.completed(params), *rest, **more)
 
 
 def loss_sums(
@@ -203,7 +211,7 @@ def loss_sums(
     loss_fn: LossFn,
     axis_name: str | None = None,
 ) -> tuple[jax.Array, Metrics]:
-    """The weight and the metric sums of one global batch, without an update.
+    """Weight and metric sums of one global batch, without an update.
 
     Add them up over batches, then divide once.
 
@@ -220,10 +228,12 @@ def loss_sums(
     return psum(_wide((weight, metrics | {"loss": loss})), axis_name)
 
 
-def _local_sums(fn, batch, micro_batches, axis_name):
-    """The pytree `fn(rows)` added up over the parts of these rows, at least float32."""
+def _local_sums(
+    fn: Callable[[Batch], Tree], batch: Batch, micro_batches: int, axis_name: str | None
+) -> Tree:
+    """Sum of `fn(rows)` over the micro-batches of these rows, in float32 or wider."""
 
-    def sums(rows):
+    def sums(rows: Batch) -> Tree:
         return _wide(fn(rows))
 
     if micro_batches == 1:
@@ -239,8 +249,8 @@ def _local_sums(fn, batch, micro_batches, axis_name):
     return total
 
 
-def _split_rows(rows, micro_batches):
-    """`[B, ...]` to `[K, B / K, ...]` with row r in part r mod K.
+def _split_rows(rows: jax.Array, micro_batches: int) -> jax.Array:
+    """Rows `[B, ...]` as micro-batches `[K, B / K, ...]` with row r in part r mod K.
 
     Strided, so that rows that lie on different devices do so within every part: no part is one
     device's work.
@@ -253,23 +263,23 @@ def _split_rows(rows, micro_batches):
     return jnp.moveaxis(rows.reshape(-1, micro_batches, *rows.shape[1:]), 1, 0)
 
 
-def _wide(tree):
-    """Sums are held in float32 or wider, whatever the dtype of what is summed."""
+def _wide(tree: Tree) -> Tree:
+    """The leaves in float32 or wider, so that sums of them are."""
 
-    def wide(x):
+    def wide(x: jax.Array) -> jax.Array:
         return jnp.asarray(x, jnp.promote_types(jnp.result_type(x, float), jnp.float32))
 
     return jax.tree.map(wide, tree)
 
 
-def means(sums, weight):
+def means(sums: Tree, weight: jax.Array | float) -> Tree:
     """Sums divided by the weight; 0 where the weight is 0."""
     divisor = jnp.where(weight > 0, weight, 1)
     return jax.tree.map(lambda total: jnp.where(weight > 0, total / divisor, 0), sums)
 
 
-def metric_means(sums: Metrics, weight) -> Metrics:
-    """Every metric over its own weight if it has one, over the loss's otherwise."""
+def metric_means(sums: Metrics, weight: jax.Array | float) -> Metrics:
+    """Means of metrics: sums over their own weight where they have one, else over the loss's."""
     return {
         name: means(*total) if isinstance(total, tuple) else means(total, weight)
         for name, total in sums.items()

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from jaxalign.batches.experience import ResponseBatch
-from jaxalign.batches.preferences import Judged, OnlineBatch
+from jaxalign.batches.preferences import OnlineBatch, ScoredResponses
 from jaxalign.batches.shared_prompts import (
     behind_prompts,
     responses_in_a_row,
@@ -30,7 +30,7 @@ from jaxalign.models.transformer import Transformer, TransformerConfig
 from jaxalign.objectives import group_policy_gradient, online
 from jaxalign.rollouts.groups import sample_groups
 from jaxalign.sampling import sample
-from jaxalign.train.epochs import minibatch_rows, ppo_epochs_loop, rows_of
+from jaxalign.train.epochs import minibatch_rows, ppo_epochs_loop, selected_rows
 from jaxalign.train.step import initial_state, summed_step
 
 pytestmark = pytest.mark.slow
@@ -217,13 +217,13 @@ def test_epochs_of_minibatches_in_parts_on_eight_devices():
         step=step(on_pmap(), 2),
         epochs=epochs,
         minibatches=minibatches,
-        take=rows_of,
+        take=selected_rows,
     )
     theirs, found = state(on_device()), []
     one_device = step(on_device(), 1)
     for part in minibatch_rows(KEY, rows=32, epochs=epochs, minibatches=minibatches):
         responses = np.repeat(part * group, group) + np.tile(np.arange(group), len(part))
-        theirs, of_step = one_device(theirs, rows_of(alone, responses))
+        theirs, of_step = one_device(theirs, selected_rows(alone, responses))
         found.append(of_step)
     assert np.abs(theirs.params - table).max() > 0.1
     same(ours.params, theirs.params, atol=1e-5)
@@ -240,7 +240,7 @@ def test_fresh_pairs_share_their_prompt(loss, x64):
     rng = np.random.default_rng(4)
     scores, reference = rng.normal(size=(2, 2, 4))
     first, second = (
-        Judged(responses=x, scores=y, reference=z)
+        ScoredResponses(responses=x, scores=y, reference=z)
         for x, y, z in zip(rows, scores, reference, strict=True)
     )
     batch = OnlineBatch(first=first, second=second, weights=np.array([1.0, 1, 1, 0]))

@@ -318,7 +318,7 @@ def test_what_cannot_be_packed_is_one_clear_line():
         with pytest.raises(UserError, match="a row gets one number here"):
             numbers(params, batch)
     cache = empty_cache(model.config, batch.tokens, 8)
-    with pytest.raises(UserError, match="no segments or branches"):
+    with pytest.raises(UserError, match="no segments or shared prefix"):
         model.apply(
             {"params": params}, batch.tokens, batch.mask, cache=cache, segments=batch.segments
         )

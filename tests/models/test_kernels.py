@@ -14,10 +14,10 @@ from jaxalign.batches.tokens import TokenBatch
 from jaxalign.layouts.choice import make_layout
 from jaxalign.logprobs import shift_right
 from jaxalign.models import attention, kernels
-from jaxalign.models.attention import attend, of_last, sight_of_rows
-from jaxalign.models.branches import Branches
+from jaxalign.models.attention import attend, attention_mask, of_last_queries
 from jaxalign.models.functions import text_logps
 from jaxalign.models.kernels import by_cudnn, by_splash, kernel_for
+from jaxalign.models.shared_prefix import SharedPrefix
 from jaxalign.models.transformer import Transformer, TransformerConfig
 
 B, N, K, H = 2, 4, 2, 64
@@ -47,9 +47,9 @@ def masks(columns: int) -> jax.Array:
 def both(kernel, queries, columns, *, softcap=None, segments=None):
     """Outputs and gradients of the kernel and of `attend`, at queries that see something."""
     q, k, v = inputs(queries, columns)
-    sight = sight_of_rows(masks(columns), queries, segments=segments)
+    mask = attention_mask(masks(columns), queries, segments=segments)
     told = {"scale": 0.3, "softcap": softcap}
-    sees = sight.visible.any(axis=2)[:, None, :, None]
+    sees = mask.visible.any(axis=2)[:, None, :, None]
     weights = jnp.where(sees, jax.random.normal(jax.random.key(9), q.shape), 0)
 
     def value(fn):
@@ -60,8 +60,8 @@ def both(kernel, queries, columns, *, softcap=None, segments=None):
         (_, out), slopes = jax.value_and_grad(weighed, (0, 1, 2), has_aux=True)(q, k, v)
         return [out, *slopes]
 
-    given = value(lambda q, k, v: kernel(q, k, v, sight=sight, **told))
-    return given, value(lambda q, k, v: attend(q, k, v, sight.visible, **told))
+    given = value(lambda q, k, v: kernel(q, k, v, mask=mask, **told))
+    return given, value(lambda q, k, v: attend(q, k, v, mask.visible, **told))
 
 
 CASES = {
@@ -86,16 +86,16 @@ def test_a_kernel_and_its_gradients_are_those_of_attention(case, interpreted, mo
         np.testing.assert_allclose(given, wanted, atol=2e-5)
 
 
-def test_numbers_say_the_same_as_what_is_visible():
+def test_segment_ids_are_the_attention_mask_in_short():
     """Packed, padded, of whole rows and of their ends."""
     segments = jnp.array([[0] * 9 + [1] * 11, [0] * 20])
     for queries in (20, 6):
-        sight = of_last(sight_of_rows(masks(20), 20, segments=segments), queries)
-        assert sight.numbers is not None
-        of_queries, of_keys = sight.numbers
+        mask = of_last_queries(attention_mask(masks(20), 20, segments=segments), queries)
+        assert mask.segment_ids is not None
+        of_queries, of_keys = mask.segment_ids
         causal = jnp.arange(20)[None] <= (20 - queries + jnp.arange(queries))[:, None]
         same = (of_queries[:, :, None] == of_keys[:, None]) & causal[None]
-        np.testing.assert_array_equal(same, sight.visible)
+        np.testing.assert_array_equal(same, mask.visible)
 
 
 def network(**changes):
@@ -113,8 +113,8 @@ def test_a_network_with_the_kernel_is_the_same_network(interpreted, monkeypatch)
     model, params, tokens, mask = network()
 
     def all_of_them():
-        branches = Branches(shared=10, count=2)
-        cases: list[dict] = [{}, {"branches": branches, "last": 16}]
+        shared_prefix = SharedPrefix(columns=10, count=2)
+        cases: list[dict] = [{}, {"shared_prefix": shared_prefix, "last": 16}]
         outputs: list[Any] = [
             model.apply({"params": params}, tokens, mask, **more) for more in cases
         ]
@@ -150,20 +150,20 @@ def test_every_layout_gives_a_device_its_own_rows(layout, interpreted):
 
 def test_which_kernel_is_taken(monkeypatch):
     wide = jnp.zeros((1, 2, 600, 64), jnp.bfloat16)
-    sight = sight_of_rows(jnp.ones((1, 600), bool), 600)
-    windowed = kernels.Sight(visible=sight.visible, numbers=None)
+    mask = attention_mask(jnp.ones((1, 600), bool), 600)
+    windowed = kernels.AttentionMask(visible=mask.visible, segment_ids=None)
 
-    def chosen(platform, q=wide, sight=sight, softcap=None):
+    def chosen(platform, q=wide, mask=mask, softcap=None):
         monkeypatch.setattr(jax, "default_backend", lambda: platform)
         monkeypatch.setattr(kernels, "has_cudnn", lambda: True)
-        return kernel_for(q, q, sight=sight, softcap=softcap)
+        return kernel_for(q, q, mask=mask, softcap=softcap)
 
     assert chosen("cpu") is None
     assert chosen("tpu") is by_splash and chosen("tpu", softcap=5.0) is by_splash
-    assert chosen("tpu", sight=windowed) is None
+    assert chosen("tpu", mask=windowed) is None
     assert chosen("tpu", q=wide[:, :, :400]) is None
     assert chosen("tpu", q=wide[..., :40]) is None
-    assert chosen("gpu") is by_cudnn and chosen("gpu", sight=windowed) is by_cudnn
+    assert chosen("gpu") is by_cudnn and chosen("gpu", mask=windowed) is by_cudnn
     assert chosen("gpu", softcap=5.0) is None
     assert chosen("gpu", q=wide.astype(jnp.float32)) is None
     assert chosen("gpu", q=wide[:, :, :599]) is None
@@ -182,18 +182,18 @@ def test_older_and_other_gpus_have_no_cudnn_attention(capability, has, monkeypat
 
 def test_rows_that_a_mesh_does_not_divide_are_left_to_blocks(interpreted):
     q = jnp.zeros((4, 2, 128, 64))
-    sight = sight_of_rows(jnp.ones((4, 128), bool), 128)
+    mask = attention_mask(jnp.ones((4, 128), bool), 128)
     for devices, kernel in ((2, by_splash), (8, None)):
         axis = jax.sharding.AxisType.Auto
         with jax.set_mesh(jax.make_mesh((devices,), ("data",), axis_types=(axis,))):
-            assert kernel_for(q, q, sight=sight, softcap=None) is kernel
+            assert kernel_for(q, q, mask=mask, softcap=None) is kernel
 
 
 @pytest.mark.slow
 def test_a_cache_is_read_in_blocks_of_queries():
     q, k, v = inputs(300, 340)
-    visible = sight_of_rows(masks(340), 300).visible
-    blockwise = functools.partial(attention.attend_to_cache, visible=visible)
-    np.testing.assert_allclose(blockwise(q, k, v), attend(q, k, v, visible), atol=1e-5)
+    mask = attention_mask(masks(340), 300)
+    blockwise = functools.partial(attention.attend_to_cache, mask=mask)
+    np.testing.assert_allclose(blockwise(q, k, v), attend(q, k, v, mask.visible), atol=1e-5)
     text = str(jax.make_jaxpr(blockwise)(q, k, v))
     assert "4,300,340" not in text and "4,60,340" in text

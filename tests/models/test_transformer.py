@@ -10,8 +10,8 @@ import pytest
 
 from jaxalign.errors import UserError
 from jaxalign.logprobs import token_logps
-from jaxalign.models.branches import Branches
 from jaxalign.models.layers import drop
+from jaxalign.models.shared_prefix import SharedPrefix
 from jaxalign.models.transformer import Transformer, TransformerConfig, empty_cache, unrolled
 from tests.oracles import transformer as oracle
 
@@ -270,7 +270,7 @@ def test_a_network_with_a_score_alone_works_for_the_last_column_alone():
     [
         (0, {}, 1),
         (8, {}, 1),
-        (4, {"branches": Branches(shared=3, count=2)}, 5),
+        (4, {"shared_prefix": SharedPrefix(columns=3, count=2)}, 5),
         (3, {"segments": jnp.zeros((3, LENGTH), jnp.int32)}, 1),
     ],
 )

@@ -49,7 +49,7 @@ def step_of(loss_fn, measure, rate=RATE, **options):
     sgd = optax.sgd(rate)
     given = {"measure": measure, "track": shift_after, **options}
     step = functools.partial(train_step, loss_fn=loss_fn, optimizer=sgd, **given)
-    return step, lambda params, shift: initial_state(params, sgd, KEY, shift)
+    return step, lambda params, shift: initial_state(params, sgd, KEY, statistics=shift)
 
 
 def of_case(case, shift):

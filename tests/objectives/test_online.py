@@ -14,7 +14,7 @@ import optax
 import pytest
 
 from jaxalign import objectives
-from jaxalign.batches.preferences import Judged, OnlineBatch, PairLogps, PreferenceBatch
+from jaxalign.batches.preferences import OnlineBatch, PairLogps, PreferenceBatch, ScoredResponses
 from jaxalign.batches.tokens import TokenBatch
 from jaxalign.config.loop import FitConfig, OptimizerConfig
 from jaxalign.config.model import ModelConfig
@@ -29,7 +29,7 @@ from jaxalign.losses import NASH_MD, ONLINE_LOSSES, nash_md_loss
 from jaxalign.recipes.online import train_online
 from jaxalign.recipes.run import open_run
 from jaxalign.recipes.text_models import new_text_model
-from jaxalign.rollouts.pairs import judged_pairs, sample_pairs
+from jaxalign.rollouts.pairs import sample_pairs, scored_pairs
 from jaxalign.train.metrics import read_metrics
 from tests.checks.close import assert_same
 from tests.table_policy import START, WORDS, summed, table_logps, texts
@@ -51,7 +51,7 @@ def online_batch(rows=ROWS, seed=0):
     sides, scores = [texts(rng, rows) for _ in range(2)], rng.normal(size=(2, rows))
     scores[1, ::5] = scores[0, ::5]
     first, second = (
-        Judged(responses=text, scores=score, reference=summed(START, text))
+        ScoredResponses(responses=text, scores=score, reference=summed(START, text))
         for text, score in zip(sides, scores, strict=True)
     )
     return OnlineBatch(first=first, second=second, weights=np.ones(rows))
@@ -307,7 +307,9 @@ def test_the_objective_rests_where_the_theory_says(x64, mixture):
             response_mask=~shown,
             index=np.arange(16, dtype=np.int32),
         )
-        return Judged(responses=rows, scores=SCORES[words], reference=np.log(reference)[words])
+        return ScoredResponses(
+            responses=rows, scores=SCORES[words], reference=np.log(reference)[words]
+        )
 
     def gradient(policy):
         opponent = geometric(policy, reference, mixture)
@@ -360,7 +362,7 @@ def test_the_pass_judges_what_each_side_drew(opponent):
     )
     collect = sample_pairs(model.model, LowIds(), opponent=opponent, eos_id=eos, **DECODING)
     batch, measured = jax.jit(collect)((params, model.params, jnp.zeros(()), KEY), asked)
-    batch = judged_pairs(batch, missing_eos=0.5, eos_id=eos)
+    batch = scored_pairs(batch, missing_eos=0.5, eos_id=eos)
     assert batch.weights.tolist() == [1, 1, 1, 0]
     drawn = sample(model.model, params, asked, jax.random.fold_in(KEY, 0), eos_id=eos, **DECODING)
     against = sample_mixture(

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxalign.batches.preferences import Judged, OnlineBatch
+from jaxalign.batches.preferences import OnlineBatch, ScoredResponses
 from jaxalign.cli import dispatch, main
 from jaxalign.commands.explain.run_directory import of_run
 from jaxalign.commands.explain.samples import decisions
@@ -37,7 +37,7 @@ from jaxalign.recipes.reward_functions import check_columns, function_scores, lo
 from jaxalign.recipes.reward_sources import RewardSource, judges_of, load_sources
 from jaxalign.recipes.text_models import new_text_model, save_text_model
 from jaxalign.rollouts.groups import GroupSamples, group_advantages, response_batch
-from jaxalign.rollouts.pairs import judged_pairs
+from jaxalign.rollouts.pairs import scored_pairs
 from jaxalign.rollouts.text import ScoredSamples, text_experience
 from jaxalign.sampling import Samples
 from jaxalign.train.loop import fit
@@ -562,11 +562,11 @@ def test_experience_leaves_out_what_nobody_judged():
 def test_a_pair_weighs_nothing_if_one_side_was_not_judged():
     rows = response_rows("a", "b", "c")
     sides = [
-        Judged(responses=rows, scores=jnp.array(scores), reference=jnp.zeros(3))
+        ScoredResponses(responses=rows, scores=jnp.array(scores), reference=jnp.zeros(3))
         for scores in ([1.0, np.nan, 2.0], [3.0, 1.0, np.nan])
     ]
     batch = OnlineBatch(first=sides[0], second=sides[1], weights=jnp.ones(3))
-    found = judged_pairs(batch, missing_eos=1.0, eos_id=EOS)
+    found = scored_pairs(batch, missing_eos=1.0, eos_id=EOS)
     assert found.weights.tolist() == [1, 0, 0]
     assert found.first.scores.tolist() == [1, 0, 0] and found.second.scores.tolist() == [3, 0, 0]
 
@@ -576,11 +576,13 @@ def test_scores_that_a_penalty_makes_equal_are_equal(score, penalty, rest):
     """0.26 less a penalty of 0.25 is 0.01, though float32 says 0.00999999: nothing is learned."""
     ends, cut = response_rows("a", "bc"), response_rows("a", "bc", ends=False)
     batch = OnlineBatch(
-        first=Judged(responses=cut, scores=jnp.full(2, score), reference=jnp.zeros(2)),
-        second=Judged(responses=ends, scores=jnp.array([rest, rest / 2]), reference=jnp.zeros(2)),
+        first=ScoredResponses(responses=cut, scores=jnp.full(2, score), reference=jnp.zeros(2)),
+        second=ScoredResponses(
+            responses=ends, scores=jnp.array([rest, rest / 2]), reference=jnp.zeros(2)
+        ),
         weights=jnp.ones(2),
     )
-    found = judged_pairs(batch, missing_eos=penalty, eos_id=EOS)
+    found = scored_pairs(batch, missing_eos=penalty, eos_id=EOS)
     first, second = (np.asarray(side.scores) for side in (found.first, found.second))
     assert first[0] == second[0] and first[1] > second[1]
     np.testing.assert_allclose(first, rest, rtol=1e-3)

@@ -12,7 +12,7 @@ import pytest
 from jaxalign import objectives
 from jaxalign.envs.cartpole import CartPole
 from jaxalign.errors import UserError
-from jaxalign.rollouts.control import action_policy, decisions, experience, rollout, start
+from jaxalign.rollouts.control import action_policy, decision_rows, experience, rollout, start
 from jaxalign.train.epochs import minibatch, minibatch_rows, ppo_epochs, ppo_epochs_loop
 from jaxalign.train.step import initial_state, summed_step
 
@@ -141,7 +141,7 @@ def test_actions_follow_the_policy():
 def test_decisions_are_rows_of_one_step():
     _, (steps,) = run_counting(Counting(end=9, limit=3), [4], batch=3)
     batch = dataclasses.replace(make_experience(steps), actions=jnp.arange(12).reshape(3, 4))
-    rows = decisions(batch)
+    rows = decision_rows(batch)
     assert rows.actions.tolist() == [[action] for action in range(12)]
     assert rows.index.tolist() == list(range(12))
     assert rows.inputs.shape == (12, 1, 1) and rows.mask.shape == (12, 1)

@@ -157,7 +157,9 @@ def errors_and_weight(params, batch, key):
 @pytest.mark.parametrize("micro_batches", [1, 3])
 def test_what_is_measured_is_of_the_whole_batch_and_constant(x64, devices, micro_batches):
     batch, w, optimizer = regression(48), np.array([0.3, -1.0, 2.0]), optax.sgd(1.0)
-    state = initial_state({"w": jnp.array(w)}, optimizer, jax.random.key(0), jnp.float64(0.5))
+    state = initial_state(
+        {"w": jnp.array(w)}, optimizer, jax.random.key(0), statistics=jnp.float64(0.5)
+    )
     step = functools.partial(
         train_step,
         loss_fn=centred,

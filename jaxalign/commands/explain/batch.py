@@ -116,7 +116,7 @@ def shift_of(config: ExplainConfig, policy: TextModel, loss: Loss, fit: FitConfi
         key = jax.random.key(config.seed)
         checkpoints = Checkpoints(folder)
         found = checkpoints.restore(
-            initial_state(policy.params, optimizer, key, running["statistics"])
+            initial_state(policy.params, optimizer, key, statistics=running["statistics"])
         )
         checkpoints.close()
         if found is not None:

@@ -43,7 +43,7 @@ def explained(config: ExplainConfig) -> Explanation:
     )
     plain = jax.jit(functools.partial(step, loss_fn=prepared.make_loss(prepared.model)))
     key = jax.random.key(config.seed)
-    state = initial_state(prepared.params, optimizer, key, prepared.shift.statistics)
+    state = initial_state(prepared.params, optimizer, key, statistics=prepared.shift.statistics)
     for _ in range(config.updates):
         state, _ = plain(state, prepared.batch)
     explanation = prepared.explain(state, jax.random.fold_in(state.key, state.step))
