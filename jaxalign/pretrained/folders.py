@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ import numpy as np
 
 from jaxalign.errors import UserError
 from jaxalign.models.architecture import TransformerConfig
+from jaxalign.models.ngram_reward import NgramConfig
+from jaxalign.models.transformer import Transformer
 from jaxalign.pretrained.hugging_face.config import read_config
 from jaxalign.pretrained.hugging_face.names import (
     HEAD,
@@ -28,6 +30,7 @@ from jaxalign.system.files import exists, json_of, read_json, regular_file, show
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 # What a head of ours has and the model's class there does not.
 SIDE_FILES = (VALUE_FILE := "value_head.safetensors", SCORE_FILE := "score_bias.safetensors")
+NGRAM_FIELD = "ngrams"  # of a `config.json` of ours
 SHARD = re.compile(r"[\w.-]{1,200}\.safetensors")
 
 
@@ -70,8 +73,8 @@ def _own_head(weights: Weights, family: str) -> bool:
     return both and not weights.same(HEAD, embedding)
 
 
-def load_own(folder: Path, *, put: Put = np.asarray) -> tuple[TransformerConfig, dict[str, Any]]:
-    """Configuration and parameters of a model that `save_model` wrote.
+def load_own(folder: Path, *, put: Put = np.asarray) -> tuple[Transformer, dict[str, Any]]:
+    """A model that `save_model` wrote, and its parameters.
 
     Raises:
       UserError: the files are missing, are pickles, belong to different models, or do not hold what
@@ -91,10 +94,23 @@ def load_own(folder: Path, *, put: Put = np.asarray) -> tuple[TransformerConfig,
     with open_safetensors([file], shown_path(file)) as weights:
         if said is not None and json_of(said, dict, f"{shown_path(file)}: config") != fields:
             raise UserError(f"{folder}: config.json is not the config of model.safetensors")
-        config = TransformerConfig.from_json(fields, shown_path(beside))
-        shapes = parameter_shapes(config)
+        model = model_of(fields, shown_path(beside))
+        shapes = parameter_shapes(model.config, model.ngrams)
         rules = {path: Stored(name=path) for path in shapes}
-        return config, placed(parameters(weights, rules, shapes), put)
+        return model, placed(parameters(weights, rules, shapes), put)
+
+
+def model_of(fields: Mapping[str, Any], where: str) -> Transformer:
+    """The model that a `config.json` of ours describes; `where` is that file, for messages."""
+    rest = {name: value for name, value in fields.items() if name != NGRAM_FIELD}
+    config = TransformerConfig.from_json(rest, where)
+    if NGRAM_FIELD not in fields:
+        return Transformer(config)
+    place = f"{where}: {NGRAM_FIELD}"
+    read = NgramConfig.from_json(typed(fields[NGRAM_FIELD], dict[str, Any], place), place)
+    if "score" not in config.heads_out:
+        raise UserError(f"{place} are what a score reads, and heads_out names no score")
+    return Transformer(config, ngrams=read)
 
 
 def is_hugging_face(folder: Path) -> bool:

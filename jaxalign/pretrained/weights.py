@@ -17,6 +17,7 @@ import numpy as np
 
 from jaxalign.errors import UserError
 from jaxalign.models.architecture import TransformerConfig
+from jaxalign.models.ngram_reward import NgramConfig
 from jaxalign.models.transformer import Transformer
 from jaxalign.system.files import shown_path
 
@@ -186,7 +187,9 @@ def placed(found: Iterator[tuple[str, np.ndarray]], put: Put) -> dict[str, Any]:
 
 
 @functools.lru_cache(maxsize=64)
-def parameter_shapes(config: TransformerConfig) -> Mapping[str, Shape]:
+def parameter_shapes(
+    config: TransformerConfig, ngrams: NgramConfig | None = None
+) -> Mapping[str, Shape]:
     """Path and shape of every parameter of that model, nothing computed.
 
     All layers have the same shapes, so one of them is looked at.
@@ -196,7 +199,7 @@ def parameter_shapes(config: TransformerConfig) -> Mapping[str, Shape]:
         one = dataclasses.replace(config, layers=1, windows=config.windows[:1])
     tokens = jax.ShapeDtypeStruct((1, 2), jnp.int32)
     mask = jax.ShapeDtypeStruct((1, 2), jnp.bool_)
-    init = jax.eval_shape(Transformer(one).init, jax.random.key(0), tokens, mask)
+    init = jax.eval_shape(Transformer(one, ngrams=ngrams).init, jax.random.key(0), tokens, mask)
     shapes: dict[str, Shape] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(init["params"]):
         name = jax.tree_util.keystr(path, simple=True, separator="/")

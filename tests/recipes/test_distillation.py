@@ -304,7 +304,7 @@ def saved(tmp_path_factory):
     """Saved models and rows, as runs of `sft` and `reward` leave them."""
     folder = tmp_path_factory.mktemp("saved")
     student = model(16, 0)
-    reward = with_heads(student, ("score",), KEY, score_pooling="mean", score_bag=False)
+    reward = with_heads(student, ("score",), KEY, score_pooling="mean")
     other = train_bpe(["a sly wit"], 262)
     config = ModelConfig(width=8, layers=1, heads=2)
     stranger = new_text_model(config, other, 12, ("logits",), KEY)
