@@ -18,7 +18,7 @@ from jaxalign.recipes.reference_cache import kept_of
 from jaxalign.recipes.run import Run, open_run
 from jaxalign.recipes.scoring import response_logps
 from jaxalign.recipes.text_models import TextModel, load_text_model, start_of
-from jaxalign.recipes.user_data import fitting, read_records, token_rows
+from jaxalign.recipes.user_data import Rows, fitting, read_held_out, read_rows
 
 
 def run(config: KTOConfig, directory: Path) -> dict:
@@ -26,25 +26,23 @@ def run(config: KTOConfig, directory: Path) -> dict:
     policy = load_text_model(config.policy, "policy", head="logits", place=config.place)
     fit = following(config.kto.fit, "kto", start_of(policy, config.lora))
     data = fitting(config.data, policy)
-    records = read_records(data, Unpaired, tokenizer=policy.tokenizer, log=directory)
-    rows = [row for (row,) in token_rows(records, policy.tokenizer)]
-    labels = [record.label for record in records]
-    held_out = []
-    if data.evaluation_path:
-        held_out = read_records(
-            data, Unpaired, tokenizer=policy.tokenizer, log=directory, held_out=True
-        )
+    rows = read_rows(data, Unpaired, tokenizer=policy.tokenizer, log=directory)
+    labels = [record.label for record in rows.records]
+    held_out = read_held_out(data, Unpaired, tokenizer=policy.tokenizer, log=directory)
     settled = fit.settled(len(rows) / fit.settings.rows)
     config = dataclasses.replace(config, kto=dataclasses.replace(config.kto, fit=settled))
     inputs = inputs_of(
-        models={"policy": policy}, data=records, held_out=held_out, adapter=config.adapter
+        models={"policy": policy},
+        data=rows.records,
+        held_out=held_out.records,
+        adapter=config.adapter,
     )
     with open_run(directory, config, config.place, config.seed, inputs=inputs) as run:
         policy = with_adapters(policy, config.adapter, config.lora, run.key("lora"))
         shared = {"temperature": config.temperature, "score_reference": kept_of(config)}
-        trained = train_unpaired(run, "kto", policy, rows, labels, config.kto, **shared)
+        trained = train_unpaired(run, "kto", policy, rows.texts, labels, config.kto, **shared)
         scorers = []
-        if held_out:
+        if len(held_out):
             accuracy = label_accuracy(run, trained, policy, held_out, **shared)
             scorers = [{"scorer": "sign of the policy's implicit reward", **accuracy}]
         return finish(run, trained, {"method": f"KTO ({config.kto.loss})"}, reward_model=scorers)
@@ -54,7 +52,7 @@ def label_accuracy(
     run: Run,
     policy: TextModel,
     reference: TextModel,
-    records: list[Unpaired],
+    rows: Rows[Unpaired],
     *,
     temperature: float,
     score_reference: Callable[..., np.ndarray] = response_logps,
@@ -65,10 +63,9 @@ def label_accuracy(
     Args:
       score_reference: `response_logps`, or one that keeps what it computes.
     """
-    rows = [row for (row,) in token_rows(records, policy.tokenizer)]
-    policy_logps = response_logps(run, policy, rows, temperature=temperature)
-    change = policy_logps - score_reference(run, reference, rows, temperature=temperature)
-    wanted = np.array([1 if record.label else -1 for record in records])
-    blocks = prompt_blocks([record.prompt for record in records])
+    policy_logps = response_logps(run, policy, rows.texts, temperature=temperature)
+    change = policy_logps - score_reference(run, reference, rows.texts, temperature=temperature)
+    wanted = np.array([1 if record.label else -1 for record in rows.records])
+    blocks = prompt_blocks([record.prompt for record in rows.records])
     right = 0.5 + 0.5 * wanted * np.sign(change)
     return mean_estimate(right, blocks=blocks).columns("pair_accuracy")

@@ -22,6 +22,7 @@ from jaxalign.data.templated import NOTHING, Given, templated_prompt, templated_
 from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.errors import UserError
 
+TokenIds = Sequence[int] | np.ndarray  # of one text
 Messages = Sequence[Mapping[str, Any]]
 ROLES = {
     **{"system": "System", "developer": "Developer", "user": "User", "assistant": "Assistant"},
@@ -48,7 +49,7 @@ class TokenRow:
         )
 
 
-def token_row(*parts: tuple[Sequence[int], bool]) -> TokenRow:
+def token_row(*parts: tuple[TokenIds, bool]) -> TokenRow:
     """Joins `(ids, is_response)` parts."""
     tokens = np.array([i for ids, _ in parts for i in ids], np.int32)
     is_response = np.array([flag for ids, flag in parts for _ in ids], bool)
@@ -143,26 +144,54 @@ def response_row(
         last messages are the assistant's.
       tokenizer, given: as in `prompt_ids`.
     """
-    if isinstance(response, str) and isinstance(prompt, str):
-        said = [_plain(text, tokenizer) for text in (prompt, response)]
-        asked, answer = _joined(said, tokenizer)
-        bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
-        row = token_row((bos + asked, False), ([*answer, tokenizer.eos_id], True))
-        row.is_response[:1] = False  # without a BOS and a prompt nothing predicts the first token
-        return row
-    if isinstance(response, str) or isinstance(prompt, str):
+    (row,) = response_rows(prompt, [response], tokenizer, given=given)
+    return row
+
+
+def response_rows(
+    prompt: str | Messages,
+    responses: Sequence[Any],
+    tokenizer: Tokenizer,
+    *,
+    given: Given = NOTHING,
+) -> tuple[TokenRow, ...]:
+    """`response_row` of several responses to one prompt, which is tokenised once; but a chat
+    template writes prompt and response together, for every response.
+    """
+    for response in responses:
+        _check_response(prompt, response)
+    if isinstance(prompt, str) or tokenizer.chat_template is None:
+        if not isinstance(prompt, str):
+            _check_nothing_more(given, "chat_template_kwargs")
+        start = prompt_ids(prompt, tokenizer)
+        return tuple(_continued(start, response, tokenizer) for response in responses)
+    said = [_plain_messages(part, tokenizer) for part in (prompt, *responses)]
+    parts = (templated_response(said[0], answer, tokenizer, given=given) for answer in said[1:])
+    return tuple(token_row(*part) for part in parts)
+
+
+def _check_response(prompt: str | Messages, response: str | Messages) -> None:
+    if isinstance(response, str) != isinstance(prompt, str):
         raise UserError("one of prompt and response is text, the other a conversation")
+    if isinstance(response, str):
+        return
     if [response[0]["role"], response[-1]["role"]] != ["assistant", "assistant"]:
         raise UserError("a response begins and ends with the assistant")
-    if tokenizer.chat_template is not None:
-        said = [_plain_messages(part, tokenizer) for part in (prompt, response)]
-        return token_row(*templated_response(said[0], said[1], tokenizer, given=given))
-    _check_nothing_more(given, "chat_template_kwargs")
-    start, end = (prompt_ids(prompt, tokenizer), False), ([tokenizer.eos_id], True)
+
+
+def _continued(start: list[int], response: str | Messages, tokenizer: Tokenizer) -> TokenRow:
+    """The ids of a prompt, a response that goes on from them, and EOS."""
+    end = ([tokenizer.eos_id], True)
+    if isinstance(response, str):
+        begun = len(start) > (tokenizer.bos_id is not None)
+        encode = tokenizer.encode_after if begun else tokenizer.encode
+        row = token_row((start, False), (encode(_plain(response, tokenizer)), True), end)
+        row.is_response[:1] = False  # without a BOS and a prompt nothing predicts the first token
+        return row
     turns = _turns(response, tokenizer)[1:]  # the first cue ends the prompt
     turns[-1] = (turns[-1][0].removesuffix("\n"), turns[-1][1])
     said = [(tokenizer.encode_after(text), flag) for text, flag in turns]
-    return token_row(start, *said, end)
+    return token_row((start, False), *said, end)
 
 
 def step_row(prompt: str, steps: Sequence[str], tokenizer: Tokenizer) -> TokenRow:
@@ -171,10 +200,13 @@ def step_row(prompt: str, steps: Sequence[str], tokenizer: Tokenizer) -> TokenRo
     The line end is tokenized apart, so every step ends with the same token.
     """
     end = tokenizer.encode_after("\n")
-    row = [(prompt_ids(prompt, tokenizer), False)]
-    texts = [_plain(text, tokenizer) for text in (prompt, *steps)]
-    for ids in _joined(texts, tokenizer)[1:]:
+    start = prompt_ids(prompt, tokenizer)
+    row, begun = [(start, False)], len(start) > (tokenizer.bos_id is not None)
+    for step in steps:
+        encode = tokenizer.encode_after if begun else tokenizer.encode
+        ids = encode(_plain(step, tokenizer))
         row += [(ids + end[:-1], False), (end[-1:], True)]
+        begun = begun or bool(ids)
     return token_row(*row)
 
 

@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
+from jaxalign.data.chat import TokenRow
 from jaxalign.data.records import FIELDS, BadRow, Record
 from jaxalign.data.sources import Fields, rows_of
 from jaxalign.data.tokenizer import Tokenizer
@@ -29,10 +30,14 @@ class Skipped:
 
 @dataclasses.dataclass(frozen=True)
 class Loaded(Generic[AnyRecord]):
-    """The records, and the rows that were skipped."""
+    """The records, and the rows that were skipped.
+
+    tokens: the token rows of every record; empty without a tokenizer.
+    """
 
     records: list[AnyRecord]
     skipped: list[Skipped]
+    tokens: list[tuple[TokenRow, ...]]
 
     def __str__(self) -> str:
         """How many rows were read and which were skipped; a line for each of the first few."""
@@ -70,8 +75,9 @@ def load_records(
       fields: our field name to the source's, where they differ: `{"prompt": "question"}`. An
         empty name hides a field: `{"prompt": ""}` makes a preference's prompt implicit.
       on_bad_row: "error" names the bad rows and stops; "skip" leaves them out and returns them too.
-      tokenizer, max_length: with both, a row of more tokens (BOS and EOS included) is bad. With a
-        length alone, a row with a field of more bytes than so many tokens can have.
+      tokenizer: makes the token rows; None: nothing is tokenised.
+      max_length: a row of more tokens (BOS and EOS included) is bad; without a tokenizer, one with
+        a field of more bytes than so many tokens can have.
       data_dir: where tensorflow-datasets keeps prepared data; its own default if None.
     Raises: UserError for bad rows ("error"), if no row is left, or if the source cannot be read.
     """
@@ -79,7 +85,7 @@ def load_records(
         raise UserError(f'on_bad_row is {on_bad_row!r}, wanted "error" or "skip"')
     if unknown := set(fields or {}) - set(FIELDS):
         raise UserError(f"no such fields: {sorted(unknown)}; there are {list(FIELDS)}")
-    loaded = Loaded[AnyRecord]([], [])
+    loaded = Loaded[AnyRecord]([], [], [])
     for place, row in rows_of(source, fields or {}, data_dir):
         try:
             if isinstance(row, BadRow):
@@ -87,8 +93,8 @@ def load_records(
             record = kind.parse(row)
             if max_length is not None:
                 _check_bytes(record, max_length)
-                if tokenizer is not None:
-                    _check_length(record, tokenizer, max_length)
+            if tokenizer is not None:
+                loaded.tokens.append(_token_rows(record, tokenizer, max_length))
             loaded.records.append(record)
         except BadRow as reason:
             loaded.skipped.append(Skipped(place, str(reason)))
@@ -144,10 +150,14 @@ def _bytes_of(said: object) -> int:
     return found
 
 
-def _check_length(record: Record, tokenizer: Tokenizer, max_length: int) -> None:
+def _token_rows(
+    record: Record, tokenizer: Tokenizer, max_length: int | None
+) -> tuple[TokenRow, ...]:
     try:
-        longest = max(len(row) for row in record.token_rows(tokenizer))
+        rows = record.token_rows(tokenizer)
     except UserError as refusal:  # of a chat template, say: roles that do not alternate
         raise BadRow(str(refusal)) from None
-    if longest > max_length:
+    longest = max(len(row) for row in rows)
+    if max_length is not None and longest > max_length:
         raise BadRow(f"{longest} tokens, the limit is {max_length}")
+    return rows

@@ -13,7 +13,15 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any, Self
 
-from jaxalign.data.chat import ROLES, TokenRow, prompt_ids, response_row, step_row, token_row
+from jaxalign.data.chat import (
+    ROLES,
+    TokenRow,
+    prompt_ids,
+    response_row,
+    response_rows,
+    step_row,
+    token_row,
+)
 from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.numerics.bounds import LARGEST
 from jaxalign.system.files import shown
@@ -145,7 +153,7 @@ class Preference:
     def token_rows(self, tokenizer: Tokenizer) -> tuple[TokenRow, ...]:
         """Prompt and chosen, prompt and rejected: two rows."""
         sides = (self.chosen, self.rejected)
-        return tuple(response_row(self.prompt, side, tokenizer, given=self.given) for side in sides)
+        return response_rows(self.prompt, sides, tokenizer, given=self.given)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,8 +171,8 @@ class GoldPreference(Preference):
 
     def token_rows(self, tokenizer: Tokenizer) -> tuple[TokenRow, ...]:
         """Prompt and chosen, prompt and rejected, prompt and gold: three rows."""
-        gold = response_row(self.prompt, self.gold, tokenizer, given=self.given)
-        return *super().token_rows(tokenizer), gold
+        sides = (self.chosen, self.rejected, self.gold)
+        return response_rows(self.prompt, sides, tokenizer, given=self.given)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,10 +216,7 @@ class Ranking:
 
     def token_rows(self, tokenizer: Tokenizer) -> tuple[TokenRow, ...]:
         """Prompt and answer, a row for each answer."""
-        return tuple(
-            response_row(self.prompt, answer, tokenizer, given=self.given)
-            for answer in self.responses
-        )
+        return response_rows(self.prompt, self.responses, tokenizer, given=self.given)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,6 +26,7 @@ from jaxalign.models.functions import (
 )
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.scoring import longest, response_logps
+from jaxalign.recipes.stage import Evaluation, Learner, fit_batches
 from jaxalign.recipes.text_models import TextModel, with_heads
 
 
@@ -40,8 +41,7 @@ def train_dpo(
     temperature: float,
     gold: Sequence[TokenRow] | None = None,
     score_reference: Callable[..., np.ndarray] | None = None,
-    evaluate: Callable[[Any], dict[str, float]] | None = None,
-    evaluate_every: int | None = None,
+    evaluation: Evaluation | None = None,
 ) -> TextModel:
     """A loss on pairs from the policy, which is the reference; its log-probabilities are computed
     once, and not at all for a loss without a reference.
@@ -53,6 +53,7 @@ def train_dpo(
     Args:
       gold: best responses, for the losses that imitate one.
       score_reference: `response_logps`, which is the default, or one that keeps what it computes.
+      evaluation: along the way.
     """
     policy = with_heads(policy, ("logits",), run.key(f"{name}/init"), dropout=0.0)
     named = objectives.PAIR_LOSSES[settings.loss_name]
@@ -90,17 +91,10 @@ def train_dpo(
         axis_name=run.layout.axis_name,
         **settings.hyperparameters,
     )
-    params = run.fit(
-        name,
-        loss,
-        policy.trained,
-        batch,
-        settings.fit,
-        frozen=policy.frozen,
-        evaluate=evaluate,
-        evaluate_every=evaluate_every,
-        **running_shift_of(named),
+    learner = Learner(
+        params=policy.trained, frozen=policy.frozen, loss_fn=loss, **running_shift_of(named)
     )
+    params = fit_batches(run, name, learner, batch, settings=settings.fit, evaluation=evaluation)
     return policy.with_trained(params)
 
 
@@ -143,23 +137,21 @@ def train_unpaired(
         )
 
     logps = text_logps(policy.model, temperature=temperature)
-    params = run.fit(
-        name,
-        objectives.unpaired(
+    learner = Learner(
+        params=policy.trained,
+        frozen=policy.frozen,
+        loss_fn=objectives.unpaired(
             logps, settings.loss, axis_name=run.layout.axis_name, **settings.hyperparameters
         ),
-        policy.trained,
-        batch,
-        settings.fit,
-        frozen=policy.frozen,
         measure=objectives.mismatched_log_ratios(logps) if named.needs("kl") else None,
         **running_shift_of(named),
     )
+    params = fit_batches(run, name, learner, batch, settings=settings.fit)
     return policy.with_trained(params)
 
 
 def running_shift_of(named: objectives.NamedLoss) -> dict[str, Any]:
-    """What `Run.fit` is told of the running mean that a loss reads, if it reads one."""
+    """What a `Learner` is told of the running mean that a loss reads, if it reads one."""
     if not named.needs("shift"):
         return {}
     return {"statistics": objectives.no_shift(), "track": objectives.track_shift}

@@ -36,6 +36,7 @@ from jaxalign.models.ngram_reward import (
 )
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.scoring import SCORING_ROWS, by_rows, longest, score_rows
+from jaxalign.recipes.stage import Learner, fit_batches
 from jaxalign.recipes.text_models import TextModel, shallow, with_heads
 
 SPACE = "Ġ"  # how byte-level vocabularies spell a space
@@ -107,7 +108,8 @@ def train_scores(
         l2=settings.bag_l2 if settings.bag else 0.0,
         penalised=lambda params: {k: v for k, v in params["score"].items() if k in NGRAMS},
     )
-    params = run.fit(name, loss, params, batches, settings.fit, frozen=frozen)
+    learner = Learner(params=params, frozen=frozen, loss_fn=loss)
+    params = fit_batches(run, name, learner, batches, settings=settings.fit)
     trained = dataclasses.replace(model, params={**model.params, **params})
     scores = score_rows(run, trained, rows)
     head = standardised_head(trained.params["score"], mean=scores.mean(), deviation=scores.std())

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.errors import UserError
 from jaxalign.explanation import Explanation
 from jaxalign.recipes.preferences import running_shift_of
-from jaxalign.recipes.run import optimizer_of
+from jaxalign.recipes.stage import optimizer_of
 from jaxalign.recipes.text_models import TextModel, load_text_model, start_of, with_heads
 from jaxalign.train.checkpoints import Checkpoints
 from jaxalign.train.step import TrainState, initial_state
@@ -58,7 +58,7 @@ class Prepared:
     shift: Shift = Shift()
 
 
-def chosen_rows(config: ExplainConfig, rows: list, kind: str) -> tuple[list, np.ndarray]:
+def chosen_rows(config: ExplainConfig, rows: Sequence, kind: str) -> tuple[list, np.ndarray]:
     """The rows of that batch in the order of a run with this seed."""
     if not rows:
         raise UserError(f"--data.path {config.data.path} holds no {kind}")

@@ -35,16 +35,16 @@ from jaxalign.models.functions import text_logps, text_logps_and_collisions
 from jaxalign.objectives.pair_losses import PAIR_LOSSES, UNPAIRED_LOSSES
 from jaxalign.recipes.scoring import longest
 from jaxalign.recipes.text_models import TextModel
-from jaxalign.recipes.user_data import fitting, read_records, token_rows
+from jaxalign.recipes.user_data import fitting, read_rows
 
 
 def texts(config: ExplainConfig) -> Prepared:
     """Supervised fine-tuning on rows of the data."""
     policy = policy_of(config)
     data = fitting(config.data, policy)
-    records = read_records(data, PromptCompletion, tokenizer=policy.tokenizer, log=None)
-    rows, index = chosen_rows(config, token_rows(records, policy.tokenizer), "texts")
-    batch = token_batch([row for (row,) in rows], pad_id=policy.tokenizer.pad_id, index=index)
+    read = read_rows(data, PromptCompletion, tokenizer=policy.tokenizer, log=None)
+    rows, index = chosen_rows(config, read.texts, "texts")
+    batch = token_batch(rows, pad_id=policy.tokenizer.pad_id, index=index)
     model = text_logps(policy.model, temperature=config.temperature)
 
     def explain(state, key):
@@ -65,8 +65,8 @@ def pairs(config: ExplainConfig) -> Prepared:
     """A preference loss on pairs of the data."""
     policy = policy_of(config)
     data = fitting(config.data, policy)
-    records = read_records(data, Preference, tokenizer=policy.tokenizer, log=None)
-    rows, index = chosen_rows(config, token_rows(records, policy.tokenizer), "pairs")
+    given = read_rows(data, Preference, tokenizer=policy.tokenizer, log=None)
+    rows, index = chosen_rows(config, given.tokens, "pairs")
     chosen, rejected = zip(*rows, strict=True)
     batch = preference_batch(chosen, rejected, pad_id=policy.tokenizer.pad_id, index=index)
     reference = frozen(config, "reference", policy)
@@ -141,8 +141,8 @@ def labelled(config: ExplainConfig) -> Prepared:
     policy = policy_of(config)
     data, settings = fitting(config.data, policy), config.kto
     named = UNPAIRED_LOSSES[settings.loss]
-    records = read_records(data, Unpaired, tokenizer=policy.tokenizer, log=None)
-    everything = [row for (row,) in token_rows(records, policy.tokenizer)]
+    given = read_rows(data, Unpaired, tokenizer=policy.tokenizer, log=None)
+    everything = given.texts
     rows, index = chosen_rows(config, everything, "labelled responses")
     others = None
     if named.needs("kl"):  # paired within the data, as a run does it
@@ -150,7 +150,7 @@ def labelled(config: ExplainConfig) -> Prepared:
         others = [mismatched[i] for i in index]
     batch = unpaired_batch(
         rows,
-        np.array([records[i].label for i in index]),
+        np.array([given.records[i].label for i in index]),
         None,
         pad_id=policy.tokenizer.pad_id,
         length=longest([*rows, *(others or ())]),

@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxalign.batches.tokens import TokenBatch, pytree
 from jaxalign.data.batching import evaluation_batches, prompt_batch
+from jaxalign.data.chat import TokenIds
 from jaxalign.evaluation.judges import Scorer
 from jaxalign.evaluation.text_statistics import sample_statistics
 from jaxalign.evaluation.win_rates import win_rate
@@ -54,7 +55,7 @@ class Panel:
     rows: samples drawn at the same time.
     """
 
-    prompts: Sequence[Sequence[int]]
+    prompts: Sequence[TokenIds]
     judge: Scorer
     rule: Scorer
     reward: TextModel
