@@ -36,7 +36,7 @@ GROUPS = {  # heading: the modules below `jaxalign` whose functions stand under 
     "KL divergence": ("kl",),
     "Diagnostics": ("diagnostics",),
     "Log-probabilities": ("logprobs",),
-    "Masks": ("masking",),
+    "Masks": ("numerics.masking",),
 }
 COLUMNS = ("function", "what it is", "equation", "when to use it", "TRL's name", "paper")
 

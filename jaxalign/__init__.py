@@ -1,5 +1,9 @@
 """Alignment fine-tuning in JAX; here its mathematics: pure, unreduced, jit, vmap and grad safe."""
 
+# First: a program may be stopped while it imports the rest.
+from jaxalign.system import signals  # noqa: F401
+
+# isort: split
 from jaxalign.advantages import (
     batch_scaled_advantages,
     best_of_group_advantages,
@@ -125,7 +129,6 @@ from jaxalign.losses import (
     xpo_loss,
 )
 from jaxalign.numerics.masking import masked_mean, masked_sum, masked_variance, whiten
-from jaxalign.system import signals  # noqa: F401  (a program may be stopped while it imports the rest)
 
 __all__ = [
     "ComparisonBatch",

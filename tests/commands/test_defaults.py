@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from jaxalign.cli import dispatch
-from jaxalign.commands import sft
 from jaxalign.config.data import DataConfig
 from jaxalign.config.defaults import LARGE, Start
 from jaxalign.config.model import LoraConfig, ModelConfig
 from jaxalign.data.tokenizer import train_bpe
 from jaxalign.errors import UserError
 from jaxalign.models.transformer import Transformer
+from jaxalign.recipes import finish
 from jaxalign.recipes.text_models import (
     load_text_model,
     new_text_model,
@@ -88,7 +88,7 @@ def test_rows_are_as_long_as_suits_the_model(models):
 def test_a_published_model_is_trained_gently_and_the_run_says_so(
     models, rows, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr(sft, "write_report", lambda directory: directory)  # plots take seconds
+    monkeypatch.setattr(finish, "write_report", lambda directory: directory)  # plots take seconds
     command = ["dpo", "--policy", str(models / "published"), "--data.path", rows]
     command += ["--run_dir", str(tmp_path / "run"), "--dpo.fit.epochs", "2"]
     command += ["--dpo.fit.batch_size", "2", "--place.layout", "device"]

@@ -138,7 +138,7 @@ RUN = """
 import functools, os, sys, threading, time
 import jax, jax.numpy as jnp, numpy as np
 from jaxalign.train.checkpoints import Checkpoints, save_model
-from jaxalign.train.layouts import make_layout
+from jaxalign.layouts.choice import make_layout
 from jaxalign.train.loop import fit
 from jaxalign.train.metrics import MetricsWriter
 from jaxalign.train.optimizers import make_optimizer

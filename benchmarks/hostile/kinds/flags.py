@@ -106,7 +106,7 @@ def default_of(name: str) -> Any:
     from jaxalign.cli import DEFAULTS
 
     module, cls = DEFAULTS[name].split(".")
-    return getattr(importlib.import_module(f"jaxalign.{module}"), cls)()
+    return getattr(importlib.import_module(f"jaxalign.config.{module}"), cls)()
 
 
 def leaves(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

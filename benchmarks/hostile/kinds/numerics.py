@@ -158,7 +158,7 @@ def on_devices(room: Room, *, name: str, devices: int) -> str:
     data = room.write("data.jsonl", uneven) if name == "sft" else room.base.pairs
     for count in (1, devices):
         given = command(name, room.base, run_dir=f"on{count}", data=data)
-        given += ["--fit.batch_size" if name == "sft" else "--dpo.fit.batch_size", "8"]
+        given[given.index(f"--{'' if name == 'sft' else 'dpo.'}fit.batch_size") + 1] = "8"
         worked(room.start(*given, before=with_devices(count)).ending())
     return close(room, "on1", f"on{devices}")
 
@@ -169,7 +169,8 @@ def in_parts(room: Room, *, micro: int) -> str:
     data = room.write("data.jsonl", uneven)
     for count in (1, micro):
         given = command("sft", room.base, run_dir=f"in{count}", data=data)
-        given += ["--fit.batch_size", "8", "--fit.micro_batches", str(count)]
+        given[given.index("--fit.batch_size") + 1] = "8"
+        given += ["--fit.micro_batches", str(count)]
         worked(room.start(*given).ending())
     return close(room, "in1", f"in{micro}")
 
