@@ -1,6 +1,7 @@
 """Critic-free policy gradients on text: sample groups, score, compare, learn."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -14,11 +15,11 @@ from jaxalign.recipes.prompts import Asked, Prompts, prompt_batches
 from jaxalign.recipes.reward_sources import Judges, Reward, judged_samples, judges_of
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.sampler import Sampler, make_sampler
-from jaxalign.recipes.stage import Evaluation, Learner, Loop, fit_loop, optimizer_of, updates_left
+from jaxalign.recipes.stage import Evaluation, Learner, fit_iterations, updates_left
 from jaxalign.recipes.text_models import TextModel, with_heads
 from jaxalign.rollouts.groups import GroupSamples, response_batch, sample_groups
 from jaxalign.train.epochs import ppo_epochs_loop, rows_of
-from jaxalign.train.step import TrainState, summed_step
+from jaxalign.train.step import TrainState
 
 
 def train_grpo(
@@ -47,10 +48,8 @@ def train_grpo(
       evaluation: along the way, every so many iterations.
     """
     actor = with_heads(policy, ("logits",), run.key(f"{name}/init"), dropout=0.0)
-    iterations = settings.rounds
-    judges = judges_of(
-        reward, policy.tokenizer, prompts, iterations=updates_left(run, name, iterations)
-    )
+    left = updates_left(run, name, settings.rounds)
+    judges = judges_of(reward, policy.tokenizer, prompts, iterations=left)
     groups = groups_of(actor, settings, max_new_tokens, devices=len(run.layout.devices))
     collect = sample_groups(
         *(actor.model, policy.model, judges.model),
@@ -65,25 +64,18 @@ def train_grpo(
         frozen=actor.frozen,
         loss_fn=objectives.group_policy_gradient(decisions, settings.method, length=max_new_tokens),
     )
-    steps = iterations * settings.epochs * settings.minibatches
-    optimizer = optimizer_of(settings.optimizer, steps)
-    step = run.step(learner.step(summed_step, optimizer), micro_batches=settings.micro_batches)
     sampler = make_sampler(run, collect, reference=policy, judges=judges)
-    loop = Loop(
-        update=_iteration(sampler, judges, step, groups),
-        batches=prompt_batches(
-            run,
-            prompts,
-            pad_id=policy.tokenizer.pad_id,
-            size=settings.prompts,
-            repeats=settings.group_size,
-        ),
-        steps=iterations,
-        log_every=settings.log_every,
-        checkpoint_every=settings.checkpoint_every,
+    dealt = {"size": settings.prompts, "repeats": settings.group_size}
+    params = fit_iterations(
+        run,
+        name,
+        learner,
+        functools.partial(_iteration, sampler, judges, groups),
+        batches=prompt_batches(run, prompts, pad_id=policy.tokenizer.pad_id, **dealt),
+        settings=settings,
         evaluation=evaluation,
     )
-    return actor.with_trained(fit_loop(run, name, learner.state(run.key(name), optimizer), loop))
+    return actor.with_trained(params)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -147,7 +139,7 @@ def shared_responses(settings: GRPOSettings, *, devices: int) -> tuple[int, int]
 
 
 def _iteration(
-    sampler: Sampler, judges: Judges, step: Callable, groups: Groups
+    sampler: Sampler, judges: Judges, groups: Groups, step: Callable
 ) -> Callable[[TrainState, Asked], tuple[TrainState, dict[str, Any]]]:
     """One iteration of sampling and learning."""
     compare, settings = jax.jit(groups.compared), groups.settings

@@ -18,11 +18,11 @@ from jaxalign.recipes.prompts import Asked, Prompts, prompt_batches
 from jaxalign.recipes.reward_sources import Judges, Reward, judged_samples, judges_of
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.sampler import Sampler, make_sampler
-from jaxalign.recipes.stage import Evaluation, Learner, Loop, fit_loop, optimizer_of, updates_left
+from jaxalign.recipes.stage import Evaluation, Learner, fit_iterations, updates_left
 from jaxalign.recipes.text_models import TextModel, with_heads
 from jaxalign.rollouts.text import ScoredSamples, sample_and_score, sample_metrics, text_experience
 from jaxalign.train.epochs import ppo_epochs_loop
-from jaxalign.train.step import TrainState, summed_step
+from jaxalign.train.step import TrainState
 
 
 def train_ppo(
@@ -50,10 +50,8 @@ def train_ppo(
       evaluation: along the way, every so many iterations.
     """
     actor = with_heads(policy, ("logits", "value"), run.key(f"{name}/init"), dropout=0.0)
-    iterations = settings.rounds
-    judges = judges_of(
-        reward, policy.tokenizer, prompts, iterations=updates_left(run, name, iterations)
-    )
+    left = updates_left(run, name, settings.rounds)
+    judges = judges_of(reward, policy.tokenizer, prompts, iterations=left)
     decoding = {"temperature": temperature, "max_new_tokens": max_new_tokens}
     models = actor.model, policy.model, judges.model
     collect = sample_and_score(*models, eos_id=actor.tokenizer.stop_ids, **decoding)
@@ -63,21 +61,18 @@ def train_ppo(
         loss_fn=_loss(actor, settings, **decoding),
         statistics=jnp.float32(settings.kl_coef),
     )
-    steps = iterations * settings.epochs * settings.minibatches
-    optimizer = optimizer_of(settings.optimizer, steps)
-    step = run.step(learner.step(summed_step, optimizer), micro_batches=settings.micro_batches)
     sampler = make_sampler(run, collect, reference=policy, judges=judges)
-    loop = Loop(
-        update=_iteration(sampler, judges, step, settings),
-        batches=prompt_batches(
-            run, prompts, pad_id=policy.tokenizer.pad_id, size=settings.batch_size
-        ),
-        steps=iterations,
-        log_every=settings.log_every,
-        checkpoint_every=settings.checkpoint_every,
+    pad_id, size = policy.tokenizer.pad_id, settings.batch_size
+    params = fit_iterations(
+        run,
+        name,
+        learner,
+        functools.partial(_iteration, sampler, judges, settings),
+        batches=prompt_batches(run, prompts, pad_id=pad_id, size=size),
+        settings=settings,
         evaluation=evaluation,
     )
-    return actor.with_trained(fit_loop(run, name, learner.state(run.key(name), optimizer), loop))
+    return actor.with_trained(params)
 
 
 def _loss(actor: TextModel, settings: PPOSettings, *, temperature: float, max_new_tokens: int):
@@ -92,7 +87,7 @@ def _loss(actor: TextModel, settings: PPOSettings, *, temperature: float, max_ne
 
 
 def _iteration(
-    sampler: Sampler, judges: Judges, step: Callable, settings: PPOSettings
+    sampler: Sampler, judges: Judges, settings: PPOSettings, step: Callable
 ) -> Callable[[TrainState, Asked], tuple[TrainState, dict[str, Any]]]:
     """One iteration of sampling and learning; the state's statistics are the KL coefficient."""
     eos_id = judges.tokenizer.stop_ids

@@ -9,11 +9,13 @@ import jax
 import optax
 
 from jaxalign.config.defaults import filled_optimizer
+from jaxalign.config.grpo import GRPOSettings
 from jaxalign.config.loop import FitConfig, OptimizerConfig
+from jaxalign.config.ppo import PPOSettings
 from jaxalign.recipes.run import Run
 from jaxalign.train.loop import fit
 from jaxalign.train.optimizers import make_optimizer
-from jaxalign.train.step import LossFn, TrainState, initial_state, train_step
+from jaxalign.train.step import LossFn, TrainState, initial_state, summed_step, train_step
 
 Metrics = dict[str, Any]
 
@@ -153,6 +155,41 @@ def fit_batches(
         checkpoint_every=settings.checkpoint_every,
         evaluation=evaluation,
         tokens_per_step=tokens_per_step,
+    )
+    return fit_loop(run, name, learner.state(run.key(name), optimizer), loop)
+
+
+def fit_iterations(
+    run: Run,
+    name: str,
+    learner: Learner,
+    iteration: Callable[[Callable], Callable[[TrainState, Any], tuple[TrainState, Metrics]]],
+    *,
+    batches: Callable[[int], Any],
+    settings: PPOSettings | GRPOSettings,
+    evaluation: Evaluation | None = None,
+) -> Any:
+    """The trained parameters after iterations of sampling and learning, on the host.
+
+    Args:
+      name: as in `fit_loop`.
+      learner: what is trained.
+      iteration: a compiled gradient step `(state, minibatch) -> (state, metric sums)` -> the
+        iteration that takes several of them.
+      batches: number of the iteration -> what it samples from.
+      settings: of loop and optimizer.
+      evaluation: along the way, every so many iterations.
+    """
+    steps = settings.rounds * settings.epochs * settings.minibatches
+    optimizer = optimizer_of(settings.optimizer, steps)
+    step = run.step(learner.step(summed_step, optimizer), micro_batches=settings.micro_batches)
+    loop = Loop(
+        update=iteration(step),
+        batches=batches,
+        steps=settings.rounds,
+        log_every=settings.log_every,
+        checkpoint_every=settings.checkpoint_every,
+        evaluation=evaluation,
     )
     return fit_loop(run, name, learner.state(run.key(name), optimizer), loop)
 

@@ -1,8 +1,8 @@
 """Groups of responses to the same prompt, what they are worth compared with each other, and the
 batch that a policy gradient without value function learns from.
 
-Row `i * G + j` is response j to prompt i. Advantages are computed on all rows of a round, before it
-is cut into minibatches: a group is never split.
+Row `i * G + j` is response j to prompt i. Advantages are computed on all rows of an iteration,
+before it is cut into minibatches: a group is never split.
 """
 
 import jax
@@ -114,7 +114,7 @@ def learned_scores(
     where nobody could judge.
 
     Args:
-      samples: of one round.
+      samples: of one iteration.
       method: says what they cost.
       eos_id: the token that ends a response, or all that do.
       longest: response that sampling allows, in tokens.
@@ -144,14 +144,14 @@ def token_kl(samples: GroupSamples, method: GroupMethod) -> jax.Array:
 def group_advantages(
     samples: GroupSamples, scores: jax.Array, method: GroupMethod, *, group_size: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Advantages of all responses of a round, and which groups have equal scores (but for
+    """Advantages of all responses of an iteration, and which groups have equal scores (but for
     rounding, the rule of the advantages too).
 
     A KL in the reward is charged to tokens for `reinforce_plus_plus`, else to the response. A
     response whose score is NaN is not compared with: its group has one less.
 
     Args:
-      samples: of one round, groups side by side.
+      samples: of one iteration, groups side by side.
       scores: `[B]` from `learned_scores`.
       method: names advantages and KL.
       group_size: G.
@@ -207,8 +207,8 @@ def sampler_logps(samples: GroupSamples, method: GroupMethod):
 def token_weights(samples: GroupSamples, mask: jax.Array, method: GroupMethod) -> jax.Array:
     """`[B, T]` factors of the policy loss: importance weights, and 0 where entropy is too low.
 
-    The entropies are those of the policy that sampled, and the threshold is that of the round, so
-    that no update depends on how a round is cut.
+    The entropies are those of the policy that sampled, and the threshold is that of the iteration,
+    so that no update depends on how an iteration is cut.
     """
     weights = jnp.ones(mask.shape)
     if method.importance_cap is not None:
@@ -231,10 +231,10 @@ def response_batch(
     eos_id: int | tuple[int, ...],
     longest: int,
 ) -> tuple[ResponseBatch, dict[str, jax.Array]]:
-    """What the objective learns from, and metrics of the round.
+    """What the objective learns from, and metrics of the iteration.
 
     Args:
-      samples: of one round, groups side by side.
+      samples: of one iteration, groups side by side.
       method: how they are compared and which are left out.
       group_size: G, responses to a prompt.
       eos_id: the token that ends a response, or all that do.

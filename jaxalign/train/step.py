@@ -33,7 +33,8 @@ class TrainState:
     params: pytree of parameters.
     opt_state: state of the optimizer.
     key: typed random key of the run; it never changes, update i draws from `fold_in(key, i)`.
-    statistics: pytree that the loss reads and every update moves on (a running mean), or None.
+    statistics: pytree that the loss reads and every update moves on (a running mean), or that
+      iterations of sampling do (PPO's KL coefficient), or None.
     frozen: dict of parameters that the loss reads beside `params` and nothing changes, or None.
       They have no gradient and no optimizer state, checkpoints leave them out, and a step hands
       their memory on.
@@ -171,6 +172,13 @@ def summed_step(
             statistics = track(statistics, metrics, weight)
         return optax.apply_updates(params, updates), opt_state, statistics
 
+    state = _moved_on(state, updated, weight)
+    sums = {name: x if isinstance(x, tuple) else (x, weight) for name, x in sums.items()}
+    return state, sums | {"grad_norm": (optax.tree.norm(grads), (weight > 0).astype(weight.dtype))}
+
+
+def _moved_on(state: TrainState, updated: Callable, weight: jax.Array) -> TrainState:
+    """The state after a batch of that weight: `updated`, or as it was where the weight is 0."""
     # a branch, not a `where`, which would copy the whole optimizer state
     params, opt_state, statistics = jax.lax.cond(
         weight > 0,
@@ -178,7 +186,7 @@ def summed_step(
         lambda *before: before,
         *(state.params, state.opt_state, state.statistics),
     )
-    state = TrainState(
+    return TrainState(
         step=state.step + 1,
         params=params,
         opt_state=opt_state,
@@ -186,8 +194,6 @@ def summed_step(
         statistics=statistics,
         frozen=state.frozen,
     )
-    sums = {name: x if isinstance(x, tuple) else (x, weight) for name, x in sums.items()}
-    return state, sums | {"grad_norm": (optax.tree.norm(grads), (weight > 0).astype(weight.dtype))}
 
 
 def _completing(fn, state: TrainState):
