@@ -7,11 +7,22 @@ python -m benchmarks.catalogue --write    # write jaxalign/losses/README.md
 import argparse
 import inspect
 import re
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import jaxalign
+from jaxalign import losses
+from jaxalign.losses import (
+    DISTILLATION_LOSSES,
+    GROUP_LOSSES,
+    ONLINE_LOSSES,
+    PAIR_LOSSES,
+    UNPAIRED_LOSSES,
+)
+from jaxalign.losses.declarations import DISTILLATION, ONLINE, PAIRED, SAMPLED, UNPAIRED, Loss
+from jaxalign.losses.group_methods import GroupMethod
 
 PAGE = Path(jaxalign.__file__).parent / "losses" / "README.md"
 HEADER = """# Every loss and estimator
@@ -20,24 +31,25 @@ Generated from the docstrings by `python -m benchmarks.catalogue --write`; a tes
 and compares. All losses are unreduced: sum them over a mask, divide once by the global weight.
 `from jaxalign import NAME` finds every one of them.
 """
-GROUPS = {  # heading: the modules below `jaxalign` whose functions stand under it, in this order
+# The headings, in this order; below each the files whose functions are declared as no loss.
+HEADINGS = {
     "Supervised": ("losses.cross_entropy",),
     "Rewards": ("losses.bradley_terry", "losses.plackett_luce", "losses.process_reward"),
-    "Paired preferences": (
-        *(f"losses.{name}" for name in ("dpo", "ipo", "hinge", "exo", "nca", "sppo", "apo")),
-        *(f"losses.{name}" for name in ("aot", "discopop", "length_normalised_dpo", "ld_dpo")),
-        *(f"losses.{name}" for name in ("wpo", "f_dpo", "simpo", "alphapo", "cpo", "orpo", "tpo")),
-    ),
-    "Unpaired preferences": ("losses.kto", "losses.bco"),
-    "Online preferences": ("losses.online_dpo", "losses.xpo", "losses.nash_md"),
-    "Policy gradients": ("losses.ppo", "losses.reinforce", "losses"),
-    "Distillation": ("losses.distillation",),
+    PAIRED.heading: ("losses.ld_dpo", "losses.wpo"),
+    UNPAIRED.heading: (),
+    ONLINE.heading: (),
+    SAMPLED.heading: ("losses.ppo", "losses.aggregation", "losses.importance"),
+    DISTILLATION.heading: (),
     "Advantages and rewards per step": ("advantages",),
     "KL divergence": ("kl",),
     "Diagnostics": ("diagnostics",),
     "Log-probabilities": ("logprobs",),
     "Masks": ("numerics.masking",),
 }
+NAMES = """## Names on the command line
+
+`jaxalign COMMAND --loss NAME`; a hyper-parameter that is not given has the value that stands here.
+"""
 COLUMNS = ("function", "what it is", "equation", "when to use it", "TRL's name", "paper")
 
 
@@ -120,21 +132,41 @@ def entries() -> list[Entry]:
     return [entry_of(inspect.unwrap(function)) for function in functions]
 
 
+def declarations() -> list[Loss | GroupMethod]:
+    """Every declared loss."""
+    tables = (PAIR_LOSSES, UNPAIRED_LOSSES, ONLINE_LOSSES, DISTILLATION_LOSSES, GROUP_LOSSES)
+    return [loss for table in tables for loss in table.values()]
+
+
+def heading_of(entry: Entry) -> str:
+    """The heading that a function stands under: that of the loss which it is declared as, or which
+    its file declares first; of other files the table says it.
+
+    Raises:
+      LookupError: nothing says it.
+    """
+    file = vars(sys.modules[f"jaxalign.{entry.module}"]).values()
+    in_file = [value for value in file if isinstance(value, Loss | GroupMethod)]
+    own = [loss for loss in declarations() if loss.formula.__name__ == entry.name]
+    if own or in_file:
+        return (own or in_file)[0].kind.heading
+    for heading, modules in HEADINGS.items():
+        if any(f"{entry.module}.".startswith(f"{module}.") for module in modules):
+            return heading
+    raise LookupError(
+        f"{entry.name} has no heading: declare a loss in jaxalign.{entry.module}, or give the file "
+        "a line in benchmarks.catalogue.HEADINGS"
+    )
+
+
 def grouped(found: list[Entry]) -> Iterator[tuple[str, list[Entry]]]:
-    """Headings with their entries; a function stands under the longest matching module name."""
-    order = {module: heading for heading, modules in GROUPS.items() for module in modules}
-
-    def place(entry: Entry) -> str:
-        parts = entry.module.split(".")
-        names = [".".join(parts[:n]) for n in range(len(parts), 0, -1)]
-        return next(order[name] for name in names if name in order)
-
-    for heading, modules in GROUPS.items():
-        rows = [entry for entry in found if place(entry) == heading]
-        rank = {module: i for i, module in enumerate(modules)}
-        rows.sort(key=lambda e: (rank.get(e.module, len(rank)), e.module, e.name))
-        if rows:
-            yield heading, rows
+    """Headings with their entries, losses in the order of their declarations."""
+    order = {name: place for place, name in enumerate(losses.__all__)}
+    rows = sorted(found, key=lambda e: (order.get(e.name, len(order)), e.module, e.name))
+    headings = {entry.name: heading_of(entry) for entry in rows}
+    for heading in HEADINGS:
+        if below := [entry for entry in rows if headings[entry.name] == heading]:
+            yield heading, below
 
 
 def cell(text: str) -> str:
@@ -149,6 +181,16 @@ def code(lines: tuple[str, ...] | str) -> str:
     return "<br>".join(f"`{line}`".replace("|", "\\|") for line in lines)
 
 
+def names() -> str:
+    """The table of what the command line calls the losses."""
+    lines = [NAMES, "| command | `--loss` | function | hyper-parameters |", "|---|---|---|---|"]
+    for loss in declarations():
+        numbers = ", ".join(f"`{name}` {value}" for name, value in loss.hyperparameters.items())
+        formula = loss.formula.__name__
+        lines.append(f"| `{loss.kind.command}` | `{loss.name}` | `{formula}` | {numbers} |")
+    return "\n".join((*lines, ""))
+
+
 def page() -> str:
     """The whole document."""
     parts = [HEADER]
@@ -159,7 +201,7 @@ def page() -> str:
             cells = (code(e.signature), e.summary, code(e.equation), e.when, e.trl, e.source)
             parts.append(f"| {' | '.join(x if '`' in x else cell(x) for x in cells)} |")
         parts.append("")
-    return "\n".join(parts)
+    return "\n".join((*parts, names()))
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ from jaxalign.batches.preferences import PairLogps, PreferenceBatch
 from jaxalign.batches.tokens import TokenBatch
 from jaxalign.config.loop import OptimizerConfig
 from jaxalign.config.model import LoraConfig
+from jaxalign.losses import DPO
 from jaxalign.models.functions import text_logps
 from jaxalign.models.lora import ADAPTERS, Adapted, adapter_scale, new_adapters, split
 from jaxalign.models.quantised import PRECISIONS, quantised
@@ -51,7 +52,7 @@ class Step:
 
     def __init__(self, model, params, batch):
         optimizer = optimizer_of(OptimizerConfig(learning_rate=1e-4), 1000)
-        loss = objectives.dpo(text_logps(model), beta=0.1)
+        loss = objectives.paired(text_logps(model), DPO)
         trained, frozen = split(model, params)
         state = initial_state(trained, optimizer, jax.random.key(0), frozen=frozen)
         self.state, self.batch = jax.device_put(state), jax.device_put(batch)

@@ -246,10 +246,13 @@ def narrowed(config, refused: Sequence[str], prefix: str = "") -> Any:
 
     cls = type(config)
     fields, values = [], {}
+    told = {field.name: field.metadata.get("help") for field in dataclasses.fields(cls)}
     for name, hint in hints_of(cls).items():
         value = getattr(config, name)
         if prefix + name in refused:
             hint = Annotated[hint, tyro.conf.Suppress]
+        elif told[name]:
+            hint = Annotated[hint, tyro.conf.arg(help=told[name])]
         elif dataclasses.is_dataclass(value):
             value = narrowed(value, refused, f"{prefix}{name}.")
             hint = type(value)

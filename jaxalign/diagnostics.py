@@ -8,6 +8,11 @@ from jaxalign.kl import k1, k3
 from jaxalign.numerics.masking import masked_mean, masked_sum
 from jaxalign.numerics.precision import saturating_exp, widen
 
+__all__ = (
+    "effective_sample_size",
+    "ratio_diagnostics",
+)
+
 
 def effective_sample_size(
     log_weights: jax.Array, mask: jax.Array, *, axis_name: str | None = None
@@ -109,3 +114,23 @@ def ratio_diagnostics(
 def _global_max(x: jax.Array, axis_name: str | None) -> jax.Array:
     largest = jnp.max(jax.lax.stop_gradient(x))
     return largest if axis_name is None else jax.lax.pmax(largest, axis_name)
+
+
+def concordance(first, second):
+    """Whether the first of two scores is the larger: 1 where it is, 1/2 where they are equal.
+
+      c = 1[s_1 > s_2] + 1/2 1[s_1 = s_2]
+
+    Its mean over pairs whose first text people prefer is the accuracy of the scores.
+
+    Args:
+      first, second: `[...]` scores, of NumPy or jax.
+
+    Returns:
+      `[...]` in [0, 1].
+
+    >>> import numpy as np
+    >>> concordance(np.array([2.0, 1.0, 0.0]), np.ones(3)).tolist()
+    [1.0, 0.5, 0.0]
+    """
+    return (first > second) + 0.5 * (first == second)

@@ -15,12 +15,14 @@ class StepRefused(UserError):
 
 
 def one_line(error: object) -> str:
-    """What an error says, on one line: what a terminal would obey is spelled out.
+    """What an error says, on one line: what a terminal would obey is spelled out. One that says
+    nothing is named by its kind.
 
     >>> one_line(f"a{chr(27)}[2J{chr(10)}  b") == f"a{chr(92)}x1b[2J; b"
     True
     """
-    lines = (" ".join(line.split()) for line in str(error).splitlines())
+    said = str(error) or (type(error).__name__ if isinstance(error, Exception) else "")
+    lines = (" ".join(line.split()) for line in said.splitlines())
     text = printable("; ".join(line for line in lines if line))
     return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 4 :]}"
 

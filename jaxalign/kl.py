@@ -9,6 +9,16 @@ import jax.numpy as jnp
 from jaxalign.logprobs import Ranges, log_softmax, logits_of, map_time_chunks, shift_right, tempered
 from jaxalign.numerics.precision import saturating_exp, widen
 
+__all__ = (
+    "k1",
+    "k2",
+    "k3",
+    "importance_corrected_k3",
+    "exact_kl",
+    "fused_exact_kl",
+    "adapted_coef",
+)
+
 
 def k1(policy_logps: jax.Array, reference_logps: jax.Array) -> jax.Array:
     """The plain KL estimator: unbiased, but negative for about half of the samples.

@@ -17,6 +17,18 @@ from jaxalign.numerics.masking import masked_sum
 from jaxalign.numerics.matmul import product
 from jaxalign.numerics.precision import widen
 
+__all__ = (
+    "shift_right",
+    "log_softmax",
+    "action_logps",
+    "entropy",
+    "token_logps",
+    "token_entropy",
+    "sequence_logps",
+    "fused_token_logps",
+    "fused_token_logps_and_entropy",
+)
+
 Ranges = tuple[tuple[int, int], ...]
 NO_TOKEN = -1e9  # the logit of an id that is no token
 

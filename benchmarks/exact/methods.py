@@ -44,7 +44,8 @@ from jaxalign.batches.experience import Experience
 from jaxalign.batches.preferences import PreferenceBatch
 from jaxalign.batches.tokens import pytree
 from jaxalign.losses.aggregation import sequence_sum
-from jaxalign.objectives import dpo, ppo
+from jaxalign.losses.dpo import DPO
+from jaxalign.objectives import paired, ppo
 
 GROUP = 3
 CLIP = 0.2
@@ -103,7 +104,7 @@ def dpo_method(*, online: bool = False) -> Method:
             weights=jnp.exp(sampler[first] + sampler[second]) * prefers,
         )
 
-    return Method(collect, dpo(table_logps, beta=BETA))
+    return Method(collect, paired(table_logps, DPO.given(beta=BETA)))
 
 
 def shaped(params, world: World) -> jax.Array:

@@ -10,12 +10,19 @@ import jax.numpy as jnp
 
 from benchmarks.losses.material import Material
 from benchmarks.losses.steps import MODIFIERS, PPO
-from jaxalign import objectives
 from jaxalign.batches.preferences import PairLogps
 from jaxalign.logprobs import sequence_logps
+from jaxalign.losses import (
+    DISTILLATION_LOSSES,
+    GROUP_LOSSES,
+    ONLINE_LOSSES,
+    PAIR_LOSSES,
+    UNPAIRED_LOSSES,
+)
 from jaxalign.losses.bradley_terry import bradley_terry_loss
 from jaxalign.losses.cross_entropy import cross_entropy_loss
-from jaxalign.losses.dpo import dpo_loss
+from jaxalign.losses.declarations import Loss
+from jaxalign.losses.group_methods import GroupMethod
 from jaxalign.losses.kto import kto_kl
 from jaxalign.losses.ld_dpo import length_desensitised_logps
 from jaxalign.losses.plackett_luce import plackett_luce_loss
@@ -26,7 +33,7 @@ from jaxalign.objectives.policy_gradient import KL_LOSSES, advantages_for
 from jaxalign.objectives.preferences import response_lengths
 
 # The inputs of a named loss that a policy makes; all others are data.
-TRAINED = ("policy", "gold_logps", "first_logps", "second_logps", "student")
+TRAINED = (*("policy", "policy_logps", "gold_logps", "reference_sample_logps", "student_logits"),)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,12 +73,12 @@ def functions(material: Material) -> list[Function]:
     return [nothing, *(case for make in makers for case in make(material))]
 
 
-def named(name: str, loss: objectives.NamedLoss, inputs: dict[str, Any]) -> Function:
+def named(name: str, loss: Loss, inputs: dict[str, Any]) -> Function:
     """A loss of one of the tables, with its default hyper-parameters."""
-    needed = {key: inputs[key] for key in loss.inputs if key != "*"}
+    needed = {key: inputs[key] for key in loss.inputs}
     return Function(
         name=name,
-        losses=lambda trained, data: loss(trained | data, loss.defaults),
+        losses=lambda trained, data: loss(trained | data),
         trained={key: x for key, x in needed.items() if key in TRAINED},
         data={key: x for key, x in needed.items() if key not in TRAINED},
     )
@@ -93,7 +100,7 @@ def pairs(material: Material) -> Iterator[Function]:
         "gold_logps": material.logps(batch.gold),
         "gold_lengths": batch.gold.response_mask.sum(axis=1).astype(jnp.float32),
     }
-    for name, loss in objectives.PAIR_LOSSES.items():
+    for name, loss in PAIR_LOSSES.items():
         yield named(name, loss, inputs)
     tokens = PairLogps(
         chosen=material.token_logps(batch.chosen), rejected=material.token_logps(batch.rejected)
@@ -105,9 +112,7 @@ def pairs(material: Material) -> Iterator[Function]:
         yield Function(name=name, losses=losses, trained=tokens, data=data)
 
 
-def modified_dpo(
-    tokens, data, *, ld_alpha: float | None = None, wpo: bool = False, label_smoothing: float = 0.0
-):
+def modified_dpo(tokens, data, *, loss: Loss, ld_alpha: float | None = None, wpo: bool = False):
     """DPO from token log-probabilities, as `objectives.paired` modifies it."""
     reference, masks, public = data
     summed = sequence_logps
@@ -117,7 +122,7 @@ def modified_dpo(
             return length_desensitised_logps(x, mask, public, alpha=ld_alpha)
 
     policy = jax.tree.map(summed, tokens, masks)
-    losses = dpo_loss(policy, reference, beta=0.1, label_smoothing=label_smoothing)
+    losses = loss({"policy": policy, "reference": reference})
     if wpo:
         sides = (tokens.chosen, masks.chosen), (tokens.rejected, masks.rejected)
         chosen, rejected = (wpo_weights(x, mask, -jnp.ones_like(x)) for x, mask in sides)
@@ -130,13 +135,13 @@ def labelled(material: Material) -> Iterator[Function]:
     batch = material.labelled
     other = material.logps(batch.mismatched)
     inputs = {
-        "policy": material.logps(batch.responses),
-        "reference": batch.reference,
+        "policy_logps": material.logps(batch.responses),
+        "reference_logps": batch.reference,
         "labels": batch.labels,
         "shift": jnp.float32(0),
         "kl": kto_kl(other, batch.mismatched_reference, batch.weights),
     }
-    for name, loss in objectives.UNPAIRED_LOSSES.items():
+    for name, loss in UNPAIRED_LOSSES.items():
         yield named(name, loss, inputs)
 
 
@@ -147,12 +152,12 @@ def online(material: Material) -> Iterator[Function]:
     inputs = {
         "policy": PairLogps(chosen=own, rejected=other),
         "reference": PairLogps(chosen=first.reference, rejected=second.reference),
-        "second_logps": other,
-        "first_logps": own,
-        "first_reference": first.reference,
+        "reference_sample_logps": other,
+        "policy_logps": own,
+        "reference_logps": first.reference,
         "preferences": jax.nn.sigmoid(first.scores),
     }
-    for name, loss in objectives.ONLINE_LOSSES.items():
+    for name, loss in ONLINE_LOSSES.items():
         yield named(name, loss, inputs)
 
 
@@ -160,7 +165,7 @@ def group(material: Material) -> Iterator[Function]:
     """Surrogates of tokens or responses, with the KL of a method that has it in the loss."""
     batch = material.responses
     logps = material.token_logps(batch.inputs)
-    for name, method in objectives.GROUP_LOSSES.items():
+    for name, method in GROUP_LOSSES.items():
         advantages = material.experience.advantages if method.per_token else batch.advantages
         yield Function(
             name=name,
@@ -170,7 +175,7 @@ def group(material: Material) -> Iterator[Function]:
         )
 
 
-def surrogate(logps, batch, *, method: objectives.GroupMethod):
+def surrogate(logps, batch, *, method: GroupMethod):
     """What the method adds up, before its weights."""
     advantages = advantages_for(method, batch)
     decision = (logps, batch.behaviour_logps, batch.mask, advantages)
@@ -211,8 +216,8 @@ def from_texts(material: Material) -> Iterator[Function]:
         data=(),
     )
     teacher = material.taught.teacher_logits
-    inputs = {"student": material.noise(*teacher.shape), "teacher": teacher}
-    for name, loss in objectives.DISTILLATION_LOSSES.items():
+    inputs = {"student_logits": material.noise(*teacher.shape), "teacher_logits": teacher}
+    for name, loss in DISTILLATION_LOSSES.items():
         yield named(f"distillation, {name}", loss, inputs)
 
 

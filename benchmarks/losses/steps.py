@@ -9,6 +9,16 @@ import jax
 
 from benchmarks.losses.material import RANKED, ROWS, Material
 from jaxalign import objectives
+from jaxalign.losses import (
+    DISTILLATION_LOSSES,
+    DPO,
+    GROUP_LOSSES,
+    ONLINE_LOSSES,
+    PAIR_LOSSES,
+    UNPAIRED_LOSSES,
+)
+from jaxalign.losses.bco import no_shift, shift_after
+from jaxalign.losses.group_methods import with_parts
 from jaxalign.models.functions import (
     text_decisions,
     text_divergences,
@@ -22,9 +32,9 @@ from jaxalign.train.optimizers import make_optimizer
 from jaxalign.train.step import initial_state, train_step
 
 MODIFIERS = {
-    "dpo, label smoothing": {"label_smoothing": 0.1},
-    "dpo, ld_alpha": {"ld_alpha": 0.5},
-    "dpo, wpo": {"wpo": True},
+    "dpo, label smoothing": {"loss": DPO.given(label_smoothing=0.1)},
+    "dpo, ld_alpha": {"loss": DPO, "ld_alpha": 0.5},
+    "dpo, wpo": {"loss": DPO, "wpo": True},
 }
 PPO = {"clip_range": 0.2, "value_coef": 0.1, "value_clip_range": 0.2}
 ENTROPY = {"entropy_coef": 0.01}
@@ -38,7 +48,7 @@ class Case:
     kind: what a row of its batch is.
     texts: sequences that the model reads in a step.
     loss_fn, params, batch: what `train_step` takes.
-    track: its argument, for a loss with a running mean.
+    measure: its argument, for a loss with a running mean.
     """
 
     name: str
@@ -47,7 +57,7 @@ class Case:
     loss_fn: Callable
     params: Any
     batch: Any
-    track: Callable | None = None
+    measure: Callable | None = None
 
 
 def cases(material: Material) -> list[Case]:
@@ -59,19 +69,19 @@ def cases(material: Material) -> list[Case]:
 def pairs(material: Material) -> Iterator[Case]:
     """Losses on pairs of a file, and the modifiers."""
     logps, params, batch = text_logps(material.model), material.params, material.pairs
-    for name, loss in objectives.PAIR_LOSSES.items():
+    for name, loss in PAIR_LOSSES.items():
         yield Case(
             name=name,
             kind="pair and a third response" if loss.needs("gold_logps") else "pair",
             texts=ROWS * (3 if loss.needs("gold_logps") else 2),
-            loss_fn=objectives.paired(logps, name),
+            loss_fn=objectives.paired(logps, loss),
             params=params,
             batch=batch,
-            track=objectives.track_shift if loss.needs("shift") else None,
+            measure=objectives.paired_sums(logps, loss),
         )
     for name, modifier in MODIFIERS.items():
         read = text_logps_and_collisions(material.model) if "wpo" in modifier else logps
-        loss_fn = objectives.paired(read, "dpo", **modifier)
+        loss_fn = objectives.paired(read, **modifier)
         yield Case(
             name=name, kind="pair", texts=2 * ROWS, loss_fn=loss_fn, params=params, batch=batch
         )
@@ -79,28 +89,29 @@ def pairs(material: Material) -> Iterator[Case]:
 
 def labelled(material: Material) -> Iterator[Case]:
     """Losses on single labelled responses."""
-    for name, loss in objectives.UNPAIRED_LOSSES.items():
+    logps = text_logps(material.model)
+    for name, loss in UNPAIRED_LOSSES.items():
         kind = "labelled response"
         yield Case(
             name=name,
             kind=f"{kind} and a mismatched one" if loss.needs("kl") else kind,
             texts=ROWS * (2 if loss.needs("kl") else 1),
-            loss_fn=objectives.unpaired(text_logps(material.model), name),
+            loss_fn=objectives.unpaired(logps, loss),
             params=material.params,
             batch=material.labelled,
-            track=objectives.track_shift if loss.needs("shift") else None,
+            measure=objectives.unpaired_sums(logps, loss) if loss.needs("shift") else None,
         )
 
 
 def online(material: Material) -> Iterator[Case]:
     """Losses on fresh samples; the sampling is no part of the step."""
-    for name, loss in objectives.ONLINE_LOSSES.items():
+    for name, loss in ONLINE_LOSSES.items():
         both = loss.needs("policy")
         yield Case(
             name=name,
             kind="pair of samples" if both else "sample",
             texts=ROWS * (2 if both else 1),
-            loss_fn=objectives.online(text_logps(material.model), name),
+            loss_fn=objectives.online(text_logps(material.model), loss),
             params=material.params,
             batch=material.online,
         )
@@ -109,9 +120,9 @@ def online(material: Material) -> Iterator[Case]:
 def group(material: Material) -> Iterator[Case]:
     """Policy gradients without values."""
     evaluate, batch = text_decisions(material.model), material.responses
-    given = {name: (name, {}) for name in objectives.GROUP_LOSSES}
+    given = {name: (name, {}) for name in GROUP_LOSSES}
     for name, (loss, changes) in (given | {"grpo, entropy bonus": ("grpo", ENTROPY)}).items():
-        method = objectives.group_method(loss, **changes)
+        method = with_parts(GROUP_LOSSES[loss], **changes)
         loss_fn = objectives.group_policy_gradient(evaluate, method, length=material.length)
         advantages = material.experience.advantages if method.per_token else batch.advantages
         yield Case(
@@ -143,12 +154,12 @@ def from_texts(material: Material) -> Iterator[Case]:
     loss_fn, batch = objectives.sft(text_logps(material.model)), material.pairs.chosen
     params = material.params
     yield Case(name="sft", kind="text", texts=ROWS, loss_fn=loss_fn, params=params, batch=batch)
-    for name in objectives.DISTILLATION_LOSSES:
+    for name, loss in DISTILLATION_LOSSES.items():
         yield Case(
             name=f"distillation, {name}",
             kind="text with teacher logits",
             texts=ROWS,
-            loss_fn=objectives.distillation(text_divergences(material.model), name),
+            loss_fn=objectives.distillation(text_divergences(material.model), loss),
             params=params,
             batch=material.taught,
         )
@@ -195,10 +206,9 @@ def compiled(cases: list[Case]) -> list[Callable[[], Any]]:
             states[key] = initial_state(case.params, optimizer, jax.random.key(0))
     runs = []
     for case in cases:
-        step = functools.partial(
-            train_step, loss_fn=case.loss_fn, optimizer=optimizer, track=case.track
-        )
-        statistics = objectives.no_shift() if case.track else None
+        running = {"measure": case.measure, "track": shift_after} if case.measure else {}
+        step = functools.partial(train_step, loss_fn=case.loss_fn, optimizer=optimizer, **running)
+        statistics = no_shift() if case.measure else None
         state = dataclasses.replace(states[id(case.params)], statistics=statistics)
         runs.append(functools.partial(jax.jit(step), state, case.batch))
     return runs

@@ -6,6 +6,11 @@ import jax
 
 from jaxalign.batches.tokens import SharedPrompts, TokenBatch, pytree
 
+__all__ = (
+    "Experience",
+    "ResponseBatch",
+)
+
 
 @pytree
 class Experience:

@@ -4,6 +4,15 @@ import jax
 
 from jaxalign.batches.tokens import SharedPrompts, TokenBatch, pytree
 
+__all__ = (
+    "PairLogps",
+    "PairLengths",
+    "PreferenceBatch",
+    "ComparisonBatch",
+    "RankingBatch",
+    "StepBatch",
+)
+
 
 @pytree
 class PairLogps:

@@ -5,6 +5,8 @@ from typing import dataclass_transform
 
 import jax
 
+__all__ = ("TokenBatch",)
+
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def pytree(cls):

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxalign.config.defaults import following
 from jaxalign.config.distill import DistillConfig, DistillSettings
-from jaxalign.data.chat import TokenRow
+from jaxalign.data.chat import TokenRow, prompt_of
 from jaxalign.data.records import PromptCompletion
 from jaxalign.errors import UserError
 from jaxalign.recipes.adapters import with_adapters
@@ -87,7 +87,7 @@ def run(config: DistillConfig, directory: Path) -> dict:
 
 def prompts_of(rows: Sequence[TokenRow]) -> list[np.ndarray]:
     """What stands before the first response token of every row."""
-    prompts = [row.tokens[: int(np.argmax(row.is_response))] for row in rows]
+    prompts = [prompt_of(row) for row in rows]
     if not all(map(len, prompts)):
         raise UserError(
             "a text without a prompt cannot be sampled in a vocabulary without a BOS token; give "

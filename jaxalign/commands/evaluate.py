@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from jaxalign.commands.dpo import implicit_accuracy
-from jaxalign.commands.reward import pair_accuracy
 from jaxalign.config.evaluate import EvaluateConfig
 from jaxalign.data.records import Preference, PromptCompletion, Ranking, Stepwise
 from jaxalign.errors import UserError
 from jaxalign.evaluation.bootstrap import prompt_blocks
+from jaxalign.recipes.accuracy import implicit_accuracy, pair_accuracy
 from jaxalign.recipes.iterations import check_same_vocabulary
 from jaxalign.recipes.process_reward import step_accuracy, step_chances
 from jaxalign.recipes.rankings import ranking_accuracy

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from jaxalign.config.grpo import GRPOConfig
-from jaxalign.objectives.group_losses import OWN, GroupMethod
+from jaxalign.losses.group_methods import PARTS, GroupMethod
 from jaxalign.recipes.grpo import train_grpo
 from jaxalign.recipes.iterations import finish_iterations, online_inputs
 from jaxalign.recipes.run import open_run
@@ -17,16 +17,18 @@ def run(config: GRPOConfig, directory: Path) -> dict:
         trained = train_grpo(run, "grpo", **inputs.training(run))
         loss = config.grpo.loss
         method = "GRPO" if loss == "grpo" else f"GRPO ({loss})"
-        notes = [description(loss, config.grpo.method)]
+        notes = [description(config.grpo.method)]
         return finish_iterations(run, trained, "grpo", method=method, notes=notes)
 
 
-def description(loss: str, method: GroupMethod) -> str:
+def description(method: GroupMethod) -> str:
     """All parts of a method in a line, those it took from the loss included.
 
-    >>> from jaxalign.objectives import group_method
-    >>> description("sapo", group_method("sapo"))[:62]
+    >>> from jaxalign.losses import SAPO
+    >>> description(SAPO)[:62]
     'The method, sapo: positive_temperature 1.0, negative_temperatu'
     """
-    parts = dict(method.hyperparameters) | {name: getattr(method, name) for name in sorted(OWN)}
-    return f"The method, {loss}: {', '.join(f'{name} {part}' for name, part in parts.items())}."
+    parts = dict(method.hyperparameters) | {name: getattr(method, name) for name in PARTS}
+    return (
+        f"The method, {method.name}: {', '.join(f'{name} {part}' for name, part in parts.items())}."
+    )

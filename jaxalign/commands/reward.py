@@ -9,10 +9,10 @@ import numpy as np
 from jaxalign.config.defaults import Following, following, reward_loop
 from jaxalign.config.loop import FitConfig
 from jaxalign.config.reward import RewardConfig
-from jaxalign.data.chat import TokenRow
-from jaxalign.data.preferences import Groups
+from jaxalign.data.preferences import pairs_as_groups
 from jaxalign.data.records import MarginPreference, Ranking, Stepwise
-from jaxalign.evaluation.bootstrap import mean_estimate, prompt_blocks
+from jaxalign.evaluation.bootstrap import prompt_blocks
+from jaxalign.recipes.accuracy import pair_accuracy
 from jaxalign.recipes.adapters import with_adapters
 from jaxalign.recipes.finish import finish
 from jaxalign.recipes.inputs import inputs_of
@@ -20,7 +20,6 @@ from jaxalign.recipes.process_reward import step_accuracy, step_chances, train_p
 from jaxalign.recipes.rankings import ranking_accuracy, train_ranking
 from jaxalign.recipes.reward import train_reward
 from jaxalign.recipes.run import Run, open_run
-from jaxalign.recipes.scoring import score_rows
 from jaxalign.recipes.text_models import TextModel, load_text_model, new_text_model, start_of
 from jaxalign.recipes.user_data import (
     Rows,
@@ -115,29 +114,3 @@ def accuracy(run: Run, trained: TextModel, rows: Rows, loss: str) -> dict[str, A
     if loss == "plackett_luce":
         return ranking_accuracy(run, trained, rows.tokens, blocks=blocks)
     return pair_accuracy(run, trained, rows.tokens, blocks=blocks)
-
-
-def pairs_as_groups(
-    pairs: list[tuple[TokenRow, ...]], margins: np.ndarray
-) -> tuple[list[TokenRow], Groups]:
-    """Every pair as a group of two texts, of which everybody preferred the first by its margin."""
-    rows = [row for pair in pairs for row in pair]
-    first_wins = np.array([[0.0, 1.0], [0.0, 0.0]], np.float32)
-    return rows, Groups(
-        np.arange(len(rows)).reshape(-1, 2),
-        np.tile(first_wins, (len(pairs), 1, 1)),
-        margins[:, None, None] * first_wins,
-    )
-
-
-def pair_accuracy(
-    run: Run, reward: TextModel, pairs: list[tuple[TokenRow, ...]], *, blocks: np.ndarray
-) -> dict:
-    """Share of pairs whose chosen side scores higher, ties half, with a 95% bootstrap interval.
-
-    Args:
-      blocks: `[N]` which of the pairs belong to one prompt; the interval is over prompts.
-    """
-    scores = score_rows(run, reward, [row for pair in pairs for row in pair]).reshape(-1, 2)
-    right = 0.5 + 0.5 * np.sign(scores[:, 0] - scores[:, 1])
-    return mean_estimate(right, blocks=blocks).columns("pair_accuracy")

@@ -1,6 +1,7 @@
 """The configuration of `jaxalign ppo` on a control task."""
 
 from jaxalign.config.checks import config
+from jaxalign.config.names import ControlTaskName
 from jaxalign.config.seeds import (
     Cadence,
     NetworkConfig,
@@ -12,8 +13,10 @@ from jaxalign.config.seeds import (
 
 @config
 class ControlConfig:
-    """PPO from scratch on CartPole, all seeds in one compiled call."""
+    """PPO from scratch on a control task, all seeds in one compiled call."""
 
+    task: ControlTaskName = "cartpole"
+    """What is learned."""
     seeds: tuple[int, ...] = (0, 1, 2, 3)
     """One independent training each; they run side by side."""
     total_steps: int = 500_000

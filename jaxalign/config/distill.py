@@ -1,18 +1,20 @@
 """The configuration of `jaxalign distill`."""
 
-from typing import Literal
-
 from jaxalign.config.checks import config, require, require_at_least, require_temperature
 from jaxalign.config.data import DataConfig, PlaceConfig
 from jaxalign.config.loop import FitConfig
 from jaxalign.config.model import LoraConfig, check_lora
-from jaxalign.objectives.distillation import DISTILLATION_LOSSES
-from jaxalign.objectives.pair_losses import hyperparameters_of
-
-DistillationLossName = Literal["forward_kl", "reverse_kl", "jsd"]
+from jaxalign.config.names import (
+    DistillationLossName,
+    given_hyperparameters,
+    with_hyperparameters,
+)
+from jaxalign.losses import DISTILLATION_LOSSES
+from jaxalign.losses.declarations import Loss
 
 
 @config
+@with_hyperparameters(DISTILLATION_LOSSES)
 class DistillSettings:
     """Distillation of a teacher's distributions into a student."""
 
@@ -33,7 +35,7 @@ class DistillSettings:
     1e-3, cosine, 20 steps of warm-up, 200 steps, batches of 32, b2 0.99."""
 
     def __post_init__(self):
-        values = self.hyperparameters
+        values = self.declared_loss.hyperparameters
         if "mixture" in values:
             mixture = values["mixture"]
             require(
@@ -45,9 +47,10 @@ class DistillSettings:
         require(0 <= share <= 1, f"distill.on_policy is {share}; it must lie in [0, 1]")
 
     @property
-    def hyperparameters(self) -> dict[str, float]:
-        """Those of the chosen loss, defaults filled in."""
-        return hyperparameters_of(DISTILLATION_LOSSES, self.loss, {"mixture": self.mixture})
+    def declared_loss(self) -> Loss:
+        """The chosen loss with what is given in place of its own hyper-parameters."""
+        given = given_hyperparameters(self, DISTILLATION_LOSSES)
+        return DISTILLATION_LOSSES[self.loss].given(**given)
 
     def is_on_policy(self, number: int) -> bool:
         """Whether the student samples that batch: of the first n batches, `on_policy` n rounded

@@ -4,12 +4,14 @@ from jaxalign.config.checks import config, require, require_temperature
 from jaxalign.config.data import DataConfig, PlaceConfig
 from jaxalign.config.loop import FitConfig
 from jaxalign.config.model import LoraConfig, check_lora
-from jaxalign.config.names import PairLossName
-from jaxalign.objectives.pair_losses import PAIR_LOSSES, hyperparameters_of
+from jaxalign.config.names import PairLossName, given_hyperparameters, with_hyperparameters
+from jaxalign.losses import PAIR_LOSSES
+from jaxalign.losses.declarations import Loss
 from jaxalign.objectives.preferences import check_modifiers
 
 
 @config
+@with_hyperparameters(PAIR_LOSSES)
 class DPOSettings:
     """Direct Preference Optimization and its relatives.
 
@@ -31,8 +33,6 @@ class DPOSettings:
     """Weight of the likelihood of the imitated response (cpo, tpo, tpo_l)."""
     discopop_temperature: float | None = None
     """Temperature at which discopop goes over from one loss to the other."""
-    robust: bool = False
-    """The same as loss robust with a label smoothing of 0 by default."""
     reference_free: bool = False
     """Leave the reference out: a uniform one in its place."""
     ld_alpha: float | None = None
@@ -47,50 +47,33 @@ class DPOSettings:
     3e-4, cosine, 10 steps of warm-up, 120 steps, batches of 32, b2 0.99."""
 
     def __post_init__(self):
-        require(
-            not self.robust or self.loss in ("dpo", "robust"),
-            f"dpo.robust belongs to loss robust, not to {self.loss}",
+        check_hyperparameters("dpo", self.declared_loss)
+        check_modifiers(
+            self.declared_loss, ld_alpha=self.ld_alpha, reference_free=self.reference_free
         )
-        check_hyperparameters("dpo", self.hyperparameters)
-        check_modifiers(self.loss, ld_alpha=self.ld_alpha, reference_free=self.reference_free)
         require(
             self.ld_alpha is None or 0 <= self.ld_alpha <= 1,
             f"dpo.ld_alpha is {self.ld_alpha}; it must lie in [0, 1]",
         )
         require(
-            self.fit.micro_batches == 1 or not PAIR_LOSSES[self.loss_name].couples_rows,
-            f"loss {self.loss_name} compares the rows of a whole batch; "
-            "set dpo.fit.micro_batches to 1",
+            self.fit.micro_batches == 1 or not self.declared_loss.couples_rows,
+            f"loss {self.loss} compares the rows of a whole batch; set dpo.fit.micro_batches to 1",
         )
 
     @property
-    def loss_name(self) -> str:
-        """Name of the loss in the table."""
-        return "robust" if self.robust else self.loss
-
-    @property
-    def hyperparameters(self) -> dict[str, float]:
-        """Those of the chosen loss, defaults filled in."""
-        given = {
-            "beta": self.beta,
-            "label_smoothing": self.label_smoothing,
-            "gamma": self.gamma,
-            "alpha": self.alpha,
-            "nll_coef": self.nll_coef,
-            "discopop_temperature": self.discopop_temperature,
-        }
-        if self.robust and self.label_smoothing is None:
-            given["label_smoothing"] = 0.0
-        return hyperparameters_of(PAIR_LOSSES, self.loss_name, given)
+    def declared_loss(self) -> Loss:
+        """The chosen loss with what is given in place of its own hyper-parameters."""
+        return PAIR_LOSSES[self.loss].given(**given_hyperparameters(self, PAIR_LOSSES))
 
     @property
     def uses_reference(self) -> bool:
         """Whether the reference's log-probabilities are needed."""
-        return PAIR_LOSSES[self.loss_name].needs("reference") and not self.reference_free
+        return self.declared_loss.needs("reference") and not self.reference_free
 
 
-def check_hyperparameters(section: str, values: dict[str, float]):
+def check_hyperparameters(section: str, loss: Loss):
     """Ranges that hold for every loss."""
+    values = loss.hyperparameters
     require(values["beta"] > 0, f"{section}.beta is {values['beta']}; it must be above 0")
     smoothing = values.get("label_smoothing", 0.0)
     require(
@@ -131,6 +114,6 @@ class DPOConfig:
         check_lora(self.lora, self.dpo.fit.optimizer)
         require(
             not self.reference_logps or self.dpo.uses_reference,
-            f"loss {self.dpo.loss_name} reads no reference here whose log-probabilities could be "
+            f"loss {self.dpo.loss} reads no reference here whose log-probabilities could be "
             "kept; leave reference_logps out",
         )

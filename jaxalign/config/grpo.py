@@ -17,37 +17,19 @@ from jaxalign.config.checks import (
 from jaxalign.config.data import DataConfig, PlaceConfig
 from jaxalign.config.loop import OptimizerConfig
 from jaxalign.config.model import LoraConfig, check_lora
-from jaxalign.objectives.group_losses import GroupMethod, group_method
-
-GroupLossName = Literal[
-    "grpo",
-    "dr_grpo",
-    "dapo",
-    "bnpo",
-    "gspo",
-    "gspo_token",
-    "cispo",
-    "sapo",
-    "luspo",
-    "gmpo",
-    "vespo",
-    "rloo",
-    "reinforce",
-    "reinforce_plus_plus",
-]
-AdvantagesName = Literal[
-    "group",
-    "batch",
-    "centred",
-    "leave_one_out",
-    "best_of_group",
-    "length_weighted",
-    "reinforce_plus_plus",
-]
-AggregationName = Literal["token_mean", "sequence_mean", "sequence_sum", "constant_length"]
+from jaxalign.config.names import (
+    AdvantagesName,
+    AggregationName,
+    GroupLossName,
+    hyperparameter_names,
+    with_hyperparameters,
+)
+from jaxalign.losses import GROUP_LOSSES
+from jaxalign.losses.group_methods import PARTS, GroupMethod, with_parts
 
 
 @config
+@with_hyperparameters(GROUP_LOSSES)
 class GRPOSettings:
     """GRPO and its relatives on groups of sampled responses.
 
@@ -171,17 +153,9 @@ class GRPOSettings:
     @property
     def method(self) -> GroupMethod:
         """The chosen loss with what is given in place of its own."""
-        given: dict[str, Any] = {name: getattr(self, name) for name in METHOD_FIELDS}
-        return group_method(self.loss, **given)
-
-
-METHOD_FIELDS = (
-    *("advantages", "aggregation", "clip_range", "dual_clip"),
-    *("positive_temperature", "negative_temperature", "positive", "negative"),
-    *("gamma", "kl_coef", "kl_in", "kl_estimator", "entropy_coef", "top_entropy"),
-    *("mask_truncated", "drop_equal_groups", "overlong_share", "missing_eos_penalty"),
-    *("importance_cap", "importance_mode", "importance_level"),
-)
+        names = (*PARTS, *hyperparameter_names(GROUP_LOSSES.values()))
+        given: dict[str, Any] = {name: getattr(self, name) for name in names}
+        return with_parts(GROUP_LOSSES[self.loss], **given)
 
 
 @config

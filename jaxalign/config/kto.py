@@ -5,11 +5,13 @@ from jaxalign.config.data import DataConfig, PlaceConfig
 from jaxalign.config.dpo import check_hyperparameters
 from jaxalign.config.loop import FitConfig
 from jaxalign.config.model import LoraConfig, check_lora
-from jaxalign.config.names import UnpairedLossName
-from jaxalign.objectives.pair_losses import UNPAIRED_LOSSES, hyperparameters_of
+from jaxalign.config.names import UnpairedLossName, given_hyperparameters, with_hyperparameters
+from jaxalign.losses import UNPAIRED_LOSSES
+from jaxalign.losses.declarations import Loss
 
 
 @config
+@with_hyperparameters(UNPAIRED_LOSSES)
 class KTOSettings:
     """Kahneman-Tversky optimization and its relatives.
 
@@ -32,17 +34,13 @@ class KTOSettings:
     cosine, 10 steps of warm-up, 120 steps, batches of 64, b2 0.99."""
 
     def __post_init__(self):
-        check_hyperparameters("kto", self.hyperparameters)
+        check_hyperparameters("kto", self.declared_loss)
 
     @property
-    def hyperparameters(self) -> dict[str, float]:
-        """Those of the chosen loss, defaults filled in."""
-        given = {
-            "beta": self.beta,
-            "desirable_weight": self.desirable_weight,
-            "undesirable_weight": self.undesirable_weight,
-        }
-        return hyperparameters_of(UNPAIRED_LOSSES, self.loss, given)
+    def declared_loss(self) -> Loss:
+        """The chosen loss with what is given in place of its own hyper-parameters."""
+        given = given_hyperparameters(self, UNPAIRED_LOSSES)
+        return UNPAIRED_LOSSES[self.loss].given(**given)
 
 
 @config

@@ -1,7 +1,6 @@
 """The configuration of `jaxalign online`."""
 
 import dataclasses
-from typing import Literal
 
 from jaxalign.config.checks import (
     config,
@@ -16,27 +15,19 @@ from jaxalign.config.data import DataConfig, PlaceConfig
 from jaxalign.config.dpo import check_hyperparameters
 from jaxalign.config.loop import FitConfig
 from jaxalign.config.model import LoraConfig, check_lora
-from jaxalign.objectives.online import OPPONENTS, online_hyperparameters
-
-OnlineLossName = Literal["online_dpo", "xpo", "nash_md"]
-OnlinePairLossName = Literal[
-    "dpo",
-    "robust",
-    "ipo",
-    "hinge",
-    "exo_pair",
-    "nca_pair",
-    "sppo_hard",
-    "apo_zero",
-    "apo_down",
-    "discopop",
-    "forward_kl",
-    "jensen_shannon",
-    "alpha_divergence",
-]
+from jaxalign.config.names import (
+    ONLINE_PAIR_LOSSES,
+    OnlineLossName,
+    OnlinePairLossName,
+    given_hyperparameters,
+    with_hyperparameters,
+)
+from jaxalign.losses import ONLINE_LOSSES
+from jaxalign.losses.declarations import Loss
 
 
 @config
+@with_hyperparameters(ONLINE_LOSSES, ONLINE_PAIR_LOSSES)
 class OnlineSettings:
     """A loss on fresh responses of the policy, compared by a reward model.
 
@@ -72,13 +63,14 @@ class OnlineSettings:
     steps, batches of 64, b2 0.99."""
 
     def __post_init__(self):
-        values = self.hyperparameters
+        loss = self.declared_loss
+        values = loss.hyperparameters
         if self.loss == "nash_md":
             require(
                 values["beta"] >= 0, f"online.beta is {values['beta']}; it must not be negative"
             )
         else:
-            check_hyperparameters("online", values)
+            check_hyperparameters("online", loss)
             for name in ("mixture", "score_scale"):
                 require(getattr(self, name) is None, f"loss {self.loss} takes no {name}")
         if self.loss == "xpo":
@@ -93,20 +85,23 @@ class OnlineSettings:
         require_penalty("online", self.missing_eos_penalty)
 
     @property
-    def hyperparameters(self) -> dict[str, float]:
-        """Those of the chosen loss, defaults filled in."""
-        given = {
-            "beta": self.beta,
-            "label_smoothing": self.label_smoothing,
-            "alpha": self.alpha,
-            "discopop_temperature": self.discopop_temperature,
-        }
-        return online_hyperparameters(self.loss, self.pair_loss, given)
+    def declared_loss(self) -> Loss:
+        """The chosen loss, for online_dpo that on the ranked pair, with what is given in place of
+        its own hyper-parameters.
+        """
+        require(
+            self.loss == "online_dpo" or self.pair_loss == "dpo",
+            f"loss {self.loss} takes no pair_loss; it belongs to online_dpo",
+        )
+        given = given_hyperparameters(self, ONLINE_LOSSES | ONLINE_PAIR_LOSSES)
+        if self.loss == "online_dpo":
+            return ONLINE_PAIR_LOSSES[self.pair_loss].given(**given)
+        return ONLINE_LOSSES[self.loss].given(**given)
 
     @property
     def opponent(self) -> float:
         """Weight of the reference in what draws the second response."""
-        return OPPONENTS[self.loss] if self.mixture is None else self.mixture
+        return ONLINE_LOSSES[self.loss].opponent if self.mixture is None else self.mixture
 
     @property
     def log_odds_per_score(self) -> float:

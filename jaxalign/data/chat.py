@@ -56,6 +56,16 @@ def token_row(*parts: tuple[TokenIds, bool]) -> TokenRow:
     return TokenRow(tokens, is_response)
 
 
+def prompt_of(row: TokenRow) -> np.ndarray:
+    """What stands before the response."""
+    return row.tokens[: int(np.argmax(row.is_response))]
+
+
+def first_responses(row: TokenRow, count: int) -> TokenRow:
+    """The same tokens, of whose response only the first `count` are trained on."""
+    return TokenRow(row.tokens, row.is_response & (np.cumsum(row.is_response) <= count))
+
+
 def _plain(text: str, tokenizer: Tokenizer) -> str:
     """The text without a BOS or EOS that somebody already wrote into it."""
     bos = "" if tokenizer.bos_id is None else tokenizer.token(tokenizer.bos_id)

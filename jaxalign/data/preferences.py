@@ -16,6 +16,7 @@ import dataclasses
 
 import numpy as np
 
+from jaxalign.data.chat import TokenRow
 from jaxalign.data.ratings import Ratings
 from jaxalign.errors import UserError
 
@@ -200,3 +201,16 @@ def cross_block_groups(ratings: Ratings, num_groups: int, group_size: int, seed:
     members = [rng.choice(blocks[number]) for group in chosen for number in group]
     texts = np.array(members, np.int64).reshape(num_groups, group_size)
     return Groups(texts, unpaired_preferences(rating_shares(ratings)[texts]))
+
+
+def pairs_as_groups(
+    pairs: list[tuple[TokenRow, ...]], margins: np.ndarray
+) -> tuple[list[TokenRow], Groups]:
+    """Every pair as a group of two texts, of which everybody preferred the first by its margin."""
+    rows = [row for pair in pairs for row in pair]
+    first_wins = np.array([[0.0, 1.0], [0.0, 0.0]], np.float32)
+    return rows, Groups(
+        np.arange(len(rows)).reshape(-1, 2),
+        np.tile(first_wins, (len(pairs), 1, 1)),
+        margins[:, None, None] * first_wins,
+    )

@@ -7,6 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxalign.batches.tokens import pytree
+from jaxalign.envs.protocol import Task
+
+__all__ = ("CARTPOLE",)
 
 GRAVITY = 9.8  # m/s^2
 CART_MASS = 1.0  # kg
@@ -82,3 +85,12 @@ class CartPole:
             fell,
             steps >= self.max_steps,
         )
+
+
+CARTPOLE = Task(
+    name="cartpole",
+    title="CartPole",
+    environment=CartPole,
+    num_actions=CartPole.num_actions,
+    solved_return=475.0,
+)

@@ -9,7 +9,6 @@ import numpy as np
 from jaxalign.batches.tokens import pytree
 
 NUM_CLASSES = 10
-NUM_PIXELS = 64
 
 
 @pytree

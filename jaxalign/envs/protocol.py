@@ -5,6 +5,8 @@ Environments are frozen dataclasses. One that holds arrays (a data set, say) is 
 keeps the final observation of the episode that ended, which a time limit needs for its bootstrap.
 """
 
+import dataclasses
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import jax
@@ -27,3 +29,20 @@ class Environment(Protocol):
         value is not 0). Both may be true; then it terminated.
         """
         ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Task:
+    """The declaration of a control task: an environment under its name in a configuration.
+
+    name: in a configuration. title: in tables.
+    environment: `(max_steps=...) -> Environment`, whose episodes are cut after so many steps.
+    num_actions: that can be chosen from.
+    solved_return: mean return over 100 episodes at which the task counts as solved.
+    """
+
+    name: str
+    title: str
+    environment: Callable[..., Environment]
+    num_actions: int
+    solved_return: float

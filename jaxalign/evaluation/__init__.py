@@ -4,14 +4,13 @@ from jaxalign.evaluation.agreement import human_ceiling, scorer_agreement, score
 from jaxalign.evaluation.best_of_n import best_of_n_kl, best_of_n_mean
 from jaxalign.evaluation.bootstrap import Estimate, mean_estimate
 from jaxalign.evaluation.calibration import preference_calibration
-from jaxalign.evaluation.frontier import GaoFit, dominant, fit_best_of_n, fit_reinforced
+from jaxalign.evaluation.frontier import GaoFit, fit_best_of_n, fit_reinforced
 from jaxalign.evaluation.judges import RidgeJudge, rule_based_scorer
 from jaxalign.evaluation.tables import (
     METHOD_COLUMNS,
     MORE_METHOD_COLUMNS,
     SCORER_COLUMNS,
     Column,
-    markdown_table,
     rich_table,
 )
 from jaxalign.evaluation.text_statistics import sample_statistics
@@ -27,11 +26,9 @@ __all__ = [
     "RidgeJudge",
     "best_of_n_kl",
     "best_of_n_mean",
-    "dominant",
     "fit_best_of_n",
     "fit_reinforced",
     "human_ceiling",
-    "markdown_table",
     "mean_estimate",
     "preference_calibration",
     "rich_table",

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from jaxalign.diagnostics import concordance
 from jaxalign.errors import UserError
 from jaxalign.evaluation.bootstrap import Estimate, estimate, ratio, resample_counts
 
@@ -69,7 +70,7 @@ def sign_recall(
     """
     scores, human = np.atleast_2d(scores), np.atleast_2d(human)
     of_class = np.nan_to_num(sign * human, nan=-np.inf) > threshold
-    found = of_class * (0.5 + 0.5 * np.sign(sign * (np.nan_to_num(scores) - cut)))
+    found = of_class * concordance(sign * (np.nan_to_num(scores) - cut), 0.0)
     return ratio(counts @ found.sum(axis=0), counts @ of_class.sum(axis=0).astype(float))
 
 

@@ -1,7 +1,6 @@
 """Reward against distance from the reference: who dominates, and Gao's two curves."""
 
 import dataclasses
-import math
 
 import numpy as np
 
@@ -51,25 +50,6 @@ def fit_reinforced(kl: np.ndarray, gains: np.ndarray) -> GaoFit:
     Args, Raises, Source: as `fit_best_of_n`. The peak is at d = exp(alpha / beta - 1).
     """
     return _fit(kl, gains, _d_log_d)
-
-
-def reinforced_peak(fit: GaoFit) -> float | None:
-    """The distance at which the fitted reward is highest; None where the curve only rises."""
-    if fit.beta <= 0 or fit.alpha / fit.beta > 700:
-        return None
-    return math.exp(fit.alpha / fit.beta - 1)
-
-
-def dominant(kl: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """`[N]` bool: no other point has at most the KL and at least the score, one of them strictly.
-
-    >>> dominant(np.array([1.0, 2.0, 3.0]), np.array([0.5, 0.4, 0.9]))
-    array([ True, False,  True])
-    """
-    kl, scores = np.asarray(kl, np.float64), np.asarray(scores, np.float64)
-    closer, better = kl[None, :] <= kl[:, None], scores[None, :] >= scores[:, None]
-    strict = (kl[None, :] < kl[:, None]) | (scores[None, :] > scores[:, None])
-    return np.logical_not((closer & better & strict).any(axis=1))
 
 
 def _fit(kl: np.ndarray, gains: np.ndarray, curve) -> GaoFit:

@@ -81,21 +81,8 @@ def present(columns: Iterable[Column], rows: Sequence[Row]) -> list[Column]:
     return [column for column in columns if any(column.value_text(row) != DASH for row in rows)]
 
 
-def markdown_table(rows: Sequence[Row], columns: Sequence[Column]) -> str:
-    """A GitHub table of the columns that any row fills; pipes in texts are escaped."""
-    shown = present(columns, rows)
-    if not shown:
-        return ""
-    lines = [
-        [column.title for column in shown],
-        [":--" if not column.form else "--:" for column in shown],
-        *([column.text(row).replace("|", r"\|") for column in shown] for row in rows),
-    ]
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
-
-
 def rich_table(rows: Sequence[Row], columns: Sequence[Column], *, title: str = "") -> "Table":
-    """The same table for `rich.print`, intervals below their numbers."""
+    """The columns that any row fills, for `rich.print`, intervals below their numbers."""
     from rich import box
     from rich.markup import escape
     from rich.table import Table

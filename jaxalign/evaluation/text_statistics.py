@@ -101,3 +101,18 @@ def sample_statistics(
 def _as_text(tokens: Tokens, characters: dict[Hashable, str]) -> str:
     """One character a token, so that a run of tokens is a substring; never the separator."""
     return "".join(characters.setdefault(token, chr(len(characters) + 1)) for token in tokens)
+
+
+def perplexity(logps: np.ndarray, tokens: int) -> float:
+    """How many tokens a model hesitates between on average.
+
+      exp( -(1 / N) sum_t log p(y_t) )
+
+    Args:
+      logps: `[...]` nats, of tokens or summed over texts.
+      tokens: N, how many tokens they are of.
+
+    >>> round(perplexity(np.log([0.25, 0.25]), tokens=2), 6)
+    4.0
+    """
+    return float(np.exp(-logps.sum() / tokens))

@@ -17,6 +17,7 @@ from jaxalign.explanation.table import (
     on_table,
     sequences,
 )
+from jaxalign.losses.group_methods import GroupMethod
 from jaxalign.losses.grpo import each_token
 from jaxalign.losses.ppo import (
     ppo_policy_clipped,
@@ -24,7 +25,6 @@ from jaxalign.losses.ppo import (
     probability_ratios,
 )
 from jaxalign.numerics.masking import masked_sum
-from jaxalign.objectives.group_losses import GroupMethod
 from jaxalign.objectives.policy_gradient import advantages_for
 
 

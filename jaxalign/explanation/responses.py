@@ -19,6 +19,7 @@ from jaxalign.explanation.table import (
     on_table,
     sequences,
 )
+from jaxalign.losses.ld_dpo import discounted_excess, public_tokens
 from jaxalign.numerics.masking import masked_sum
 from jaxalign.train.step import means
 
@@ -121,8 +122,8 @@ def token_counts(response_mask, public, *, ld_alpha: float | None):
     """`[B, T]`: what each token counts in the sum over its response, 1 but for LD-DPO's."""
     if ld_alpha is None:
         return response_mask
-    is_public = jnp.cumsum(response_mask, axis=1) <= public[:, None]
-    return jnp.where(is_public, 1.0, ld_alpha) * response_mask
+    in_full = response_mask & public_tokens(response_mask, public)
+    return discounted_excess(response_mask, in_full, alpha=ld_alpha)
 
 
 def beside_reference(

@@ -9,6 +9,14 @@ import chex
 import jax
 import jax.numpy as jnp
 
+__all__ = (
+    "token_mean",
+    "sequence_mean",
+    "constant_length",
+    "sequence_sum",
+    "without_truncated",
+)
+
 Weights = tuple[jax.Array, jax.Array]
 
 

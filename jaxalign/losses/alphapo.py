@@ -4,9 +4,15 @@ import jax
 import jax.numpy as jnp
 
 from jaxalign.batches.preferences import PairLengths, PairLogps
+from jaxalign.losses.declarations import PAIRED, Loss
 from jaxalign.losses.dpo import dpo_loss, no_reference
 from jaxalign.losses.length_normalised_dpo import per_token
 from jaxalign.numerics.precision import saturating_expm1
+
+__all__ = (
+    "ALPHAPO",
+    "alphapo_loss",
+)
 
 
 def alphapo_loss(
@@ -58,3 +64,12 @@ def alphapo_loss(
     margin = shaped.chosen - shaped.rejected - gamma
     rewards = PairLogps(chosen=margin, rejected=jnp.zeros_like(margin))
     return dpo_loss(rewards, no_reference(rewards), beta=1.0, label_smoothing=label_smoothing)
+
+
+ALPHAPO = Loss(
+    name="alphapo",
+    kind=PAIRED,
+    function=alphapo_loss,
+    hyperparameters={"beta": 2.5, "gamma": 0.25, "alpha": 0.25},
+    per_token=True,
+)

@@ -5,9 +5,17 @@ import jax
 import jax.numpy as jnp
 
 from jaxalign.batches.preferences import PairLogps
+from jaxalign.losses.declarations import PAIRED, Loss
 from jaxalign.losses.dpo import dpo_loss, log_ratios
 from jaxalign.numerics.collectives import gather, own_rows
 from jaxalign.numerics.precision import widen
+
+__all__ = (
+    "AOT",
+    "AOT_UNPAIRED",
+    "aot_loss",
+    "aot_unpaired_loss",
+)
 
 
 def _of_same_rank(
@@ -124,3 +132,9 @@ def aot_unpaired_loss(
     """
     ratios = log_ratios(policy, reference)
     return _sorted_loss(ratios.chosen, ratios.rejected, weights, beta, label_smoothing, axis_name)
+
+
+AOT = Loss(name="aot", kind=PAIRED, function=aot_loss, hyperparameters={"beta": 0.1})
+AOT_UNPAIRED = Loss(
+    name="aot_unpaired", kind=PAIRED, function=aot_unpaired_loss, hyperparameters={"beta": 0.1}
+)

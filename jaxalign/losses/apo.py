@@ -5,8 +5,18 @@ import jax
 import jax.numpy as jnp
 
 from jaxalign.batches.preferences import PairLogps
+from jaxalign.losses.declarations import PAIRED, UNPAIRED, Loss
 from jaxalign.losses.dpo import implicit_rewards
 from jaxalign.numerics.precision import widen
+
+__all__ = (
+    "APO_ZERO",
+    "APO_DOWN",
+    "APO_ZERO_UNPAIRED",
+    "apo_zero_loss",
+    "apo_down_loss",
+    "apo_zero_unpaired_loss",
+)
 
 
 def apo_zero_loss(policy: PairLogps, reference: PairLogps, *, beta: float) -> jax.Array:
@@ -99,3 +109,13 @@ def apo_zero_unpaired_loss(
     policy_logps, reference_logps = widen(policy_logps, reference_logps)
     rewards = beta * (policy_logps - jax.lax.stop_gradient(reference_logps))
     return jax.nn.sigmoid(jnp.where(labels, -rewards, rewards))
+
+
+APO_ZERO = Loss(name="apo_zero", kind=PAIRED, function=apo_zero_loss, hyperparameters={"beta": 0.1})
+APO_DOWN = Loss(name="apo_down", kind=PAIRED, function=apo_down_loss, hyperparameters={"beta": 0.1})
+APO_ZERO_UNPAIRED = Loss(
+    name="apo_zero_unpaired",
+    kind=UNPAIRED,
+    function=apo_zero_unpaired_loss,
+    hyperparameters={"beta": 0.1},
+)

@@ -6,9 +6,21 @@ import jax.numpy as jnp
 
 from jaxalign.batches.preferences import PairLogps
 from jaxalign.batches.tokens import pytree
+from jaxalign.losses.declarations import PAIRED, UNPAIRED, Loss
 from jaxalign.losses.dpo import implicit_rewards
+from jaxalign.numerics.collectives import psum
 from jaxalign.numerics.masking import masked_sum
 from jaxalign.numerics.precision import widen
+
+__all__ = (
+    "BCO_PAIR",
+    "BCO",
+    "RunningMean",
+    "running_shift",
+    "bco_loss",
+    "bco_pair_loss",
+    "density_ratios",
+)
 
 
 @pytree
@@ -19,17 +31,25 @@ class RunningMean:
     count: jax.Array
 
 
+def no_shift() -> RunningMean:
+    """What the running mean starts from: no rewards yet, a shift of 0."""
+    return RunningMean(mean=jnp.zeros(()), count=jnp.zeros(()))
+
+
 def running_shift(
     state: RunningMean, rewards: jax.Array, mask: jax.Array, *, axis_name: str | None = None
 ) -> RunningMean:
-    """The reward shift after this batch: the mean of every implicit reward seen so far.
+    """The reward shift of this batch: the mean of every implicit reward seen so far, its own among
+    them.
 
       mean' = mean + (batch mean - mean) n / (count + n),  count' = count + n
 
-    Update it before the loss of the same batch. It gets no gradient.
+    The loss of a batch takes the shift *after* the rewards of that batch (training does so too, and
+    measures them in a pass before the loss's). So the first batch has its own mean, and one reward
+    alone is its own shift. It gets no gradient.
 
     Args:
-      state: before the batch; zeros at the start.
+      state: before the batch; `no_shift()` at the start.
       rewards: `[...]` implicit rewards of good and bad responses.
       mask: `[...]` bool, false on rows of padding.
       axis_name: mapped axis whose devices share the shift, or None.
@@ -41,18 +61,31 @@ def running_shift(
       AssertionError: the shapes differ.
 
     When: with `bco_loss`.
-    TRL: `RunningMoments` (until 0.24).
+    TRL: `RunningMoments.update` in `BCOTrainer.bco_loss`, which sees each device's micro-batch
+      before its loss; here it is the whole batch. On pairs (`DPOTrainer`, until 0.24) a batch
+      counts as one reward, its mean; here every reward counts.
     Source: Jung et al. 2024, https://arxiv.org/abs/2404.04656, the reward shift delta.
 
-    >>> start = RunningMean(mean=jnp.zeros(()), count=jnp.zeros(()))
-    >>> float(running_shift(start, jnp.array([1.0, 3.0]), jnp.array([True, True])).mean)
+    >>> float(running_shift(no_shift(), jnp.array([1.0, 3.0]), jnp.array([True, True])).mean)
     2.0
     """
+    return shift_after(state, psum(implicit_reward_sums(rewards, mask), axis_name))
+
+
+def implicit_reward_sums(rewards: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The sum and the number of rewards that `running_shift` reads; they add up over the parts of a
+    batch. No gradient.
+    """
     (rewards,) = widen(jax.lax.stop_gradient(rewards))
-    seen = masked_sum(jnp.ones_like(rewards), mask, axis_name=axis_name)
-    above = masked_sum(rewards - state.mean, mask, axis_name=axis_name)
+    return masked_sum(rewards, weights), masked_sum(jnp.ones_like(rewards), weights)
+
+
+def shift_after(state: RunningMean, sums: tuple[jax.Array, jax.Array]) -> RunningMean:
+    """`running_shift` from the `implicit_reward_sums` of a whole batch."""
+    total, seen = sums
     count = state.count + seen
-    return RunningMean(mean=state.mean + above / jnp.maximum(count, 1), count=count)
+    above = total - seen * state.mean
+    return RunningMean(mean=state.mean + above / jnp.where(count == 0, 1, count), count=count)
 
 
 def bco_loss(
@@ -74,7 +107,7 @@ def bco_loss(
       reference_logps: `[B]`, under the frozen reference; get no gradient.
       labels: `[B]` bool, true where the response is good.
       beta: reward units per nat, above 0.
-      shift: `[]`, reward units, from `running_shift`; gets no gradient.
+      shift: `[]`, reward units: the mean of `running_shift` after this batch; gets no gradient.
 
     Returns:
       `[B]` nats.
@@ -109,7 +142,8 @@ def bco_pair_loss(
       policy: `[B]` nats a side, summed over the response.
       reference: the same under the frozen reference; gets no gradient.
       beta: reward units per nat, above 0.
-      shift: `[]`, reward units, from `running_shift`, or 0; gets no gradient.
+      shift: `[]`, reward units: the mean of `running_shift` after this batch, or 0; gets no
+        gradient.
 
     Returns:
       `[B]` nats; 2 log 2 where policy and reference agree and the shift is 0.
@@ -152,3 +186,7 @@ def density_ratios(probabilities: jax.Array, *, lowest: float, highest: float) -
     """
     (probabilities,) = widen(jax.lax.stop_gradient(probabilities))
     return jnp.clip(probabilities / (1 - probabilities), lowest, highest)
+
+
+BCO = Loss(name="bco", kind=UNPAIRED, function=bco_loss, hyperparameters={"beta": 0.1})
+BCO_PAIR = Loss(name="bco_pair", kind=PAIRED, function=bco_pair_loss, hyperparameters={"beta": 0.1})

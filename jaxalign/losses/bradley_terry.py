@@ -5,6 +5,11 @@ import jax
 
 from jaxalign.numerics.precision import widen
 
+__all__ = (
+    "bradley_terry_loss",
+    "centering_penalty",
+)
+
 
 def bradley_terry_loss(differences: jax.Array, *, margins: float | jax.Array = 0.0) -> jax.Array:
     """Negative log-likelihood of a preference under the Bradley-Terry model.

@@ -4,7 +4,13 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from jaxalign.losses.group_methods import GroupMethod, Surrogate
 from jaxalign.losses.ppo import probability_ratios
+
+__all__ = (
+    "CISPO",
+    "cispo_loss",
+)
 
 
 def cispo_loss(
@@ -50,3 +56,47 @@ def cispo_loss(
     chex.assert_equal_shape([ratios, advantages])
     weights = jnp.clip(ratios, lowest, highest) * advantages
     return -jax.lax.stop_gradient(weights) * logps
+
+
+def capped_weight(
+    logps: jax.Array,
+    behaviour_logps: jax.Array,
+    mask: jax.Array,
+    advantages: jax.Array,
+    *,
+    clip_range: tuple[float, float],
+) -> jax.Array:
+    """`cispo_loss` with bounds from the distances to 1: `[B, T]`."""
+    del mask
+    lowest, highest = _bounds(clip_range)
+    return cispo_loss(logps, behaviour_logps, advantages, highest=highest, lowest=lowest)
+
+
+def weight_capped(
+    logps: jax.Array,
+    behaviour_logps: jax.Array,
+    mask: jax.Array,
+    advantages: jax.Array,
+    *,
+    clip_range: tuple[float, float],
+) -> jax.Array:
+    """Where the weight of `capped_weight` is capped, `[B, T]` bool; the gradient is not 0 there."""
+    del mask, advantages
+    lowest, highest = _bounds(clip_range)
+    ratios = probability_ratios(logps, behaviour_logps)
+    return (ratios < lowest) | (ratios > highest)
+
+
+def _bounds(clip_range: tuple[float, float]) -> tuple[float, float]:
+    low, high = clip_range
+    return max(1 - low, 0.0), 1 + high
+
+
+# Eqs. 4 and 5, no floor; ratios up to 5 as in ScaleRL, https://arxiv.org/abs/2510.13786 (the paper
+# gives no number)
+CISPO = GroupMethod(
+    name="cispo",
+    surrogate=Surrogate(losses=capped_weight, formula=cispo_loss, clipped=weight_capped),
+    hyperparameters={"clip_range": (1.0, 4.0)},
+    aggregation="token_mean",
+)

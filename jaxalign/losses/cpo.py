@@ -3,8 +3,14 @@
 import jax
 
 from jaxalign.batches.preferences import PairLengths, PairLogps
+from jaxalign.losses.declarations import PAIRED, Loss
 from jaxalign.losses.dpo import dpo_loss, no_reference
 from jaxalign.losses.length_normalised_dpo import per_token
+
+__all__ = (
+    "CPO",
+    "cpo_loss",
+)
 
 
 def cpo_loss(
@@ -48,3 +54,6 @@ def cpo_loss(
     """
     contrast = dpo_loss(policy, no_reference(policy), beta=beta, label_smoothing=label_smoothing)
     return contrast - nll_coef * per_token(policy, lengths).chosen
+
+
+CPO = Loss(name="cpo", kind=PAIRED, function=cpo_loss, hyperparameters={"beta": 0.1})

@@ -4,6 +4,8 @@ import jax
 
 from jaxalign.numerics.precision import widen
 
+__all__ = ("cross_entropy_loss",)
+
 
 def cross_entropy_loss(token_logps: jax.Array) -> jax.Array:
     """Negative log-likelihood of every token.

@@ -3,8 +3,14 @@
 import jax
 
 from jaxalign.batches.preferences import PairLogps
+from jaxalign.losses.declarations import PAIRED, Loss
 from jaxalign.losses.dpo import implicit_rewards
 from jaxalign.numerics.precision import saturating_exp
+
+__all__ = (
+    "DISCOPOP",
+    "discopop_loss",
+)
 
 
 def discopop_loss(
@@ -43,3 +49,19 @@ def discopop_loss(
     blend = margin / temperature
     logistic = jax.nn.sigmoid(-blend) * jax.nn.softplus(-margin)
     return logistic + saturating_exp(-margin - jax.nn.softplus(-blend))
+
+
+def tempered_discopop_loss(
+    policy: PairLogps, reference: PairLogps, *, beta: float, discopop_temperature: float = 0.05
+) -> jax.Array:
+    """`discopop_loss` with a name for its temperature that says whose it is: `[B]` nats."""
+    return discopop_loss(policy, reference, beta=beta, temperature=discopop_temperature)
+
+
+DISCOPOP = Loss(
+    name="discopop",
+    kind=PAIRED,
+    function=tempered_discopop_loss,
+    hyperparameters={"beta": 0.05},
+    formula=discopop_loss,
+)

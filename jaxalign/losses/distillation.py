@@ -8,7 +8,17 @@ import jax.numpy as jnp
 
 from jaxalign.kl import exact_kl
 from jaxalign.logprobs import log_softmax
+from jaxalign.losses.declarations import DISTILLATION, Loss
 from jaxalign.numerics.precision import widen
+
+__all__ = (
+    "FORWARD_KL_DISTILLATION",
+    "REVERSE_KL_DISTILLATION",
+    "JSD_DISTILLATION",
+    "forward_kl_loss",
+    "reverse_kl_loss",
+    "generalised_jsd_loss",
+)
 
 
 def forward_kl_loss(student_logits: jax.Array, teacher_logits: jax.Array) -> jax.Array:
@@ -108,3 +118,10 @@ def _log_mixture(student: jax.Array, teacher: jax.Array, mixture: float) -> jax.
     p = jnp.where(possible, teacher, 0)  # one finite number is enough for a finite gradient
     mixed = jnp.logaddexp(p + math.log(mixture), student + math.log1p(-mixture))
     return jnp.where(possible, mixed, -jnp.inf)
+
+
+FORWARD_KL_DISTILLATION = Loss(name="forward_kl", kind=DISTILLATION, function=forward_kl_loss)
+REVERSE_KL_DISTILLATION = Loss(name="reverse_kl", kind=DISTILLATION, function=reverse_kl_loss)
+JSD_DISTILLATION = Loss(
+    name="jsd", kind=DISTILLATION, function=generalised_jsd_loss, hyperparameters={"mixture": 0.5}
+)

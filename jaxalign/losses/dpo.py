@@ -5,7 +5,18 @@ import jax
 import jax.numpy as jnp
 
 from jaxalign.batches.preferences import PairLogps
+from jaxalign.losses.declarations import PAIRED, Loss
 from jaxalign.numerics.precision import widen
+
+__all__ = (
+    "DPO",
+    "ROBUST",
+    "log_ratios",
+    "no_reference",
+    "implicit_rewards",
+    "dpo_loss",
+    "robust_dpo_loss",
+)
 
 
 def log_ratios(policy: PairLogps, reference: PairLogps) -> PairLogps:
@@ -185,3 +196,12 @@ def robust_dpo_loss(
 def _check_smoothing(label_smoothing: float):
     if not 0 <= label_smoothing < 0.5:
         raise ValueError(f"label_smoothing must be in [0, 0.5), got {label_smoothing}")
+
+
+DPO = Loss(name="dpo", kind=PAIRED, function=dpo_loss, hyperparameters={"beta": 0.1})
+ROBUST = Loss(
+    name="robust",
+    kind=PAIRED,
+    function=robust_dpo_loss,
+    hyperparameters={"beta": 0.1, "label_smoothing": 0.1},
+)

@@ -5,7 +5,13 @@ import math
 import jax
 
 from jaxalign.batches.preferences import PairLogps
+from jaxalign.losses.declarations import PAIRED, Loss
 from jaxalign.losses.dpo import implicit_rewards
+
+__all__ = (
+    "EXO_PAIR",
+    "exo_pair_loss",
+)
 
 
 def exo_pair_loss(
@@ -46,3 +52,11 @@ def exo_pair_loss(
     right, flipped = -jax.nn.softplus(-margin), -jax.nn.softplus(margin)
     first = jax.nn.sigmoid(margin) * (right - math.log1p(-label_smoothing))
     return first + jax.nn.sigmoid(-margin) * (flipped - math.log(label_smoothing))
+
+
+EXO_PAIR = Loss(
+    name="exo_pair",
+    kind=PAIRED,
+    function=exo_pair_loss,
+    hyperparameters={"beta": 0.1, "label_smoothing": 1e-3},
+)

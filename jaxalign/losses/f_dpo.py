@@ -1,12 +1,25 @@
 """DPO under other divergences than the reverse KL."""
 
+import functools
 from collections.abc import Callable
 
 import jax
 
 from jaxalign.batches.preferences import PairLogps
+from jaxalign.losses.declarations import PAIRED, Loss
 from jaxalign.losses.dpo import dpo_loss, log_ratios, no_reference
 from jaxalign.numerics.precision import saturating_expm1, widen
+
+__all__ = (
+    "FORWARD_KL",
+    "JENSEN_SHANNON",
+    "ALPHA_DIVERGENCE",
+    "reverse_kl_score",
+    "forward_kl_score",
+    "jensen_shannon_score",
+    "alpha_score",
+    "f_dpo_loss",
+)
 
 Score = Callable[[jax.Array], jax.Array]
 
@@ -149,3 +162,57 @@ def f_dpo_loss(
     """
     scores = jax.tree.map(score, log_ratios(policy, reference))
     return dpo_loss(scores, no_reference(scores), beta=beta, label_smoothing=label_smoothing)
+
+
+def forward_kl_dpo_loss(
+    policy: PairLogps, reference: PairLogps, *, beta: float, label_smoothing: float = 0.0
+) -> jax.Array:
+    """`f_dpo_loss` with the forward KL: `[B]` nats."""
+    settings = {"beta": beta, "label_smoothing": label_smoothing}
+    return f_dpo_loss(policy, reference, score=forward_kl_score, **settings)
+
+
+def jensen_shannon_dpo_loss(
+    policy: PairLogps, reference: PairLogps, *, beta: float, label_smoothing: float = 0.0
+) -> jax.Array:
+    """`f_dpo_loss` with the Jensen-Shannon divergence: `[B]` nats."""
+    settings = {"beta": beta, "label_smoothing": label_smoothing}
+    return f_dpo_loss(policy, reference, score=jensen_shannon_score, **settings)
+
+
+def alpha_dpo_loss(
+    policy: PairLogps,
+    reference: PairLogps,
+    *,
+    beta: float,
+    alpha: float = 0.5,
+    label_smoothing: float = 0.0,
+) -> jax.Array:
+    """`f_dpo_loss` with the alpha divergence: `[B]` nats."""
+    settings = {"beta": beta, "label_smoothing": label_smoothing}
+    return f_dpo_loss(
+        policy, reference, score=functools.partial(alpha_score, alpha=alpha), **settings
+    )
+
+
+FORWARD_KL = Loss(
+    name="forward_kl",
+    kind=PAIRED,
+    function=forward_kl_dpo_loss,
+    hyperparameters={"beta": 0.1},
+    formula=f_dpo_loss,
+)
+JENSEN_SHANNON = Loss(
+    name="jensen_shannon",
+    kind=PAIRED,
+    function=jensen_shannon_dpo_loss,
+    hyperparameters={"beta": 0.1},
+    formula=f_dpo_loss,
+)
+ALPHA_DIVERGENCE = Loss(
+    name="alpha_divergence",
+    kind=PAIRED,
+    function=alpha_dpo_loss,
+    hyperparameters={"beta": 0.1},
+    formula=f_dpo_loss,
+)

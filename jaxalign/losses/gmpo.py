@@ -4,8 +4,14 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from jaxalign.losses.group_methods import GroupMethod, Surrogate
 from jaxalign.numerics.masking import masked_sum
 from jaxalign.numerics.precision import saturating_exp, widen
+
+__all__ = (
+    "GMPO",
+    "gmpo_loss",
+)
 
 
 def gmpo_loss(
@@ -58,3 +64,33 @@ def gmpo_loss(
     )
     lengths = jnp.maximum(jnp.sum(mask, axis=1), 1)
     return -advantages * saturating_exp(masked_sum(bounded, mask, axis=1) / lengths)
+
+
+def geometric_mean_clipped(
+    logps: jax.Array,
+    behaviour_logps: jax.Array,
+    mask: jax.Array,
+    advantages: jax.Array,
+    *,
+    clip_range: tuple[float, float],
+) -> jax.Array:
+    """Where a token's log-ratio is bounded in `gmpo_loss`: `[B, T]` bool."""
+    del mask
+    low, high = clip_range
+    ratios, signs = logps - behaviour_logps, advantages[:, None]
+    return jnp.where(signs < 0, ratios < -low, ratios > high) & (signs != 0)
+
+
+# log-ratios between -0.4 and 0.4
+GMPO = GroupMethod(
+    name="gmpo",
+    surrogate=Surrogate(
+        losses=gmpo_loss,
+        formula=gmpo_loss,
+        clipped=geometric_mean_clipped,
+        one_advantage=True,
+        whole=True,
+    ),
+    hyperparameters={"clip_range": (0.4, 0.4)},
+    aggregation="sequence_mean",
+)

@@ -4,8 +4,15 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from jaxalign.losses.ppo import ClipRange, ppo_policy_loss
+from jaxalign.losses.group_methods import GroupMethod, Surrogate
+from jaxalign.losses.ppo import ClipRange, ppo_policy_clipped, ppo_policy_loss
 from jaxalign.numerics.precision import widen
+
+__all__ = (
+    "GRPO",
+    "each_token",
+    "grpo_loss",
+)
 
 
 def each_token(advantages: jax.Array, logps: jax.Array) -> jax.Array:
@@ -82,4 +89,54 @@ def grpo_loss(
     chex.assert_equal_shape([logps, behaviour_logps, kl])
     repeated, (kl,) = each_token(advantages, logps), widen(kl)
     clip = {"clip_range": clip_range, "dual_clip": dual_clip}
-    return ppo_policy_loss(logps, behaviour_logps, repeated, **clip) + kl_coef * kl
+    policy_losses = ppo_policy_loss(logps, behaviour_logps, repeated, **clip)
+    return with_kl_term(policy_losses, kl, kl_coef=kl_coef)
+
+
+def with_kl_term(losses: jax.Array, kl: jax.Array, *, kl_coef: float) -> jax.Array:
+    """Losses of tokens with the price of their KL to the reference: `[B, T]`.
+
+    L_it + kl_coef kl_it
+    """
+    return losses + kl_coef * kl
+
+
+def token_clip(
+    logps: jax.Array,
+    behaviour_logps: jax.Array,
+    mask: jax.Array,
+    advantages: jax.Array,
+    *,
+    clip_range: ClipRange,
+    dual_clip: float | None = None,
+) -> jax.Array:
+    """PPO's clipped loss of each token, with advantages that are one a token: `[B, T]`."""
+    del mask
+    clip = {"clip_range": clip_range, "dual_clip": dual_clip}
+    return ppo_policy_loss(logps, behaviour_logps, advantages, **clip)
+
+
+def token_clipped(
+    logps: jax.Array,
+    behaviour_logps: jax.Array,
+    mask: jax.Array,
+    advantages: jax.Array,
+    *,
+    clip_range: ClipRange,
+    dual_clip: float | None = None,
+) -> jax.Array:
+    """Where `token_clip` is flat: `[B, T]` bool."""
+    del mask
+    clip = {"clip_range": clip_range, "dual_clip": dual_clip}
+    return ppo_policy_clipped(logps, behaviour_logps, advantages, **clip)
+
+
+TOKEN_CLIP = Surrogate(losses=token_clip, formula=ppo_policy_loss, clipped=token_clipped)
+# KL coefficient of Sec. 4.2, clip range of PPO
+GRPO = GroupMethod(
+    name="grpo",
+    surrogate=TOKEN_CLIP,
+    hyperparameters={"clip_range": (0.2, 0.2)},
+    aggregation="sequence_mean",
+    kl_coef=0.04,
+)

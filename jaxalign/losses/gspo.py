@@ -8,8 +8,18 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from jaxalign.losses.group_methods import GroupMethod, Surrogate
+from jaxalign.losses.grpo import each_token
+from jaxalign.losses.ppo import ClipRange, ppo_policy_clipped, ppo_policy_loss
 from jaxalign.numerics.masking import masked_sum
 from jaxalign.numerics.precision import widen
+
+__all__ = (
+    "GSPO",
+    "GSPO_TOKEN",
+    "sequence_log_ratios",
+    "token_log_ratios",
+)
 
 
 def sequence_log_ratios(logps: jax.Array, behaviour_logps: jax.Array, mask: jax.Array) -> jax.Array:
@@ -75,3 +85,92 @@ def token_log_ratios(logps: jax.Array, behaviour_logps: jax.Array, mask: jax.Arr
     """
     means = jax.lax.stop_gradient(sequence_log_ratios(logps, behaviour_logps, mask))
     return means + (logps - jax.lax.stop_gradient(logps))
+
+
+def sequence_clip(
+    logps: jax.Array,
+    behaviour_logps: jax.Array,
+    mask: jax.Array,
+    advantages: jax.Array,
+    *,
+    clip_range: ClipRange,
+    dual_clip: float | None = None,
+) -> jax.Array:
+    """PPO's clipped loss with the ratio of the response at each of its tokens: `[B, T]`."""
+    ratios = sequence_log_ratios(logps, behaviour_logps, mask)
+    clip = {"clip_range": clip_range, "dual_clip": dual_clip}
+    return ppo_policy_loss(ratios, jnp.zeros_like(ratios), each_token(advantages, logps), **clip)
+
+
+def sequence_clipped(
+    logps: jax.Array,
+    behaviour_logps: jax.Array,
+    mask: jax.Array,
+    advantages: jax.Array,
+    *,
+    clip_range: ClipRange,
+    dual_clip: float | None = None,
+) -> jax.Array:
+    """Where `sequence_clip` is flat: `[B, T]` bool."""
+    ratios = sequence_log_ratios(logps, behaviour_logps, mask)
+    clip = {"clip_range": clip_range, "dual_clip": dual_clip}
+    return ppo_policy_clipped(ratios, jnp.zeros_like(ratios), each_token(advantages, logps), **clip)
+
+
+def token_of_sequence_clip(
+    logps: jax.Array,
+    behaviour_logps: jax.Array,
+    mask: jax.Array,
+    advantages: jax.Array,
+    *,
+    clip_range: ClipRange,
+    dual_clip: float | None = None,
+) -> jax.Array:
+    """The same with the gradient of the token's own ratio (GSPO-token): `[B, T]`."""
+    ratios = token_log_ratios(logps, behaviour_logps, mask)
+    clip = {"clip_range": clip_range, "dual_clip": dual_clip}
+    return ppo_policy_loss(ratios, jnp.zeros_like(ratios), advantages, **clip)
+
+
+def token_of_sequence_clipped(
+    logps: jax.Array,
+    behaviour_logps: jax.Array,
+    mask: jax.Array,
+    advantages: jax.Array,
+    *,
+    clip_range: ClipRange,
+    dual_clip: float | None = None,
+) -> jax.Array:
+    """Where `token_of_sequence_clip` is flat: `[B, T]` bool."""
+    ratios = token_log_ratios(logps, behaviour_logps, mask)
+    clip = {"clip_range": clip_range, "dual_clip": dual_clip}
+    return ppo_policy_clipped(ratios, jnp.zeros_like(ratios), advantages, **clip)
+
+
+SEQUENCE_CLIP = Surrogate(
+    losses=sequence_clip,
+    formula=sequence_log_ratios,
+    clipped=sequence_clipped,
+    one_advantage=True,
+    one_ratio=True,
+)
+TOKEN_OF_SEQUENCE_CLIP = Surrogate(
+    losses=token_of_sequence_clip,
+    formula=token_log_ratios,
+    clipped=token_of_sequence_clipped,
+    one_ratio=True,
+)
+# Eqs. 5 and 7; clip range of Sec. 5.1
+GSPO = GroupMethod(
+    name="gspo",
+    surrogate=SEQUENCE_CLIP,
+    hyperparameters={"clip_range": (3e-4, 4e-4)},
+    aggregation="sequence_mean",
+)
+# Eqs. 13 and 14: equal to gspo unless advantages differ from token to token
+GSPO_TOKEN = GroupMethod(
+    name="gspo_token",
+    surrogate=TOKEN_OF_SEQUENCE_CLIP,
+    hyperparameters={"clip_range": (3e-4, 4e-4)},
+    aggregation="sequence_mean",
+)

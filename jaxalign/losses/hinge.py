@@ -3,7 +3,13 @@
 import jax
 
 from jaxalign.batches.preferences import PairLogps
+from jaxalign.losses.declarations import PAIRED, Loss
 from jaxalign.losses.dpo import implicit_rewards
+
+__all__ = (
+    "HINGE",
+    "hinge_loss",
+)
 
 
 def hinge_loss(policy: PairLogps, reference: PairLogps, *, beta: float) -> jax.Array:
@@ -34,3 +40,6 @@ def hinge_loss(policy: PairLogps, reference: PairLogps, *, beta: float) -> jax.A
     """
     rewards = implicit_rewards(policy, reference, beta=beta)
     return jax.nn.relu(1 - (rewards.chosen - rewards.rejected))
+
+
+HINGE = Loss(name="hinge", kind=PAIRED, function=hinge_loss, hyperparameters={"beta": 0.1})

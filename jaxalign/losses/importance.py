@@ -9,6 +9,13 @@ from jaxalign.numerics.collectives import gather
 from jaxalign.numerics.masking import masked_sum
 from jaxalign.numerics.precision import widen
 
+__all__ = (
+    "truncated_importance_weights",
+    "masked_importance_weights",
+    "on_policy_rows",
+    "top_entropy_mask",
+)
+
 
 def truncated_importance_weights(
     trainer_logps: jax.Array, sampler_logps: jax.Array, *, cap: float

@@ -1,8 +1,16 @@
 """Identity preference optimization: a squared error, so that certain pairs stay bounded."""
 
 from jaxalign.batches.preferences import PairLengths, PairLogps
+from jaxalign.losses.declarations import PAIRED, Loss
 from jaxalign.losses.dpo import log_ratios
 from jaxalign.losses.length_normalised_dpo import per_token
+
+__all__ = (
+    "IPO",
+    "AVERAGED_IPO",
+    "ipo_loss",
+    "averaged_ipo_loss",
+)
 
 
 def ipo_loss(policy: PairLogps, reference: PairLogps, *, beta: float):
@@ -65,3 +73,13 @@ def averaged_ipo_loss(
     """
     ratios = per_token(log_ratios(policy, reference), lengths)
     return (ratios.chosen - ratios.rejected - 1 / (2 * beta)) ** 2
+
+
+IPO = Loss(name="ipo", kind=PAIRED, function=ipo_loss, hyperparameters={"beta": 0.1})
+AVERAGED_IPO = Loss(
+    name="averaged_ipo",
+    kind=PAIRED,
+    function=averaged_ipo_loss,
+    hyperparameters={"beta": 0.1},
+    per_token=True,
+)

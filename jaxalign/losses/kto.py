@@ -4,9 +4,16 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from jaxalign.losses.declarations import UNPAIRED, Loss
 from jaxalign.numerics.collectives import psum
 from jaxalign.numerics.masking import masked_sum
 from jaxalign.numerics.precision import widen
+
+__all__ = (
+    "KTO",
+    "kto_kl",
+    "kto_loss",
+)
 
 
 def kto_kl(
@@ -104,3 +111,6 @@ def kto_loss(
     gains = beta * (ratios - jax.lax.stop_gradient(kl))
     weights = jnp.where(labels, desirable_weight, undesirable_weight)
     return weights * jax.nn.sigmoid(jnp.where(labels, -gains, gains))
+
+
+KTO = Loss(name="kto", kind=UNPAIRED, function=kto_loss, hyperparameters={"beta": 0.1})

@@ -4,7 +4,10 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from jaxalign.numerics.masking import masked_sum
 from jaxalign.numerics.precision import widen
+
+__all__ = ("length_desensitised_logps",)
 
 
 def length_desensitised_logps(
@@ -40,9 +43,28 @@ def length_desensitised_logps(
     chex.assert_rank(token_logps, 2)
     chex.assert_equal_shape([token_logps, mask])
     chex.assert_shape(public_lengths, token_logps.shape[:1])
+    public = mask & public_tokens(mask, public_lengths)
+    sums = (masked_sum(token_logps, counted, axis=1) for counted in (mask, public))
+    return discounted_excess(*sums, alpha=alpha)
+
+
+def public_tokens(mask: jax.Array, public_lengths: jax.Array) -> jax.Array:
+    """Where a response is not yet longer than the shorter one of its pair: `[B, T]` bool, true
+    before its first token too.
+
+    Args:
+      mask: `[B, T]` bool, true on response tokens.
+      public_lengths: `[B]` tokens of the shorter response of each pair.
+    """
+    return jnp.cumsum(mask, axis=1) <= public_lengths[:, None]
+
+
+def discounted_excess(logps: jax.Array, public_logps: jax.Array, *, alpha: float) -> jax.Array:
+    """The same sums from those over all tokens and over the public ones: `[B]` nats.
+
+    log pi(y) = alpha log pi(y_all) + (1 - alpha) log pi(y_public)
+    """
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha must be in [0, 1], got {alpha}")
-    (token_logps,) = widen(token_logps)
-    public = jnp.cumsum(mask, axis=1) <= public_lengths[:, None]
-    discounted = jnp.where(public, token_logps, alpha * token_logps)
-    return jnp.sum(jnp.where(mask, discounted, 0), axis=1)
+    logps, public_logps = widen(logps, public_logps)
+    return alpha * logps + (1 - alpha) * public_logps

@@ -5,8 +5,15 @@ import jax
 import jax.numpy as jnp
 
 from jaxalign.batches.preferences import PairLengths, PairLogps
+from jaxalign.losses.declarations import PAIRED, Loss
 from jaxalign.losses.dpo import dpo_loss, log_ratios, no_reference
 from jaxalign.numerics.precision import widen
+
+__all__ = (
+    "LENGTH_NORMALISED_DPO",
+    "per_token",
+    "length_normalised_dpo_loss",
+)
 
 
 def per_token(logps: PairLogps, lengths: PairLengths) -> PairLogps:
@@ -80,3 +87,12 @@ def length_normalised_dpo_loss(
     """
     ratios = per_token(log_ratios(policy, reference), lengths)
     return dpo_loss(ratios, no_reference(ratios), beta=beta, label_smoothing=label_smoothing)
+
+
+LENGTH_NORMALISED_DPO = Loss(
+    name="length_normalised_dpo",
+    kind=PAIRED,
+    function=length_normalised_dpo_loss,
+    hyperparameters={"beta": 5.0},
+    per_token=True,
+)

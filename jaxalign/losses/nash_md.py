@@ -5,7 +5,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxalign.logprobs import log_softmax
+from jaxalign.losses.declarations import ONLINE, Loss
 from jaxalign.numerics.precision import widen
+
+__all__ = (
+    "NASH_MD",
+    "mixture_logits",
+    "nash_md_loss",
+)
 
 
 def mixture_logits(
@@ -82,3 +89,12 @@ def nash_md_loss(
     policy_logps, reference_logps, preferences = widen(policy_logps, reference_logps, preferences)
     value = preferences - 0.5 - beta * (policy_logps - reference_logps)
     return -policy_logps * jax.lax.stop_gradient(value)
+
+
+NASH_MD = Loss(
+    name="nash_md",
+    kind=ONLINE,
+    function=nash_md_loss,
+    hyperparameters={"beta": 0.05},
+    opponent=0.125,
+)

@@ -3,7 +3,13 @@
 import jax
 
 from jaxalign.batches.preferences import PairLogps
+from jaxalign.losses.declarations import PAIRED, Loss
 from jaxalign.losses.dpo import implicit_rewards
+
+__all__ = (
+    "NCA_PAIR",
+    "nca_pair_loss",
+)
 
 
 def nca_pair_loss(policy: PairLogps, reference: PairLogps, *, beta: float) -> jax.Array:
@@ -36,3 +42,6 @@ def nca_pair_loss(policy: PairLogps, reference: PairLogps, *, beta: float) -> ja
     rewards = implicit_rewards(policy, reference, beta=beta)
     noise = jax.nn.softplus(rewards.chosen) + jax.nn.softplus(rewards.rejected)
     return jax.nn.softplus(-rewards.chosen) + noise / 2
+
+
+NCA_PAIR = Loss(name="nca_pair", kind=PAIRED, function=nca_pair_loss, hyperparameters={"beta": 0.1})

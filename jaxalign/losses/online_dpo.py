@@ -5,7 +5,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxalign.batches.preferences import PairLogps
+from jaxalign.losses.declarations import ONLINE, Loss
+from jaxalign.losses.dpo import dpo_loss
 from jaxalign.numerics.precision import rounding, widen
+
+__all__ = (
+    "ONLINE_DPO",
+    "ranked",
+)
 
 
 def ranked(
@@ -43,3 +50,7 @@ def ranked(
     tied = jnp.abs(first_scores - second_scores) <= rounding(scale)
     pair = PairLogps(chosen=jnp.where(wins, first, second), rejected=jnp.where(wins, second, first))
     return pair, jnp.where(tied, 0.0, 1.0)
+
+
+# Or another loss on pairs that two log-probabilities a side determine, in place of DPO.
+ONLINE_DPO = Loss(name="online_dpo", kind=ONLINE, function=dpo_loss, hyperparameters={"beta": 0.1})

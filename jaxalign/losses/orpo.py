@@ -4,8 +4,15 @@ import jax
 import jax.numpy as jnp
 
 from jaxalign.batches.preferences import PairLengths, PairLogps
+from jaxalign.losses.declarations import PAIRED, Loss
 from jaxalign.losses.length_normalised_dpo import per_token
 from jaxalign.numerics.precision import log1mexp, widen
+
+__all__ = (
+    "ORPO",
+    "log_odds",
+    "orpo_loss",
+)
 
 
 def log_odds(average_logps: jax.Array) -> jax.Array:
@@ -66,3 +73,8 @@ def orpo_loss(
     averages = per_token(policy, lengths)
     odds = log_odds(averages.chosen) - log_odds(averages.rejected)
     return beta * jax.nn.softplus(-odds) - nll_coef * averages.chosen
+
+
+ORPO = Loss(
+    name="orpo", kind=PAIRED, function=orpo_loss, hyperparameters={"beta": 0.1}, per_token=True
+)

@@ -6,6 +6,8 @@ import jax.numpy as jnp
 
 from jaxalign.numerics.precision import widen
 
+__all__ = ("plackett_luce_loss",)
+
 
 def plackett_luce_loss(scores: jax.Array, mask: jax.Array) -> jax.Array:
     """Negative log-likelihood of a ranking: the best is chosen first, then the best of the rest.

@@ -6,6 +6,15 @@ import jax.numpy as jnp
 
 from jaxalign.numerics.precision import saturating_exp, widen
 
+__all__ = (
+    "probability_ratios",
+    "ppo_policy_loss",
+    "ppo_policy_clipped",
+    "ppo_value_loss",
+    "ppo_value_clipped",
+    "ppo_loss",
+)
+
 ClipRange = float | tuple[float, float]
 
 

@@ -5,6 +5,8 @@ import jax
 
 from jaxalign.numerics.precision import widen
 
+__all__ = ("process_reward_loss",)
+
 
 def process_reward_loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Cross-entropy between the label of each step and the predicted chance that it is right.

@@ -2,10 +2,20 @@
 
 import chex
 import jax
+import jax.numpy as jnp
 
 from jaxalign.logprobs import sequence_logps
-from jaxalign.losses.ppo import ClipRange, ppo_policy_loss
+from jaxalign.losses.group_methods import GroupMethod, Surrogate
+from jaxalign.losses.ppo import ClipRange, ppo_policy_clipped, ppo_policy_loss
+from jaxalign.numerics.masking import masked_sum
 from jaxalign.numerics.precision import widen
+
+__all__ = (
+    "RLOO",
+    "REINFORCE",
+    "reinforce_loss",
+    "rloo_loss",
+)
 
 
 def reinforce_loss(logps: jax.Array, advantages: jax.Array) -> jax.Array:
@@ -74,3 +84,56 @@ def rloo_loss(
     """
     summed, behaviour = sequence_logps(logps, mask), sequence_logps(behaviour_logps, mask)
     return ppo_policy_loss(summed, behaviour, advantages, clip_range=clip_range)
+
+
+def response_clipped(
+    logps: jax.Array,
+    behaviour_logps: jax.Array,
+    mask: jax.Array,
+    advantages: jax.Array,
+    *,
+    clip_range: ClipRange,
+) -> jax.Array:
+    """Where `rloo_loss` is flat, at each token: `[B, T]` bool."""
+    summed, behaviour = (masked_sum(x, mask, axis=1) for x in (logps, behaviour_logps))
+    clipped = ppo_policy_clipped(summed, behaviour, advantages, clip_range=clip_range)
+    return jnp.broadcast_to(clipped[:, None], mask.shape)
+
+
+def plain(
+    logps: jax.Array,
+    behaviour_logps: jax.Array,
+    mask: jax.Array,
+    advantages: jax.Array,
+) -> jax.Array:
+    """`reinforce_loss` as a surrogate, which knows no ratio: `[B, T]`."""
+    del behaviour_logps, mask
+    return reinforce_loss(logps, advantages)
+
+
+# Eq. 8 of the RLOO paper; KL in the reward. The clip, which its single update from a batch does not
+# need, and the coefficient are TRL's.
+RLOO = GroupMethod(
+    name="rloo",
+    surrogate=Surrogate(
+        losses=rloo_loss,
+        formula=rloo_loss,
+        clipped=response_clipped,
+        one_advantage=True,
+        one_ratio=True,
+        whole=True,
+    ),
+    hyperparameters={"clip_range": (0.2, 0.2)},
+    aggregation="sequence_mean",
+    advantages="leave_one_out",
+    kl_coef=0.05,
+    kl_in="reward",
+    kl_estimator="k1",
+)
+# Williams 1992, with the baseline of RLOO
+REINFORCE = GroupMethod(
+    name="reinforce",
+    surrogate=Surrogate(losses=plain, formula=reinforce_loss, uses_ratios=False),
+    aggregation="sequence_sum",
+    advantages="leave_one_out",
+)

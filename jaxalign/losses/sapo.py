@@ -4,8 +4,14 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from jaxalign.losses.group_methods import GroupMethod, Surrogate
 from jaxalign.losses.ppo import probability_ratios
 from jaxalign.numerics.precision import widen
+
+__all__ = (
+    "SAPO",
+    "sapo_loss",
+)
 
 
 def sapo_loss(
@@ -54,3 +60,28 @@ def sapo_loss(
     above = jnp.asarray(positive_temperature, ratios.dtype)
     temperatures = jnp.where(advantages > 0, above, negative_temperature)
     return -advantages * 4 / temperatures * jax.nn.sigmoid(temperatures * (ratios - 1))
+
+
+def soft_gate(
+    logps: jax.Array,
+    behaviour_logps: jax.Array,
+    mask: jax.Array,
+    advantages: jax.Array,
+    *,
+    positive_temperature: float = 1.0,
+    negative_temperature: float = 1.05,
+) -> jax.Array:
+    """`sapo_loss` as a surrogate: `[B, T]`."""
+    del mask
+    temperatures = {
+        "positive_temperature": positive_temperature,
+        "negative_temperature": negative_temperature,
+    }
+    return sapo_loss(logps, behaviour_logps, advantages, **temperatures)
+
+
+SAPO = GroupMethod(
+    name="sapo",
+    surrogate=Surrogate(losses=soft_gate, formula=sapo_loss),
+    aggregation="sequence_mean",
+)

@@ -3,8 +3,14 @@
 import jax
 
 from jaxalign.batches.preferences import PairLengths, PairLogps
+from jaxalign.losses.declarations import PAIRED, Loss
 from jaxalign.losses.dpo import dpo_loss, no_reference
 from jaxalign.losses.length_normalised_dpo import per_token
+
+__all__ = (
+    "SIMPO",
+    "simpo_loss",
+)
 
 
 def simpo_loss(
@@ -46,3 +52,12 @@ def simpo_loss(
     averages = per_token(policy, lengths)
     rewards = PairLogps(chosen=beta * averages.chosen - gamma, rejected=beta * averages.rejected)
     return dpo_loss(rewards, no_reference(rewards), beta=1.0, label_smoothing=label_smoothing)
+
+
+SIMPO = Loss(
+    name="simpo",
+    kind=PAIRED,
+    function=simpo_loss,
+    hyperparameters={"beta": 2.0, "gamma": 1.0},
+    per_token=True,
+)

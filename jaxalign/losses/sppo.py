@@ -3,7 +3,13 @@
 import jax
 
 from jaxalign.batches.preferences import PairLogps
+from jaxalign.losses.declarations import PAIRED, Loss
 from jaxalign.losses.dpo import log_ratios
+
+__all__ = (
+    "SPPO_HARD",
+    "sppo_hard_loss",
+)
 
 
 def sppo_hard_loss(policy: PairLogps, reference: PairLogps, *, beta: float) -> jax.Array:
@@ -34,3 +40,8 @@ def sppo_hard_loss(policy: PairLogps, reference: PairLogps, *, beta: float) -> j
     ratios = log_ratios(policy, reference)
     target = 1 / (2 * beta)
     return (ratios.chosen - target) ** 2 + (ratios.rejected + target) ** 2
+
+
+SPPO_HARD = Loss(
+    name="sppo_hard", kind=PAIRED, function=sppo_hard_loss, hyperparameters={"beta": 1e-3}
+)

@@ -5,9 +5,17 @@ import jax
 import jax.numpy as jnp
 
 from jaxalign.batches.preferences import PairLengths, PairLogps
+from jaxalign.losses.declarations import PAIRED, Loss
 from jaxalign.losses.dpo import dpo_loss, no_reference
 from jaxalign.losses.simpo import simpo_loss
 from jaxalign.numerics.precision import widen
+
+__all__ = (
+    "TPO",
+    "TPO_L",
+    "tpo_loss",
+    "tpo_l_loss",
+)
 
 
 def tpo_loss(
@@ -104,3 +112,13 @@ def _gold_loss(contrast, gold_logps, gold_lengths):
     chex.assert_equal_shape([contrast, gold_logps, gold_lengths])
     gold_logps, gold_lengths = widen(gold_logps, gold_lengths)
     return -gold_logps / jnp.maximum(gold_lengths, 1)
+
+
+TPO = Loss(name="tpo", kind=PAIRED, function=tpo_loss, hyperparameters={"beta": 0.01})
+TPO_L = Loss(
+    name="tpo_l",
+    kind=PAIRED,
+    function=tpo_l_loss,
+    hyperparameters={"beta": 2.0, "gamma": 0.5},
+    per_token=True,
+)

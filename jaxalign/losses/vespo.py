@@ -4,8 +4,16 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from jaxalign.losses.group_methods import GroupMethod, Surrogate
+from jaxalign.losses.grpo import each_token
+from jaxalign.losses.reinforce import reinforce_loss
 from jaxalign.numerics.masking import masked_sum
 from jaxalign.numerics.precision import saturating_exp, widen
+
+__all__ = (
+    "VESPO",
+    "vespo_weights",
+)
 
 
 def vespo_weights(
@@ -52,3 +60,25 @@ def vespo_weights(
     good = advantages >= 0
     k, rate = (jnp.where(good, *pair) for pair in zip(positive, negative, strict=True))
     return jax.lax.stop_gradient(saturating_exp(rate + k * log_w - rate * saturating_exp(log_w)))
+
+
+def smooth_weight(
+    logps: jax.Array,
+    behaviour_logps: jax.Array,
+    mask: jax.Array,
+    advantages: jax.Array,
+    *,
+    positive: tuple[float, float] = (2.0, 3.0),
+    negative: tuple[float, float] = (3.0, 2.0),
+) -> jax.Array:
+    """`reinforce_loss` with the advantage times `vespo_weights`: `[B, T]`."""
+    shapes = {"positive": positive, "negative": negative}
+    weights = vespo_weights(logps, behaviour_logps, mask, advantages, **shapes)
+    return reinforce_loss(logps, each_token(weights * advantages, logps))
+
+
+VESPO = GroupMethod(
+    name="vespo",
+    surrogate=Surrogate(losses=smooth_weight, formula=vespo_weights, one_advantage=True),
+    aggregation="token_mean",
+)

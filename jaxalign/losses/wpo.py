@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from jaxalign.numerics.masking import masked_sum
 from jaxalign.numerics.precision import saturating_exp, widen
 
+__all__ = ("wpo_weights",)
+
 
 def wpo_weights(
     token_logps: jax.Array, mask: jax.Array, log_collisions: jax.Array | None = None

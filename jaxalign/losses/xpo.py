@@ -4,8 +4,14 @@ import chex
 import jax
 
 from jaxalign.batches.preferences import PairLogps
+from jaxalign.losses.declarations import ONLINE, Loss
 from jaxalign.losses.dpo import dpo_loss
 from jaxalign.numerics.precision import widen
+
+__all__ = (
+    "XPO",
+    "xpo_loss",
+)
 
 
 def xpo_loss(
@@ -47,3 +53,12 @@ def xpo_loss(
     losses = dpo_loss(policy, reference, beta=beta)
     chex.assert_equal_shape([losses, reference_sample_logps])
     return losses + alpha * widen(reference_sample_logps)[0]
+
+
+XPO = Loss(
+    name="xpo",
+    kind=ONLINE,
+    function=xpo_loss,
+    hyperparameters={"beta": 0.1, "alpha": 1e-5},
+    opponent=1.0,
+)

@@ -14,6 +14,13 @@ import jax.numpy as jnp
 from jaxalign.numerics.collectives import psum
 from jaxalign.numerics.precision import rounding, widen
 
+__all__ = (
+    "masked_sum",
+    "masked_mean",
+    "masked_variance",
+    "whiten",
+)
+
 
 def is_end(tokens: jax.Array, eos_id: int | tuple[int, ...]) -> jax.Array:
     """Whether each token is one that ends a response.

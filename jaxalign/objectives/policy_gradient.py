@@ -10,7 +10,8 @@ from jaxalign.batches.shared_prompts import one_a_row, response_rows
 from jaxalign.batches.tokens import SharedPrompts
 from jaxalign.kl import importance_corrected_k3, k2, k3
 from jaxalign.losses.aggregation import constant_length, sequence_mean, sequence_sum, token_mean
-from jaxalign.losses.grpo import each_token
+from jaxalign.losses.group_methods import GroupMethod
+from jaxalign.losses.grpo import each_token, with_kl_term
 from jaxalign.losses.ppo import (
     ppo_loss,
     ppo_policy_clipped,
@@ -20,7 +21,6 @@ from jaxalign.losses.ppo import (
     probability_ratios,
 )
 from jaxalign.numerics.masking import masked_sum
-from jaxalign.objectives.group_losses import GroupMethod
 from jaxalign.objectives.keys import example_keys
 
 
@@ -79,7 +79,8 @@ def group_policy_gradient(evaluate, method: GroupMethod, *, length: int):
     Args:
       evaluate: `(params, TokenBatch, keys) -> (logps, entropy)`, each `[B, T]`; `[B, K, R]` of
         `SharedPrompts`, if these are the batch's inputs.
-      method: from `group_method`; its advantages are those of the batch already.
+      method: a declared one, `GRPO` or `with_parts(GRPO, kl_coef=0.0)`; its advantages are those of
+        the batch already.
       length: the longest response that sampling allows, in tokens.
     """
     in_loss = method.kl_coef > 0 and method.kl_in == "loss"
@@ -107,7 +108,7 @@ def group_policy_gradient(evaluate, method: GroupMethod, *, length: int):
         }
         if in_loss:
             kl = KL_LOSSES[method.kl_estimator](logps, behaviour, batch.reference_logps)
-            losses = losses + method.kl_coef * kl
+            losses = with_kl_term(losses, kl, kl_coef=method.kl_coef)
             per_token["policy/kl"] = kl
         if method.surrogate.clipped is not None:
             clipped = method.surrogate.clipped(*decision, **method.hyperparameters)

@@ -6,6 +6,7 @@ import optax
 
 from jaxalign.batches.preferences import ComparisonBatch, RankingBatch, StepBatch
 from jaxalign.batches.tokens import TokenBatch
+from jaxalign.diagnostics import concordance
 from jaxalign.losses.bradley_terry import bradley_terry_loss, centering_penalty
 from jaxalign.losses.plackett_luce import plackett_luce_loss
 from jaxalign.losses.process_reward import process_reward_loss
@@ -30,7 +31,7 @@ def reward(scores, *, centering: float = 0.0, l2: float = 0.0, penalised=lambda 
         pair_loss = bradley_terry_loss(first - second, margins=batch.margins)
         pair_loss += centering * centering_penalty(first, second)
         metrics = {
-            "rewards/accuracy": (preferences * _right(first, second)).sum(),
+            "rewards/accuracy": (preferences * concordance(first, second)).sum(),
             "rewards/margin": (preferences * (first - second)).sum(),
             "rewards/mean": (preferences * (first + second) / 2).sum(),
         }
@@ -67,7 +68,7 @@ def ranking(scores, *, centering: float = 0.0, l2: float = 0.0, penalised=lambda
             losses += centering * penalty / jnp.maximum(count, 1)
         weights = count > 0
         per_pair = {
-            "rewards/accuracy": _right(first, second),
+            "rewards/accuracy": concordance(first, second),
             "rewards/margin": first - second,
             "rewards/mean": (first + second) / 2,
         }
@@ -95,7 +96,7 @@ def process_reward(step_scores):
         steps = batch.texts.response_mask
         losses = process_reward_loss(logits, batch.labels)
         metrics = {
-            "steps/accuracy": masked_sum(_right(logits * (batch.labels - 0.5), 0 * logits), steps),
+            "steps/accuracy": masked_sum(concordance(logits * (batch.labels - 0.5), 0.0), steps),
             "steps/chance": masked_sum(jax.nn.sigmoid(logits), steps),
         }
         return masked_sum(losses, steps), (steps.sum(), metrics)
@@ -114,8 +115,3 @@ def _against_each_other(score):
     """Two `[G, K, K]`: entry i, j is the score of i in one, that of j in the other."""
     shape = (*score.shape, score.shape[1])
     return jnp.broadcast_to(score[:, :, None], shape), jnp.broadcast_to(score[:, None, :], shape)
-
-
-def _right(first, second):
-    """1 where the first is larger, 1/2 where they are equal."""
-    return (first > second) + 0.5 * (first == second)

@@ -3,57 +3,51 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from jaxalign.batches.preferences import UnpairedBatch
 from jaxalign.errors import UserError
 from jaxalign.logprobs import sequence_logps
+from jaxalign.losses.bco import implicit_reward_sums, no_shift, shift_after
+from jaxalign.losses.declarations import Loss
 from jaxalign.losses.kto import log_ratio_sums, reference_point
 from jaxalign.numerics.collectives import psum
 from jaxalign.numerics.masking import masked_sum
 from jaxalign.objectives.keys import example_keys
-from jaxalign.objectives.pair_losses import UNPAIRED_LOSSES, hyperparameters_of
 
 
-def unpaired(
-    token_logps, loss: str = "kto", *, axis_name: str | None = None, **given: float | None
-):
-    """Any loss on labelled responses, by its name in `UNPAIRED_LOSSES`; weight: responses.
+def unpaired(token_logps, loss: Loss, *, axis_name: str | None = None):
+    """Any loss on labelled responses; weight: responses.
 
     The metrics `rewards/*` are implicit rewards, beta (log pi - log pi_ref); chosen and rejected
     are the means over the responses labelled good and bad.
 
-    KTO's KL is of the whole batch. Where the loss sees it in micro-batches, let `train_step` add
-    the KL up beforehand: `measure=mismatched_log_ratios(token_logps)`.
+    KTO's KL and BCO's shift are of the whole batch. Where the loss sees it in micro-batches, let
+    `train_step` add them up beforehand: `measure=unpaired_sums(token_logps, loss)`; for BCO, whose
+    shift is of all batches before as well, with `track=shift_after`.
 
     Args:
       token_logps: `(params, TokenBatch, keys) -> [B, T]` log-probabilities of the policy.
-      loss: its name.
+      loss: a declared one with its hyper-parameters, `KTO` or `BCO.given(beta=0.3)`.
       axis_name: mapped axis that the other devices' rows are on, for KTO's KL where nothing has
         been measured.
-      given: hyper-parameters; None, or none at all, is the loss's own default.
-
-    Raises:
-      UserError: no such loss, or it does not take what is given.
     """
-    hyperparameters = hyperparameters_of(UNPAIRED_LOSSES, loss, given)
-    named = UNPAIRED_LOSSES[loss]
-    measure = mismatched_log_ratios(token_logps)
+    measure = unpaired_sums(token_logps, loss)
 
-    def loss_fn(params, batch: UnpairedBatch, key, statistics=None, measured=None):
+    def loss_fn(params, batch: UnpairedBatch, key, statistics=None, measured: Any = None):
         policy = _summed_logps(token_logps, params, batch.responses, jax.random.fold_in(key, 0))
         inputs: dict[str, Any] = {
-            "policy": policy,
-            "reference": batch.reference,
+            "policy_logps": policy,
+            "reference_logps": batch.reference,
             "labels": batch.labels,
-            "shift": jnp.float32(0) if statistics is None else statistics["shift"],
         }
-        if named.needs("kl"):
-            if measured is None:
-                measured = psum(measure(params, batch, key), axis_name)
+        if measured is None:
+            measured = None if measure is None else psum(measure(params, batch, key), axis_name)
+        if loss.needs("kl"):
             inputs["kl"] = reference_point(*measured)
-        losses = named(inputs, hyperparameters)
-        rewards = hyperparameters["beta"] * (policy - batch.reference)
+        if loss.needs("shift"):
+            inputs["shift"] = shift_after(statistics or no_shift(), measured).mean
+        losses = loss(inputs)
+        rewards = loss.hyperparameters["beta"] * (policy - batch.reference)
         metrics: dict[str, Any] = {}
         for side, label in (("chosen", True), ("rejected", False)):
             weights = batch.weights * (batch.labels == label)
@@ -61,22 +55,39 @@ def unpaired(
                 metrics[f"{name}/{side}"] = (masked_sum(value, weights), weights.sum())
         batch_numbers = {"kl/reference": "kl", "bco/shift": "shift"}
         for name, number in batch_numbers.items():
-            if named.needs(number):
+            if loss.needs(number):
                 metrics[name] = inputs[number] * batch.weights.sum()
-        if named.needs("shift"):
+        if loss.needs("shift"):
             metrics["bco/reward"] = masked_sum(rewards, batch.weights)
         return masked_sum(losses, batch.weights), (batch.weights.sum(), metrics)
 
     return loss_fn
 
 
-def mismatched_log_ratios(token_logps):
-    """What KTO's KL is made of, for `train_step(measure=...)`: a sum of log-ratios, their weight.
+def unpaired_sums(token_logps, loss: Loss):
+    """What a loss reads of the whole batch, for `train_step(measure=...)`: for KTO the sum and the
+    number of mismatched log-ratios, for BCO of implicit rewards; None for one that reads neither.
 
     Args:
-      token_logps: as in `unpaired`.
+      token_logps, loss: as in `unpaired`.
     """
+    if loss.needs("kl"):
+        return _mismatched_log_ratios(token_logps)
+    if loss.needs("shift"):
+        return _rewards(token_logps, loss.hyperparameters["beta"])
+    return None
 
+
+def _rewards(token_logps, beta: float):
+    def measure(params, batch: UnpairedBatch, key):
+        frozen, key = jax.lax.stop_gradient(params), jax.random.fold_in(key, 0)
+        policy = _summed_logps(token_logps, frozen, batch.responses, key)
+        return implicit_reward_sums(beta * (policy - batch.reference), batch.weights)
+
+    return measure
+
+
+def _mismatched_log_ratios(token_logps):
     def measure(params, batch: UnpairedBatch, key):
         if batch.mismatched is None or batch.mismatched_reference is None:
             raise UserError("KTO's KL needs mismatched responses in batch.mismatched")

@@ -22,7 +22,7 @@ from jaxalign.models.layers import ACTIVATIONS
 from jaxalign.models.lora import ADAPTERS, Adapted, adapted_layers, dense_layers, module_of
 from jaxalign.models.ranges import POSITIVE
 from jaxalign.models.transformer import Transformer, unrolled
-from jaxalign.pretrained.hugging_face.config import Fields
+from jaxalign.pretrained.hugging_face.fields import Fields
 from jaxalign.pretrained.hugging_face.names import renamed, stored_as
 from jaxalign.pretrained.patterns import Patterns
 from jaxalign.pretrained.pickles import refuse_pickles

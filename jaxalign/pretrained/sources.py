@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from jaxalign.errors import UserError
+from jaxalign.errors import UserError, one_line
 from jaxalign.pretrained.gguf.file import PART
 from jaxalign.pretrained.pickles import refuse_pickles
 from jaxalign.system.cache import cache_directory
@@ -78,7 +78,7 @@ def _from_hub(name: str) -> Path:
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled):
         reason = "it is not in the cache of the Hugging Face hub, which cannot be reached"
     except (OSError, ValueError) as error:
-        reason = f"the Hugging Face hub says: {_one_line(error)}"
+        reason = f"the Hugging Face hub says: {one_line(error)}"
     else:
         if not any(folder.glob("*.safetensors")):
             refuse_pickles(_names_on_hub(name))
@@ -104,7 +104,7 @@ def _from_address(address: str) -> Path:
         wanted = sorted(path for path in listed if NEEDED.fullmatch(path.rpartition("/")[2]))
         versions = [(path, files.ukey(path)) for path in wanted]
     except Exception as error:  # every kind of store raises errors of its own
-        raise UserError(f"{address} cannot be read: {_one_line(error)}") from None
+        raise UserError(f"{address} cannot be read: {one_line(error)}") from None
     tensors = [path for path in wanted if path.endswith(".safetensors")]
     ggufs = [path for path in wanted if path.endswith(".gguf") and not _is_later_part(path)]
     if not tensors and not ggufs:
@@ -137,7 +137,7 @@ def _opened(address: str) -> tuple[Any, str]:
             f"pip install {package}"
         ) from None
     except ValueError as error:
-        raise UserError(f"{address}: {_one_line(error)}") from None
+        raise UserError(f"{address}: {one_line(error)}") from None
 
 
 def _listed(files: Any, store: str) -> list[dict[str, Any]]:
@@ -171,10 +171,6 @@ def _copy(files: Any, wanted: list[str], target: Path, address: str) -> None:
         aside.replace(target)
     except Exception as error:  # every kind of store raises errors of its own
         if not target.is_dir():  # otherwise another process was faster
-            raise UserError(f"{address} cannot be copied: {_one_line(error)}") from None
+            raise UserError(f"{address} cannot be copied: {one_line(error)}") from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -1,4 +1,4 @@
-"""PPO on CartPole: from configuration to learning curve."""
+"""PPO on a control task: from configuration to learning curve."""
 
 from pathlib import Path
 
@@ -11,7 +11,8 @@ from rich.table import Table
 from jaxalign.batches.tokens import pytree
 from jaxalign.config.control import ControlConfig
 from jaxalign.config.data import PlaceConfig
-from jaxalign.envs.cartpole import CartPole
+from jaxalign.envs import CONTROL_TASKS
+from jaxalign.envs.protocol import Environment, Task
 from jaxalign.models.mlp import PolicyMLP, acting
 from jaxalign.recipes.run import open_run
 from jaxalign.recipes.seeds import (
@@ -29,8 +30,12 @@ from jaxalign.train.metrics import read_metrics
 from jaxalign.train.step import TrainState, initial_state
 
 STAGE = "control"
-SOLVED = 475.0  # mean return over 100 episodes at which CartPole-v1 counts as solved
 RECENT = 100  # episodes
+
+
+def environment_of(config: ControlConfig) -> Environment:
+    """One environment of the configured task."""
+    return CONTROL_TASKS[config.task].environment(max_steps=config.max_episode_steps)
 
 
 @pytree
@@ -62,7 +67,7 @@ def keep_recent(recent: jax.Array, steps: Rollout) -> jax.Array:
 
 def make_update(config: ControlConfig, model: PolicyMLP, step):
     """`update(key, state, number)`: one rollout of one seed and PPO's passes over it."""
-    environment = CartPole(max_steps=config.max_episode_steps)
+    environment = environment_of(config)
     ppo = config.ppo
 
     def update(key: jax.Array, state: ControlState, number: jax.Array):
@@ -90,7 +95,7 @@ def make_update(config: ControlConfig, model: PolicyMLP, step):
 
 def make_initial(config: ControlConfig, model: PolicyMLP, optimizer):
     """`initial(key) -> ControlState` of one seed."""
-    environment = CartPole(max_steps=config.max_episode_steps)
+    environment = environment_of(config)
 
     def initial(key: jax.Array) -> ControlState:
         init_key, start_key, train_key = jax.random.split(key, 3)
@@ -110,7 +115,9 @@ def summarize(config: ControlConfig, states: ControlState, lines: list[dict]) ->
     final = np.nanmean(np.asarray(states.recent), axis=1)
     returns = curves(lines, [f"returns/seed_{seed}" for seed in config.seeds])
     steps = np.array([line["step"] for line in lines]) * config.steps_per_update
-    solved = [steps[curve >= SOLVED][:1].tolist() for curve in returns]
+    solved = [
+        steps[curve >= CONTROL_TASKS[config.task].solved_return][:1].tolist() for curve in returns
+    ]
     seconds = sum(line.get("seconds", 0.0) for line in lines)
     trained = config.cadence.updates * config.steps_per_update
     return {
@@ -126,10 +133,10 @@ def summarize(config: ControlConfig, states: ControlState, lines: list[dict]) ->
     }
 
 
-def print_table(results: dict):
+def print_table(task: Task, results: dict):
     """One row a seed."""
-    table = Table(title=f"CartPole, last {RECENT} episodes")
-    for name in ("seed", "mean return", f"steps to {SOLVED:.0f}"):
+    table = Table(title=f"{task.title}, last {RECENT} episodes")
+    for name in ("seed", "mean return", f"steps to {task.solved_return:.0f}"):
         table.add_column(name, justify="right")
     for row in results["seeds"]:
         at = row["solved_at_step"]
@@ -142,7 +149,7 @@ def print_table(results: dict):
 
 def run(config: ControlConfig, run_dir: Path) -> dict:
     """Trains all seeds (or resumes), then writes table, learning curve and `results.json`."""
-    model = make_model(config.network, CartPole.num_actions)
+    model = make_model(config.network, CONTROL_TASKS[config.task].num_actions)
     optimizer, step = make_ppo_step(model, config.ppo, updates=config.cadence.updates)
     start_keys, update_keys = seed_keys(config.seeds)
     with open_run(run_dir, config, PlaceConfig(layout="device"), config.seeds[0], inputs={}) as run:
@@ -160,7 +167,7 @@ def run(config: ControlConfig, run_dir: Path) -> dict:
     results = summarize(config, states, lines)
     write_results(run_dir, results)
     plot_returns(config, lines, run_dir / "learning_curve.png")
-    print_table(results)
+    print_table(CONTROL_TASKS[config.task], results)
     return results
 
 

@@ -88,8 +88,7 @@ def train_distillation(
     )
     loss = objectives.distillation(
         text_divergences(student.model, temperature=temperature),
-        settings.loss,
-        **settings.hyperparameters,
+        settings.declared_loss,
     )
     samples = run.key(f"{name}/samples")
 

@@ -61,11 +61,9 @@ def train_online(
     )
     loss = objectives.online(
         text_logps(policy.model, temperature=temperature),
-        settings.loss,
-        pair_loss=settings.pair_loss,
+        settings.declared_loss,
         score_scale=settings.log_odds_per_score,
         length=max_new_tokens,
-        **settings.hyperparameters,
     )
     sampler = make_sampler(run, collect, reference=policy, judges=judges)
     params = fit_batches(

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from jaxalign import objectives
-from jaxalign.batches.preferences import PairLogps, SharedPreferenceBatch
+from jaxalign.batches.preferences import PairLogps, SharedPreferenceBatch, UnpairedBatch
 from jaxalign.config.dpo import DPOSettings
 from jaxalign.config.kto import KTOSettings
 from jaxalign.data.batching import (
@@ -19,15 +19,17 @@ from jaxalign.data.batching import (
     shared_preference_batch,
     unpaired_batch,
 )
-from jaxalign.data.chat import TokenRow
-from jaxalign.models.functions import (
-    text_logps,
-    text_logps_and_collisions,
-)
+from jaxalign.data.chat import TokenRow, first_responses
+from jaxalign.losses.bco import no_shift, shift_after
+from jaxalign.losses.declarations import Loss
+from jaxalign.losses.ld_dpo import discounted_excess
+from jaxalign.models.functions import text_logps, text_logps_and_collisions
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.scoring import longest, response_logps
 from jaxalign.recipes.stage import Evaluation, Learner, fit_batches
 from jaxalign.recipes.text_models import TextModel, with_heads
+
+Score = Callable[..., np.ndarray]  # `(rows, temperature=...) -> [N]`, of a model
 
 
 def train_dpo(
@@ -56,20 +58,12 @@ def train_dpo(
       evaluation: along the way.
     """
     policy = with_heads(policy, ("logits",), run.key(f"{name}/init"), dropout=0.0)
-    named = objectives.PAIR_LOSSES[settings.loss_name]
-    gold = gold if named.needs("gold_logps") else None
+    loss = settings.declared_loss
+    gold = gold if loss.needs("gold_logps") else None
     sides = [side for side in (chosen, rejected, gold) if side is not None]
     lengths = shared_lengths(list(zip(*sides, strict=True)))
-    reference = None
-    if settings.uses_reference:
-        reference = pair_logps(
-            functools.partial(score_reference or response_logps, run, policy),
-            (chosen, rejected),
-            ld_alpha=settings.ld_alpha,
-            temperature=temperature,
-        )
-    elif settings.reference_free:
-        reference = zero_logps(len(chosen))
+    score = functools.partial(score_reference or response_logps, run, policy)
+    reference = pair_reference(score, (chosen, rejected), settings, temperature=temperature)
 
     def batch(number: int):
         index = batch_indices(number, len(chosen), settings.fit.rows, run.seed)
@@ -81,18 +75,14 @@ def train_dpo(
         )
         return dataclasses.replace(pairs, reference=jax.tree.map(lambda x: x[index], reference))
 
-    loss = objectives.paired(
-        (text_logps_and_collisions if settings.wpo else text_logps)(
-            policy.model, temperature=temperature
-        ),
-        settings.loss_name,
-        ld_alpha=settings.ld_alpha,
-        wpo=settings.wpo,
-        axis_name=run.layout.axis_name,
-        **settings.hyperparameters,
-    )
+    read = text_logps_and_collisions if settings.wpo else text_logps
+    read, given = read(policy.model, temperature=temperature), pair_loss(settings)
     learner = Learner(
-        params=policy.trained, frozen=policy.frozen, loss_fn=loss, **running_shift_of(named)
+        params=policy.trained,
+        frozen=policy.frozen,
+        loss_fn=objectives.paired(read, axis_name=run.layout.axis_name, **given),
+        measure=objectives.paired_sums(read, **given),
+        **running_mean(loss),
     )
     params = fit_batches(run, name, learner, batch, settings=settings.fit, evaluation=evaluation)
     return policy.with_trained(params)
@@ -113,84 +103,119 @@ def train_unpaired(
     are computed once. As `train_dpo` otherwise.
     """
     policy = with_heads(policy, ("logits",), run.key(f"{name}/init"), dropout=0.0)
-    named = objectives.UNPAIRED_LOSSES[settings.loss]
-    good, length = np.asarray(labels, bool), longest(rows)
+    loss = settings.declared_loss
     score = functools.partial(score_reference or response_logps, run, policy)
-    reference = score(rows, temperature=temperature)
-    others: list[TokenRow] | None = None
-    other_logps = None
-    if named.needs("kl"):
-        others = mismatched_rows(rows, max_length=length)
-        other_logps = score(others, temperature=temperature)
+    data = with_mismatched(rows, labels, settings).scored(score, temperature=temperature)
+    length = longest(rows)
 
     def batch(number: int):
         index = batch_indices(number, len(rows), settings.fit.rows, run.seed)
-        return unpaired_batch(
-            [rows[i] for i in index],
-            good[index],
-            reference[index],
-            pad_id=policy.tokenizer.pad_id,
-            length=length,
-            index=index,
-            mismatched=None if others is None else [others[i] for i in index],
-            mismatched_reference=None if other_logps is None else other_logps[index],
-        )
+        return data.take(index).batch(index=index, pad_id=policy.tokenizer.pad_id, length=length)
 
-    logps = text_logps(policy.model, temperature=temperature)
+    read = text_logps(policy.model, temperature=temperature)
     learner = Learner(
         params=policy.trained,
         frozen=policy.frozen,
-        loss_fn=objectives.unpaired(
-            logps, settings.loss, axis_name=run.layout.axis_name, **settings.hyperparameters
-        ),
-        measure=objectives.mismatched_log_ratios(logps) if named.needs("kl") else None,
-        **running_shift_of(named),
+        loss_fn=objectives.unpaired(read, loss, axis_name=run.layout.axis_name),
+        measure=objectives.unpaired_sums(read, loss),
+        **running_mean(loss),
     )
     params = fit_batches(run, name, learner, batch, settings=settings.fit)
     return policy.with_trained(params)
 
 
-def running_shift_of(named: objectives.NamedLoss) -> dict[str, Any]:
+def running_mean(loss: Loss) -> dict[str, Any]:
     """What a `Learner` is told of the running mean that a loss reads, if it reads one."""
-    if not named.needs("shift"):
+    if not loss.needs("shift"):
         return {}
-    return {"statistics": objectives.no_shift(), "track": objectives.track_shift}
+    return {"statistics": no_shift(), "track": shift_after}
+
+
+def pair_loss(settings: DPOSettings) -> dict[str, Any]:
+    """The chosen loss on pairs with its modifiers, as arguments of `objectives.paired`."""
+    names = ("ld_alpha", "wpo", "reference_free")
+    return {"loss": settings.declared_loss} | {name: getattr(settings, name) for name in names}
+
+
+def pair_reference(
+    score: Score,
+    sides: tuple[Sequence[TokenRow], Sequence[TokenRow]],
+    settings: DPOSettings,
+    *,
+    temperature: float,
+) -> PairLogps | None:
+    """The reference's log-probabilities as the loss takes them, `[N]` a side; None for one that
+    reads none.
+    """
+    if not settings.uses_reference:
+        return None
+    return pair_logps(score, sides, ld_alpha=settings.ld_alpha, temperature=temperature)
 
 
 def pair_logps(
-    score: Callable[..., np.ndarray],
+    score: Score,
     sides: tuple[Sequence[TokenRow], Sequence[TokenRow]],
     *,
     ld_alpha: float | None,
     temperature: float,
 ) -> PairLogps:
-    """Response log-probabilities of both sides, `[N]`; with `ld_alpha` those of LD-DPO.
-
-    What LD-DPO counts in full is a prefix, so its sums are a mixture of those over the prefixes
-    and those over all.
-
-    Args:
-      score: `(rows, temperature=...) -> [N]`, of a model.
-    """
+    """Response log-probabilities of both sides, `[N]`; with `ld_alpha` those of LD-DPO."""
     logps: list[Any] = [score(side, temperature=temperature) for side in sides]
     if ld_alpha is not None:
-        counts = [np.array([row.is_response.sum() for row in side]) for side in sides]
+        pairs = list(zip(*sides, strict=True))
+        public = [min(int(row.is_response.sum()) for row in pair) for pair in pairs]
         for number, side in enumerate(sides):
-            prefixes = [
-                first_responses(row, public)
-                for row, public in zip(side, np.minimum(*counts), strict=True)
-            ]
-            prefix_logps = score(prefixes, temperature=temperature)
-            logps[number] = ld_alpha * logps[number] + (1 - ld_alpha) * prefix_logps
+            prefixes = [first_responses(row, n) for row, n in zip(side, public, strict=True)]
+            beginnings: Any = score(prefixes, temperature=temperature)
+            logps[number] = np.asarray(discounted_excess(logps[number], beginnings, alpha=ld_alpha))
     return PairLogps(chosen=logps[0], rejected=logps[1])
 
 
-def zero_logps(rows: int) -> PairLogps:
-    """The reference of a loss that is made reference-free: `[N]` zeros a side."""
-    zeros: Any = np.zeros(rows, np.float32)
-    return PairLogps(chosen=zeros, rejected=zeros)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class LabelledRows:
+    """Labelled responses with what their loss reads beside them.
+
+    rows, labels: the responses, and `[N]` bool whether they are good.
+    mismatched: for KTO's KL the same prompts with responses to others; None for other losses.
+    reference, mismatched_reference: `[N]` log-probabilities of both under the reference.
+    """
+
+    rows: Sequence[TokenRow]
+    labels: np.ndarray
+    mismatched: Sequence[TokenRow] | None
+    reference: np.ndarray | None = None
+    mismatched_reference: np.ndarray | None = None
+
+    def scored(self, score: Score, *, temperature: float) -> "LabelledRows":
+        """The same with what the reference says of them."""
+        logps = [
+            None if rows is None else score(rows, temperature=temperature)
+            for rows in (self.rows, self.mismatched)
+        ]
+        return dataclasses.replace(self, reference=logps[0], mismatched_reference=logps[1])
+
+    def take(self, index: np.ndarray) -> "LabelledRows":
+        """Those rows of them."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return LabelledRows(**{name: _taken(values, index) for name, values in fields.items()})
+
+    def batch(self, *, index: np.ndarray, pad_id: int, length: int) -> UnpairedBatch:
+        """All of them as one batch; `index` says which rows of the data set they are."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return unpaired_batch(**fields, index=index, pad_id=pad_id, length=length)
 
 
-def first_responses(row: TokenRow, count: int) -> TokenRow:
-    """The same tokens; only the first `count` of the response's count as response."""
-    return TokenRow(row.tokens, row.is_response & (np.cumsum(row.is_response) <= count))
+def _taken(values: Any, index: np.ndarray) -> Any:
+    if values is None:
+        return None
+    return values[index] if isinstance(values, np.ndarray) else [values[i] for i in index]
+
+
+def with_mismatched(
+    rows: Sequence[TokenRow], labels: Sequence[bool], settings: KTOSettings
+) -> LabelledRows:
+    """All labelled responses of a data set, paired with each other where the loss wants it."""
+    others = None
+    if settings.declared_loss.needs("kl"):
+        others = mismatched_rows(rows, max_length=longest(rows))
+    return LabelledRows(rows=rows, labels=np.asarray(labels, bool), mismatched=others)

@@ -9,6 +9,7 @@ from jaxalign import objectives
 from jaxalign.config.reward import ProcessSettings
 from jaxalign.data.batching import batch_indices, step_batch
 from jaxalign.data.chat import TokenRow
+from jaxalign.diagnostics import concordance
 from jaxalign.evaluation.bootstrap import mean_estimate
 from jaxalign.models.functions import text_step_scores
 from jaxalign.recipes.run import Run
@@ -67,8 +68,8 @@ def step_accuracy(
       blocks: `[N]` which of the solutions belong to one prompt; intervals are over prompts.
     """
     blocks = np.repeat(blocks, [len(row) for row in labels])
-    wanted = np.sign(np.concatenate([np.array(row, float) for row in labels]) - 0.5)
-    found = 0.5 + 0.5 * wanted * np.sign(np.concatenate(chances) - 0.5)
+    wanted = np.concatenate([np.array(row, float) for row in labels]) - 0.5
+    found = concordance(wanted * (np.concatenate(chances) - 0.5), 0.0)
     columns = mean_estimate(found, blocks=blocks).columns("step_accuracy")
     for name, side in (("right_steps_found", wanted > 0), ("wrong_steps_found", wanted < 0)):
         if side.any():

@@ -10,6 +10,7 @@ from jaxalign import objectives
 from jaxalign.config.reward import RewardSettings
 from jaxalign.data.batching import batch_indices, ranking_batch
 from jaxalign.data.chat import TokenRow
+from jaxalign.diagnostics import concordance
 from jaxalign.evaluation.bootstrap import mean_estimate
 from jaxalign.recipes.reward import train_scores
 from jaxalign.recipes.run import Run
@@ -67,4 +68,4 @@ def shares_in_order(scores: np.ndarray) -> np.ndarray:
     [1.0, 1.0, 0.5]
     """
     pairs = itertools.combinations(scores, 2)
-    return np.array([0.5 + 0.5 * np.sign(better - worse) for better, worse in pairs])
+    return np.array([concordance(better, worse) for better, worse in pairs])

@@ -9,6 +9,7 @@ from jaxalign.data.batching import (
     token_batch,
 )
 from jaxalign.data.chat import TokenRow
+from jaxalign.evaluation.text_statistics import perplexity as perplexity_of
 from jaxalign.layouts.layout import pad_rows, trim_rows
 from jaxalign.models.functions import response_logps_of, text_scores
 from jaxalign.recipes.run import Run
@@ -57,4 +58,4 @@ def perplexity(
     """exp of the mean negative log-probability of a response token (EOS included)."""
     tokens = sum(int(row.is_response.sum()) for row in rows)
     logps = response_logps(run, policy, rows, temperature=temperature)
-    return float(np.exp(-logps.sum() / tokens))
+    return perplexity_of(logps, tokens)

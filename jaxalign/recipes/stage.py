@@ -35,7 +35,7 @@ class Learner:
     loss_fn: LossFn
     frozen: dict | None = None
     statistics: Any = None
-    track: Callable[[Any, Any, Any], Any] | None = None
+    track: Callable[[Any, Any], Any] | None = None
     measure: Callable[[Any, Any, Any], Any] | None = None
 
     def state(self, key: jax.Array, optimizer: optax.GradientTransformation) -> TrainState:

@@ -27,6 +27,7 @@ from jaxalign.diagnostics import ratio_diagnostics
 from jaxalign.kl import k1, k2, k3
 from jaxalign.logprobs import sequence_logps
 from jaxalign.losses.aggregation import without_truncated
+from jaxalign.losses.group_methods import GroupMethod
 from jaxalign.losses.importance import (
     masked_importance_weights,
     top_entropy_mask,
@@ -35,7 +36,6 @@ from jaxalign.losses.importance import (
 from jaxalign.models.functions import text_decisions, text_logps
 from jaxalign.numerics.masking import equal_entries, is_end, masked_sum, united
 from jaxalign.numerics.precision import settled_sum
-from jaxalign.objectives.group_losses import GroupMethod
 from jaxalign.rollouts.text import ScoredSamples, sample_metrics
 from jaxalign.sampling import sample
 

@@ -115,7 +115,7 @@ def summed_step(
     optimizer: optax.GradientTransformation,
     axis_name: str | None = None,
     micro_batches: int = 1,
-    track: Callable[[Any, Metrics, jax.Array], Any] | None = None,
+    track: Callable[[Any, Any], Any] | None = None,
     measure: Callable[[Params, Batch, jax.Array], Any] | None = None,
 ) -> tuple[TrainState, Metrics]:
     """`train_step` with metrics that can still be added up over steps, and divided once.
@@ -134,12 +134,12 @@ def summed_step(
       optimizer: an optax transformation.
       axis_name: mapped axis that the other devices' rows are on, or None.
       micro_batches: the rows are taken in this many parts, one after the other, to save memory.
-      track: `(statistics, metrics, weight) -> statistics` after this batch, from its global means;
-        the loss is then called with `statistics=` those before it. They change between steps
-        only, so every split of the rows sees the same ones.
       measure: `(params, rows, key) -> pytree of sums` for a loss that depends on the whole batch:
         they are added up over micro-batches and devices before the gradient is taken, and the loss
         is then called with `measured=` the totals, which get no gradient.
+      track: `(statistics, measured) -> statistics` with what `measure` says of this batch in them;
+        the loss is called with `statistics=` those before. They change between steps only, so every
+        split of the rows sees the same ones.
 
     Returns:
       The new state, and `(sum, weight)` of each metric over the global batch, with `loss` and
@@ -160,16 +160,17 @@ def summed_step(
         sums = _local_sums(lambda rows: fn(params, rows, key), batch, micro_batches, axis_name)
         return psum(sums, axis_name)
 
+    measured = None if measure is None else global_sums(measure)
     if measure is not None:
-        loss_fn = functools.partial(loss_fn, measured=global_sums(measure))
+        loss_fn = functools.partial(loss_fn, measured=measured)
     (loss, (weight, metrics)), grads = global_sums(jax.value_and_grad(loss_fn, has_aux=True))
     sums = metrics | {"loss": loss}
-    grads, metrics = means(grads, weight), metric_means(sums, weight)
+    grads = means(grads, weight)
 
     def updated(params, opt_state, statistics):
         updates, opt_state = optimizer.update(grads, opt_state, params)
         if track is not None:
-            statistics = track(statistics, metrics, weight)
+            statistics = track(statistics, measured)
         return optax.apply_updates(params, updates), opt_state, statistics
 
     state = _moved_on(state, updated, weight)

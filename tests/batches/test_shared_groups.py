@@ -22,10 +22,12 @@ from jaxalign.config.model import LoraConfig
 from jaxalign.layouts.device import on_device
 from jaxalign.layouts.pmap import on_pmap
 from jaxalign.logprobs import action_logps, entropy
+from jaxalign.losses import GROUP_LOSSES, ONLINE_LOSSES
+from jaxalign.losses.group_methods import with_parts
 from jaxalign.models.functions import text_decisions, text_logps
 from jaxalign.models.lora import Adapted, new_adapters
 from jaxalign.models.transformer import Transformer, TransformerConfig
-from jaxalign.objectives import GROUP_LOSSES, group_method, group_policy_gradient, online
+from jaxalign.objectives import group_policy_gradient, online
 from jaxalign.rollouts.groups import sample_groups
 from jaxalign.sampling import sample
 from jaxalign.train.epochs import minibatch_rows, ppo_epochs_loop, rows_of
@@ -143,7 +145,7 @@ def test_loss_metrics_and_gradients_in_double_precision(x64, monkeypatch):
     settings = SMALL | LEARNED | {"layers": 1, "kv_heads": 2, "mlp_width": 24}
     model = Transformer(TransformerConfig(**settings, windows=(3,)))
     params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), random_params(model))
-    method = group_method("grpo", entropy_coef=0.1)
+    method = with_parts(GROUP_LOSSES["grpo"], entropy_coef=0.1)
     loss = group_policy_gradient(text_decisions(model, temperature=0.7), method, length=NEW)
     alone = to_learn_from(sampled_rows(4), dtype=np.float64)
 
@@ -163,7 +165,7 @@ def test_loss_metrics_and_gradients_in_double_precision(x64, monkeypatch):
 def test_every_method_learns_the_same(name, x64):
     """With a table of log-probabilities and entropies in the place of a model."""
     entropy = {"entropy_coef": 0.2}
-    method = group_method(name, **entropy)
+    method = with_parts(GROUP_LOSSES[name], **entropy)
     batch = to_learn_from(sampled_rows(5), per_token=method.per_token, dtype=np.float64)
     table = tuple(batch.behaviour_logps + np.random.default_rng(9).normal(size=(2, 15, 11)) * 0.4)
 
@@ -195,7 +197,7 @@ def test_epochs_of_minibatches_in_parts_on_eight_devices():
     table = np.random.default_rng(3).normal(size=(WORDS, WORDS)).astype(np.float32)
     rows = sampled_rows(group, (4, 1, 6, 2) * 8)
     alone = jax.tree.map(jnp.asarray, to_learn_from(rows))
-    loss = group_policy_gradient(bigrams, group_method("grpo"), length=NEW)
+    loss = group_policy_gradient(bigrams, GROUP_LOSSES["grpo"], length=NEW)
     optimizer = optax.sgd(1.0)
 
     def state(layout):
@@ -245,7 +247,7 @@ def test_fresh_pairs_share_their_prompt(loss, x64):
         return bigrams(table, inputs, keys)[0]
 
     expected, ours = (
-        jax.value_and_grad(online(token_logps, loss, length=length), has_aux=True)(
+        jax.value_and_grad(online(token_logps, ONLINE_LOSSES[loss], length=length), has_aux=True)(
             table, batch, KEY
         )
         for length in (None, NEW)

@@ -19,6 +19,7 @@ from jaxalign.data.batching import (
 )
 from jaxalign.data.chat import TokenRow, token_row
 from jaxalign.errors import UserError
+from jaxalign.losses import PAIR_LOSSES
 from jaxalign.models import functions
 from jaxalign.models.functions import text_logps
 from jaxalign.models.transformer import Transformer, TransformerConfig
@@ -133,9 +134,11 @@ def test_loss_and_gradient_are_those_of_a_row_each(loss):
     shared = shared_preference_batch(sides, pad_id=0, lengths=lengths, index=np.arange(3))
     weights = jnp.array([1.0, 0.0, 1.0])
     if loss == "wpo":
-        loss_fn = objectives.paired(functions.text_logps_and_collisions(model), "dpo", wpo=True)
+        loss_fn = objectives.paired(
+            functions.text_logps_and_collisions(model), PAIR_LOSSES["dpo"], wpo=True
+        )
     else:
-        loss_fn = objectives.paired(text_logps(model), loss)
+        loss_fn = objectives.paired(text_logps(model), PAIR_LOSSES[loss])
     fn = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))
 
     def computed(batch):

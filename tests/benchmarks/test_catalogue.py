@@ -1,8 +1,10 @@
 """The table of every function is what the docstrings say, and no docstring leaves a gap."""
 
+import dataclasses
+
 import pytest
 
-from benchmarks.catalogue import PAGE, entries, page
+from benchmarks.catalogue import PAGE, declarations, entries, heading_of, page
 
 DOCUMENTED = ("losses", "advantages", "kl", "diagnostics")
 
@@ -16,3 +18,19 @@ def test_the_page_is_up_to_date():
 )
 def test_every_loss_says_when_and_whence(entry):
     assert entry.summary and entry.source and entry.when and entry.trl
+
+
+def test_a_function_without_a_heading_is_an_error():
+    (known,) = (entry for entry in entries() if entry.name == "cross_entropy_loss")
+    assert heading_of(known) == "Supervised"
+    with pytest.raises(LookupError, match="dropped_loss has no heading: declare a loss in"):
+        heading_of(dataclasses.replace(known, name="dropped_loss", module="numerics.precision"))
+
+
+def test_every_declared_loss_is_documented_under_its_public_function():
+    """The formula is offered by `import jaxalign`, and its file declares it."""
+    documented = {entry.name: entry for entry in entries()}
+    for loss in declarations():
+        assert loss.formula.__name__ in documented, loss.name
+        own = [one for one in declarations() if one.formula is loss.formula]
+        assert heading_of(documented[loss.formula.__name__]) == own[0].kind.heading

@@ -38,7 +38,9 @@ from jaxalign.explanation import (
     explain_texts,
     explain_unpaired,
 )
-from jaxalign.objectives import group_method
+from jaxalign.losses import BCO, DPO, GROUP_LOSSES, LENGTH_NORMALISED_DPO, UNPAIRED_LOSSES
+from jaxalign.losses.bco import RunningMean
+from jaxalign.losses.group_methods import with_parts
 from jaxalign.report.explanation import explanation_page
 from jaxalign.train.checks import (
     checked,
@@ -90,7 +92,7 @@ def pairs():
 def test_a_pair_by_hand():
     """d/dlogp of -log sigmoid(u), mean of 2 pairs: -+ beta sigmoid(-u) / 2, for each token."""
     batch, sides = pairs()
-    make_loss = functools.partial(objectives.dpo, beta=0.5)
+    make_loss = functools.partial(objectives.paired, loss=DPO.given(beta=0.5))
     found = explain_pairs(make_loss, table_logps, PARAMS, batch, sides, beta=0.5, key=KEY)
     assert all(total.agrees for total in found.sums) and len(found.sums) == 5
     first, second = found.sequences[:2]
@@ -120,7 +122,7 @@ def test_sums_of_pairs_count_tokens_as_the_loss_does():
     reference = PairLogps(chosen=jnp.asarray(summed[0]), rejected=jnp.asarray(summed[1]))
     batch = dataclasses.replace(batch, reference=reference)
     given = {"beta": 0.5, "key": KEY}
-    make_loss = functools.partial(objectives.paired, beta=0.5, ld_alpha=0.25)
+    make_loss = functools.partial(objectives.paired, loss=DPO.given(beta=0.5), ld_alpha=0.25)
     found = explain_pairs(make_loss, table_logps, PARAMS, batch, sides, ld_alpha=0.25, **given)
     assert all(total.agrees for total in found.sums) and len(found.sums) == 5
     assert "count 0.25 (LD-DPO)" in found.notes[0]
@@ -128,7 +130,7 @@ def test_sums_of_pairs_count_tokens_as_the_loss_does():
     wanted = logps[0, 1] + 0.25 * (logps[0, 2] + logps[0, 3])
     assert found.sequences[0].totals["log-probability"] == pytest.approx(wanted, rel=1e-6)
     batch, sides = pairs()
-    make_loss = functools.partial(objectives.paired, loss="length_normalised_dpo", beta=0.5)
+    make_loss = functools.partial(objectives.paired, loss=LENGTH_NORMALISED_DPO.given(beta=0.5))
     found = explain_pairs(make_loss, table_logps, PARAMS, batch, sides, per_token=True, **given)
     assert all(total.agrees for total in found.sums) and len(found.sums) == 5
     for sequence, length in zip(found.sequences, (3, 1, 2, 4), strict=True):
@@ -159,8 +161,8 @@ def unpaired(loss, mismatched, shift=None, **given):
     batch, start = labelled(mismatched=mismatched)
 
     def make_loss(model):
-        statistics = None if shift is None else {"shift": jnp.float32(shift)}
-        loss_fn = objectives.unpaired(model, loss, beta=0.5, **given)
+        statistics = None if shift is None else RunningMean(mean=shift, count=jnp.float32(6))
+        loss_fn = objectives.unpaired(model, UNPAIRED_LOSSES[loss].given(beta=0.5, **given))
         return functools.partial(loss_fn, statistics=statistics)
 
     return explain_unpaired(make_loss, table_logps, PARAMS, batch, start, beta=0.5, key=KEY)
@@ -207,13 +209,16 @@ def test_a_negative_kl_is_0():
 
 
 def test_bco_by_hand():
-    """-log sigmoid(r - shift) if good, -log sigmoid(shift - r) if bad, shift 0.7."""
+    """-log sigmoid(r - shift) if good, -log sigmoid(shift - r) if bad; the shift is the mean of
+    these two rewards and of six before, of mean 0.7.
+    """
     found = unpaired("bco", None, shift=0.7)
     assert all(total.agrees for total in found.sums)
     assert found.sums[-1].name == "mean reward" and len(found.sums) == 6
-    assert found.metrics["bco/shift"] == pytest.approx(0.7)
     good, bad, _ = found.sequences
-    up, down = 0.7 - good.totals["reward"], bad.totals["reward"] - 0.7
+    shift = (6 * 0.7 + good.totals["reward"] + bad.totals["reward"]) / 8
+    assert found.metrics["bco/shift"] == pytest.approx(shift, rel=1e-6)
+    up, down = shift - good.totals["reward"], bad.totals["reward"] - shift
     assert found.loss == pytest.approx(np.logaddexp(0, [up, down]).sum() / 2, rel=1e-6)
     unpaired_gradients(found, [-0.5 * sigmoid(up) / 2, 0.5 * sigmoid(down) / 2, 0.0])
 
@@ -231,15 +236,15 @@ def test_apo_zero_by_hand():
 def test_labelled_responses_are_checked():
     """Running statistics pass through the conditions."""
     batch, _ = labelled(mismatched=None)
-    loss_fn = watched(objectives.unpaired(table_logps, "bco"))
+    loss_fn = watched(objectives.unpaired(table_logps, BCO))
 
     def step(params, batch):
         return jax.value_and_grad(loss_fn, has_aux=True)(
-            params, batch, KEY, statistics={"shift": jnp.float32(0.5)}
+            params, batch, KEY, statistics=RunningMean(mean=0.5, count=jnp.float32(1e9))
         )
 
     message, ((_, (_, metrics)), _) = checked(step, PARAMS, batch)
-    assert message is None and metrics["bco/shift"] == 1  # of two responses
+    assert message is None and metrics["bco/shift"] == pytest.approx(1)  # of two responses
     empty = dataclasses.replace(batch, weights=jnp.zeros(3))
     assert "empty mask" in (checked(step, PARAMS, empty)[0] or "")
 
@@ -312,7 +317,7 @@ def table_decisions(params, batch, keys=None):
 
 
 def groups(loss, drift, **given):
-    method = group_method(loss, **given)
+    method = with_parts(GROUP_LOSSES[loss], **given)
     return explain_responses(
         functools.partial(objectives.group_policy_gradient, method=method, length=4),
         table_decisions,
@@ -353,7 +358,7 @@ def test_groups_of_other_losses_hold_all_that_the_loss_depends_on(loss):
 
 
 def test_groups_are_checked():
-    method = group_method("grpo")
+    method = GROUP_LOSSES["grpo"]
 
     def found(**change):
         batch = dataclasses.replace(group_batch(0.1), **change)

@@ -414,11 +414,6 @@ def test_gao_fits_recover_their_coefficients():
     reinforced = frontier.fit_reinforced(d**2, d * (0.8 - 0.3 * log_d))
     assert (reinforced.alpha, reinforced.beta) == pytest.approx((0.8, 0.3))
     assert reinforced.residual == pytest.approx(0, abs=1e-12)
-    peak = frontier.reinforced_peak(reinforced)
-    assert peak is not None
-    around = reinforced.reinforced(np.array([peak - 0.01, peak, peak + 0.01]))
-    assert around.argmax() == 1
-    assert frontier.reinforced_peak(frontier.GaoFit(alpha=1, beta=-1, residual=0)) is None
 
 
 def test_gao_fit_is_the_least_squares_solution():
@@ -437,19 +432,6 @@ def test_gao_fit_skips_missing_points_and_refuses_too_few():
     assert (fit.alpha, fit.beta) == pytest.approx((3, 1))
     with pytest.raises(UserError, match="two distances"):
         frontier.fit_best_of_n(np.array([0.0, 4.0, 4.0]), np.zeros(3))
-
-
-def test_dominant_against_the_definition():
-    kl, scores = seeded(0).integers(0, 6, (2, 40))
-    expected = [
-        not any(
-            k <= kl[i] and s >= scores[i] and (k < kl[i] or s > scores[i])
-            for k, s in zip(kl, scores, strict=True)
-        )
-        for i in range(40)
-    ]
-    assert frontier.dominant(kl, scores).tolist() == expected
-    assert 0 < sum(expected) < 40
 
 
 # text statistics
@@ -518,20 +500,6 @@ def test_rule_based_scorer_knows_the_sign():
 
 
 # tables
-
-
-def test_markdown_table():
-    rows = [
-        {"method": "a|b", "win_rate": 0.5, "win_rate_low": 0.46, "win_rate_high": 0.541},
-        {"method": "DPO", "win_rate": float("nan"), "kl": 1.234, "judge_score": None},
-    ]
-    assert evaluation.markdown_table(rows, evaluation.METHOD_COLUMNS) == (
-        "| method | win rate, % | KL, nats |\n"
-        "| :-- | --: | --: |\n"
-        "| a\\|b | 50.0 [46.0, 54.1] | – |\n"
-        "| DPO | – | 1.23 |\n"
-    )
-    assert evaluation.markdown_table([], evaluation.METHOD_COLUMNS) == ""
 
 
 def test_rich_table_prints_text_as_it_is():

@@ -24,6 +24,7 @@ from jaxalign.data.batching import (
     unpaired_batch,
 )
 from jaxalign.data.chat import token_row
+from jaxalign.losses import AOT, AVERAGED_IPO, DPO, KTO
 from jaxalign.recipes.grpo import shared_responses
 from jaxalign.recipes.run import open_run
 from jaxalign.recipes.text_batches import bucketed, packed
@@ -146,11 +147,11 @@ def step_scores(params, rows, keys):
 
 PENALTY = {"l2": 0.01, "centering": 0.1}
 OBJECTIVES = {
-    "dpo": (pair_batch, lambda axis: objectives.paired(logps, "dpo"), None),
-    "ipo": (pair_batch, lambda axis: objectives.paired(logps, "averaged_ipo"), None),
-    "aot": (pair_batch, lambda axis: objectives.paired(logps, "aot", axis_name=axis), None),
-    "kto": (labelled_batch, lambda axis: objectives.unpaired(logps, "kto", axis_name=axis),
-            objectives.mismatched_log_ratios(logps)),
+    "dpo": (pair_batch, lambda axis: objectives.paired(logps, DPO), None),
+    "ipo": (pair_batch, lambda axis: objectives.paired(logps, AVERAGED_IPO), None),
+    "aot": (pair_batch, lambda axis: objectives.paired(logps, AOT, axis_name=axis), None),
+    "kto": (labelled_batch, lambda axis: objectives.unpaired(logps, KTO, axis_name=axis),
+            objectives.unpaired_sums(logps, KTO)),
     "reward": (compared_batch, lambda axis: objectives.reward(scores, **PENALTY), None),
     "ranking": (ranked_batch, lambda axis: objectives.ranking(scores, **PENALTY), None),
     "process": (solution_batch, lambda axis: objectives.process_reward(step_scores), None),

@@ -12,13 +12,13 @@ import numpy as np
 import optax
 import pytest
 
-from jaxalign import losses, objectives
+from jaxalign import losses
 from jaxalign.advantages import overlong_penalties
 from jaxalign.batches.experience import ResponseBatch
 from jaxalign.batches.tokens import TokenBatch
+from jaxalign.config.checks import hints_of
 from jaxalign.config.data import PlaceConfig
 from jaxalign.config.grpo import (
-    METHOD_FIELDS,
     AdvantagesName,
     AggregationName,
     GroupLossName,
@@ -26,14 +26,16 @@ from jaxalign.config.grpo import (
 )
 from jaxalign.config.loop import OptimizerConfig
 from jaxalign.config.model import ModelConfig
+from jaxalign.config.names import hyperparameter_names
 from jaxalign.data.batching import prompt_batch
 from jaxalign.data.tokenizer import train_bpe
 from jaxalign.errors import UserError
 from jaxalign.layouts.choice import make_layout
 from jaxalign.layouts.layout import pad_rows
+from jaxalign.losses import GROUP_LOSSES
+from jaxalign.losses.group_methods import ADVANTAGES, AGGREGATIONS, PARTS, with_parts
 from jaxalign.models.functions import text_decisions
-from jaxalign.objectives import GROUP_LOSSES, group_method, group_policy_gradient
-from jaxalign.objectives.group_losses import ADVANTAGES, AGGREGATIONS, OWN
+from jaxalign.objectives import group_policy_gradient
 from jaxalign.recipes.grpo import train_grpo
 from jaxalign.recipes.prompts import Prompts
 from jaxalign.recipes.run import open_run
@@ -47,6 +49,7 @@ from tests.oracles import group_losses as oracle
 
 KEY, ROWS, LENGTH, WORDS = jax.random.key(0), 16, 5, 7
 NAMES = tuple(GROUP_LOSSES)
+METHOD_FIELDS = {*PARTS, *hyperparameter_names(GROUP_LOSSES.values())}
 START = np.random.default_rng(9).normal(size=WORDS).astype(np.float32)
 PARAMS = START + 0.1 * np.linspace(-1, 1, WORDS, dtype=np.float32)
 OPTIMIZER = optax.sgd(0.05)
@@ -92,7 +95,9 @@ def responses(name, rows=ROWS, seed=0, weighted=True):
 
 
 def objective(name, **given):
-    return group_policy_gradient(table_decisions, group_method(name, **given), length=LENGTH)
+    return group_policy_gradient(
+        table_decisions, with_parts(GROUP_LOSSES[name], **given), length=LENGTH
+    )
 
 
 def by_loop(name, batch):
@@ -121,8 +126,7 @@ def test_names_agree(capsys):
     assert get_args(GroupLossName) == NAMES == tuple(oracle.METHODS)
     assert get_args(AdvantagesName) == ADVANTAGES
     assert get_args(AggregationName) == AGGREGATIONS
-    hyperparameters = {key for method in GROUP_LOSSES.values() for key in method.hyperparameters}
-    assert set(METHOD_FIELDS) == OWN | hyperparameters
+    assert hints_of(GRPOSettings).keys() >= METHOD_FIELDS
     with pytest.raises(SystemExit):
         main(["grpo", "--help"])
     shown = "".join(capsys.readouterr().out.replace("│", "").split())
@@ -163,7 +167,7 @@ def test_grpo_loss_is_the_function_of_that_name():
 def test_on_policy_it_is_the_policy_gradient(name):
     """d loss / d log pi(y_t) = -A_t times the token's weight, at the policy that sampled."""
     batch = responses(name, weighted=False)
-    method = group_method(name, kl_coef=0.0)
+    method = with_parts(GROUP_LOSSES[name], kl_coef=0.0)
     table_model = group_policy_gradient(lambda p, rows, keys: (p, p), method, length=LENGTH)
     logps = jnp.asarray(batch.behaviour_logps)
     slopes, (_, metrics) = jax.grad(table_model, has_aux=True)(logps, batch, KEY)
@@ -180,7 +184,7 @@ def test_on_policy_it_is_the_policy_gradient(name):
 @pytest.mark.parametrize("name", [n for n in NAMES if GROUP_LOSSES[n].surrogate.clipped])
 def test_clip_fraction_is_where_the_slope_vanishes(name):
     batch = responses(name, weighted=False)
-    method = group_method(name, kl_coef=0.0)
+    method = with_parts(GROUP_LOSSES[name], kl_coef=0.0)
     table_model = group_policy_gradient(lambda p, rows, keys: (p, p), method, length=LENGTH)
     drift = np.random.default_rng(1).choice([-9.0, -2e-4, 2e-4, 9.0], batch.mask.shape)
     drift = drift if name in ("grpo", "dapo", "bnpo", "gmpo") else drift[:, :1] + 0 * drift
@@ -265,7 +269,7 @@ def samples(scores, ended=(True, True, True, False), drift=0.0):
 def compared(
     name, scores=(1.0, 3.0, 5.0, 9.0), drift=0.0, ended=(True, True, True, False), **given
 ):
-    method = group_method(name, **given)
+    method = with_parts(GROUP_LOSSES[name], **given)
     found = samples(scores, ended, drift)
     return response_batch(found, method, group_size=2, eos_id=2, longest=4)
 
@@ -389,7 +393,7 @@ def test_ratios_are_1_before_the_first_update(policy, temperature):
     params = jax.tree.map(lambda leaf: 2 * leaf, policy.params)  # far from uniform
     sampling = {"max_new_tokens": 6, "eos_id": policy.tokenizer.eos_id}
     collect = sample_groups(model, model, LowIds(), temperature=temperature, **sampling)
-    method = group_method("grpo")
+    method = GROUP_LOSSES["grpo"]
 
     @jax.jit
     def first_metrics(params):
@@ -486,7 +490,7 @@ def test_every_option_changes_the_batch_or_the_loss():
     own = {**changes, "gamma": 0.5, "dual_clip": 1.3}
     of_others = {"positive_temperature", "negative_temperature", "positive", "negative"}
     levels = {"importance_mode", "importance_level"}
-    assert set(own) | of_others | levels == set(METHOD_FIELDS)
+    assert set(own) | of_others | levels == METHOD_FIELDS
 
     def loss(name="grpo", favour=0.0, **given):
         # not "group": two responses standardised are -1 and 1 over root 2 whatever they are worth
@@ -510,8 +514,6 @@ def test_every_option_changes_the_batch_or_the_loss():
 
 def test_the_defaults_of_the_methods_are_their_own():
     assert GRPOSettings(loss="dapo").method == dataclasses.replace(GROUP_LOSSES["dapo"])
-    assert group_method("grpo", kl_in="reward").kl_estimator == "k1"
-    with pytest.raises(UserError, match="no loss 'ppo'; there are grpo, dr_grpo"):
-        objectives.group_method("ppo")
+    assert with_parts(GROUP_LOSSES["grpo"], kl_in="reward").kl_estimator == "k1"
     with pytest.raises(UserError, match="no advantages 'best'; there are group, batch"):
-        objectives.group_method("grpo", advantages="best")
+        with_parts(GROUP_LOSSES["grpo"], advantages="best")

@@ -11,6 +11,7 @@ from jaxalign import objectives
 from jaxalign.batches.experience import Experience
 from jaxalign.batches.preferences import ComparisonBatch, PairLogps, PreferenceBatch
 from jaxalign.batches.tokens import TokenBatch
+from jaxalign.losses import DPO, ROBUST
 
 KEY = jax.random.key(0)
 
@@ -103,7 +104,8 @@ def preference_batch(rng, weights):
 def test_dpo_against_its_formula(smoothing, robust):
     rng = np.random.default_rng(1)
     batch, table = preference_batch(rng, [1, 1, 0, 1]), rng.normal(size=7).astype(np.float32)
-    loss_fn = objectives.dpo(table_logps, beta=0.3, label_smoothing=smoothing, robust=robust)
+    loss = (ROBUST if robust else DPO).given(beta=0.3, label_smoothing=smoothing)
+    loss_fn = objectives.paired(table_logps, loss)
     loss, (weight, metrics) = loss_fn(table, batch, KEY)
     logps = [
         (log_softmax(table)[side.tokens] * side.response_mask).sum(1)

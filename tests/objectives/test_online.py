@@ -19,13 +19,13 @@ from jaxalign.batches.tokens import TokenBatch
 from jaxalign.config.data import PlaceConfig
 from jaxalign.config.loop import FitConfig, OptimizerConfig
 from jaxalign.config.model import ModelConfig
-from jaxalign.config.online import OnlineLossName, OnlinePairLossName, OnlineSettings
+from jaxalign.config.names import ONLINE_PAIR_LOSSES, OnlineLossName, OnlinePairLossName
+from jaxalign.config.online import OnlineSettings
 from jaxalign.data.tokenizer import train_bpe
 from jaxalign.errors import UserError
 from jaxalign.layouts.choice import make_layout
 from jaxalign.layouts.layout import pad_rows
-from jaxalign.losses import nash_md_loss
-from jaxalign.objectives import ONLINE_LOSSES, ONLINE_PAIR_LOSSES, OPPONENTS
+from jaxalign.losses import NASH_MD, ONLINE_LOSSES, nash_md_loss
 from jaxalign.recipes.online import train_online
 from jaxalign.recipes.prompts import Prompts
 from jaxalign.recipes.run import open_run
@@ -78,9 +78,9 @@ def table_logps(params, batch, keys):
 
 def objective(name, **options):
     """The objective of that loss, or of online DPO with that loss on pairs."""
-    loss = name if name in ONLINE_LOSSES else "online_dpo"
-    pair_loss = {} if name in ONLINE_LOSSES else {"pair_loss": name}
-    return objectives.online(table_logps, loss, **pair_loss, **options)
+    loss = (ONLINE_PAIR_LOSSES | ONLINE_LOSSES)[name]
+    numbers = {key: options.pop(key) for key in loss.hyperparameters if key in options}
+    return objectives.online(table_logps, loss.given(**numbers), **options)
 
 
 def ranked_rows(batch):
@@ -109,7 +109,7 @@ def ranked_rows(batch):
 def test_names_agree(capsys):
     from jaxalign.cli import main
 
-    assert get_args(OnlineLossName) == tuple(ONLINE_LOSSES) == tuple(OPPONENTS)
+    assert get_args(OnlineLossName) == tuple(ONLINE_LOSSES)
     assert get_args(OnlinePairLossName) == tuple(ONLINE_PAIR_LOSSES)
     with pytest.raises(SystemExit):
         main(["online", "--help"])
@@ -124,7 +124,7 @@ def test_online_dpo_is_the_loss_on_the_ranked_pairs(x64, name):
     batch, params = online_batch(), jnp.asarray(PARAMS)
     grad = functools.partial(jax.value_and_grad, has_aux=True)
     (loss, (weight, metrics)), ours = grad(objective(name))(params, batch, KEY)
-    offline = objectives.paired(table_logps, name)
+    offline = objectives.paired(table_logps, ONLINE_PAIR_LOSSES[name])
     (expected, (pairs, _)), theirs = grad(offline)(params, ranked_rows(batch), KEY)
     np.testing.assert_allclose([loss, weight], [expected, pairs], rtol=1e-12)
     np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-12)
@@ -352,7 +352,7 @@ def test_the_objective_rests_where_the_theory_says(x64, mixture):
         opponent = geometric(policy, reference, mixture)
         weights = policy[pairs[:, 0]] * opponent[pairs[:, 1]]
         batch = OnlineBatch(first=side(pairs[:, 0]), second=side(pairs[:, 1]), weights=weights)
-        loss = objectives.online(table_logps, "nash_md", beta=TAU, score_scale=1.5)
+        loss = objectives.online(table_logps, NASH_MD.given(beta=TAU), score_scale=1.5)
         return np.asarray(jax.grad(lambda p: loss(p, batch, KEY)[0])(jnp.log(policy)))
 
     np.testing.assert_allclose(gradient(policy), 0, atol=1e-12)

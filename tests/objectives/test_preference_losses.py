@@ -27,8 +27,9 @@ from jaxalign.errors import UserError
 from jaxalign.layouts.choice import make_layout
 from jaxalign.layouts.layout import pad_rows
 from jaxalign.logprobs import log_collisions
+from jaxalign.losses import DPO, PAIR_LOSSES, UNPAIRED_LOSSES
+from jaxalign.losses.bco import RunningMean, no_shift, shift_after
 from jaxalign.losses.wpo import wpo_weights
-from jaxalign.objectives import PAIR_LOSSES, UNPAIRED_LOSSES
 from jaxalign.recipes.preferences import train_unpaired
 from jaxalign.recipes.run import open_run
 from jaxalign.recipes.text_models import new_text_model
@@ -142,7 +143,7 @@ def by_hand(batch):
 
 def objective(name, **options):
     make = objectives.paired if name in PAIR_LOSSES else objectives.unpaired
-    return make(table_logps, name, **options)
+    return make(table_logps, {**PAIR_LOSSES, **UNPAIRED_LOSSES}[name], **options)
 
 
 def rows_for(name, batch):
@@ -155,8 +156,8 @@ def test_names_agree(capsys):
     assert get_args(PairLossName) == tuple(PAIR_LOSSES)
     assert get_args(UnpairedLossName) == tuple(UNPAIRED_LOSSES)
     assert set(by_hand(batches())) == set(NAMES)
-    readme = (ROOT / "README.md").read_text()
-    assert [name for name in NAMES if f"`{name}`" not in readme] == []
+    guide = (ROOT / "docs" / "guides" / "losses.md").read_text()
+    assert [name for name in NAMES if f"`{name}`" not in guide] == []
     for command, table in (("dpo", PAIR_LOSSES), ("kto", UNPAIRED_LOSSES)):
         with pytest.raises(SystemExit):
             main([command, "--help"])
@@ -172,7 +173,11 @@ def test_objective_is_the_loss(name):
     rows.weights[:] = 0
     rows.weights[keep] = 1
     needs_shift = {**PAIR_LOSSES, **UNPAIRED_LOSSES}[name].needs("shift")
-    more = {"statistics": {"shift": jnp.float32(0.3), "count": 1.0}} if needs_shift else {}
+    # 20 rewards of 0.3 before, and those of this batch of mean 0.3
+    mean, seen = jnp.float32(0.3), jnp.float32(20.0)
+    more = {"statistics": RunningMean(mean=mean, count=seen)} if needs_shift else {}
+    if needs_shift:
+        more["measured"] = (mean * len(rows.weights), jnp.float32(len(rows.weights)))
     loss, (weight, metrics) = objective(name)(jnp.asarray(PARAMS), rows, KEY, **more)
     expected = np.asarray(by_hand(batch)[name]())
     np.testing.assert_allclose(loss, expected[keep].sum(), rtol=2e-5)
@@ -181,14 +186,19 @@ def test_objective_is_the_loss(name):
         np.testing.assert_allclose(metrics["bco/shift"], 0.3 * weight, rtol=1e-6)
 
 
-MEASURE = objectives.mismatched_log_ratios(table_logps)
+def step_options(name, micro_batches=1):
+    """What `train_step` is told of a loss that reads the whole batch, or all batches before."""
+    sums = objectives.paired_sums if name in PAIR_LOSSES else objectives.unpaired_sums
+    loss = {**PAIR_LOSSES, **UNPAIRED_LOSSES}[name]
+    if loss.needs("shift"):
+        return {"measure": sums(table_logps, loss), "track": shift_after}
+    return {"measure": sums(table_logps, loss)} if micro_batches > 1 else {}
 
 
 def run_steps(states, batch, *, axis_name=None, micro_batches=1, names=NAMES):
     """One update by every loss: all in one program, which compiles once."""
     results = {}
     for name in names:
-        named = {**PAIR_LOSSES, **UNPAIRED_LOSSES}[name]
         results[name] = train_step(
             states[name],
             rows_for(name, batch),
@@ -196,8 +206,7 @@ def run_steps(states, batch, *, axis_name=None, micro_batches=1, names=NAMES):
             optimizer=OPTIMIZER,
             axis_name=axis_name,
             micro_batches=micro_batches,
-            track=objectives.track_shift if named.needs("shift") else None,
-            measure=MEASURE if named.needs("kl") and micro_batches > 1 else None,
+            **step_options(name, micro_batches),
         )
     return {n: s for n, (s, _) in results.items()}, {n: m for n, (_, m) in results.items()}
 
@@ -206,7 +215,7 @@ def starting_states(names=NAMES):
     states = {}
     for name in names:
         shift = {**PAIR_LOSSES, **UNPAIRED_LOSSES}[name].needs("shift")
-        start = objectives.no_shift() if shift else None
+        start = no_shift() if shift else None
         states[name] = initial_state(jnp.asarray(PARAMS), OPTIMIZER, KEY, start)
     return states
 
@@ -288,8 +297,8 @@ def test_the_margin_grows(plain, name):
 
 
 @pytest.mark.parametrize("name", ["bco", "bco_pair"])
-def test_shift_is_the_mean_reward_of_the_batches_before(name):
-    # the first batch sees 0, the second the mean m1 of 16 rewards, the third (m1 + m2) / 2
+def test_shift_is_the_mean_reward_of_this_batch_and_those_before(name):
+    # the first batch sees its own mean m1, the second (m1 + m2) / 2 and so on
     layout = make_layout("device")
     states = layout.place(starting_states((name,)))
     step = layout.step(functools.partial(run_steps, names=(name,)))
@@ -298,17 +307,17 @@ def test_shift_is_the_mean_reward_of_the_batches_before(name):
         states, metrics = step(states, batches(seed=number))
         means.append(float(metrics[name]["bco/reward"]))
         shifts.append(float(metrics[name]["bco/shift"]))
-    np.testing.assert_allclose(shifts, [0, means[0], (means[0] + means[1]) / 2], rtol=1e-5)
-    assert states[name].statistics["count"] == 48
+    np.testing.assert_allclose(shifts, np.cumsum(means) / [1, 2, 3], rtol=1e-5)
+    assert states[name].statistics.count == (96 if name == "bco_pair" else 48)
 
 
 def test_modifiers():
     pairs, _ = batches()
     dpo, params = objective("dpo"), jnp.asarray(PARAMS)
     loss = dpo(params, pairs, KEY)[0]
-    same_tokens = objectives.paired(table_logps, "dpo", ld_alpha=1.0)(params, pairs, KEY)[0]
+    same_tokens = objectives.paired(table_logps, DPO, ld_alpha=1.0)(params, pairs, KEY)[0]
     np.testing.assert_allclose(same_tokens, loss, rtol=1e-6)
-    prefixes = objectives.paired(table_logps, "dpo", ld_alpha=0.0)
+    prefixes = objectives.paired(table_logps, DPO, ld_alpha=0.0)
     shorter = np.minimum(*(s.response_mask.sum(1) for s in (pairs.chosen, pairs.rejected)))
     cut = {}
     for side in ("chosen", "rejected"):
@@ -345,7 +354,7 @@ def test_wpo_by_hand(x64):
         margin = 0.1 * (sums["chosen"] - sums["rejected"])
         losses.append(np.log1p(np.exp(-margin)) * weights[-1] * float(pairs.weights[i]))
     assert min(weights) < 0.9 and max(weights) == 1
-    loss_fn = objectives.paired(table_logps_and_collisions, "dpo", beta=0.1, wpo=True)
+    loss_fn = objectives.paired(table_logps_and_collisions, DPO, wpo=True)
     (total, (_, metrics)), slope = jax.value_and_grad(loss_fn, has_aux=True)(
         jnp.asarray(table), pairs, KEY
     )
@@ -380,7 +389,6 @@ def test_samples_weigh_1_under_wpo():
         (lambda: DPOSettings(loss="simpo", reference_free=True), "simpo has no reference anyway"),
         (lambda: DPOSettings(loss="simpo", ld_alpha=0.5), "loss simpo takes no ld_alpha"),
         (lambda: DPOSettings(ld_alpha=2.0), r"dpo.ld_alpha is 2.0; it must lie in \[0, 1\]"),
-        (lambda: DPOSettings(loss="ipo", robust=True), "dpo.robust belongs to loss robust"),
         (
             lambda: DPOSettings(loss="aot", fit=FitConfig(micro_batches=2)),
             "set dpo.fit.micro_batches to 1",
@@ -390,7 +398,7 @@ def test_samples_weigh_1_under_wpo():
             "loss bco takes no desirable_weight",
         ),
         (lambda: KTOSettings(undesirable_weight=-1.0), "it must not be negative"),
-        (lambda: objectives.paired(table_logps, "ppo"), "no loss 'ppo'; there are dpo, robust"),
+        (lambda: DPOSettings(loss="ppo"), "loss is 'ppo'; it must be dpo, robust"),
     ],
 )
 def test_what_a_loss_does_not_take_is_refused(make, message):

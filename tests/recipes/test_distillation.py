@@ -28,8 +28,8 @@ from jaxalign.data.tokenizer import train_bpe
 from jaxalign.errors import UserError
 from jaxalign.layouts.choice import make_layout
 from jaxalign.layouts.layout import pad_rows
+from jaxalign.losses import DISTILLATION_LOSSES
 from jaxalign.models import functions
-from jaxalign.objectives import DISTILLATION_LOSSES
 from jaxalign.recipes.distillation import train_distillation
 from jaxalign.recipes.prompts import Prompts
 from jaxalign.recipes.run import open_run
@@ -62,7 +62,7 @@ def table_divergences(params, rows, keys, teacher_logits, divergence):
 
 
 def objective(name, **given):
-    return objectives.distillation(table_divergences, name, **given)
+    return objectives.distillation(table_divergences, DISTILLATION_LOSSES[name].given(**given))
 
 
 def kl(p, q):
@@ -202,7 +202,8 @@ def test_divergences_of_models_dense_and_in_chunks(monkeypatch):
     given = functions.text_logits(teacher.model)(teacher.params, rows)
     ours = functions.text_logits(student.model)(student.params, rows)
     loss = objectives.distillation(
-        functions.text_divergences(student.model, temperature=0.7), "reverse_kl"
+        functions.text_divergences(student.model, temperature=0.7),
+        DISTILLATION_LOSSES["reverse_kl"],
     )
     batch = DistillationBatch(rows=rows, teacher_logits=given)
     value = jax.jit(jax.value_and_grad(lambda p: loss(p, batch, KEY)[0]))

@@ -15,7 +15,6 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from jaxalign.cli import dispatch
-from jaxalign.commands import dpo
 from jaxalign.config.data import PlaceConfig
 from jaxalign.config.dpo import DPOConfig, DPOSettings
 from jaxalign.config.kto import KTOConfig
@@ -23,7 +22,7 @@ from jaxalign.config.model import LoraConfig
 from jaxalign.data.chat import TokenRow, token_row
 from jaxalign.errors import UserError
 from jaxalign.models.lora import ADAPTERS
-from jaxalign.recipes import preferences, reference_cache
+from jaxalign.recipes import accuracy, preferences, reference_cache
 from jaxalign.recipes.adapters import with_adapters
 from jaxalign.recipes.preferences import pair_logps
 from jaxalign.recipes.reference_cache import digest, kept_in, weights_digest
@@ -100,7 +99,7 @@ def test_held_out_pairs_are_compared_as_the_loss_weighs_their_tokens(run, monkey
         return np.array([n * tokens[size] for n, size in zip(counts, lengths, strict=True)])
 
     compare = functools.partial(
-        dpo.implicit_accuracy, run, None, None, [(short, long)], blocks=ALONE, temperature=1.0
+        accuracy.implicit_accuracy, run, None, None, [(short, long)], blocks=ALONE, temperature=1.0
     )
     for given, expected in (
         ({}, 1.0),  # -2 against -2.8
@@ -109,11 +108,11 @@ def test_held_out_pairs_are_compared_as_the_loss_weighs_their_tokens(run, monkey
         ({"ld_alpha": 0.9}, 1.0),  # -2 against -2.66
     ):
         with monkeypatch.context() as patch:
-            patch.setattr(dpo, "response_logps", numbers)
+            patch.setattr(accuracy, "response_logps", numbers)
             assert compare(**given)["pair_accuracy"] == expected
     with monkeypatch.context() as patch:  # the reference alone prefers the long one
-        patch.setattr(dpo, "response_logps", lambda run, policy, rows, *, temperature: np.zeros(1))
-        found = dpo.implicit_accuracy(
+        patch.setattr(accuracy, "response_logps", lambda *given, temperature: np.zeros(1))
+        found = accuracy.implicit_accuracy(
             run,
             None,
             policy_of(),

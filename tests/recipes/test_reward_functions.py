@@ -31,7 +31,8 @@ from jaxalign.data.formats import load_records
 from jaxalign.data.records import Prompt, PromptRow
 from jaxalign.data.tokenizer import train_bpe
 from jaxalign.errors import StepRefused, UserError
-from jaxalign.objectives import group_method
+from jaxalign.losses import GROUP_LOSSES
+from jaxalign.losses.group_methods import with_parts
 from jaxalign.recipes.prompts import Prompts
 from jaxalign.recipes.reward_functions import check_columns, function_scores, load_function
 from jaxalign.recipes.reward_sources import RewardSource, judges_of, load_sources
@@ -516,7 +517,7 @@ def compared(scores, method, *, group_size=4):
 
 def test_a_response_that_nobody_judged_is_not_there():
     """Mean of 1 and 3 is 2, deviation (ddof 1) is sqrt 2; the fourth is alone in its group."""
-    method = group_method("grpo", missing_eos_penalty=0.5)  # of all that have a score
+    method = with_parts(GROUP_LOSSES["grpo"], missing_eos_penalty=0.5)  # of all that have a score
     batch, metrics = compared([1.0, np.nan, 3.0, np.nan], method)
     expected = [-np.sqrt(0.5), 0, np.sqrt(0.5), 0]
     np.testing.assert_allclose(batch.advantages, expected, rtol=1e-6)
@@ -538,14 +539,14 @@ COMPARED = {  # of scores 1 and 3, of responses of one and two tokens
 
 @pytest.mark.parametrize("name", COMPARED)
 def test_no_comparison_counts_what_nobody_judged(name):
-    method = dataclasses.replace(group_method("grpo"), advantages=name)
+    method = dataclasses.replace(GROUP_LOSSES["grpo"], advantages=name)
     batch, _ = compared([1.0, np.nan, 3.0, np.nan], method)
     first, second = COMPARED[name]
     np.testing.assert_allclose(batch.advantages, [first, 0, second, 0], rtol=1e-6)
 
 
 def test_tokens_of_a_response_that_nobody_judged_are_not_whitened_with_the_others():
-    method = group_method("reinforce_plus_plus")
+    method = GROUP_LOSSES["reinforce_plus_plus"]
     batch, _ = compared([1.0, np.nan, 3.0, 5.0], method, group_size=1)
     advantages, mask = np.asarray(batch.advantages), np.asarray(batch.mask)
     # returns: 1 (one token), 3, 3 (two tokens), 5 (one token); variance 2
@@ -590,10 +591,10 @@ def test_scores_that_a_penalty_makes_equal_are_equal(score, penalty, rest):
     samples = group_samples([score, rest, score, rest])
     learned = samples.scored.scores - jnp.array([penalty, 0, penalty, 0])
     for name in ("grpo", "dapo"):
-        advantages, equal = group_advantages(samples, learned, group_method(name), group_size=4)
+        advantages, equal = group_advantages(samples, learned, GROUP_LOSSES[name], group_size=4)
         assert equal.all() and not np.asarray(advantages).any()
         apart = learned.at[0].add(rest / 100)
-        advantages, equal = group_advantages(samples, apart, group_method(name), group_size=4)
+        advantages, equal = group_advantages(samples, apart, GROUP_LOSSES[name], group_size=4)
         assert not equal.any() and np.asarray(advantages).any()
 
 

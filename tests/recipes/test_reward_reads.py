@@ -6,13 +6,14 @@ import jax
 import numpy as np
 import pytest
 
-from jaxalign.commands.reward import pair_accuracy, pairs_as_groups
 from jaxalign.config.data import PlaceConfig
 from jaxalign.config.loop import FitConfig, OptimizerConfig
 from jaxalign.config.model import ModelConfig
 from jaxalign.config.reward import RewardConfig, RewardSettings
 from jaxalign.data.chat import TokenRow, token_row
+from jaxalign.data.preferences import pairs_as_groups
 from jaxalign.data.tokenizer import train_bpe
+from jaxalign.recipes.accuracy import pair_accuracy
 from jaxalign.recipes.reward import train_reward
 from jaxalign.recipes.run import open_run
 from jaxalign.recipes.scoring import score_rows

@@ -15,6 +15,7 @@ from jaxalign.batches.preferences import ComparisonBatch, PairLogps
 from jaxalign.data.batching import mismatched_rows, preference_batch, token_batch, unpaired_batch
 from jaxalign.data.chat import token_row
 from jaxalign.data.tokenizer import train_tokenizer
+from jaxalign.losses import DPO, KTO
 from jaxalign.models.architecture import TransformerConfig
 from jaxalign.models.functions import response_logps_of, text_logps, text_policy, text_scores
 from jaxalign.models.transformer import Transformer
@@ -115,7 +116,7 @@ def some_logps(seed):
 def dpo_gradient(micro_batches, padded):
     params = small_params()
     reference = PairLogps(chosen=some_logps(0), rejected=some_logps(1))
-    loss_fn = objectives.dpo(small_logps, beta=0.1)
+    loss_fn = objectives.paired(small_logps, DPO)
     return gradient(loss_fn, params, pairs(padded, reference), micro_batches)
 
 
@@ -134,7 +135,7 @@ def dpo_start():
         scored = dataclasses.replace(
             batch, reference=PairLogps(chosen=reference[0], rejected=reference[1])
         )
-        loss_fn = objectives.dpo(logps, beta=0.1)
+        loss_fn = objectives.paired(logps, DPO)
         return loss_fn(params, scored, jax.random.key(0))
 
     loss, (weight, _) = jax.jit(first_loss)(policy.params)
@@ -156,8 +157,8 @@ def kto_gradient(micro_batches, padded):
         mismatched=others,
         mismatched_reference=some_logps(1) - 40,
     )
-    loss_fn = objectives.unpaired(small_logps, "kto", beta=0.1)
-    measure = objectives.mismatched_log_ratios(small_logps)
+    loss_fn = objectives.unpaired(small_logps, KTO)
+    measure = objectives.unpaired_sums(small_logps, KTO)
     return gradient(loss_fn, params, batch, micro_batches, measure=measure)
 
 
@@ -244,9 +245,9 @@ def ppo_start(temperature):
 
 
 TRAINING = {
-    "dpo_start": (dpo_start, "objectives.dpo of recipes.text_models.with_heads(dropout=0)"),
+    "dpo_start": (dpo_start, "objectives.paired of recipes.text_models.with_heads(dropout=0)"),
     "sft_gradient": (sft_gradient, "train_step, objectives.sft"),
-    "dpo_gradient": (dpo_gradient, "train_step, objectives.dpo"),
+    "dpo_gradient": (dpo_gradient, "train_step, objectives.paired"),
     "kto_gradient": (kto_gradient, "train_step, objectives.unpaired"),
     "reward_gradient": (reward_gradient, "train_step, objectives.reward"),
     "grpo_gradient": (grpo_gradient, "train_step, grpo_loss, token_mean"),

@@ -9,16 +9,18 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxalign import objectives
 from jaxalign.config.defaults import filled_optimizer
 from jaxalign.config.explain import ExplainConfig
 from jaxalign.config.loop import FitConfig, OptimizerConfig
 from jaxalign.config.model import LoraConfig
-from jaxalign.data.batching import batch_indices
+from jaxalign.data.batching import batch_indices, token_batch
+from jaxalign.data.chat import TokenRow
 from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.errors import UserError
 from jaxalign.explanation import Explanation
-from jaxalign.recipes.preferences import running_shift_of
+from jaxalign.losses.declarations import Loss
+from jaxalign.models.functions import response_logps_of
+from jaxalign.recipes.preferences import running_mean
 from jaxalign.recipes.stage import optimizer_of
 from jaxalign.recipes.text_models import TextModel, load_text_model, start_of, with_heads
 from jaxalign.train.checkpoints import Checkpoints
@@ -29,7 +31,8 @@ from jaxalign.train.step import TrainState, initial_state
 class Shift:
     """The running mean of rewards that BCO's losses subtract; empty for all others.
 
-    statistics, track: as in `train_step`. notes: where the statistics are from, for the page.
+    statistics: before the batch. track: as in `train_step`. notes: where the statistics are from,
+    for the page.
     """
 
     statistics: Any = None
@@ -45,6 +48,7 @@ class Prepared:
     make_loss: `model -> loss_fn`. watch: the model with conditions, for `--check`.
     explain: `(state, key) -> Explanation`. optimizer: of the method's settings.
     shift: of a loss that reads a running mean of rewards.
+    measure: as in `train_step`, of a loss that reads such a sum.
     """
 
     tokenizer: Tokenizer
@@ -56,6 +60,7 @@ class Prepared:
     optimizer: OptimizerConfig
     watch: Callable[[Callable], Callable] = lambda model: model
     shift: Shift = Shift()
+    measure: Callable | None = None
 
 
 def chosen_rows(config: ExplainConfig, rows: Sequence, kind: str) -> tuple[list, np.ndarray]:
@@ -87,11 +92,22 @@ def frozen(config: ExplainConfig, option: str, policy: TextModel) -> TextModel:
     return load_text_model(folder, option, head="logits") if folder else policy
 
 
-def shift_of(
-    config: ExplainConfig, policy: TextModel, named: objectives.NamedLoss, fit: FitConfig
-) -> Shift:
+def score_of(model: TextModel) -> Callable[..., np.ndarray]:
+    """`(rows, temperature=...) -> [N]` log-probabilities of responses, as a recipe's preparation
+    takes it.
+    """
+
+    def score(rows: Sequence[TokenRow], *, temperature: float) -> np.ndarray:
+        summed = jax.jit(response_logps_of(model.model, temperature=temperature))
+        batch = token_batch(rows, pad_id=model.tokenizer.pad_id, index=np.arange(len(rows)))
+        return np.asarray(summed(model.params, batch))
+
+    return score
+
+
+def shift_of(config: ExplainConfig, policy: TextModel, loss: Loss, fit: FitConfig) -> Shift:
     """The shift at the end of the run, from its last checkpoint; 0 where there is none."""
-    running = running_shift_of(named)
+    running = running_mean(loss)
     if not running:
         return Shift()
     folder = Path(config.run) / "checkpoints" / config.method

@@ -36,7 +36,9 @@ def explained(config: ExplainConfig) -> Explanation:
     """The batch that a configuration without a run describes, as a page and in sums."""
     prepared = PREPARE[config.method](config)
     optimizer = optimizer_of(prepared.optimizer, max(config.updates, 1))
-    step = functools.partial(train_step, optimizer=optimizer, track=prepared.shift.track)
+    step = functools.partial(
+        train_step, optimizer=optimizer, track=prepared.shift.track, measure=prepared.measure
+    )
     plain = jax.jit(functools.partial(step, loss_fn=prepared.make_loss(prepared.model)))
     key = jax.random.key(config.seed)
     state = initial_state(prepared.params, optimizer, key, prepared.shift.statistics)

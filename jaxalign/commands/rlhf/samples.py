@@ -12,7 +12,7 @@ from jaxalign.batches.tokens import TokenBatch, pytree
 from jaxalign.data.batching import evaluation_batches, prompt_batch
 from jaxalign.data.chat import TokenIds
 from jaxalign.evaluation.judges import Scorer
-from jaxalign.evaluation.text_statistics import sample_statistics
+from jaxalign.evaluation.text_statistics import perplexity, sample_statistics
 from jaxalign.evaluation.win_rates import win_rate
 from jaxalign.kl import fused_exact_kl
 from jaxalign.layouts.layout import pad_rows, trim_rows
@@ -202,7 +202,6 @@ def result_row(method: str, sampled: Sampled, baseline: Sampled, panel: Panel) -
     )
     judged = win_rate(sampled.judge_scores, baseline.judge_scores).columns("win_rate")
     ruled = win_rate(sampled.rule_scores, baseline.rule_scores).columns("rule_win_rate")
-    surprise = -sampled.reference_logps.sum() / sampled.tokens.sum()
     return {
         "method": method,
         **judged,
@@ -212,6 +211,6 @@ def result_row(method: str, sampled: Sampled, baseline: Sampled, panel: Panel) -
         "kl": float(sampled.kl.mean()),
         "kl_per_token": float(sampled.kl.sum() / sampled.tokens.sum()),
         "kl_estimate": float(sampled.kl_estimate.mean()),
-        "sample_perplexity": float(np.exp(surprise)),
+        "sample_perplexity": perplexity(sampled.reference_logps, sampled.tokens.sum()),
         **statistics,
     }

@@ -12,7 +12,7 @@ import numpy as np
 from jaxalign.errors import UserError
 from jaxalign.models.architecture import TransformerConfig
 from jaxalign.models.rope import RopeScaling, frequencies
-from jaxalign.pretrained.hugging_face.config import Fields
+from jaxalign.pretrained.hugging_face.fields import Fields
 from jaxalign.system.files import shown, typed
 
 Shapes = Mapping[str, tuple[int, ...]]

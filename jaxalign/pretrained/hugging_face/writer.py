@@ -10,14 +10,10 @@ import numpy as np
 from jaxalign.errors import UserError
 from jaxalign.models.architecture import TransformerConfig
 from jaxalign.models.rope import RopeScaling
-from jaxalign.pretrained.hugging_face.config import (
-    FULL,
-    SCALING_FIELDS,
-    SLIDING,
-    family_of,
-    read_config,
-)
+from jaxalign.pretrained.hugging_face.config import family_of, read_config
+from jaxalign.pretrained.hugging_face.family import FULL, SLIDING
 from jaxalign.pretrained.hugging_face.names import stored_as, to_theirs
+from jaxalign.pretrained.hugging_face.rope_fields import SCALING_FIELDS
 
 ACTIVATIONS = {
     "swiglu": "silu",

@@ -1,28 +1,18 @@
-"""The critic-free policy gradients by name: what each published method is made of.
+"""The declaration of a critic-free policy gradient: what a published method is made of.
 
 A method is a surrogate loss, the advantages it multiplies, the way token losses become one number,
-where the KL is paid, and which responses are left out. This table is all that the command line, the
-stages and the tests know of a method; a new one is one entry here and one name in
-`config_grpo.GroupLossName`. Any part of a method can be replaced by that of another.
+where the KL is paid, and which responses are left out. It is declared in the file of its paper; any
+part of a method can be replaced by that of another.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
+
 from jaxalign.errors import UserError
-from jaxalign.objectives.surrogates import (
-    CAPPED_WEIGHT,
-    GEOMETRIC_MEAN,
-    PLAIN,
-    RESPONSE_CLIP,
-    SEQUENCE_CLIP,
-    SMOOTH_WEIGHT,
-    SOFT_GATE,
-    TOKEN_CLIP,
-    TOKEN_OF_SEQUENCE_CLIP,
-    Surrogate,
-)
+from jaxalign.losses.declarations import SAMPLED, Kind, by_name, filled_hyperparameters
 
 ADVANTAGES = (
     *("group", "batch", "centred", "leave_one_out", "best_of_group", "length_weighted"),
@@ -33,10 +23,37 @@ KL_ESTIMATORS = {"loss": "k3", "reward": "k1"}  # what each place is given unles
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Surrogate:
+    """A loss whose gradient on policy is the policy gradient.
+
+    losses: gives `[B, T]`, or `[B]` if `whole`, of `(logps, behaviour_logps, mask, advantages)`;
+      its keyword arguments are hyper-parameters. The advantages are `[B]` where the surrogate has
+      one for a response, `[B, T]` otherwise.
+    formula: the public function that it calls.
+    clipped: gives `[B, T]` bool, where the clip acts; None: there is none.
+    one_advantage: advantages are one a response, `[B]`.
+    one_ratio: so are ratios.
+    whole: losses are of whole responses.
+    uses_ratios: knows how far the policy has moved, so that samples can be used more than once.
+    """
+
+    losses: Callable[..., jax.Array]
+    formula: Callable[..., jax.Array]
+    clipped: Callable[..., jax.Array] | None = None
+    one_advantage: bool = False
+    one_ratio: bool = False
+    whole: bool = False
+    uses_ratios: bool = True
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class GroupMethod:
     """One way to learn from scored responses.
 
-    surrogate: the loss of tokens or responses; `hyperparameters` are its keyword arguments.
+    name: after `--loss`.
+    surrogate: the loss of tokens or responses.
+    hyperparameters: keyword arguments of the surrogate that have no default in its signature, or
+      another one here; the signature's are added.
     advantages: "group" (standardised within the group), "batch" (centred within the group, scaled
       by the deviation of the batch), "centred" (not scaled), "leave_one_out", "best_of_group",
       "length_weighted", or "reinforce_plus_plus" (returns of tokens, whitened over the batch).
@@ -56,9 +73,10 @@ class GroupMethod:
       weights of "token" or "sequence".
     """
 
+    name: str
     surrogate: Surrogate
-    hyperparameters: Mapping[str, Any]
     aggregation: str
+    hyperparameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     advantages: str = "group"
     kl_coef: float = 0.0
     kl_in: str = "loss"
@@ -74,161 +92,76 @@ class GroupMethod:
     importance_mode: str = "truncate"
     importance_level: str = "token"
 
+    def __post_init__(self):
+        filled = filled_hyperparameters(self.function, self.kind.inputs, self.hyperparameters)
+        object.__setattr__(self, "hyperparameters", filled)
+
+    @property
+    def kind(self) -> Kind:
+        """Of the data that it learns from."""
+        return SAMPLED
+
+    @property
+    def function(self) -> Callable[..., jax.Array]:
+        """The surrogate losses; their keyword arguments are the hyper-parameters."""
+        return self.surrogate.losses
+
+    @property
+    def formula(self) -> Callable[..., jax.Array]:
+        """The public function that they call."""
+        return self.surrogate.formula
+
     @property
     def per_token(self) -> bool:
         """Whether advantages differ from token to token of a response."""
         return self.advantages == "reinforce_plus_plus"
 
 
-def clip(low: float, high: float) -> dict[str, Any]:
-    """Hyper-parameters of the clipped surrogates."""
-    return {"clip_range": (low, high), "dual_clip": None}
+# The fields that can be those of another method, in alphabetical order.
+PARTS = tuple(
+    sorted(
+        field.name
+        for field in dataclasses.fields(GroupMethod)
+        if field.name not in ("name", "surrogate", "hyperparameters")
+    )
+)
 
 
-GROUP_LOSSES: dict[str, GroupMethod] = {
-    # Shao et al. 2024, arXiv 2402.03300, Eq. 3: KL coefficient 0.04 (Sec. 4.2), clip range of PPO
-    "grpo": GroupMethod(
-        surrogate=TOKEN_CLIP,
-        hyperparameters=clip(0.2, 0.2),
-        aggregation="sequence_mean",
-        kl_coef=0.04,
-    ),
-    # Liu et al. 2025, arXiv 2503.20783: no bias from lengths or deviations, no KL
-    "dr_grpo": GroupMethod(
-        surrogate=TOKEN_CLIP,
-        hyperparameters=clip(0.2, 0.2),
-        aggregation="constant_length",
-        advantages="centred",
-    ),
-    # Yu et al. 2025, arXiv 2503.14476: clip-higher, token mean, no KL, overlong filtering, soft
-    # overlong punishment over the last 4,096 of 20,480 tokens. Its dynamic sampling draws until a
-    # batch is full of unequal groups; here equal ones are dropped and no other is drawn.
-    "dapo": GroupMethod(
-        surrogate=TOKEN_CLIP,
-        hyperparameters=clip(0.2, 0.28),
-        aggregation="token_mean",
-        mask_truncated=True,
-        drop_equal_groups=True,
-        overlong_share=0.2,
-    ),
-    # TRL's loss_type "bnpo": GRPO without KL and with the token mean of a batch. There it is the
-    # mean of one micro-batch, so it changes with their number; here of the optimizer batch. It is
-    # DAPO with a symmetric clip, and without filtering, dropping and punishment. (The paper called
-    # BNPO, arXiv 2506.02864, is about rewards that follow a beta distribution.)
-    "bnpo": GroupMethod(
-        surrogate=TOKEN_CLIP,
-        hyperparameters=clip(0.2, 0.2),
-        aggregation="token_mean",
-    ),
-    # Zheng et al. 2025, arXiv 2507.18071, Eqs. 5 and 7; clip range of Sec. 5.1
-    "gspo": GroupMethod(
-        surrogate=SEQUENCE_CLIP,
-        hyperparameters=clip(3e-4, 4e-4),
-        aggregation="sequence_mean",
-    ),
-    # the same, Eqs. 13 and 14: equal to gspo unless advantages differ from token to token
-    "gspo_token": GroupMethod(
-        surrogate=TOKEN_OF_SEQUENCE_CLIP,
-        hyperparameters=clip(3e-4, 4e-4),
-        aggregation="sequence_mean",
-    ),
-    # MiniMax 2025, arXiv 2506.13585, Eqs. 4 and 5, no floor; ratios up to 5 as in ScaleRL,
-    # arXiv 2510.13786 (the first paper gives no number)
-    "cispo": GroupMethod(
-        surrogate=CAPPED_WEIGHT,
-        hyperparameters={"clip_range": (1.0, 4.0)},
-        aggregation="token_mean",
-    ),
-    # Gao et al. 2025, arXiv 2511.20347, Eqs. 5 and 6
-    "sapo": GroupMethod(
-        surrogate=SOFT_GATE,
-        hyperparameters={"positive_temperature": 1.0, "negative_temperature": 1.05},
-        aggregation="sequence_mean",
-    ),
-    # Liu et al. 2026, arXiv 2602.05261: gspo, each response times its length; clip of Sec. 5.1
-    "luspo": GroupMethod(
-        surrogate=SEQUENCE_CLIP,
-        hyperparameters=clip(2e-3, 2.5e-3),
-        aggregation="sequence_sum",
-    ),
-    # Zhao et al. 2025, arXiv 2507.20673: log-ratios between -0.4 and 0.4
-    "gmpo": GroupMethod(
-        surrogate=GEOMETRIC_MEAN,
-        hyperparameters={"clip_range": (0.4, 0.4)},
-        aggregation="sequence_mean",
-    ),
-    # arXiv 2602.10693
-    "vespo": GroupMethod(
-        surrogate=SMOOTH_WEIGHT,
-        hyperparameters={"positive": (2.0, 3.0), "negative": (3.0, 2.0)},
-        aggregation="token_mean",
-    ),
-    # Ahmadian et al. 2024, arXiv 2402.14740, Eq. 8; KL in the reward. The clip, which its single
-    # update from a batch does not need, and the coefficient are TRL's.
-    "rloo": GroupMethod(
-        surrogate=RESPONSE_CLIP,
-        hyperparameters={"clip_range": (0.2, 0.2)},
-        aggregation="sequence_mean",
-        advantages="leave_one_out",
-        kl_coef=0.05,
-        kl_in="reward",
-        kl_estimator="k1",
-    ),
-    # Williams 1992, with the baseline of RLOO
-    "reinforce": GroupMethod(
-        surrogate=PLAIN,
-        hyperparameters={},
-        aggregation="sequence_sum",
-        advantages="leave_one_out",
-    ),
-    # Hu et al. 2025, arXiv 2501.03262: whitened returns of tokens, PPO's clip, k1 in the reward;
-    # the coefficient is that of OpenRLHF
-    "reinforce_plus_plus": GroupMethod(
-        surrogate=TOKEN_CLIP,
-        hyperparameters=clip(0.2, 0.2),
-        aggregation="token_mean",
-        advantages="reinforce_plus_plus",
-        kl_coef=0.01,
-        kl_in="reward",
-        kl_estimator="k1",
-    ),
-}
-
-OWN = {field.name for field in dataclasses.fields(GroupMethod)} - {"surrogate", "hyperparameters"}
-
-
-def group_method(name: str, **given: Any) -> GroupMethod:
-    """The method of that name, with what is given (not None) in place of its own.
+def with_parts(method: GroupMethod, **given: Any) -> GroupMethod:
+    """A method with what is given (not None) in place of its own.
 
     Args:
-      name: in `GROUP_LOSSES`.
+      method: a declared one.
       given: fields of `GroupMethod`, or hyper-parameters of its surrogate.
 
     Raises:
-      UserError: no such method, or it has no use for what is given.
+      UserError: the method has no use for what is given, or it cannot be.
 
-    >>> group_method("dapo").hyperparameters["clip_range"]
+    >>> from jaxalign.losses import DAPO, GRPO
+    >>> with_parts(DAPO, kl_coef=0.1).hyperparameters["clip_range"]
     (0.2, 0.28)
-    >>> group_method("grpo", kl_in="reward").kl_estimator
+    >>> with_parts(GRPO, kl_in="reward").kl_estimator
     'k1'
     """
-    if name not in GROUP_LOSSES:
-        raise UserError(f"no loss {name!r}; there are {', '.join(GROUP_LOSSES)}")
-    base = GROUP_LOSSES[name]
     given = {key: value for key, value in given.items() if value is not None}
-    own = {key: value for key, value in given.items() if key in OWN}
-    hyperparameters = {key: value for key, value in given.items() if key not in OWN}
-    if unknown := sorted(set(hyperparameters) - set(base.hyperparameters)):
-        takes = ", ".join(f"{key} {value}" for key, value in base.hyperparameters.items())
-        raise UserError(f"loss {name} takes no {unknown[0]}; it takes {takes or 'none'}")
+    own = {key: value for key, value in given.items() if key in PARTS}
+    numbers = {key: value for key, value in given.items() if key not in PARTS}
+    if unknown := sorted(set(numbers) - set(method.hyperparameters)):
+        takes = ", ".join(f"{key} {value}" for key, value in method.hyperparameters.items())
+        raise UserError(f"loss {method.name} takes no {unknown[0]}; it takes {takes or 'none'}")
     if "kl_in" in own:
         own = {"kl_estimator": KL_ESTIMATORS.get(own["kl_in"])} | own
-    hyperparameters = dict(base.hyperparameters) | hyperparameters
-    method = dataclasses.replace(base, hyperparameters=hyperparameters, **own)
-    _check_ranges(method)
-    _check_parts(name, method)
-    _check_used(method, given)
-    return method
+    numbers = dict(method.hyperparameters) | numbers
+    changed = dataclasses.replace(method, hyperparameters=numbers, **own)
+    _check_ranges(changed)
+    _check_parts(changed)
+    _check_used(changed, given)
+    return changed
+
+
+def methods_of(namespace: Mapping[str, Any]) -> dict[str, GroupMethod]:
+    """The declared methods among the values of a namespace, by name, in its order."""
+    return by_name([value for value in namespace.values() if isinstance(value, GroupMethod)])
 
 
 def _refuse(condition: bool, message: str) -> None:
@@ -274,8 +207,9 @@ def _check_ranges(method: GroupMethod) -> None:
     _refuse(not 0 <= gamma <= 1, f"gamma is {gamma}; it must lie in [0, 1]")
 
 
-def _check_parts(name: str, method: GroupMethod) -> None:
+def _check_parts(method: GroupMethod) -> None:
     """Parts that do not go together."""
+    name = method.name
     _refuse(
         method.surrogate.one_advantage and method.per_token,
         f"loss {name} takes one advantage a response, {method.advantages} gives one a token",

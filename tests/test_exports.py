@@ -1,0 +1,80 @@
+"""What is exported is what trains: an exported function that no training reaches needs a reason."""
+
+import ast
+from pathlib import Path
+
+import jaxalign
+
+PACKAGE = Path(jaxalign.__file__).parent
+# Formulas. A function of these is reached if code of the other parts names it, a declaration beside
+# a formula does, or a function that is reached.
+FORMULAS = ("numerics", "batches", "advantages", "losses", "logprobs", "kl", "diagnostics")
+RESEARCH = "an estimator of its paper for research code, which no method of the commands takes"
+PARTS = "made of the two functions that train: sums of a part of a batch, and what follows from all"
+NOT_TRAINED = {
+    "decoupled_advantages": RESEARCH,
+    "density_ratios": RESEARCH,
+    "gae_associative": "GAE in logarithmic depth, for long sequences on accelerators; gae trains",
+    "greedy_baseline_advantages": RESEARCH,
+    "grpo_loss": "the paper's Eq. 3 in one call; the objective puts weights between its two terms",
+    "kto_kl": PARTS,
+    "lambda_returns": RESEARCH,
+    "n_step_returns": RESEARCH,
+    "on_policy_rows": RESEARCH,
+    "reverse_kl_score": "the score of DPO itself among the divergences of f-DPO; dpo_loss trains",
+    "fused_token_logps": "the head of a model of other code; models here have aligned their tokens",
+    "fused_token_logps_and_entropy": "as fused_token_logps, with the entropy",
+    "running_baseline": RESEARCH,
+    "running_shift": PARTS,
+    "token_entropy": "logits of a model of other code; models here have aligned their tokens",
+    "vtrace": RESEARCH,
+    "weighted_scores": "for jitted code; rewards of Python functions are added on the host",
+}
+
+
+def files(formulas: bool) -> list[Path]:
+    return [
+        path
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if path.name != "__init__.py"
+        and (path.relative_to(PACKAGE).parts[0].removesuffix(".py") in FORMULAS) is formulas
+    ]
+
+
+def names_in(node: ast.AST) -> set[str]:
+    """Every name that code reads."""
+    return {
+        found.attr if isinstance(found, ast.Attribute) else found.id
+        for found in ast.walk(node)
+        if isinstance(found, ast.Name | ast.Attribute) and isinstance(found.ctx, ast.Load)
+    }
+
+
+def reached() -> set[str]:
+    """Names that training reads, directly or through formulas."""
+    uses: dict[str, set[str]] = {}
+    waiting = set().union(*(names_in(ast.parse(path.read_text())) for path in files(False)))
+    for path in files(True):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                uses.setdefault(node.name, set()).update(names_in(node))
+            else:
+                waiting |= names_in(node)
+    found: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        found.add(name)
+        waiting |= uses.get(name, set()) - found
+    return found
+
+
+def exported_functions() -> set[str]:
+    return {name for name in jaxalign.__all__ if not isinstance(getattr(jaxalign, name), type)}
+
+
+def test_what_is_exported_is_what_trains():
+    assert exported_functions() - reached() == NOT_TRAINED.keys()
+
+
+def test_every_function_that_no_training_reaches_has_a_reason():
+    assert all(len(reason) > 20 for reason in NOT_TRAINED.values())
