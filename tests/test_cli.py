@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from jaxalign.cli import dispatch, main
-from jaxalign.recipes import iterations
-from jaxalign.recipes import run as run_module
+from jaxalign.recipes import stage
 from jaxalign.train import loop
 from jaxalign.train.metrics import read_metrics
 
@@ -53,8 +52,7 @@ def steps_compile_once():
 
     jax.monitoring.register_event_duration_secs_listener(count)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_module, "fit", watched)
-        patch.setattr(iterations, "fit", watched)
+        patch.setattr(stage, "fit", watched)
         yield
     jax.monitoring.unregister_event_duration_listener(count)
     assert compiled[0] > 10 and not again

@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import numpy as np
 
 from jaxalign.config.model import ModelConfig
 from jaxalign.data.chat import TokenRow, token_row
@@ -30,6 +31,23 @@ def tiny_policy(max_length: int) -> TextModel:
     tokenizer = train_bpe(["the film is good"], 270)
     config = ModelConfig(width=16, layers=1, heads=2, dropout=0.0)
     return new_text_model(config, tokenizer, max_length, ("logits",), jax.random.key(0))
+
+
+def random_parameters(model) -> dict:
+    """Random numbers for all parameters, so that gains, biases and zero weights matter."""
+    tokens = np.zeros((1, 2), np.int32)
+    init = functools.partial(model.init, jax.random.key(0))
+    shapes = jax.eval_shape(init, tokens, tokens == 0)["params"]
+    rng = np.random.default_rng(0)
+
+    def random(path, x):
+        if path[-1].key == "spelling":  # characters 97 to 99, then nothing
+            real = np.arange(x.shape[1]) < rng.integers(0, x.shape[1] + 1, (len(x), 1))
+            return np.where(real, rng.integers(97, 100, x.shape), 0).astype(np.float32)
+        center = 1.0 if path[-1].key == "scale" else 0.0
+        return rng.normal(center, 0.3, x.shape).astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(random, shapes)
 
 
 def side_rows(pairs, side: int) -> list[TokenRow]:

@@ -18,11 +18,12 @@ from jaxalign.recipes.distillation import train_distillation
 from jaxalign.recipes.finish import finish
 from jaxalign.recipes.inputs import inputs_of
 from jaxalign.recipes.iterations import check_room, check_same_vocabulary
+from jaxalign.recipes.prompts import Prompts
 from jaxalign.recipes.reward_sources import mean_score
 from jaxalign.recipes.run import open_run
 from jaxalign.recipes.scoring import longest, perplexity
 from jaxalign.recipes.text_models import load_text_model, start_of
-from jaxalign.recipes.user_data import fitting, read_records, token_rows
+from jaxalign.recipes.user_data import fitting, read_held_out, read_rows
 from jaxalign.train.metrics import logged
 
 TITLES = {"forward_kl": "forward KL", "reverse_kl": "reverse KL", "jsd": "JSD"}
@@ -39,34 +40,32 @@ def run(config: DistillConfig, directory: Path) -> dict:
     fit = following(config.distill.fit, "distill", start_of(student, config.lora))
     data = fitting(fitting(config.data, student), teacher)
 
-    def read(held_out: bool = False) -> list:
-        return read_records(
-            data, PromptCompletion, tokenizer=student.tokenizer, log=directory, held_out=held_out
-        )
-
-    records, others = read(), read(held_out=True) if data.evaluation_path else []
-    rows, held_out = (
-        [row for (row,) in token_rows(part, student.tokenizer)] for part in (records, others)
+    read, others = (
+        reader(data, PromptCompletion, tokenizer=student.tokenizer, log=directory)
+        for reader in (read_rows, read_held_out)
     )
+    rows, held_out = read.texts, others.texts
     settled = fit.settled(len(rows) / fit.settings.rows)
     config = dataclasses.replace(config, distill=dataclasses.replace(config.distill, fit=settled))
-    prompts = prompts_of(rows) if config.distill.on_policy else []
-    room = max(map(len, prompts)) + config.max_new_tokens if prompts else 0
-    for model in (student, teacher) if prompts else ():
-        check_room(model, room - config.max_new_tokens, config.max_new_tokens)
+    prompts = Prompts(ids=prompts_of(rows) if config.distill.on_policy else [])
+    room = prompts.longest + config.max_new_tokens if len(prompts) else 0
+    for model in (student, teacher) if len(prompts) else ():
+        check_room(model, prompts.longest, config.max_new_tokens)
     length = max(longest([*rows, *held_out]), room)
     check_memory(config.distill, length, student.model.config.vocab_size)
     models = {"policy": student, "teacher": teacher}
-    inputs = inputs_of(models=models, data=records, held_out=others, adapter=config.adapter)
+    inputs = inputs_of(
+        models=models, data=read.records, held_out=others.records, adapter=config.adapter
+    )
     with open_run(directory, config, config.place, config.seed, inputs=inputs) as run:
         student = with_adapters(student, config.adapter, config.lora, run.key("lora"))
         trained = train_distillation(
             run,
             "distill",
             student,
-            teacher,
-            rows,
-            config.distill,
+            teacher=teacher,
+            rows=rows,
+            settings=config.distill,
             prompts=prompts,
             temperature=config.temperature,
             max_new_tokens=config.max_new_tokens,
@@ -86,10 +85,10 @@ def run(config: DistillConfig, directory: Path) -> dict:
         return finish(run, trained, row, notes=[HELD_OUT])
 
 
-def prompts_of(rows: Sequence[TokenRow]) -> list[list[int]]:
+def prompts_of(rows: Sequence[TokenRow]) -> list[np.ndarray]:
     """What stands before the first response token of every row."""
     prompts = [prompt_of(row) for row in rows]
-    if not all(prompts):
+    if not all(map(len, prompts)):
         raise UserError(
             "a text without a prompt cannot be sampled in a vocabulary without a BOS token; give "
             "rows with prompt and completion, or set --distill.on_policy 0"

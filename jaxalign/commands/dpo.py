@@ -15,7 +15,7 @@ from jaxalign.recipes.preferences import train_dpo
 from jaxalign.recipes.reference_cache import kept_of
 from jaxalign.recipes.run import open_run
 from jaxalign.recipes.text_models import load_text_model, start_of
-from jaxalign.recipes.user_data import fitting, read_records, token_rows
+from jaxalign.recipes.user_data import fitting, read_held_out, read_rows
 
 
 def run(config: DPOConfig, directory: Path) -> dict:
@@ -25,17 +25,16 @@ def run(config: DPOConfig, directory: Path) -> dict:
     data = fitting(config.data, policy)
     loss = config.dpo.declared_loss
     kind = GoldPreference if loss.needs("gold_logps") else Preference
-    records = read_records(data, kind, tokenizer=policy.tokenizer, log=directory)
-    chosen, rejected, *gold = zip(*token_rows(records, policy.tokenizer), strict=True)
-    held_out = []
-    if data.evaluation_path:
-        held_out = read_records(
-            data, Preference, tokenizer=policy.tokenizer, log=directory, held_out=True
-        )
+    rows = read_rows(data, kind, tokenizer=policy.tokenizer, log=directory)
+    chosen, rejected, *gold = zip(*rows.tokens, strict=True)
+    held_out = read_held_out(data, Preference, tokenizer=policy.tokenizer, log=directory)
     settled = fit.settled(len(chosen) / fit.settings.rows)
     config = dataclasses.replace(config, dpo=dataclasses.replace(config.dpo, fit=settled))
     inputs = inputs_of(
-        models={"policy": policy}, data=records, held_out=held_out, adapter=config.adapter
+        models={"policy": policy},
+        data=rows.records,
+        held_out=held_out.records,
+        adapter=config.adapter,
     )
     with open_run(directory, config, config.place, config.seed, inputs=inputs) as run:
         score_reference = kept_of(config)
@@ -52,13 +51,13 @@ def run(config: DPOConfig, directory: Path) -> dict:
             score_reference=score_reference,
         )
         scorers = []
-        if held_out:
+        if len(held_out):
             accuracy = implicit_accuracy(
                 run,
                 trained,
                 policy if config.dpo.uses_reference else None,
-                token_rows(held_out, policy.tokenizer),
-                blocks=prompt_blocks([record.prompt for record in held_out]),
+                held_out.tokens,
+                blocks=prompt_blocks([record.prompt for record in held_out.records]),
                 temperature=config.temperature,
                 per_token=loss.per_token,
                 ld_alpha=config.dpo.ld_alpha,

@@ -18,7 +18,7 @@ from jaxalign.recipes.rankings import ranking_accuracy
 from jaxalign.recipes.run import Run, open_run
 from jaxalign.recipes.scoring import perplexity
 from jaxalign.recipes.text_models import TextModel, load_text_model
-from jaxalign.recipes.user_data import fitting, read_records, token_rows
+from jaxalign.recipes.user_data import Rows, fitting, read_rows
 from jaxalign.system.files import write_atomically
 
 
@@ -47,16 +47,15 @@ def perplexity_on_texts(config: EvaluateConfig, run: Run, model: TextModel) -> d
     """exp of the mean negative log-probability of a completion's token."""
     require_head(config, model, "logits")
     data = fitting(config.data, model)
-    records = read_records(data, PromptCompletion, tokenizer=model.tokenizer, log=None)
-    rows = [row for (row,) in token_rows(records, model.tokenizer)]
-    return {"perplexity": perplexity(run, model, rows, temperature=config.temperature)}
+    rows = read_rows(data, PromptCompletion, tokenizer=model.tokenizer, log=None)
+    return {"perplexity": perplexity(run, model, rows.texts, temperature=config.temperature)}
 
 
 def accuracy_on_preferences(config: EvaluateConfig, run: Run, model: TextModel) -> dict[str, float]:
     """Pair accuracy with its 95% interval, by the score or by the implicit reward."""
     data = fitting(config.data, model)
-    records = read_records(data, Preference, tokenizer=model.tokenizer, log=None)
-    pairs, blocks = token_rows(records, model.tokenizer), blocks_of(records)
+    rows = read_rows(data, Preference, tokenizer=model.tokenizer, log=None)
+    pairs, blocks = rows.tokens, blocks_of(rows)
     if "score" in model.model.config.heads_out:
         for option, given in (
             ("reference", config.reference), ("temperature", config.temperature != 1)
@@ -83,28 +82,26 @@ def accuracy_on_rankings(config: EvaluateConfig, run: Run, model: TextModel) -> 
     """Share of the pairs of every ranking in its order, and Kendall's tau, with 95% intervals."""
     require_head(config, model, "score")
     data = fitting(config.data, model)
-    records = read_records(data, Ranking, tokenizer=model.tokenizer, log=None)
-    rows = token_rows(records, model.tokenizer)
-    return ranking_accuracy(run, model, rows, blocks=blocks_of(records))
+    rows = read_rows(data, Ranking, tokenizer=model.tokenizer, log=None)
+    return ranking_accuracy(run, model, rows.tokens, blocks=blocks_of(rows))
 
 
 def accuracy_on_steps(config: EvaluateConfig, run: Run, model: TextModel) -> dict[str, float]:
     """Share of steps whose label the model finds, with 95% intervals; writes their chances."""
     require_head(config, model, "step_score")
     data = fitting(config.data, model)
-    records = read_records(data, Stepwise, tokenizer=model.tokenizer, log=None)
-    rows = [row for (row,) in token_rows(records, model.tokenizer)]
-    chances = step_chances(run, model, rows)
+    rows = read_rows(data, Stepwise, tokenizer=model.tokenizer, log=None)
+    chances = step_chances(run, model, rows.texts)
     if config.chances:
         lines = "".join(f"{json.dumps(row.round(6).tolist())}\n" for row in chances)
         write_atomically(Path(config.chances), lines.encode())
-    labels = [record.labels for record in records]
-    return step_accuracy(chances, labels, blocks=blocks_of(records))
+    labels = [record.labels for record in rows.records]
+    return step_accuracy(chances, labels, blocks=blocks_of(rows))
 
 
-def blocks_of(records: list[Preference] | list[Ranking] | list[Stepwise]) -> np.ndarray:
-    """`[N]` which of the records belong to one prompt: intervals are over prompts."""
-    return prompt_blocks([record.prompt for record in records])
+def blocks_of(rows: Rows[Preference] | Rows[Ranking] | Rows[Stepwise]) -> np.ndarray:
+    """`[N]` which of the rows belong to one prompt: intervals are over prompts."""
+    return prompt_blocks([record.prompt for record in rows.records])
 
 
 def require_head(config: EvaluateConfig, model: TextModel, head: str) -> None:

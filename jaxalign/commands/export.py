@@ -61,8 +61,9 @@ def check_heads(model: TextModel, source: str) -> None:
         raise UserError(f"--model {source} has values with a trunk of their own: no equivalent")
     if {"logits", "score"} <= set(config.heads_out):
         raise UserError(f"--model {source} has logits and scores: no class there has both")
-    if "score" in config.heads_out and (config.score_bag or config.score_pooling != "last"):
-        kind = "a bag of tokens" if config.score_bag else f"pooling {config.score_pooling}"
+    read = model.model.ngrams
+    if "score" in config.heads_out and (read is not None or config.score_pooling != "last"):
+        kind = f"pooling {config.score_pooling}" if read is None else "a bag of tokens"
         raise UserError(
             f"--model {source} has a score with {kind}, for which Hugging Face has no class; train "
             "it with --reward.bag False --reward.pooling last"

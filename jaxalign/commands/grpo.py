@@ -4,33 +4,21 @@ from pathlib import Path
 
 from jaxalign.config.grpo import GRPOConfig
 from jaxalign.losses.group_methods import PARTS, GroupMethod
-from jaxalign.recipes.adapters import with_adapters
 from jaxalign.recipes.grpo import train_grpo
-from jaxalign.recipes.iterations import finish_rounds, inputs_of_rounds, models_and_prompts
+from jaxalign.recipes.iterations import finish_iterations, online_inputs
 from jaxalign.recipes.run import open_run
 
 
 def run(config: GRPOConfig, directory: Path) -> dict:
     """Train, save `model`, write the report; returns what `results.json` holds."""
-    config, policy, sources, prompts, records = models_and_prompts(config, directory)
-    inputs = inputs_of_rounds(config, policy, sources, records or prompts)
-    with open_run(directory, config, config.place, config.seed, inputs=inputs) as run:
-        policy = with_adapters(policy, config.adapter, config.lora, run.key("lora"))
-        trained = train_grpo(
-            run,
-            "grpo",
-            policy,
-            sources,
-            prompts,
-            config.grpo,
-            temperature=config.temperature,
-            max_new_tokens=config.max_new_tokens,
-            records=records,
-        )
+    inputs = online_inputs(config, directory)
+    config = inputs.config
+    with open_run(directory, config, config.place, config.seed, inputs=inputs.digests()) as run:
+        trained = train_grpo(run, "grpo", **inputs.training(run))
         loss = config.grpo.loss
         method = "GRPO" if loss == "grpo" else f"GRPO ({loss})"
         notes = [description(config.grpo.method)]
-        return finish_rounds(run, trained, "grpo", method=method, notes=notes)
+        return finish_iterations(run, trained, "grpo", method=method, notes=notes)
 
 
 def description(method: GroupMethod) -> str:

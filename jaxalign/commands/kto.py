@@ -17,7 +17,7 @@ from jaxalign.recipes.preferences import train_unpaired
 from jaxalign.recipes.reference_cache import kept_of
 from jaxalign.recipes.run import open_run
 from jaxalign.recipes.text_models import load_text_model, start_of
-from jaxalign.recipes.user_data import fitting, read_records, token_rows
+from jaxalign.recipes.user_data import fitting, read_held_out, read_rows
 
 
 def run(config: KTOConfig, directory: Path) -> dict:
@@ -25,32 +25,30 @@ def run(config: KTOConfig, directory: Path) -> dict:
     policy = load_text_model(config.policy, "policy", head="logits", place=config.place)
     fit = following(config.kto.fit, "kto", start_of(policy, config.lora))
     data = fitting(config.data, policy)
-    records = read_records(data, Unpaired, tokenizer=policy.tokenizer, log=directory)
-    rows = [row for (row,) in token_rows(records, policy.tokenizer)]
-    labels = [record.label for record in records]
-    held_out = []
-    if data.evaluation_path:
-        held_out = read_records(
-            data, Unpaired, tokenizer=policy.tokenizer, log=directory, held_out=True
-        )
+    rows = read_rows(data, Unpaired, tokenizer=policy.tokenizer, log=directory)
+    labels = [record.label for record in rows.records]
+    held_out = read_held_out(data, Unpaired, tokenizer=policy.tokenizer, log=directory)
     settled = fit.settled(len(rows) / fit.settings.rows)
     config = dataclasses.replace(config, kto=dataclasses.replace(config.kto, fit=settled))
     inputs = inputs_of(
-        models={"policy": policy}, data=records, held_out=held_out, adapter=config.adapter
+        models={"policy": policy},
+        data=rows.records,
+        held_out=held_out.records,
+        adapter=config.adapter,
     )
     with open_run(directory, config, config.place, config.seed, inputs=inputs) as run:
         policy = with_adapters(policy, config.adapter, config.lora, run.key("lora"))
         shared = {"temperature": config.temperature, "score_reference": kept_of(config)}
-        trained = train_unpaired(run, "kto", policy, rows, labels, config.kto, **shared)
+        trained = train_unpaired(run, "kto", policy, rows.texts, labels, config.kto, **shared)
         scorers = []
-        if held_out:
+        if len(held_out):
             accuracy = label_accuracy(
                 run,
                 trained,
                 policy,
-                [row for (row,) in token_rows(held_out, policy.tokenizer)],
-                np.array([record.label for record in held_out]),
-                blocks=prompt_blocks([record.prompt for record in held_out]),
+                held_out.texts,
+                np.array([record.label for record in held_out.records]),
+                blocks=prompt_blocks([record.prompt for record in held_out.records]),
                 **shared,
             )
             scorers = [{"scorer": "sign of the policy's implicit reward", **accuracy}]

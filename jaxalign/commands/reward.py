@@ -21,7 +21,14 @@ from jaxalign.recipes.rankings import ranking_accuracy, train_ranking
 from jaxalign.recipes.reward import train_reward
 from jaxalign.recipes.run import Run, open_run
 from jaxalign.recipes.text_models import TextModel, load_text_model, new_text_model, start_of
-from jaxalign.recipes.user_data import fitting, learn_tokenizer, read_records, token_rows
+from jaxalign.recipes.user_data import (
+    Rows,
+    fitting,
+    learn_tokenizer,
+    read_held_out,
+    read_rows,
+    read_texts,
+)
 
 # loss: what its rows are
 KINDS = {"bradley_terry": MarginPreference, "plackett_luce": Ranking, "process": Stepwise}
@@ -37,21 +44,18 @@ def run(config: RewardConfig, directory: Path) -> dict:
     loop = following_model(config, base)
     data, kind = fitting(config.data, base), KINDS[config.reward.loss]
     if base is None:
-        records = read_records(data, kind, tokenizer=None, log=directory)
-        tokenizer = learn_tokenizer(config.tokenizer, records)
+        tokenizer = learn_tokenizer(config.tokenizer, read_texts(data, kind))
     else:
         tokenizer = base.tokenizer
-    records = read_records(data, kind, tokenizer=tokenizer, log=directory)
-    held_out = []
-    if data.evaluation_path:
-        held_out = read_records(data, kind, tokenizer=tokenizer, log=directory, held_out=True)
-    texts = len(records) * (2 if config.reward.loss == "bradley_terry" else 1)
+    rows = read_rows(data, kind, tokenizer=tokenizer, log=directory)
+    held_out = read_held_out(data, kind, tokenizer=tokenizer, log=directory)
+    texts = len(rows) * (2 if config.reward.loss == "bradley_terry" else 1)
     config = with_loop(config, loop.settled(texts / loop.settings.rows))
     inputs = inputs_of(
         models={"init": base},
         tokenizer=tokenizer,
-        data=records,
-        held_out=held_out,
+        data=rows.records,
+        held_out=held_out.records,
         adapter=config.adapter,
     )
     with open_run(directory, config, config.place, config.seed, inputs=inputs) as run:
@@ -60,12 +64,12 @@ def run(config: RewardConfig, directory: Path) -> dict:
                 config.model, tokenizer, data.longest, ("logits",), run.key("init")
             )
         base = with_adapters(base, config.adapter, config.lora, run.key("lora"))
-        trained, found = train(run, base, records, config)
+        trained, found = train(run, base, rows, config)
         method = "reward model"
         if config.reward.loss != "bradley_terry":
             method += f" ({config.reward.loss})"
         scorers = []
-        if held_out:
+        if len(held_out):
             measured = accuracy(run, trained, held_out, config.reward.loss)
             scorers = [{"scorer": method, **measured}]
         return finish(run, trained, {"method": method, **found}, reward_model=scorers)
@@ -87,29 +91,26 @@ def with_loop(config: RewardConfig, fit: FitConfig) -> RewardConfig:
 
 
 def train(
-    run: Run, base: TextModel, records: list, config: RewardConfig
+    run: Run, base: TextModel, rows: Rows, config: RewardConfig
 ) -> tuple[TextModel, dict[str, float]]:
     """The reward model by the chosen loss, and what training found out about it."""
-    rows = token_rows(records, base.tokenizer)
     if config.reward.loss == "process":
-        labels = [record.labels for record in records]
-        texts = [row for (row,) in rows]
-        return train_process(run, "reward", base, texts, labels, config.process), {}
+        labels = [record.labels for record in rows.records]
+        return train_process(run, "reward", base, rows.texts, labels, config.process), {}
     if config.reward.loss == "plackett_luce":
-        return train_ranking(run, "reward", base, rows, config.reward), {}
-    margins = np.array([record.margin for record in records], np.float32)
-    groups = pairs_as_groups(rows, margins)
+        return train_ranking(run, "reward", base, rows.tokens, config.reward), {}
+    margins = np.array([record.margin for record in rows.records], np.float32)
+    groups = pairs_as_groups(rows.tokens, margins)
     trained, deviation = train_reward(run, "reward", base, *groups, config.reward)
     return trained, {"log_odds_per_score": deviation}
 
 
-def accuracy(run: Run, trained: TextModel, records: list, loss: str) -> dict[str, Any]:
+def accuracy(run: Run, trained: TextModel, rows: Rows, loss: str) -> dict[str, Any]:
     """How well the reward model agrees with held-out rows of the kind that it was trained on."""
-    rows = token_rows(records, trained.tokenizer)
-    blocks = prompt_blocks([record.prompt for record in records])
+    blocks = prompt_blocks([record.prompt for record in rows.records])
     if loss == "process":
-        chances = step_chances(run, trained, [row for (row,) in rows])
-        return step_accuracy(chances, [record.labels for record in records], blocks=blocks)
+        chances = step_chances(run, trained, rows.texts)
+        return step_accuracy(chances, [record.labels for record in rows.records], blocks=blocks)
     if loss == "plackett_luce":
-        return ranking_accuracy(run, trained, rows, blocks=blocks)
-    return pair_accuracy(run, trained, rows, blocks=blocks)
+        return ranking_accuracy(run, trained, rows.tokens, blocks=blocks)
+    return pair_accuracy(run, trained, rows.tokens, blocks=blocks)

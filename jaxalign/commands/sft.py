@@ -6,6 +6,7 @@ from pathlib import Path
 from jaxalign.config.defaults import following
 from jaxalign.config.sft import SFTConfig
 from jaxalign.data.records import PromptCompletion, Unpaired
+from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.errors import UserError
 from jaxalign.recipes.adapters import with_adapters
 from jaxalign.recipes.finish import finish
@@ -15,7 +16,14 @@ from jaxalign.recipes.scoring import perplexity
 from jaxalign.recipes.sft import train_sft
 from jaxalign.recipes.text_batches import TextBatches, bucketed, packed
 from jaxalign.recipes.text_models import TextModel, load_text_model, new_text_model, start_of
-from jaxalign.recipes.user_data import fitting, learn_tokenizer, read_records, token_rows
+from jaxalign.recipes.user_data import (
+    Rows,
+    fitting,
+    learn_tokenizer,
+    read_held_out,
+    read_rows,
+    read_texts,
+)
 
 
 def run(config: SFTConfig, directory: Path) -> dict:
@@ -25,22 +33,19 @@ def run(config: SFTConfig, directory: Path) -> dict:
     fit = following(config.fit, "sft", start_of(start, config.lora))
     tokenizer = None if start is None else start.tokenizer
     if tokenizer is None:
-        tokenizer = learn_tokenizer(config.tokenizer, _imitated(config, directory, None))
-    imitated = _imitated(config, directory, tokenizer)
-    rows = [row for (row,) in token_rows(imitated, tokenizer)]
-    records, held_out = [], []
-    if config.data.evaluation_path:
-        records = _imitated(config, directory, tokenizer, held_out=True)
-        held_out = [row for (row,) in token_rows(records, tokenizer)]
-    batches = _batches(config, fit.settings.rows, tokenizer.pad_id, rows)
+        records = [record for record in read_texts(config.data, _kind(config)) if _good(record)]
+        _check_imitated(records, config.data.path)
+        tokenizer = learn_tokenizer(config.tokenizer, records)
+    rows, held_out = _imitated(config, directory, tokenizer)
+    batches = _batches(config, fit.settings.rows, tokenizer.pad_id, rows.texts)
     config = dataclasses.replace(config, fit=fit.settled(batches.per_epoch))
     if batches.note:
         print(batches.note)
     inputs = inputs_of(
         models={"init": start},
         tokenizer=tokenizer,
-        data=imitated,
-        held_out=records,
+        data=rows.records,
+        held_out=held_out.records,
         adapter=config.adapter,
     )
     with open_run(directory, config, config.place, config.seed, inputs=inputs) as run:
@@ -55,9 +60,9 @@ def run(config: SFTConfig, directory: Path) -> dict:
             start,
             batches,
             config.fit,
-            evaluation_rows=held_out,
+            evaluation_rows=held_out.texts,
         )
-        return finish(run, trained, _row(run, trained, held_out))
+        return finish(run, trained, _row(run, trained, held_out.texts))
 
 
 def starting_model(config: SFTConfig, directory: Path) -> TextModel:
@@ -65,15 +70,29 @@ def starting_model(config: SFTConfig, directory: Path) -> TextModel:
     return load_text_model(config.init, "init", head="logits", place=config.place)
 
 
-def _imitated(config: SFTConfig, directory: Path, tokenizer, held_out: bool = False) -> list:
-    """The records to imitate: all, or those whose label is true."""
-    kind = Unpaired if config.labelled else PromptCompletion
-    records = read_records(config.data, kind, tokenizer=tokenizer, log=directory, held_out=held_out)
-    kept = [record for record in records if not config.labelled or record.label]
-    if not kept:
-        path = config.data.evaluation_path if held_out else config.data.path
-        raise UserError(f"{path}: no row has a true label, so there is nothing to imitate")
-    return kept
+def _kind(config: SFTConfig) -> type[Unpaired] | type[PromptCompletion]:
+    return Unpaired if config.labelled else PromptCompletion
+
+
+def _good(record: Unpaired | PromptCompletion) -> bool:
+    """Whether it is to be imitated: one without a label is."""
+    return not isinstance(record, Unpaired) or record.label
+
+
+def _check_imitated(records: list, source: str) -> None:
+    if not records:
+        raise UserError(f"{source}: no row has a true label, so there is nothing to imitate")
+
+
+def _imitated(config: SFTConfig, directory: Path, tokenizer: Tokenizer) -> tuple[Rows, Rows]:
+    """The rows to imitate, and those held out."""
+    given = {"tokenizer": tokenizer, "log": directory}
+    rows = read_rows(config.data, _kind(config), **given).where(_good)
+    _check_imitated(rows.records, config.data.path)
+    held_out = read_held_out(config.data, _kind(config), **given).where(_good)
+    if config.data.evaluation_path:
+        _check_imitated(held_out.records, config.data.evaluation_path)
+    return rows, held_out
 
 
 def _batches(config: SFTConfig, size: int, pad_id: int, rows: list) -> TextBatches:

@@ -25,7 +25,7 @@ from jaxalign.batches.preferences import (
     UnpairedBatch,
 )
 from jaxalign.batches.tokens import SharedPrompts, TokenBatch
-from jaxalign.data.chat import TokenRow, token_row
+from jaxalign.data.chat import TokenIds, TokenRow, token_row
 from jaxalign.errors import UserError
 
 
@@ -80,14 +80,15 @@ def _token_batch(
 
 
 def prompt_batch(
-    prompts: Sequence[Sequence[int]],
+    prompts: Sequence[TokenIds],
     *,
     pad_id: int,
     length: int | None = None,
     index: Sequence[int] | np.ndarray | None = None,
 ) -> TokenBatch:
     """Batch `[B, T]` of left-padded prompts (`prompt_ids`) that sampling continues."""
-    rows = [token_row((ids, False)) for ids in prompts]
+    arrays = [np.asarray(ids, np.int32) for ids in prompts]
+    rows = [TokenRow(ids, np.zeros(len(ids), bool)) for ids in arrays]
     return token_batch(rows, pad_id=pad_id, length=length, index=index, padding="left")
 
 

@@ -22,6 +22,7 @@ from jaxalign.data.template_ids import NO_VARIABLES, Variables, templated_prompt
 from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.errors import UserError
 
+TokenIds = Sequence[int] | np.ndarray  # of one text
 Messages = Sequence[Mapping[str, Any]]
 ROLES = {
     **{"system": "System", "developer": "Developer", "user": "User", "assistant": "Assistant"},
@@ -50,16 +51,16 @@ class TokenRow:
         )
 
 
-def token_row(*parts: tuple[Sequence[int], bool]) -> TokenRow:
+def token_row(*parts: tuple[TokenIds, bool]) -> TokenRow:
     """Token sequence of `(ids, is_response)` parts, one behind the other."""
     tokens = np.array([i for ids, _ in parts for i in ids], np.int32)
     is_response = np.array([flag for ids, flag in parts for _ in ids], bool)
     return TokenRow(tokens, is_response)
 
 
-def prompt_of(row: TokenRow) -> list[int]:
+def prompt_of(row: TokenRow) -> np.ndarray:
     """Ids of the tokens before the response."""
-    return row.tokens[: int(np.argmax(row.is_response))].tolist()
+    return row.tokens[: int(np.argmax(row.is_response))]
 
 
 def first_responses(row: TokenRow, count: int) -> TokenRow:
@@ -161,26 +162,56 @@ def response_row(
         last messages are the assistant's.
       tokenizer, variables: as in `prompt_ids`.
     """
-    if isinstance(response, str) and isinstance(prompt, str):
-        parts = [_plain(text, tokenizer) for text in (prompt, response)]
-        prompt_part, response_part = _consecutive_ids(parts, tokenizer)
-        bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
-        row = token_row((bos + prompt_part, False), ([*response_part, tokenizer.eos_id], True))
-        row.is_response[:1] = False  # without a BOS and a prompt nothing predicts the first token
-        return row
-    if isinstance(response, str) or isinstance(prompt, str):
+    (row,) = response_rows(prompt, [response], tokenizer, variables=variables)
+    return row
+
+
+def response_rows(
+    prompt: str | Messages,
+    responses: Sequence[Any],
+    tokenizer: Tokenizer,
+    *,
+    variables: Variables = NO_VARIABLES,
+) -> tuple[TokenRow, ...]:
+    """Token sequences of several responses to one prompt, which is tokenised once.
+
+    A chat template writes prompt and response together, for every response.
+    """
+    for response in responses:
+        _check_response(prompt, response)
+    if isinstance(prompt, str) or tokenizer.chat_template is None:
+        if not isinstance(prompt, str):
+            _refuse_template_fields(variables, "chat_template_kwargs")
+        start = prompt_ids(prompt, tokenizer)
+        return tuple(_continuation_row(start, response, tokenizer) for response in responses)
+    plain, *answers = [_plain_messages(part, tokenizer) for part in (prompt, *responses)]
+    parts = (templated_response(plain, each, tokenizer, variables=variables) for each in answers)
+    return tuple(token_row(*part) for part in parts)
+
+
+def _check_response(prompt: str | Messages, response: str | Messages) -> None:
+    """Refuse a response of another kind than the prompt, or that the assistant does not write."""
+    if isinstance(response, str) != isinstance(prompt, str):
         raise UserError("one of prompt and response is text, the other a conversation")
+    if isinstance(response, str):
+        return
     if [response[0]["role"], response[-1]["role"]] != ["assistant", "assistant"]:
         raise UserError("a response begins and ends with the assistant")
-    if tokenizer.chat_template is not None:
-        parts = [_plain_messages(part, tokenizer) for part in (prompt, response)]
-        return token_row(*templated_response(parts[0], parts[1], tokenizer, variables=variables))
-    _refuse_template_fields(variables, "chat_template_kwargs")
-    start, end = (prompt_ids(prompt, tokenizer), False), ([tokenizer.eos_id], True)
+
+
+def _continuation_row(start: list[int], response: str | Messages, tokenizer: Tokenizer) -> TokenRow:
+    """Token sequence of a prompt's ids, a response that continues them, and EOS."""
+    end = ([tokenizer.eos_id], True)
+    if isinstance(response, str):
+        has_text = len(start) > (tokenizer.bos_id is not None)
+        encode = tokenizer.encode_after if has_text else tokenizer.encode
+        row = token_row((start, False), (encode(_plain(response, tokenizer)), True), end)
+        row.is_response[:1] = False  # without a BOS and a prompt nothing predicts the first token
+        return row
     turns = _turns(response, tokenizer)[1:]  # the first cue ends the prompt
     turns[-1] = (turns[-1][0].removesuffix("\n"), turns[-1][1])
     parts = [(tokenizer.encode_after(text), flag) for text, flag in turns]
-    return token_row(start, *parts, end)
+    return token_row((start, False), *parts, end)
 
 
 def step_row(prompt: str, steps: Sequence[str], tokenizer: Tokenizer) -> TokenRow:
@@ -189,10 +220,13 @@ def step_row(prompt: str, steps: Sequence[str], tokenizer: Tokenizer) -> TokenRo
     The line end is tokenized apart, so every step ends with the same token.
     """
     end = tokenizer.encode_after("\n")
-    row = [(prompt_ids(prompt, tokenizer), False)]
-    texts = [_plain(text, tokenizer) for text in (prompt, *steps)]
-    for ids in _consecutive_ids(texts, tokenizer)[1:]:
+    start = prompt_ids(prompt, tokenizer)
+    row, has_text = [(start, False)], len(start) > (tokenizer.bos_id is not None)
+    for step in steps:
+        encode = tokenizer.encode_after if has_text else tokenizer.encode
+        ids = encode(_plain(step, tokenizer))
         row += [(ids + end[:-1], False), (end[-1:], True)]
+        has_text = has_text or bool(ids)
     return token_row(*row)
 
 

@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
+from jaxalign.data.chat import TokenRow
 from jaxalign.data.records import FIELDS, Record
 from jaxalign.data.row_fields import BadRow, Row
 from jaxalign.data.sources import FieldNames, rows_of
@@ -32,10 +33,14 @@ class SkippedRow:
 
 @dataclasses.dataclass(frozen=True)
 class LoadedRecords(Generic[AnyRecord]):
-    """The records of a source, and its rows that were skipped."""
+    """The records of a source, and its rows that were skipped.
+
+    tokens: token sequences of every record; empty without a tokenizer.
+    """
 
     records: list[AnyRecord]
     skipped: list[SkippedRow]
+    tokens: list[tuple[TokenRow, ...]]
 
     def __str__(self) -> str:
         """Summary: the number of rows used, and a line for each of the first few reasons."""
@@ -73,8 +78,9 @@ def load_records(
       fields: our field name to the source's, where they differ: `{"prompt": "question"}`. An
         empty name hides a field: `{"prompt": ""}` makes a preference's prompt implicit.
       on_bad_row: "error" names the bad rows and stops; "skip" leaves them out and returns them too.
-      tokenizer, max_length: with both, a row of more tokens (BOS and EOS included) is bad. With a
-        length alone, a row with a field of more bytes than so many tokens can have.
+      tokenizer: makes the token rows; None: nothing is tokenised.
+      max_length: a row of more tokens (BOS and EOS included) is bad; without a tokenizer, one with
+        a field of more bytes than so many tokens can have.
       data_dir: where tensorflow-datasets keeps prepared data; its own default if None.
 
     Raises:
@@ -84,30 +90,26 @@ def load_records(
         raise UserError(f'on_bad_row is {on_bad_row!r}, wanted "error" or "skip"')
     if unknown := set(fields or {}) - set(FIELDS):
         raise UserError(f"no such fields: {sorted(unknown)}; there are {list(FIELDS)}")
-    loaded = LoadedRecords[AnyRecord]([], [])
+    loaded = LoadedRecords[AnyRecord]([], [], [])
     for place, row in rows_of(source, fields or {}, data_dir):
         try:
-            loaded.records.append(_record(row, kind, tokenizer, max_length))
+            record = _record(row, kind, max_length)
+            if tokenizer is not None:
+                loaded.tokens.append(_token_rows(record, tokenizer, max_length))
+            loaded.records.append(record)
         except BadRow as reason:
             loaded.skipped.append(SkippedRow(place, str(reason)))
     _check_loaded(loaded, shown_path(source), may_skip=on_bad_row == "skip")
     return loaded
 
 
-def _record(
-    row: Row | BadRow,
-    kind: type[AnyRecord],
-    tokenizer: Tokenizer | None,
-    max_length: int | None,
-) -> AnyRecord:
-    """Record of a row, not longer than `max_length`."""
+def _record(row: Row | BadRow, kind: type[AnyRecord], max_length: int | None) -> AnyRecord:
+    """Record of a row, without fields of more bytes than `max_length` tokens can have."""
     if isinstance(row, BadRow):
         raise row
     record = kind.parse(row)
     if max_length is not None:
         _check_bytes(record, max_length)
-        if tokenizer is not None:
-            _check_length(record, tokenizer, max_length)
     return record
 
 
@@ -164,11 +166,15 @@ def _bytes_of(value: object) -> int:
     return size
 
 
-def _check_length(record: Record, tokenizer: Tokenizer, max_length: int) -> None:
-    """Refuse a record with a sequence of more than `max_length` tokens."""
+def _token_rows(
+    record: Record, tokenizer: Tokenizer, max_length: int | None
+) -> tuple[TokenRow, ...]:
+    """Token sequences of a record, none longer than `max_length`."""
     try:
-        longest = max(len(row) for row in record.token_rows(tokenizer))
+        rows = record.token_rows(tokenizer)
     except UserError as refusal:  # of a chat template, say: roles that do not alternate
         raise BadRow(str(refusal)) from None
-    if longest > max_length:
+    longest = max(len(row) for row in rows)
+    if max_length is not None and longest > max_length:
         raise BadRow(f"{longest} tokens, the limit is {max_length}")
+    return rows

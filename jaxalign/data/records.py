@@ -9,7 +9,14 @@ import dataclasses
 import itertools
 from typing import Any, Self
 
-from jaxalign.data.chat import TokenRow, prompt_ids, response_row, step_row, token_row
+from jaxalign.data.chat import (
+    TokenRow,
+    prompt_ids,
+    response_row,
+    response_rows,
+    step_row,
+    token_row,
+)
 from jaxalign.data.conversations import (
     TextOrMessages,
     equal_up_to_spaces,
@@ -139,9 +146,7 @@ class Preference:
     def token_rows(self, tokenizer: Tokenizer) -> tuple[TokenRow, ...]:
         """Prompt and chosen, prompt and rejected: two rows."""
         sides = (self.chosen, self.rejected)
-        return tuple(
-            response_row(self.prompt, side, tokenizer, variables=self.variables) for side in sides
-        )
+        return response_rows(self.prompt, sides, tokenizer, variables=self.variables)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,8 +164,8 @@ class GoldPreference(Preference):
 
     def token_rows(self, tokenizer: Tokenizer) -> tuple[TokenRow, ...]:
         """Prompt and chosen, prompt and rejected, prompt and gold: three rows."""
-        gold = response_row(self.prompt, self.gold, tokenizer, variables=self.variables)
-        return *super().token_rows(tokenizer), gold
+        sides = (self.chosen, self.rejected, self.gold)
+        return response_rows(self.prompt, sides, tokenizer, variables=self.variables)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,10 +219,7 @@ class Ranking:
 
     def token_rows(self, tokenizer: Tokenizer) -> tuple[TokenRow, ...]:
         """Prompt and answer, a row for each answer."""
-        return tuple(
-            response_row(self.prompt, answer, tokenizer, variables=self.variables)
-            for answer in self.responses
-        )
+        return response_rows(self.prompt, self.responses, tokenizer, variables=self.variables)
 
 
 @dataclasses.dataclass(frozen=True)

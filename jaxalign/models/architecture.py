@@ -20,8 +20,10 @@ CHOICES = {
     ),
     "compute_dtype": ("float32", "bfloat16"),
     "value_trunk": ("shared", "separate"),
-    "score_pooling": ("last", "mean", "both", "none"),
+    "score_pooling": ("last", "mean", "both"),
 }
+# Fields of earlier versions, which said nothing of a model without a bag of tokens.
+EARLIER = ("score_bag", "score_characters", "score_bag_buckets", "score_bag_power")
 HEADS = ("logits", "value", "score", "step_score")
 
 
@@ -58,12 +60,7 @@ class TransformerConfig:
     remat, scan_layers: recompute blocks in the backward pass; compile one block and loop over it.
     heads_out: which of logits, value, score and step_score the network has.
     value_trunk: whether values share the policy's trunk or have a network of their own.
-    score_pooling: the score reads the last real token, their mean, both, or no hidden state.
-    score_bag: whether the score adds a bag of tokens and of pairs of tokens.
-    score_characters: longest token whose characters the bag reads too, in runs of 4 to 6; 0: none.
-    score_bag_buckets: number of weights that the pairs (and the runs) share by hashing.
-    score_bag_power: the bag's sum is divided by the number of its terms to this power (0 sums, 1
-      averages).
+    score_pooling: the score reads the last real token, their mean, or both.
     """
 
     vocab_size: int
@@ -102,10 +99,6 @@ class TransformerConfig:
     heads_out: tuple[str, ...] = ("logits",)
     value_trunk: str = "shared"
     score_pooling: str = "last"
-    score_bag: bool = False
-    score_characters: int = 0
-    score_bag_buckets: int = 262_144
-    score_bag_power: float = 0.5
 
     def __post_init__(self):
         for field, choices in CHOICES.items():
@@ -152,14 +145,21 @@ class TransformerConfig:
         Raises:
           UserError: names a field that is unknown, of another type or out of its range.
         """
-        _check_names(fields, cls, where)
+        if fields.get("score_bag"):
+            raise UserError(
+                f"{where}: score_bag: a reward model of an earlier version, which is not read any "
+                "more; train it again"
+            )
+        fields = {name: value for name, value in fields.items() if name not in EARLIER}
+        check_names(fields, cls, where)
         for name in ("rope_scaling", "window_rope_scaling"):
             if isinstance(scaling := fields.get(name), dict):
-                _check_names(scaling, RopeScaling, f"{where}: {name}")
+                check_names(scaling, RopeScaling, f"{where}: {name}")
         return typed(fields, cls, where)
 
 
-def _check_names(fields: dict[str, Any], kind: type, where: str) -> None:
+def check_names(fields: dict[str, Any], kind: type, where: str) -> None:
+    """Raise a one-line `UserError` for a field that a configuration does not have."""
     known = [field.name for field in dataclasses.fields(kind)]
     if unknown := [name for name in fields if name not in known]:
         near = difflib.get_close_matches(unknown[0], known, n=1, cutoff=0)

@@ -28,10 +28,11 @@ from jaxalign.logprobs import (
     tempered,
 )
 from jaxalign.models.architecture import TransformerConfig
-from jaxalign.models.heads import pooled, score_head
+from jaxalign.models.heads import pooled
 from jaxalign.models.layers import filled
+from jaxalign.models.ngram_reward import FEATURES, NgramConfig
 from jaxalign.models.shared_prefix import SharedPrefix
-from jaxalign.models.transformer import LanguageModel, Outputs
+from jaxalign.models.transformer import LanguageModel, Outputs, Transformer
 from jaxalign.numerics.types import Params
 
 # Up to so many logits (128 MiB) exist at once, where that is quicker; beyond, the fused forms with
@@ -318,18 +319,20 @@ def pooled_texts(model: LanguageModel) -> Callable[..., jax.Array]:
 
 
 @once
-def head_scores(config: TransformerConfig):
+def head_scores(config: TransformerConfig, ngrams: NgramConfig | None = None):
     """Scores of a head above a frozen trunk: `(params, TokenBatch, keys=None) -> [B]`.
 
-    `params` has `score`, and `pooled [N, D]` of all texts, from `pooled_texts`; row i of the batch
-    is text `index[i]` of them.
+    `params` has `score`, what is known of n-grams where they are read, and `pooled [N, D]` of all
+    texts, from `pooled_texts`; row i of the batch is text `index[i]` of them.
     """
+    model = Transformer(config, ngrams=ngrams)
 
     def scores(params: Params, batch: TokenBatch, keys: jax.Array | None = None) -> Any:
         check_one_text_a_row(batch)
         tokens = filled(batch.tokens, batch.mask, jnp.zeros_like(batch.index))
         of_texts = params["pooled"][batch.index]
-        return score_head(config).apply({"params": params["score"]}, of_texts, tokens, batch.mask)
+        own = {name: params[name] for name in ("score", FEATURES) if name in params}
+        return model.apply({"params": own}, of_texts, tokens, batch.mask, method="text_scores")
 
     return scores
 

@@ -1,11 +1,14 @@
 """Heads on the hidden states: values at every step, scores of texts or of steps."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxalign.logprobs import shift_right
-from jaxalign.models.architecture import TransformerConfig
 
 
 def readout(width: int, name: str) -> nn.Dense:
@@ -15,18 +18,6 @@ def readout(width: int, name: str) -> nn.Dense:
     """
     init = nn.initializers.normal((width + 1) ** -0.5)
     return nn.Dense(1, kernel_init=init, dtype=jnp.float32, name=name)
-
-
-def score_head(config: TransformerConfig) -> "ScoreHead":
-    """The score head of a network."""
-    return ScoreHead(
-        vocab_size=config.vocab_size,
-        pooling=config.score_pooling,
-        bag=config.score_bag,
-        characters=config.score_characters,
-        bag_buckets=config.score_bag_buckets,
-        bag_power=config.score_bag_power,
-    )
 
 
 class ValueHead(nn.Module):
@@ -63,22 +54,19 @@ class StepScoreHead(nn.Module):
         return jnp.where(mask, scores, 0.0)
 
 
-READS_LAST = ("last", "none")  # poolings that ask for no other column
-
-
 def pooled(hidden: jax.Array, mask: jax.Array, pooling: str) -> jax.Array:
     """Pooled hidden states of a text, the input of the score head.
 
     Args:
       hidden: `[B, T, D]`, in which padding repeats the last real token.
       mask: `[B, T]` bool, true on real tokens.
-      pooling: "mean" over real tokens, "both" that and the last one, or else the last one.
+      pooling: "mean" over real tokens, "both" that and the last one, "last" the last one.
 
     Returns:
       `[B, D]` float32, `[B, 2 D]` for both.
     """
     last = hidden[:, -1].astype(jnp.float32)
-    if pooling in READS_LAST:
+    if pooling == "last":
         return last
     total = jnp.where(mask[..., None], hidden.astype(jnp.float32), 0.0).sum(axis=1)
     mean = total / jnp.maximum(mask.sum(axis=1), 1).astype(jnp.float32)[:, None]
@@ -86,96 +74,31 @@ def pooled(hidden: jax.Array, mask: jax.Array, pooling: str) -> jax.Array:
 
 
 class ScoreHead(nn.Module):
-    """One number a text, from its pooled hidden states, a bag of features, or both.
-
-      score = w . pooled + b  [+ sum_f rarity_f weight_f / (number of features)^power]
-
-    The features f are the text's tokens, pairs of tokens and, with `characters`, runs of 4 to 6
-    characters across token borders (pairs and runs share weights by hashing). Rarity says how rare
-    a feature is; it is 1 unless somebody puts inverse document frequencies there, and like the
-    spelling of the tokens it is never trained.
-    """
-
-    vocab_size: int
-    pooling: str
-    bag: bool
-    characters: int
-    bag_buckets: int
-    bag_power: float
+    """One number a text, from its pooled hidden states: `score = w . pooled + b`."""
 
     @nn.compact
-    def __call__(self, text, tokens, mask):
-        """`text` from `pooled`, `tokens [B, T]` (padding filled), `mask` -> `[B]`; 0 if
-        empty.
-        """
-        if self.pooling == "none":
-            scores = jnp.broadcast_to(self.param("bias", nn.initializers.zeros, ()), len(mask))
-        else:
-            scores = readout(text.shape[-1], "readout")(text)[:, 0]
-        if self.bag:
-            scores += self._bag(tokens, mask)
+    def __call__(self, text: jax.Array, mask: jax.Array) -> jax.Array:
+        """`text [B, D]` from `pooled`, `mask [B, T]` -> `[B]` float32; 0 of an empty text."""
+        scores = readout(text.shape[-1], "readout")(text)[:, 0]
         return jnp.where(mask.any(axis=1), scores, 0.0)
 
-    def _bag(self, tokens, mask):
-        sizes = {"tokens": self.vocab_size, "pairs": self.bag_buckets, "runs": self.bag_buckets}
-        features = token_features(tokens, mask, self.bag_buckets)
-        if self.characters:
-            zeros, shape = nn.initializers.zeros, (self.vocab_size, self.characters)
-            spelling = jax.lax.stop_gradient(self.param("spelling", zeros, shape))
-            features |= character_features(
-                spelling.astype(jnp.uint32)[tokens], mask, self.bag_buckets
-            )
-        total, count = 0.0, 0.0
-        for name, (buckets, real) in features.items():
-            weights = self._weights(name, sizes[name])
-            total += jnp.where(real, weights[buckets], 0.0).sum(axis=1)
-            count += real.sum(axis=1)
-        return total / jnp.maximum(count, 1) ** self.bag_power
 
-    def _weights(self, name, size):
-        rarity = self.param(f"{name}_rarity", nn.initializers.ones, (size,))
-        return self.param(name, nn.initializers.zeros, (size,)) * jax.lax.stop_gradient(rarity)
+def standardised_head(head: Mapping[str, Any], *, mean: float, deviation: float) -> dict[str, Any]:
+    """A score head with the same ranking, whose scores have mean 0 and deviation 1.
 
+      score' = (score - mean) / deviation
 
-def token_features(tokens: jax.Array, mask: jax.Array, buckets: int) -> dict:
-    """Tokens and pairs of neighbours: `{name: (feature ids [B, T], which are real [B, T])}`."""
-    begun = shift_right(jnp.cumsum(mask, axis=1, dtype=jnp.int32)) > 0
-    pairs = bigram_bucket(shift_right(tokens), tokens, buckets)
-    return {"tokens": (tokens, mask), "pairs": (pairs, mask & begun)}
-
-
-def character_features(codes: jax.Array, mask: jax.Array, buckets: int) -> dict:
-    """Runs of 4, 5 and 6 characters of the text that the tokens spell, across their borders.
+    The score is linear in every weight of its head, so the scale goes into all of them and the
+    shift into the bias.
 
     Args:
-      codes: `[B, T, C]` uint32 characters of each token, 0 after its last.
-      mask: `[B, T]` bool, true on real tokens.
-      buckets: ids are hashed into so many.
+      head: trained weights, with a `bias` or a `readout` that has one.
+      mean, deviation: of the scores over some texts; deviation 0, a model that tells no texts
+        apart, leaves the scale as it is.
     """
-    codes = jnp.where(mask[..., None], codes, 0).reshape(len(codes), -1)
-    place = jnp.cumsum(codes > 0, axis=1) - 1
-    rows = jnp.arange(len(codes))[:, None]
-    place = jnp.where(codes > 0, place, codes.shape[1])  # out of bounds: dropped
-    text = jnp.zeros_like(codes).at[rows, place].set(codes, mode="drop")
-    runs, hashed, real = [], text, text > 0
-    for length in range(2, 7):
-        hashed = mixed(shift_right(hashed), text)
-        real = shift_right(real) & (text > 0)
-        if length >= 4:
-            runs.append(((hashed % jnp.uint32(buckets)).astype(jnp.int32), real))
-    return {"runs": tuple(jnp.concatenate(parts, axis=1) for parts in zip(*runs, strict=True))}
-
-
-def mixed(before: jax.Array, code: jax.Array) -> jax.Array:
-    """A hash of what came before and the next code: multiply and fold, in 32-bit arithmetic.
-
-    Source: Knuth, The Art of Computer Programming 3, section 6.4 (Fibonacci hashing).
-    """
-    pair = before.astype(jnp.uint32) * jnp.uint32(2654435769) + code.astype(jnp.uint32)
-    folded = (pair ^ (pair >> 16)) * jnp.uint32(2246822519)
-    return folded ^ (folded >> 13)
-
-
-def bigram_bucket(previous: jax.Array, tokens: jax.Array, buckets: int) -> jax.Array:
-    """Which of `buckets` weights a pair of ids shares, `int32`."""
-    return (mixed(previous, tokens) % jnp.uint32(buckets)).astype(jnp.int32)
+    scale = deviation or 1.0
+    scaled: dict[str, Any] = jax.tree.map(lambda x: x / scale, dict(head))
+    shift = np.float32(mean / scale)
+    if "readout" in scaled:
+        return scaled | {"readout": scaled["readout"] | {"bias": scaled["readout"]["bias"] - shift}}
+    return scaled | {"bias": scaled["bias"] - shift}

@@ -26,6 +26,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxalign.errors import UserError
 from jaxalign.models.architecture import TransformerConfig
 from jaxalign.models.layers import drop, fold
+from jaxalign.models.ngram_reward import FEATURES, NgramConfig
 from jaxalign.models.quantised import dense, floats, weights_of
 from jaxalign.models.transformer import Outputs, Transformer
 
@@ -56,9 +57,14 @@ class Adapted:
         """Architecture of the transformer."""
         return self.transformer.config
 
-    def clone(self, *, config: TransformerConfig) -> "Adapted":
-        """The same adapters on a transformer of another configuration."""
-        return dataclasses.replace(self, transformer=self.transformer.clone(config=config))
+    @property
+    def ngrams(self) -> NgramConfig | None:
+        """Of the transformer."""
+        return self.transformer.ngrams
+
+    def clone(self, **changes: Any) -> "Adapted":
+        """The same adapters on a transformer with other fields."""
+        return dataclasses.replace(self, transformer=self.transformer.clone(**changes))
 
     def apply(
         self, variables: dict[str, Any], *arguments: Any, keys: jax.Array | None = None, **more: Any
@@ -176,10 +182,11 @@ def dense_layers(params: dict) -> list[str]:
 
 def split(model: Any, params: dict) -> tuple[dict, dict | None]:
     """Trained parameters, and frozen ones; None: all are trained."""
-    if not isinstance(model, Adapted):
+    names = (*BASE, FEATURES) if isinstance(model, Adapted) else (FEATURES,)
+    frozen = {name: tree for name, tree in params.items() if name in names}
+    if not frozen:
         return params, None
-    frozen = {name: tree for name, tree in params.items() if name in BASE}
-    return {name: tree for name, tree in params.items() if name not in BASE}, frozen
+    return {name: tree for name, tree in params.items() if name not in names}, frozen
 
 
 def merged(model: Adapted, params: dict) -> tuple[Transformer, dict]:

@@ -31,9 +31,10 @@ RANGES = {
     "norm_epsilon": Range(least=0, most=1, above=True),
     "rope_theta": BASE,
     "window_rope_theta": BASE,
-    "score_characters": whole(256, least=0),
-    "score_bag_buckets": whole(2**31 - 1),
-    "score_bag_power": Range(least=0, most=10),
+    # of NgramConfig
+    "token_characters": whole(256, least=0),
+    "buckets": whole(2**31 - 1),
+    "power": Range(least=0, most=10),
     # of RopeScaling
     "factor": Range(least=1, most=10**6),
     "original_length": LENGTH,

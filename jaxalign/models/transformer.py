@@ -18,9 +18,15 @@ from jaxalign.models.attention import (
     causal_mask,
     shared_prefix_masks,
 )
-from jaxalign.models.heads import READS_LAST, StepScoreHead, ValueHead, pooled, score_head
+from jaxalign.models.heads import (
+    ScoreHead,
+    StepScoreHead,
+    ValueHead,
+    pooled,
+)
 from jaxalign.models.kernels import AttentionMask
 from jaxalign.models.layers import filled, fold, positions_of
+from jaxalign.models.ngram_reward import NgramConfig, NgramFeatures, NgramScoreHead
 from jaxalign.models.rope import rotary
 from jaxalign.models.shared_prefix import SharedPrefix
 from jaxalign.models.trunk import Context, Trunk
@@ -97,9 +103,12 @@ class Transformer(nn.Module):
 
     Positions count the real tokens of a row, and padding is never attended to, so left, right and
     interior padding give the same numbers on real tokens. Keys turn dropout on.
+
+    ngrams: what the score reads of a text beside or instead of hidden states; None: nothing.
     """
 
     config: TransformerConfig
+    ngrams: NgramConfig | None = None
 
     def setup(self):
         c = self.config
@@ -112,9 +121,16 @@ class Transformer(nn.Module):
             if c.value_trunk == "separate":
                 self.value_trunk = Trunk(c)
         if "score" in c.heads_out:
-            self.score = score_head(c)
+            self._set_up_score()
         if "step_score" in c.heads_out:
             self.step_score = StepScoreHead()
+
+    def _set_up_score(self):
+        if self.ngrams is None:
+            self.score = ScoreHead()
+            return
+        self.ngram_features = NgramFeatures(self.ngrams, self.config.vocab_size)
+        self.score = NgramScoreHead(self.ngrams, self.config.vocab_size)
 
     def __call__(
         self,
@@ -217,7 +233,7 @@ class Transformer(nn.Module):
     ) -> int | None:
         """Number of columns at the end whose hidden states are read; None: all."""
         c, columns = self.config, mask.shape[1]
-        reads_one = c.score_pooling in READS_LAST
+        reads_one = c.score_pooling == "last"
         if last is None and segments is None and c.heads_out == ("score",) and reads_one:
             last = 1
         if last is None or last == columns:
@@ -307,7 +323,18 @@ class Transformer(nn.Module):
         return weights.astype(c.dtype)
 
     def _scores(self, hidden: jax.Array, tokens: jax.Array, mask: jax.Array) -> jax.Array:
-        return self.score(pooled(hidden, mask, self.config.score_pooling), tokens, mask)
+        return self.text_scores(pooled(hidden, mask, self.config.score_pooling), tokens, mask)
+
+    def text_scores(self, text: jax.Array, tokens: jax.Array, mask: jax.Array) -> jax.Array:
+        """Scores `[B]` of texts whose hidden states are read already.
+
+        Args:
+          text: `[B, D]` from `pooled`.
+          tokens, mask: `[B, T]`; padding filled with ids of real tokens.
+        """
+        if isinstance(self.score, NgramScoreHead):
+            return self.score(text, tokens, mask, self.ngram_features())
+        return self.score(text, mask)
 
     def _values(
         self, hidden: jax.Array, tokens: jax.Array, mask: jax.Array, context: Context

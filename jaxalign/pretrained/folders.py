@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ import numpy as np
 
 from jaxalign.errors import UserError
 from jaxalign.models.architecture import TransformerConfig
+from jaxalign.models.ngram_reward import NgramConfig
+from jaxalign.models.transformer import Transformer
 from jaxalign.pretrained.hugging_face.config import read_config
 from jaxalign.pretrained.hugging_face.names import (
     HEAD,
@@ -35,6 +37,7 @@ from jaxalign.system.files import exists, json_of, read_json, regular_file, show
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 # What a head of ours has and the model's class there does not.
 SIDE_FILES = (VALUE_FILE := "value_head.safetensors", SCORE_FILE := "score_bias.safetensors")
+NGRAM_FIELD = "ngrams"  # of a `config.json` of ours
 SHARD = re.compile(r"[\w.-]{1,200}\.safetensors")
 
 
@@ -81,8 +84,8 @@ def _has_own_head(weights: Weights, family: str) -> bool:
     return both and not weights.same(HEAD, embedding)
 
 
-def load_own(folder: Path, *, put: Put = np.asarray) -> tuple[TransformerConfig, dict[str, Any]]:
-    """Configuration and parameters of a model that `save_model` wrote.
+def load_own(folder: Path, *, put: Put = np.asarray) -> tuple[Transformer, dict[str, Any]]:
+    """A model that `save_model` wrote, and its parameters.
 
     Raises:
       UserError: the files are missing, are pickles, belong to different models, or do not hold what
@@ -105,10 +108,23 @@ def load_own(folder: Path, *, put: Put = np.asarray) -> tuple[TransformerConfig,
             and json_of(stored_config, dict, f"{shown_path(file)}: config") != fields
         ):
             raise UserError(f"{folder}: config.json is not the config of model.safetensors")
-        config = TransformerConfig.from_json(fields, shown_path(config_file))
-        shapes = parameter_shapes(config)
+        model = model_of(fields, shown_path(config_file))
+        shapes = parameter_shapes(model.config, model.ngrams)
         rules = {path: StorageRule(name=path) for path in shapes}
-        return config, nested_parameters(parameters(weights, rules, shapes), put)
+        return model, nested_parameters(parameters(weights, rules, shapes), put)
+
+
+def model_of(fields: Mapping[str, Any], where: str) -> Transformer:
+    """Model that a `config.json` of a run directory describes; `where` names it in messages."""
+    rest = {name: value for name, value in fields.items() if name != NGRAM_FIELD}
+    config = TransformerConfig.from_json(rest, where)
+    if NGRAM_FIELD not in fields:
+        return Transformer(config)
+    place = f"{where}: {NGRAM_FIELD}"
+    read = NgramConfig.from_json(typed(fields[NGRAM_FIELD], dict[str, Any], place), place)
+    if "score" not in config.heads_out:
+        raise UserError(f"{place} are what a score reads, and heads_out names no score")
+    return Transformer(config, ngrams=read)
 
 
 def is_hugging_face(folder: Path) -> bool:

@@ -17,6 +17,7 @@ import numpy as np
 
 from jaxalign.errors import UserError
 from jaxalign.models.architecture import TransformerConfig
+from jaxalign.models.ngram_reward import NgramConfig
 from jaxalign.models.transformer import Transformer
 from jaxalign.system.files import shown_path
 
@@ -196,7 +197,9 @@ def nested_parameters(
 
 
 @functools.lru_cache(maxsize=64)
-def parameter_shapes(config: TransformerConfig) -> Mapping[str, Shape]:
+def parameter_shapes(
+    config: TransformerConfig, ngrams: NgramConfig | None = None
+) -> Mapping[str, Shape]:
     """Path and shape of every parameter of a model, without computing any.
 
     All layers have the same shapes, so that only one is traced.
@@ -206,7 +209,7 @@ def parameter_shapes(config: TransformerConfig) -> Mapping[str, Shape]:
         one = dataclasses.replace(config, layers=1, windows=config.windows[:1])
     tokens = jax.ShapeDtypeStruct((1, 2), jnp.int32)
     mask = jax.ShapeDtypeStruct((1, 2), jnp.bool_)
-    init = jax.eval_shape(Transformer(one).init, jax.random.key(0), tokens, mask)
+    init = jax.eval_shape(Transformer(one, ngrams=ngrams).init, jax.random.key(0), tokens, mask)
     shapes: dict[str, Shape] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(init["params"]):
         name = jax.tree_util.keystr(path, simple=True, separator="/")

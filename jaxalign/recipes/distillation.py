@@ -1,7 +1,8 @@
 """Distillation on text: responses from the data or of the student, the teacher's logits, a step."""
 
+import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -16,24 +17,48 @@ from jaxalign.data.chat import TokenRow
 from jaxalign.layouts.layout import pad_rows
 from jaxalign.logprobs import NO_TOKEN
 from jaxalign.models.functions import text_divergences, text_logits
-from jaxalign.recipes.iterations import prompt_batches
+from jaxalign.recipes.prompts import Prompts, prompt_batches
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.scoring import longest
+from jaxalign.recipes.stage import Evaluation, Learner, fit_batches
 from jaxalign.recipes.text_models import TextModel, with_heads
 from jaxalign.sampling import sample
 from jaxalign.train.loop import mean_metrics
 from jaxalign.train.step import TrainState, loss_sums
+
+Teach = Callable[[TokenBatch], DistillationBatch]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Responses:
+    """Token rows in batches of one shape.
+
+    rows: prompts with responses.
+    pad_id: of the vocabulary.
+    length: columns of every batch.
+    size: rows of a batch.
+    """
+
+    rows: Sequence[TokenRow]
+    pad_id: int
+    length: int
+    size: int
+
+    def batch(self, index: Any) -> TokenBatch:
+        """Those rows."""
+        chosen = [self.rows[i] for i in index]
+        return token_batch(chosen, pad_id=self.pad_id, length=self.length, index=index)
 
 
 def train_distillation(
     run: Run,
     name: str,
     student: TextModel,
+    *,
     teacher: TextModel,
     rows: Sequence[TokenRow],
     settings: DistillSettings,
-    *,
-    prompts: Sequence[Sequence[int]],
+    prompts: Prompts,
     temperature: float,
     max_new_tokens: int,
     evaluation_rows: Sequence[TokenRow] = (),
@@ -43,34 +68,61 @@ def train_distillation(
     The student has no dropout: it is the same distribution in sampling and in the loss.
 
     Args:
+      teacher: reads the same tokens.
       rows: prompts with responses.
       settings: loss and loop.
-      prompts: what the student continues by itself; token ids, BOS included.
+      prompts: what the student continues by itself.
       temperature: of teacher and student, in sampling and training.
       max_new_tokens: longest response of the student.
       evaluation_rows: held out; their divergence is measured along the way.
     """
     student = with_heads(student, ("logits",), run.key(f"{name}/init"), dropout=0.0)
-    size, tokenizer = settings.fit.rows, student.tokenizer
+    pad_id, size = student.tokenizer.pad_id, settings.fit.rows
     length = longest([*rows, *evaluation_rows])
+    shape = {"pad_id": pad_id, "length": length, "size": size}
+    answers = Responses(rows=rows, **shape)
+    ask = prompt_batches(run, prompts, pad_id=pad_id, size=size)
     teach = teaching(run, teacher, student.model.config.vocab_size)
     draw = run.layout.rows(
         sampling(student, temperature=temperature, max_new_tokens=max_new_tokens)
     )
+    loss = objectives.distillation(
+        text_divergences(student.model, temperature=temperature),
+        settings.declared_loss,
+    )
     samples = run.key(f"{name}/samples")
 
-    ask = prompt_batches(run, prompts, tokenizer.pad_id, size=size)
-
-    def answered(number: int) -> TokenBatch:
-        index = batch_indices(number, len(rows), size, run.seed)
-        chosen = [rows[i] for i in index]
-        return token_batch(chosen, pad_id=tokenizer.pad_id, length=length, index=index)
-
     def batch(number: int) -> tuple[bool, TokenBatch]:
-        on_policy = settings.is_on_policy(number)
-        return on_policy, ask(number)[0] if on_policy else answered(number)
+        if settings.is_on_policy(number):
+            return True, ask(number)[0]
+        return False, answers.batch(batch_indices(number, len(rows), size, run.seed))
 
-    def prepare(state: TrainState, given: tuple[bool, TokenBatch]):
+    evaluation = None
+    if evaluation_rows:
+        sums = run.layout.sums(functools.partial(loss_sums, loss_fn=loss))
+        held_out = Responses(rows=evaluation_rows, **shape)
+        measure = _held_out_loss(sums, held_out, teach, samples, devices=len(run.layout.devices))
+        evaluation = Evaluation(metrics=measure, every=max(settings.fit.updates // 5, 1))
+    params = fit_batches(
+        run,
+        name,
+        Learner(params=student.trained, frozen=student.frozen, loss_fn=loss),
+        batch,
+        settings=settings.fit,
+        prepare=_taught(draw, teach, samples),
+        evaluation=evaluation,
+    )
+    return student.with_trained(params)
+
+
+def _taught(
+    draw: Callable, teach: Teach, samples: jax.Array
+) -> Callable[[TrainState, tuple[bool, TokenBatch]], tuple[DistillationBatch, dict[str, float]]]:
+    """Responses of the data, or of the student of the moment, with the teacher's logits."""
+
+    def prepare(
+        state: TrainState, given: tuple[bool, TokenBatch]
+    ) -> tuple[DistillationBatch, dict[str, float]]:
         on_policy, responses = given
         if on_policy:
             key = jax.random.fold_in(samples, state.step)
@@ -81,38 +133,24 @@ def train_distillation(
         }
         return teach(responses), measured
 
-    loss = objectives.distillation(
-        text_divergences(student.model, temperature=temperature),
-        settings.declared_loss,
-    )
-    sums = run.layout.sums(functools.partial(loss_sums, loss_fn=loss))
-
-    def evaluate(params) -> dict[str, float]:
-        parts = [
-            token_batch([evaluation_rows[i] for i in index], pad_id=tokenizer.pad_id, length=length)
-            for index in evaluation_batches(len(evaluation_rows), size)
-        ]
-        padded = -(-size // len(run.layout.devices)) * len(run.layout.devices)
-        found = mean_metrics(
-            sums, (params, samples), (teach(pad_rows(part, padded)[0]) for part in parts)
-        )
-        return {"validation/loss": found["loss"]}
-
-    params = run.fit(
-        name,
-        loss,
-        student.trained,
-        batch,
-        settings.fit,
-        frozen=student.frozen,
-        prepare=prepare,
-        evaluate=evaluate if evaluation_rows else None,
-        evaluate_every=max(settings.fit.updates // 5, 1),
-    )
-    return student.with_trained(params)
+    return prepare
 
 
-def teaching(run: Run, teacher: TextModel, vocab_size: int):
+def _held_out_loss(
+    sums: Callable, held_out: Responses, teach: Teach, samples: jax.Array, *, devices: int
+) -> Callable[[Any], dict[str, float]]:
+    """The divergence of some parameters on held-out responses."""
+    padded = -(-held_out.size // devices) * devices
+
+    def evaluate(params: Any) -> dict[str, float]:
+        parts = map(held_out.batch, evaluation_batches(len(held_out.rows), held_out.size))
+        taught = (teach(pad_rows(part, padded)[0]) for part in parts)
+        return {"validation/loss": mean_metrics(sums, (params, samples), taught)["loss"]}
+
+    return evaluate
+
+
+def teaching(run: Run, teacher: TextModel, vocab_size: int) -> Teach:
     """`TokenBatch -> DistillationBatch`: the teacher's pass over some responses.
 
     Models of one family may be padded to other sizes: of ids that are no tokens as many are left
@@ -130,7 +168,7 @@ def teaching(run: Run, teacher: TextModel, vocab_size: int):
     return lambda rows: DistillationBatch(rows=rows, teacher_logits=logits(frozen, rows))
 
 
-def sampling(student: TextModel, *, temperature: float, max_new_tokens: int):
+def sampling(student: TextModel, *, temperature: float, max_new_tokens: int) -> Callable:
     """`((params, key), prompts) -> TokenBatch` with the student's responses."""
     decoding: dict[str, Any] = {
         "eos_id": student.tokenizer.stop_ids,

@@ -2,40 +2,37 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
 
 from jaxalign import objectives
 from jaxalign.batches.shared_prompts import one_a_row, responses_in_a_row, shared_batch
-from jaxalign.batches.tokens import TokenBatch
 from jaxalign.config.grpo import GRPOSettings
-from jaxalign.data.records import PromptRow
 from jaxalign.models.functions import text_decisions
-from jaxalign.recipes.iterations import fit_rounds, prompt_batches, rounds_left
-from jaxalign.recipes.reward_sources import Reward, judged_samples, judges_of
-from jaxalign.recipes.run import Run, optimizer_of
+from jaxalign.recipes.prompts import Asked, Prompts, prompt_batches
+from jaxalign.recipes.reward_sources import Judges, Reward, judged_samples, judges_of
+from jaxalign.recipes.run import Run
+from jaxalign.recipes.sampler import Sampler, make_sampler
+from jaxalign.recipes.stage import Evaluation, Learner, fit_iterations, updates_left
 from jaxalign.recipes.text_models import TextModel, with_heads
-from jaxalign.rollouts.groups import response_batch, sample_groups
+from jaxalign.rollouts.groups import GroupSamples, response_batch, sample_groups
 from jaxalign.train.epochs import ppo_epochs_loop, selected_rows
-from jaxalign.train.step import TrainState, initial_state, summed_step
+from jaxalign.train.step import TrainState
 
 
 def train_grpo(
     run: Run,
     name: str,
     policy: TextModel,
-    reward: Reward,
-    prompts: Sequence[Sequence[int]],
-    settings: GRPOSettings,
     *,
+    reward: Reward,
+    prompts: Prompts,
+    settings: GRPOSettings,
     temperature: float,
     max_new_tokens: int,
-    evaluate: Callable[[Any], dict[str, float]] | None = None,
-    evaluate_every: int | None = None,
-    records: Sequence[PromptRow] | None = None,
+    evaluation: Evaluation | None = None,
 ) -> TextModel:
     """A policy gradient from the policy, which is the reference, resuming where an earlier run
     stopped.
@@ -44,39 +41,83 @@ def train_grpo(
       policy: start and reference.
       reward: scores prompt and response together: a reward model, a function, or several with
         weights.
-      prompts: token ids, BOS included; dealt out in random order.
+      prompts: dealt out in random order.
       settings: method and loop.
       temperature: of policy and reference, in sampling and training.
       max_new_tokens: longest response.
-      evaluate: metrics of some parameters, every `evaluate_every` iterations.
-      records: the rows of the prompts, whose text and columns reward functions get; None: they get
-        the prompts decoded.
+      evaluation: along the way, every so many iterations.
     """
     actor = with_heads(policy, ("logits",), run.key(f"{name}/init"), dropout=0.0)
-    left = rounds_left(run, name, settings.total_iterations)
-    judges = judges_of(reward, policy.tokenizer, prompts, records, rounds=left)
-    optimizer = optimizer_of(
-        settings.optimizer, settings.total_iterations * settings.epochs * settings.minibatches
+    left = updates_left(run, name, settings.total_iterations)
+    judges = judges_of(reward, policy.tokenizer, prompts, iterations=left)
+    groups = groups_of(actor, settings, max_new_tokens, devices=len(run.layout.devices))
+    collect = sample_groups(
+        *(actor.model, policy.model, judges.model),
+        temperature=temperature,
+        max_new_tokens=max_new_tokens,
+        eos_id=groups.eos_id,
+        shared=groups.in_a_row,
     )
-    shared = shared_responses(settings, devices=len(run.layout.devices))
-    sampling = {"temperature": temperature, "max_new_tokens": max_new_tokens, "shared": shared}
-    state = fit_rounds(
+    decisions = text_decisions(actor.model, temperature=temperature)
+    learner = Learner(
+        params=actor.trained,
+        frozen=actor.frozen,
+        loss_fn=objectives.group_policy_gradient(decisions, settings.method, length=max_new_tokens),
+    )
+    sampler = make_sampler(run, collect, reference=policy, judges=judges)
+    dealt = {"size": settings.prompts, "repeats": settings.group_size}
+    params = fit_iterations(
         run,
         name,
-        initial_state(actor.trained, optimizer, run.key(name), frozen=actor.frozen),
-        _iteration(run, actor, policy, judges, optimizer, settings, **sampling),
-        prompt_batches(
-            run,
-            prompts,
-            policy.tokenizer.pad_id,
-            size=settings.prompts,
-            repeats=settings.group_size,
-        ),
-        settings,
-        evaluate=None if evaluate is None else lambda state: evaluate(state.all_params),
-        evaluate_every=evaluate_every,
+        learner,
+        functools.partial(_iteration, sampler, judges, groups),
+        batches=prompt_batches(run, prompts, pad_id=policy.tokenizer.pad_id, **dealt),
+        settings=settings,
+        evaluation=evaluation,
     )
-    return actor.with_trained(jax.device_get(state.params))
+    return actor.with_trained(params)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Groups:
+    """Groups of responses to one prompt each, and how they are cut into minibatches.
+
+    settings: method and sizes.
+    together, in_a_row: of `shared_responses`.
+    eos_id: the tokens that end a response.
+    longest: response that sampling allows, in tokens.
+    """
+
+    settings: GRPOSettings
+    together: int
+    in_a_row: int
+    eos_id: tuple[int, ...]
+    longest: int
+
+    def compared(self, samples: GroupSamples) -> tuple[Any, dict[str, jax.Array]]:
+        """What the objective learns from, in units that stay together, and metrics."""
+        batch, metrics = response_batch(
+            samples,
+            self.settings.method,
+            group_size=self.settings.group_size,
+            eos_id=self.eos_id,
+            longest=self.longest,
+        )
+        rows = shared_batch(batch, count=self.in_a_row, longest=self.longest)
+        unit = self.together // self.in_a_row
+        return jax.tree.map(lambda x: x.reshape(-1, unit, *x.shape[1:]), rows), metrics
+
+
+def groups_of(actor: TextModel, settings: GRPOSettings, longest: int, *, devices: int) -> Groups:
+    """The groups of a run on so many devices."""
+    together, in_a_row = shared_responses(settings, devices=devices)
+    return Groups(
+        settings=settings,
+        together=together,
+        in_a_row=in_a_row,
+        eos_id=actor.tokenizer.stop_ids,
+        longest=longest,
+    )
 
 
 def shared_responses(settings: GRPOSettings, *, devices: int) -> tuple[int, int]:
@@ -98,51 +139,16 @@ def shared_responses(settings: GRPOSettings, *, devices: int) -> tuple[int, int]
 
 
 def _iteration(
-    run, actor, reference, judges, optimizer, settings, *, temperature, max_new_tokens, shared
-):
-    """`(TrainState, (prompts, numbers)) -> (TrainState, metrics)`: one round of sampling and
-    learning, on responses that are `shared_responses`.
-    """
-    eos_id, method = actor.tokenizer.stop_ids, settings.method
-    together, in_a_row = shared
-    collect = run.layout.rows(
-        sample_groups(
-            actor.model,
-            reference.model,
-            judges.model,
-            temperature=temperature,
-            max_new_tokens=max_new_tokens,
-            eos_id=eos_id,
-            shared=in_a_row,
-        )
-    )
-    loss = objectives.group_policy_gradient(
-        text_decisions(actor.model, temperature=temperature), method, length=max_new_tokens
-    )
-    step = run.step(
-        functools.partial(summed_step, loss_fn=loss, optimizer=optimizer),
-        micro_batches=settings.micro_batches,
-    )
+    sampler: Sampler, judges: Judges, groups: Groups, step: Callable
+) -> Callable[[TrainState, Asked], tuple[TrainState, dict[str, Any]]]:
+    """One iteration of sampling and learning."""
+    compare, settings = jax.jit(groups.compared), groups.settings
 
-    @jax.jit
-    def compare(samples):
-        groups = {"group_size": settings.group_size, "eos_id": eos_id}
-        batch, metrics = response_batch(samples, method, longest=max_new_tokens, **groups)
-        rows = shared_batch(batch, count=in_a_row, longest=max_new_tokens)
-        unit = together // in_a_row
-        return jax.tree.map(lambda x: x.reshape(-1, unit, *x.shape[1:]), rows), metrics
-
-    def minibatch(units, chosen):
-        return jax.tree.map(one_a_row, selected_rows(units, chosen))
-
-    initial, judge = run.layout.place(reference.trained), run.layout.place(judges.params)
-
-    def iterate(state: TrainState, asked: tuple[TokenBatch, np.ndarray]):
-        prompts, numbers = asked
+    def iterate(state: TrainState, asked: Asked) -> tuple[TrainState, dict[str, Any]]:
+        prompts, index = asked
         key = jax.random.fold_in(state.key, state.step)
-        policies = state.all_params, state.completed(initial)
-        samples = collect((*policies, judge, key), prompts)
-        scored, of_sources = judged_samples(judges, samples.scored, numbers)
+        samples = sampler(state, key, prompts)
+        scored, of_sources = judged_samples(judges, samples.scored, index)
         batch, metrics = compare(dataclasses.replace(samples, scored=scored))
         state, learned = ppo_epochs_loop(
             state,
@@ -151,8 +157,12 @@ def _iteration(
             step=step,
             epochs=settings.epochs,
             minibatches=settings.minibatches,
-            take=minibatch,
+            take=_minibatch,
         )
         return state, learned | metrics | of_sources
 
     return iterate
+
+
+def _minibatch(units: Any, chosen: jax.Array) -> Any:
+    return jax.tree.map(one_a_row, selected_rows(units, chosen))

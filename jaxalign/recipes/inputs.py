@@ -18,7 +18,7 @@ import numpy as np
 from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.errors import UserError
 from jaxalign.models.lora import ADAPTERS, Adapted
-from jaxalign.recipes.text_models import TextModel
+from jaxalign.recipes.text_models import TextModel, fields_of
 from jaxalign.system.files import read_json, regular_file, shown_path
 
 FILE = "inputs.json"
@@ -133,7 +133,7 @@ def weights_digest(policy: TextModel) -> str:
     Adapters that add nothing yet are left out: such a policy is its base, whatever their rank and
     the draw that they start from.
     """
-    params, said = dict(policy.params), dataclasses.asdict(policy.model.config)
+    params, said = dict(policy.params), fields_of(policy.model)
     adapters = params.pop(ADAPTERS, {})
     if isinstance(policy.model, Adapted) and _adds(adapters):
         params[ADAPTERS] = adapters

@@ -1,27 +1,26 @@
-"""What online methods on text share: rounds of sampling from prompts, scored by their judges."""
+"""What online methods on text share: a policy, the prompts it answers, and what judges it."""
 
 import dataclasses
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from jaxalign.batches.tokens import TokenBatch
 from jaxalign.config.data import DataConfig
 from jaxalign.config.defaults import following
 from jaxalign.config.grpo import GRPOConfig, GRPOSettings
 from jaxalign.config.loop import FitConfig
 from jaxalign.config.online import OnlineConfig
 from jaxalign.config.ppo import PPOSettings, TextPPOConfig
-from jaxalign.data.batching import batch_indices, prompt_batch
 from jaxalign.data.records import Prompt, PromptRow
 from jaxalign.data.same_tokenizer import difference
 from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.errors import UserError
+from jaxalign.recipes.adapters import with_adapters
 from jaxalign.recipes.finish import finish
 from jaxalign.recipes.inputs import Digest, inputs_of
+from jaxalign.recipes.prompts import Prompts
 from jaxalign.recipes.reward_functions import is_function
 from jaxalign.recipes.reward_sources import (
     RewardSource,
@@ -32,12 +31,11 @@ from jaxalign.recipes.reward_sources import (
 )
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.text_models import TextModel, load_text_model, start_of
-from jaxalign.recipes.user_data import fitting, read_records, token_rows
-from jaxalign.train.loop import fit
+from jaxalign.recipes.user_data import fitting, read_rows
 from jaxalign.train.metrics import logged
 
-RoundsConfig = TypeVar("RoundsConfig", TextPPOConfig, GRPOConfig, OnlineConfig)
-MEANS = {  # columns of the result: metrics of a round
+OnlineMethodConfig = TypeVar("OnlineMethodConfig", TextPPOConfig, GRPOConfig, OnlineConfig)
+MEANS = {  # columns of the result: metrics of an iteration
     "reward_score": "scores/mean",
     "kl": "kl/reference",
     "length": "response/length",
@@ -52,14 +50,48 @@ SHARED = {  # how two models come to have one vocabulary
 }
 
 
-def models_and_prompts(
-    config: RoundsConfig, directory: Path
-) -> tuple[
-    RoundsConfig, TextModel, tuple[RewardSource, ...], list[list[int]], list[PromptRow] | None
-]:
-    """The configuration with its training loop settled, policy, what judges it, the prompts as
-    token ids, and (for functions) as rows: all fit.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OnlineInputs(Generic[OnlineMethodConfig]):
+    """What a command that samples from prompts has read; all of it fits together.
+
+    config: with its training loop settled.
+    policy: without adapters yet.
+    sources: what judges it.
+    prompts: with their rows where functions judge.
     """
+
+    config: OnlineMethodConfig
+    policy: TextModel
+    sources: tuple[RewardSource, ...]
+    prompts: Prompts
+
+    def digests(self) -> dict[str, Digest]:
+        """What identifies the inputs of the run."""
+        config = self.config
+        named = list(config.rewards or {config.reward: 1.0})
+        rewards = [(name, s.weight, s.judge) for name, s in zip(named, self.sources, strict=True)]
+        return inputs_of(
+            models={"policy": self.policy},
+            data=self.prompts.records or self.prompts.ids,
+            adapter=config.adapter,
+            rewards=rewards,
+        )
+
+    def training(self, run: Run) -> dict[str, Any]:
+        """What `train_ppo` and its relatives are told, by name."""
+        config = self.config
+        return {
+            "policy": with_adapters(self.policy, config.adapter, config.lora, run.key("lora")),
+            "reward": self.sources,
+            "prompts": self.prompts,
+            "settings": getattr(config, loop_of(config)),
+            "temperature": config.temperature,
+            "max_new_tokens": config.max_new_tokens,
+        }
+
+
+def online_inputs(config: OnlineMethodConfig, directory: Path) -> OnlineInputs[OnlineMethodConfig]:
+    """Policy, judges and prompts of a command; skipped rows are listed in the directory."""
     policy = load_text_model(config.policy, "policy", head="logits", place=config.place)
     loop = following(settings_of(config), loop_of(config), start_of(policy, config.lora))
     sources = load_sources(config.reward, config.rewards, place=config.place)
@@ -67,15 +99,16 @@ def models_and_prompts(
     for model in models:
         check_same_vocabulary(policy, model, "rewards" if config.rewards else "reward")
     data = fitting(config.data, policy)
-    prompts, records = read_prompts(data, sources, policy.tokenizer, log=directory)
+    prompts = read_prompts(data, sources, policy.tokenizer, log=directory)
     for model in (policy, *models):
-        check_room(model, max(map(len, prompts)), config.max_new_tokens)
-    config = with_settings(config, loop.settled(len(prompts) / prompts_of_a_round(loop.settings)))
-    return config, policy, sources, prompts, records
+        check_room(model, prompts.longest, config.max_new_tokens)
+    epoch = len(prompts) / prompts_of_an_iteration(loop.settings)
+    config = with_settings(config, loop.settled(epoch))
+    return OnlineInputs(config=config, policy=policy, sources=sources, prompts=prompts)
 
 
-def prompts_of_a_round(settings: PPOSettings | GRPOSettings | FitConfig) -> int:
-    """How many prompts are dealt out for one round, or one step, of sampling."""
+def prompts_of_an_iteration(settings: PPOSettings | GRPOSettings | FitConfig) -> int:
+    """How many prompts are dealt out for one iteration, or one step."""
     if isinstance(settings, FitConfig):
         return settings.rows
     return settings.prompts if isinstance(settings, GRPOSettings) else settings.batch_size
@@ -92,108 +125,31 @@ def settings_of(config: TextPPOConfig | GRPOConfig | OnlineConfig) -> Any:
     return section.fit if isinstance(config, OnlineConfig) else section
 
 
-def with_settings(config: RoundsConfig, settings: Any) -> RoundsConfig:
+def with_settings(config: OnlineMethodConfig, settings: Any) -> OnlineMethodConfig:
     """The configuration with other settings of its training loop."""
     if isinstance(config, OnlineConfig):
         settings = dataclasses.replace(config.online, fit=settings)
     return dataclasses.replace(config, **{loop_of(config): settings})
 
 
-def inputs_of_rounds(
-    config: TextPPOConfig | GRPOConfig | OnlineConfig,
-    policy: TextModel,
-    sources: Sequence[RewardSource],
-    prompts: Sequence[Any],
-) -> dict[str, Digest]:
-    """What identifies the inputs of a run, of its prompts as token ids or as rows."""
-    named = list(config.rewards or {config.reward: 1.0})
-    rewards = [(name, s.weight, s.judge) for name, s in zip(named, sources, strict=True)]
-    return inputs_of(
-        models={"policy": policy}, data=prompts, adapter=config.adapter, rewards=rewards
-    )
-
-
 def read_prompts(
     data: DataConfig, sources: Sequence[RewardSource], tokenizer: Tokenizer, *, log: Path | None
-) -> tuple[list[list[int]], list[PromptRow] | None]:
-    """The prompts as token ids and, where functions judge the responses, as rows with all that the
-    functions need; `log` as in `read_records`.
+) -> Prompts:
+    """The prompts of a source, with all that functions need where some judge the responses; `log`
+    as in `read_rows`.
     """
-    rows = None
-    if has_functions(sources):
-        records = rows = read_records(data, PromptRow, tokenizer=tokenizer, log=log)
-        check_fields(sources, rows, data.path)
-    else:
-        records = read_records(data, Prompt, tokenizer=tokenizer, log=log)
-    return [row.tokens.tolist() for (row,) in token_rows(records, tokenizer)], rows
+    if not has_functions(sources):
+        rows = read_rows(data, Prompt, tokenizer=tokenizer, log=log)
+        return Prompts(ids=[row.tokens for row in rows.texts])
+    rows = read_rows(data, PromptRow, tokenizer=tokenizer, log=log)
+    check_fields(sources, rows.records, data.path)
+    return Prompts(ids=[row.tokens for row in rows.texts], records=rows.records)
 
 
-def prompt_batches(
-    run: Run, prompts: Sequence[Sequence[int]], pad_id: int, *, size: int, repeats: int = 1
-) -> Callable[[int], tuple[TokenBatch, np.ndarray]]:
-    """`round -> (TokenBatch, numbers)`: `size` prompts in random order, each in `repeats` rows in a
-    row, and `[B]` which of the prompts they are.
-    """
-    length = max(map(len, prompts), default=0)
-
-    def batch(number: int) -> tuple[TokenBatch, np.ndarray]:
-        index = np.repeat(batch_indices(number, len(prompts), size, run.seed), repeats)
-        chosen = [prompts[i] for i in index]
-        rows = prompt_batch(chosen, pad_id=pad_id, length=length, index=np.arange(len(index)))
-        return rows, index
-
-    return batch
-
-
-def rounds_left(run: Run, name: str, rounds: int) -> int:
-    """How many of the rounds (or steps) a run has to do that an earlier one may have begun."""
-    return rounds - max(run.checkpoints(name).steps(), default=0)
-
-
-def fit_rounds(
-    run: Run,
-    name: str,
-    state,
-    iterate: Callable[[Any, tuple[TokenBatch, np.ndarray]], tuple[Any, dict]],
-    batches: Callable[[int], tuple[TokenBatch, np.ndarray]],
-    settings: PPOSettings | GRPOSettings,
-    *,
-    evaluate: Callable[[Any], dict[str, float]] | None = None,
-    evaluate_every: int | None = None,
-):
-    """The state after all rounds, resuming where an earlier run of this stage stopped.
-
-    Args:
-      name: of the stage, in metrics, checkpoints and progress.
-      state: at the start.
-      iterate: one round of sampling and learning.
-      batches: prompts of a round, and which they are.
-      settings: number of rounds, and when they are logged and saved.
-      evaluate: metrics of a state, every `evaluate_every` rounds.
-    """
-    checkpoints = run.checkpoints(name)
-    state = fit(
-        run.layout.place(state),
-        iterate,
-        batches,
-        steps=settings.total_iterations,
-        on_metrics=functools.partial(run.metrics.write, name),
-        on_start=functools.partial(run.metrics.resume, name),
-        log_every=settings.log_every,
-        checkpoints=checkpoints,
-        checkpoint_every=settings.checkpoint_every,
-        evaluate=evaluate,
-        evaluate_every=evaluate_every,
-        label=name,
-    )
-    checkpoints.close()
-    return state
-
-
-def finish_rounds(
+def finish_iterations(
     run: Run, trained: TextModel, name: str, *, method: str, notes: Sequence[str] = ()
 ) -> dict:
-    """Save the model and report the means of the last rounds, with more notes."""
+    """Save the model and report the means of the last iterations, with more notes."""
     means = {
         key: mean_score(np.array(list(logged(run.directory, name, metric).values())[-10:]))
         for key, metric in MEANS.items()

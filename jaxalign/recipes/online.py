@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,13 +10,13 @@ import numpy as np
 
 from jaxalign import objectives
 from jaxalign.batches.preferences import OnlineBatch
-from jaxalign.batches.tokens import TokenBatch
 from jaxalign.config.online import OnlineSettings
-from jaxalign.data.records import PromptRow
 from jaxalign.models.functions import text_logps
-from jaxalign.recipes.iterations import prompt_batches, rounds_left
+from jaxalign.recipes.prompts import Asked, Prompts, prompt_batches
 from jaxalign.recipes.reward_sources import Judges, Reward, judges_of, mean_score
 from jaxalign.recipes.run import Run
+from jaxalign.recipes.sampler import Sampler, make_sampler
+from jaxalign.recipes.stage import Learner, fit_batches, updates_left
 from jaxalign.recipes.text_models import TextModel, with_heads
 from jaxalign.rollouts.pairs import sample_pairs, scored_pairs
 from jaxalign.train.step import TrainState
@@ -26,13 +26,12 @@ def train_online(
     run: Run,
     name: str,
     policy: TextModel,
-    reward: Reward,
-    prompts: Sequence[Sequence[int]],
-    settings: OnlineSettings,
     *,
+    reward: Reward,
+    prompts: Prompts,
+    settings: OnlineSettings,
     temperature: float,
     max_new_tokens: int,
-    records: Sequence[PromptRow] | None = None,
 ) -> TextModel:
     """A loss on fresh pairs from the policy, which is the reference, resuming where an earlier run
     stopped; every step has samples of its own.
@@ -44,76 +43,72 @@ def train_online(
       policy: start and reference.
       reward: scores prompt and response together: a reward model, a function, or several with
         weights.
-      prompts: token ids, BOS included; dealt out in random order.
+      prompts: dealt out in random order.
       settings: loss and loop.
       temperature: of policy and reference, in sampling and training.
       max_new_tokens: longest response.
-      records: the rows of the prompts, whose text and columns reward functions get; None: they get
-        the prompts decoded.
     """
     policy = with_heads(policy, ("logits",), run.key(f"{name}/init"), dropout=0.0)
-    tokenizer = policy.tokenizer
-    left = rounds_left(run, name, settings.fit.updates)
-    judges = judges_of(reward, tokenizer, prompts, records, rounds=left)
-    collect = run.layout.rows(
-        sample_pairs(
-            policy.model,
-            judges.model,
-            opponent=settings.opponent,
-            temperature=temperature,
-            max_new_tokens=max_new_tokens,
-            eos_id=tokenizer.stop_ids,
-        )
+    left = updates_left(run, name, settings.fit.updates)
+    judges = judges_of(reward, policy.tokenizer, prompts, iterations=left)
+    collect = sample_pairs(
+        policy.model,
+        judges.model,
+        opponent=settings.opponent,
+        temperature=temperature,
+        max_new_tokens=max_new_tokens,
+        eos_id=policy.tokenizer.stop_ids,
     )
-    initial, judge = run.layout.place(policy.trained), run.layout.place(judges.params)
-    samples = run.key(f"{name}/samples")
-
-    learned = jax.jit(
-        functools.partial(
-            scored_pairs, missing_eos=settings.missing_eos_penalty, eos_id=tokenizer.stop_ids
-        )
-    )
-
-    def prepare(
-        state: TrainState, asked: tuple[TokenBatch, np.ndarray]
-    ) -> tuple[OnlineBatch, dict[str, Any]]:
-        rows, numbers = asked
-        key = jax.random.fold_in(samples, state.step)
-        policies = state.all_params, state.completed(initial)
-        batch, measured = collect((*policies, judge, key), rows)
-        means = {
-            metric: np.average(values, weights=batch.weights) for metric, values in measured.items()
-        }
-        batch, scores = judged(judges, batch, numbers)
-        return learned(batch), means | scores
-
     loss = objectives.online(
         text_logps(policy.model, temperature=temperature),
         settings.declared_loss,
         score_scale=settings.log_odds_per_score,
         length=max_new_tokens,
     )
-    batch_size = settings.fit.rows
-    params = run.fit(
+    sampler = make_sampler(run, collect, reference=policy, judges=judges)
+    params = fit_batches(
+        run,
         name,
-        loss,
-        policy.trained,
-        prompt_batches(run, prompts, tokenizer.pad_id, size=batch_size),
-        settings.fit,
-        prepare=prepare,
-        frozen=policy.frozen,
+        Learner(params=policy.trained, frozen=policy.frozen, loss_fn=loss),
+        prompt_batches(run, prompts, pad_id=policy.tokenizer.pad_id, size=settings.fit.rows),
+        settings=settings.fit,
+        prepare=_fresh_pairs(sampler, judges, settings, run.key(f"{name}/samples")),
     )
     return policy.with_trained(params)
 
 
+def _fresh_pairs(
+    sampler: Sampler, judges: Judges, settings: OnlineSettings, samples: jax.Array
+) -> Callable[[TrainState, Asked], tuple[OnlineBatch, dict[str, Any]]]:
+    """Two responses of the policy of the moment to every prompt, judged."""
+    learned = jax.jit(
+        functools.partial(
+            scored_pairs,
+            missing_eos=settings.missing_eos_penalty,
+            eos_id=judges.tokenizer.stop_ids,
+        )
+    )
+
+    def prepare(state: TrainState, asked: Asked) -> tuple[OnlineBatch, dict[str, Any]]:
+        rows, index = asked
+        batch, measured = sampler(state, jax.random.fold_in(samples, state.step), rows)
+        means = {
+            metric: np.average(values, weights=batch.weights) for metric, values in measured.items()
+        }
+        batch, scores = judged(judges, batch, index)
+        return learned(batch), means | scores
+
+    return prepare
+
+
 def judged(
-    judges: Judges, batch: OnlineBatch, numbers: np.ndarray
+    judges: Judges, batch: OnlineBatch, index: np.ndarray
 ) -> tuple[OnlineBatch, dict[str, float]]:
     """The pairs with what all judges together say of both sides, and means of the first one's."""
     columns = [
-        judges.columns(side.responses, side.scores, numbers) for side in (batch.first, batch.second)
+        judges.columns(side.responses, side.scores, index) for side in (batch.first, batch.second)
     ]
-    totals = judges.totals(np.concatenate(columns), np.concatenate([numbers, numbers]))
+    totals = judges.totals(np.concatenate(columns), np.concatenate([index, index]))
     sides: Any = np.split(totals, 2)
     first, second = sides
     batch = dataclasses.replace(

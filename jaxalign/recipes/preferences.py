@@ -26,6 +26,7 @@ from jaxalign.losses.ld_dpo import discounted_excess
 from jaxalign.models.functions import text_logps, text_logps_and_collisions
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.scoring import longest, response_logps
+from jaxalign.recipes.stage import Evaluation, Learner, fit_batches
 from jaxalign.recipes.text_models import TextModel, with_heads
 
 Score = Callable[..., np.ndarray]  # `(rows, temperature=...) -> [N]`, of a model
@@ -42,8 +43,7 @@ def train_dpo(
     temperature: float,
     gold: Sequence[TokenRow] | None = None,
     score_reference: Callable[..., np.ndarray] | None = None,
-    evaluate: Callable[[Any], dict[str, float]] | None = None,
-    evaluate_every: int | None = None,
+    evaluation: Evaluation | None = None,
 ) -> TextModel:
     """A loss on pairs from the policy, which is the reference; its log-probabilities are computed
     once, and not at all for a loss without a reference.
@@ -55,6 +55,7 @@ def train_dpo(
     Args:
       gold: best responses, for the losses that imitate one.
       score_reference: `response_logps`, which is the default, or one that keeps what it computes.
+      evaluation: along the way.
     """
     policy = with_heads(policy, ("logits",), run.key(f"{name}/init"), dropout=0.0)
     loss = settings.declared_loss
@@ -76,18 +77,14 @@ def train_dpo(
 
     read = text_logps_and_collisions if settings.wpo else text_logps
     read, given = read(policy.model, temperature=temperature), pair_loss(settings)
-    params = run.fit(
-        name,
-        objectives.paired(read, axis_name=run.layout.axis_name, **given),
-        policy.trained,
-        batch,
-        settings.fit,
+    learner = Learner(
+        params=policy.trained,
         frozen=policy.frozen,
-        evaluate=evaluate,
-        evaluate_every=evaluate_every,
+        loss_fn=objectives.paired(read, axis_name=run.layout.axis_name, **given),
         measure=objectives.paired_sums(read, **given),
         **running_mean(loss),
     )
+    params = fit_batches(run, name, learner, batch, settings=settings.fit, evaluation=evaluation)
     return policy.with_trained(params)
 
 
@@ -116,21 +113,19 @@ def train_unpaired(
         return data.take(index).batch(index=index, pad_id=policy.tokenizer.pad_id, length=length)
 
     read = text_logps(policy.model, temperature=temperature)
-    params = run.fit(
-        name,
-        objectives.unpaired(read, loss, axis_name=run.layout.axis_name),
-        policy.trained,
-        batch,
-        settings.fit,
+    learner = Learner(
+        params=policy.trained,
         frozen=policy.frozen,
+        loss_fn=objectives.unpaired(read, loss, axis_name=run.layout.axis_name),
         measure=objectives.unpaired_sums(read, loss),
         **running_mean(loss),
     )
+    params = fit_batches(run, name, learner, batch, settings=settings.fit)
     return policy.with_trained(params)
 
 
 def running_mean(loss: Loss) -> dict[str, Any]:
-    """What `Run.fit` is told of the running mean that a loss reads, if it reads one."""
+    """What a `Learner` is told of the running mean that a loss reads, if it reads one."""
     if not loss.needs("shift"):
         return {}
     return {"statistics": no_shift(), "track": shift_after}

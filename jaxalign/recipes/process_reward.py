@@ -14,6 +14,7 @@ from jaxalign.evaluation.bootstrap import mean_estimate
 from jaxalign.models.functions import text_step_scores
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.scoring import by_rows, longest
+from jaxalign.recipes.stage import Learner, fit_batches
 from jaxalign.recipes.text_models import TextModel, with_heads
 
 Labels = Sequence[Sequence[float]]
@@ -44,7 +45,8 @@ def train_process(
         return step_batch(chosen, given, pad_id=pad_id, length=length, index=index)
 
     loss = objectives.process_reward(text_step_scores(model.model))
-    params = run.fit(name, loss, model.trained, batch, settings.fit, frozen=model.frozen)
+    learner = Learner(params=model.trained, frozen=model.frozen, loss_fn=loss)
+    params = fit_batches(run, name, learner, batch, settings=settings.fit)
     return model.with_trained(params)
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -20,22 +20,24 @@ from jaxalign.data.chat import TokenRow
 from jaxalign.data.preferences import Groups
 from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.layouts.layout import pad_rows
-from jaxalign.models.architecture import TransformerConfig
 from jaxalign.models.functions import (
     head_scores,
     pooled_texts,
     text_scores,
 )
-from jaxalign.models.heads import character_features, token_features
+from jaxalign.models.heads import standardised_head
+from jaxalign.models.ngram_reward import (
+    FEATURES,
+    NGRAMS,
+    NgramConfig,
+    inverse_document_frequency,
+    ngrams,
+    spelling,
+)
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.scoring import SCORING_ROWS, by_rows, longest, score_rows
+from jaxalign.recipes.stage import Learner, fit_batches
 from jaxalign.recipes.text_models import TextModel, shallow, with_heads
-
-BAG = ("tokens", "pairs", "runs")  # the trained weights of the score head's bag
-
-
-TRAINED = (*BAG, "readout", "bias")
-
 
 SPACE = "Ġ"  # how byte-level vocabularies spell a space
 
@@ -93,98 +95,86 @@ def train_scores(
       The reward model, and the deviation that its scores had before: times that, a difference of
       scores is the log-odds of a preference again.
     """
-    model = with_heads(
-        base if settings.layers is None else shallow(base, settings.layers),
-        ("score",),
-        run.key(f"{name}/init"),
-        score_pooling=settings.pooling,
-        score_bag=settings.bag,
-        score_characters=settings.bag_characters if settings.bag else 0,
-        score_bag_buckets=settings.bag_buckets,
-        score_bag_power=settings.bag_power,
-        dropout=settings.dropout,
-    )
-    if settings.bag:
-        model = with_rarity(model, rows)
+    model = new_reward_model(base, rows, settings, run.key(f"{name}/init"))
     scores_of, params, frozen = text_scores(model.model), model.trained, model.frozen
     if settings.trunk == "frozen":
         pooled = by_rows(run, pooled_texts(model.model), model.params, rows, base.tokenizer.pad_id)
-        scores_of, frozen = head_scores(model.model.config), {"pooled": pooled}
-        params = {"score": model.params["score"]}
+        scores_of = head_scores(model.model.config, model.model.ngrams)
+        known = {name: tree for name, tree in model.params.items() if name == FEATURES}
+        params, frozen = {"score": model.params["score"]}, {"pooled": pooled, **known}
     loss = objective(
         scores_of,
         centering=settings.centering,
         l2=settings.bag_l2 if settings.bag else 0.0,
-        penalised=lambda params: {k: v for k, v in params["score"].items() if k in BAG},
+        penalised=lambda params: {k: v for k, v in params["score"].items() if k in NGRAMS},
     )
-    params = run.fit(name, loss, params, batches, settings.fit, frozen=frozen)
+    learner = Learner(params=params, frozen=frozen, loss_fn=loss)
+    params = fit_batches(run, name, learner, batches, settings=settings.fit)
     trained = dataclasses.replace(model, params={**model.params, **params})
     scores = score_rows(run, trained, rows)
-    return standardised(trained, scores), float(scores.std())
+    head = standardised_head(trained.params["score"], mean=scores.mean(), deviation=scores.std())
+    scaled = dataclasses.replace(trained, params=trained.params | {"score": head})
+    return scaled, float(scores.std())
 
 
-def with_rarity(reward: TextModel, rows: Sequence[TokenRow]) -> TextModel:
-    """The bag's frozen factors: inverse document frequencies, and how tokens are spelled.
+def new_reward_model(
+    base: TextModel, rows: Sequence[TokenRow], settings: RewardSettings, key: jax.Array
+) -> TextModel:
+    """The base's trunk, or its first layers, under a score head that is yet to be trained.
 
-      log((1 + N) / (1 + number of texts with the feature)) + 1
-
-    BOS and EOS are spelled as a space: they are borders of words.
-
-    Source: Sparck Jones 1972, https://doi.org/10.1108/eb026526, smoothed as in scikit-learn.
+    Args:
+      base: where trunk and vocabulary come from.
+      rows: texts that say how rare n-grams are.
+      settings: of the head.
+      key: of its first weights.
     """
-    config, tokenizer, head = reward.model.config, reward.tokenizer, dict(reward.params["score"])
-    counts = {name: np.zeros(head[name].shape) for name in BAG if name in head}
-    if config.score_characters:
-        head["spelling"] = spelling(tokenizer, config.score_characters, config.vocab_size)
+    base = base if settings.layers is None else shallow(base, settings.layers)
+    alone = settings.pooling == "none"
+    changes: dict[str, Any] = {} if alone else {"score_pooling": settings.pooling}
+    changes["dropout"] = settings.dropout
+    if not settings.bag:
+        return with_heads(base, ("score",), key, **changes)
+    read = NgramConfig(
+        hidden_states=not alone,
+        token_characters=settings.bag_characters,
+        buckets=settings.bag_buckets,
+        power=settings.bag_power,
+    )
+    model = with_heads(base, ("score",), key, ngrams=read, **changes)
+    known = ngram_features(read, model, rows)
+    return dataclasses.replace(model, params=model.params | {FEATURES: known})
+
+
+def ngram_features(
+    config: NgramConfig, model: TextModel, rows: Sequence[TokenRow]
+) -> dict[str, np.ndarray]:
+    """What an n-gram reward model knows before training: idf among the rows, and spelling."""
+    vocab_size, pad_id = model.model.config.vocab_size, model.tokenizer.pad_id
+    known: dict[str, np.ndarray] = {}
+    if config.token_characters:
+        texts = token_texts(model.tokenizer)
+        spelled = {"longest": config.token_characters, "vocab_size": vocab_size}
+        known["spelling"] = spelling(texts, **spelled)
+    counts = {name: np.zeros(size) for name, size in config.sizes(vocab_size).items()}
+    read = jax.jit(functools.partial(ngrams, config))
     for index in evaluation_batches(len(rows), SCORING_ROWS):
-        part = token_batch([rows[i] for i in index], pad_id=tokenizer.pad_id, length=longest(rows))
-        features = bag_features(config, head, pad_rows(part, SCORING_ROWS)[0])
-        for name, (buckets, present) in jax.device_get(features).items():
-            for found, real in zip(buckets[: len(index)], present, strict=False):
-                counts[name][np.unique(found[real])] += 1
-    for name, count in counts.items():
-        head[f"{name}_rarity"] = np.float32(np.log((1 + len(rows)) / (1 + count)) + 1)
-    return dataclasses.replace(reward, params=reward.params | {"score": head})
+        part = token_batch([rows[i] for i in index], pad_id=pad_id, length=longest(rows))
+        part = pad_rows(part, SCORING_ROWS)[0]
+        count_texts(counts, jax.device_get(read(part.tokens, part.mask, known)), len(index))
+    idf = {f"{n}_idf": inverse_document_frequency(c, len(rows)) for n, c in counts.items()}
+    return known | idf
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def bag_features(config: TransformerConfig, head: dict, batch) -> dict:
-    """What the bag of that score head counts in the texts."""
-    features = token_features(batch.tokens, batch.mask, config.score_bag_buckets)
-    if not config.score_characters:
-        return features
-    codes = head["spelling"].astype(np.uint32)[batch.tokens]
-    return features | character_features(codes, batch.mask, config.score_bag_buckets)
+def count_texts(counts: Mapping[str, np.ndarray], found: Mapping[str, Any], texts: int) -> None:
+    """Add to the counts how many of the first `texts` rows have each n-gram, from `ngrams`."""
+    for name, (ids, present) in found.items():
+        for row, real in zip(ids[:texts], present, strict=False):
+            counts[name][np.unique(row[real])] += 1
 
 
-def spelling(tokenizer: Tokenizer, longest_token: int, vocab_size: int) -> np.ndarray:
-    """`[V, longest_token]` float32 characters of every token, 0 after its last.
-
-    The model's V may be larger than the tokenizer's: what it lacks is spelled as nothing.
-    """
-    codes = np.zeros((vocab_size, longest_token), np.float32)
+def token_texts(tokenizer: Tokenizer) -> list[str]:
+    """How each token is spelled; BOS and the ends of texts as a space, for they border words."""
     borders = (tokenizer.bos_id, *tokenizer.stop_ids)
-    for number in range(tokenizer.vocab_size):
-        text = SPACE if number in borders else tokenizer.token(number)[:longest_token]
-        codes[number, : len(text)] = [ord(character) for character in text]
-    codes[tokenizer.pad_id] *= tokenizer.pad_id in borders
-    return codes
-
-
-def standardised(reward: TextModel, scores: np.ndarray) -> TextModel:
-    """The same ranking with mean 0 and deviation 1 over the texts that got these scores.
-
-    The score is linear in every trained weight of its head, so the scale goes into all of them and
-    the shift into the bias.
-    """
-    deviation = scores.std() or 1.0  # a model that tells no texts apart stays as it is
-    head = {
-        name: value if name not in TRAINED else jax.tree.map(lambda x: x / deviation, value)
-        for name, value in reward.params["score"].items()
-    }
-    shift = np.float32(scores.mean() / deviation)
-    if "readout" in head:
-        head["readout"] = head["readout"] | {"bias": head["readout"]["bias"] - shift}
-    else:
-        head["bias"] = head["bias"] - shift
-    return dataclasses.replace(reward, params=reward.params | {"score": head})
+    texts = [tokenizer.token(number) for number in range(tokenizer.vocab_size)]
+    texts[tokenizer.pad_id] = ""
+    return [SPACE if number in borders else text for number, text in enumerate(texts)]

@@ -214,7 +214,7 @@ def function_scores(
 ) -> np.ndarray:
     """`[B]` what the function says of the samples, NaN where it returned None or NaN.
 
-    It gets copies: what it does to them changes no later round.
+    It gets copies: what it does to them changes no later iteration.
 
     Args:
       function: a reward function.

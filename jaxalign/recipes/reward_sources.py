@@ -19,6 +19,7 @@ from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.errors import StepRefused, UserError
 from jaxalign.models.functions import ScoreColumns
 from jaxalign.numerics.bounds import LARGEST
+from jaxalign.recipes.prompts import Prompts
 from jaxalign.recipes.reward_functions import (
     FUNCTION,
     check_columns,
@@ -32,7 +33,7 @@ from jaxalign.recipes.reward_functions import (
 from jaxalign.recipes.text_models import TextModel, load_text_model
 from jaxalign.rollouts.text import ScoredSamples
 
-UNJUDGED_ROUNDS = 3  # in a row, after which a run stops; a shorter run after its last one
+MOST_UNJUDGED = 3  # in a row, after which a run stops; a shorter run after its last one
 AGAIN = "mend it and run the same command again to go on"
 # metrics `scores/...` of the stages, which no source may take the name of
 TAKEN = ("mean", "std", "std_within_groups", "equal_groups", "opponent", "tied", "unjudged")
@@ -120,8 +121,8 @@ class Judges:
     asked: all prompts, as functions get them.
     rows: the columns of each.
     fields: the names of all columns.
-    patience: rounds without any score after which `totals` refuses to go on.
-    unjudged: such rounds in a row up to now, counted as they come.
+    patience: iterations without any score after which `totals` refuses to go on.
+    unjudged: such iterations in a row up to now, counted as they come.
     """
 
     sources: tuple[RewardSource, ...]
@@ -145,14 +146,14 @@ class Judges:
         return tuple(None if is_function(j) else j.params for j in judges)
 
     def __call__(
-        self, samples: TokenBatch, scores, numbers: np.ndarray
+        self, samples: TokenBatch, scores, index: np.ndarray
     ) -> tuple[np.ndarray, dict[str, float]]:
         """The weighted sums of the scores, and the mean of each source.
 
         Args:
           samples: `[B, T]` prompts and responses.
           scores: `[B, F]` of `model`.
-          numbers: `[B]` which of the prompts each row answers.
+          index: `[B]` which of the prompts each row answers.
 
         Returns:
           `[B]` float32 from `totals`, and `means`.
@@ -160,25 +161,25 @@ class Judges:
         Raises:
           StepRefused: see `columns` and `totals`.
         """
-        columns = self.columns(samples, scores, numbers)
-        totals = self.totals(columns, numbers)
+        columns = self.columns(samples, scores, index)
+        totals = self.totals(columns, index)
         return totals, self.means(columns, totals)
 
-    def columns(self, samples: TokenBatch, scores, numbers: np.ndarray) -> np.ndarray:
+    def columns(self, samples: TokenBatch, scores, index: np.ndarray) -> np.ndarray:
         """`[B, F]` float64, what each source says; NaN where a function gave no score.
 
         Args:
-          samples, scores, numbers: as in `__call__`.
+          samples, scores, index: as in `__call__`.
 
         Raises:
           StepRefused: a model's score is not finite or beyond `LARGEST`, or a function fails.
         """
         columns = np.array(scores, np.float64)
         functions = [i for i, source in enumerate(self.sources) if is_function(source.judge)]
-        responses = self._responses(samples, numbers) if functions else []
+        responses = self._responses(samples, index) if functions else []
         for i, source in enumerate(self.sources):
             if i in functions:
-                columns[:, i] = self._of_function(source.judge, responses, numbers)
+                columns[:, i] = self._of_function(source.judge, responses, index)
             elif (wrong := columns[~(np.abs(columns[:, i]) <= LARGEST), i]).size:
                 raise StepRefused(
                     f"reward model {source.name} gives a score of {wrong[0]}; it must be finite "
@@ -186,17 +187,17 @@ class Judges:
                 )
         return columns
 
-    def totals(self, columns: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-        """`[B]` float32, the scores of a round by `reward_sums`; NaN where there is none.
+    def totals(self, columns: np.ndarray, index: np.ndarray) -> np.ndarray:
+        """`[B]` float32, the scores of an iteration by `reward_sums`; NaN where there is none.
 
         Args:
           columns: `[B, F]`.
-          numbers: `[B]` which of the prompts each row answers: those of one are compared.
+          index: `[B]` which of the prompts each row answers: those of one are compared.
 
         Raises:
-          StepRefused: a sum is beyond `LARGEST`, or `patience` rounds in a row had no score at all.
+          StepRefused: a sum is beyond `LARGEST`, or `patience` iterations in a row had no score.
         """
-        totals = reward_sums(columns, np.array([s.weight for s in self.sources], float), numbers)
+        totals = reward_sums(columns, np.array([s.weight for s in self.sources], float), index)
         if (wrong := totals[np.abs(totals) > LARGEST]).size:
             names = ", ".join(f"{source.weight:g} x {source.name}" for source in self.sources)
             raise StepRefused(
@@ -230,7 +231,7 @@ class Judges:
         rule = " (a score takes a number of each that judges others to the same prompt)" * several
         return f"no response of {rounds} has a score: {', '.join(silent)}{rule}; {AGAIN}"
 
-    def _responses(self, samples: TokenBatch, numbers: np.ndarray) -> list[str]:
+    def _responses(self, samples: TokenBatch, index: np.ndarray) -> list[str]:
         tokens, mask = np.asarray(samples.tokens), np.asarray(samples.response_mask)
         mask = mask & ~np.isin(tokens, self.tokenizer.stop_ids)
         prompt_mask = np.asarray(samples.prompt_mask)
@@ -239,14 +240,14 @@ class Judges:
             for which in (prompt_mask, mask)
         )
         texts = self.tokenizer.decode_after(*ids)
-        asked = (self.asked[n] for n in numbers)
+        asked = (self.asked[n] for n in index)
         pairs = zip(asked, texts, strict=True)
         return [answer_text(prompt, text, self.tokenizer) for prompt, text in pairs]
 
-    def _of_function(self, function, responses: list[str], numbers: np.ndarray) -> np.ndarray:
-        prompts = [self.asked[n] for n in numbers]
+    def _of_function(self, function, responses: list[str], index: np.ndarray) -> np.ndarray:
+        prompts = [self.asked[n] for n in index]
         columns = {
-            name: [self.rows[n].get(name) for n in numbers]
+            name: [self.rows[n].get(name) for n in index]
             for name in self.fields
             if takes(function, name)
         }
@@ -263,27 +264,26 @@ def check_fields(sources: Sequence[RewardSource], records: Sequence[PromptRow], 
 def judges_of(
     reward: Reward,
     tokenizer: Tokenizer,
-    prompts: Sequence[Sequence[int]],
-    records: Sequence[PromptRow] | None,
+    prompts: Prompts,
     *,
-    rounds: int = UNJUDGED_ROUNDS,
+    iterations: int = MOST_UNJUDGED,
 ) -> Judges:
     """The judges of a run, ready for samples.
 
     Args:
       reward: a reward model, a function, or several `RewardSource`.
       tokenizer: of policy and reward models.
-      prompts: token ids.
-      records: the rows that they come from; None: functions get the prompts decoded, no columns.
-      rounds: that the run has to do; after `UNJUDGED_ROUNDS` without a score, or after all of them,
-        it stops.
+      prompts: that samples answer.
+      iterations: that the run has to do; after `MOST_UNJUDGED` without a score, or after all of
+        them, it stops.
 
     Raises:
       UserError: a function needs a column that the rows lack.
     """
     sources = sources_of(reward)
+    records = prompts.records
     if records is None:
-        asked = prompts if has_functions(sources) else []
+        asked = prompts.ids if has_functions(sources) else []
         records = [PromptRow(text) for text in tokenizer.decode_all(asked)]
     rows = [record.columns for record in records]
     check_fields(sources, records, "the data")
@@ -293,16 +293,16 @@ def judges_of(
         asked=[record.prompt for record in records],
         rows=rows,
         fields=sorted({name for row in rows for name in row}),
-        patience=max(1, min(UNJUDGED_ROUNDS, rounds)),
+        patience=max(1, min(MOST_UNJUDGED, iterations)),
     )
 
 
 def judged_samples(
-    judges: Judges, scored: ScoredSamples, numbers: np.ndarray
+    judges: Judges, scored: ScoredSamples, index: np.ndarray
 ) -> tuple[ScoredSamples, dict[str, float]]:
     """The samples with what all judges together say of each, and the mean of each source."""
     totals: Any
-    totals, metrics = judges(scored.samples.batch, scored.scores, numbers)
+    totals, metrics = judges(scored.samples.batch, scored.scores, index)
     return dataclasses.replace(scored, scores=totals), metrics
 
 

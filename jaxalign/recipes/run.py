@@ -1,4 +1,4 @@
-"""A run: its directory, its metrics, where it computes, and the one way in which a stage trains."""
+"""A run: its directory, its metrics, and where it computes."""
 
 import dataclasses
 import functools
@@ -8,14 +8,12 @@ import platform
 import secrets
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from jaxalign.config.defaults import filled_optimizer
-from jaxalign.config.loop import FitConfig, OptimizerConfig
 from jaxalign.config.place import PlaceConfig
 from jaxalign.data.templates import template_date
 from jaxalign.errors import UserError
@@ -31,10 +29,7 @@ from jaxalign.system.files import (
     write_atomically,
 )
 from jaxalign.train.checkpoints import Checkpoints
-from jaxalign.train.loop import fit
 from jaxalign.train.metrics import MetricsWriter
-from jaxalign.train.optimizers import make_optimizer
-from jaxalign.train.step import TrainState, initial_state, train_step
 
 # Options that name files: of them `inputs.json` keeps the content. The last names a cache.
 PATHS = {"init", "policy", "teacher", "adapter", "reward", "data.path", "data.evaluation_path"}
@@ -95,87 +90,6 @@ class Run:
     def checkpoints(self, name: str) -> Checkpoints:
         """The checkpoints of that stage."""
         return Checkpoints(self.directory / "checkpoints" / name, run=self.name)
-
-    def fit(
-        self,
-        name: str,
-        loss_fn,
-        params,
-        batches: Callable[[int], Any],
-        settings: FitConfig,
-        *,
-        frozen=None,
-        evaluate: Callable[[Any], dict[str, float]] | None = None,
-        evaluate_every: int | None = None,
-        tokens_per_step: int | None = None,
-        statistics=None,
-        track: Callable[[Any, Any, Any], Any] | None = None,
-        measure: Callable[[Any, Any, Any], Any] | None = None,
-        prepare: Callable[[TrainState, Any], tuple[Any, dict[str, float]]] | None = None,
-    ):
-        """Train `params` on a loss, resuming where an earlier run of this stage stopped.
-
-        Args:
-          name: of the stage, in metrics, checkpoints and progress.
-          loss_fn: from `objectives.py`.
-          params: at the start.
-          batches: batch number -> global batch in NumPy.
-          settings: the loop.
-          frozen: parameters that the loss reads beside them, as in `train_step`.
-          evaluate: metrics of all parameters, every `evaluate_every` steps.
-          tokens_per_step: for the progress.
-          statistics, track: running statistics of the loss, as in `train_step`; they are saved in
-            checkpoints.
-          measure: sums over a whole batch that the loss reads, as in `train_step`.
-          prepare: `(state, batch) -> (batch of the loss, metrics)`, before every update: samples of
-            the parameters of that moment, and what frozen models say of them.
-
-        Returns:
-          The trained parameters, on the host.
-        """
-        optimizer = optimizer_of(settings.optimizer, settings.updates)
-        step = functools.partial(
-            train_step,
-            loss_fn=loss_fn,
-            optimizer=optimizer,
-            track=track,
-            measure=measure,
-        )
-        compiled = self.step(step, micro_batches=settings.micro_batches)
-
-        def prepared(state, rows):
-            batch, measured = prepare(state, rows) if prepare else (rows, {})
-            state, metrics = compiled(state, batch)
-            return state, metrics | measured
-
-        state = initial_state(
-            params, optimizer, self.key(name), statistics=statistics, frozen=frozen
-        )
-        checkpoints = self.checkpoints(name)
-        state = fit(
-            self.layout.place(state),
-            prepared,
-            batches,
-            steps=settings.updates,
-            on_metrics=functools.partial(self.metrics.write, name),
-            on_start=functools.partial(self.metrics.resume, name),
-            log_every=settings.log_every,
-            checkpoints=checkpoints,
-            checkpoint_every=settings.checkpoint_every,
-            evaluate=None if evaluate is None else lambda state: evaluate(state.all_params),
-            evaluate_every=evaluate_every,
-            label=name,
-            tokens_per_step=tokens_per_step,
-        )
-        checkpoints.close()
-        return jax.device_get(state.params)
-
-
-def optimizer_of(settings: OptimizerConfig, total_steps: int):
-    """The optax transformation of a configuration; what is None there is as for a small model."""
-    fields = dataclasses.asdict(filled_optimizer(settings, total_steps))
-    del fields["warmup_share"]  # in steps now
-    return make_optimizer(**fields, total_steps=total_steps)
 
 
 def open_run(

@@ -11,6 +11,7 @@ from jaxalign.models.functions import (
 )
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.scoring import perplexity
+from jaxalign.recipes.stage import Evaluation, Learner, fit_batches
 from jaxalign.recipes.text_batches import TextBatches, counted
 from jaxalign.recipes.text_models import TextModel
 
@@ -33,16 +34,16 @@ def train_sft(
             )
         }
 
-    params = run.fit(
+    loss = objectives.sft(text_logps(policy.model))
+    evaluation = Evaluation(metrics=evaluate, every=max(settings.updates // 5, 1))
+    params = fit_batches(
+        run,
         name,
-        objectives.sft(text_logps(policy.model)),
-        policy.trained,
+        Learner(params=policy.trained, frozen=policy.frozen, loss_fn=loss),
         batches.batch,
-        settings,
-        frozen=policy.frozen,
-        evaluate=evaluate if evaluation_rows else None,
-        evaluate_every=max(settings.updates // 5, 1),
-        tokens_per_step=batches.tokens,
+        settings=settings,
         prepare=counted,
+        evaluation=evaluation if evaluation_rows else None,
+        tokens_per_step=batches.tokens,
     )
     return policy.with_trained(params)

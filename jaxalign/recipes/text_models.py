@@ -17,8 +17,9 @@ from jaxalign.data.tokenizer_loading import load_tokenizer
 from jaxalign.errors import UserError
 from jaxalign.layouts.choice import make_layout
 from jaxalign.models.lora import ADAPTERS, Adapted, merged, split
+from jaxalign.models.ngram_reward import NgramConfig
 from jaxalign.models.transformer import Transformer, TransformerConfig
-from jaxalign.pretrained.folders import is_hugging_face, load_folder, load_own
+from jaxalign.pretrained.folders import NGRAM_FIELD, is_hugging_face, load_folder, load_own
 from jaxalign.pretrained.pickles import refuse_pickles
 from jaxalign.pretrained.sources import local_model
 from jaxalign.pretrained.weights import Put
@@ -92,7 +93,14 @@ def check_memory(config: TransformerConfig) -> None:
         )
 
 
-def with_heads(text_model: TextModel, heads: tuple[str, ...], key, **changes) -> TextModel:
+def with_heads(
+    text_model: TextModel,
+    heads: tuple[str, ...],
+    key: jax.Array,
+    *,
+    ngrams: NgramConfig | None = None,
+    **changes: Any,
+) -> TextModel:
     """The same trunk under other heads; what the old model had is kept, the rest is new.
 
     A separate trunk for values starts as the policy's, adapters merged in.
@@ -101,17 +109,18 @@ def with_heads(text_model: TextModel, heads: tuple[str, ...], key, **changes) ->
       text_model: where parameters come from.
       heads: of the new model.
       key: for new parameters.
+      ngrams: what a score reads beside or instead of hidden states; None: nothing.
       changes: other fields of `TransformerConfig` to replace (pooling, dropout, ...).
     """
     config = dataclasses.replace(text_model.model.config, heads_out=heads, **changes)
-    plain, given = Transformer(config), text_model.params
+    plain, given = Transformer(config, ngrams=ngrams), text_model.params
     names = jax.eval_shape(plain.init, key, *EMPTY)["params"]
     kept = {name: given[name] for name in (*names, ADAPTERS) if name in given}
     if "value_trunk" in names and "value_trunk" not in given:
         kept["value_trunk"] = plain_parameters(text_model)["trunk"]
     missing = tuple(name for name in names if name not in kept)
     return TextModel(
-        model=text_model.model.clone(config=config),
+        model=text_model.model.clone(config=config, ngrams=ngrams),
         params=kept | new_parameters(plain, key, missing),
         tokenizer=text_model.tokenizer,
         published=text_model.published,
@@ -159,7 +168,15 @@ def _first_layers(tree, layers: int):
 def save_text_model(directory: Path, text_model: TextModel) -> None:
     """Write `model.safetensors`, `config.json` and `tokenizer.json`."""
     text_model.tokenizer.save(directory)
-    save_model(directory, text_model.params, dataclasses.asdict(text_model.model.config))
+    save_model(directory, text_model.params, fields_of(text_model.model))
+
+
+def fields_of(model: Transformer | Adapted) -> dict[str, Any]:
+    """What is needed to build a model again, as JSON types."""
+    fields = dataclasses.asdict(model.config)
+    return (
+        fields if model.ngrams is None else fields | {NGRAM_FIELD: dataclasses.asdict(model.ngrams)}
+    )
 
 
 def load_text_model(
@@ -191,11 +208,12 @@ def load_text_model(
     try:
         path = local_model(source)
         published = _is_published(path)
-        config, params, tokenizer = _loaded(path, put)
+        made, params, tokenizer = _loaded(path, put)
     except UserError as error:
         raise UserError(f"--{option}: {error}") from None
     except OSError as error:
         raise UserError(f"--{option} {source} cannot be read: {reason(error)}") from None
+    config = made.config
     if head is not None and head not in config.heads_out:
         raise UserError(
             f"--{option} {source} has the heads {', '.join(config.heads_out)}; "
@@ -210,7 +228,7 @@ def load_text_model(
         )
     whole = tokenizer.id_ranges == ((0, config.vocab_size),)
     ranges = () if whole else tokenizer.id_ranges  # what is no token is never sampled
-    model = Transformer(dataclasses.replace(config, token_ranges=ranges))
+    model = made.clone(config=dataclasses.replace(config, token_ranges=ranges))
     return TextModel(model=model, params=params, tokenizer=tokenizer, published=published)
 
 
@@ -233,21 +251,21 @@ def _is_published(path: Path) -> bool:
     return not path.is_dir() or is_hugging_face(folder)
 
 
-def _loaded(path: Path, put: Put) -> tuple[TransformerConfig, dict[str, Any], Tokenizer]:
+def _loaded(path: Path, put: Put) -> tuple[Transformer, dict[str, Any], Tokenizer]:
     if path.is_dir():
         folder = path / "model" if (path / "model").is_dir() else path
         if is_hugging_face(folder):
             config, params = load_folder(folder, put=put)
-        else:
-            config, params = load_own(folder, put=put)
-        return config, params, load_tokenizer(folder)
+            return Transformer(config), params, load_tokenizer(folder)
+        return *load_own(folder, put=put), load_tokenizer(folder)
     refuse_pickles(path)
     if path.suffix != ".gguf":
         raise UserError(f"{shown_path(path)} is no .gguf file; give that, or the folder of a model")
     from jaxalign.pretrained.gguf.tokenizer import load_gguf_tokenizer
     from jaxalign.pretrained.gguf.weights import load_gguf
 
-    return *load_gguf(path, put=put), load_gguf_tokenizer(path)
+    config, params = load_gguf(path, put=put)
+    return Transformer(config), params, load_gguf_tokenizer(path)
 
 
 def new_parameters(model: Transformer, key, names: tuple[str, ...] | None = None) -> dict[str, Any]:

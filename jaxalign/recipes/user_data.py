@@ -1,9 +1,9 @@
 """A user's rows as token rows: read, checked, reported."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 from rich.console import Console
 
@@ -11,7 +11,7 @@ from jaxalign.config.data import DataConfig
 from jaxalign.config.lora import LoraConfig
 from jaxalign.config.model import TokenizerConfig
 from jaxalign.data.chat import TokenRow
-from jaxalign.data.formats import load_records
+from jaxalign.data.formats import AnyRecord, LoadedRecords, load_records
 from jaxalign.data.records import Record
 from jaxalign.data.sources import FILES
 from jaxalign.data.tokenizer import Tokenizer
@@ -30,27 +30,83 @@ def fitting(data: DataConfig, model: TextModel | None) -> DataConfig:
     return dataclasses.replace(data, max_length=length)
 
 
-def read_records(
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rows(Generic[AnyRecord]):
+    """The usable rows of a source, in its order.
+
+    records: what each of them says.
+    tokens: the token rows of each: one, two for preferences, one an answer for rankings.
+    """
+
+    records: list[AnyRecord]
+    tokens: list[tuple[TokenRow, ...]]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @property
+    def texts(self) -> list[TokenRow]:
+        """The token rows of records that have one each."""
+        return [row for (row,) in self.tokens]
+
+    def where(self, kept: Callable[[AnyRecord], bool]) -> "Rows[AnyRecord]":
+        """Those whose record is kept."""
+        pairs = zip(self.records, self.tokens, strict=True)
+        chosen = [pair for pair in pairs if kept(pair[0])]
+        return Rows(records=[record for record, _ in chosen], tokens=[rows for _, rows in chosen])
+
+
+def no_rows() -> Rows:
+    """Of a source that was not given."""
+    return Rows(records=[], tokens=[])
+
+
+def read_rows(
     data: DataConfig,
-    kind: type,
+    kind: type[AnyRecord],
     *,
-    tokenizer: Tokenizer | None,
+    tokenizer: Tokenizer,
     log: Path | None,
     held_out: bool = False,
-) -> list:
-    """The usable records of a source; bad ones stop the run or are named.
+) -> Rows[AnyRecord]:
+    """The usable rows of a source, each tokenised once; bad ones stop the run or are named.
 
     Args:
       data: the source, its limits, and what to do with bad rows.
       kind: of record: `Prompt`, `Preference`, ... of `data/records.py`.
-      tokenizer: counts tokens; None: of the length only what no tokenizer is needed for.
+      tokenizer: makes the tokens.
       log: directory in which skipped rows are listed; None: on the terminal.
       held_out: read `evaluation_path` instead of `path`.
     """
     source = data.evaluation_path if held_out else data.path
+    loaded = _load(data, source, kind, tokenizer)
+    if loaded.skipped:
+        report_skipped(source, [f"{bad.place}: {bad.reason}" for bad in loaded.skipped], log)
+    return Rows(records=loaded.records, tokens=loaded.tokens)
+
+
+def read_held_out(
+    data: DataConfig, kind: type[AnyRecord], *, tokenizer: Tokenizer, log: Path | None
+) -> Rows[AnyRecord]:
+    """Those of `evaluation_path`; none where it is not given."""
+    if not data.evaluation_path:
+        return no_rows()
+    return read_rows(data, kind, tokenizer=tokenizer, log=log, held_out=True)
+
+
+def read_texts(data: DataConfig, kind: type[AnyRecord]) -> list[AnyRecord]:
+    """The records that a tokenizer is learned from; of the length only what no tokenizer is needed
+    for is checked. What is skipped is named by `read_rows` later.
+    """
+    return _load(data, data.path, kind, None).records
+
+
+def _load(
+    data: DataConfig, source: str, kind: type[AnyRecord], tokenizer: Tokenizer | None
+) -> LoadedRecords[AnyRecord]:
     if not source:
         raise UserError(f"--data.path is empty; give {FILES}")
-    loaded = load_records(
+    return load_records(
         source,
         kind,
         fields=data.fields,
@@ -58,9 +114,6 @@ def read_records(
         tokenizer=tokenizer,
         max_length=data.max_length,
     )
-    if loaded.skipped and tokenizer is not None:
-        report_skipped(source, [f"{bad.place}: {bad.reason}" for bad in loaded.skipped], log)
-    return loaded.records
 
 
 def report_skipped(source: str, lines: list[str], log: Path | None) -> None:
@@ -73,11 +126,6 @@ def report_skipped(source: str, lines: list[str], log: Path | None) -> None:
         path = make_directory(log) / f"skipped_rows_{Path(source).name[:100]}.txt"
         write_atomically(path, "".join(f"{line}\n" for line in lines).encode())
         console.print(f"  all of them: {path}", markup=False)
-
-
-def token_rows(records: Sequence[Record], tokenizer: Tokenizer) -> list[tuple[TokenRow, ...]]:
-    """The token rows of every record: one each, two for preferences, one an answer for rankings."""
-    return [record.token_rows(tokenizer) for record in records]
 
 
 def learn_tokenizer(config: TokenizerConfig, records: Sequence[Record]) -> Tokenizer:

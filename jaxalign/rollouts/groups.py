@@ -149,7 +149,8 @@ def token_kl(samples: GroupSamples, method: GroupMethod) -> jax.Array:
 def group_advantages(
     samples: GroupSamples, scores: jax.Array, method: GroupMethod, *, group_size: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Advantages of all responses of an iteration, and which groups have equal scores.
+    """Advantages of all responses of an iteration, and which groups have equal scores (but for
+    rounding, the rule of the advantages too).
 
     Equal means equal but for rounding. A KL in the reward is subtracted from each token for
     `reinforce_plus_plus`, else from the response. A response whose score is NaN is left out of

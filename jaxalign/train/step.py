@@ -33,7 +33,8 @@ class TrainState:
     params: pytree of parameters.
     opt_state: state of the optimizer.
     key: typed random key of the run; it never changes, update i draws from `fold_in(key, i)`.
-    statistics: pytree that the loss reads and every update moves on (a running mean), or None.
+    statistics: pytree that the loss reads and every update moves on (a running mean), or that
+      iterations of sampling do (PPO's KL coefficient), or None.
     frozen: dict of parameters that the loss reads beside `params` and nothing changes, or None.
       They have no gradient and no optimizer state, checkpoints leave them out, and a step hands
       their memory on.

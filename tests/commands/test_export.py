@@ -15,6 +15,7 @@ from jaxalign.cli import dispatch
 from jaxalign.commands.export import write_folder
 from jaxalign.data.tokenizer_training import train_bpe
 from jaxalign.errors import UserError, printable
+from jaxalign.models.ngram_reward import NgramConfig
 from jaxalign.models.rope import RopeScaling
 from jaxalign.models.transformer import Transformer, TransformerConfig, unrolled
 from jaxalign.pretrained.folders import load_folder
@@ -67,9 +68,9 @@ def tokenizer():
     return train_bpe(["the cat sat on the mat"], 266)
 
 
-def made(tokenizer, **fields) -> TextModel:
+def made(tokenizer, *, ngrams=None, **fields) -> TextModel:
     """A model with those features; no parameter is at a start that hides where it belongs."""
-    model = Transformer(TransformerConfig(**SIZES | fields))
+    model = Transformer(TransformerConfig(**SIZES | fields), ngrams=ngrams)
     draw = np.random.default_rng(0)
     params = jax.tree.map(
         lambda x: x + draw.normal(0, 0.1, x.shape).astype(np.float32),
@@ -209,7 +210,7 @@ def test_what_has_no_equivalent_is_named(fields, line):
 @pytest.mark.parametrize(
     ("fields", "line"),
     [
-        ({"heads_out": ("score",), "score_bag": True}, "a bag of tokens, for which"),
+        ({"heads_out": ("score",), "ngrams": NgramConfig(buckets=8)}, "a bag of tokens, for which"),
         ({"heads_out": ("score",), "score_pooling": "mean"}, "pooling mean, for which"),
         ({"heads_out": ("step_score",)}, "scores steps, for which"),
         ({"heads_out": ("logits", "value"), "value_trunk": "separate"}, "a trunk of their own"),

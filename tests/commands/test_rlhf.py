@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxalign.commands.rlhf import job as rlhf
-from jaxalign.commands.rlhf.ratings import human_pairs, read_corpus, spread
+from jaxalign.commands.rlhf.ratings import first_tokens, human_pairs, read_corpus, spread
 from jaxalign.config.dpo import DPOSettings
 from jaxalign.config.loop import FitConfig, OptimizerConfig
 from jaxalign.config.lora import LoraConfig
@@ -165,7 +165,7 @@ def test_splits_share_no_text_and_prompts_are_beginnings(job):
     texts = [set(part.texts) for part in parts]
     assert sum(map(len, texts)) == len(set.union(*texts))
     assert [len(part) for part in parts] == [5295, 1080, 2639, 1589]
-    prompts = corpus.prompts(corpus.evaluation.texts[:8], (2, 5))
+    prompts = first_tokens(corpus.evaluation_rows[:8], (2, 5))
     assert [len(prompt) for prompt in prompts] == [3, 4, 5, 6, 3, 4, 5, 6]
     for prompt, text in zip(prompts, corpus.evaluation.texts, strict=False):
         assert prompt[0] == corpus.tokenizer.bos_id

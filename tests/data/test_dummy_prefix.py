@@ -24,6 +24,7 @@ from jaxalign.data.tokenizer_loading import load_tokenizer
 from jaxalign.data.tokenizer_training import train_tokenizer
 from jaxalign.errors import UserError
 from jaxalign.pretrained.gguf.tokenizer import load_gguf_tokenizer
+from jaxalign.recipes.prompts import Prompts
 from jaxalign.recipes.reward_sources import judges_of
 from tests.folders import FILES
 from tests.pretrained.test_gguf_tokenizer import GIVEN, byte_level, sentence_piece
@@ -224,7 +225,8 @@ def test_reward_functions_get_the_text_that_was_sampled(name):
     rows = TokenBatch(
         tokens=tokens, prompt_mask=masks[0], response_mask=masks[1], index=np.arange(3)
     )
-    judges_of(reward, stops, prompts, None)(rows, np.full((3, 1), np.nan), np.arange(3))
+    judges = judges_of(reward, stops, Prompts(ids=prompts))
+    judges(rows, np.full((3, 1), np.nan), np.arange(3))
     assert heard == {"is $": "46", "is ": " 46", "": "So"}
 
 

@@ -14,6 +14,7 @@ from jaxalign.models.layers import drop
 from jaxalign.models.shared_prefix import SharedPrefix
 from jaxalign.models.transformer import Transformer, TransformerConfig, empty_cache, unrolled
 from tests.oracles import transformer as oracle
+from tests.tiny_models import random_parameters
 
 pytestmark = pytest.mark.slow
 
@@ -28,9 +29,6 @@ LLAMA = TransformerConfig(
     kv_heads=2,
     mlp_width=24,
     heads_out=("logits", "value", "score"),
-    score_bag=True,
-    score_characters=3,
-    score_bag_buckets=101,
 )
 GPT2 = dataclasses.replace(
     LLAMA,
@@ -52,7 +50,6 @@ MIXED = dataclasses.replace(
     mlp_biases=True,
     activation="gelu",
     value_trunk="separate",
-    score_bag=False,
 )
 NOISY = dataclasses.replace(MIXED, dropout=0.2)
 KEYS = jax.random.split(jax.random.key(0), 3)
@@ -62,20 +59,8 @@ ALL, VALUES, SCORES = (np.array(x, np.float32) for x in ((1, 1, 1), (0, 1, 0), (
 
 @functools.cache
 def random_params(config):
-    """Random numbers for all parameters, so that gains, biases and zero weights matter."""
-    tokens = np.zeros((1, 2), np.int32)
-    init = functools.partial(Transformer(config).init, jax.random.key(0))
-    shapes = jax.eval_shape(init, tokens, tokens == 0)["params"]
-    rng = np.random.default_rng(0)
-
-    def random(path, x):
-        if path[-1].key == "spelling":  # characters 97 to 99, then nothing
-            real = np.arange(x.shape[1]) < rng.integers(0, x.shape[1] + 1, (len(x), 1))
-            return np.where(real, rng.integers(97, 100, x.shape), 0).astype(np.float32)
-        center = 1.0 if path[-1].key == "scale" else 0.0
-        return rng.normal(center, 0.3, x.shape).astype(np.float32)
-
-    return jax.tree_util.tree_map_with_path(random, shapes)
+    """Those of that network."""
+    return random_parameters(Transformer(config))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -114,8 +99,6 @@ def test_forward_pass_agrees_with_float64_loops(config):
         values = oracle.linear(critic, weights["value"]["readout"])[:, 0]
         pooled = hidden.mean(0) if config.score_pooling == "mean" else hidden[-1]
         score = oracle.linear(pooled, weights["score"]["readout"])[0]
-        if config.score_bag:
-            score += oracle.bag(text, weights["score"], config.score_bag_power)
         np.testing.assert_allclose(outputs.logits[row], hidden @ unembedding, atol=1e-4)
         np.testing.assert_allclose(outputs.values[row, 1:], values[:-1], atol=1e-4)
         assert outputs.values[row, 0] == 0
@@ -376,19 +359,8 @@ def test_a_row_without_tokens_scores_zero_and_has_finite_gradients(config):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), with_empty, without)
 
 
-def test_a_bag_alone_reads_no_hidden_state():
-    config = dataclasses.replace(LLAMA, heads_out=("score",), score_pooling="none")
-    params = random_params(config)
-    tokens, mask = texts()
-    mask[1:, 4:] = False
-    scores = forward(config, params, tokens, mask).scores
-    for score, row, n in zip(scores, tokens, (LENGTH, 4, 4), strict=True):
-        expected = params["score"]["bias"] + oracle.bag(row[:n], params["score"], 0.5)
-        np.testing.assert_allclose(score, expected, atol=1e-5)
-
-
 def test_what_the_heads_lack_is_none_and_has_no_parameters():
-    config = dataclasses.replace(GPT2, heads_out=("score",), score_bag=False)
+    config = dataclasses.replace(GPT2, heads_out=("score",))
     params = random_params(config)
     assert set(params) == {"trunk", "score"} and set(params["score"]) == {"readout"}
     outputs = forward(config, params, *texts())

@@ -27,6 +27,7 @@ from jaxalign.layouts.choice import make_layout
 from jaxalign.layouts.layout import pad_rows
 from jaxalign.losses import NASH_MD, ONLINE_LOSSES, nash_md_loss
 from jaxalign.recipes.online import train_online
+from jaxalign.recipes.prompts import Prompts
 from jaxalign.recipes.run import open_run
 from jaxalign.recipes.text_models import new_text_model
 from jaxalign.rollouts.pairs import sample_pairs, scored_pairs
@@ -394,8 +395,8 @@ def train(directory, loss, layout="device", steps=24, **settings):
     place = PlaceConfig(layout=layout)
     with open_run(directory, ModelConfig(), place, 0) as run:
         train_online(
-            run, "online", tiny_policy(), LIKES_LOW_IDS, [[1]], settings,
-            temperature=1.0, max_new_tokens=5,
+            run, "online", tiny_policy(), reward=LIKES_LOW_IDS, prompts=Prompts(ids=[[1]]),
+            settings=settings, temperature=1.0, max_new_tokens=5,
         )  # fmt: skip
     hidden = ("time", "stage")
     return [

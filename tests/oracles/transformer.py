@@ -87,23 +87,26 @@ def mixed(before, code):
     return folded ^ (folded >> 13)
 
 
-def bag(tokens, head, power):
-    """Weights of tokens, hashed pairs and runs of 4 to 6 characters, each times its rarity.
+def ngram_sum(tokens, weights, known, power):
+    """Weights of tokens, hashed bigrams and 4 to 6 characters in a row, each times its idf.
 
     Divided by the number of all of them to the power.
     """
-    terms = [float(head["tokens"][t]) * float(head["tokens_rarity"][t]) for t in tokens]
+
+    def term(kind, number):
+        return float(weights[kind][number]) * float(known[f"{kind}_idf"][number])
+
+    terms = [term("unigrams", token) for token in tokens]
     for previous, token in itertools.pairwise(tokens):
-        bucket = mixed(previous, token) % len(head["pairs"])
-        terms.append(float(head["pairs"][bucket]) * float(head["pairs_rarity"][bucket]))
+        terms.append(term("bigrams", mixed(previous, token) % len(weights["bigrams"])))
     codes = []
-    if "spelling" in head:
-        codes = [int(code) for t in tokens for code in head["spelling"][t] if code > 0]
+    if "spelling" in known:
+        codes = [int(code) for t in tokens for code in known["spelling"][t] if code > 0]
     for length in (4, 5, 6):
         for start in range(len(codes) - length + 1):
             hashed = codes[start]
             for code in codes[start + 1 : start + length]:
                 hashed = mixed(hashed, code)
-            bucket = hashed % len(head["runs"])
-            terms.append(float(head["runs"][bucket]) * float(head["runs_rarity"][bucket]))
+            bucket = hashed % len(weights["character_ngrams"])
+            terms.append(term("character_ngrams", bucket))
     return sum(terms) / len(terms) ** power

@@ -12,10 +12,11 @@ from jax.sharding import PartitionSpec
 from jaxalign.config.model import ModelConfig
 from jaxalign.config.place import PlaceConfig
 from jaxalign.data.tokenizer_training import train_bpe
+from jaxalign.models.ngram_reward import NgramConfig, spelling
 from jaxalign.pretrained.folders import load_folder, open_tensors
 from jaxalign.pretrained.hugging_face.names import parameters_of_tensors
 from jaxalign.pretrained.weights import nested_parameters
-from jaxalign.recipes.reward import spelling
+from jaxalign.recipes.reward import token_texts
 from jaxalign.recipes.text_models import (
     TextModel,
     load_text_model,
@@ -123,7 +124,7 @@ def test_new_heads_are_all_that_is_made(saved, monkeypatch):
 
 
 def test_what_the_tokenizer_lacks_is_spelled_as_nothing(small):
-    codes = spelling(small, 3, small.vocab_size + 4)
+    codes = spelling(token_texts(small), longest=3, vocab_size=small.vocab_size + 4)
     assert codes.shape == (small.vocab_size + 4, 3) and not codes[-4:].any()
     letter = small.encode("b")[0]
     assert codes[letter].tolist() == [ord("b"), 0, 0]
@@ -141,9 +142,10 @@ def test_a_bag_of_words_is_read_as_it_was_written(tmp_path, small):
     """Its bias has no axes."""
     config = ModelConfig(width=16, layers=1, heads=2, dropout=0.0)
     policy = new_text_model(config, small, 16, ("logits",), jax.random.key(0))
-    bag = {"score_pooling": "none", "score_bag": True, "score_bag_buckets": 8}
-    scored = with_heads(policy, ("score",), jax.random.key(1), **bag)
+    read = NgramConfig(hidden_states=False, token_characters=2, buckets=8)
+    scored = with_heads(policy, ("score",), jax.random.key(1), ngrams=read)
     save_text_model(tmp_path, scored)
     loaded = load_text_model(tmp_path, "reward", head="score")
+    assert loaded.model.ngrams == read
     jax.tree.map(np.testing.assert_array_equal, loaded.params, scored.params)
     assert any(np.ndim(leaf) == 0 for leaf in jax.tree.leaves(loaded.params["score"]))

@@ -17,6 +17,7 @@ from jaxalign.config.export import ExportConfig
 from jaxalign.errors import UserError
 from jaxalign.models.architecture import TransformerConfig
 from jaxalign.models.lora import ADAPTERS, Adapted
+from jaxalign.models.ngram_reward import NgramConfig
 from jaxalign.models.transformer import Transformer
 from jaxalign.pretrained.folders import INDEX, SINGLE, load_folder, load_own
 from jaxalign.pretrained.gguf.file import open_gguf
@@ -285,16 +286,17 @@ def test_shapes_are_those_that_the_network_makes():
     """One layer is looked at for all of them."""
     small = {"vocab_size": 11, "max_length": 8, "width": 8, "heads": 2, "kv_heads": 1, "layers": 2}
     for more in (
-        GEMMA | {"heads_out": ("score", "value"), "score_bag": True, "value_trunk": "separate"},
+        GEMMA | {"heads_out": ("score", "value"), "value_trunk": "separate"},
         {"positions": "learned", "activation": "gelu", "norm": "layer", "mlp_biases": True},
         {"scan_layers": True, "tie_embeddings": False, "heads_out": ("logits", "step_score")},
     ):
         config = TransformerConfig(**(small | more))
         key, (ids, mask) = jax.random.key(0), (np.zeros((1, 2), np.int32), np.ones((1, 2), bool))
-        made = jax.eval_shape(Transformer(config).init, key, ids, mask)["params"]
+        read = NgramConfig(buckets=5, token_characters=2) if "score" in config.heads_out else None
+        made = jax.eval_shape(Transformer(config, ngrams=read).init, key, ids, mask)["params"]
         shapes = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape
                   for path, leaf in jax.tree_util.tree_leaves_with_path(made)}  # fmt: skip
-        assert parameter_shapes(config) == shapes
+        assert parameter_shapes(config, read) == shapes
 
 
 # Adapters

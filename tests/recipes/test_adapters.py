@@ -24,7 +24,9 @@ from jaxalign.models.lora import ADAPTERS
 from jaxalign.recipes.adapters import save_trained, with_adapters
 from jaxalign.recipes.ppo import train_ppo
 from jaxalign.recipes.preferences import train_dpo
+from jaxalign.recipes.prompts import Prompts
 from jaxalign.recipes.run import open_run
+from jaxalign.recipes.stage import Evaluation
 from jaxalign.recipes.text_models import load_text_model, with_heads
 from jaxalign.train.metrics import read_metrics
 from tests.tiny_models import PAIRS, side_rows, tiny_policy
@@ -156,7 +158,14 @@ def test_ppo_trains_adapter_and_value_head_beside_one_base(tmp_path, first):
     lengths = {"temperature": 1.0, "max_new_tokens": 4}
     with open_run(tmp_path, settings, ONE, 0) as run:
         trained = train_ppo(
-            run, "ppo", policy, reward, [[1]], settings, **lengths, evaluate=evaluate
+            run,
+            "ppo",
+            policy,
+            reward=reward,
+            prompts=Prompts(ids=[[1]]),
+            settings=settings,
+            evaluation=Evaluation(metrics=evaluate),
+            **lengths,
         )
     lines = [line for line in read_metrics(tmp_path) if "kl/reference" in line]
     assert abs(lines[0]["kl/reference"]) < 1e-4 < abs(lines[1]["kl/reference"])

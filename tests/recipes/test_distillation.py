@@ -31,6 +31,7 @@ from jaxalign.layouts.layout import pad_rows
 from jaxalign.losses import DISTILLATION_LOSSES
 from jaxalign.models import functions
 from jaxalign.recipes.distillation import train_distillation
+from jaxalign.recipes.prompts import Prompts
 from jaxalign.recipes.run import open_run
 from jaxalign.recipes.text_models import new_text_model, save_text_model, with_heads
 from jaxalign.train.metrics import read_metrics
@@ -216,8 +217,9 @@ def train(directory, layout="device", steps=16, on_policy=0.5, loss="jsd"):
     rows = [token_row(([1], False), (rng.integers(3, 262, 5), True)) for _ in range(32)]
     with open_run(directory, ModelConfig(), PlaceConfig(layout=layout), 0) as run:
         train_distillation(
-            run, "distill", model(16, 0), model(8, 1, scale=8.0), rows, settings,
-            prompts=[[1]], temperature=0.8, max_new_tokens=5, evaluation_rows=rows[:20],
+            run, "distill", model(16, 0), teacher=model(8, 1, scale=8.0), rows=rows,
+            settings=settings, prompts=Prompts(ids=[[1]]), temperature=0.8,
+            max_new_tokens=5, evaluation_rows=rows[:20],
         )  # fmt: skip
     hidden = ("time", "stage")
     lines = [{k: v for k, v in line.items() if k not in hidden} for line in read_metrics(directory)]
@@ -290,7 +292,7 @@ def saved(tmp_path_factory):
     """Saved models and rows, as runs of `sft` and `reward` leave them."""
     folder = tmp_path_factory.mktemp("saved")
     student = model(16, 0)
-    reward = with_heads(student, ("score",), KEY, score_pooling="mean", score_bag=False)
+    reward = with_heads(student, ("score",), KEY, score_pooling="mean")
     other = train_bpe(["a sly wit"], 262)
     config = ModelConfig(width=8, layers=1, heads=2)
     stranger = new_text_model(config, other, 12, ("logits",), KEY)

@@ -22,6 +22,7 @@ from jaxalign.kl import adapted_coef
 from jaxalign.models.lora import ADAPTERS
 from jaxalign.recipes.adapters import with_adapters
 from jaxalign.recipes.ppo import train_ppo
+from jaxalign.recipes.prompts import Prompts
 from jaxalign.recipes.run import open_run
 from jaxalign.recipes.text_models import new_text_model, with_heads
 from jaxalign.rollouts.text import ScoredSamples, text_experience
@@ -29,6 +30,7 @@ from jaxalign.sampling import Samples
 from jaxalign.train.metrics import read_metrics
 
 pytestmark = pytest.mark.slow
+ONE_PROMPT = Prompts(ids=[[1]])
 
 
 def scored_rows():
@@ -88,7 +90,15 @@ def test_ppo_learns_to_write_what_is_rewarded(tmp_path):
     )
     lengths = {"temperature": 1.0, "max_new_tokens": 6}
     with open_run(tmp_path, config, PlaceConfig(layout="device"), 0) as run:
-        train_ppo(run, "ppo", policy, likes_low_ids, [[1]], settings, **lengths)
+        train_ppo(
+            run,
+            "ppo",
+            policy,
+            reward=likes_low_ids,
+            prompts=ONE_PROMPT,
+            settings=settings,
+            **lengths,
+        )
     scores = [line["scores/mean"] for line in read_metrics(tmp_path)]
     kls = [line["kl/reference"] for line in read_metrics(tmp_path)]
     assert 0.4 < scores[0] < 0.65 and scores[-1] > 0.9
@@ -112,7 +122,15 @@ def test_a_price_on_kl_keeps_the_policy_near_the_reference(tmp_path):
     )
     lengths = {"temperature": 1.0, "max_new_tokens": 6}
     with open_run(tmp_path, config, PlaceConfig(layout="device"), 0) as run:
-        train_ppo(run, "ppo", policy, likes_low_ids, [[1]], settings, **lengths)
+        train_ppo(
+            run,
+            "ppo",
+            policy,
+            reward=likes_low_ids,
+            prompts=ONE_PROMPT,
+            settings=settings,
+            **lengths,
+        )
     last = read_metrics(tmp_path)[-1]
     assert last["kl/reference"] < 1
     assert last["kl/coef"] != 0.5  # adapted

@@ -33,6 +33,7 @@ from jaxalign.data.tokenizer_training import train_bpe
 from jaxalign.errors import StepRefused, UserError
 from jaxalign.losses import GROUP_LOSSES
 from jaxalign.losses.group_methods import with_parts
+from jaxalign.recipes.prompts import Prompts
 from jaxalign.recipes.reward_functions import check_columns, function_scores, load_function
 from jaxalign.recipes.reward_sources import RewardSource, judges_of, load_sources
 from jaxalign.recipes.text_models import new_text_model, save_text_model
@@ -293,7 +294,9 @@ def test_whatever_can_be_called_judges(tmp_path, name, score):
     """What `functools.partial` binds no column replaces; decorators are called as they are."""
     function = load(tmp_path, CALLABLE, f":{name}")
     judges = judges_of(
-        [RewardSource(judge=function)], TOKENIZER, [[1]], [PromptRow("p", {"style": "of the row"})]
+        [RewardSource(judge=function)],
+        TOKENIZER,
+        Prompts(ids=[[1]], records=[PromptRow("p", {"style": "of the row"})]),
     )
     rows = response_rows("xy")
     assert judges(rows, np.zeros((1, 1)), np.array([0]))[0].tolist() == [score]
@@ -309,7 +312,7 @@ def test_completions_come_as_trl_gives_them():
         seen.update(prompts=prompts, completions=completions, others=sorted(kwargs))
         return [float(len(c if isinstance(c, str) else c[0]["content"])) for c in completions]
 
-    judges = judges_of(trl, TOKENIZER, [[1], [1]], RECORDS)
+    judges = judges_of(trl, TOKENIZER, TWO)
     totals, _ = judges(response_rows("four", "b", "cd"), np.zeros((3, 1)), NUMBERS)
     assert totals.tolist() == [4, 1, 2]
     assert seen["completions"] == [[{"role": "assistant", "content": "four"}], "b", "cd"]
@@ -357,6 +360,7 @@ def response_rows(*texts, ends=True):
 ASK = [{"role": "user", "content": "2 + 2?"}]
 RECORDS = [PromptRow("a  b", {"answer": "4", "tags": ["x"]}), PromptRow(ASK, {"answer": "5"})]
 NUMBERS = np.array([1, 0, 0])
+TWO = Prompts(ids=[[1], [1]], records=RECORDS)
 
 
 def test_functions_get_texts_prompts_and_columns_as_the_data_have_them():
@@ -373,7 +377,7 @@ def test_functions_get_texts_prompts_and_columns_as_the_data_have_them():
 
     sources = [RewardSource(judge=greedy), RewardSource(judge=spoils, name="spoils")]
     records = [RECORDS[0], dataclasses.replace(RECORDS[1], columns={"answer": "5", "tags": []})]
-    judges = judges_of(sources, TOKENIZER, [[1], [1]], records)
+    judges = judges_of(sources, TOKENIZER, Prompts(ids=TWO.ids, records=records))
     rows = response_rows(" four", "<eos> x", "")
     for _ in range(2):
         judges(rows, np.zeros((3, 2)), NUMBERS)
@@ -382,7 +386,9 @@ def test_functions_get_texts_prompts_and_columns_as_the_data_have_them():
     assert calls[0][1] == ["four", "<eos> x", ""]  # the space belongs to the conversation's cue
     assert calls[0][2] == {"answer": ["5", "4", "4"], "tags": [[], ["x"], ["x"]]}
     templated = dataclasses.replace(TOKENIZER, chat_template="...")
-    judges_of(sources, templated, [[1], [1]], records)(rows, np.zeros((3, 2)), NUMBERS)
+    judges_of(sources, templated, Prompts(ids=TWO.ids, records=records))(
+        rows, np.zeros((3, 2)), NUMBERS
+    )
     assert calls[-1][1][0] == " four"  # a template's header holds what it wants before an answer
 
 
@@ -391,7 +397,7 @@ def test_a_field_that_some_rows_lack_is_none_there():
         assert tags == [None, ["x"], ["x"]]
         return [1.0] * 3
 
-    judges = judges_of(reward, TOKENIZER, [[1], [1]], RECORDS)
+    judges = judges_of(reward, TOKENIZER, TWO)
     assert judges(response_rows("a", "b", "c"), np.zeros((3, 1)), NUMBERS)[0].tolist() == [1, 1, 1]
 
 
@@ -399,11 +405,11 @@ def test_without_rows_functions_get_decoded_prompts():
     def reward(prompts, responses):
         return [len(prompt) for prompt in prompts]
 
-    judges = judges_of(reward, TOKENIZER, [[1, *TOKENIZER.encode("the film")], [1]], None)
+    judges = judges_of(reward, TOKENIZER, Prompts(ids=[[1, *TOKENIZER.encode("the film")], [1]]))
     totals, _ = judges(response_rows("a", "b", "c"), np.zeros((3, 1)), NUMBERS)
     assert totals.tolist() == [0, 8, 8]
     with pytest.raises(UserError, match="needs the field 'answer', which no row of the data has"):
-        judges_of(lambda responses, answer: [], TOKENIZER, [[1]], None)
+        judges_of(lambda responses, answer: [], TOKENIZER, Prompts(ids=[[1]]))
 
 
 def mixed(second, third):
@@ -413,7 +419,7 @@ def mixed(second, third):
         RewardSource(judge=second, weight=-2.0, name="second"),
         RewardSource(judge=third, weight=0.0, name="third"),
     ]
-    return judges_of(sources, TOKENIZER, [[1], [1]], RECORDS)
+    return judges_of(sources, TOKENIZER, TWO)
 
 
 def test_the_score_is_the_weighted_sum_of_the_judges():
@@ -435,7 +441,7 @@ def test_nobody_can_judge():
         RewardSource(judge=lambda responses: [None, 1.0, None], name="a"),
         RewardSource(judge=lambda responses: [None, 1.0, None], name="b"),
     ]
-    judges = judges_of(sources, TOKENIZER, [[1], [1]], RECORDS)
+    judges = judges_of(sources, TOKENIZER, TWO)
     totals, metrics = judges(response_rows("a", "b", "c"), np.zeros((3, 2)), NUMBERS)
     np.testing.assert_array_equal(totals, [np.nan, 2.0, np.nan])
     assert metrics["scores/unjudged"] == pytest.approx(2 / 3) and metrics["scores/a"] == 1.0
@@ -468,7 +474,7 @@ def test_weights_must_say_something(weights, message):
         for name, weight in zip("ab", weights, strict=True)
     ]
     with pytest.raises(UserError, match=message):
-        judges_of(sources, TOKENIZER, [[1]], RECORDS)
+        judges_of(sources, TOKENIZER, Prompts(ids=[[1]], records=RECORDS))
 
 
 @pytest.mark.parametrize(("rounds", "patience"), [(100, 3), (3, 3), (2, 2), (1, 1)])
@@ -480,7 +486,7 @@ def test_a_run_without_any_score_stops(rounds, patience):
         RewardSource(judge=lambda responses: said(), name="tone"),
         RewardSource(judge=lambda responses: [1, 1, 1], weight=0.0, name="length"),
     ]
-    judges = judges_of(sources, TOKENIZER, [[1], [1]], RECORDS, rounds=rounds)
+    judges = judges_of(sources, TOKENIZER, TWO, iterations=rounds)
     given = response_rows("a", "b", "c"), np.zeros((3, 2)), NUMBERS
     for _ in range(2 * patience - 1 - (patience == 1)):
         judges(*given)

@@ -16,6 +16,7 @@ from jaxalign.errors import UserError
 from jaxalign.models.functions import pooled_texts
 from jaxalign.models.heads import pooled
 from jaxalign.models.lora import ADAPTERS
+from jaxalign.models.ngram_reward import FEATURES, NgramConfig
 from jaxalign.models.transformer import Transformer, TransformerConfig
 from jaxalign.recipes.adapters import with_adapters
 from jaxalign.recipes.reward import train_reward
@@ -149,8 +150,8 @@ def test_what_is_learned_above_a_frozen_trunk_is_the_gradient_of_the_whole_model
 
     rows = text_rows()
     base = shallow(base_model(), 2)
-    changes = {"score_pooling": "both", "score_bag": True, "score_bag_buckets": 32}
-    model = with_heads(base, ("score",), KEY, **changes)
+    read = NgramConfig(buckets=32)
+    model = with_heads(base, ("score",), KEY, ngrams=read, score_pooling="both")
     groups = compared(rows)
     batch = comparison_batch(
         [[rows[i] for i in group] for group in groups.texts],
@@ -168,11 +169,12 @@ def test_what_is_learned_above_a_frozen_trunk_is_the_gradient_of_the_whole_model
         head = model.params["score"]
         return jax.value_and_grad(lambda head: loss(scores, head, others))(head)
 
-    whole = grad_of(text_scores(model.model), {"trunk": model.params["trunk"]})
-    frozen = grad_of(head_scores(model.model.config), {"pooled": of_texts})
+    known = {FEATURES: model.params[FEATURES]}
+    whole = grad_of(text_scores(model.model), known | {"trunk": model.params["trunk"]})
+    frozen = grad_of(head_scores(model.model.config, read), known | {"pooled": of_texts})
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), frozen, whole)
     assert np.abs(whole[1]["readout"]["kernel"]).max() > 1e-2
-    assert np.abs(whole[1]["pairs"]).max() > 1e-2
+    assert np.abs(whole[1]["bigrams"]).max() > 1e-2
 
 
 REFUSED = [

@@ -21,15 +21,15 @@ FIELDS: dict[str, dict[str, Any]] = {
     **dict.fromkeys(
         ("vocab_size", "max_length", "width", "layers", "heads", "kv_heads", "mlp_width"), SIZES
     ),
-    **dict.fromkeys(("head_size", "score_characters", "score_bag_buckets"), SIZES),
+    **dict.fromkeys(("head_size",), SIZES),
     **dict.fromkeys(
         ("norm_epsilon", "rope_theta", "dropout", "embedding_scale", "attention_scale",
-         "attention_softcap", "logit_softcap", "window_rope_theta", "score_bag_power"),
+         "attention_softcap", "logit_softcap", "window_rope_theta"),
         NUMBERS | {"minus": -5.0},
     ),
     **dict.fromkeys(
         ("tie_embeddings", "qkv_biases", "mlp_biases", "qk_norm", "post_norms", "remat",
-         "scan_layers", "score_bag"),
+         "scan_layers"),
         SWITCHES,
     ),
     **dict.fromkeys(
@@ -37,7 +37,7 @@ FIELDS: dict[str, dict[str, Any]] = {
         CHOICES,
     ),
     **dict.fromkeys(("windows", "heads_out"), LISTS),
-    **dict.fromkeys(("rope_scaling", "window_rope_scaling", "no_such_field"), OBJECTS),
+    **dict.fromkeys(("rope_scaling", "window_rope_scaling", "ngrams", "no_such_field"), OBJECTS),
 }  # fmt: skip
 SAMPLED = 4
 

@@ -26,6 +26,7 @@ from jaxalign.models.transformer import Transformer, TransformerConfig
 from jaxalign.recipes.grpo import train_grpo
 from jaxalign.recipes.ppo import train_ppo
 from jaxalign.recipes.preferences import train_dpo
+from jaxalign.recipes.prompts import Prompts
 from jaxalign.recipes.run import Run, open_run
 from jaxalign.recipes.sft import train_sft
 from jaxalign.recipes.text_batches import bucketed
@@ -153,9 +154,9 @@ def ppo(work: Work, size: Size, run: Run, flags) -> None:
         checkpoint_every=ENDLESS,
         optimizer=ADAMW,
     )
-    prompts = prompts_of(work, size, 16 * work.rows)
+    prompts = Prompts(ids=prompts_of(work, size, 16 * work.rows))
     train_ppo(
-        run, "ppo", policy, reward, prompts, settings,
+        run, "ppo", policy, reward=reward, prompts=prompts, settings=settings,
         temperature=1.0, max_new_tokens=work.response,
     )  # fmt: skip
 
@@ -172,9 +173,9 @@ def grpo(work: Work, size: Size, run: Run, flags) -> None:
         checkpoint_every=ENDLESS,
         optimizer=ADAMW,
     )
-    prompts = prompts_of(work, size, 16 * work.rows)
+    prompts = Prompts(ids=prompts_of(work, size, 16 * work.rows))
     train_grpo(
-        run, "grpo", policy, reward, prompts, settings,
+        run, "grpo", policy, reward=reward, prompts=prompts, settings=settings,
         temperature=1.0, max_new_tokens=work.response,
     )  # fmt: skip
 

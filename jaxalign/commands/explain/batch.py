@@ -21,7 +21,7 @@ from jaxalign.explanation import Explanation
 from jaxalign.losses.declarations import Loss
 from jaxalign.models.functions import response_logps_of
 from jaxalign.recipes.preferences import running_mean
-from jaxalign.recipes.run import optimizer_of
+from jaxalign.recipes.stage import optimizer_of
 from jaxalign.recipes.text_models import TextModel, load_text_model, start_of, with_heads
 from jaxalign.train.checkpoints import Checkpoints
 from jaxalign.train.step import TrainState, initial_state
@@ -63,7 +63,7 @@ class Prepared:
     measure: Callable | None = None
 
 
-def chosen_rows(config: ExplainConfig, rows: list, kind: str) -> tuple[list, np.ndarray]:
+def chosen_rows(config: ExplainConfig, rows: Sequence, kind: str) -> tuple[list, np.ndarray]:
     """The rows of that batch in the order of a run with this seed."""
     if not rows:
         raise UserError(f"--data.path {config.data.path} holds no {kind}")

@@ -13,7 +13,7 @@ from jaxalign.config.explain import ExplainConfig
 from jaxalign.data.templates import fixed_template_date
 from jaxalign.explanation import Explanation, Sum
 from jaxalign.recipes.inputs import started
-from jaxalign.recipes.run import optimizer_of
+from jaxalign.recipes.stage import optimizer_of
 from jaxalign.report.explanation import explanation_page
 from jaxalign.system.files import write_atomically
 from jaxalign.train.checks import checked, truncated_fields, watched

@@ -28,16 +28,16 @@ from jaxalign.models.functions import text_logps, text_logps_and_collisions
 from jaxalign.recipes.preferences import pair_loss, pair_reference, with_mismatched
 from jaxalign.recipes.scoring import longest
 from jaxalign.recipes.text_models import TextModel
-from jaxalign.recipes.user_data import fitting, read_records, token_rows
+from jaxalign.recipes.user_data import fitting, read_rows
 
 
 def texts(config: ExplainConfig) -> Prepared:
     """Supervised fine-tuning on rows of the data."""
     policy = policy_of(config)
     data = fitting(config.data, policy)
-    records = read_records(data, PromptCompletion, tokenizer=policy.tokenizer, log=None)
-    rows, index = chosen_rows(config, token_rows(records, policy.tokenizer), "texts")
-    batch = token_batch([row for (row,) in rows], pad_id=policy.tokenizer.pad_id, index=index)
+    read = read_rows(data, PromptCompletion, tokenizer=policy.tokenizer, log=None)
+    rows, index = chosen_rows(config, read.texts, "texts")
+    batch = token_batch(rows, pad_id=policy.tokenizer.pad_id, index=index)
     model = text_logps(policy.model, temperature=config.temperature)
 
     def explain(state, key):
@@ -58,8 +58,8 @@ def pairs(config: ExplainConfig) -> Prepared:
     """A preference loss on pairs of the data."""
     policy = policy_of(config)
     data = fitting(config.data, policy)
-    records = read_records(data, Preference, tokenizer=policy.tokenizer, log=None)
-    rows, index = chosen_rows(config, token_rows(records, policy.tokenizer), "pairs")
+    pairs_read = read_rows(data, Preference, tokenizer=policy.tokenizer, log=None)
+    rows, index = chosen_rows(config, pairs_read.tokens, "pairs")
     chosen, rejected = zip(*rows, strict=True)
     batch = preference_batch(chosen, rejected, pad_id=policy.tokenizer.pad_id, index=index)
     settings, loss = config.dpo, config.dpo.declared_loss
@@ -114,11 +114,11 @@ def labelled(config: ExplainConfig) -> Prepared:
     policy = policy_of(config)
     data, settings = fitting(config.data, policy), config.kto
     loss = settings.declared_loss
-    records = read_records(data, Unpaired, tokenizer=policy.tokenizer, log=None)
-    everything = [row for (row,) in token_rows(records, policy.tokenizer)]
+    read = read_rows(data, Unpaired, tokenizer=policy.tokenizer, log=None)
+    everything = read.texts
     _, index = chosen_rows(config, everything, "labelled responses")
     reference, given = frozen(config, "reference", policy), {"temperature": config.temperature}
-    labels = [record.label for record in records]
+    labels = [record.label for record in read.records]
     data = with_mismatched(everything, labels, settings).take(index)
     data = data.scored(score_of(reference), **given)
     length = longest([*data.rows, *(data.mismatched or ())])

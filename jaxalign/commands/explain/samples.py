@@ -47,9 +47,9 @@ def sampled(config: ExplainConfig, policy: TextModel, sample_from, *, repeats: i
         behaviour = with_heads(behaviour, heads, jax.random.key(config.seed))
     tokenizer = policy.tokenizer
     sources = load_sources(config.reward, config.rewards)
-    prompts, records = read_prompts(fitting(config.data, policy), sources, tokenizer, log=None)
-    judges = judges_of(sources, tokenizer, prompts, records, rounds=1)
-    chosen, index = chosen_rows(config, prompts, "prompts")
+    prompts = read_prompts(fitting(config.data, policy), sources, tokenizer, log=None)
+    judges = judges_of(sources, tokenizer, prompts, iterations=1)
+    chosen, index = chosen_rows(config, prompts.ids, "prompts")
     ids = [prompt for prompt in chosen for _ in range(repeats)]
     collect = sample_from(
         behaviour.model,
@@ -62,7 +62,7 @@ def sampled(config: ExplainConfig, policy: TextModel, sample_from, *, repeats: i
     key = jax.random.fold_in(jax.random.key(config.seed), config.batch)
     shared = (behaviour.params, reference.params, judges.params, key)
     samples = jax.jit(collect)(shared, prompt_batch(ids, pad_id=tokenizer.pad_id))
-    return samples, functools.partial(judged_samples, judges, numbers=np.repeat(index, repeats))
+    return samples, functools.partial(judged_samples, judges, index=np.repeat(index, repeats))
 
 
 def decisions(config: ExplainConfig) -> Prepared:

@@ -5,8 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from jaxalign.commands.rlhf.ratings import Corpus, spread
-from jaxalign.commands.rlhf.samples import EvaluationSetup, Sampler, Samples, result_row
+from jaxalign.commands.rlhf.ratings import Corpus, first_tokens, spread
+from jaxalign.commands.rlhf.samples import (
+    EvaluationSetup,
+    Sampler,
+    Samples,
+    result_row,
+)
 from jaxalign.config.rlhf import RLHFConfig
 from jaxalign.data.chat import TokenRow, token_row
 from jaxalign.data.preferences import cross_block_pairs
@@ -57,7 +62,7 @@ class Comparison:
         self.base = base
         self.judge = RidgeJudge().fit(corpus.judge.texts, corpus.judge.means)
         self.rule = rule_based_scorer()
-        prompts = corpus.prompts(corpus.evaluation.texts, config.prompt_tokens)
+        prompts = first_tokens(corpus.evaluation_rows, config.prompt_tokens)
         order = np.random.default_rng(0).permutation(len(prompts))[: config.evaluation.prompts]
         self.setup = EvaluationSetup(
             prompts=[prompts[i] for i in order],
@@ -122,7 +127,7 @@ class Comparison:
     def _held_out(self) -> list[TokenRow]:
         """Human texts whose perplexity is measured."""
         number = self.config.evaluation.perplexity_texts
-        return self.corpus.token_rows(spread(self.corpus.evaluation.texts, number))
+        return spread(self.corpus.evaluation_rows, number)
 
     def _human_rows(self) -> list[dict]:
         """What people wrote, under the model that the job started from; none for a new model."""
@@ -172,7 +177,7 @@ class Comparison:
         """The reward model beside its baselines, on texts that none of them saw."""
         held_out, rated = self.corpus.evaluation, self.corpus.rated
         same_data = RidgeJudge().fit(rated.texts, rated.means)
-        rows = self.corpus.token_rows(held_out.texts)
+        rows = self.corpus.evaluation_rows
         centre = float(np.median(score_rows(self.run, self.models["reward"], self.corpus.rows)))
         scorers = {
             "reward model": (score_rows(self.run, self.models["reward"], rows), centre),
@@ -193,7 +198,7 @@ class Comparison:
         """How often single people agree with the reward model, over its own probability."""
         held_out = self.corpus.evaluation
         pairs = cross_block_pairs(held_out, CALIBRATION_PAIRS, self.config.seed)
-        rows = self.corpus.token_rows(held_out.texts)
+        rows = self.corpus.evaluation_rows
         scores = deviation * score_rows(self.run, self.models["reward"], rows)
         differences = scores[pairs.chosen] - scores[pairs.rejected]
         return preference_calibration(differences, np.ones(len(pairs)))

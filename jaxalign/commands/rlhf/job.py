@@ -11,7 +11,13 @@ import numpy as np
 from rich.console import Console
 
 from jaxalign.commands.rlhf.comparison import UNPENALISED, Comparison
-from jaxalign.commands.rlhf.ratings import comparison_groups, human_pairs, read_corpus, spread
+from jaxalign.commands.rlhf.ratings import (
+    comparison_groups,
+    first_tokens,
+    human_pairs,
+    read_corpus,
+    spread,
+)
 from jaxalign.commands.rlhf.samples import Sampler
 from jaxalign.config.defaults import Start, following, reward_loop
 from jaxalign.config.dpo import DPOSettings
@@ -24,9 +30,11 @@ from jaxalign.recipes.adapters import with_adapters, without_adapters
 from jaxalign.recipes.inputs import inputs_of, rows_digest
 from jaxalign.recipes.ppo import train_ppo
 from jaxalign.recipes.preferences import train_dpo
+from jaxalign.recipes.prompts import Prompts
 from jaxalign.recipes.reward import train_reward
 from jaxalign.recipes.run import Run, keep_inputs, open_run
 from jaxalign.recipes.sft import train_sft
+from jaxalign.recipes.stage import Evaluation
 from jaxalign.recipes.text_batches import TextBatches, bucketed
 from jaxalign.recipes.text_models import TextModel, load_text_model, new_text_model, save_text_model
 from jaxalign.report import write_report
@@ -147,13 +155,12 @@ class Job:
                 self.run,
                 name,
                 self.models["sft"],
-                self.models["reward"],
-                corpus.prompts(corpus.policy.texts, config.prompt_tokens),
-                settings,
+                reward=self.models["reward"],
+                prompts=Prompts(ids=first_tokens(corpus.policy_rows, config.prompt_tokens)),
+                settings=settings,
                 temperature=config.temperature,
                 max_new_tokens=self.comparison.setup.max_new_tokens,
-                evaluate=functools.partial(self.comparison.point, name),
-                evaluate_every=max(settings.total_iterations // config.evaluation.curve_points, 1),
+                evaluation=self._curve(name, settings.total_iterations),
             )
             self._keep(name, model)
 
@@ -176,7 +183,6 @@ class Job:
         )
 
     def _dpo(self, name: str, chosen, rejected, settings: DPOSettings) -> None:
-        every = max(settings.fit.updates // self.config.evaluation.curve_points, 1)
         model = train_dpo(
             self.run,
             name,
@@ -185,10 +191,14 @@ class Job:
             rejected,
             settings,
             temperature=self.config.temperature,
-            evaluate=functools.partial(self.comparison.point, name),
-            evaluate_every=every,
+            evaluation=self._curve(name, settings.fit.updates),
         )
         self._keep(name, model)
+
+    def _curve(self, name: str, steps: int) -> Evaluation:
+        """The points of a method's curve, over so many steps or iterations."""
+        every = max(steps // self.config.evaluation.curve_points, 1)
+        return Evaluation(metrics=functools.partial(self.comparison.point, name), every=every)
 
     def _human_rows(self) -> tuple[list[TokenRow], list[TokenRow]]:
         pairs, rows = human_pairs(self.corpus, self.config), self.corpus.rows
@@ -196,7 +206,7 @@ class Job:
 
     def _sampled_rows(self) -> tuple[list[TokenRow], list[TokenRow]]:
         config, sft = self.config, self.models["sft"]
-        prompts = self.corpus.prompts(self.corpus.policy.texts, config.prompt_tokens)
+        prompts = first_tokens(self.corpus.policy_rows, config.prompt_tokens)
         order = np.random.default_rng(config.seed).permutation(len(prompts))
         prompts = [prompts[i] for i in order[: config.sampled_prompts]]
         sampler = Sampler(self.run, dataclasses.replace(self.comparison.setup, prompts=prompts))

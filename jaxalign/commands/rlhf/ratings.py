@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -20,6 +21,8 @@ from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.data.tokenizer_training import train_tokenizer
 from jaxalign.errors import UserError
 
+Text = TypeVar("Text", str, TokenRow)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Corpus:
@@ -29,6 +32,7 @@ class Corpus:
     rated: policy and validation together, what the reward model learns from.
     tokenizer: learned from the policy's texts, or of the model that it starts from.
     rows: of `rated`, in its order, so those of the policy come first.
+    evaluation_rows: of `evaluation`.
     sft_rows: the policy's rows, then the product sentences if they are used.
     max_length: longest row.
     lowercase: texts are read in lower case.
@@ -41,6 +45,7 @@ class Corpus:
     evaluation: Ratings
     tokenizer: Tokenizer
     rows: list[TokenRow]
+    evaluation_rows: list[TokenRow]
     sft_rows: list[TokenRow]
     max_length: int
     lowercase: bool
@@ -50,19 +55,28 @@ class Corpus:
         texts = [text.lower() for text in texts] if self.lowercase else texts
         return [truncated_row(text_row(text, self.tokenizer), self.max_length) for text in texts]
 
-    def prompts(self, texts: Sequence[str], tokens: tuple[int, int]) -> list[list[int]]:
-        """BOS and the first tokens of each text, one length after the other in turn.
-
-        A text needs one more token than its prompt, or there is nothing to continue.
-        """
-        fewest, most = tokens
-        lengths = [1 + fewest + i % (most - fewest + 1) for i in range(len(texts))]
-        rows = self.token_rows(texts)
-        pairs = zip(rows, lengths, strict=True)
-        return [row.tokens[:length].tolist() for row, length in pairs if len(row) > length + 1]
+    @property
+    def policy_rows(self) -> list[TokenRow]:
+        """Of `policy`."""
+        return self.rows[: len(self.policy)]
 
 
-def spread(texts: Sequence[str], number: int | None) -> list[str]:
+def first_tokens(rows: Sequence[TokenRow], tokens: tuple[int, int]) -> list[np.ndarray]:
+    """Prompts: BOS and the first tokens of each text, one length after the other in turn.
+
+    A text needs one more token than its prompt, or there is nothing to continue.
+
+    Args:
+      rows: whole texts.
+      tokens: fewest and most tokens of a prompt, without BOS.
+    """
+    fewest, most = tokens
+    lengths = [1 + fewest + i % (most - fewest + 1) for i in range(len(rows))]
+    pairs = zip(rows, lengths, strict=True)
+    return [row.tokens[:length] for row, length in pairs if len(row) > length + 1]
+
+
+def spread(texts: Sequence[Text], number: int | None) -> list[Text]:
     """So many of the texts at equal distances, for they are sorted by sentiment; None: all."""
     if number is None or number >= len(texts):
         return list(texts)
@@ -90,14 +104,17 @@ def read_corpus(config: RLHFConfig, tokenizer: Tokenizer | None = None) -> Corpu
         evaluation=movies.part("evaluation"),
         tokenizer=tokenizer,
         rows=[],
+        evaluation_rows=[],
         sft_rows=[],
         max_length=config.max_length,
         lowercase=config.lowercase,
     )
     rows = corpus.token_rows(corpus.rated.texts)
-    own = rows[: len(policy)]
     return dataclasses.replace(
-        corpus, rows=rows, sft_rows=[*own, *corpus.token_rows(product_texts)]
+        corpus,
+        rows=rows,
+        evaluation_rows=corpus.token_rows(corpus.evaluation.texts),
+        sft_rows=[*rows[: len(policy)], *corpus.token_rows(product_texts)],
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxalign.batches.tokens import TokenBatch, pytree
 from jaxalign.data.batching import evaluation_batches, prompt_batch
+from jaxalign.data.chat import TokenIds
 from jaxalign.evaluation.judges import Scorer
 from jaxalign.evaluation.text_statistics import perplexity, sample_statistics
 from jaxalign.evaluation.win_rates import win_rate
@@ -54,7 +55,7 @@ class EvaluationSetup:
     rows: samples drawn at the same time.
     """
 
-    prompts: Sequence[Sequence[int]]
+    prompts: Sequence[TokenIds]
     judge: Scorer
     rule: Scorer
     reward: TextModel
@@ -186,7 +187,7 @@ class Sampler:
             parts.append(trim_rows(self.measure(shared, batch), real))
         return self._samples(jax.tree.map(lambda *x: np.concatenate(x), *parts), repeated, samples)
 
-    def _samples(self, batch: SampleBatch, prompts: Sequence[Sequence[int]], count: int) -> Samples:
+    def _samples(self, batch: SampleBatch, prompts: Sequence[TokenIds], count: int) -> Samples:
         setup, tokenizer = self.setup, self.setup.reference.tokenizer
         drawn = [
             row[mask].tolist() for row, mask in zip(batch.tokens, batch.response_mask, strict=True)

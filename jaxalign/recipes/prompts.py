@@ -1,0 +1,57 @@
+"""Prompts that policies are sampled from, and the order in which they are dealt out."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from jaxalign.batches.tokens import TokenBatch
+from jaxalign.data.batching import batch_indices, prompt_batch
+from jaxalign.data.chat import TokenIds
+from jaxalign.data.records import PromptRow
+from jaxalign.recipes.run import Run
+
+Asked = tuple[TokenBatch, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Prompts:
+    """Prompts as a policy reads them, and as functions that judge the answers get them.
+
+    ids: token ids of each, BOS included.
+    records: the rows that they come from, whose text and columns reward functions get; None: they
+      get the prompts decoded.
+    """
+
+    ids: Sequence[TokenIds]
+    records: Sequence[PromptRow] | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def longest(self) -> int:
+        """Length of the longest in tokens; 0 where there are none."""
+        return max(map(len, self.ids), default=0)
+
+
+def prompt_batches(
+    run: Run, prompts: Prompts, *, pad_id: int, size: int, repeats: int = 1
+) -> Callable[[int], Asked]:
+    """`iteration -> (TokenBatch, prompt index [B])`: prompts in random order.
+
+    Args:
+      pad_id: of the policy's vocabulary.
+      size: prompts in an iteration.
+      repeats: rows side by side that each stands in.
+    """
+    ids, length = prompts.ids, prompts.longest
+
+    def batch(number: int) -> Asked:
+        index = np.repeat(batch_indices(number, len(ids), size, run.seed), repeats)
+        rows = prompt_batch(
+            [ids[i] for i in index], pad_id=pad_id, length=length, index=np.arange(len(index))
+        )
+        return rows, index
+
+    return batch
