@@ -115,6 +115,17 @@ def test_public_names_have_docstrings(path):
                     assert ast.get_docstring(method), f"{path}: {node.name}.{method.name}"
 
 
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_every_parameter_has_a_type(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef):
+            given = node.args
+            more = [x for x in (given.vararg, given.kwarg) if x]
+            for x in (*given.posonlyargs, *given.args, *given.kwonlyargs, *more):
+                typed = x.annotation or x.arg in ("self", "cls")
+                assert typed, f"{path}:{node.lineno}: {node.name} has no type for {x.arg}"
+
+
 def test_losses_and_models_do_not_know_each_other():
     for path in (PACKAGE / "losses").rglob("*.py"):
         assert not own_parts(path) & {"models", "data", "envs"}, path

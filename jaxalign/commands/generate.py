@@ -8,6 +8,7 @@ import numpy as np
 from jaxalign.config.generate import GenerateConfig
 from jaxalign.data.batching import prompt_batch, prompt_columns
 from jaxalign.data.chat import answer_text, prompt_ids
+from jaxalign.data.conversations import TextOrMessages
 from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.errors import UserError, printable
 from jaxalign.recipes.iterations import check_room
@@ -46,7 +47,9 @@ def run(config: GenerateConfig) -> list[str]:
     return texts
 
 
-def _texts(drawn: Samples, prompt: list[int], tokenizer: Tokenizer, said) -> list[str]:
+def _texts(
+    drawn: Samples, prompt: list[int], tokenizer: Tokenizer, said: TextOrMessages
+) -> list[str]:
     """What was drawn, without the token that ended it; behind a text's prompt, that too."""
     tokens, mask = np.asarray(drawn.batch.tokens), np.asarray(drawn.batch.response_mask)
     mask = mask & ~np.isin(tokens, tokenizer.stop_ids)

@@ -62,7 +62,7 @@ def _by_known_names(cls: type) -> Any:
     init: Any = cls.__init__
 
     @functools.wraps(init)
-    def named(self, *args, **fields):
+    def named(self, *args: Any, **fields: Any):
         known = [field.name for field in dataclasses.fields(type(self))]
         for name in fields:
             if name not in known:

@@ -65,7 +65,7 @@ def restored(cls: type[Config], fields: Any) -> Config:
     return cls(**values)
 
 
-def changed_fields(settings, default, prefix: str) -> list[str]:
+def changed_fields(settings: Any, default: Any, prefix: str) -> list[str]:
     """Names of the fields, those of nested settings too, that are not as in the default.
 
     The default may be a class: what its fields are where nothing is given.

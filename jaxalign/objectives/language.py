@@ -1,12 +1,18 @@
 """Supervised fine-tuning."""
 
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
 from jaxalign.batches.tokens import PackedBatch, TokenBatch
 from jaxalign.losses.cross_entropy import cross_entropy_loss
 from jaxalign.numerics.masking import masked_sum
+from jaxalign.numerics.types import Params
 from jaxalign.objectives.keys import example_keys
 
 
-def sft(token_logps):
+def sft(token_logps: Callable[..., Any]):
     """Next-token cross-entropy over response tokens; weight: response tokens.
 
     Args:
@@ -14,7 +20,7 @@ def sft(token_logps):
         `PackedBatch` too, if it is given one.
     """
 
-    def loss_fn(params, batch: TokenBatch | PackedBatch, key):
+    def loss_fn(params: Params, batch: TokenBatch | PackedBatch, key: jax.Array):
         logps = token_logps(params, batch, example_keys(key, batch.index))
         loss = masked_sum(cross_entropy_loss(logps), batch.response_mask)
         return loss, (batch.response_mask.sum().astype(loss.dtype), {})

@@ -1,11 +1,12 @@
 """Losses on fresh responses of the policy, compared by a judge."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxalign.batches.preferences import OnlineBatch
+from jaxalign.batches.preferences import OnlineBatch, PairLogps
 from jaxalign.batches.shared_prompts import shared_sides
 from jaxalign.diagnostics import concordance
 from jaxalign.logprobs import sequence_logps
@@ -13,12 +14,13 @@ from jaxalign.losses.declarations import Loss
 from jaxalign.losses.dpo import implicit_rewards
 from jaxalign.losses.online_dpo import ranked
 from jaxalign.numerics.masking import masked_sum
+from jaxalign.numerics.types import Params
 from jaxalign.objectives.keys import example_keys
 from jaxalign.objectives.preferences import token_logps_of_sides
 
 
 def online(
-    token_logps,
+    token_logps: Callable[..., Any],
     loss: Loss,
     *,
     score_scale: float = 1.0,
@@ -48,7 +50,7 @@ def online(
     """
     uses_pair = loss.needs("policy")
 
-    def loss_fn(params, batch: OnlineBatch, key):
+    def loss_fn(params: Params, batch: OnlineBatch, key: jax.Array):
         first, second = batch.first, batch.second
         sides = [side.responses for side in ((first, second) if uses_pair else (first,))]
         if length is None:
@@ -84,7 +86,7 @@ def online(
     return loss_fn
 
 
-def _pair_metrics(policy, reference, beta: float) -> dict[str, jax.Array]:
+def _pair_metrics(policy: PairLogps, reference: PairLogps, beta: float) -> dict[str, jax.Array]:
     """Implicit rewards of the ranked pair, as for pairs from a file."""
     rewards = implicit_rewards(policy, reference, beta=beta)
     margin = rewards.chosen - rewards.rejected

@@ -1,6 +1,8 @@
 """Losses on the policy's own decisions."""
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,11 +23,12 @@ from jaxalign.losses.ppo import (
     probability_ratios,
 )
 from jaxalign.numerics.masking import masked_sum
+from jaxalign.numerics.types import Params
 from jaxalign.objectives.keys import example_keys
 
 
 def ppo(
-    evaluate,
+    evaluate: Callable[..., Any],
     *,
     clip_range: float | tuple[float, float],
     value_coef: float,
@@ -43,7 +46,7 @@ def ppo(
       value_clip_range: how far a value may move from its old prediction, or None.
     """
 
-    def loss_fn(params, batch: Experience, key):
+    def loss_fn(params: Params, batch: Experience, key: jax.Array):
         logps, entropy, values = evaluate(params, batch, example_keys(key, batch.index))
         if not entropy_coef:
             entropy = jax.lax.stop_gradient(entropy)  # a metric only: spare its backward pass
@@ -69,7 +72,7 @@ def ppo(
     return loss_fn
 
 
-def group_policy_gradient(evaluate, method: GroupMethod, *, length: int):
+def group_policy_gradient(evaluate: Callable[..., Any], method: GroupMethod, *, length: int):
     """Any critic-free policy gradient; weight: tokens or responses, by the method's aggregation.
 
     The metrics `policy/entropy`, `policy/approx_kl`, `policy/ratio`, `policy/kl` (the KL term
@@ -88,7 +91,7 @@ def group_policy_gradient(evaluate, method: GroupMethod, *, length: int):
     if method.aggregation == "constant_length":
         aggregate = functools.partial(constant_length, length=length)
 
-    def loss_fn(params, batch: ResponseBatch, key):
+    def loss_fn(params: Params, batch: ResponseBatch, key: jax.Array):
         logps, entropy = evaluate(params, batch.inputs, example_keys(key, batch.index))
         if isinstance(batch.inputs, SharedPrompts):
             logps, entropy, batch = one_a_row(logps), one_a_row(entropy), response_rows(batch)

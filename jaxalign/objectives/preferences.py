@@ -1,5 +1,6 @@
 """Losses on pairs of responses."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ from jaxalign.batches.preferences import (
     PreferenceBatch,
     SharedPreferenceBatch,
 )
+from jaxalign.batches.tokens import TokenBatch
 from jaxalign.diagnostics import concordance
 from jaxalign.errors import UserError
 from jaxalign.logprobs import sequence_logps
@@ -22,10 +24,13 @@ from jaxalign.losses.ld_dpo import length_desensitised_logps
 from jaxalign.losses.wpo import wpo_weights
 from jaxalign.numerics.collectives import psum
 from jaxalign.numerics.masking import masked_sum
+from jaxalign.numerics.types import Params, Tree
 from jaxalign.objectives.keys import example_keys
 
 
-def token_logps_of_sides(sides, token_logps, params, key) -> list[jax.Array]:
+def token_logps_of_sides(
+    sides: Sequence[TokenBatch], token_logps: Callable[..., Any], params: Params, key: jax.Array
+) -> list[jax.Array]:
     """`[B, T]` log-probabilities of each `TokenBatch`, in one forward pass over all rows."""
     rows = jax.tree.map(lambda *arrays: jnp.concatenate(arrays), *sides)
     keys = jnp.concatenate(
@@ -37,14 +42,14 @@ def token_logps_of_sides(sides, token_logps, params, key) -> list[jax.Array]:
     return jnp.split(token_logps(params, rows, keys), len(sides))
 
 
-def response_lengths(masks) -> PairLengths:
+def response_lengths(masks: Sequence[jax.Array]) -> PairLengths:
     """Response tokens of both sides, `[B]` float32; 1 for a row of padding (of weight 0)."""
     chosen, rejected = (jnp.maximum(mask.sum(axis=1), 1).astype(jnp.float32) for mask in masks[:2])
     return PairLengths(chosen=chosen, rejected=rejected)
 
 
 def paired(
-    token_logps,
+    token_logps: Callable[..., Any],
     loss: Loss,
     *,
     ld_alpha: float | None = None,
@@ -81,7 +86,11 @@ def paired(
     measure = paired_sums(token_logps, loss, **modifiers)
 
     def loss_fn(
-        params, batch: PreferenceBatch | SharedPreferenceBatch, key, statistics=None, measured=None
+        params: Params,
+        batch: PreferenceBatch | SharedPreferenceBatch,
+        key: jax.Array,
+        statistics: Tree = None,
+        measured: Tree = None,
     ):
         tokens, masks, collisions = _read_sides(loss, batch, token_logps, params, key, wpo)
         pair_weights = None
@@ -135,7 +144,7 @@ def paired(
 
 
 def paired_sums(
-    token_logps,
+    token_logps: Callable[..., Any],
     loss: Loss,
     *,
     ld_alpha: float | None = None,
@@ -151,7 +160,7 @@ def paired_sums(
     if not loss.needs("shift"):
         return None
 
-    def measure(params, batch: PreferenceBatch | SharedPreferenceBatch, key):
+    def measure(params: Params, batch: PreferenceBatch | SharedPreferenceBatch, key: jax.Array):
         frozen = jax.lax.stop_gradient(params)
         tokens, masks, _ = _read_sides(loss, batch, token_logps, frozen, key, wpo)
         chosen, rejected = response_sums(tokens[:2], masks[:2], ld_alpha)
@@ -184,7 +193,9 @@ def reference_for(
     return batch.reference
 
 
-def response_sums(tokens, masks, ld_alpha: float | None) -> list[jax.Array]:
+def response_sums(
+    tokens: Sequence[jax.Array], masks: Sequence[jax.Array], ld_alpha: float | None
+) -> list[jax.Array]:
     """`[B]` log-probabilities of the responses of each side, with `ld_alpha` those of LD-DPO."""
     sides = list(zip(tokens, masks, strict=True))
     if ld_alpha is None:
@@ -203,7 +214,14 @@ def check_modifiers(loss: Loss, *, ld_alpha: float | None, reference_free: bool 
         raise UserError(f"loss {loss.name} has no reference anyway; leave reference_free out")
 
 
-def _read_sides(loss: Loss, batch, token_logps, params, key, wpo: bool):
+def _read_sides(
+    loss: Loss,
+    batch: PreferenceBatch | SharedPreferenceBatch,
+    token_logps: Callable[..., Any],
+    params: Params,
+    key: jax.Array,
+    wpo: bool,
+):
     """Token log-probabilities of each side, their masks, and with `wpo` what it reads beside them.
 
     There are two sides, or three.
@@ -216,12 +234,18 @@ def _read_sides(loss: Loss, batch, token_logps, params, key, wpo: bool):
     return tokens, masks, collisions
 
 
-def _stacked(read):
+def _stacked(read: Any):
     """The pair that a model returns as one array, `[..., 2]`, which splits by rows like one."""
     return lambda *arguments: jnp.stack(read(*arguments), axis=-1)
 
 
-def _tokens_of_sides(loss: Loss, batch, token_logps, params, key):
+def _tokens_of_sides(
+    loss: Loss,
+    batch: PreferenceBatch | SharedPreferenceBatch,
+    token_logps: Callable[..., Any],
+    params: Params,
+    key: jax.Array,
+):
     """Token log-probabilities of each side and their masks: two responses, or three."""
     count = 3 if loss.needs("gold_logps") else 2
     if isinstance(batch, SharedPreferenceBatch):

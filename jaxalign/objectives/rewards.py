@@ -1,5 +1,8 @@
 """Reward models: from comparisons, from rankings, from labelled steps."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -11,10 +14,17 @@ from jaxalign.losses.bradley_terry import bradley_terry_loss, centering_penalty
 from jaxalign.losses.plackett_luce import plackett_luce_loss
 from jaxalign.losses.process_reward import process_reward_loss
 from jaxalign.numerics.masking import masked_sum
+from jaxalign.numerics.types import Params
 from jaxalign.objectives.keys import example_keys
 
 
-def reward(scores, *, centering: float = 0.0, l2: float = 0.0, penalised=lambda params: params):
+def reward(
+    scores: Callable[..., Any],
+    *,
+    centering: float = 0.0,
+    l2: float = 0.0,
+    penalised: Callable[[Params], Params] = lambda params: params,
+):
     """Bradley-Terry over all compared pairs of a group of texts; weight: comparisons.
 
     Args:
@@ -25,7 +35,7 @@ def reward(scores, *, centering: float = 0.0, l2: float = 0.0, penalised=lambda 
       penalised: `params -> pytree` of those parameters; all by default.
     """
 
-    def loss_fn(params, batch: ComparisonBatch, key):
+    def loss_fn(params: Params, batch: ComparisonBatch, key: jax.Array):
         first, second = _against_each_other(_group_scores(scores, params, batch.texts, key))
         preferences = batch.preferences
         pair_loss = bradley_terry_loss(first - second, margins=batch.margins)
@@ -43,7 +53,13 @@ def reward(scores, *, centering: float = 0.0, l2: float = 0.0, penalised=lambda 
     return loss_fn
 
 
-def ranking(scores, *, centering: float = 0.0, l2: float = 0.0, penalised=lambda params: params):
+def ranking(
+    scores: Callable[..., Any],
+    *,
+    centering: float = 0.0,
+    l2: float = 0.0,
+    penalised: Callable[[Params], Params] = lambda params: params,
+):
     """Plackett-Luce over the responses of a ranking, the best first; weight: rankings.
 
     Metrics are means over the pairs of responses that a ranking implies. With two responses each
@@ -56,7 +72,7 @@ def ranking(scores, *, centering: float = 0.0, l2: float = 0.0, penalised=lambda
       penalised: `params -> pytree` of those parameters; all by default.
     """
 
-    def loss_fn(params, batch: RankingBatch, key):
+    def loss_fn(params: Params, batch: RankingBatch, key: jax.Array):
         score = _group_scores(scores, params, batch.texts, key)
         losses = plackett_luce_loss(score, batch.mask)
         first, second = _against_each_other(score)
@@ -81,7 +97,7 @@ def ranking(scores, *, centering: float = 0.0, l2: float = 0.0, penalised=lambda
     return loss_fn
 
 
-def process_reward(step_scores):
+def process_reward(step_scores: Callable[..., Any]):
     """Cross-entropy of the labels of single steps, read at their last tokens; weight: steps.
 
     `steps/accuracy` is the share of steps on the side of 1/2 that their label is on;
@@ -91,7 +107,7 @@ def process_reward(step_scores):
       step_scores: `(params, TokenBatch, keys) -> [B, T]` logits after every token.
     """
 
-    def loss_fn(params, batch: StepBatch, key):
+    def loss_fn(params: Params, batch: StepBatch, key: jax.Array):
         logits = step_scores(params, batch.texts, example_keys(key, batch.texts.index))
         steps = batch.texts.response_mask
         losses = process_reward_loss(logits, batch.labels)
@@ -104,14 +120,14 @@ def process_reward(step_scores):
     return loss_fn
 
 
-def _group_scores(scores, params, texts: TokenBatch, key):
+def _group_scores(scores: Callable[..., Any], params: Params, texts: TokenBatch, key: jax.Array):
     """`[G, K]` scores of groups of K texts, which are scored as `G K` rows."""
     groups, size = texts.index.shape
     rows = jax.tree.map(lambda leaf: leaf.reshape(groups * size, *leaf.shape[2:]), texts)
     return scores(params, rows, example_keys(key, rows.index)).reshape(groups, size)
 
 
-def _against_each_other(score):
+def _against_each_other(score: jax.Array):
     """Two `[G, K, K]`: entry i, j is the score of i in one, that of j in the other."""
     shape = (*score.shape, score.shape[1])
     return jnp.broadcast_to(score[:, :, None], shape), jnp.broadcast_to(score[:, None, :], shape)

@@ -1,10 +1,12 @@
 """Losses on single responses that are labelled good or bad."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 
 from jaxalign.batches.preferences import UnpairedBatch
+from jaxalign.batches.tokens import TokenBatch
 from jaxalign.errors import UserError
 from jaxalign.logprobs import sequence_logps
 from jaxalign.losses.bco import implicit_reward_sums, no_shift, shift_after
@@ -12,10 +14,11 @@ from jaxalign.losses.declarations import Loss
 from jaxalign.losses.kto import log_ratio_sums, reference_point
 from jaxalign.numerics.collectives import psum
 from jaxalign.numerics.masking import masked_sum
+from jaxalign.numerics.types import Params, Tree
 from jaxalign.objectives.keys import example_keys
 
 
-def unpaired(token_logps, loss: Loss, *, axis_name: str | None = None):
+def unpaired(token_logps: Callable[..., Any], loss: Loss, *, axis_name: str | None = None):
     """Any loss on labelled responses; weight: responses.
 
     The metrics `rewards/*` are implicit rewards, beta (log pi - log pi_ref); chosen and rejected
@@ -33,7 +36,13 @@ def unpaired(token_logps, loss: Loss, *, axis_name: str | None = None):
     """
     measure = unpaired_sums(token_logps, loss)
 
-    def loss_fn(params, batch: UnpairedBatch, key, statistics=None, measured: Any = None):
+    def loss_fn(
+        params: Params,
+        batch: UnpairedBatch,
+        key: jax.Array,
+        statistics: Tree = None,
+        measured: Any = None,
+    ):
         policy = _summed_logps(token_logps, params, batch.responses, jax.random.fold_in(key, 0))
         inputs: dict[str, Any] = {
             "policy_logps": policy,
@@ -64,7 +73,7 @@ def unpaired(token_logps, loss: Loss, *, axis_name: str | None = None):
     return loss_fn
 
 
-def unpaired_sums(token_logps, loss: Loss):
+def unpaired_sums(token_logps: Callable[..., Any], loss: Loss):
     """What a loss reads of the whole batch, for `train_step(measure=...)`: for KTO the sum and the
     number of mismatched log-ratios, for BCO of implicit rewards; None for one that reads neither.
 
@@ -78,8 +87,8 @@ def unpaired_sums(token_logps, loss: Loss):
     return None
 
 
-def _rewards(token_logps, beta: float):
-    def measure(params, batch: UnpairedBatch, key):
+def _rewards(token_logps: Callable[..., Any], beta: float):
+    def measure(params: Params, batch: UnpairedBatch, key: jax.Array):
         frozen, key = jax.lax.stop_gradient(params), jax.random.fold_in(key, 0)
         policy = _summed_logps(token_logps, frozen, batch.responses, key)
         return implicit_reward_sums(beta * (policy - batch.reference), batch.weights)
@@ -87,8 +96,8 @@ def _rewards(token_logps, beta: float):
     return measure
 
 
-def _mismatched_log_ratios(token_logps):
-    def measure(params, batch: UnpairedBatch, key):
+def _mismatched_log_ratios(token_logps: Callable[..., Any]):
+    def measure(params: Params, batch: UnpairedBatch, key: jax.Array):
         if batch.mismatched is None or batch.mismatched_reference is None:
             raise UserError("KTO's KL needs mismatched responses in batch.mismatched")
         frozen, key = jax.lax.stop_gradient(params), jax.random.fold_in(key, 1)
@@ -98,6 +107,8 @@ def _mismatched_log_ratios(token_logps):
     return measure
 
 
-def _summed_logps(token_logps, params, rows, key):
+def _summed_logps(
+    token_logps: Callable[..., Any], params: Params, rows: TokenBatch, key: jax.Array
+):
     tokens = token_logps(params, rows, example_keys(key, rows.index))
     return sequence_logps(tokens, rows.response_mask)

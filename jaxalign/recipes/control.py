@@ -1,10 +1,13 @@
 """PPO on a control task: from configuration to learning curve."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from rich.console import Console
 from rich.table import Table
 
@@ -72,7 +75,7 @@ def keep_recent(recent: jax.Array, steps: Rollout) -> jax.Array:
     return returns[order[-recent.shape[0] :]]
 
 
-def make_update(config: ControlConfig, model: PolicyMLP, step):
+def make_update(config: ControlConfig, model: PolicyMLP, step: Callable[..., Any]):
     """`update(key, state, number)`: one rollout of one seed and PPO's passes over it."""
     environment = environment_of(config)
     ppo = config.ppo
@@ -102,7 +105,7 @@ def make_update(config: ControlConfig, model: PolicyMLP, step):
     return update
 
 
-def make_initial(config: ControlConfig, model: PolicyMLP, optimizer):
+def make_initial(config: ControlConfig, model: PolicyMLP, optimizer: optax.GradientTransformation):
     """`initial(key) -> ControlState` of one seed."""
     environment = environment_of(config)
 

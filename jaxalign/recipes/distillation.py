@@ -17,6 +17,7 @@ from jaxalign.data.chat import TokenRow
 from jaxalign.layouts.layout import pad_rows
 from jaxalign.logprobs import NO_TOKEN
 from jaxalign.models.functions import text_divergences, text_logits
+from jaxalign.numerics.types import Params, Tree
 from jaxalign.recipes.prompts import Prompts, prompt_batches
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.scoring import longest
@@ -158,7 +159,7 @@ def teaching(run: Run, teacher: TextModel, vocab_size: int) -> Teach:
     """
     logits_of_teacher = text_logits(teacher.model)
 
-    def resized(params, rows):
+    def resized(params: Params, rows: Any):
         logits = logits_of_teacher(params, rows)[..., :vocab_size]
         more = vocab_size - logits.shape[-1]
         return jnp.pad(logits, ((0, 0), (0, 0), (0, more)), constant_values=NO_TOKEN)
@@ -176,7 +177,7 @@ def sampling(student: TextModel, *, temperature: float, max_new_tokens: int) -> 
         "temperature": temperature,
     }
 
-    def draw(shared, prompts: TokenBatch) -> TokenBatch:
+    def draw(shared: Tree, prompts: TokenBatch) -> TokenBatch:
         params, key = shared
         return sample(student.model, params, prompts, key, **decoding).batch
 

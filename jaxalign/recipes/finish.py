@@ -1,6 +1,7 @@
 """The end of a run: the model, its results and its report are written."""
 
 import json
+from typing import Any
 
 from jaxalign.recipes.adapters import save_trained
 from jaxalign.recipes.run import Run
@@ -9,7 +10,7 @@ from jaxalign.report import write_report
 from jaxalign.system.files import write_atomically, writing
 
 
-def finish(run: Run, trained: TextModel, row: dict, **results) -> dict:
+def finish(run: Run, trained: TextModel, row: dict, **results: Any) -> dict:
     """Save the model, `results.json` and the report."""
     with writing(run.directory / "model"):
         save_trained(run.directory, trained)

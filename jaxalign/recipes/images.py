@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from jaxalign.logprobs import action_logps
 from jaxalign.losses.cross_entropy import cross_entropy_loss
 from jaxalign.models.mlp import PolicyMLP, acting
 from jaxalign.numerics.masking import masked_sum
+from jaxalign.numerics.types import Params
 from jaxalign.recipes.inputs import rows_digest
 from jaxalign.recipes.run import open_run
 from jaxalign.recipes.seeds import (
@@ -59,7 +61,7 @@ class Problem:
 def classification(model: PolicyMLP):
     """Cross-entropy of labelled images; weight: images that are not left out."""
 
-    def loss_fn(params, batch: Digits, key):
+    def loss_fn(params: Params, batch: Digits, key: jax.Array):
         del key  # no noise
         logits = acting(model, params)(batch.images).logits
         losses = cross_entropy_loss(action_logps(logits, batch.labels))
@@ -77,7 +79,7 @@ def fit_labels(model: PolicyMLP, config: ImagesConfig):
     )
     step = functools.partial(train_step, loss_fn=classification(model), optimizer=optimizer)
 
-    def fit(params, digits: Digits, key: jax.Array):
+    def fit(params: Params, digits: Digits, key: jax.Array):
         state = initial_state(params, optimizer, key)
         state, _ = jax.lax.scan(
             lambda state, _: step(state, digits), state, length=config.pretraining_steps
@@ -87,7 +89,7 @@ def fit_labels(model: PolicyMLP, config: ImagesConfig):
     return fit
 
 
-def make_update(config: ImagesConfig, model: PolicyMLP, step):
+def make_update(config: ImagesConfig, model: PolicyMLP, step: Callable[..., Any]):
     """`update(problem, state, number)`: name a batch of images, hear what was right, learn."""
     ppo = config.ppo
 
@@ -113,7 +115,7 @@ def make_update(config: ImagesConfig, model: PolicyMLP, step):
 
 
 def penalized(
-    steps: Rollout, model: PolicyMLP, reference, *, kl_coef: float
+    steps: Rollout, model: PolicyMLP, reference: Params, *, kl_coef: float
 ) -> tuple[Rollout, jax.Array]:
     """The rollout with the KL penalty in its rewards, and the log-ratios `[B, T]` in nats."""
     logits = acting(model, reference)(steps.observations).logits
@@ -126,7 +128,7 @@ def penalized(
 def make_evaluation(model: PolicyMLP):
     """`evaluate(params, problem) -> metrics` of the most likely class on the test images."""
 
-    def evaluate(params, problem: Problem) -> dict[str, jax.Array]:
+    def evaluate(params: Params, problem: Problem) -> dict[str, jax.Array]:
         test = problem.split.test
         logits = acting(model, params)(test.images).logits
         before = acting(model, problem.reference)(test.images).logits

@@ -154,7 +154,7 @@ def finish_iterations(
         key: mean_score(np.array(list(logged(run.directory, name, metric).values())[-10:]))
         for key, metric in MEANS.items()
     }
-    notes = ["Means of the last 10 logged rounds of training.", *notes]
+    notes = ["Means of the last 10 logged iterations of training.", *notes]
     return finish(run, trained, {"method": method, **means}, notes=notes)
 
 

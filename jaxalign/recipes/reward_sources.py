@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxalign.advantages.reward_sums import reward_sums
@@ -146,7 +147,7 @@ class Judges:
         return tuple(None if is_function(j) else j.params for j in judges)
 
     def __call__(
-        self, samples: TokenBatch, scores, index: np.ndarray
+        self, samples: TokenBatch, scores: jax.Array | np.ndarray | None, index: np.ndarray
     ) -> tuple[np.ndarray, dict[str, float]]:
         """The weighted sums of the scores, and the mean of each source.
 
@@ -165,7 +166,9 @@ class Judges:
         totals = self.totals(columns, index)
         return totals, self.means(columns, totals)
 
-    def columns(self, samples: TokenBatch, scores, index: np.ndarray) -> np.ndarray:
+    def columns(
+        self, samples: TokenBatch, scores: jax.Array | np.ndarray | None, index: np.ndarray
+    ) -> np.ndarray:
         """`[B, F]` float64, what each source says; NaN where a function gave no score.
 
         Args:
@@ -226,10 +229,10 @@ class Judges:
             for source, unknown in zip(self.sources, np.isnan(columns).sum(axis=0), strict=True)
             if source.weight and unknown
         ]
-        rounds = f"the last {self.patience} rounds" if self.patience > 1 else "this round"
+        span = f"the last {self.patience} iterations" if self.patience > 1 else "this iteration"
         several = len(silent) > 1 and not np.isnan(columns).all(axis=0).any()
         rule = " (a score takes a number of each that judges others to the same prompt)" * several
-        return f"no response of {rounds} has a score: {', '.join(silent)}{rule}; {AGAIN}"
+        return f"no response of {span} has a score: {', '.join(silent)}{rule}; {AGAIN}"
 
     def _responses(self, samples: TokenBatch, index: np.ndarray) -> list[str]:
         tokens, mask = np.asarray(samples.tokens), np.asarray(samples.response_mask)
@@ -244,7 +247,9 @@ class Judges:
         pairs = zip(asked, texts, strict=True)
         return [answer_text(prompt, text, self.tokenizer) for prompt, text in pairs]
 
-    def _of_function(self, function, responses: list[str], index: np.ndarray) -> np.ndarray:
+    def _of_function(
+        self, function: Callable[..., Any], responses: list[str], index: np.ndarray
+    ) -> np.ndarray:
         prompts = [self.asked[n] for n in index]
         columns = {
             name: [self.rows[n].get(name) for n in index]

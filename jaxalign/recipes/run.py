@@ -8,7 +8,7 @@ import platform
 import secrets
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,16 +60,16 @@ class Run:
     def __enter__(self) -> "Run":
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: Any) -> None:
         self.metrics.close()
 
-    def rows(self, fn):
+    def rows(self, fn: Callable[..., Any]):
         """`layout.rows(fn)`, compiled once for every function."""
         if fn not in self.passes:
             self.passes[fn] = self.layout.rows(fn)
         return self.passes[fn]
 
-    def step(self, fn, *, micro_batches: int):
+    def step(self, fn: Callable[..., Any], *, micro_batches: int):
         """`layout.step(fn)` for batches of any number of rows.
 
         Devices and micro-batches cut a batch into equal parts; what it lacks for that is filled up
@@ -94,7 +94,7 @@ class Run:
 
 def open_run(
     directory: Path,
-    config,
+    config: Any,
     place: PlaceConfig,
     seed: int,
     *,
@@ -173,7 +173,7 @@ def _check_free(directory: Path) -> None:
         )
 
 
-def _check_config(directory: Path, config) -> None:
+def _check_config(directory: Path, config: Any) -> None:
     """The configuration is that of the run, but for paths: what they lead to is compared."""
     given = json.loads(json.dumps(dataclasses.asdict(config)))
     kept = read_json(directory / "config.json")

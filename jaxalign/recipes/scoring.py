@@ -1,6 +1,7 @@
 """A model over any number of token rows: scores, log-probabilities, perplexity."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from jaxalign.data.chat import TokenRow
 from jaxalign.evaluation.text_statistics import perplexity as perplexity_of
 from jaxalign.layouts.layout import pad_rows, trim_rows
 from jaxalign.models.functions import response_logps_of, text_scores
+from jaxalign.numerics.types import Tree
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.text_models import TextModel
 
@@ -27,7 +29,9 @@ def longest(rows: Sequence[TokenRow]) -> int:
     return max(len(row) for row in rows)
 
 
-def by_rows(run: Run, fn, shared, rows: Sequence[TokenRow], pad_id: int) -> np.ndarray:
+def by_rows(
+    run: Run, fn: Callable[..., Any], shared: Tree, rows: Sequence[TokenRow], pad_id: int
+) -> np.ndarray:
     """`fn(shared, TokenBatch) -> [B, ...]` over any number of rows, in passes of one shape."""
     compiled = run.rows(fn)
     length, parts = longest(rows), []

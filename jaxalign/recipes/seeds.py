@@ -20,6 +20,7 @@ import numpy as np
 from jaxalign import objectives
 from jaxalign.config.seeds import Cadence, NetworkConfig, UpdateSettings
 from jaxalign.models.mlp import PolicyMLP
+from jaxalign.numerics.types import Tree
 from jaxalign.recipes.run import Run
 from jaxalign.rollouts.control import action_policy
 from jaxalign.system.files import replace_file, write_atomically
@@ -62,8 +63,8 @@ def train_seeds(
     run: Run,
     stage: str,
     update: Callable[[Any, Any, jax.Array], tuple[Any, dict]],
-    problems,
-    states,
+    problems: Tree,
+    states: Tree,
     *,
     cadence: Cadence,
     seeds: tuple[int, ...],
@@ -88,7 +89,7 @@ def train_seeds(
     calls = make_calls(update)
     began = time.perf_counter()
 
-    def step(states, call: int):
+    def step(states: Tree, call: int):
         first = call * cadence.log_every
         states, metrics = calls(
             problems, states, jnp.int32(first), length=cadence.done(call + 1) - first
@@ -121,7 +122,7 @@ def train_seeds(
     return states
 
 
-def make_calls(update):
+def make_calls(update: Callable[..., Any]):
     """`calls(problems, states, first, length=n)`: n updates of every seed in one compiled call.
 
     Args:
@@ -132,10 +133,10 @@ def make_calls(update):
     """
 
     @functools.partial(jax.jit, static_argnames="length")
-    def calls(problems, states, first, *, length: int):
+    def calls(problems: Tree, states: Tree, first: jax.Array, *, length: int):
         numbers = first + jnp.arange(length)
 
-        def one_seed(problem, state):
+        def one_seed(problem: Tree, state: Tree):
             return jax.lax.scan(functools.partial(update, problem), state, numbers)
 
         return jax.vmap(one_seed)(problems, states)
@@ -164,7 +165,9 @@ def curves(lines: list[dict], names: list[str]) -> np.ndarray:
     return np.array([[line.get(name, np.nan) for line in lines] for name in names])
 
 
-def plot_curves(path: Path, steps, curves, *, labels: list[str], x: str, y: str):
+def plot_curves(
+    path: Path, steps: np.ndarray, curves: np.ndarray, *, labels: list[str], x: str, y: str
+):
     """One thin line a seed and their mean, as a PNG."""
     from matplotlib.figure import Figure
 

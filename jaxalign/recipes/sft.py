@@ -9,6 +9,7 @@ from jaxalign.data.chat import TokenRow
 from jaxalign.models.functions import (
     text_logps,
 )
+from jaxalign.numerics.types import Params
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.scoring import perplexity
 from jaxalign.recipes.stage import Evaluation, Learner, fit_batches
@@ -27,7 +28,7 @@ def train_sft(
 ) -> TextModel:
     """Next-token cross-entropy on the responses of `bucketed` or `packed` rows."""
 
-    def evaluate(params):
+    def evaluate(params: Params):
         return {
             "perplexity": perplexity(
                 run, dataclasses.replace(policy, params=params), evaluation_rows

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from jaxalign.batches.tokens import PackedBatch, TokenBatch
 from jaxalign.data.batching import length_buckets, token_batch
@@ -67,6 +68,6 @@ def packed(
     return TextBatches(batch=batch, tokens=mean, per_epoch=order.batches, note=note)
 
 
-def counted(_, batch: TokenBatch | PackedBatch):
+def counted(_: Any, batch: TokenBatch | PackedBatch):
     """The batch, and how many of its tokens are real, what share padding (`prepare` of a loop)."""
     return batch, {"tokens": float(batch.mask.sum()), "padding": float(1 - batch.mask.mean())}

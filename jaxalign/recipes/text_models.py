@@ -19,6 +19,7 @@ from jaxalign.layouts.choice import make_layout
 from jaxalign.models.lora import ADAPTERS, Adapted, merged, split
 from jaxalign.models.ngram_reward import NgramConfig
 from jaxalign.models.transformer import Transformer, TransformerConfig
+from jaxalign.numerics.types import Params, Tree
 from jaxalign.pretrained.folders import NGRAM_FIELD, is_hugging_face, load_folder, load_own
 from jaxalign.pretrained.pickles import refuse_pickles
 from jaxalign.pretrained.sources import local_model
@@ -53,7 +54,7 @@ class TextModel:
         """Those beside them that it leaves as they are; None: there are none."""
         return split(self.model, self.params)[1]
 
-    def with_trained(self, trained) -> "TextModel":
+    def with_trained(self, trained: Params) -> "TextModel":
         """The model with other values of what is trained."""
         return dataclasses.replace(self, params={**(self.frozen or {}), **trained})
 
@@ -64,7 +65,11 @@ class TextModel:
 
 
 def new_text_model(
-    config: ModelConfig, tokenizer: Tokenizer, max_length: int, heads: tuple[str, ...], key
+    config: ModelConfig,
+    tokenizer: Tokenizer,
+    max_length: int,
+    heads: tuple[str, ...],
+    key: jax.Array,
 ) -> TextModel:
     """A model with random parameters for that vocabulary."""
     fields = dataclasses.asdict(config)
@@ -152,7 +157,7 @@ def shallow(text_model: TextModel, layers: int) -> TextModel:
     )
 
 
-def _first_layers(tree, layers: int):
+def _first_layers(tree: Tree, layers: int):
     """Nested dicts without `layers_i` from that number on, and stacks cut to it."""
     if not isinstance(tree, dict):
         return tree
@@ -268,12 +273,14 @@ def _loaded(path: Path, put: Put) -> tuple[Transformer, dict[str, Any], Tokenize
     return Transformer(config), params, load_gguf_tokenizer(path)
 
 
-def new_parameters(model: Transformer, key, names: tuple[str, ...] | None = None) -> dict[str, Any]:
+def new_parameters(
+    model: Transformer, key: jax.Array, names: tuple[str, ...] | None = None
+) -> dict[str, Any]:
     """New parameters on the host: all, or those trees alone, and nothing else is computed."""
     if names == ():
         return {}
 
-    def init(key):
+    def init(key: jax.Array):
         params = model.init(key, *EMPTY)["params"]
         return params if names is None else {name: params[name] for name in names}
 

@@ -7,6 +7,7 @@ import itertools
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -94,14 +95,16 @@ def styled(plot: Callable[..., Figure]) -> Callable[..., Figure]:
     """Runs a plot function under this module's settings, leaving the user's own untouched."""
 
     @functools.wraps(plot)
-    def inner(*args, **kwargs):
+    def inner(*args: Any, **kwargs: Any):
         with settings():
             return plot(*args, **kwargs)
 
     return inner
 
 
-def new_figure(width: float, height: float, rows: int = 1, **options) -> tuple[Figure, list[Axes]]:
+def new_figure(
+    width: float, height: float, rows: int = 1, **options: Any
+) -> tuple[Figure, list[Axes]]:
     """A figure of so many points (1/72 inch) with axes below one another."""
     figure = Figure(figsize=(width / 72, height / 72))
     axes = figure.subplots(rows, 1, squeeze=False, **options)

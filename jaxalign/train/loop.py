@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from jaxalign.errors import StepRefused, UserError
+from jaxalign.numerics.types import Tree
 from jaxalign.system.signals import deferred, name_of, say
 from jaxalign.train.checkpoints import Checkpoints
 from jaxalign.train.metrics import progress
@@ -18,7 +19,7 @@ IN_FLIGHT = 2  # steps that are handed to the device before an earlier one must 
 
 
 def fit(
-    state,
+    state: Tree,
     step: Callable[[Any, Any], tuple[Any, dict]],
     batches: Callable[[int], Any],
     *,
@@ -118,7 +119,7 @@ def _written(checkpoints: Checkpoints | None):
         checkpoints.wait()
 
 
-def mean_metrics(sums: Callable, shared, batches: Iterable) -> dict[str, float]:
+def mean_metrics(sums: Callable, shared: Tree, batches: Iterable) -> dict[str, float]:
     """Metrics over many batches: sums added up, divided once by the weight of all.
 
     Args:
@@ -140,7 +141,7 @@ def mean_metrics(sums: Callable, shared, batches: Iterable) -> dict[str, float]:
 class _Log:
     """Hands metrics on when their step has ended, so that nobody waits for the running one."""
 
-    def __init__(self, on_metrics, log_every: int, steps: int):
+    def __init__(self, on_metrics: Callable[..., Any], log_every: int, steps: int):
         self.on_metrics, self.log_every, self.steps, self.note = on_metrics, log_every, steps, ""
         self.waiting = collections.deque()
 
@@ -175,7 +176,7 @@ def _check_finite(done: int, metrics: dict) -> None:
             )
 
 
-def _resumed(state, checkpoints: Checkpoints | None, steps: int):
+def _resumed(state: Tree, checkpoints: Checkpoints | None, steps: int):
     found = None if checkpoints is None else checkpoints.restore(state)
     if found is None:
         return 0, state

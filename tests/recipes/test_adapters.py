@@ -201,9 +201,9 @@ MUON = FitConfig(optimizer=OptimizerConfig(name="muon"))
 REFUSED = [
     (lambda: LoraConfig(dropout=0.1), r"lora\.rank 0 .* does not read lora\.dropout"),
     (lambda: LoraConfig(base="int8"), r"does not read lora\.base"),
-    (lambda: LoraConfig(rank=-1), r"lora\.rank is -1"),
-    (lambda: LoraConfig(rank=1, alpha=0.0), r"lora\.alpha is 0"),
-    (lambda: LoraConfig(rank=1, dropout=1.0), r"lora\.dropout is 1"),
+    (lambda: LoraConfig(rank=-1), r"rank is -1"),
+    (lambda: LoraConfig(rank=1, alpha=0.0), r"alpha is 0"),
+    (lambda: LoraConfig(rank=1, dropout=1.0), r"dropout is 1"),
     (lambda: LoraConfig(rank=1, targets=()), r"lora\.targets is empty"),
     (lambda: SFTConfig(lora=LORA), r"need a trained model below them; set init"),
     (lambda: SFTConfig(adapter="x"), r"need a trained model below them; set init"),

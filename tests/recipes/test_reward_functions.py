@@ -790,12 +790,13 @@ def test_the_same_command_again_does_not_end_a_run_that_nobody_judges(files, tmp
         *("--online.fit.batch_size", "32", "--online.fit.log_every", "1"),
         *("--place.layout", "device", *optimizer("online.fit", "4e-2")),
     ]
-    for step, rounds in ((3, "the last 3 rounds"), (4, "the last 2 rounds"), (4, "this round")):
+    spans = ((3, "the last 3 iterations"), (4, "the last 2 iterations"), (4, "this iteration"))
+    for step, span in spans:
         with pytest.raises(SystemExit):
             main(arguments)
         written = capsys.readouterr().err
         *_, told = written.splitlines()
-        assert told.startswith(f"jaxalign: step {step}: no response of {rounds} has a score: ")
+        assert told.startswith(f"jaxalign: step {step}: no response of {span} has a score: ")
         assert "NaN or Inf" not in written  # of TensorBoard's writer
     assert not (tmp_path / "run" / "model").exists()
 

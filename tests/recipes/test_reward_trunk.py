@@ -186,7 +186,7 @@ REFUSED = [
         lambda: RewardSettings(layers=2, pooling="none", bag=True),
         r"reward\.layers is 2 and reward\.pooling none",
     ),
-    (lambda: RewardSettings(pooling="last", layers=0), r"reward\.layers is 0"),
+    (lambda: RewardSettings(pooling="last", layers=0), r"layers is 0"),
     (
         lambda: RewardConfig(init="x", lora=LORA, reward=SETTINGS),
         r"reward\.trunk frozen trains no adapters",

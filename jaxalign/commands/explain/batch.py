@@ -20,6 +20,8 @@ from jaxalign.errors import UserError
 from jaxalign.explanation import Explanation
 from jaxalign.losses.declarations import Loss
 from jaxalign.models.functions import response_logps_of
+from jaxalign.models.transformer import LanguageModel
+from jaxalign.numerics.types import Tree
 from jaxalign.recipes.preferences import running_mean
 from jaxalign.recipes.stage import optimizer_of
 from jaxalign.recipes.text_models import TextModel, load_text_model, start_of, with_heads
@@ -128,10 +130,10 @@ def shift_of(config: ExplainConfig, policy: TextModel, loss: Loss, fit: FitConfi
     return Shift(**running, notes=(note,))
 
 
-def with_statistics(make_loss: Callable, statistics) -> Callable:
+def with_statistics(make_loss: Callable, statistics: Tree) -> Callable:
     """The same objective for losses that read these running statistics, None for none."""
 
-    def make(model):
+    def make(model: LanguageModel):
         return functools.partial(make_loss(model), statistics=statistics)
 
     return make

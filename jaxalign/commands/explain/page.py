@@ -2,7 +2,9 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -11,7 +13,9 @@ from jaxalign.commands.explain.run_directory import of_run
 from jaxalign.commands.explain.samples import decisions, groups
 from jaxalign.config.explain import ExplainConfig
 from jaxalign.data.templates import fixed_template_date
+from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.explanation import Explanation, Sum
+from jaxalign.numerics.types import Tree
 from jaxalign.recipes.inputs import started
 from jaxalign.recipes.stage import optimizer_of
 from jaxalign.report.explanation import explanation_page
@@ -62,7 +66,9 @@ def explained(config: ExplainConfig) -> Explanation:
     return explanation
 
 
-def check(watched_step, state, batch, result) -> list[tuple[str, str | None]]:
+def check(
+    watched_step: Callable[..., Any], state: Tree, batch: Tree, result: Any
+) -> list[tuple[str, str | None]]:
     """What was looked for, and what was found of it: None where all is well.
 
     The page shows the numbers of the plain step, whether it is checked or not. The watched one is
@@ -79,7 +85,9 @@ def check(watched_step, state, batch, result) -> list[tuple[str, str | None]]:
     ]
 
 
-def finish(config: ExplainConfig, explanation: Explanation, tokenizer, findings) -> None:
+def finish(
+    config: ExplainConfig, explanation: Explanation, tokenizer: Tokenizer, findings: Any
+) -> None:
     """Write the page and say what stands on it."""
     page = explanation_page(config.method, explanation, tokenizer, findings)
     write_atomically(Path(config.output), page.encode())

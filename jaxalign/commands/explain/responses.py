@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -25,6 +26,7 @@ from jaxalign.data.records import Preference, PromptCompletion, Unpaired
 from jaxalign.errors import UserError
 from jaxalign.explanation import explain_pairs, explain_texts, explain_unpaired
 from jaxalign.models.functions import text_logps, text_logps_and_collisions
+from jaxalign.numerics.types import Tree
 from jaxalign.recipes.preferences import pair_loss, pair_reference, with_mismatched
 from jaxalign.recipes.scoring import longest
 from jaxalign.recipes.text_models import TextModel
@@ -40,7 +42,7 @@ def texts(config: ExplainConfig) -> Prepared:
     batch = token_batch(rows, pad_id=policy.tokenizer.pad_id, index=index)
     model = text_logps(policy.model, temperature=config.temperature)
 
-    def explain(state, key):
+    def explain(state: Tree, key: jax.Array):
         return explain_texts(objectives.sft, model, state.params, batch, key=key)
 
     return Prepared(
@@ -80,7 +82,7 @@ def pairs(config: ExplainConfig) -> Prepared:
     sums = {"per_token": loss.per_token, "ld_alpha": settings.ld_alpha}
     beta = loss.hyperparameters["beta"]
 
-    def explain(state, key):
+    def explain(state: Tree, key: jax.Array):
         make = with_statistics(make_loss, state.statistics)
         given = {"reference": shown, "beta": beta, "key": key}
         return explain_pairs(make, model, state.params, batch, **given, **sums)
@@ -98,12 +100,14 @@ def pairs(config: ExplainConfig) -> Prepared:
     )
 
 
-def aligned(paired, policy: TextModel, batch: PreferenceBatch, temperature: float):
+def aligned(
+    paired: Callable[..., Any], policy: TextModel, batch: PreferenceBatch, temperature: float
+):
     """`token_logps -> loss_fn` of WPO, whose alignment has no gradient and is read once."""
     read = jax.jit(text_logps_and_collisions(policy.model, temperature=temperature))
     collisions = [read(policy.params, side)[1] for side in (batch.chosen, batch.rejected)]
 
-    def make_loss(token_logps):
+    def make_loss(token_logps: Callable[..., Any]):
         return paired(lambda *given: (token_logps(*given), jnp.concatenate(collisions)))
 
     return make_loss
@@ -128,7 +132,7 @@ def labelled(config: ExplainConfig) -> Prepared:
     make_loss = functools.partial(objectives.unpaired, loss=loss)
     beta = loss.hyperparameters["beta"]
 
-    def explain(state, key):
+    def explain(state: Tree, key: jax.Array):
         make = with_statistics(make_loss, state.statistics)
         given = {"reference": shown, "beta": beta, "key": key}
         return explain_unpaired(make, model, state.params, batch, **given)

@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +23,7 @@ from jaxalign.data.batching import prompt_batch
 from jaxalign.explanation import explain_decisions, explain_responses
 from jaxalign.kl import k1
 from jaxalign.models.functions import text_decisions, text_policy
+from jaxalign.numerics.types import Tree
 from jaxalign.recipes.iterations import read_prompts
 from jaxalign.recipes.reward_sources import judged_samples, judges_of, load_sources
 from jaxalign.recipes.text_models import TextModel, with_heads
@@ -31,7 +34,9 @@ from jaxalign.train.checks import watched_decisions, watched_ratios
 from jaxalign.train.epochs import minibatch
 
 
-def sampled(config: ExplainConfig, policy: TextModel, sample_from, *, repeats: int = 1):
+def sampled(
+    config: ExplainConfig, policy: TextModel, sample_from: Callable[..., Any], *, repeats: int = 1
+):
     """Responses to prompts of the data, and `ScoredSamples -> (ScoredSamples, metrics)` by which
     all judges have their say.
 
@@ -101,7 +106,7 @@ def decisions(config: ExplainConfig) -> Prepared:
     )
     model = text_policy(policy.model, temperature=config.temperature)
 
-    def explain(state, key):
+    def explain(state: Tree, key: jax.Array):
         return explain_decisions(
             make_loss, model, state.params, batch, clip=clip, recorded=recorded, key=key, **values
         )
@@ -137,7 +142,7 @@ def groups(config: ExplainConfig) -> Prepared:
     )
     model = text_decisions(policy.model, temperature=config.temperature)
 
-    def explain(state, key):
+    def explain(state: Tree, key: jax.Array):
         shown = {"method": method, "recorded": recorded, "totals": scores}
         return explain_responses(make_loss, model, state.params, batch, key=key, **shown)
 

@@ -5,7 +5,9 @@ import dataclasses
 import functools
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -182,7 +184,13 @@ class Job:
             seed=self.config.seed,
         )
 
-    def _dpo(self, name: str, chosen, rejected, settings: DPOSettings) -> None:
+    def _dpo(
+        self,
+        name: str,
+        chosen: Sequence[TokenRow],
+        rejected: Sequence[TokenRow],
+        settings: DPOSettings,
+    ) -> None:
         model = train_dpo(
             self.run,
             name,
@@ -227,7 +235,7 @@ class Job:
         with writing(folder):
             save_text_model(folder, without_adapters(model))
 
-    def _write(self, name: str, content) -> None:
+    def _write(self, name: str, content: Any) -> None:
         write_atomically(self.run.directory / name, json.dumps(content, indent=1).encode())
 
 
@@ -240,10 +248,10 @@ def with_loops(config: RLHFConfig) -> RLHFConfig:
     """
     start = Start()
 
-    def filled(given, loop: str, flag: str):
+    def filled(given: Any, loop: str, flag: str):
         return following(given, loop, start, flag=flag).settled(1, announce=False)
 
-    def with_fit(settings, loop: str, flag: str):
+    def with_fit(settings: Any, loop: str, flag: str):
         return dataclasses.replace(settings, fit=filled(settings.fit, loop, f"{flag}.fit"))
 
     return dataclasses.replace(
