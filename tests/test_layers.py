@@ -126,6 +126,16 @@ def test_every_parameter_has_a_type(path):
                 assert typed, f"{path}:{node.lineno}: {node.name} has no type for {x.arg}"
 
 
+def test_no_two_classes_share_a_name():
+    classes = [
+        node.name
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+    ]
+    assert sorted({name for name in classes if classes.count(name) > 1}) == []
+
+
 def test_losses_and_models_do_not_know_each_other():
     for path in (PACKAGE / "losses").rglob("*.py"):
         assert not own_parts(path) & {"models", "data", "envs"}, path

@@ -79,7 +79,7 @@ def train_grpo(
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Groups:
+class GroupPlan:
     """Groups of responses to one prompt each, and how they are cut into minibatches.
 
     settings: method and sizes.
@@ -108,10 +108,10 @@ class Groups:
         return jax.tree.map(lambda x: x.reshape(-1, unit, *x.shape[1:]), rows), metrics
 
 
-def groups_of(actor: TextModel, settings: GRPOSettings, longest: int, *, devices: int) -> Groups:
+def groups_of(actor: TextModel, settings: GRPOSettings, longest: int, *, devices: int) -> GroupPlan:
     """The groups of a run on so many devices."""
     together, in_a_row = shared_responses(settings, devices=devices)
-    return Groups(
+    return GroupPlan(
         settings=settings,
         together=together,
         in_a_row=in_a_row,
@@ -139,7 +139,7 @@ def shared_responses(settings: GRPOSettings, *, devices: int) -> tuple[int, int]
 
 
 def _iteration(
-    sampler: Sampler, judges: Judges, groups: Groups, step: Callable
+    sampler: Sampler, judges: Judges, groups: GroupPlan, step: Callable
 ) -> Callable[[TrainState, Asked], tuple[TrainState, dict[str, Any]]]:
     """One iteration of sampling and learning."""
     compare, settings = jax.jit(groups.compared), groups.settings

@@ -7,9 +7,9 @@ import numpy as np
 
 from jaxalign.commands.rlhf.ratings import Corpus, first_tokens, spread
 from jaxalign.commands.rlhf.samples import (
+    EvaluationSampler,
     EvaluationSetup,
-    Sampler,
-    Samples,
+    MethodSamples,
     result_row,
 )
 from jaxalign.config.rlhf import RLHFConfig
@@ -75,7 +75,7 @@ class Comparison:
             max_new_tokens=config.max_length - 1 - config.prompt_tokens[1],
             rows=config.evaluation.rows,
         )
-        self.sampler = Sampler(run, self.setup)
+        self.sampler = EvaluationSampler(run, self.setup)
         self.baseline = self.sampler(models["sft"].params, run.key("evaluation/sft"))
 
     def point(self, method: str, params: dict[str, Any]) -> dict[str, float]:
@@ -136,7 +136,7 @@ class Comparison:
         value = perplexity(self.run, self.base, self._held_out())
         return [{"method": "held-out human texts", "base_perplexity": value}]
 
-    def _row(self, method: str, samples: Samples, baseline: Samples) -> dict:
+    def _row(self, method: str, samples: MethodSamples, baseline: MethodSamples) -> dict:
         """A row of the table, with the perplexity under the model that the job started from."""
         row = result_row(method, samples, baseline, self.setup)
         if self.base is None:
@@ -233,7 +233,7 @@ class Comparison:
             "The KL of best-of-N is the analytic bound ln n - (n - 1) / n.",
         ]
 
-    def _shown(self, samples: dict[str, Samples]) -> list[dict]:
+    def _shown(self, samples: dict[str, MethodSamples]) -> list[dict]:
         """Samples of all methods side by side, of the first prompts."""
         number = min(self.config.evaluation.shown, *(len(s.texts) for s in samples.values()))
         decode = self.corpus.tokenizer.decode
@@ -257,14 +257,14 @@ class Comparison:
         return {key: self.models[name].params[key] for key in self.models["sft"].params}
 
 
-def first(samples: Samples, number: int) -> Samples:
+def first(samples: MethodSamples, number: int) -> MethodSamples:
     """The samples of the first prompts."""
-    return Samples(
-        **{f.name: getattr(samples, f.name)[:number] for f in dataclasses.fields(Samples)}
+    return MethodSamples(
+        **{f.name: getattr(samples, f.name)[:number] for f in dataclasses.fields(MethodSamples)}
     )
 
 
-def best(pool: Samples) -> Samples:
+def best(pool: MethodSamples) -> MethodSamples:
     """The one sample of each prompt that the reward model scores highest."""
     index = pool.reward_scores.argmax(axis=1)
 
@@ -273,7 +273,9 @@ def best(pool: Samples) -> Samples:
             return [[group[i]] for group, i in zip(values, index, strict=True)]
         return np.take_along_axis(values, index[:, None], axis=1)
 
-    return Samples(**{f.name: pick(getattr(pool, f.name)) for f in dataclasses.fields(Samples)})
+    return MethodSamples(
+        **{f.name: pick(getattr(pool, f.name)) for f in dataclasses.fields(MethodSamples)}
+    )
 
 
 def wins_of_each(scores: np.ndarray, baseline: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ from jaxalign.commands.rlhf.ratings import (
     read_corpus,
     spread,
 )
-from jaxalign.commands.rlhf.samples import Sampler
+from jaxalign.commands.rlhf.samples import EvaluationSampler
 from jaxalign.config.defaults import Start, following, reward_loop
 from jaxalign.config.dpo import DPOSettings
 from jaxalign.config.loop import FitConfig
@@ -217,7 +217,9 @@ class Job:
         prompts = first_tokens(self.corpus.policy_rows, config.prompt_tokens)
         order = np.random.default_rng(config.seed).permutation(len(prompts))
         prompts = [prompts[i] for i in order[: config.sampled_prompts]]
-        sampler = Sampler(self.run, dataclasses.replace(self.comparison.setup, prompts=prompts))
+        sampler = EvaluationSampler(
+            self.run, dataclasses.replace(self.comparison.setup, prompts=prompts)
+        )
         drawn = sampler(sft.params, self.run.key("pairs"), samples=config.samples_per_prompt)
         scores = drawn.reward_scores - config.unfinished_penalty * ~drawn.ended
         picked = scores.argmax(axis=1), scores.argmin(axis=1)

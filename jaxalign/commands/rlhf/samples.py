@@ -67,7 +67,7 @@ class EvaluationSetup:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Samples:
+class MethodSamples:
     """Samples of one method with their scores, `[N, S]` each: S samples for each of N prompts.
 
     responses: token ids without the one that ended it, which `ends` holds: one or none.
@@ -147,7 +147,7 @@ def make_sample_batch(
     return sample_batch
 
 
-class Sampler:
+class EvaluationSampler:
     """Sampler of any policy of the reference's architecture, with scores; compiled once."""
 
     def __init__(self, run: Run, setup: EvaluationSetup):
@@ -170,7 +170,7 @@ class Sampler:
         *,
         samples: int = 1,
         prompts: int | None = None,
-    ) -> Samples:
+    ) -> MethodSamples:
         """Samples of a policy with their scores: `samples` responses to each of the first `prompts`
         prompts.
         """
@@ -187,7 +187,9 @@ class Sampler:
             parts.append(trim_rows(self.measure(shared, batch), real))
         return self._samples(jax.tree.map(lambda *x: np.concatenate(x), *parts), repeated, samples)
 
-    def _samples(self, batch: SampleBatch, prompts: Sequence[TokenIds], count: int) -> Samples:
+    def _samples(
+        self, batch: SampleBatch, prompts: Sequence[TokenIds], count: int
+    ) -> MethodSamples:
         setup, tokenizer = self.setup, self.setup.reference.tokenizer
         drawn = [
             row[mask].tolist() for row, mask in zip(batch.tokens, batch.response_mask, strict=True)
@@ -202,7 +204,7 @@ class Sampler:
         def nested(items: list) -> list[list]:
             return [items[i : i + count] for i in range(0, len(items), count)]
 
-        return Samples(
+        return MethodSamples(
             texts=nested(texts),
             responses=nested(responses),
             ends=nested(ends),
@@ -217,7 +219,9 @@ class Sampler:
         )
 
 
-def result_row(method: str, samples: Samples, baseline: Samples, setup: EvaluationSetup) -> dict:
+def result_row(
+    method: str, samples: MethodSamples, baseline: MethodSamples, setup: EvaluationSetup
+) -> dict:
     """One row of the result table: a method's samples against the baseline's on the same
     prompts.
     """
