@@ -122,7 +122,8 @@ def leaves(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def hostile(flag: str, hint: Any) -> list[str]:
     """Values that a flag of that type may not have; none where every text is a value."""
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    is_union = typing.get_origin(hint) in (types.UnionType, typing.Union)
+    options = typing.get_args(hint) if is_union else (hint,)
     kind = next((option for option in options if option is not type(None)), hint)
     if typing.get_origin(kind) is typing.Literal:
         return list(CHOICES)
