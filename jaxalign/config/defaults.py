@@ -113,7 +113,7 @@ class Start:
 
     @property
     def name(self) -> str:
-        """What the line at the start of a run calls it."""
+        """Kind of model, for the first line of a run: "a published model with adapters"."""
         model = "published" if self.published else "small" if self.small else "large"
         return f"a {model} model{' with adapters' if self.adapters else ''}"
 
@@ -162,7 +162,7 @@ class Following:
         return settled
 
     def _line(self, settled: Any, passes: float | None) -> str:
-        """What was filled in; empty where all was given."""
+        """List of the defaults that were filled in, `name value, ...`, or nothing."""
         given, asked, now = self.given, self.given.optimizer, settled.optimizer
         length = _lengths(given)[0]
         share = self.settings.optimizer.warmup_share

@@ -79,7 +79,7 @@ def given_hyperparameters(settings: Any, table: Mapping[str, Loss]) -> dict[str,
 
 
 def argument_text(function: Callable[..., Any], name: str) -> str:
-    """What the docstring of a function says of an argument, on one line.
+    """Description of an argument in the docstring of its function, on one line.
 
     >>> argument_text(PAIR_LOSSES["simpo"].function, "gamma")
     'target margin, reward units.'

@@ -81,7 +81,10 @@ def _numbers(value: Any, hint: Any) -> Iterator[tuple[int | float, Range]]:
 
 
 def _wanted(number: int | float, allowed: Range) -> str:
-    """What a number that is out of a range must be; an end that only guards is not named first."""
+    """Requirement that a number out of range fails, for an error message.
+
+    An end that only guards against overflow is not named first.
+    """
     if allowed.most > max(FAR, number):
         if 0 in allowed:
             return "it must not be negative"

@@ -58,7 +58,7 @@ class GroupMethod:
       by the deviation of the batch), "centred" (not scaled), "leave_one_out", "best_of_group",
       "length_weighted", or "reinforce_plus_plus" (returns of tokens, whitened over the batch).
     aggregation: "token_mean", "sequence_mean", "sequence_sum" or "constant_length".
-    kl_coef: price of a nat of KL to the reference; 0: none.
+    kl_coef: weight of the KL to the reference; 0: none.
     kl_in: whether the KL is a term of the "loss" or charged to the "reward".
     kl_estimator: "k1", "k2", "k3" or "corrected" (`importance_corrected_k3`).
     gamma: discount of "reinforce_plus_plus".

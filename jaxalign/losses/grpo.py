@@ -53,7 +53,7 @@ def grpo_loss(
     kl_coef: float,
     dual_clip: float | None = None,
 ) -> jax.Array:
-    """The clipped surrogate loss of each token plus the price of its KL.
+    """The clipped surrogate loss of each token plus its KL penalty.
 
       L_it = -min(r_it A_i, clip(r_it) A_i) + kl_coef kl_it
 
@@ -67,7 +67,7 @@ def grpo_loss(
       kl: `[B, T]` nats: `k3`, `k2` or `importance_corrected_k3`. Of tokens none has the gradient of
         the KL of responses; the last comes closest.
       clip_range: above 0; one number for both sides or (low, high).
-      kl_coef: price of a nat, beta in the paper.
+      kl_coef: weight of the KL, beta in the paper.
       dual_clip: bound of the ratio where the advantage is negative, above 1 + high, or None. It is
         also known as two-sided clipping (Prime Intellect 2025, https://arxiv.org/abs/2505.07291).
 
@@ -95,7 +95,7 @@ def grpo_loss(
 
 
 def with_kl_term(losses: jax.Array, kl: jax.Array, *, kl_coef: float) -> jax.Array:
-    """Losses of tokens with the price of their KL to the reference: `[B, T]`.
+    """Losses of tokens with their KL penalty to the reference: `[B, T]`.
 
     L_it + kl_coef kl_it
     """

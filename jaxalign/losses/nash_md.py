@@ -58,7 +58,7 @@ def _scaled(logps: jax.Array, exponent: float) -> jax.Array:
 def nash_md_loss(
     policy_logps: jax.Array, reference_logps: jax.Array, preferences: jax.Array, *, beta: float
 ) -> jax.Array:
-    """Policy gradient on the chance to be preferred to the opponent, less the price of the KL.
+    """Policy gradient on the chance to be preferred to the opponent, less a KL penalty.
 
       L = -log pi(y) sg( P(y > y') - 1/2 - beta log(pi(y) / pi_ref(y)) )
 
@@ -69,7 +69,7 @@ def nash_md_loss(
       policy_logps: `[B]` nats, of the policy's own samples.
       reference_logps: `[B]`, the same under the reference; get no gradient.
       preferences: `[B]` in [0, 1], P(the sample beats one of the opponent); get no gradient.
-      beta: price of a nat, tau in the paper, at least 0.
+      beta: KL coefficient, tau in the paper, at least 0.
 
     Returns:
       `[B]`.
