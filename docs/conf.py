@@ -16,7 +16,7 @@ author = "the authors of jaxalign"
 copyright = "the authors of jaxalign, Apache-2.0"
 release = importlib.metadata.version("jaxalign")
 extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "myst_nb", "docstrings", "reference"]
-exclude_patterns = ["_build", "extensions"]
+exclude_patterns = ["_build", "extensions", "jupyter_execute"]
 
 html_theme = "furo"
 html_title = "jaxalign"

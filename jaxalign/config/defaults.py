@@ -113,7 +113,7 @@ class Start:
 
     @property
     def name(self) -> str:
-        """Kind of model, for the first line of a run: "a published model with adapters"."""
+        """Kind of model in words, as the first line of a run names it."""
         model = "published" if self.published else "small" if self.small else "large"
         return f"a {model} model{' with adapters' if self.adapters else ''}"
 
