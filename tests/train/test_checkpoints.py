@@ -419,7 +419,7 @@ from jaxalign.train.checkpoints import Checkpoints
 
 state = {str(i): np.random.default_rng(i).normal(size=(100, 100)) for i in range(20)}
 checkpoints = Checkpoints(sys.argv[1])
-for limit in (500_000, 50_000, 500, 50, resource.RLIM_INFINITY):
+for limit in (30_000, 5_000, 500, 50, resource.RLIM_INFINITY):  # an array has 40,000 bytes
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     try:
         checkpoints.save(3, state)
