@@ -4,13 +4,14 @@ import dataclasses
 
 import pytest
 
-from benchmarks.catalogue import PAGE, declarations, entries, heading_of, page
+from benchmarks.catalogue import GUIDE, PAGE, declarations, entries, guide, heading_of, page
 
 DOCUMENTED = ("losses", "advantages", "kl", "diagnostics")
 
 
-def test_the_page_is_up_to_date():
-    assert PAGE.read_text() == page(), "run python -m benchmarks.catalogue --write"
+@pytest.mark.parametrize(("path", "write"), [(PAGE, page), (GUIDE, guide)])
+def test_the_pages_are_up_to_date(path, write):
+    assert path.read_text() == write(), "run python -m benchmarks.catalogue --write"
 
 
 @pytest.mark.parametrize(
