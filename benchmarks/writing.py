@@ -65,7 +65,7 @@ def changed(config, name: str, value):
 def trained(config: RLHFConfig, run: Run, corpus: Corpus) -> TextModel:
     """The SFT model of the main job."""
     new = new_text_model(
-        config.model, corpus.tokenizer, config.max_length, ("logits",), run.key("init")
+        config.model, corpus.tokenizer, run.key("init"), max_length=config.max_length
     )
     batches = bucketed(
         corpus.sft_rows,

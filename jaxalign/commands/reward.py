@@ -60,9 +60,7 @@ def run(config: RewardConfig, directory: Path) -> dict:
     )
     with open_run(directory, config, config.place, config.seed, inputs=inputs) as run:
         if base is None:
-            base = new_text_model(
-                config.model, tokenizer, data.longest, ("logits",), run.key("init")
-            )
+            base = new_text_model(config.model, tokenizer, run.key("init"), max_length=data.longest)
         base = with_adapters(base, config.adapter, config.lora, run.key("lora"))
         trained, found = train(run, base, rows, config)
         method = "reward model"

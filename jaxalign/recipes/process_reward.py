@@ -53,7 +53,7 @@ def train_process(
 def step_chances(run: Run, model: TextModel, rows: Sequence[TokenRow]) -> list[np.ndarray]:
     """The predicted chance that each step of each row is right, in (0, 1)."""
     step_scores = text_step_scores(model.model)
-    logits = by_rows(run, step_scores, model.params, rows, model.tokenizer.pad_id)
+    logits = by_rows(run, step_scores, model.params, rows, pad_id=model.tokenizer.pad_id)
     chances = 1 / (1 + np.exp(-logits.astype(np.float64)))
     return [part[: len(row)][row.is_response] for part, row in zip(chances, rows, strict=True)]
 

@@ -98,7 +98,9 @@ def train_scores(
     model = new_reward_model(base, rows, settings, run.key(f"{name}/init"))
     scores_of, params, frozen = text_scores(model.model), model.trained, model.frozen
     if settings.trunk == "frozen":
-        pooled = by_rows(run, pooled_texts(model.model), model.params, rows, base.tokenizer.pad_id)
+        pooled = by_rows(
+            run, pooled_texts(model.model), model.params, rows, pad_id=base.tokenizer.pad_id
+        )
         scores_of = head_scores(model.model.config, model.model.ngrams)
         known = {name: tree for name, tree in model.params.items() if name == FEATURES}
         params, frozen = {"score": model.params["score"]}, {"pooled": pooled, **known}

@@ -67,9 +67,10 @@ class TextModel:
 def new_text_model(
     config: ModelConfig,
     tokenizer: Tokenizer,
-    max_length: int,
-    heads: tuple[str, ...],
     key: jax.Array,
+    *,
+    max_length: int,
+    heads: tuple[str, ...] = ("logits",),
 ) -> TextModel:
     """A model with random parameters for that vocabulary."""
     fields = dataclasses.asdict(config)

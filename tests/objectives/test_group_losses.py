@@ -366,7 +366,7 @@ LIKES_LOW_IDS = type("Reward", (), {"model": LowIds(), "params": jnp.zeros(())})
 def policy():
     tokenizer = train_bpe(["the film is good"], 270)
     config = ModelConfig(width=16, layers=1, heads=2, dropout=0.0)
-    return new_text_model(config, tokenizer, 12, ("logits",), jax.random.key(0))
+    return new_text_model(config, tokenizer, jax.random.key(0), max_length=12)
 
 
 @pytest.mark.slow

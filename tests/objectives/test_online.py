@@ -327,7 +327,7 @@ def test_the_objective_rests_where_the_theory_says(x64, mixture):
 def tiny_policy():
     tokenizer = train_bpe(["the film is good"], 262)
     config = ModelConfig(width=16, layers=1, heads=2, dropout=0.0)
-    return new_text_model(config, tokenizer, 12, ("logits",), jax.random.key(0))
+    return new_text_model(config, tokenizer, jax.random.key(0), max_length=12)
 
 
 class LowIds:

@@ -244,7 +244,7 @@ def test_the_stage_of_kto_in_parts(tmp_path):
     rows = [token_row(([3 + i % 5], False), (rng.integers(3, 250, 4), True)) for i in range(16)]
     labels = rng.random(16) < 0.8
     model = ModelConfig(width=8, layers=1, heads=1)
-    start = new_text_model(model, train_bpe(["a"], vocab_size=262), 5, ("logits",), KEY)
+    start = new_text_model(model, train_bpe(["a"], vocab_size=262), KEY, max_length=5)
     measured, rate = [], OptimizerConfig(learning_rate=0.1, schedule="constant", warmup_steps=0)
     for parts in (1, 4):
         fit = FitConfig(steps=4, batch_size=16, micro_batches=parts, log_every=1, optimizer=rate)

@@ -78,7 +78,7 @@ class LowIds:
 def test_ppo_learns_to_write_what_is_rewarded(tmp_path):
     tokenizer = train_bpe(["the film is good"], 270)
     config = ModelConfig(width=16, layers=1, heads=2, dropout=0.0)
-    policy = new_text_model(config, tokenizer, 12, ("logits",), jax.random.key(0))
+    policy = new_text_model(config, tokenizer, jax.random.key(0), max_length=12)
     likes_low_ids = type("Reward", (), {"model": LowIds(), "params": jnp.zeros(())})
     settings = PPOSettings(
         iterations=12,
@@ -108,7 +108,7 @@ def test_ppo_learns_to_write_what_is_rewarded(tmp_path):
 def test_a_price_on_kl_keeps_the_policy_near_the_reference(tmp_path):
     tokenizer = train_bpe(["the film is good"], 270)
     config = ModelConfig(width=16, layers=1, heads=2, dropout=0.0)
-    policy = new_text_model(config, tokenizer, 12, ("logits",), jax.random.key(0))
+    policy = new_text_model(config, tokenizer, jax.random.key(0), max_length=12)
     likes_low_ids = type("Reward", (), {"model": LowIds(), "params": jnp.zeros(())})
     settings = PPOSettings(
         iterations=8,
@@ -156,7 +156,7 @@ def test_a_target_of_the_kl_is_reached_from_a_price_ten_times_wrong():
 def test_a_separate_trunk_of_values_starts_as_the_policys():
     tokenizer = train_bpe(["the film is good"], 270)
     config = ModelConfig(width=16, layers=2, heads=2, dropout=0.0, value_trunk="separate")
-    policy = new_text_model(config, tokenizer, 12, ("logits",), jax.random.key(0))
+    policy = new_text_model(config, tokenizer, jax.random.key(0), max_length=12)
     actor = with_heads(policy, ("logits", "value"), jax.random.key(1))
     jax.tree.map(np.testing.assert_array_equal, actor.params["value_trunk"], policy.params["trunk"])
     adapted = with_adapters(policy, "", LoraConfig(rank=2, base="int8"), jax.random.key(2))

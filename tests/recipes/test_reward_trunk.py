@@ -160,7 +160,7 @@ def test_what_is_learned_above_a_frozen_trunk_is_the_gradient_of_the_whole_model
         index=groups.texts,
     )
     with open_run(tmp_path, SETTINGS, PlaceConfig(layout="device"), 0) as run:
-        of_texts = by_rows(run, pooled_texts(model.model), model.params, rows, 0)
+        of_texts = by_rows(run, pooled_texts(model.model), model.params, rows, pad_id=0)
 
     def loss(scores, head, others):
         return objectives.reward(scores)({"score": head, **others}, batch, KEY)[0]

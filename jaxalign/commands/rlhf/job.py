@@ -87,7 +87,7 @@ class Job:
         config, corpus = self.config, self.corpus
         with self.timed("sft"):
             start = self.base or new_text_model(
-                config.model, corpus.tokenizer, config.max_length, ("logits",), self.run.key("init")
+                config.model, corpus.tokenizer, self.run.key("init"), max_length=config.max_length
             )
             held_out = corpus.token_rows(
                 spread(corpus.validation.texts, config.evaluation.perplexity_texts)
