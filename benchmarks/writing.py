@@ -74,7 +74,7 @@ def trained(config: RLHFConfig, run: Run, corpus: Corpus) -> TextModel:
         pad_id=corpus.tokenizer.pad_id,
         seed=run.seed,
     )
-    return train_sft(run, "sft", new, batches, config.sft)
+    return train_sft(run, "sft", new, batches, settings=config.sft)
 
 
 def bits_per_character(run: Run, policy: TextModel, corpus: Corpus) -> float:

@@ -94,12 +94,16 @@ def train(
     """The reward model by the chosen loss, and what training found out about it."""
     if config.reward.loss == "process":
         labels = [record.labels for record in rows.records]
-        return train_process(run, "reward", base, rows.texts, labels, config.process), {}
+        settings = config.process
+        trained = train_process(run, "reward", base, rows.texts, labels=labels, settings=settings)
+        return trained, {}
     if config.reward.loss == "plackett_luce":
-        return train_ranking(run, "reward", base, rows.tokens, config.reward), {}
+        return train_ranking(run, "reward", base, rows.tokens, settings=config.reward), {}
     margins = np.array([record.margin for record in rows.records], np.float32)
-    groups = pairs_as_groups(rows.tokens, margins)
-    trained, deviation = train_reward(run, "reward", base, *groups, config.reward)
+    texts, groups = pairs_as_groups(rows.tokens, margins)
+    trained, deviation = train_reward(
+        run, "reward", base, texts, groups=groups, settings=config.reward
+    )
     return trained, {"log_odds_per_score": deviation}
 
 

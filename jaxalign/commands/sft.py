@@ -55,12 +55,7 @@ def run(config: SFTConfig, directory: Path) -> dict:
             )
         start = with_adapters(start, config.adapter, config.lora, run.key("lora"))
         trained = train_sft(
-            run,
-            "sft",
-            start,
-            batches,
-            config.fit,
-            evaluation_rows=held_out.texts,
+            run, "sft", start, batches, settings=config.fit, evaluation_rows=held_out.texts
         )
         return finish(run, trained, _row(run, trained, held_out.texts))
 

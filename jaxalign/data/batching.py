@@ -198,17 +198,16 @@ def shared_prompts(
 
 
 def shared_preference_batch(
-    sides: Sequence[Sequence[TokenRow]], *, pad_id: int, lengths: tuple[int, int], index: Any
+    pairs: Sequence[tuple[TokenRow, ...]], *, pad_id: int, lengths: tuple[int, int], index: Any
 ) -> SharedPreferenceBatch:
     """Batch of pairs (or triples) with shared prompts, without reference log-probabilities.
 
     Args:
-      sides: the chosen rows, the rejected ones, and perhaps the gold ones.
-      lengths, index: as in `shared_prompts`.
+      pairs: the chosen and the rejected row, and perhaps the gold one behind them.
+      pad_id, lengths, index: as in `shared_prompts`.
     """
-    groups = list(zip(*sides, strict=True))
-    weights: Any = np.ones(len(groups), np.float32)
-    rows = shared_prompts(groups, pad_id=pad_id, lengths=lengths, index=index)
+    weights: Any = np.ones(len(pairs), np.float32)
+    rows = shared_prompts(pairs, pad_id=pad_id, lengths=lengths, index=index)
     return SharedPreferenceBatch(sides=rows, reference=None, weights=weights)
 
 

@@ -25,14 +25,17 @@ def train_process(
     name: str,
     base: TextModel,
     rows: Sequence[TokenRow],
+    *,
     labels: Labels,
     settings: ProcessSettings,
 ) -> TextModel:
-    """Cross-entropy of the labels of steps, from the base's trunk.
+    """A process reward model, trained on the cross-entropy of the labels of steps.
 
     Args:
+      base: where trunk and vocabulary come from.
       rows: solutions from `step_row`.
       labels: of each row's steps, in [0, 1].
+      settings: of the head and the loop.
     """
     heads, key = ("step_score",), run.key(f"{name}/init")
     model = with_heads(base, heads, key, dropout=settings.dropout)

@@ -20,11 +20,7 @@ from jaxalign.data.chat import TokenRow
 from jaxalign.data.preferences import Groups
 from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.layouts.layout import pad_rows
-from jaxalign.models.functions import (
-    head_scores,
-    pooled_texts,
-    text_scores,
-)
+from jaxalign.models.functions import head_scores, pooled_texts, text_scores
 from jaxalign.models.heads import standardised_head
 from jaxalign.models.ngram_reward import (
     FEATURES,
@@ -47,13 +43,17 @@ def train_reward(
     name: str,
     base: TextModel,
     rows: Sequence[TokenRow],
+    *,
     groups: Groups,
     settings: RewardSettings,
 ) -> tuple[TextModel, float]:
-    """Bradley-Terry on compared texts: `train_scores` on groups.
+    """A Bradley-Terry reward model of compared texts, by `train_scores`.
 
     Args:
+      base: where trunk and vocabulary come from.
+      rows: all texts.
       groups: who was preferred to whom; `groups.texts` are positions in `rows`.
+      settings: of head, loss and loop.
     """
     groups_per_batch = settings.fit.rows // groups.texts.shape[1]
     length = longest(rows)
@@ -69,7 +69,8 @@ def train_reward(
             index=groups.texts[chosen],
         )
 
-    return train_scores(run, name, base, rows, settings, objective=objectives.reward, batches=batch)
+    learned = {"objective": objectives.reward, "batches": batch}
+    return train_scores(run, name, base, rows, settings=settings, **learned)
 
 
 def train_scores(
@@ -77,8 +78,8 @@ def train_scores(
     name: str,
     base: TextModel,
     rows: Sequence[TokenRow],
-    settings: RewardSettings,
     *,
+    settings: RewardSettings,
     objective: Callable,
     batches: Callable[[int], Any],
 ) -> tuple[TextModel, float]:

@@ -131,7 +131,7 @@ def test_loss_and_gradient_are_those_of_a_row_each(loss):
     reference = reference if loss in ("dpo", "ipo", "tpo", "wpo") else None
     pairs = preference_batch(sides[0], sides[1], gold=sides[2], pad_id=0)
     lengths = shared_lengths(made)
-    shared = shared_preference_batch(sides, pad_id=0, lengths=lengths, index=np.arange(3))
+    shared = shared_preference_batch(made, pad_id=0, lengths=lengths, index=np.arange(3))
     weights = jnp.array([1.0, 0.0, 1.0])
     if loss == "wpo":
         loss_fn = objectives.paired(

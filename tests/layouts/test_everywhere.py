@@ -108,9 +108,8 @@ def scores(params, rows, keys):
 def pair_batch(rows: int):
     sides = [[token_row(([1], False), (row.tokens[1:].tolist(), True)) for row in texts(rows, s)]
              for s in (0, 1)]  # fmt: skip
-    lengths = shared_lengths(list(zip(*sides, strict=True)))
-    index = np.arange(rows)
-    pairs = shared_preference_batch(sides, pad_id=0, lengths=lengths, index=index)
+    groups, index = list(zip(*sides, strict=True)), np.arange(rows)
+    pairs = shared_preference_batch(groups, pad_id=0, lengths=shared_lengths(groups), index=index)
     logps: Any = np.random.default_rng(5).normal(size=(2, rows)).astype(np.float32)
     return dataclasses.replace(pairs, reference=PairLogps(chosen=logps[0], rejected=logps[1]))
 

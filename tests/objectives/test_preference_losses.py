@@ -250,7 +250,8 @@ def test_the_stage_of_kto_in_parts(tmp_path):
         fit = FitConfig(steps=4, batch_size=16, micro_batches=parts, log_every=1, optimizer=rate)
         directory = tmp_path / str(parts)
         with open_run(directory, model, PlaceConfig(layout="device"), 0) as run:
-            train_unpaired(run, "kto", start, rows, labels, KTOSettings(fit=fit), temperature=1.0)
+            given = {"labels": labels, "settings": KTOSettings(fit=fit), "temperature": 1.0}
+            train_unpaired(run, "kto", start, rows, **given)
         lines = read_metrics(directory)
         measured.append([(line["kl/reference"], line["loss"]) for line in lines])
     assert measured[0][-1][0] > 0

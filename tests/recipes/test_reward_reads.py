@@ -59,7 +59,7 @@ def trained(tmp_path_factory):
     rows, groups = pairs_as_groups(pairs(300, 0), np.zeros(300, np.float32))
     with open_run(tmp_path_factory.mktemp("run"), FIT, PlaceConfig(layout="device"), 0) as run:
         yield {
-            name: (run, train_reward(run, name, base, rows, groups, settings)[0])
+            name: (run, train_reward(run, name, base, rows, groups=groups, settings=settings)[0])
             for name, settings in (("trunk", TRUNK), ("bag", BAG))
         }
 

@@ -129,7 +129,9 @@ def test_windows_are_cut_with_the_layers_and_none_are_made_up():
 def test_a_frozen_trunk_stays_and_its_head_learns(tmp_path, lora):
     base, rows = base_model(lora=lora), text_rows()
     with open_run(tmp_path, SETTINGS, PlaceConfig(layout="device"), 0) as run:
-        trained, deviation = train_reward(run, "reward", base, rows, compared(rows), SETTINGS)
+        trained, deviation = train_reward(
+            run, "reward", base, rows, groups=compared(rows), settings=SETTINGS
+        )
         scores = score_rows(run, trained, rows)
     kept = shallow(base, 2).params
     for name in kept:
