@@ -217,8 +217,8 @@ def train(directory, layout="device", steps=16, on_policy=0.5, loss="jsd"):
     rows = [token_row(([1], False), (rng.integers(3, 262, 5), True)) for _ in range(32)]
     with open_run(directory, ModelConfig(), PlaceConfig(layout=layout), 0) as run:
         train_distillation(
-            run, "distill", model(16, 0), teacher=model(8, 1, scale=8.0), rows=rows,
-            settings=settings, prompts=Prompts(ids=[[1]]), temperature=0.8,
+            run, "distill", model(16, 0), rows, teacher=model(8, 1, scale=8.0),
+            prompts=Prompts(ids=[[1]]), settings=settings, temperature=0.8,
             max_new_tokens=5, evaluation_rows=rows[:20],
         )  # fmt: skip
     hidden = ("time", "stage")
