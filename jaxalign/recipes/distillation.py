@@ -12,8 +12,9 @@ from jaxalign import objectives
 from jaxalign.batches.preferences import DistillationBatch
 from jaxalign.batches.tokens import TokenBatch
 from jaxalign.config.distill import DistillSettings
-from jaxalign.data.batching import batch_indices, evaluation_batches, token_batch
+from jaxalign.data.batching import token_batch
 from jaxalign.data.chat import TokenRow
+from jaxalign.data.example_order import batch_indices, evaluation_batches
 from jaxalign.layouts.layout import pad_rows
 from jaxalign.logprobs import NO_TOKEN
 from jaxalign.models.functions import text_divergences, text_logits

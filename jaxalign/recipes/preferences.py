@@ -12,14 +12,14 @@ from jaxalign import objectives
 from jaxalign.batches.preferences import PairLogps, SharedPreferenceBatch, UnpairedBatch
 from jaxalign.config.dpo import DPOSettings
 from jaxalign.config.kto import KTOSettings
-from jaxalign.data.batching import (
-    batch_indices,
+from jaxalign.data.chat import TokenRow, first_responses
+from jaxalign.data.example_order import batch_indices
+from jaxalign.data.preference_batches import (
     mismatched_rows,
-    shared_lengths,
     shared_preference_batch,
     unpaired_batch,
 )
-from jaxalign.data.chat import TokenRow, first_responses
+from jaxalign.data.shared_prompts import shared_lengths
 from jaxalign.losses.bco import no_shift, shift_after
 from jaxalign.losses.declarations import Loss
 from jaxalign.losses.ld_dpo import discounted_excess

@@ -7,8 +7,9 @@ import numpy as np
 
 from jaxalign import objectives
 from jaxalign.config.reward import ProcessSettings
-from jaxalign.data.batching import batch_indices, step_batch
 from jaxalign.data.chat import TokenRow
+from jaxalign.data.example_order import batch_indices
+from jaxalign.data.preference_batches import step_batch
 from jaxalign.diagnostics import concordance
 from jaxalign.evaluation.bootstrap import mean_estimate
 from jaxalign.models.functions import text_step_scores

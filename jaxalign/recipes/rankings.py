@@ -8,8 +8,9 @@ import numpy as np
 
 from jaxalign import objectives
 from jaxalign.config.reward import RewardSettings
-from jaxalign.data.batching import batch_indices, ranking_batch
 from jaxalign.data.chat import TokenRow
+from jaxalign.data.example_order import batch_indices
+from jaxalign.data.preference_batches import ranking_batch
 from jaxalign.diagnostics import concordance
 from jaxalign.evaluation.bootstrap import mean_estimate
 from jaxalign.recipes.reward import train_scores

@@ -10,13 +10,10 @@ import numpy as np
 
 from jaxalign import objectives
 from jaxalign.config.reward import RewardSettings
-from jaxalign.data.batching import (
-    batch_indices,
-    comparison_batch,
-    evaluation_batches,
-    token_batch,
-)
+from jaxalign.data.batching import token_batch
 from jaxalign.data.chat import TokenRow
+from jaxalign.data.example_order import batch_indices, evaluation_batches
+from jaxalign.data.preference_batches import comparison_batch
 from jaxalign.data.preferences import Groups
 from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.layouts.layout import pad_rows

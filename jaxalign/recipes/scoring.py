@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxalign.data.batching import evaluation_batches, token_batch
+from jaxalign.data.batching import token_batch
 from jaxalign.data.chat import TokenRow
+from jaxalign.data.example_order import evaluation_batches
 from jaxalign.evaluation.text_statistics import perplexity as perplexity_of
 from jaxalign.layouts.layout import pad_rows, trim_rows
 from jaxalign.models.functions import response_logps_of, text_scores

@@ -10,14 +10,10 @@ import pytest
 
 from jaxalign import objectives
 from jaxalign.batches.preferences import PairLogps, SharedPreferenceBatch
-from jaxalign.data.batching import (
-    preference_batch,
-    shared_lengths,
-    shared_preference_batch,
-    shared_prompts,
-    token_batch,
-)
+from jaxalign.data.batching import token_batch
 from jaxalign.data.chat import TokenRow, token_row
+from jaxalign.data.preference_batches import preference_batch, shared_preference_batch
+from jaxalign.data.shared_prompts import shared_lengths, shared_prompts
 from jaxalign.errors import UserError
 from jaxalign.losses import PAIR_LOSSES
 from jaxalign.models import functions

@@ -15,15 +15,15 @@ from jaxalign.batches.preferences import PairLogps
 from jaxalign.config.grpo import GRPOSettings
 from jaxalign.config.model import ModelConfig
 from jaxalign.config.place import PlaceConfig
-from jaxalign.data.batching import (
+from jaxalign.data.chat import token_row
+from jaxalign.data.preference_batches import (
     comparison_batch,
     ranking_batch,
-    shared_lengths,
     shared_preference_batch,
     step_batch,
     unpaired_batch,
 )
-from jaxalign.data.chat import token_row
+from jaxalign.data.shared_prompts import shared_lengths
 from jaxalign.losses import AOT, AVERAGED_IPO, DPO, KTO
 from jaxalign.recipes.grpo import shared_responses
 from jaxalign.recipes.run import open_run

@@ -147,7 +147,7 @@ def test_a_frozen_trunk_stays_and_its_head_learns(tmp_path, lora):
 def test_what_is_learned_above_a_frozen_trunk_is_the_gradient_of_the_whole_model(tmp_path):
     """The first step of both ways, by hand: same loss, same gradient of the head."""
     from jaxalign import objectives
-    from jaxalign.data.batching import comparison_batch
+    from jaxalign.data.preference_batches import comparison_batch
     from jaxalign.models.functions import head_scores, text_scores
 
     rows = text_rows()

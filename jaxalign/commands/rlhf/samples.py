@@ -8,8 +8,9 @@ import jax
 import numpy as np
 
 from jaxalign.batches.tokens import TokenBatch, pytree
-from jaxalign.data.batching import evaluation_batches, prompt_batch
+from jaxalign.data.batching import prompt_batch
 from jaxalign.data.chat import TokenIds
+from jaxalign.data.example_order import evaluation_batches
 from jaxalign.evaluation.judges import Scorer
 from jaxalign.evaluation.text_statistics import perplexity, sample_statistics
 from jaxalign.evaluation.win_rates import win_rate
