@@ -81,7 +81,7 @@ def pairs(config: ExplainConfig) -> Prepared:
     make_loss = aligned(paired, policy, batch, config.temperature) if settings.wpo else paired
     shown = sides if settings.uses_reference else None
     sums = {"per_token": loss.per_token, "ld_alpha": settings.ld_alpha}
-    beta = loss.hyperparameters["beta"]
+    beta = loss.reward_scale
 
     def explain(state: Tree, key: jax.Array):
         make = with_statistics(make_loss, state.statistics)
@@ -131,7 +131,7 @@ def labelled(config: ExplainConfig) -> Prepared:
     shown = jax.jit(text_logps(reference.model, **given))(reference.params, batch.responses)
     model = text_logps(policy.model, **given)
     make_loss = functools.partial(objectives.unpaired, loss=loss)
-    beta = loss.hyperparameters["beta"]
+    beta = loss.reward_scale
 
     def explain(state: Tree, key: jax.Array):
         make = with_statistics(make_loss, state.statistics)
