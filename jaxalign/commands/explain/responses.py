@@ -21,7 +21,8 @@ from jaxalign.commands.explain.batch import (
     with_statistics,
 )
 from jaxalign.config.explain import ExplainConfig
-from jaxalign.data.batching import preference_batch, token_batch
+from jaxalign.data.batching import token_batch
+from jaxalign.data.preference_batches import preference_batch
 from jaxalign.data.records import Preference, PromptCompletion, Unpaired
 from jaxalign.errors import UserError
 from jaxalign.explanation import explain_pairs, explain_texts, explain_unpaired
