@@ -50,7 +50,7 @@ def run(config: GenerateConfig) -> list[str]:
 def _texts(
     drawn: Samples, prompt: list[int], tokenizer: Tokenizer, said: TextOrMessages
 ) -> list[str]:
-    """What was drawn, without the token that ended it; behind a text's prompt, that too."""
+    """Texts of the samples without EOS: after a text the prompt too, after a chat the answer alone."""
     tokens, mask = np.asarray(drawn.batch.tokens), np.asarray(drawn.batch.response_mask)
     mask = mask & ~np.isin(tokens, tokenizer.stop_ids)
     rows = [row[real] for row, real in zip(tokens, mask, strict=True)]
@@ -61,7 +61,7 @@ def _texts(
 
 
 def _settings(sampling: GenerateConfig, tokenizer: Tokenizer) -> str:
-    """What was drawn with, and what the model's makers draw with where that is something else."""
+    """Line with the settings of sampling, and the model's own defaults where they differ."""
     ours = {name: getattr(sampling, name) for name in ("temperature", "top_k", "top_p")}
     theirs = {k: v for k, v in tokenizer.generation.items() if v is not None and ours.get(k) != v}
     used = ", ".join(f"{name} {value:g}" for name, value in ours.items())

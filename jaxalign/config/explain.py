@@ -78,7 +78,7 @@ class ExplainConfig:
 
     @property
     def unread(self) -> list[str]:
-        """Names of the fields that are given though the method has no use for them."""
+        """Names of given fields that the method does not read."""
         changed = changed_fields(self, type(self), "")
         sampled = {"ppo", "grpo"}
         readers = dict.fromkeys(("behaviour", "reward", "rewards", "max_new_tokens"), sampled)

@@ -1,4 +1,4 @@
-"""Types of the fields of a configuration: whether a value is of one, and what it is in words."""
+"""Types of configuration fields: checks of values, and names of types in words."""
 
 import dataclasses
 import functools
@@ -24,7 +24,7 @@ def hints_of(cls: type) -> Mapping[str, Any]:
 
 
 def options_of(hint: Any) -> tuple[Any, ...]:
-    """The members of a union; of another type that one alone."""
+    """Members of a union type; any other type alone."""
     is_union = typing.get_origin(hint) in (types.UnionType, typing.Union)
     return typing.get_args(hint) if is_union else (hint,)
 
@@ -57,7 +57,7 @@ def fits(value: Any, hint: Any) -> bool:
 
 
 def wanted(hint: Any) -> str:
-    """A type in words.
+    """Name of a type in words, for error messages.
 
     >>> wanted(int | None), wanted(tuple[float, float]), wanted(Literal["a", "b"])
     ('a whole number or None', '2 numbers', 'a or b')

@@ -58,5 +58,5 @@ class ImagesConfig(SeedsFields):
 
     @property
     def cadence(self) -> Cadence:
-        """The updates and the pauses between them."""
+        """Number of updates, of those in a compiled call and between checkpoints."""
         return self.cadence_of(self.updates)

@@ -1,4 +1,4 @@
-"""Agreement of a scorer with people on the order of texts, and of one person with the others."""
+"""Agreement of scorers with human ratings, and of one rater with the others."""
 
 from collections.abc import Iterator
 

@@ -12,7 +12,7 @@ from jaxalign.batches.shared_prompts import one_a_row, responses_in_a_row, share
 from jaxalign.config.grpo import GRPOSettings
 from jaxalign.models.functions import text_decisions
 from jaxalign.recipes.prompts import Asked, prompt_batches
-from jaxalign.recipes.reward_sources import Judges, judged_samples
+from jaxalign.recipes.reward_sources import Judges, with_total_scores
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.sampler import Sampler, TextTask, make_sampler
 from jaxalign.recipes.stage import Evaluation, Learner, fit_iterations
@@ -63,7 +63,7 @@ def train_grpo(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GroupPlan:
-    """Groups of responses to one prompt each, and how they are cut into minibatches.
+    """Groups of responses to one prompt each, and their division into rows and minibatches.
 
     settings: method and sizes.
     together, in_a_row: of `shared_responses`.
@@ -78,7 +78,7 @@ class GroupPlan:
     longest: int
 
     def compared(self, samples: GroupSamples) -> tuple[Any, dict[str, jax.Array]]:
-        """What the objective learns from, in units that stay together, and metrics."""
+        """Batch for the objective, `[units, rows of a unit, ...]`, and metrics of the iteration."""
         batch, metrics = response_batch(
             samples,
             self.settings.method,
@@ -92,7 +92,7 @@ class GroupPlan:
 
 
 def groups_of(actor: TextModel, settings: GRPOSettings, longest: int, *, devices: int) -> GroupPlan:
-    """The groups of a run on so many devices."""
+    """The group plan of a run on this number of devices."""
     together, in_a_row = shared_responses(settings, devices=devices)
     return GroupPlan(
         settings=settings,
@@ -104,7 +104,7 @@ def groups_of(actor: TextModel, settings: GRPOSettings, longest: int, *, devices
 
 
 def shared_responses(settings: GRPOSettings, *, devices: int) -> tuple[int, int]:
-    """How many responses to a prompt stay together in a minibatch, and how many of them in a row.
+    """Numbers of responses to one prompt in a unit of minibatches, and in a row of a batch.
 
     The first depends on the method's settings alone, so that minibatches hold the same responses
     wherever they are computed. It is one row if devices and micro-batches can share such rows out,
@@ -131,7 +131,7 @@ def _iteration(
         prompts, index = asked
         key = jax.random.fold_in(state.key, state.step)
         samples = sampler(state, key, prompts)
-        scored, of_sources = judged_samples(judges, samples.scored, index)
+        scored, of_sources = with_total_scores(judges, samples.scored, index)
         batch, metrics = compare(dataclasses.replace(samples, scored=scored))
         state, learned = ppo_epochs_loop(
             state,

@@ -32,7 +32,7 @@ from jaxalign.recipes.reward_sources import (
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.sampler import TextTask
 from jaxalign.recipes.text_models import TextModel, load_text_model, start_of
-from jaxalign.recipes.user_data import fitting, read_rows
+from jaxalign.recipes.user_data import read_rows, with_max_length
 from jaxalign.train.metrics import logged
 
 OnlineMethodConfig = TypeVar("OnlineMethodConfig", TextPPOConfig, GRPOConfig, OnlineConfig)
@@ -53,7 +53,7 @@ SHARED = {  # how two models come to have one vocabulary
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OnlineInputs(Generic[OnlineMethodConfig]):
-    """What a command that samples from prompts has read; all of it fits together.
+    """Policy, reward sources and prompts of a command that samples, checked to go together.
 
     config: with its training loop settled.
     policy: without adapters yet.
@@ -67,7 +67,7 @@ class OnlineInputs(Generic[OnlineMethodConfig]):
     prompts: Prompts
 
     def digests(self) -> dict[str, Digest]:
-        """What identifies the inputs of the run."""
+        """Digests of the inputs of the run."""
         config = self.config
         named = list(config.rewards or {config.reward: 1.0})
         rewards = [(name, s.weight, s.judge) for name, s in zip(named, self.sources, strict=True)]
@@ -79,7 +79,7 @@ class OnlineInputs(Generic[OnlineMethodConfig]):
         )
 
     def start(self, run: Run) -> TextModel:
-        """The policy with the adapters that are trained, if any."""
+        """The policy with new or loaded adapters, where the configuration has some."""
         config = self.config
         return with_adapters(self.policy, config.adapter, config.lora, run.key("lora"))
 
@@ -95,14 +95,14 @@ class OnlineInputs(Generic[OnlineMethodConfig]):
 
 
 def online_inputs(config: OnlineMethodConfig, directory: Path) -> OnlineInputs[OnlineMethodConfig]:
-    """Policy, judges and prompts of a command; skipped rows are listed in the directory."""
+    """Policy, reward sources and prompts of a command; skipped rows are listed in the directory."""
     policy = load_text_model(config.policy, "policy", head="logits", place=config.place)
     loop = following(settings_of(config), loop_of(config), start_of(policy, config.lora))
     sources = load_sources(config.reward, config.rewards, place=config.place)
     models = [source.judge for source in sources if not is_function(source.judge)]
     for model in models:
         check_same_vocabulary(policy, model, "rewards" if config.rewards else "reward")
-    data = fitting(config.data, policy)
+    data = with_max_length(config.data, policy)
     prompts = read_prompts(data, sources, policy.tokenizer, log=directory)
     for model in (policy, *models):
         check_room(model, prompts.longest, config.max_new_tokens)
@@ -112,19 +112,19 @@ def online_inputs(config: OnlineMethodConfig, directory: Path) -> OnlineInputs[O
 
 
 def prompts_of_an_iteration(settings: PPOSettings | GRPOSettings | FitConfig) -> int:
-    """How many prompts are dealt out for one iteration, or one step."""
+    """Number of prompts in one iteration, or in one step."""
     if isinstance(settings, FitConfig):
         return settings.rows
     return settings.prompts if isinstance(settings, GRPOSettings) else settings.batch_size
 
 
 def loop_of(config: TextPPOConfig | GRPOConfig | OnlineConfig) -> str:
-    """The command of such a configuration, which is the name of its section too."""
+    """Name of the command of a configuration, which is that of its section too."""
     return {TextPPOConfig: "ppo", GRPOConfig: "grpo", OnlineConfig: "online"}[type(config)]
 
 
 def settings_of(config: TextPPOConfig | GRPOConfig | OnlineConfig) -> Any:
-    """The settings of its training loop."""
+    """Settings of a configuration's training loop."""
     section = getattr(config, loop_of(config))
     return section.fit if isinstance(config, OnlineConfig) else section
 
@@ -139,8 +139,8 @@ def with_settings(config: OnlineMethodConfig, settings: Any) -> OnlineMethodConf
 def read_prompts(
     data: DataConfig, sources: Sequence[RewardSource], tokenizer: Tokenizer, *, log: Path | None
 ) -> Prompts:
-    """The prompts of a source, with all that functions need where some judge the responses; `log`
-    as in `read_rows`.
+    """Prompts of a source, with their rows where reward functions need them; `log` as in
+    `read_rows`.
     """
     if not has_functions(sources):
         rows = read_rows(data, Prompt, tokenizer=tokenizer, log=log)
@@ -176,7 +176,7 @@ def check_same_vocabulary(
 
 
 def check_room(policy: TextModel, prompt: int, max_new_tokens: int) -> None:
-    """The longest prompt and response together must fit the model."""
+    """Check that the longest prompt and response together fit the model."""
     if prompt + max_new_tokens > policy.max_length:
         raise UserError(
             f"a prompt of {prompt} tokens and max_new_tokens {max_new_tokens} exceed the model's "

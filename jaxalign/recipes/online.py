@@ -66,7 +66,7 @@ def train_online(
 def _fresh_pairs(
     sampler: Sampler, judges: Judges, settings: OnlineSettings, samples: jax.Array
 ) -> Callable[[TrainState, Asked], tuple[OnlineBatch, dict[str, Any]]]:
-    """Two responses of the policy of the moment to every prompt, judged."""
+    """Two sampled and scored responses of the current policy to every prompt."""
     learned = jax.jit(
         functools.partial(
             scored_pairs,
@@ -81,16 +81,16 @@ def _fresh_pairs(
         means = {
             metric: np.average(values, weights=batch.weights) for metric, values in measured.items()
         }
-        batch, scores = judged(judges, batch, index)
+        batch, scores = pairs_with_total_scores(judges, batch, index)
         return learned(batch), means | scores
 
     return prepare
 
 
-def judged(
+def pairs_with_total_scores(
     judges: Judges, batch: OnlineBatch, index: np.ndarray
 ) -> tuple[OnlineBatch, dict[str, float]]:
-    """The pairs with what all judges together say of both sides, and means of the first one's."""
+    """Pairs with the weighted sums of all sources' scores, and means of the first side's scores."""
     columns = [
         judges.columns(side.responses, side.scores, index) for side in (batch.first, batch.second)
     ]

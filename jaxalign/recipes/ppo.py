@@ -15,7 +15,7 @@ from jaxalign.config.ppo import PPOSettings
 from jaxalign.kl import adapted_coef
 from jaxalign.models.functions import text_policy
 from jaxalign.recipes.prompts import Asked, prompt_batches
-from jaxalign.recipes.reward_sources import Judges, judged_samples
+from jaxalign.recipes.reward_sources import Judges, with_total_scores
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.sampler import Sampler, TextTask, make_sampler
 from jaxalign.recipes.stage import Evaluation, Learner, fit_iterations
@@ -90,7 +90,7 @@ def _iteration(
         prompts, index = asked
         key = jax.random.fold_in(state.key, state.step)
         samples = sampler(state, key, prompts)
-        scored, of_sources = judged_samples(judges, samples, index)
+        scored, of_sources = with_total_scores(judges, samples, index)
         kl_coef = jnp.array(state.statistics)  # a copy, since the steps use up the state
         experience, metrics = assess(scored, kl_coef)
         state, learned = ppo_epochs_loop(
@@ -122,7 +122,7 @@ def _assess(
     settings: PPOSettings,
     eos_id: int | tuple[int, ...],
 ) -> tuple[Experience, dict[str, jax.Array]]:
-    """Experience from scored samples, and metrics of the iteration."""
+    """Experience for PPO from scored samples, and metrics of the iteration."""
     rows = scored.samples.batch
     mask = rows.response_mask
     penalty = settings.missing_eos_penalty

@@ -1,4 +1,4 @@
-"""Training on pairs and on labelled responses: DPO, KTO and their relatives."""
+"""Training on preference pairs and on labelled responses: DPO, KTO and their relatives."""
 
 import dataclasses
 import functools
@@ -125,14 +125,14 @@ def train_unpaired(
 
 
 def running_mean(loss: Loss) -> dict[str, Any]:
-    """What a `Learner` is told of the running mean that a loss reads, if it reads one."""
+    """`statistics` and `track` of a `Learner` for a loss that reads a running mean; else nothing."""
     if not loss.needs("shift"):
         return {}
     return {"statistics": no_shift(), "track": shift_after}
 
 
 def pair_loss(settings: DPOSettings) -> dict[str, Any]:
-    """The chosen loss on pairs with its modifiers, as arguments of `objectives.paired`."""
+    """Arguments of `objectives.paired` from settings: the declared loss and its modifiers."""
     names = ("ld_alpha", "wpo", "reference_free")
     return {"loss": settings.declared_loss} | {name: getattr(settings, name) for name in names}
 
@@ -144,9 +144,7 @@ def pair_reference(
     *,
     temperature: float,
 ) -> PairLogps | None:
-    """The reference's log-probabilities as the loss takes them, `[N]` a side; None for one that
-    reads none.
-    """
+    """The reference's log-probabilities of both sides, `[N]`; None for a loss without a reference."""
     if not settings.uses_reference:
         return None
     return pair_logps(score, sides, ld_alpha=settings.ld_alpha, temperature=temperature)
@@ -173,7 +171,7 @@ def pair_logps(
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class LabelledRows:
-    """Labelled responses with what their loss reads beside them.
+    """Labelled responses, those mismatched to other prompts, and their reference log-probabilities.
 
     rows, labels: the responses, and `[N]` bool whether they are good.
     mismatched: for KTO's KL the same prompts with responses to others; None for other losses.
@@ -187,7 +185,7 @@ class LabelledRows:
     mismatched_reference: np.ndarray | None = None
 
     def scored(self, score: Score, *, temperature: float) -> "LabelledRows":
-        """The same with what the reference says of them."""
+        """The same rows with the reference's log-probabilities."""
         logps = [
             None if rows is None else score(rows, temperature=temperature)
             for rows in (self.rows, self.mismatched)
@@ -195,12 +193,12 @@ class LabelledRows:
         return dataclasses.replace(self, reference=logps[0], mismatched_reference=logps[1])
 
     def take(self, index: np.ndarray) -> "LabelledRows":
-        """Those rows of them."""
+        """The rows at these positions."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return LabelledRows(**{name: _taken(values, index) for name, values in fields.items()})
 
     def batch(self, *, index: np.ndarray, pad_id: int, length: int) -> UnpairedBatch:
-        """All of them as one batch; `index` says which rows of the data set they are."""
+        """Batch of all rows; `index` says which rows of the data set they are."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return unpaired_batch(**fields, index=index, pad_id=pad_id, length=length)
 
@@ -214,7 +212,9 @@ def _taken(values: Any, index: np.ndarray) -> Any:
 def with_mismatched(
     rows: Sequence[TokenRow], labels: Sequence[bool], settings: KTOSettings
 ) -> LabelledRows:
-    """All labelled responses of a data set, paired with each other where the loss wants it."""
+    """Labelled responses of a data set, with mismatched ones where the loss estimates a KL from
+    them.
+    """
     others = None
     if settings.declared_loss.needs("kl"):
         others = mismatched_rows(rows, max_length=longest(rows))

@@ -1,4 +1,4 @@
-"""Prompts that policies are sampled from, and the order in which they are dealt out."""
+"""Prompts of online methods, and their random order over iterations."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ Asked = tuple[TokenBatch, np.ndarray]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Prompts:
-    """Prompts as a policy reads them, and as functions that judge the answers get them.
+    """Prompts as token ids for the policy, and as rows for reward functions.
 
     ids: token ids of each, BOS included.
     records: the rows that they come from, whose text and columns reward functions get; None: they

@@ -1,4 +1,4 @@
-"""Reward models: token rows and preferences in, a trained and standardised model out."""
+"""Reward models of whole texts: trained on comparisons, with standardised scores."""
 
 import dataclasses
 import functools
@@ -80,7 +80,7 @@ def train_scores(
     objective: Callable,
     batches: Callable[[int], Any],
 ) -> tuple[TextModel, float]:
-    """A model of the scores of whole texts, scaled to mean 0 and deviation 1 over `rows`.
+    """A reward model with scores of mean 0 and standard deviation 1 over `rows`.
 
     Args:
       base: where trunk and vocabulary come from.
@@ -120,7 +120,7 @@ def train_scores(
 def new_reward_model(
     base: TextModel, rows: Sequence[TokenRow], settings: RewardSettings, key: jax.Array
 ) -> TextModel:
-    """The base's trunk, or its first layers, under a score head that is yet to be trained.
+    """An untrained reward model: the base's trunk, or its first layers, under a new score head.
 
     Args:
       base: where trunk and vocabulary come from.
@@ -148,7 +148,7 @@ def new_reward_model(
 def ngram_features(
     config: NgramConfig, model: TextModel, rows: Sequence[TokenRow]
 ) -> dict[str, np.ndarray]:
-    """What an n-gram reward model knows before training: idf among the rows, and spelling."""
+    """Fixed features of an n-gram reward model: idf over the rows, and spelling of the tokens."""
     vocab_size, pad_id = model.model.config.vocab_size, model.tokenizer.pad_id
     known: dict[str, np.ndarray] = {}
     if config.token_characters:
@@ -165,15 +165,15 @@ def ngram_features(
     return known | idf
 
 
-def count_texts(counts: Mapping[str, np.ndarray], found: Mapping[str, Any], texts: int) -> None:
-    """Add to the counts how many of the first `texts` rows have each n-gram, from `ngrams`."""
-    for name, (ids, present) in found.items():
+def count_texts(counts: Mapping[str, np.ndarray], features: Mapping[str, Any], texts: int) -> None:
+    """Add to the counts the number of the first `texts` rows that have each n-gram, from `ngrams`."""
+    for name, (ids, present) in features.items():
         for row, real in zip(ids[:texts], present, strict=False):
             counts[name][np.unique(row[real])] += 1
 
 
 def token_texts(tokenizer: Tokenizer) -> list[str]:
-    """How each token is spelled; BOS and the ends of texts as a space, for they border words."""
+    """Spelling of each token; BOS and the ends of texts are a space, for they border words."""
     borders = (tokenizer.bos_id, *tokenizer.stop_ids)
     texts = [tokenizer.token(number) for number in range(tokenizer.vocab_size)]
     texts[tokenizer.pad_id] = ""

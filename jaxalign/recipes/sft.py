@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: token rows in, a trained policy out."""
+"""Supervised fine-tuning: a policy trained on token rows."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from jaxalign.numerics.types import Params
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.scoring import perplexity
 from jaxalign.recipes.stage import Evaluation, Learner, fit_batches
-from jaxalign.recipes.text_batches import TextBatches, counted
+from jaxalign.recipes.text_batches import TextBatches, with_token_counts
 from jaxalign.recipes.text_models import TextModel
 
 
@@ -28,7 +28,7 @@ def train_sft(
 
     Args:
       policy: start.
-      batches: from `bucketed` or `packed`.
+      batches: from `bucketed_batches` or `packed_batches`.
       settings: of the loop.
       evaluation_rows: held out; their perplexity is computed along the way.
     """
@@ -48,7 +48,7 @@ def train_sft(
         Learner(params=policy.trained, frozen=policy.frozen, loss_fn=loss),
         batches.batch,
         settings=settings,
-        prepare=counted,
+        prepare=with_token_counts,
         evaluation=evaluation if evaluation_rows else None,
         tokens_per_step=batches.tokens,
     )

@@ -1,4 +1,4 @@
-"""One training loop for every stage: what is trained, how a batch changes it, and how long."""
+"""Training loops of all methods: gradient steps on batches, iterations of sampling and learning."""
 
 import dataclasses
 import functools
@@ -22,7 +22,7 @@ Metrics = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Learner:
-    """What gradient steps change, and the loss that they lower.
+    """Trained and frozen parameters, and the loss that gradient steps lower.
 
     params: trained parameters at the start.
     loss_fn: of an objective.
@@ -39,13 +39,13 @@ class Learner:
     measure: Callable[[Any, Any, Any], Any] | None = None
 
     def state(self, key: jax.Array, optimizer: optax.GradientTransformation) -> TrainState:
-        """The state before the first update; all noise comes from the key."""
+        """Training state before the first update; all noise comes from the key."""
         return initial_state(
             self.params, optimizer, key, statistics=self.statistics, frozen=self.frozen
         )
 
     def step(self, kind: Callable, optimizer: optax.GradientTransformation) -> Callable:
-        """`train_step` or `summed_step` on this loss, for `Run.step`."""
+        """`train_step` or `summed_step` with this loss, for `Run.step`."""
         return functools.partial(
             kind,
             loss_fn=self.loss_fn,
@@ -57,7 +57,7 @@ class Learner:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Metrics of all parameters, at the start, every so many steps, and at the end.
+    """Metrics computed along training: at the start, every so many steps, and at the end.
 
     every: steps (or iterations) between them; None: at the start and at the end only.
     """
@@ -68,7 +68,7 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Loop:
-    """What is done again and again: a gradient step, or an iteration of sampling and learning.
+    """A training loop: its update (a gradient step or an iteration), batches, length and logging.
 
     update: `(state, batch) -> (state, metrics)`; it may use the state up.
     batches: number of the batch -> the batch; a pure function.
@@ -88,7 +88,7 @@ class Loop:
 
 
 def fit_loop(run: Run, name: str, state: TrainState, loop: Loop) -> Any:
-    """The trained parameters after a loop, on the host.
+    """Trained parameters after a loop, on the host.
 
     It resumes where an earlier run of this stage stopped, with the same bits.
 
@@ -129,7 +129,7 @@ def fit_batches(
     evaluation: Evaluation | None = None,
     tokens_per_step: int | None = None,
 ) -> Any:
-    """The trained parameters after a gradient step on every batch, on the host.
+    """Trained parameters after a gradient step on every batch, on the host.
 
     Args:
       name: as in `fit_loop`.
@@ -171,7 +171,7 @@ def fit_iterations(
     settings: PPOSettings | GRPOSettings,
     evaluation: Evaluation | None = None,
 ) -> Any:
-    """The trained parameters after iterations of sampling and learning, on the host.
+    """Trained parameters after iterations of sampling and learning, on the host.
 
     Args:
       name: as in `fit_loop`.
@@ -197,12 +197,12 @@ def fit_iterations(
 
 
 def updates_left(run: Run, name: str, updates: int) -> int:
-    """How many updates a run has to do that an earlier one of this stage may have begun."""
+    """Number of updates left of a stage that an earlier run may have begun."""
     return updates - max(run.checkpoints(name).steps(), default=0)
 
 
 def optimizer_of(settings: OptimizerConfig, total_steps: int) -> optax.GradientTransformation:
-    """The optax transformation of a configuration; what is None there is as for a small model."""
+    """Optax transformation of a configuration; fields that are None are as for a small model."""
     fields = dataclasses.asdict(filled_optimizer(settings, total_steps))
     del fields["warmup_share"]  # in steps now
     return make_optimizer(**fields, total_steps=total_steps)

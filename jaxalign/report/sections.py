@@ -97,10 +97,10 @@ def over_optimisation(run: RunFiles, figures: Figures) -> Markup | None:
         ):
             continue
         start = _own_start(points) or _start(run)
-        fits, said = _fits(points, start, best_of_n=method == reward_kl.BEST_OF_N)
+        fits, sentence = _fits(points, start, best_of_n=method == reward_kl.BEST_OF_N)
         name = f"over_optimisation_{len(drawn) + 1}"
         figure = reward_kl.over_optimisation(points, method=method, start=start, fits=fits)
-        drawn.append(figures.add(name, figure, said or None, method))
+        drawn.append(figures.add(name, figure, sentence or None, method))
     if not drawn:
         return None
     lead = (
@@ -113,7 +113,7 @@ def over_optimisation(run: RunFiles, figures: Figures) -> Markup | None:
 
 
 def reward_model(run: RunFiles, figures: Figures) -> Markup | None:
-    """How well the reward model and its baselines agree with people, and how sure it is."""
+    """Accuracy and calibration of the reward model, beside its baselines."""
     rows, bins = run.rows("reward_model"), run.rows("calibration")
     if not rows and not bins:
         return None
@@ -173,9 +173,9 @@ def about(run: RunFiles) -> Markup | None:
 
 
 def notes(run: RunFiles) -> Markup | None:
-    """What the run says about itself, where there is no table to say it beside."""
-    said = None if run.methods else _notes(run)
-    return section("notes", "Notes", said) if said else None
+    """Notes of the run, where no table of methods stands to put them beside."""
+    content = None if run.methods else _notes(run)
+    return section("notes", "Notes", content) if content else None
 
 
 def section(name: str, title: str, *content: object) -> Markup:
@@ -194,7 +194,7 @@ def plot_grid(drawn: Sequence[Markup]) -> Markup | None:
 
 
 def _win_rates(run: RunFiles, rows: Sequence[Mapping[str, Any]], figures: Figures) -> Markup | None:
-    """The win rates drawn, and beside them how to read them and what the run has to say."""
+    """Plot of the win rates, with an explanation and the notes of the run."""
     if all(number(row.get("win_rate")) is None for row in rows):
         return None
     drawn = figures.add("win_rates", plots.win_rates(rows), None, "Win rates with intervals")
@@ -213,8 +213,8 @@ def _win_rates(run: RunFiles, rows: Sequence[Mapping[str, Any]], figures: Figure
 
 def _notes(run: RunFiles) -> Markup | None:
     """The notes of the run as a list."""
-    said = [tag("li", note) for note in run.rows("notes")]
-    return tag("ul", *said, class_="notes") if said else None
+    items = [tag("li", note) for note in run.rows("notes")]
+    return tag("ul", *items, class_="notes") if items else None
 
 
 def _start(run: RunFiles) -> dict[str, Any]:
@@ -236,17 +236,19 @@ def by_method(run: RunFiles) -> dict[str, list[dict[str, Any]]]:
 
 
 def _own_start(points: list[dict[str, Any]]) -> dict[str, Any]:
-    """The point that is the supervised model itself, measured as the others were; {} if none."""
+    """The supervised model's point of a curve, where the curve has it; else {}."""
     return next((row for row in points if abs(reward_kl.kl_of(row) or 0.0) < 1e-3), {})
 
 
 def _fits(
     points: list[dict[str, Any]], start: dict[str, Any], *, best_of_n: bool
 ) -> tuple[dict[str, Any], str]:
-    """Gao's curves through each score's gains, where there are points enough, and a sentence."""
+    """Curves of Gao et al. fitted to the gains of each score, and a sentence with their
+    coefficients.
+    """
     if not start:
         return {}, ""
-    fits, said = {}, []
+    fits, terms = {}, []
     for key, name in (("reward_score", "reward model"), ("judge_score", "judge")):
         own, base = reward_kl.points_of(points, key), number(start.get(key))
         if len({point[0] for point in own if point[0] > 1e-3}) < MIN_FIT or base is None:
@@ -255,13 +257,13 @@ def _fits(
         fit = (fit_best_of_n if best_of_n else fit_reinforced)(np.array(kl), np.array(values))
         fits[key] = fit.best_of_n if best_of_n else fit.reinforced
         alpha, beta = (f"{value:z.2f}".replace("-", "−") for value in (fit.alpha, fit.beta))
-        said.append(
+        terms.append(
             f"{name} α\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{alpha}, "
             f"β\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{beta}"
         )
     form = "d (α − β d)" if best_of_n else "d (α − β log d)"
-    about = f"Dotted: least-squares fit of {form}, d = √KL: {'; '.join(said)}."
-    return fits, about if said else ""
+    about = f"Dotted: least-squares fit of {form}, d = √KL: {'; '.join(terms)}."
+    return fits, about if terms else ""
 
 
 def _slug(name: str) -> str:

@@ -37,7 +37,7 @@ from jaxalign.losses.importance import (
 )
 from jaxalign.models.functions import ScoreColumns, text_decisions, text_logps
 from jaxalign.models.transformer import LanguageModel
-from jaxalign.numerics.masking import equal_entries, is_end, masked_sum, united
+from jaxalign.numerics.masking import equal_entries, is_end, masked_sum, with_ties_restored
 from jaxalign.numerics.precision import settled_sum
 from jaxalign.rollouts.text import ScoredSamples, sample_metrics
 from jaxalign.sampling import sample
@@ -176,7 +176,7 @@ def group_advantages(
     groups, scales, there = (
         x.reshape(-1, group_size) for x in (settled_sum(scores, -penalty), scale, has_score)
     )
-    groups = united(groups, scales, there, axis=1)
+    groups = with_ties_restored(groups, scales, there, axis=1)
     equal = equal_entries(groups, there, axis=1)
     equal = jnp.broadcast_to(equal, groups.shape).reshape(-1)
     if method.per_token:

@@ -17,7 +17,7 @@ from jaxalign.batches.tokens import TokenBatch
 from jaxalign.logprobs import sequence_logps
 from jaxalign.models.functions import ScoreColumns, text_logps, text_scores
 from jaxalign.models.transformer import LanguageModel
-from jaxalign.numerics.masking import is_end, united
+from jaxalign.numerics.masking import is_end, with_ties_restored
 from jaxalign.numerics.types import Params
 from jaxalign.sampling import Samples, sample, sample_mixture
 
@@ -140,7 +140,7 @@ def scored_pairs(
     sampled, penalised = jnp.stack(before, axis=1), jnp.stack(after, axis=1)
     scale = jnp.abs(sampled) + jnp.abs(sampled - penalised)
     mask = jnp.ones_like(penalised, bool)
-    scores = jnp.unstack(united(penalised, scale, mask, axis=1), axis=1)
+    scores = jnp.unstack(with_ties_restored(penalised, scale, mask, axis=1), axis=1)
     first, second = (
         dataclasses.replace(side, scores=x) for side, x in zip(sides, scores, strict=True)
     )

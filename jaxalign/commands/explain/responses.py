@@ -31,13 +31,13 @@ from jaxalign.numerics.types import Tree
 from jaxalign.recipes.preferences import pair_loss, pair_reference, with_mismatched
 from jaxalign.recipes.scoring import longest
 from jaxalign.recipes.text_models import TextModel
-from jaxalign.recipes.user_data import fitting, read_rows
+from jaxalign.recipes.user_data import read_rows, with_max_length
 
 
 def texts(config: ExplainConfig) -> Prepared:
     """Supervised fine-tuning on rows of the data."""
     policy = policy_of(config)
-    data = fitting(config.data, policy)
+    data = with_max_length(config.data, policy)
     read = read_rows(data, PromptCompletion, tokenizer=policy.tokenizer, log=None)
     rows, index = chosen_rows(config, read.texts, "texts")
     batch = token_batch(rows, pad_id=policy.tokenizer.pad_id, index=index)
@@ -60,7 +60,7 @@ def texts(config: ExplainConfig) -> Prepared:
 def pairs(config: ExplainConfig) -> Prepared:
     """A preference loss on pairs of the data."""
     policy = policy_of(config)
-    data = fitting(config.data, policy)
+    data = with_max_length(config.data, policy)
     pairs_read = read_rows(data, Preference, tokenizer=policy.tokenizer, log=None)
     rows, index = chosen_rows(config, pairs_read.tokens, "pairs")
     chosen, rejected = zip(*rows, strict=True)
@@ -117,7 +117,7 @@ def aligned(
 def labelled(config: ExplainConfig) -> Prepared:
     """A loss on responses of the data that are labelled good or bad."""
     policy = policy_of(config)
-    data, settings = fitting(config.data, policy), config.kto
+    data, settings = with_max_length(config.data, policy), config.kto
     loss = settings.declared_loss
     read = read_rows(data, Unpaired, tokenizer=policy.tokenizer, log=None)
     everything = read.texts

@@ -25,9 +25,9 @@ from jaxalign.kl import k1
 from jaxalign.models.functions import text_decisions, text_policy
 from jaxalign.numerics.types import Tree
 from jaxalign.recipes.iterations import read_prompts
-from jaxalign.recipes.reward_sources import judged_samples, judges_of, load_sources
+from jaxalign.recipes.reward_sources import judges_of, load_sources, with_total_scores
 from jaxalign.recipes.text_models import TextModel, with_heads
-from jaxalign.recipes.user_data import fitting
+from jaxalign.recipes.user_data import with_max_length
 from jaxalign.rollouts.groups import learned_scores, response_batch, sample_groups
 from jaxalign.rollouts.text import sample_and_score, text_experience
 from jaxalign.train.checks import watched_decisions, watched_ratios
@@ -52,7 +52,7 @@ def sampled(
         behaviour = with_heads(behaviour, heads, jax.random.key(config.seed))
     tokenizer = policy.tokenizer
     sources = load_sources(config.reward, config.rewards)
-    prompts = read_prompts(fitting(config.data, policy), sources, tokenizer, log=None)
+    prompts = read_prompts(with_max_length(config.data, policy), sources, tokenizer, log=None)
     judges = judges_of(sources, tokenizer, prompts, iterations=1)
     chosen, index = chosen_rows(config, prompts.ids, "prompts")
     ids = [prompt for prompt in chosen for _ in range(repeats)]
@@ -67,7 +67,7 @@ def sampled(
     key = jax.random.fold_in(jax.random.key(config.seed), config.batch)
     shared = (behaviour.params, reference.params, judges.params, key)
     samples = jax.jit(collect)(shared, prompt_batch(ids, pad_id=tokenizer.pad_id))
-    return samples, functools.partial(judged_samples, judges, index=np.repeat(index, repeats))
+    return samples, functools.partial(with_total_scores, judges, index=np.repeat(index, repeats))
 
 
 def decisions(config: ExplainConfig) -> Prepared:

@@ -45,8 +45,8 @@ class SampleBatch:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluationSetup:
-    """Prompts, judges and models that every policy is evaluated with; only the reward model among
-    them took part in training.
+    """Prompts, judges and models that every policy is evaluated with; of these, training reads the
+    reward model alone.
 
     prompts: N token prompts, BOS included.
     judge, rule: scorers of whole texts.
@@ -230,12 +230,12 @@ def result_row(
     statistics = sample_statistics(
         flat, ended=samples.ended.ravel().tolist(), training=setup.training
     )
-    judged = win_rate(samples.judge_scores, baseline.judge_scores).columns("win_rate")
-    ruled = win_rate(samples.rule_scores, baseline.rule_scores).columns("rule_win_rate")
+    by_judge = win_rate(samples.judge_scores, baseline.judge_scores).columns("win_rate")
+    by_rule = win_rate(samples.rule_scores, baseline.rule_scores).columns("rule_win_rate")
     return {
         "method": method,
-        **judged,
-        **ruled,
+        **by_judge,
+        **by_rule,
         "judge_score": float(samples.judge_scores.mean()),
         "reward_score": float(samples.reward_scores.mean()),
         "kl": float(samples.kl.mean()),
