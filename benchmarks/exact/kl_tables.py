@@ -226,9 +226,9 @@ def loss_table(world: World, *, off_policy: bool) -> Table:
     header, lines = cells(results, ("cosine", "size", "bias", "sd"), 2)
     drawn = "a policy half-way back to the reference" if off_policy else "the policy itself"
     conclusion = (
-        "Off policy only the corrected k3 of the whole response keeps the right gradient. A penalty "
-        "that was frozen when the samples were drawn (in the reward) is that of the old policy, "
-        "here about half. k1 as a loss has a mean now, and it points the wrong way."
+        "Off policy only the corrected k3 of the whole response keeps the right gradient. A "
+        "penalty that was frozen when the samples were drawn (in the reward) is that of the old "
+        "policy, here about half. k1 as a loss has a mean now, and it points the wrong way."
         if off_policy
         else "Right on policy: k1 in the reward (to go: the same mean, less noise), and k2 or "
         "corrected k3 of the whole response as a loss. As a loss k1 is noise of mean 0, and k3 "

@@ -50,7 +50,9 @@ def run(config: GenerateConfig) -> list[str]:
 def _texts(
     drawn: Samples, prompt: list[int], tokenizer: Tokenizer, said: TextOrMessages
 ) -> list[str]:
-    """Texts of the samples without EOS: after a text the prompt too, after a chat the answer alone."""
+    """Texts of the samples without EOS: with the prompt where it is a text, answers alone in a
+    chat.
+    """
     tokens, mask = np.asarray(drawn.batch.tokens), np.asarray(drawn.batch.response_mask)
     mask = mask & ~np.isin(tokens, tokenizer.stop_ids)
     rows = [row[real] for row, real in zip(tokens, mask, strict=True)]

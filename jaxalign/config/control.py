@@ -34,5 +34,5 @@ class ControlConfig(SeedsFields):
 
     @property
     def cadence(self) -> Cadence:
-        """Number of updates in `total_steps`, of those in a compiled call and between checkpoints."""
+        """Numbers of updates: in `total_steps`, in a compiled call, between checkpoints."""
         return self.cadence_of(self.total_steps // self.steps_per_update)

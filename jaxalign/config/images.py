@@ -58,5 +58,5 @@ class ImagesConfig(SeedsFields):
 
     @property
     def cadence(self) -> Cadence:
-        """Number of updates, of those in a compiled call and between checkpoints."""
+        """Numbers of updates: in all, in a compiled call, between checkpoints."""
         return self.cadence_of(self.updates)

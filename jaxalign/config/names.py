@@ -1,4 +1,4 @@
-"""Names that a configuration can choose from, and hyper-parameters, from the losses' declarations."""
+"""Names that a configuration can choose, and hyper-parameters, from the losses' declarations."""
 
 import dataclasses
 import inspect

@@ -69,7 +69,7 @@ class OnlineSettings:
 
     @property
     def declared_loss(self) -> Loss:
-        """The chosen loss with given hyper-parameters; for online_dpo the loss on the ranked pair."""
+        """The chosen loss with given hyper-parameters; for online_dpo the pair loss."""
         require(
             self.loss == "online_dpo" or self.pair_loss == "dpo",
             f"loss {self.loss} takes no pair_loss; it belongs to online_dpo",

@@ -90,7 +90,7 @@ def fit_labels(model: PolicyMLP, config: ImagesConfig):
 
 
 def make_update(config: ImagesConfig, model: PolicyMLP, step: Callable[..., Any]):
-    """`update(problem, state, number)`: sampled labels of a batch of images, rewards, PPO's epochs."""
+    """`update(problem, state, number)`: sampled labels of images, rewards, PPO's epochs."""
     ppo = config.ppo
 
     def update(problem: Problem, state: TrainState, number: jax.Array):
@@ -117,7 +117,7 @@ def make_update(config: ImagesConfig, model: PolicyMLP, step: Callable[..., Any]
 def penalized(
     steps: Rollout, model: PolicyMLP, reference: Params, *, kl_coef: float
 ) -> tuple[Rollout, jax.Array]:
-    """Rollout with the KL penalty in its rewards, and log-ratios to the reference `[B, T]` in nats."""
+    """Rollout with the KL penalty in its rewards, and log-ratios `[B, T]` to the reference."""
     logits = acting(model, reference)(steps.observations).logits
     kl = k1(steps.behaviour_logps, action_logps(logits, steps.actions))
     mask = jnp.ones(kl.shape, bool)

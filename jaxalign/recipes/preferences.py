@@ -125,7 +125,7 @@ def train_unpaired(
 
 
 def running_mean(loss: Loss) -> dict[str, Any]:
-    """`statistics` and `track` of a `Learner` for a loss that reads a running mean; else nothing."""
+    """`statistics` and `track` of a `Learner` for a loss that reads a running mean."""
     if not loss.needs("shift"):
         return {}
     return {"statistics": no_shift(), "track": shift_after}
@@ -144,7 +144,7 @@ def pair_reference(
     *,
     temperature: float,
 ) -> PairLogps | None:
-    """The reference's log-probabilities of both sides, `[N]`; None for a loss without a reference."""
+    """The reference's log-probabilities of both sides, `[N]`; None where the loss has none."""
     if not settings.uses_reference:
         return None
     return pair_logps(score, sides, ld_alpha=settings.ld_alpha, temperature=temperature)

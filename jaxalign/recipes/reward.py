@@ -166,7 +166,7 @@ def ngram_features(
 
 
 def count_texts(counts: Mapping[str, np.ndarray], features: Mapping[str, Any], texts: int) -> None:
-    """Add to the counts the number of the first `texts` rows that have each n-gram, from `ngrams`."""
+    """Add to the counts the number of the first `texts` rows that have each n-gram."""
     for name, (ids, present) in features.items():
         for row, real in zip(ids[:texts], present, strict=False):
             counts[name][np.unique(row[real])] += 1

@@ -103,7 +103,7 @@ def _contents(file: Path, option: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Context that restores what a user's code may change: working directory and jax's precision."""
+    """Context that restores the working directory and jax's precision after a user's code."""
     x64 = jax.config.read("jax_enable_x64")
     try:
         with contextlib.chdir("."):

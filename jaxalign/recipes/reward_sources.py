@@ -261,7 +261,7 @@ class Judges:
 
 
 def check_fields(sources: Sequence[RewardSource], records: Sequence[PromptRow], where: str) -> None:
-    """Check that rows have the fields that reward functions need; `where` names the rows in errors."""
+    """Check that rows have the fields that reward functions need; `where` names the rows."""
     for source in sources:
         if is_function(source.judge):
             check_columns(source.judge, [record.columns for record in records], where)

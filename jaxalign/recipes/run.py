@@ -188,7 +188,7 @@ def _check_config(directory: Path, config: Any) -> None:
 
 
 def _is_path(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Whether a field names a file in both configurations: a path, or the key of a reward source."""
+    """Whether a field names a file in both configurations, or is the key of a reward source."""
     both = isinstance(before.get(name), str) and isinstance(now.get(name), str)
     return name.startswith("rewards.") or (name in PATHS and both)
 

@@ -130,7 +130,7 @@ class Comparison:
         return spread(self.corpus.evaluation_rows, number)
 
     def _human_rows(self) -> list[dict]:
-        """Result row of the held-out human texts, under the pretrained model; none for a new model."""
+        """Result row of held-out human texts under the pretrained model; none for a new model."""
         if self.base is None:
             return []
         value = perplexity(self.run, self.base, self._held_out())

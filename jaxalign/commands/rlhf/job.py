@@ -48,7 +48,7 @@ TABLE_WIDTH = 140  # characters; a narrower terminal wraps the lines of the tabl
 
 
 class Job:
-    """The stages of the main job in order, with the models in `models` and the seconds in `timing`."""
+    """Stages of the main job in order, with models in `models` and seconds in `timing`."""
 
     def __init__(self, config: RLHFConfig, run: Run):
         self.config, self.run = config, run
