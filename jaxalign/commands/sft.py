@@ -81,10 +81,10 @@ def _check_imitated(records: list, source: str) -> None:
 
 def _imitated(config: SFTConfig, directory: Path, tokenizer: Tokenizer) -> tuple[Rows, Rows]:
     """Rows to imitate, and held-out rows."""
-    given = {"tokenizer": tokenizer, "log": directory}
-    rows = read_rows(config.data, _kind(config), **given).where(_good)
+    reading = {"tokenizer": tokenizer, "log": directory}
+    rows = read_rows(config.data, _kind(config), **reading).where(_good)
     _check_imitated(rows.records, config.data.path)
-    held_out = read_held_out(config.data, _kind(config), **given).where(_good)
+    held_out = read_held_out(config.data, _kind(config), **reading).where(_good)
     if config.data.evaluation_path:
         _check_imitated(held_out.records, config.data.evaluation_path)
     return rows, held_out

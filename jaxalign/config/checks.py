@@ -13,7 +13,7 @@ import typing
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal, dataclass_transform
 
-from jaxalign.config.field_types import fits, hints_of, options_of, wanted
+from jaxalign.config.field_types import fits, hints_of, options_of, type_in_words
 from jaxalign.config.ranges import out_of_range, ranged_types
 from jaxalign.errors import UserError
 from jaxalign.numerics.bounds import LARGEST
@@ -90,7 +90,7 @@ def check_value(name: str, value: Any, hint: Any):
         literal = [option for option in options_of(hint) if typing.get_origin(option) is Literal]
         known = typing.get_args(literal[0]) if literal else ()
         near = nearest(value, known) if isinstance(value, str) else ""
-        raise FieldError(name, f"is {shown(value)}; it must be {wanted(hint)}{near}")
+        raise FieldError(name, f"is {shown(value)}; it must be {type_in_words(hint)}{near}")
     for path, number in _numbers_of(name, value):
         if wrong := _not_finite(number):
             raise FieldError(path, f"is {shown(number)}; {wrong}")

@@ -49,8 +49,8 @@ class DistillSettings:
     @property
     def declared_loss(self) -> Loss:
         """The chosen loss with the hyper-parameters that are given in place of its own."""
-        given = given_hyperparameters(self, DISTILLATION_LOSSES)
-        return DISTILLATION_LOSSES[self.loss].given(**given)
+        hyperparameters = given_hyperparameters(self, DISTILLATION_LOSSES)
+        return DISTILLATION_LOSSES[self.loss].given(**hyperparameters)
 
     def is_on_policy(self, number: int) -> bool:
         """Whether the student samples a batch: of the first n batches, `on_policy` n rounded down.

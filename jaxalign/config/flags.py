@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 from jaxalign.config.checks import FieldError, nearest
-from jaxalign.config.field_types import hints_of, options_of, wanted
+from jaxalign.config.field_types import hints_of, options_of, type_in_words
 from jaxalign.config.overrides import Config, changed
 from jaxalign.errors import UserError
 from jaxalign.system.files import shown
@@ -135,7 +135,7 @@ def value_of(name: str, words: Sequence[str], hint: Any) -> Any:
       UserError: names flag, words and what is wanted.
     """
     if not words:
-        raise UserError(f"--{name} needs a value: {wanted(hint)}")
+        raise UserError(f"--{name} needs a value: {type_in_words(hint)}")
     for option in options_of(hint):
         kind, arguments = typing.get_origin(option), typing.get_args(option)
         try:
@@ -151,7 +151,7 @@ def value_of(name: str, words: Sequence[str], hint: Any) -> Any:
     near = ""
     if typing.get_origin(hint) is Literal:
         near = nearest(first, typing.get_args(hint))
-    raise UserError(f"--{name} is {shown(first)}; it must be {wanted(hint)}{near}")
+    raise UserError(f"--{name} is {shown(first)}; it must be {type_in_words(hint)}{near}")
 
 
 class _Other(Exception):

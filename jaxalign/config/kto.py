@@ -41,8 +41,8 @@ class KTOSettings:
     @property
     def declared_loss(self) -> Loss:
         """The chosen loss with the hyper-parameters that are given in place of its own."""
-        given = given_hyperparameters(self, UNPAIRED_LOSSES)
-        return UNPAIRED_LOSSES[self.loss].given(**given)
+        hyperparameters = given_hyperparameters(self, UNPAIRED_LOSSES)
+        return UNPAIRED_LOSSES[self.loss].given(**hyperparameters)
 
 
 @config

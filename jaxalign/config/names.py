@@ -135,7 +135,7 @@ def hyperparameter_names(losses: Iterable[Loss | GroupMethod]) -> list[str]:
 
 
 def given_hyperparameters(settings: Any, table: Mapping[str, Loss]) -> dict[str, float | None]:
-    """Hyper-parameters of some loss that settings give a value."""
+    """Hyper-parameters of the losses with their values in settings, None where not given."""
     return {name: getattr(settings, name) for name in hyperparameter_names(table.values())}
 
 

@@ -74,10 +74,10 @@ class OnlineSettings:
             self.loss == "online_dpo" or self.pair_loss == "dpo",
             f"loss {self.loss} takes no pair_loss; it belongs to online_dpo",
         )
-        given = given_hyperparameters(self, ONLINE_LOSSES | ONLINE_PAIR_LOSSES)
+        hyperparameters = given_hyperparameters(self, ONLINE_LOSSES | ONLINE_PAIR_LOSSES)
         if self.loss == "online_dpo":
-            return ONLINE_PAIR_LOSSES[self.pair_loss].given(**given)
-        return ONLINE_LOSSES[self.loss].given(**given)
+            return ONLINE_PAIR_LOSSES[self.pair_loss].given(**hyperparameters)
+        return ONLINE_LOSSES[self.loss].given(**hyperparameters)
 
     @property
     def opponent(self) -> float:

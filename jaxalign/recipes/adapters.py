@@ -40,9 +40,9 @@ def with_adapters(base: TextModel, folder: str, lora: LoraConfig, key: jax.Array
     if not lora.rank:
         if not folder:
             return base
-        given = load_adapter(folder, base.params, config, scale=1.0)
+        loaded = load_adapter(folder, base.params, config, scale=1.0)
         adapted = Adapted(transformer=base.model, scale=1.0)
-        params = merged(adapted, base.params | {ADAPTERS: given})[1]
+        params = merged(adapted, base.params | {ADAPTERS: loaded})[1]
         return dataclasses.replace(base, params=params)
     scale = adapter_scale(lora.rank, lora.alpha, rslora=lora.rslora)
     if folder:

@@ -19,7 +19,7 @@ from jaxalign.layouts.layout import pad_rows
 from jaxalign.logprobs import NO_TOKEN
 from jaxalign.models.functions import text_divergences, text_logits
 from jaxalign.numerics.types import Params, Tree
-from jaxalign.recipes.prompts import Asked, Prompts, prompt_batches
+from jaxalign.recipes.prompts import PromptBatch, Prompts, prompt_batches
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.scoring import longest
 from jaxalign.recipes.stage import Evaluation, Learner, fit_batches
@@ -83,7 +83,7 @@ def train_distillation(
     pad_id, size, samples = student.tokenizer.pad_id, settings.fit.rows, run.key(f"{name}/samples")
     shape = {"pad_id": pad_id, "length": longest([*rows, *evaluation_rows]), "size": size}
     responses = Responses(rows=rows, **shape)
-    asked = prompt_batches(run, prompts, pad_id=pad_id, size=size)
+    prompts_of = prompt_batches(run, prompts, pad_id=pad_id, size=size)
     teach = teacher_pass(run, teacher, student.model.config.vocab_size)
     draw = sampling(student, temperature=temperature, max_new_tokens=max_new_tokens)
     divergences = text_divergences(student.model, temperature=temperature)
@@ -95,7 +95,7 @@ def train_distillation(
         run,
         name,
         Learner(params=student.trained, frozen=student.frozen, loss_fn=loss),
-        _mixed_batches(settings, asked, responses, seed=run.seed),
+        _mixed_batches(settings, prompts_of, responses, seed=run.seed),
         settings=settings.fit,
         prepare=_with_teacher_logits(run.layout.rows(draw), teach, samples),
         evaluation=evaluation if evaluation_rows else None,
@@ -104,13 +104,17 @@ def train_distillation(
 
 
 def _mixed_batches(
-    settings: DistillSettings, asked: Callable[[int], Asked], responses: Responses, *, seed: int
+    settings: DistillSettings,
+    prompts_of: Callable[[int], PromptBatch],
+    responses: Responses,
+    *,
+    seed: int,
 ) -> Callable[[int], tuple[bool, TokenBatch]]:
     """`number -> (on policy, rows)`: prompts for the student to continue, or rows of the data."""
 
     def batch(number: int) -> tuple[bool, TokenBatch]:
         if settings.is_on_policy(number):
-            return True, asked(number)[0]
+            return True, prompts_of(number)[0]
         index = batch_indices(number, len(responses.rows), responses.size, seed)
         return False, responses.batch(index)
 

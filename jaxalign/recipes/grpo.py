@@ -11,7 +11,7 @@ from jaxalign import objectives
 from jaxalign.batches.shared_prompts import one_a_row, responses_in_a_row, shared_batch
 from jaxalign.config.grpo import GRPOSettings
 from jaxalign.models.functions import text_decisions
-from jaxalign.recipes.prompts import Asked, prompt_batches
+from jaxalign.recipes.prompts import PromptBatch, prompt_batches
 from jaxalign.recipes.reward_sources import Judges, with_total_scores
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.sampler import Sampler, TextTask, make_sampler
@@ -123,12 +123,12 @@ def shared_responses(settings: GRPOSettings, *, devices: int) -> tuple[int, int]
 
 def _iteration(
     sampler: Sampler, judges: Judges, groups: GroupPlan, step: Callable
-) -> Callable[[TrainState, Asked], tuple[TrainState, dict[str, Any]]]:
+) -> Callable[[TrainState, PromptBatch], tuple[TrainState, dict[str, Any]]]:
     """One iteration of sampling and learning."""
     compare, settings = jax.jit(groups.compared), groups.settings
 
-    def iterate(state: TrainState, asked: Asked) -> tuple[TrainState, dict[str, Any]]:
-        prompts, index = asked
+    def iterate(state: TrainState, prompt_batch: PromptBatch) -> tuple[TrainState, dict[str, Any]]:
+        prompts, index = prompt_batch
         key = jax.random.fold_in(state.key, state.step)
         samples = sampler(state, key, prompts)
         scored, of_sources = with_total_scores(judges, samples.scored, index)

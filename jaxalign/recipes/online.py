@@ -12,7 +12,7 @@ from jaxalign import objectives
 from jaxalign.batches.preferences import OnlineBatch
 from jaxalign.config.online import OnlineSettings
 from jaxalign.models.functions import text_logps
-from jaxalign.recipes.prompts import Asked, prompt_batches
+from jaxalign.recipes.prompts import PromptBatch, prompt_batches
 from jaxalign.recipes.reward_sources import Judges, mean_score
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.sampler import Sampler, TextTask, make_sampler
@@ -65,7 +65,7 @@ def train_online(
 
 def _fresh_pairs(
     sampler: Sampler, judges: Judges, settings: OnlineSettings, samples: jax.Array
-) -> Callable[[TrainState, Asked], tuple[OnlineBatch, dict[str, Any]]]:
+) -> Callable[[TrainState, PromptBatch], tuple[OnlineBatch, dict[str, Any]]]:
     """Two sampled and scored responses of the current policy to every prompt."""
     learned = jax.jit(
         functools.partial(
@@ -75,8 +75,8 @@ def _fresh_pairs(
         )
     )
 
-    def prepare(state: TrainState, asked: Asked) -> tuple[OnlineBatch, dict[str, Any]]:
-        rows, index = asked
+    def prepare(state: TrainState, prompt_batch: PromptBatch) -> tuple[OnlineBatch, dict[str, Any]]:
+        rows, index = prompt_batch
         batch, measured = sampler(state, jax.random.fold_in(samples, state.step), rows)
         means = {
             metric: np.average(values, weights=batch.weights) for metric, values in measured.items()

@@ -14,7 +14,7 @@ from jaxalign.batches.experience import Experience
 from jaxalign.config.ppo import PPOSettings
 from jaxalign.kl import adapted_coef
 from jaxalign.models.functions import text_policy
-from jaxalign.recipes.prompts import Asked, prompt_batches
+from jaxalign.recipes.prompts import PromptBatch, prompt_batches
 from jaxalign.recipes.reward_sources import Judges, with_total_scores
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.sampler import Sampler, TextTask, make_sampler
@@ -81,13 +81,13 @@ def _loss(actor: TextModel, task: TextTask, settings: PPOSettings) -> LossFn:
 
 def _iteration(
     sampler: Sampler, judges: Judges, settings: PPOSettings, step: Callable
-) -> Callable[[TrainState, Asked], tuple[TrainState, dict[str, Any]]]:
+) -> Callable[[TrainState, PromptBatch], tuple[TrainState, dict[str, Any]]]:
     """One iteration of sampling and learning; the state's statistics are the KL coefficient."""
     eos_id = judges.tokenizer.stop_ids
     assess = jax.jit(functools.partial(_assess, settings=settings, eos_id=eos_id))
 
-    def iterate(state: TrainState, asked: Asked) -> tuple[TrainState, dict[str, Any]]:
-        prompts, index = asked
+    def iterate(state: TrainState, prompt_batch: PromptBatch) -> tuple[TrainState, dict[str, Any]]:
+        prompts, index = prompt_batch
         key = jax.random.fold_in(state.key, state.step)
         samples = sampler(state, key, prompts)
         scored, of_sources = with_total_scores(judges, samples, index)

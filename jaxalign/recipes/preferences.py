@@ -71,12 +71,12 @@ def train_dpo(
         return dataclasses.replace(rows, reference=jax.tree.map(lambda x: x[index], reference))
 
     read = text_logps_and_collisions if settings.wpo else text_logps
-    read, given = read(policy.model, temperature=temperature), pair_loss(settings)
+    read, arguments = read(policy.model, temperature=temperature), pair_loss(settings)
     learner = Learner(
         params=policy.trained,
         frozen=policy.frozen,
-        loss_fn=objectives.paired(read, axis_name=run.layout.axis_name, **given),
-        measure=objectives.paired_sums(read, **given),
+        loss_fn=objectives.paired(read, axis_name=run.layout.axis_name, **arguments),
+        measure=objectives.paired_sums(read, **arguments),
         **running_mean(loss),
     )
     params = fit_batches(run, name, learner, batch, settings=settings.fit, evaluation=evaluation)

@@ -44,9 +44,9 @@ def train_process(
 
     def batch(number: int):
         index = batch_indices(number, len(rows), settings.fit.rows, run.seed)
-        chosen, given = [rows[i] for i in index], [arrays[i] for i in index]
+        chosen, targets = [rows[i] for i in index], [arrays[i] for i in index]
         pad_id = base.tokenizer.pad_id
-        return step_batch(chosen, given, pad_id=pad_id, length=length, index=index)
+        return step_batch(chosen, targets, pad_id=pad_id, length=length, index=index)
 
     loss = objectives.process_reward(text_step_scores(model.model))
     learner = Learner(params=model.trained, frozen=model.frozen, loss_fn=loss)

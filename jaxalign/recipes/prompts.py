@@ -12,7 +12,7 @@ from jaxalign.data.example_order import batch_indices
 from jaxalign.data.records import PromptRow
 from jaxalign.recipes.run import Run
 
-Asked = tuple[TokenBatch, np.ndarray]
+PromptBatch = tuple[TokenBatch, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class Prompts:
 
 def prompt_batches(
     run: Run, prompts: Prompts, *, pad_id: int, size: int, repeats: int = 1
-) -> Callable[[int], Asked]:
+) -> Callable[[int], PromptBatch]:
     """`iteration -> (TokenBatch, prompt index [B])`: prompts in random order.
 
     Args:
@@ -48,7 +48,7 @@ def prompt_batches(
     """
     ids, length = prompts.ids, prompts.longest
 
-    def batch(number: int) -> Asked:
+    def batch(number: int) -> PromptBatch:
         index = np.repeat(batch_indices(number, len(ids), size, run.seed), repeats)
         rows = prompt_batch(
             [ids[i] for i in index], pad_id=pad_id, length=length, index=np.arange(len(index))

@@ -100,8 +100,8 @@ def train_scores(
             run, pooled_texts(model.model), model.params, rows, pad_id=base.tokenizer.pad_id
         )
         scores_of = head_scores(model.model.config, model.model.ngrams)
-        known = {name: tree for name, tree in model.params.items() if name == FEATURES}
-        params, frozen = {"score": model.params["score"]}, {"pooled": pooled, **known}
+        features = {name: tree for name, tree in model.params.items() if name == FEATURES}
+        params, frozen = {"score": model.params["score"]}, {"pooled": pooled, **features}
     loss = objective(
         scores_of,
         centering=settings.centering,
@@ -141,8 +141,8 @@ def new_reward_model(
         power=settings.bag_power,
     )
     model = with_heads(base, ("score",), key, ngrams=read, **changes)
-    known = ngram_features(read, model, rows)
-    return dataclasses.replace(model, params=model.params | {FEATURES: known})
+    features = ngram_features(read, model, rows)
+    return dataclasses.replace(model, params=model.params | {FEATURES: features})
 
 
 def ngram_features(
@@ -150,19 +150,19 @@ def ngram_features(
 ) -> dict[str, np.ndarray]:
     """Fixed features of an n-gram reward model: idf over the rows, and spelling of the tokens."""
     vocab_size, pad_id = model.model.config.vocab_size, model.tokenizer.pad_id
-    known: dict[str, np.ndarray] = {}
+    features: dict[str, np.ndarray] = {}
     if config.token_characters:
         texts = token_texts(model.tokenizer)
         spelled = {"longest": config.token_characters, "vocab_size": vocab_size}
-        known["spelling"] = spelling(texts, **spelled)
+        features["spelling"] = spelling(texts, **spelled)
     counts = {name: np.zeros(size) for name, size in config.sizes(vocab_size).items()}
     read = jax.jit(functools.partial(ngrams, config))
     for index in evaluation_batches(len(rows), SCORING_ROWS):
         part = token_batch([rows[i] for i in index], pad_id=pad_id, length=longest(rows))
         part = pad_rows(part, SCORING_ROWS)[0]
-        count_texts(counts, jax.device_get(read(part.tokens, part.mask, known)), len(index))
+        count_texts(counts, jax.device_get(read(part.tokens, part.mask, features)), len(index))
     idf = {f"{n}_idf": inverse_document_frequency(c, len(rows)) for n, c in counts.items()}
-    return known | idf
+    return features | idf
 
 
 def count_texts(counts: Mapping[str, np.ndarray], features: Mapping[str, Any], texts: int) -> None:

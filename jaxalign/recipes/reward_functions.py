@@ -231,12 +231,12 @@ def function_scores(
         "responses": list(responses),
         "completions": [_message(*each) for each in itertools.zip_longest(prompts, responses)],
     }
-    given = {name: value for name, value in ours.items() if takes(function, name)}
-    given.update(columns)
+    arguments = {name: value for name, value in ours.items() if takes(function, name)}
+    arguments.update(columns)
     count = len(responses)
     try:
         with _undisturbed():
-            values = _listed(function(**copy.deepcopy(given)), count)
+            values = _listed(function(**copy.deepcopy(arguments)), count)
     except KeyboardInterrupt:
         raise
     except BaseException as error:

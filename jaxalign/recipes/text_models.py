@@ -119,15 +119,15 @@ def with_heads(
       changes: other fields of `TransformerConfig` to replace (pooling, dropout, ...).
     """
     config = dataclasses.replace(text_model.model.config, heads_out=heads, **changes)
-    plain, given = Transformer(config, ngrams=ngrams), text_model.params
-    names = jax.eval_shape(plain.init, key, *EMPTY)["params"]
-    kept = {name: given[name] for name in (*names, ADAPTERS) if name in given}
-    if "value_trunk" in names and "value_trunk" not in given:
+    transformer, existing = Transformer(config, ngrams=ngrams), text_model.params
+    names = jax.eval_shape(transformer.init, key, *EMPTY)["params"]
+    kept = {name: existing[name] for name in (*names, ADAPTERS) if name in existing}
+    if "value_trunk" in names and "value_trunk" not in existing:
         kept["value_trunk"] = plain_parameters(text_model)["trunk"]
     missing = tuple(name for name in names if name not in kept)
     return TextModel(
         model=text_model.model.clone(config=config, ngrams=ngrams),
-        params=kept | new_parameters(plain, key, missing),
+        params=kept | new_parameters(transformer, key, missing),
         tokenizer=text_model.tokenizer,
         published=text_model.published,
     )

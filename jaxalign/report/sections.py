@@ -57,7 +57,7 @@ def frontier(run: RunFiles, figures: Figures) -> Markup | None:
         row | {"method": method} for method, points in by_method(run).items() for row in points
     ]
     parts = run.rows("rows"), curves, run.rows("best_of_n")
-    drawn = [
+    plotted = [
         figures.add(f"frontier_{key}", reward_kl.frontier(*parts, key=key, name=name), caption)
         for key, name, caption in (
             (
@@ -76,20 +76,20 @@ def frontier(run: RunFiles, figures: Figures) -> Markup | None:
         )
         if sum(len(reward_kl.points_of(part, key)) for part in parts) > 1
     ]
-    if not drawn:
+    if not plotted:
         return None
     lead = (
         "How much each method gains for how far it moves from the supervised model, as in Figure 2 "
         "of the DPO paper (Rafailov et al. 2023)."
     )
-    return section("frontier", "Reward against KL", paragraph(lead), plot_grid(drawn))
+    return section("frontier", "Reward against KL", paragraph(lead), plot_grid(plotted))
 
 
 def over_optimisation(run: RunFiles, figures: Figures) -> Markup | None:
     """Reward model against judge along training, one figure a method."""
     curves = by_method(run)
     curves[reward_kl.BEST_OF_N] = run.rows("best_of_n")
-    drawn = []
+    plotted = []
     for method, points in list(curves.items())[:MOST_STAGES]:
         if (
             max(len(reward_kl.points_of(points, key)) for key in ("judge_score", "reward_score"))
@@ -98,10 +98,10 @@ def over_optimisation(run: RunFiles, figures: Figures) -> Markup | None:
             continue
         start = _own_start(points) or _start(run)
         fits, sentence = _fits(points, start, best_of_n=method == reward_kl.BEST_OF_N)
-        name = f"over_optimisation_{len(drawn) + 1}"
+        name = f"over_optimisation_{len(plotted) + 1}"
         figure = reward_kl.over_optimisation(points, method=method, start=start, fits=fits)
-        drawn.append(figures.add(name, figure, sentence or None, method))
-    if not drawn:
+        plotted.append(figures.add(name, figure, sentence or None, method))
+    if not plotted:
         return None
     lead = (
         "The reward model stands in for people; past some distance its score goes on rising while "
@@ -109,7 +109,7 @@ def over_optimisation(run: RunFiles, figures: Figures) -> Markup | None:
         "over the supervised model, each in its own units. Below them: the perplexity of the "
         "samples under the supervised model and their variety, which neither score sees."
     )
-    return section("over-optimisation", "Over-optimisation", paragraph(lead), plot_grid(drawn))
+    return section("over-optimisation", "Over-optimisation", paragraph(lead), plot_grid(plotted))
 
 
 def reward_model(run: RunFiles, figures: Figures) -> Markup | None:
@@ -117,24 +117,24 @@ def reward_model(run: RunFiles, figures: Figures) -> Markup | None:
     rows, bins = run.rows("reward_model"), run.rows("calibration")
     if not rows and not bins:
         return None
-    drawn = []
+    plotted = []
     if any(number(row.get("pair_accuracy")) is not None for row in rows):
         caption = (
             "Pairs of held-out texts put in the order that people put them in, by mean ratings "
             "where there are ratings, with 95% intervals. A human row is one person against the "
             "mean of the others."
         )
-        drawn.append(figures.add("scorers", plots.scorers(rows), caption))
+        plotted.append(figures.add("scorers", plots.scorers(rows), caption))
     if bins:
         caption = (
             "Calibration: below the dashed line the reward model is surer than it is right. "
             "Bars: two standard errors."
         )
-        drawn.append(figures.add("calibration", plots.calibration(bins), caption))
+        plotted.append(figures.add("calibration", plots.calibration(bins), caption))
     return section(
         "reward-model",
         "Reward model",
-        plot_grid(drawn),
+        plot_grid(plotted),
         table(rows, [*SCORER_COLUMNS, *unknown_columns(rows, SCORER_COLUMNS)]),
         meanings(rows, SCORER_COLUMNS),
     )
@@ -152,12 +152,12 @@ def learning(run: RunFiles, figures: Figures) -> Markup | None:
     parts: list[Markup] = []
     for stage in run.stages[:MOST_STAGES]:
         lines = [line for line in run.metrics if str(line.get("stage", "run")) == stage]
-        drawn = [
+        plotted = [
             figures.add(f"{_slug(stage)}_{at}", learning_curve(lines, panel), None, panel.title)
             for at, panel in enumerate(panels(lines, without=measured), 1)
         ]
-        if drawn:
-            parts += [tag("h3", stage), tag("div", *drawn, class_="plots small")]
+        if plotted:
+            parts += [tag("h3", stage), tag("div", *plotted, class_="plots small")]
     if not parts:
         return None
     lead = "Pale: every logged step. Strong: running mean, where there are many steps."
@@ -188,16 +188,16 @@ def paragraph(content: str) -> Markup:
     return tag("p", content, class_="lead")
 
 
-def plot_grid(drawn: Sequence[Markup]) -> Markup | None:
+def plot_grid(figures: Sequence[Markup]) -> Markup | None:
     """Plots beside one another where there is room."""
-    return tag("div", *drawn, class_="plots") if drawn else None
+    return tag("div", *figures, class_="plots") if figures else None
 
 
 def _win_rates(run: RunFiles, rows: Sequence[Mapping[str, Any]], figures: Figures) -> Markup | None:
     """Plot of the win rates, with an explanation and the notes of the run."""
     if all(number(row.get("win_rate")) is None for row in rows):
         return None
-    drawn = figures.add("win_rates", plots.win_rates(rows), None, "Win rates with intervals")
+    figure = figures.add("win_rates", plots.win_rates(rows), None, "Win rates with intervals")
     reading = (
         "How often a method's continuation beats the supervised model's on the same held-out "
         "prompt, with 95% intervals from a bootstrap over prompts. An interval that crosses the "
@@ -208,7 +208,7 @@ def _win_rates(run: RunFiles, rows: Sequence[Mapping[str, Any]], figures: Figure
         "scorer learned nothing at all. Where the two disagree, believe neither alone."
     )
     beside = tag("div", tag("p", reading), tag("p", judges), _notes(run), class_="aside")
-    return tag("div", drawn, beside, class_="plots")
+    return tag("div", figure, beside, class_="plots")
 
 
 def _notes(run: RunFiles) -> Markup | None:

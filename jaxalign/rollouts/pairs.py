@@ -58,18 +58,18 @@ def sample_pairs(
         params, reference_params, reward_params, key = shared
         keys = [jax.random.fold_in(key, side) for side in (0, 1)]
         both = (params, reference_params)
-        drawn = sample(policy, params, prompts, keys[0], **decoding)
-        against = sample_mixture(
+        first_samples = sample(policy, params, prompts, keys[0], **decoding)
+        second_samples = sample_mixture(
             (policy, policy), both, prompts, keys[1], mixture=opponent, **decoding
         )
-        sides = (drawn.batch, against.batch)
+        sides = (first_samples.batch, second_samples.batch)
         first, second = (
             ScoredResponses(responses=side, scores=scores_of(reward_params, side), reference=logps)
             for side, logps in zip(sides, reference_logps(reference_params, sides), strict=True)
         )
         weights = jnp.any(prompts.mask, axis=1).astype(jnp.float32)
         batch = OnlineBatch(first=first, second=second, weights=weights)
-        return batch, pair_metrics(drawn, first.reference, eos_id=eos_id)
+        return batch, pair_metrics(first_samples, first.reference, eos_id=eos_id)
 
     return pairs
 

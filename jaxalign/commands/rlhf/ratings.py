@@ -139,10 +139,10 @@ def human_pairs(corpus: Corpus, config: RLHFConfig) -> Pairs:
         corpus.rated, config.pairs, config.seed, same_rater_share=config.same_rater_share
     )
     whole = np.array([row.tokens[-1] == corpus.tokenizer.eos_id for row in corpus.rows])
-    kept = np.flatnonzero(whole[pairs.chosen] & whole[pairs.rejected])
-    if not len(kept):
+    index = np.flatnonzero(whole[pairs.chosen] & whole[pairs.rejected])
+    if not len(index):
         raise UserError(
             f"each of the {len(pairs)} human pairs has a text of more than max_length "
             f"{config.max_length} tokens; raise pairs or max_length, in another run_dir"
         )
-    return pairs.take(kept)
+    return pairs.take(index)
