@@ -29,7 +29,7 @@ LABELS = (("chosen", "good", True), ("rejected", "bad", False))  # in metrics, o
 
 def explain_pairs(
     make_loss: MakeLoss,
-    token_logps: Callable[..., jax.Array],
+    token_logps: Callable[..., Any],
     params: Any,
     batch: PreferenceBatch,
     *,
@@ -43,7 +43,8 @@ def explain_pairs(
 
     Args:
       make_loss: `token_logps -> loss_fn`, an objective of `objectives/preferences.py`.
-      token_logps: `(params, TokenBatch, keys) -> [B, T]`, the policy.
+      token_logps: `(params, TokenBatch, keys) -> [B, T]`, the policy; a tuple of these and of what
+        else the objective reads, for WPO.
       batch: the pairs.
       reference: `(chosen, rejected)`, `[B, T]` each, of the reference; None without one.
       beta: reward units per nat, for the column of implicit rewards.
@@ -54,10 +55,10 @@ def explain_pairs(
     reported = mean_loss(make_loss(token_logps), params, batch, key)
     loss, (_, metrics) = reported
     sides: Any = (batch.chosen, batch.rejected)
-    logps = [token_logps(params, side, None) for side in sides]
-    table = jnp.concatenate(logps)
-    table_loss, slopes = on_table(make_loss(from_table), table, batch, key)
-    slopes = jnp.split(slopes, 2)
+    outputs = [token_logps(params, side, None) for side in sides]
+    table = jax.tree.map(lambda *arrays: jnp.concatenate(arrays), *outputs)
+    table_loss, gradient = on_table(make_loss(from_table), table, batch, key)
+    logps, slopes = (jnp.split(jax.tree.leaves(x)[0], 2) for x in (table, gradient))
     sums = [Sum(name="loss", loss=float(loss), table=float(table_loss))]
     public = jnp.minimum(*(side.response_mask.sum(axis=1) for side in sides))
     shown = []

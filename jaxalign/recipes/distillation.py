@@ -82,7 +82,7 @@ def train_distillation(
     length = longest([*rows, *evaluation_rows])
     shape = {"pad_id": pad_id, "length": length, "size": size}
     answers = Responses(rows=rows, **shape)
-    ask = prompt_batches(run, prompts, pad_id=pad_id, size=size)
+    ask = prompt_batches(prompts, seed=run.seed, pad_id=pad_id, size=size)
     teach = teaching(run, teacher, student.model.config.vocab_size)
     draw = run.layout.rows(
         sampling(student, temperature=temperature, max_new_tokens=max_new_tokens)

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from jaxalign import objectives
+from jaxalign.batches.experience import ResponseBatch
 from jaxalign.batches.shared_prompts import one_a_row, responses_in_a_row, shared_batch
 from jaxalign.config.grpo import GRPOSettings
 from jaxalign.models.functions import text_decisions
@@ -15,7 +16,7 @@ from jaxalign.recipes.prompts import Asked, Prompts, prompt_batches
 from jaxalign.recipes.reward_sources import Judges, Reward, judged_samples, judges_of
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.sampler import Sampler, make_sampler
-from jaxalign.recipes.stage import Evaluation, Learner, fit_iterations, updates_left
+from jaxalign.recipes.stage import Evaluation, Objective, fit_iterations, updates_left
 from jaxalign.recipes.text_models import TextModel, with_heads
 from jaxalign.rollouts.groups import GroupSamples, response_batch, sample_groups
 from jaxalign.train.epochs import ppo_epochs_loop, selected_rows
@@ -50,28 +51,17 @@ def train_grpo(
     actor = with_heads(policy, ("logits",), run.key(f"{name}/init"), dropout=0.0)
     left = updates_left(run, name, settings.total_iterations)
     judges = judges_of(reward, policy.tokenizer, prompts, iterations=left)
+    decoding = {"temperature": temperature, "max_new_tokens": max_new_tokens}
     groups = groups_of(actor, settings, max_new_tokens, devices=len(run.layout.devices))
-    collect = sample_groups(
-        *(actor.model, policy.model, judges.model),
-        temperature=temperature,
-        max_new_tokens=max_new_tokens,
-        eos_id=groups.eos_id,
-        shared=groups.in_a_row,
-    )
-    decisions = text_decisions(actor.model, temperature=temperature)
-    learner = Learner(
-        params=actor.trained,
-        frozen=actor.frozen,
-        loss_fn=objectives.group_policy_gradient(decisions, settings.method, length=max_new_tokens),
-    )
+    collect = groups.samples(actor, policy, judges, temperature=temperature)
     sampler = make_sampler(run, collect, reference=policy, judges=judges)
     dealt = {"size": settings.prompts, "repeats": settings.group_size}
     params = fit_iterations(
         run,
         name,
-        learner,
+        grpo_objective(actor, settings, **decoding).learner(actor),
         functools.partial(_iteration, sampler, judges, groups),
-        batches=prompt_batches(run, prompts, pad_id=policy.tokenizer.pad_id, **dealt),
+        batches=prompt_batches(prompts, seed=run.seed, pad_id=policy.tokenizer.pad_id, **dealt),
         settings=settings,
         evaluation=evaluation,
     )
@@ -94,18 +84,48 @@ class GroupPlan:
     eos_id: tuple[int, ...]
     longest: int
 
-    def compared(self, samples: GroupSamples) -> tuple[Any, dict[str, jax.Array]]:
-        """What the objective learns from, in units that stay together, and metrics."""
-        batch, metrics = response_batch(
+    def samples(
+        self, actor: TextModel, reference: TextModel, judges: Judges, *, temperature: float
+    ) -> Callable[..., GroupSamples]:
+        """Groups of responses of a policy, with scores and reference log-probabilities:
+        `((policy, reference, reward parameters, key), prompts) -> GroupSamples`.
+        """
+        return sample_groups(
+            *(actor.model, reference.model, judges.model),
+            temperature=temperature,
+            max_new_tokens=self.longest,
+            eos_id=self.eos_id,
+            shared=self.in_a_row,
+        )
+
+    def responses(self, samples: GroupSamples) -> tuple[ResponseBatch, dict[str, jax.Array]]:
+        """All responses of an iteration with their advantages, a row each, and metrics."""
+        return response_batch(
             samples,
             self.settings.method,
             group_size=self.settings.group_size,
             eos_id=self.eos_id,
             longest=self.longest,
         )
+
+    def compared(self, samples: GroupSamples) -> tuple[Any, dict[str, jax.Array]]:
+        """What the objective learns from, in units that stay together, and metrics."""
+        batch, metrics = self.responses(samples)
         rows = shared_batch(batch, count=self.in_a_row, longest=self.longest)
         unit = self.together // self.in_a_row
         return jax.tree.map(lambda x: x.reshape(-1, unit, *x.shape[1:]), rows), metrics
+
+
+def grpo_objective(
+    actor: TextModel, settings: GRPOSettings, *, temperature: float, max_new_tokens: int
+) -> Objective:
+    """The policy-gradient loss of the chosen method."""
+    return Objective(
+        read=text_decisions(actor.model, temperature=temperature),
+        make_loss=functools.partial(
+            objectives.group_policy_gradient, method=settings.method, length=max_new_tokens
+        ),
+    )
 
 
 def groups_of(actor: TextModel, settings: GRPOSettings, longest: int, *, devices: int) -> GroupPlan:

@@ -9,9 +9,11 @@ import numpy as np
 
 from jaxalign.config.data import DataConfig
 from jaxalign.config.defaults import following
+from jaxalign.config.explain import ExplainConfig
 from jaxalign.config.grpo import GRPOConfig, GRPOSettings
 from jaxalign.config.loop import FitConfig
 from jaxalign.config.online import OnlineConfig
+from jaxalign.config.place import PlaceConfig
 from jaxalign.config.ppo import PPOSettings, TextPPOConfig
 from jaxalign.data.records import Prompt, PromptRow
 from jaxalign.data.same_tokenizer import difference
@@ -94,17 +96,39 @@ def online_inputs(config: OnlineMethodConfig, directory: Path) -> OnlineInputs[O
     """Policy, judges and prompts of a command; skipped rows are listed in the directory."""
     policy = load_text_model(config.policy, "policy", head="logits", place=config.place)
     loop = following(settings_of(config), loop_of(config), start_of(policy, config.lora))
-    sources = load_sources(config.reward, config.rewards, place=config.place)
+    sources, prompts = judged_prompts(config, policy, place=config.place, log=directory)
+    epoch = len(prompts) / prompts_of_an_iteration(loop.settings)
+    config = with_settings(config, loop.settled(epoch))
+    return OnlineInputs(config=config, policy=policy, sources=sources, prompts=prompts)
+
+
+def judged_prompts(
+    config: TextPPOConfig | GRPOConfig | OnlineConfig | ExplainConfig,
+    policy: TextModel,
+    *,
+    place: PlaceConfig | None = None,
+    log: Path | None = None,
+) -> tuple[tuple[RewardSource, ...], Prompts]:
+    """The rewards that a configuration names, and its prompts, which all models have room for.
+
+    Args:
+      config: names rewards and data, and the longest response.
+      policy: that answers.
+      place: where reward models are used; None: on the host.
+      log: as in `read_rows`.
+
+    Raises:
+      UserError: a reward model has another vocabulary, or a text does not fit a model.
+    """
+    sources = load_sources(config.reward, config.rewards, place=place)
     models = [source.judge for source in sources if not is_function(source.judge)]
     for model in models:
         check_same_vocabulary(policy, model, "rewards" if config.rewards else "reward")
     data = fitting(config.data, policy)
-    prompts = read_prompts(data, sources, policy.tokenizer, log=directory)
+    prompts = read_prompts(data, sources, policy.tokenizer, log=log)
     for model in (policy, *models):
         check_room(model, prompts.longest, config.max_new_tokens)
-    epoch = len(prompts) / prompts_of_an_iteration(loop.settings)
-    config = with_settings(config, loop.settled(epoch))
-    return OnlineInputs(config=config, policy=policy, sources=sources, prompts=prompts)
+    return sources, prompts
 
 
 def prompts_of_an_iteration(settings: PPOSettings | GRPOSettings | FitConfig) -> int:

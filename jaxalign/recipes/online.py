@@ -70,7 +70,9 @@ def train_online(
         run,
         name,
         Learner(params=policy.trained, frozen=policy.frozen, loss_fn=loss),
-        prompt_batches(run, prompts, pad_id=policy.tokenizer.pad_id, size=settings.fit.rows),
+        prompt_batches(
+            prompts, seed=run.seed, pad_id=policy.tokenizer.pad_id, size=settings.fit.rows
+        ),
         settings=settings.fit,
         prepare=_fresh_pairs(sampler, judges, settings, run.key(f"{name}/samples")),
     )

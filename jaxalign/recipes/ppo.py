@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 
 from jaxalign import objectives
-from jaxalign.advantages import missing_eos_penalty
 from jaxalign.batches.experience import Experience
 from jaxalign.config.ppo import PPOSettings
 from jaxalign.kl import adapted_coef
@@ -18,9 +17,15 @@ from jaxalign.recipes.prompts import Asked, Prompts, prompt_batches
 from jaxalign.recipes.reward_sources import Judges, Reward, judged_samples, judges_of
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.sampler import Sampler, make_sampler
-from jaxalign.recipes.stage import Evaluation, Learner, fit_iterations, updates_left
+from jaxalign.recipes.stage import Evaluation, Objective, fit_iterations, updates_left
 from jaxalign.recipes.text_models import TextModel, with_heads
-from jaxalign.rollouts.text import ScoredSamples, sample_and_score, sample_metrics, text_experience
+from jaxalign.rollouts.text import (
+    ScoredSamples,
+    penalised_scores,
+    sample_and_score,
+    sample_metrics,
+    text_experience,
+)
 from jaxalign.train.epochs import ppo_epochs_loop
 from jaxalign.train.step import TrainState
 
@@ -53,37 +58,55 @@ def train_ppo(
     left = updates_left(run, name, settings.total_iterations)
     judges = judges_of(reward, policy.tokenizer, prompts, iterations=left)
     decoding = {"temperature": temperature, "max_new_tokens": max_new_tokens}
-    models = actor.model, policy.model, judges.model
-    collect = sample_and_score(*models, eos_id=actor.tokenizer.stop_ids, **decoding)
-    learner = Learner(
-        params=actor.trained,
-        frozen=actor.frozen,
-        loss_fn=_loss(actor, settings, **decoding),
-        statistics=jnp.float32(settings.kl_coef),
-    )
+    collect = ppo_samples(actor, policy, judges, **decoding)
     sampler = make_sampler(run, collect, reference=policy, judges=judges)
     pad_id, size = policy.tokenizer.pad_id, settings.batch_size
     params = fit_iterations(
         run,
         name,
-        learner,
+        ppo_objective(actor, settings, **decoding).learner(actor),
         functools.partial(_iteration, sampler, judges, settings),
-        batches=prompt_batches(run, prompts, pad_id=pad_id, size=size),
+        batches=prompt_batches(prompts, seed=run.seed, pad_id=pad_id, size=size),
         settings=settings,
         evaluation=evaluation,
     )
     return actor.with_trained(params)
 
 
-def _loss(actor: TextModel, settings: PPOSettings, *, temperature: float, max_new_tokens: int):
-    return objectives.ppo(
-        text_policy(actor.model, temperature=temperature, last=max_new_tokens),
-        clip_range=settings.clip_range,
-        dual_clip=settings.dual_clip,
-        value_clip_range=settings.value_clip_range,
-        value_coef=settings.value_coef,
-        entropy_coef=settings.entropy_coef,
+def ppo_samples(
+    actor: TextModel,
+    reference: TextModel,
+    judges: Judges,
+    *,
+    temperature: float,
+    max_new_tokens: int,
+) -> Callable[..., ScoredSamples]:
+    """Responses of a policy to prompts, with values, scores and reference log-probabilities:
+    `((policy, reference, reward parameters, key), prompts) -> ScoredSamples`.
+    """
+    return sample_and_score(
+        *(actor.model, reference.model, judges.model),
+        temperature=temperature,
+        max_new_tokens=max_new_tokens,
+        eos_id=actor.tokenizer.stop_ids,
     )
+
+
+def ppo_objective(
+    actor: TextModel, settings: PPOSettings, *, temperature: float, max_new_tokens: int
+) -> Objective:
+    """PPO's loss on the last tokens of rows; its statistics are the KL coefficient."""
+    return Objective(
+        read=text_policy(actor.model, temperature=temperature, last=max_new_tokens),
+        make_loss=functools.partial(objectives.ppo, **ppo_terms(settings)),
+        statistics=jnp.float32(settings.kl_coef),
+    )
+
+
+def ppo_terms(settings: PPOSettings) -> dict[str, Any]:
+    """Clipping and weights of the three terms of PPO's loss, as arguments of `objectives.ppo`."""
+    names = ("clip_range", "dual_clip", "value_clip_range", "value_coef", "entropy_coef")
+    return {name: getattr(settings, name) for name in names}
 
 
 def _iteration(
@@ -91,7 +114,7 @@ def _iteration(
 ) -> Callable[[TrainState, Asked], tuple[TrainState, dict[str, Any]]]:
     """One iteration of sampling and learning; the state's statistics are the KL coefficient."""
     eos_id = judges.tokenizer.stop_ids
-    assess = jax.jit(functools.partial(_assess, settings=settings, eos_id=eos_id))
+    assess = jax.jit(functools.partial(ppo_experience, settings=settings, eos_id=eos_id))
 
     def iterate(state: TrainState, asked: Asked) -> tuple[TrainState, dict[str, Any]]:
         prompts, index = asked
@@ -122,18 +145,22 @@ def _iteration(
     return iterate
 
 
-def _assess(
+def ppo_experience(
     scored: ScoredSamples,
     kl_coef: jax.Array,
     *,
     settings: PPOSettings,
     eos_id: int | tuple[int, ...],
 ) -> tuple[Experience, dict[str, jax.Array]]:
-    """Experience from scored samples, and metrics of the iteration."""
-    rows = scored.samples.batch
-    mask = rows.response_mask
-    penalty = settings.missing_eos_penalty
-    scores = missing_eos_penalty(scored.scores, rows.tokens, mask, eos_id=eos_id, penalty=penalty)
+    """Experience from scored samples, and metrics of the iteration.
+
+    Args:
+      scored: samples of one iteration.
+      kl_coef: KL coefficient, score units per nat.
+      settings: discount, trace decay and the penalty for a missing EOS.
+      eos_id: the token that ends a response, or all that do.
+    """
+    scores = penalised_scores(scored, penalty=settings.missing_eos_penalty, eos_id=eos_id)
     experience = text_experience(
         scored, scores, kl_coef=kl_coef, gamma=settings.gamma, gae_lambda=settings.gae_lambda
     )

@@ -9,7 +9,6 @@ from jaxalign.batches.tokens import TokenBatch
 from jaxalign.data.batching import batch_indices, prompt_batch
 from jaxalign.data.chat import TokenIds
 from jaxalign.data.records import PromptRow
-from jaxalign.recipes.run import Run
 
 Asked = tuple[TokenBatch, np.ndarray]
 
@@ -36,11 +35,13 @@ class Prompts:
 
 
 def prompt_batches(
-    run: Run, prompts: Prompts, *, pad_id: int, size: int, repeats: int = 1
+    prompts: Prompts, *, seed: int, pad_id: int, size: int, repeats: int = 1
 ) -> Callable[[int], Asked]:
     """`iteration -> (TokenBatch, prompt index [B])`: prompts in random order.
 
     Args:
+      prompts: all of them.
+      seed: of the order.
       pad_id: of the policy's vocabulary.
       size: prompts in an iteration.
       repeats: rows side by side that each stands in.
@@ -48,7 +49,7 @@ def prompt_batches(
     ids, length = prompts.ids, prompts.longest
 
     def batch(number: int) -> Asked:
-        index = np.repeat(batch_indices(number, len(ids), size, run.seed), repeats)
+        index = np.repeat(batch_indices(number, len(ids), size, seed), repeats)
         rows = prompt_batch(
             [ids[i] for i in index], pad_id=pad_id, length=length, index=np.arange(len(index))
         )

@@ -85,11 +85,16 @@ class Run:
 
     def key(self, name: str) -> jax.Array:
         """A typed key that belongs to that name."""
-        return jax.random.fold_in(jax.random.key(self.seed), zlib.crc32(name.encode()))
+        return key_of(self.seed, name)
 
     def checkpoints(self, name: str) -> Checkpoints:
         """The checkpoints of that stage."""
         return Checkpoints(self.directory / "checkpoints" / name, run=self.name)
+
+
+def key_of(seed: int, name: str) -> jax.Array:
+    """The typed key of that name in a run with this seed."""
+    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
 
 
 def open_run(

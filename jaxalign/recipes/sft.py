@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from jaxalign import objectives
 from jaxalign.config.loop import FitConfig
 from jaxalign.data.chat import TokenRow
-from jaxalign.models.functions import (
-    text_logps,
-)
+from jaxalign.models.functions import text_logps
 from jaxalign.numerics.types import Params
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.scoring import perplexity
-from jaxalign.recipes.stage import Evaluation, Learner, fit_batches
+from jaxalign.recipes.stage import Evaluation, Objective, fit_batches
 from jaxalign.recipes.text_batches import TextBatches, counted
 from jaxalign.recipes.text_models import TextModel
 
@@ -35,12 +33,11 @@ def train_sft(
             )
         }
 
-    loss = objectives.sft(text_logps(policy.model))
     evaluation = Evaluation(metrics=evaluate, every=max(settings.updates // 5, 1))
     params = fit_batches(
         run,
         name,
-        Learner(params=policy.trained, frozen=policy.frozen, loss_fn=loss),
+        sft_objective(policy).learner(policy),
         batches.batch,
         settings=settings,
         prepare=counted,
@@ -48,3 +45,8 @@ def train_sft(
         tokens_per_step=batches.tokens,
     )
     return policy.with_trained(params)
+
+
+def sft_objective(policy: TextModel) -> Objective:
+    """Next-token cross-entropy of the policy."""
+    return Objective(read=text_logps(policy.model), make_loss=objectives.sft)

@@ -1,7 +1,6 @@
 """`jaxalign explain`: one batch of a method, token by token, as a page."""
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from jaxalign.recipes.stage import optimizer_of
 from jaxalign.report.explanation import explanation_page
 from jaxalign.system.files import write_atomically
 from jaxalign.train.checks import checked, truncated_fields, watched
-from jaxalign.train.step import initial_state, train_step
+from jaxalign.train.step import train_step
 
 PREPARE = {"sft": texts, "dpo": pairs, "kto": labelled, "ppo": decisions, "grpo": groups}
 ROUNDING = 1e-5  # of float32 sums in another order, relative to the loss or to 1
@@ -41,28 +40,22 @@ def run(config: ExplainConfig) -> Explanation:
 def explained(config: ExplainConfig) -> Explanation:
     """The batch that a configuration without a run describes, as a page and in sums."""
     prepared = PREPARE[config.method](config)
+    objective, learner = prepared.objective, prepared.objective.learner(prepared.policy)
     optimizer = optimizer_of(prepared.optimizer, max(config.updates, 1))
-    step = functools.partial(
-        train_step, optimizer=optimizer, track=prepared.shift.track, measure=prepared.measure
-    )
-    plain = jax.jit(functools.partial(step, loss_fn=prepared.make_loss(prepared.model)))
-    key = jax.random.key(config.seed)
-    state = initial_state(prepared.params, optimizer, key, statistics=prepared.shift.statistics)
+    step = jax.jit(learner.step(train_step, optimizer))
+    state = learner.state(jax.random.key(config.seed), optimizer)
     for _ in range(config.updates):
-        state, _ = plain(state, prepared.batch)
-    explanation = prepared.explain(state, jax.random.fold_in(state.key, state.step))
-    result = plain(state, prepared.batch)
+        state, _ = step(state, prepared.batch)
+    explanation = prepared.explanation(state)
+    result = step(state, prepared.batch)
     of_step = Sum(name="loss of the step", loss=float(result[1]["loss"]), table=explanation.loss)
-    explanation = dataclasses.replace(
-        explanation,
-        sums=[*explanation.sums, of_step],
-        notes=(*explanation.notes, *prepared.shift.notes),
-    )
+    explanation = dataclasses.replace(explanation, sums=[*explanation.sums, of_step])
     findings = []
     if config.check:
-        loss = watched(prepared.make_loss(prepared.watch(prepared.model)))
-        findings = check(functools.partial(step, loss_fn=loss), state, prepared.batch, result)
-    finish(config, explanation, prepared.tokenizer, findings)
+        loss = watched(objective.make_loss(prepared.watch(objective.read)))
+        watched_step = dataclasses.replace(learner, loss_fn=loss).step(train_step, optimizer)
+        findings = check(watched_step, state, prepared.batch, result)
+    finish(config, explanation, prepared.policy.tokenizer, findings)
     return explanation
 
 
