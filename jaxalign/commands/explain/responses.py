@@ -66,7 +66,7 @@ def pairs(config: ExplainConfig) -> Prepared:
     prepared = Prepared(
         policy=policy,
         batch=dataclasses.replace(batch, reference=summed),
-        objective=pair_objective(policy, settings, **given),
+        objective=pair_objective(policy, settings, temperature=config.temperature),
         explain=functools.partial(
             explain_pairs,
             reference=shown,
@@ -97,7 +97,7 @@ def labelled(config: ExplainConfig) -> Prepared:
     prepared = Prepared(
         policy=policy,
         batch=batch,
-        objective=unpaired_objective(policy, settings, **given),
+        objective=unpaired_objective(policy, settings, temperature=config.temperature),
         explain=functools.partial(explain_unpaired, reference=shown, beta=beta),
         optimizer=optimizer_of_updates(policy, settings.fit.optimizer, "kto"),
     )
