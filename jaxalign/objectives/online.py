@@ -75,7 +75,7 @@ def online(
             }
             metrics["scores/tied"] = (masked_sum(1 - untied, weights), weights.sum())
             weights = weights * untied
-            per_row = _pair_metrics(policy, reference, loss.hyperparameters["beta"])
+            per_row = _pair_metrics(policy, reference, loss.reward_scale)
         else:
             inputs["preferences"] = jax.nn.sigmoid(score_scale * (first.scores - second.scores))
             per_row = {"nash/preference": inputs["preferences"], "logps/first": logps[0]}

@@ -118,7 +118,7 @@ def paired(
         if pair_weights is not None:
             losses = losses * pair_weights
         start = inputs["reference"] if loss.needs("reference") else no_reference(policy)
-        rewards = implicit_rewards(policy, start, beta=loss.hyperparameters["beta"])
+        rewards = implicit_rewards(policy, start, beta=loss.reward_scale)
         if loss.per_token:
             rewards = PairLogps(
                 chosen=rewards.chosen / lengths.chosen, rejected=rewards.rejected / lengths.rejected
@@ -166,7 +166,7 @@ def paired_sums(
         chosen, rejected = response_sums(tokens[:2], masks[:2], ld_alpha)
         policy = PairLogps(chosen=chosen, rejected=rejected)
         reference = reference_for(loss, batch, policy, reference_free)
-        rewards = implicit_rewards(policy, reference, beta=loss.hyperparameters["beta"])
+        rewards = implicit_rewards(policy, reference, beta=loss.reward_scale)
         both = jnp.stack([rewards.chosen, rewards.rejected])
         return implicit_reward_sums(both, jnp.broadcast_to(batch.weights, both.shape))
 

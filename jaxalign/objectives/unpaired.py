@@ -56,7 +56,7 @@ def unpaired(token_logps: Callable[..., Any], loss: Loss, *, axis_name: str | No
         if loss.needs("shift"):
             inputs["shift"] = shift_after(statistics or no_shift(), measured).mean
         losses = loss(inputs)
-        rewards = loss.hyperparameters["beta"] * (policy - batch.reference)
+        rewards = loss.reward_scale * (policy - batch.reference)
         metrics: dict[str, Any] = {}
         for side, label in (("chosen", True), ("rejected", False)):
             weights = batch.weights * (batch.labels == label)
@@ -83,7 +83,7 @@ def unpaired_sums(token_logps: Callable[..., Any], loss: Loss):
     if loss.needs("kl"):
         return _mismatched_log_ratios(token_logps)
     if loss.needs("shift"):
-        return _rewards(token_logps, loss.hyperparameters["beta"])
+        return _rewards(token_logps, loss.reward_scale)
     return None
 
 

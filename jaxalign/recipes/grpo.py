@@ -1,4 +1,4 @@
-"""Critic-free policy gradients on text: sample groups, score, compare, learn."""
+"""GRPO and other policy gradients without a critic: groups of responses, scores, advantages."""
 
 import dataclasses
 import functools
@@ -12,11 +12,11 @@ from jaxalign.batches.experience import ResponseBatch
 from jaxalign.batches.shared_prompts import one_a_row, responses_in_a_row, shared_batch
 from jaxalign.config.grpo import GRPOSettings
 from jaxalign.models.functions import text_decisions
-from jaxalign.recipes.prompts import Asked, Prompts, prompt_batches
-from jaxalign.recipes.reward_sources import Judges, Reward, judged_samples, judges_of
+from jaxalign.recipes.prompts import Asked, prompt_batches
+from jaxalign.recipes.reward_sources import Judges, judged_samples
 from jaxalign.recipes.run import Run
-from jaxalign.recipes.sampler import Sampler, make_sampler
-from jaxalign.recipes.stage import Evaluation, Objective, fit_iterations, updates_left
+from jaxalign.recipes.sampler import Sampler, TextTask, make_sampler
+from jaxalign.recipes.stage import Evaluation, Objective, fit_iterations
 from jaxalign.recipes.text_models import TextModel, with_heads
 from jaxalign.rollouts.groups import GroupSamples, response_batch, sample_groups
 from jaxalign.train.epochs import ppo_epochs_loop, selected_rows
@@ -27,41 +27,32 @@ def train_grpo(
     run: Run,
     name: str,
     policy: TextModel,
+    task: TextTask,
     *,
-    reward: Reward,
-    prompts: Prompts,
     settings: GRPOSettings,
-    temperature: float,
-    max_new_tokens: int,
     evaluation: Evaluation | None = None,
 ) -> TextModel:
-    """A policy gradient from the policy, which is the reference, resuming where an earlier run
-    stopped.
+    """A policy trained by GRPO or another policy gradient without a critic.
 
     Args:
       policy: start and reference.
-      reward: scores prompt and response together: a reward model, a function, or several with
-        weights.
-      prompts: dealt out in random order.
+      task: prompts, reward and sampling.
       settings: method and loop.
-      temperature: of policy and reference, in sampling and training.
-      max_new_tokens: longest response.
       evaluation: along the way, every so many iterations.
     """
     actor = with_heads(policy, ("logits",), run.key(f"{name}/init"), dropout=0.0)
-    left = updates_left(run, name, settings.total_iterations)
-    judges = judges_of(reward, policy.tokenizer, prompts, iterations=left)
-    decoding = {"temperature": temperature, "max_new_tokens": max_new_tokens}
-    groups = groups_of(actor, settings, max_new_tokens, devices=len(run.layout.devices))
-    collect = groups.samples(actor, policy, judges, temperature=temperature)
+    judges = task.judges(run, name, policy.tokenizer, updates=settings.total_iterations)
+    groups = groups_of(actor, settings, task.max_new_tokens, devices=len(run.layout.devices))
+    collect = groups.samples(task, actor, policy, judges)
     sampler = make_sampler(run, collect, reference=policy, judges=judges)
-    dealt = {"size": settings.prompts, "repeats": settings.group_size}
+    sizes = {"size": settings.prompts, "repeats": settings.group_size}
+    sizes |= {"pad_id": policy.tokenizer.pad_id}
     params = fit_iterations(
         run,
         name,
-        grpo_objective(actor, settings, **decoding).learner(actor),
+        grpo_objective(task, actor, settings).learner(actor),
         functools.partial(_iteration, sampler, judges, groups),
-        batches=prompt_batches(prompts, seed=run.seed, pad_id=policy.tokenizer.pad_id, **dealt),
+        batches=prompt_batches(task.prompts, seed=run.seed, **sizes),
         settings=settings,
         evaluation=evaluation,
     )
@@ -85,18 +76,13 @@ class GroupPlan:
     longest: int
 
     def samples(
-        self, actor: TextModel, reference: TextModel, judges: Judges, *, temperature: float
+        self, task: TextTask, actor: TextModel, reference: TextModel, judges: Judges
     ) -> Callable[..., GroupSamples]:
         """Groups of responses of a policy, with scores and reference log-probabilities:
         `((policy, reference, reward parameters, key), prompts) -> GroupSamples`.
         """
-        return sample_groups(
-            *(actor.model, reference.model, judges.model),
-            temperature=temperature,
-            max_new_tokens=self.longest,
-            eos_id=self.eos_id,
-            shared=self.in_a_row,
-        )
+        models = actor.model, reference.model, judges.model
+        return sample_groups(*models, shared=self.in_a_row, **task.decoding(actor.tokenizer))
 
     def responses(self, samples: GroupSamples) -> tuple[ResponseBatch, dict[str, jax.Array]]:
         """All responses of an iteration with their advantages, a row each, and metrics."""
@@ -116,14 +102,12 @@ class GroupPlan:
         return jax.tree.map(lambda x: x.reshape(-1, unit, *x.shape[1:]), rows), metrics
 
 
-def grpo_objective(
-    actor: TextModel, settings: GRPOSettings, *, temperature: float, max_new_tokens: int
-) -> Objective:
-    """The policy-gradient loss of the chosen method."""
+def grpo_objective(task: TextTask, actor: TextModel, settings: GRPOSettings) -> Objective:
+    """The policy-gradient loss of the chosen method on the responses of the task."""
     return Objective(
-        read=text_decisions(actor.model, temperature=temperature),
+        read=text_decisions(actor.model, temperature=task.temperature),
         make_loss=functools.partial(
-            objectives.group_policy_gradient, method=settings.method, length=max_new_tokens
+            objectives.group_policy_gradient, method=settings.method, length=task.max_new_tokens
         ),
     )
 

@@ -1,4 +1,4 @@
-"""What online methods on text share: a policy, the prompts it answers, and what judges it."""
+"""Inputs and results that all online methods on text share: policy, prompts, reward sources."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -30,8 +30,10 @@ from jaxalign.recipes.reward_sources import (
     has_functions,
     load_sources,
     mean_score,
+    sources_of,
 )
 from jaxalign.recipes.run import Run
+from jaxalign.recipes.sampler import TextTask
 from jaxalign.recipes.text_models import TextModel, load_text_model, start_of
 from jaxalign.recipes.user_data import fitting, read_rows
 from jaxalign.train.metrics import logged
@@ -58,62 +60,54 @@ class OnlineInputs(Generic[OnlineMethodConfig]):
 
     config: with its training loop settled.
     policy: without adapters yet.
-    sources: what judges it.
-    prompts: with their rows where functions judge.
+    task: prompts, rewards and sampling of the training.
     """
 
     config: OnlineMethodConfig
     policy: TextModel
-    sources: tuple[RewardSource, ...]
-    prompts: Prompts
+    task: TextTask
 
     def digests(self) -> dict[str, Digest]:
         """What identifies the inputs of the run."""
         config = self.config
         named = list(config.rewards or {config.reward: 1.0})
-        rewards = [(name, s.weight, s.judge) for name, s in zip(named, self.sources, strict=True)]
+        sources = sources_of(self.task.reward)
+        rewards = [(name, s.weight, s.judge) for name, s in zip(named, sources, strict=True)]
         return inputs_of(
             models={"policy": self.policy},
-            data=self.prompts.records or self.prompts.ids,
+            data=self.task.prompts.records or self.task.prompts.ids,
             adapter=config.adapter,
             rewards=rewards,
         )
 
-    def training(self, run: Run) -> dict[str, Any]:
-        """What `train_ppo` and its relatives are told, by name."""
+    def start(self, run: Run) -> TextModel:
+        """The policy with the adapters that are trained, if any."""
         config = self.config
-        return {
-            "policy": with_adapters(self.policy, config.adapter, config.lora, run.key("lora")),
-            "reward": self.sources,
-            "prompts": self.prompts,
-            "settings": getattr(config, loop_of(config)),
-            "temperature": config.temperature,
-            "max_new_tokens": config.max_new_tokens,
-        }
+        return with_adapters(self.policy, config.adapter, config.lora, run.key("lora"))
 
 
 def online_inputs(config: OnlineMethodConfig, directory: Path) -> OnlineInputs[OnlineMethodConfig]:
     """Policy, judges and prompts of a command; skipped rows are listed in the directory."""
     policy = load_text_model(config.policy, "policy", head="logits", place=config.place)
     loop = following(settings_of(config), loop_of(config), start_of(policy, config.lora))
-    sources, prompts = judged_prompts(config, policy, place=config.place, log=directory)
-    epoch = len(prompts) / prompts_of_an_iteration(loop.settings)
+    task = text_task(config, policy, place=config.place, log=directory)
+    epoch = len(task.prompts) / prompts_of_an_iteration(loop.settings)
     config = with_settings(config, loop.settled(epoch))
-    return OnlineInputs(config=config, policy=policy, sources=sources, prompts=prompts)
+    return OnlineInputs(config=config, policy=policy, task=task)
 
 
-def judged_prompts(
+def text_task(
     config: TextPPOConfig | GRPOConfig | OnlineConfig | ExplainConfig,
     policy: TextModel,
     *,
     place: PlaceConfig | None = None,
     log: Path | None = None,
-) -> tuple[tuple[RewardSource, ...], Prompts]:
-    """The rewards that a configuration names, and its prompts, which all models have room for.
+) -> TextTask:
+    """The prompts, rewards and sampling that a configuration names, for a policy that answers.
 
     Args:
-      config: names rewards and data, and the longest response.
-      policy: that answers.
+      config: names data and rewards, temperature and the longest response.
+      policy: reads the prompts.
       place: where reward models are used; None: on the host.
       log: as in `read_rows`.
 
@@ -128,7 +122,12 @@ def judged_prompts(
     prompts = read_prompts(data, sources, policy.tokenizer, log=log)
     for model in (policy, *models):
         check_room(model, prompts.longest, config.max_new_tokens)
-    return sources, prompts
+    return TextTask(
+        prompts=prompts,
+        reward=sources,
+        temperature=config.temperature,
+        max_new_tokens=config.max_new_tokens,
+    )
 
 
 def prompts_of_an_iteration(settings: PPOSettings | GRPOSettings | FitConfig) -> int:

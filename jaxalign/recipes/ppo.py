@@ -1,4 +1,4 @@
-"""PPO of a text policy against what judges it: sample, score, shape, estimate, learn."""
+"""PPO of a text policy: sampling, scores, KL penalty, advantages, clipped updates."""
 
 import dataclasses
 import functools
@@ -13,11 +13,11 @@ from jaxalign.batches.experience import Experience
 from jaxalign.config.ppo import PPOSettings
 from jaxalign.kl import adapted_coef
 from jaxalign.models.functions import text_policy
-from jaxalign.recipes.prompts import Asked, Prompts, prompt_batches
-from jaxalign.recipes.reward_sources import Judges, Reward, judged_samples, judges_of
+from jaxalign.recipes.prompts import Asked, prompt_batches
+from jaxalign.recipes.reward_sources import Judges, judged_samples
 from jaxalign.recipes.run import Run
-from jaxalign.recipes.sampler import Sampler, make_sampler
-from jaxalign.recipes.stage import Evaluation, Objective, fit_iterations, updates_left
+from jaxalign.recipes.sampler import Sampler, TextTask, make_sampler
+from jaxalign.recipes.stage import Evaluation, Objective, fit_iterations
 from jaxalign.recipes.text_models import TextModel, with_heads
 from jaxalign.rollouts.text import (
     ScoredSamples,
@@ -34,39 +34,30 @@ def train_ppo(
     run: Run,
     name: str,
     policy: TextModel,
+    task: TextTask,
     *,
-    reward: Reward,
-    prompts: Prompts,
     settings: PPOSettings,
-    temperature: float,
-    max_new_tokens: int,
     evaluation: Evaluation | None = None,
 ) -> TextModel:
-    """PPO from the policy, which is the reference, resuming where an earlier run stopped.
+    """A policy and its value function trained by PPO.
 
     Args:
       policy: start and reference.
-      reward: scores prompt and response together: a reward model, a function, or several with
-        weights.
-      prompts: dealt out in random order.
+      task: prompts, reward and sampling.
       settings: objective and loop.
-      temperature: of policy and reference, in sampling and training.
-      max_new_tokens: longest response.
       evaluation: along the way, every so many iterations.
     """
     actor = with_heads(policy, ("logits", "value"), run.key(f"{name}/init"), dropout=0.0)
-    left = updates_left(run, name, settings.total_iterations)
-    judges = judges_of(reward, policy.tokenizer, prompts, iterations=left)
-    decoding = {"temperature": temperature, "max_new_tokens": max_new_tokens}
-    collect = ppo_samples(actor, policy, judges, **decoding)
+    judges = task.judges(run, name, policy.tokenizer, updates=settings.total_iterations)
+    collect = ppo_samples(task, actor, policy, judges)
     sampler = make_sampler(run, collect, reference=policy, judges=judges)
-    pad_id, size = policy.tokenizer.pad_id, settings.batch_size
+    sizes = {"pad_id": policy.tokenizer.pad_id, "size": settings.batch_size}
     params = fit_iterations(
         run,
         name,
-        ppo_objective(actor, settings, **decoding).learner(actor),
+        ppo_objective(task, actor, settings).learner(actor),
         functools.partial(_iteration, sampler, judges, settings),
-        batches=prompt_batches(prompts, seed=run.seed, pad_id=pad_id, size=size),
+        batches=prompt_batches(task.prompts, seed=run.seed, **sizes),
         settings=settings,
         evaluation=evaluation,
     )
@@ -74,30 +65,19 @@ def train_ppo(
 
 
 def ppo_samples(
-    actor: TextModel,
-    reference: TextModel,
-    judges: Judges,
-    *,
-    temperature: float,
-    max_new_tokens: int,
+    task: TextTask, actor: TextModel, reference: TextModel, judges: Judges
 ) -> Callable[..., ScoredSamples]:
     """Responses of a policy to prompts, with values, scores and reference log-probabilities:
     `((policy, reference, reward parameters, key), prompts) -> ScoredSamples`.
     """
-    return sample_and_score(
-        *(actor.model, reference.model, judges.model),
-        temperature=temperature,
-        max_new_tokens=max_new_tokens,
-        eos_id=actor.tokenizer.stop_ids,
-    )
+    models = actor.model, reference.model, judges.model
+    return sample_and_score(*models, **task.decoding(actor.tokenizer))
 
 
-def ppo_objective(
-    actor: TextModel, settings: PPOSettings, *, temperature: float, max_new_tokens: int
-) -> Objective:
-    """PPO's loss on the last tokens of rows; its statistics are the KL coefficient."""
+def ppo_objective(task: TextTask, actor: TextModel, settings: PPOSettings) -> Objective:
+    """PPO's loss on the responses of the task; its statistics are the KL coefficient."""
     return Objective(
-        read=text_policy(actor.model, temperature=temperature, last=max_new_tokens),
+        read=text_policy(actor.model, temperature=task.temperature, last=task.max_new_tokens),
         make_loss=functools.partial(objectives.ppo, **ppo_terms(settings)),
         statistics=jnp.float32(settings.kl_coef),
     )

@@ -20,11 +20,18 @@ def train_sft(
     name: str,
     policy: TextModel,
     batches: TextBatches,
-    settings: FitConfig,
     *,
+    settings: FitConfig,
     evaluation_rows: Sequence[TokenRow] = (),
 ) -> TextModel:
-    """Next-token cross-entropy on the responses of `bucketed` or `packed` rows."""
+    """A policy trained on the next-token cross-entropy of responses.
+
+    Args:
+      policy: start.
+      batches: from `bucketed` or `packed`.
+      settings: of the loop.
+      evaluation_rows: held out; their perplexity is computed along the way.
+    """
 
     def evaluate(params: Params):
         return {

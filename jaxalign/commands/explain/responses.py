@@ -15,7 +15,8 @@ from jaxalign.commands.explain.batch import (
     with_shift,
 )
 from jaxalign.config.explain import ExplainConfig
-from jaxalign.data.batching import preference_batch, token_batch
+from jaxalign.data.batching import token_batch
+from jaxalign.data.preference_batches import preference_batch
 from jaxalign.data.records import Preference, PromptCompletion, Unpaired
 from jaxalign.errors import UserError
 from jaxalign.explanation import explain_pairs, explain_texts, explain_unpaired
@@ -70,7 +71,7 @@ def pairs(config: ExplainConfig) -> Prepared:
         explain=functools.partial(
             explain_pairs,
             reference=shown,
-            beta=loss.hyperparameters["beta"],
+            beta=loss.reward_scale,
             per_token=loss.per_token,
             ld_alpha=settings.ld_alpha,
         ),
@@ -93,7 +94,7 @@ def labelled(config: ExplainConfig) -> Prepared:
     length = longest([*data.rows, *(data.mismatched or ())])
     batch = data.batch(index=index, pad_id=policy.tokenizer.pad_id, length=length)
     shown = jax.jit(text_logps(reference.model, **given))(reference.params, batch.responses)
-    beta = settings.declared_loss.hyperparameters["beta"]
+    beta = settings.declared_loss.reward_scale
     prepared = Prepared(
         policy=policy,
         batch=batch,

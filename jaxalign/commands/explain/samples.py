@@ -21,34 +21,37 @@ from jaxalign.config.grpo import GRPOSettings
 from jaxalign.config.ppo import PPOSettings
 from jaxalign.explanation import explain_decisions, explain_responses
 from jaxalign.recipes.grpo import groups_of, grpo_objective
-from jaxalign.recipes.iterations import judged_prompts
+from jaxalign.recipes.iterations import text_task
 from jaxalign.recipes.ppo import ppo_experience, ppo_objective, ppo_samples, ppo_terms
 from jaxalign.recipes.prompts import prompt_batches
-from jaxalign.recipes.reward_sources import Judges, judged_samples, judges_of
+from jaxalign.recipes.reward_sources import judged_samples, judges_of
 from jaxalign.recipes.run import key_of
+from jaxalign.recipes.sampler import TextTask
 from jaxalign.recipes.text_models import TextModel, with_heads
 from jaxalign.rollouts.groups import learned_scores
 from jaxalign.rollouts.text import ScoredSamples, penalised_scores, reference_kl, token_rewards
 from jaxalign.train.checks import watched_decisions, watched_ratios
 from jaxalign.train.epochs import minibatch
 
-# (behaviour, reference, judges, temperature=...) -> what a recipe samples with
-SamplesOf = Callable[..., Callable[..., Any]]
-Judged = Callable[[ScoredSamples], ScoredSamples]
-
 
 def sampled(
-    config: ExplainConfig, policy: TextModel, samples_of: SamplesOf, *, repeats: int = 1
-) -> tuple[Any, Judged]:
+    config: ExplainConfig,
+    policy: TextModel,
+    task: TextTask,
+    samples_of: Callable[..., Any],
+    *,
+    repeats: int = 1,
+) -> tuple[Any, Callable[[ScoredSamples], ScoredSamples]]:
     """Responses to prompts of the data, and the function that adds the scores of all judges.
 
     The prompts and the draws are those of a run with this seed, if the behaviour policy is the one
     that the run has reached.
 
     Args:
-      config: names who samples, what judges, and the prompts.
-      policy: the behaviour policy and the reference where the configuration names none.
-      samples_of: of a recipe: `(behaviour, reference, judges, temperature=...)` to
+      config: names the behaviour policy, the reference, and the batch.
+      policy: stands for both where the configuration names none.
+      task: prompts, rewards and sampling.
+      samples_of: of a recipe: `(task, behaviour, reference, judges)` to
         `((policy, reference, reward parameters, key), prompts) -> samples`.
       repeats: responses to each prompt, in rows side by side.
     """
@@ -56,12 +59,11 @@ def sampled(
     heads = policy.model.config.heads_out
     if behaviour.model.config.heads_out != heads:
         behaviour = with_heads(behaviour, heads, new_head_key(config))
-    sources, prompts = judged_prompts(config, policy)
-    refuse_empty(config, prompts.ids, "prompts")
-    judges: Judges = judges_of(sources, policy.tokenizer, prompts, iterations=1)
+    refuse_empty(config, task.prompts.ids, "prompts")
+    judges = judges_of(task.reward, policy.tokenizer, task.prompts, iterations=1)
     dealt = {"pad_id": policy.tokenizer.pad_id, "size": config.rows, "repeats": repeats}
-    rows, index = prompt_batches(prompts, seed=config.seed, **dealt)(config.batch)
-    collect = jax.jit(samples_of(behaviour, reference, judges, temperature=config.temperature))
+    rows, index = prompt_batches(task.prompts, seed=config.seed, **dealt)(config.batch)
+    collect = jax.jit(samples_of(task, behaviour, reference, judges))
     models = behaviour.params, reference.params, judges.params
     samples = collect((*models, sampling_key(config)), rows)
     return samples, lambda scored: judged_samples(judges, scored, index)[0]
@@ -77,11 +79,10 @@ def sampling_key(config: ExplainConfig) -> jax.Array:
 def decisions(config: ExplainConfig) -> Prepared:
     """PPO on responses sampled for prompts of the data."""
     policy, settings = policy_of(config), config.ppo
-    samples_of = functools.partial(ppo_samples, max_new_tokens=config.max_new_tokens)
-    samples, judged = sampled(config, policy, samples_of)
+    task = text_task(config, policy)
+    samples, judged = sampled(config, policy, task, ppo_samples)
     scored, eos_id = judged(samples), policy.tokenizer.stop_ids
-    decoding = {"temperature": config.temperature, "max_new_tokens": config.max_new_tokens}
-    objective = ppo_objective(policy, settings, **decoding)
+    objective = ppo_objective(task, policy, settings)
     kl_coef = objective.statistics
     experience, _ = ppo_experience(scored, kl_coef, settings=settings, eos_id=eos_id)
     scores = penalised_scores(scored, penalty=settings.missing_eos_penalty, eos_id=eos_id)
@@ -109,18 +110,17 @@ def decisions(config: ExplainConfig) -> Prepared:
 def groups(config: ExplainConfig) -> Prepared:
     """A critic-free policy gradient on groups of responses to prompts of the data."""
     policy, settings = policy_of(config), config.grpo
-    longest, method = config.max_new_tokens, settings.method
-    plan = groups_of(policy, settings, longest, devices=1)
+    method, task = settings.method, text_task(config, policy)
+    plan = groups_of(policy, settings, task.max_new_tokens, devices=1)
     plan = dataclasses.replace(plan, together=1, in_a_row=1)  # a response is explained as a row
-    samples, judged = sampled(config, policy, plan.samples, repeats=settings.group_size)
+    samples, judged = sampled(config, policy, task, plan.samples, repeats=settings.group_size)
     samples = dataclasses.replace(samples, scored=judged(samples.scored))
     batch, _ = plan.responses(samples)
-    learned = learned_scores(samples, method, eos_id=plan.eos_id, longest=longest)
-    decoding = {"temperature": config.temperature, "max_new_tokens": longest}
+    learned = learned_scores(samples, method, eos_id=plan.eos_id, longest=plan.longest)
     return Prepared(
         policy=policy,
         batch=batch,
-        objective=grpo_objective(policy, settings, **decoding),
+        objective=grpo_objective(task, policy, settings),
         explain=functools.partial(
             explain_responses,
             method=method,
