@@ -1,4 +1,4 @@
-"""Explanations of losses on given responses: texts, pairs, and single ones that are labelled."""
+"""Explanations of SFT, of losses on pairs and of losses on labelled responses."""
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
@@ -67,7 +67,7 @@ def explain_pairs(
     ):
         counts = token_counts(side.response_mask, public, ld_alpha=ld_alpha)
         given = {"beta": beta, "counts": counts, "per_token": per_token}
-        columns, totals = beside_reference(side, ours, slope, frozen, **given)
+        columns, totals = response_columns(side, ours, slope, frozen, **given)
         sums += mean_sums(metrics, (name, name), totals, batch.weights)
         shown.append(sequences(name, side, columns, totals))
     both = [sequence for pair in zip(*shown, strict=True) for sequence in pair]
@@ -115,7 +115,7 @@ def explain_unpaired(
     table = token_logps(params, rows, None)
     table_loss, slopes = on_table(on_rows, table, batch, key)
     sums = [Sum(name="loss", loss=float(loss), table=float(table_loss)), *sums]
-    columns, totals = beside_reference(
+    columns, totals = response_columns(
         rows, table, slopes, reference, beta=beta, counts=rows.response_mask
     )
     for metric, word, label in LABELS:
@@ -139,7 +139,7 @@ def token_counts(
     return discounted_excess(response_mask, in_full, alpha=ld_alpha)
 
 
-def beside_reference(
+def response_columns(
     rows: TokenBatch,
     logps: jax.Array,
     slopes: jax.Array,
@@ -149,8 +149,7 @@ def beside_reference(
     counts: jax.Array,
     per_token: bool = False,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Columns `[B, T]` of responses and their sums `[B]`: the policy, and the reference if there
-    is one, with the implicit reward beta x log-ratio.
+    """Log-probabilities, log-ratios and implicit rewards of tokens `[B, T]`, and their sums `[B]`.
 
     Args:
       rows: the responses.
@@ -178,7 +177,7 @@ def mean_sums(
     totals: Mapping[str, Any],
     weights: jax.Array,
 ) -> Iterator[Sum]:
-    """Means of log-probability and reward that the loss reports, and the same from the table.
+    """Mean log-probability and reward: as the loss reports them, and from the table.
 
     Args:
       metrics: of the loss, `logps/METRIC` and `rewards/METRIC` among them.

@@ -592,6 +592,6 @@ def test_a_run_is_explained_on_the_day_it_began(tmp_path, monkeypatch):
     inputs = {"run": "a", "started": began.isoformat(), "inputs": None}
     (tmp_path / "inputs.json").write_text(json.dumps(inputs))
     monkeypatch.setattr(page, "of_run", lambda config: config)
-    monkeypatch.setattr(page, "explained", lambda config: template_date())
+    monkeypatch.setattr(page, "explain_batch", lambda config: template_date())
     assert page.run(ExplainConfig(run=str(tmp_path))) == began
     assert page.run(ExplainConfig()) == template_date() != began

@@ -1,4 +1,4 @@
-"""What all methods of `jaxalign explain` share: the batch, its policy, what a step needs."""
+"""Parts of `jaxalign explain` that all methods share: batch, policy, objective, optimizer."""
 
 import dataclasses
 import functools
@@ -29,7 +29,7 @@ from jaxalign.train.step import LossFn, TrainState
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A batch with all that a training step on it needs.
+    """A batch, the policy and the objective of a training step on it.
 
     policy: its parameters are those that the step changes.
     batch: rows as the objective takes them.
@@ -49,7 +49,7 @@ class Prepared:
     notes: tuple[str, ...] = ()
 
     def explanation(self, state: TrainState) -> Explanation:
-        """The explanation of the next step from that state."""
+        """Explanation of the loss of the next training step from that state."""
         make_loss = self.objective.make_loss
         if self.objective.track is not None:
             make_loss = with_statistics(make_loss, state.statistics)
@@ -60,7 +60,7 @@ class Prepared:
 
 
 def chosen_rows(config: ExplainConfig, rows: Sequence, kind: str) -> tuple[list, np.ndarray]:
-    """The rows of that batch in the order of a run with this seed, and their index."""
+    """Rows of the batch in the order of a run with this seed, and their index in the data."""
     refuse_empty(config, rows, kind)
     index = batch_indices(config.batch, len(rows), config.rows, config.seed)
     return [rows[i] for i in index], index
@@ -73,35 +73,37 @@ def refuse_empty(config: ExplainConfig, rows: Sequence, kind: str) -> None:
 
 
 def policy_of(config: ExplainConfig) -> TextModel:
-    """The policy with the heads of its method, without dropout."""
+    """Policy with the heads that its method trains, without dropout."""
     policy = load_text_model(config.policy, "policy", head="logits")
     heads = ("logits", "value") if config.method == "ppo" else ("logits",)
     return with_heads(policy, heads, new_head_key(config), dropout=0.0)
 
 
 def new_head_key(config: ExplainConfig) -> jax.Array:
-    """The key of a value head that the policy lacks, as in a run with this seed."""
+    """Random key of a value head that the policy lacks, as in a run with this seed."""
     return key_of(config.seed, f"{config.method}/init")
 
 
 def optimizer_of_updates(policy: TextModel, given: OptimizerConfig, loop: str) -> OptimizerConfig:
-    """The optimizer of `updates`: that of a training loop at its peak rate, which follows the model
-    where none is given.
+    """Optimizer settings of `--updates`: the peak learning rate of a training loop, held constant.
+
+    Args:
+      policy: size and origin decide the rate where none is given.
+      given: settings of the method.
+      loop: the command that trains like this.
     """
     constant = dataclasses.replace(given, schedule="constant", warmup_steps=0, warmup_share=None)
     return filled_optimizer(constant, 1, loop=loop, start=start_of(policy, LoraConfig()))
 
 
-def frozen(config: ExplainConfig, option: str, policy: TextModel) -> TextModel:
-    """Another policy, or the same one where the option is empty."""
+def other_policy(config: ExplainConfig, option: str, policy: TextModel) -> TextModel:
+    """Reference or behaviour policy: the model of that option, or the policy where it is empty."""
     folder = getattr(config, option)
     return load_text_model(folder, option, head="logits") if folder else policy
 
 
 def score_of(model: TextModel) -> Callable[..., np.ndarray]:
-    """`(rows, temperature=...) -> [N]` log-probabilities of responses, as a recipe's preparation
-    takes it.
-    """
+    """Log-probabilities of responses under a model: `(rows, temperature=...) -> [N]` in nats."""
 
     def score(rows: Sequence[TokenRow], *, temperature: float) -> np.ndarray:
         summed = jax.jit(response_logps_of(model.model, temperature=temperature))
@@ -112,9 +114,9 @@ def score_of(model: TextModel) -> Callable[..., np.ndarray]:
 
 
 def with_shift(prepared: Prepared, config: ExplainConfig, fit: FitConfig) -> Prepared:
-    """The batch with BCO's shift at the end of the run, from its last checkpoint.
+    """The batch with BCO's reward shift from the last checkpoint of the run.
 
-    It is 0 where there is none; losses without a shift are left as they are.
+    The shift is 0 where there is none; losses without a shift are left as they are.
     """
     objective = prepared.objective
     if objective.track is None:
@@ -139,7 +141,7 @@ def with_shift(prepared: Prepared, config: ExplainConfig, fit: FitConfig) -> Pre
 def with_statistics(
     make_loss: Callable[[Callable[..., Any]], LossFn], statistics: Tree
 ) -> Callable[[Callable[..., Any]], LossFn]:
-    """The same objective for losses that read these running statistics."""
+    """Objective with fixed running statistics: `read -> loss_fn` that is given them."""
 
     def make(read: Callable[..., Any]) -> LossFn:
         return functools.partial(make_loss(read), statistics=statistics)

@@ -1,4 +1,4 @@
-"""Batches of given responses to explain: texts, pairs, and responses that are labelled."""
+"""Batches of SFT, of losses on pairs and of losses on labelled responses, from rows of data."""
 
 import dataclasses
 import functools
@@ -8,8 +8,8 @@ import jax
 from jaxalign.commands.explain.batch import (
     Prepared,
     chosen_rows,
-    frozen,
     optimizer_of_updates,
+    other_policy,
     policy_of,
     score_of,
     with_shift,
@@ -33,7 +33,7 @@ from jaxalign.recipes.user_data import fitting, read_rows
 
 
 def texts(config: ExplainConfig) -> Prepared:
-    """Supervised fine-tuning on rows of the data."""
+    """Batch of supervised fine-tuning, from texts of the data."""
     policy = policy_of(config)
     data = fitting(config.data, policy)
     read = read_rows(data, PromptCompletion, tokenizer=policy.tokenizer, log=None)
@@ -48,7 +48,7 @@ def texts(config: ExplainConfig) -> Prepared:
 
 
 def pairs(config: ExplainConfig) -> Prepared:
-    """A preference loss on pairs of the data."""
+    """Batch of a preference loss, from pairs of the data."""
     policy = policy_of(config)
     data = fitting(config.data, policy)
     pairs_read = read_rows(data, Preference, tokenizer=policy.tokenizer, log=None)
@@ -58,7 +58,8 @@ def pairs(config: ExplainConfig) -> Prepared:
     settings, loss = config.dpo, config.dpo.declared_loss
     if loss.needs("gold_logps"):
         raise UserError(f"loss {loss.name} reads three responses; explain shows pairs")
-    reference, given = frozen(config, "reference", policy), {"temperature": config.temperature}
+    given = {"temperature": config.temperature}
+    reference = other_policy(config, "reference", policy)
     summed = pair_reference(score_of(reference), (chosen, rejected), settings, **given)
     shown = None
     if settings.uses_reference:
@@ -80,14 +81,15 @@ def pairs(config: ExplainConfig) -> Prepared:
     return with_shift(prepared, config, settings.fit)
 
 
-def labelled(config: ExplainConfig) -> Prepared:
-    """A loss on responses of the data that are labelled good or bad."""
+def labelled_responses(config: ExplainConfig) -> Prepared:
+    """Batch of KTO, BCO and the like, from responses of the data that are labelled good or bad."""
     policy = policy_of(config)
     data, settings = fitting(config.data, policy), config.kto
     read = read_rows(data, Unpaired, tokenizer=policy.tokenizer, log=None)
     everything = read.texts
     _, index = chosen_rows(config, everything, "labelled responses")
-    reference, given = frozen(config, "reference", policy), {"temperature": config.temperature}
+    given = {"temperature": config.temperature}
+    reference = other_policy(config, "reference", policy)
     labels = [record.label for record in read.records]
     data = with_mismatched(everything, labels, settings).take(index)
     data = data.scored(score_of(reference), **given)

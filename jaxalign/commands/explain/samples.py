@@ -1,4 +1,4 @@
-"""Sampled batches to explain: the responses that PPO and group methods would learn from."""
+"""Batches of PPO and of group methods: responses sampled for prompts of the data, and scored."""
 
 import dataclasses
 import functools
@@ -10,9 +10,9 @@ import jax.numpy as jnp
 
 from jaxalign.commands.explain.batch import (
     Prepared,
-    frozen,
     new_head_key,
     optimizer_of_updates,
+    other_policy,
     policy_of,
     refuse_empty,
 )
@@ -42,7 +42,7 @@ def sampled(
     *,
     repeats: int = 1,
 ) -> tuple[Any, Callable[[ScoredSamples], ScoredSamples]]:
-    """Responses to prompts of the data, and the function that adds the scores of all judges.
+    """Sampled responses to a batch of prompts, and the function that scores them by all rewards.
 
     The prompts and the draws are those of a run with this seed, if the behaviour policy is the one
     that the run has reached.
@@ -55,7 +55,8 @@ def sampled(
         `((policy, reference, reward parameters, key), prompts) -> samples`.
       repeats: responses to each prompt, in rows side by side.
     """
-    behaviour, reference = (frozen(config, name, policy) for name in ("behaviour", "reference"))
+    behaviour = other_policy(config, "behaviour", policy)
+    reference = other_policy(config, "reference", policy)
     heads = policy.model.config.heads_out
     if behaviour.model.config.heads_out != heads:
         behaviour = with_heads(behaviour, heads, new_head_key(config))
@@ -70,14 +71,14 @@ def sampled(
 
 
 def sampling_key(config: ExplainConfig) -> jax.Array:
-    """The key that a run with this seed samples the batch with."""
+    """Random key that a run with this seed samples the batch with."""
     settings: PPOSettings | GRPOSettings = getattr(config, config.method)
     updates = config.batch * settings.epochs * settings.minibatches  # before that iteration
     return jax.random.fold_in(key_of(config.seed, config.method), updates)
 
 
 def decisions(config: ExplainConfig) -> Prepared:
-    """PPO on responses sampled for prompts of the data."""
+    """Batch of PPO, from responses sampled for prompts of the data."""
     policy, settings = policy_of(config), config.ppo
     task = text_task(config, policy)
     samples, judged = sampled(config, policy, task, ppo_samples)
@@ -108,7 +109,7 @@ def decisions(config: ExplainConfig) -> Prepared:
 
 
 def groups(config: ExplainConfig) -> Prepared:
-    """A critic-free policy gradient on groups of responses to prompts of the data."""
+    """Batch of a policy gradient without a critic, from groups of responses to the same prompts."""
     policy, settings = policy_of(config), config.grpo
     method, task = settings.method, text_task(config, policy)
     plan = groups_of(policy, settings, task.max_new_tokens, devices=1)
