@@ -85,6 +85,6 @@ class ExplainConfig:
         readers = dict.fromkeys(("behaviour", "reward", "rewards", "max_new_tokens"), sampled)
         readers |= {name: {name} for name in ("kto", *sampled)}
         readers |= {"dpo": {"dpo", "sft"}}
-        readers |= dict.fromkeys(("reference", "temperature"), {"dpo", "kto", *sampled})
+        readers |= {name: {"dpo", "kto", *sampled} for name in ("reference", "temperature")}
         sections = [(name, name.partition(".")[0]) for name in changed]
         return [name for name, section in sections if self.method not in readers.get(section, ALL)]

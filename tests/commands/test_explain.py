@@ -473,6 +473,12 @@ def test_a_configuration_comes_back_from_its_file():
         restored(DPOConfig, {"data": {}})
 
 
+def test_supervised_fine_tuning_has_no_temperature():
+    with pytest.raises(UserError, match="method sft does not read temperature"):
+        ExplainConfig(method="sft", temperature=0.5)
+    assert ExplainConfig(method="dpo", temperature=0.5).temperature == 0.5
+
+
 def test_a_run_must_be_one(tmp_path):
     with pytest.raises(UserError, match=r"no config\.json"):
         of_run(ExplainConfig(run=str(tmp_path)))

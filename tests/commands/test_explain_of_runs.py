@@ -82,7 +82,7 @@ def files(tmp_path_factory):
     (folder / "rewards.py").write_text(REWARD)
     tokenizer = train_bpe(WORDS, 270)
     config = ModelConfig(width=16, layers=1, heads=2, dropout=0.0)
-    policy = new_text_model(config, tokenizer, 40, ("logits",), jax.random.key(0))
+    policy = new_text_model(config, tokenizer, jax.random.key(0), max_length=40)
     spread = jax.tree.map(lambda x: 3 * x, policy.params)  # far from uniform
     save_text_model(folder / "policy", policy.with_trained(spread))
     return folder
