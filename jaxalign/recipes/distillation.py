@@ -83,7 +83,7 @@ def train_distillation(
     pad_id, size, samples = student.tokenizer.pad_id, settings.fit.rows, run.key(f"{name}/samples")
     shape = {"pad_id": pad_id, "length": longest([*rows, *evaluation_rows]), "size": size}
     responses = Responses(rows=rows, **shape)
-    prompts_of = prompt_batches(run, prompts, pad_id=pad_id, size=size)
+    prompts_of = prompt_batches(prompts, seed=run.seed, pad_id=pad_id, size=size)
     teach = teacher_pass(run, teacher, student.model.config.vocab_size)
     draw = sampling(student, temperature=temperature, max_new_tokens=max_new_tokens)
     divergences = text_divergences(student.model, temperature=temperature)

@@ -56,7 +56,7 @@ def train_online(
         run,
         name,
         Learner(params=policy.trained, frozen=policy.frozen, loss_fn=loss),
-        prompt_batches(run, task.prompts, pad_id=pad_id, size=size),
+        prompt_batches(task.prompts, seed=run.seed, pad_id=pad_id, size=size),
         settings=settings.fit,
         prepare=_fresh_pairs(sampler, judges, settings, run.key(f"{name}/samples")),
     )

@@ -26,7 +26,7 @@ from jaxalign.losses.ld_dpo import discounted_excess
 from jaxalign.models.functions import text_logps, text_logps_and_collisions
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.scoring import longest, response_logps
-from jaxalign.recipes.stage import Evaluation, Learner, fit_batches
+from jaxalign.recipes.stage import Evaluation, Objective, fit_batches
 from jaxalign.recipes.text_models import TextModel, with_heads
 
 Score = Callable[..., np.ndarray]  # `(rows, temperature=...) -> [N]`, of a model
@@ -59,7 +59,6 @@ def train_dpo(
       evaluation: along the way.
     """
     policy = with_heads(policy, ("logits",), run.key(f"{name}/init"), dropout=0.0)
-    loss = settings.declared_loss
     chosen, rejected, *_ = zip(*pairs, strict=True)
     score = functools.partial(score_reference or response_logps, run, policy)
     reference = pair_reference(score, (chosen, rejected), settings, temperature=temperature)
@@ -70,15 +69,9 @@ def train_dpo(
         rows = shared_preference_batch([pairs[i] for i in index], index=index, **shape)
         return dataclasses.replace(rows, reference=jax.tree.map(lambda x: x[index], reference))
 
-    read = text_logps_and_collisions if settings.wpo else text_logps
-    read, arguments = read(policy.model, temperature=temperature), pair_loss(settings)
-    learner = Learner(
-        params=policy.trained,
-        frozen=policy.frozen,
-        loss_fn=objectives.paired(read, axis_name=run.layout.axis_name, **arguments),
-        measure=objectives.paired_sums(read, **arguments),
-        **running_mean(loss),
-    )
+    learner = pair_objective(
+        policy, settings, temperature=temperature, axis_name=run.layout.axis_name
+    ).learner(policy)
     params = fit_batches(run, name, learner, batch, settings=settings.fit, evaluation=evaluation)
     return policy.with_trained(params)
 
@@ -103,7 +96,6 @@ def train_unpaired(
       settings: loss and loop.
     """
     policy = with_heads(policy, ("logits",), run.key(f"{name}/init"), dropout=0.0)
-    loss = settings.declared_loss
     score = functools.partial(score_reference or response_logps, run, policy)
     data = with_mismatched(rows, labels, settings).scored(score, temperature=temperature)
     length = longest(rows)
@@ -112,20 +104,49 @@ def train_unpaired(
         index = batch_indices(number, len(rows), settings.fit.rows, run.seed)
         return data.take(index).batch(index=index, pad_id=policy.tokenizer.pad_id, length=length)
 
-    read = text_logps(policy.model, temperature=temperature)
-    learner = Learner(
-        params=policy.trained,
-        frozen=policy.frozen,
-        loss_fn=objectives.unpaired(read, loss, axis_name=run.layout.axis_name),
-        measure=objectives.unpaired_sums(read, loss),
-        **running_mean(loss),
-    )
+    learner = unpaired_objective(
+        policy, settings, temperature=temperature, axis_name=run.layout.axis_name
+    ).learner(policy)
     params = fit_batches(run, name, learner, batch, settings=settings.fit)
     return policy.with_trained(params)
 
 
+def pair_objective(
+    policy: TextModel, settings: DPOSettings, *, temperature: float, axis_name: str | None = None
+) -> Objective:
+    """The chosen loss on pairs of responses, modifiers included.
+
+    Args:
+      policy: whose log-probabilities the loss reads.
+      settings: of the loss.
+      temperature: of the policy.
+      axis_name: mapped axis that the other devices' rows are on, or None.
+    """
+    read = text_logps_and_collisions if settings.wpo else text_logps
+    read, given = read(policy.model, temperature=temperature), pair_loss(settings)
+    return Objective(
+        read=read,
+        make_loss=functools.partial(objectives.paired, axis_name=axis_name, **given),
+        measure=objectives.paired_sums(read, **given),
+        **running_mean(settings.declared_loss),
+    )
+
+
+def unpaired_objective(
+    policy: TextModel, settings: KTOSettings, *, temperature: float, axis_name: str | None = None
+) -> Objective:
+    """The chosen loss on labelled responses; arguments as in `pair_objective`."""
+    read, loss = text_logps(policy.model, temperature=temperature), settings.declared_loss
+    return Objective(
+        read=read,
+        make_loss=functools.partial(objectives.unpaired, loss=loss, axis_name=axis_name),
+        measure=objectives.unpaired_sums(read, loss),
+        **running_mean(loss),
+    )
+
+
 def running_mean(loss: Loss) -> dict[str, Any]:
-    """`statistics` and `track` of a `Learner` for a loss that reads a running mean."""
+    """`statistics` and `track` of an `Objective` for a loss that reads a running mean."""
     if not loss.needs("shift"):
         return {}
     return {"statistics": no_shift(), "track": shift_after}

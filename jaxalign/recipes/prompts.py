@@ -10,7 +10,6 @@ from jaxalign.data.batching import prompt_batch
 from jaxalign.data.chat import TokenIds
 from jaxalign.data.example_order import batch_indices
 from jaxalign.data.records import PromptRow
-from jaxalign.recipes.run import Run
 
 PromptBatch = tuple[TokenBatch, np.ndarray]
 
@@ -37,11 +36,13 @@ class Prompts:
 
 
 def prompt_batches(
-    run: Run, prompts: Prompts, *, pad_id: int, size: int, repeats: int = 1
+    prompts: Prompts, *, seed: int, pad_id: int, size: int, repeats: int = 1
 ) -> Callable[[int], PromptBatch]:
     """`iteration -> (TokenBatch, prompt index [B])`: prompts in random order.
 
     Args:
+      prompts: all of them.
+      seed: of the order.
       pad_id: of the policy's vocabulary.
       size: prompts in an iteration.
       repeats: rows side by side that each stands in.
@@ -49,7 +50,7 @@ def prompt_batches(
     ids, length = prompts.ids, prompts.longest
 
     def batch(number: int) -> PromptBatch:
-        index = np.repeat(batch_indices(number, len(ids), size, run.seed), repeats)
+        index = np.repeat(batch_indices(number, len(ids), size, seed), repeats)
         rows = prompt_batch(
             [ids[i] for i in index], pad_id=pad_id, length=length, index=np.arange(len(index))
         )

@@ -85,11 +85,16 @@ class Run:
 
     def key(self, name: str) -> jax.Array:
         """Random key of the run for a name."""
-        return jax.random.fold_in(jax.random.key(self.seed), zlib.crc32(name.encode()))
+        return key_of(self.seed, name)
 
     def checkpoints(self, name: str) -> Checkpoints:
         """Checkpoints of a stage."""
         return Checkpoints(self.directory / "checkpoints" / name, run=self.name)
+
+
+def key_of(seed: int, name: str) -> jax.Array:
+    """Random key for a name in a run with this seed."""
+    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
 
 
 def open_run(

@@ -10,7 +10,7 @@ from jaxalign.models.functions import text_logps
 from jaxalign.numerics.types import Params
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.scoring import perplexity
-from jaxalign.recipes.stage import Evaluation, Learner, fit_batches
+from jaxalign.recipes.stage import Evaluation, Objective, fit_batches
 from jaxalign.recipes.text_batches import TextBatches, with_token_counts
 from jaxalign.recipes.text_models import TextModel
 
@@ -40,12 +40,11 @@ def train_sft(
             )
         }
 
-    loss = objectives.sft(text_logps(policy.model))
     evaluation = Evaluation(metrics=evaluate, every=max(settings.updates // 5, 1))
     params = fit_batches(
         run,
         name,
-        Learner(params=policy.trained, frozen=policy.frozen, loss_fn=loss),
+        sft_objective(policy).learner(policy),
         batches.batch,
         settings=settings,
         prepare=with_token_counts,
@@ -53,3 +52,8 @@ def train_sft(
         tokens_per_step=batches.tokens,
     )
     return policy.with_trained(params)
+
+
+def sft_objective(policy: TextModel) -> Objective:
+    """Next-token cross-entropy of the policy."""
+    return Objective(read=text_logps(policy.model), make_loss=objectives.sft)

@@ -13,6 +13,7 @@ from jaxalign.config.grpo import GRPOSettings
 from jaxalign.config.loop import FitConfig, OptimizerConfig
 from jaxalign.config.ppo import PPOSettings
 from jaxalign.recipes.run import Run
+from jaxalign.recipes.text_models import TextModel
 from jaxalign.train.loop import fit
 from jaxalign.train.optimizers import make_optimizer
 from jaxalign.train.step import LossFn, TrainState, initial_state, summed_step, train_step
@@ -50,6 +51,33 @@ class Learner:
             kind,
             loss_fn=self.loss_fn,
             optimizer=optimizer,
+            track=self.track,
+            measure=self.measure,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Objective:
+    """Loss of a training stage, with the function that reads a model's outputs for it.
+
+    read: outputs of the model: `(params, rows, keys) -> log-probabilities, ...`.
+    make_loss: `read -> loss_fn`, a function of `objectives` with its numbers.
+    statistics, track, measure: as in `Learner`.
+    """
+
+    read: Callable[..., Any]
+    make_loss: Callable[[Callable[..., Any]], LossFn]
+    statistics: Any = None
+    track: Callable[[Any, Any], Any] | None = None
+    measure: Callable[[Any, Any, Any], Any] | None = None
+
+    def learner(self, policy: TextModel) -> Learner:
+        """A learner of the policy's trained parameters with this loss."""
+        return Learner(
+            params=policy.trained,
+            frozen=policy.frozen,
+            loss_fn=self.make_loss(self.read),
+            statistics=self.statistics,
             track=self.track,
             measure=self.measure,
         )

@@ -17,7 +17,6 @@ from jaxalign.advantages import (
     grpo_advantages,
     leave_one_out_advantages,
     length_weighted_advantages,
-    missing_eos_penalty,
     overlong_penalties,
     reinforce_plus_plus_advantages,
     shaped_rewards,
@@ -39,7 +38,12 @@ from jaxalign.models.functions import ScoreColumns, text_decisions, text_logps
 from jaxalign.models.transformer import LanguageModel
 from jaxalign.numerics.masking import equal_entries, is_end, masked_sum, with_ties_restored
 from jaxalign.numerics.precision import settled_sum
-from jaxalign.rollouts.text import ScoredSamples, sample_metrics
+from jaxalign.rollouts.text import (
+    ScoredSamples,
+    penalised_scores,
+    sample_metrics,
+    tokens_with_score,
+)
 from jaxalign.sampling import sample
 
 REPORTED_CAP = 2.0  # of the diagnostics where the weights themselves have none
@@ -125,13 +129,8 @@ def learned_scores(
       `[B]`, reward units; NaN where a response has no score.
     """
     rows = samples.scored.samples.batch
-    scores = missing_eos_penalty(
-        samples.scored.scores,
-        rows.tokens,
-        rows.response_mask,
-        eos_id=eos_id,
-        penalty=method.missing_eos_penalty,
-    )
+    penalty = method.missing_eos_penalty
+    scores = penalised_scores(samples.scored, penalty=penalty, eos_id=eos_id)
     cache = round(method.overlong_share * longest)
     if cache:
         lengths = rows.response_mask.sum(axis=1)
@@ -252,7 +251,7 @@ def response_batch(
     rows, scored = samples.scored.samples.batch, samples.scored
     scores = learned_scores(samples, method, eos_id=eos_id, longest=longest)
     advantages, equal = group_advantages(samples, scores, method, group_size=group_size)
-    mask = rows.response_mask & ~jnp.isnan(scores)[:, None]
+    mask = tokens_with_score(rows, scores)
     if method.mask_truncated:
         mask = without_truncated(mask, jnp.any(mask & is_end(rows.tokens, eos_id), axis=1))
     if method.drop_equal_groups:
