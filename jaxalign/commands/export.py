@@ -23,7 +23,7 @@ from jaxalign.system.files import (
     make_directory,
     read_json,
     replace_file,
-    shown_path,
+    short_path,
     whole_directory,
     write_atomically,
 )
@@ -39,7 +39,7 @@ def run(config: ExportConfig) -> Path:
     output = Path(config.output)
     if exists(output) and not (os.path.isdir(output) and not os.listdir(output)):
         raise UserError(
-            f"--output {shown_path(output)} exists; give a folder that does not, or an empty one"
+            f"--output {short_path(output)} exists; give a folder that does not, or an empty one"
         )
     model = load_text_model(config.model, "model")
     check_heads(model, config.model)

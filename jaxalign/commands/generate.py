@@ -14,7 +14,7 @@ from jaxalign.errors import UserError, printable
 from jaxalign.recipes.iterations import check_room
 from jaxalign.recipes.text_models import load_text_model
 from jaxalign.sampling import Samples, sample
-from jaxalign.system.files import shown
+from jaxalign.system.files import quote
 
 
 def run(config: GenerateConfig) -> list[str]:
@@ -69,5 +69,5 @@ def _settings(sampling: GenerateConfig, tokenizer: Tokenizer) -> str:
     used = ", ".join(f"{name} {value:g}" for name, value in ours.items())
     if not theirs:
         return f"drawn with {used}"
-    made = ", ".join(f"{name} {shown(value)}" for name, value in theirs.items())
+    made = ", ".join(f"{name} {quote(value)}" for name, value in theirs.items())
     return f"drawn with {used}; the model's own defaults, not used here: {made}"

@@ -17,7 +17,7 @@ from jaxalign.config.field_types import fits, hints_of, options_of, type_in_word
 from jaxalign.config.ranges import out_of_range, ranged_types
 from jaxalign.errors import UserError
 from jaxalign.numerics.bounds import LARGEST
-from jaxalign.system.files import shown
+from jaxalign.system.files import quote
 
 HIGHEST, SMALLEST = 3.4e38, 1.2e-38  # of normal float32 numbers
 
@@ -90,16 +90,16 @@ def check_value(name: str, value: Any, hint: Any):
         literal = [option for option in options_of(hint) if typing.get_origin(option) is Literal]
         known = typing.get_args(literal[0]) if literal else ()
         near = nearest(value, known) if isinstance(value, str) else ""
-        raise FieldError(name, f"is {shown(value)}; it must be {type_in_words(hint)}{near}")
+        raise FieldError(name, f"is {quote(value)}; it must be {type_in_words(hint)}{near}")
     for path, number in _numbers_of(name, value):
         if wrong := _not_finite(number):
-            raise FieldError(path, f"is {shown(number)}; {wrong}")
+            raise FieldError(path, f"is {quote(number)}; {wrong}")
 
 
 def check_range(name: str, value: Any, hint: Any):
     """Raise a `FieldError` unless every number of a value lies in the range of its type."""
     if outside := out_of_range(value, hint):
-        raise FieldError(name, f"is {shown(outside[0])}; {outside[1]}")
+        raise FieldError(name, f"is {quote(outside[0])}; {outside[1]}")
 
 
 def _numbers_of(name: str, value: Any) -> Iterator[tuple[str, int | float]]:

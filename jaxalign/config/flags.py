@@ -13,7 +13,7 @@ from jaxalign.config.checks import FieldError, nearest
 from jaxalign.config.field_types import hints_of, options_of, type_in_words
 from jaxalign.config.overrides import Config, changed
 from jaxalign.errors import UserError
-from jaxalign.system.files import shown
+from jaxalign.system.files import quote
 
 Given = dict[str, tuple[str, ...]]  # what follows each flag on the command line
 Value = TypeVar("Value")
@@ -39,7 +39,7 @@ def given_flags(arguments: Sequence[str]) -> list[tuple[str, tuple[str, ...]]]:
             name, words = flags[-1]
             flags[-1] = name, (*words, word)
         else:
-            raise UserError(f"{shown(word)} follows no flag; a setting is given as --name value")
+            raise UserError(f"{quote(word)} follows no flag; a setting is given as --name value")
     return flags
 
 
@@ -77,7 +77,7 @@ def whole_name(name: str, known: Collection[str], command: str) -> str:
         raise UserError(f"--{name} may be any of {some}; give the whole name")
     lasts = [flag.rpartition(".")[2] for flag in known]
     near = nearest(name, known) or nearest(name.rpartition(".")[2], lasts)
-    text = shown(name)[1:-1]
+    text = quote(name)[1:-1]
     near = near.replace("did you mean ", "did you mean --")
     raise UserError(
         f"`jaxalign {command}` has no flag --{text}{near or '; its --help lists those it has'}"
@@ -119,7 +119,7 @@ def single(name: str, words: Sequence[str]) -> str:
         raise UserError(f"--{name} needs a value")
     if len(words) > 1:
         raise UserError(
-            f"{shown(words[1])} follows --{name} {words[0]}, which takes one value; quote a text "
+            f"{quote(words[1])} follows --{name} {words[0]}, which takes one value; quote a text "
             "that has spaces"
         )
     return words[0]
@@ -151,7 +151,7 @@ def value_of(name: str, words: Sequence[str], hint: Any) -> Any:
     near = ""
     if typing.get_origin(hint) is Literal:
         near = nearest(first, typing.get_args(hint))
-    raise UserError(f"--{name} is {shown(first)}; it must be {type_in_words(hint)}{near}")
+    raise UserError(f"--{name} is {quote(first)}; it must be {type_in_words(hint)}{near}")
 
 
 class _Other(Exception):
@@ -169,7 +169,7 @@ def _pairs(name: str, words: Sequence[str], kinds: Sequence[Any]) -> dict[Any, A
         raise _Other
     keys = [_scalar(word, kinds[0]) for word in words[::2]]
     if repeated := [key for at, key in enumerate(keys) if key in keys[:at]]:
-        raise UserError(f"--{name} has {shown(repeated[0])} twice; give it once")
+        raise UserError(f"--{name} has {quote(repeated[0])} twice; give it once")
     return dict(zip(keys, (_scalar(word, kinds[1]) for word in words[1::2]), strict=True))
 
 

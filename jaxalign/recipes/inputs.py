@@ -19,7 +19,7 @@ from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.errors import UserError
 from jaxalign.models.lora import ADAPTERS, Adapted
 from jaxalign.recipes.text_models import TextModel, fields_of
-from jaxalign.system.files import read_json, regular_file, shown_path
+from jaxalign.system.files import read_json, regular_file, short_path
 
 FILE = "inputs.json"
 Digest = dict[str, str | int | float]
@@ -162,7 +162,7 @@ def check_same(before: Mapping[str, Digest], now: Mapping[str, Digest], director
             print(f"{name}: the function's file has changed; from here on the new one judges")
             continue
         raise UserError(
-            f"{shown_path(directory)} holds a run with {_difference(name, old, new)}; "
+            f"{short_path(directory)} holds a run with {_difference(name, old, new)}; "
             "bring back what it began with to resume it, or give another run_dir"
         )
 

@@ -18,7 +18,7 @@ from jaxalign.recipes.inputs import weights_digest
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.scoring import response_logps
 from jaxalign.recipes.text_models import TextModel
-from jaxalign.system.files import exists, make_directory, shown_path, write_atomically
+from jaxalign.system.files import exists, make_directory, short_path, write_atomically
 
 ARRAY = "logps"
 
@@ -103,7 +103,7 @@ def read(path: Path, rows: int) -> np.ndarray:
     """
     again = "remove it, and it is computed again"
     try:
-        with open_safetensors([path], shown_path(path)) as weights:
+        with open_safetensors([path], short_path(path)) as weights:
             fields, array = metadata(path), weights.rows(ARRAY, slice(None))
     except UserError as error:
         raise UserError(f"{path} is damaged ({error}); {again}") from None

@@ -23,9 +23,9 @@ from jaxalign.recipes.inputs import FILE, Digest, Inputs, check_same, read_input
 from jaxalign.system.files import (
     exists,
     make_directory,
+    quote,
     read_json,
-    shown,
-    shown_path,
+    short_path,
     write_atomically,
 )
 from jaxalign.train.checkpoints import Checkpoints
@@ -173,7 +173,7 @@ def _check_free(directory: Path) -> None:
         there.append("checkpoints")
     if there:
         raise UserError(
-            f"{shown_path(directory)} holds {there[0]} and no {FILE}, so it is no run's directory; "
+            f"{short_path(directory)} holds {there[0]} and no {FILE}, so it is no run's directory; "
             "give another run_dir, one that is new or empty"
         )
 
@@ -186,8 +186,8 @@ def _check_config(directory: Path, config: Any) -> None:
     for name in sorted(before | now):
         if before.get(name) != now.get(name) and not _is_path(name, before, now):
             raise UserError(
-                f"{shown_path(directory)} holds a run with {name} = {shown(before.get(name))}, "
-                f"this one has {shown(now.get(name))}; use the same configuration to resume it, or "
+                f"{short_path(directory)} holds a run with {name} = {quote(before.get(name))}, "
+                f"this one has {quote(now.get(name))}; use the same configuration to resume it, or "
                 "another run_dir"
             )
 

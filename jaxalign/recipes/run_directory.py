@@ -12,7 +12,7 @@ from pathlib import Path
 from jaxalign.data.templates import fixed_template_date
 from jaxalign.errors import UserError
 from jaxalign.recipes.inputs import started
-from jaxalign.system.files import make_directory, shown_path, writing
+from jaxalign.system.files import make_directory, short_path, writing
 from jaxalign.system.signals import say
 from jaxalign.train.checkpoints import plain
 
@@ -31,7 +31,7 @@ def directory_of(given: str) -> Path:
     Raises:
       UserError: it could not be one on this machine.
     """
-    name = shown_path(given)
+    name = short_path(given)
     if not given or given.startswith("--"):
         raise UserError(f"--run_dir {name!r} is no directory; give one, such as runs/first")
     if "\0" in given:
@@ -91,11 +91,11 @@ def _locked(path: Path) -> int:
                 time.sleep(0.05)
                 continue
             raise UserError(
-                f"{shown_path(path.parent)} is in use by process {who if who.isprintable() else ''}"
+                f"{short_path(path.parent)} is in use by process {who if who.isprintable() else ''}"
                 "; wait for its end, or give another run_dir"
             ) from None
         except OSError as error:
-            say(f"{shown_path(path)}: no lock here ({error.strerror}); start no other run in it")
+            say(f"{short_path(path)}: no lock here ({error.strerror}); start no other run in it")
         if _is_in_place(path, descriptor):
             with contextlib.suppress(OSError):
                 os.truncate(descriptor, 0)

@@ -24,7 +24,7 @@ from jaxalign.pretrained.folders import NGRAM_FIELD, is_hugging_face, load_folde
 from jaxalign.pretrained.pickles import refuse_pickles
 from jaxalign.pretrained.sources import local_model
 from jaxalign.pretrained.weights import Put
-from jaxalign.system.files import reason, shown_path
+from jaxalign.system.files import reason, short_path
 from jaxalign.train.checkpoints import save_model
 
 EMPTY = np.zeros((1, 2), np.int32), np.ones((1, 2), bool)  # a text that shapes do not depend on
@@ -276,7 +276,7 @@ def _loaded(path: Path, put: Put) -> tuple[Transformer, dict[str, Any], Tokenize
         return *load_own(folder, put=put), load_tokenizer(folder)
     refuse_pickles(path)
     if path.suffix != ".gguf":
-        raise UserError(f"{shown_path(path)} is no .gguf file; give that, or the folder of a model")
+        raise UserError(f"{short_path(path)} is no .gguf file; give that, or the folder of a model")
     from jaxalign.pretrained.gguf.tokenizer import load_gguf_tokenizer
     from jaxalign.pretrained.gguf.weights import load_gguf
 

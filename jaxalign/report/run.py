@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxalign.errors import UserError, printable
-from jaxalign.system.files import FileError, exists, read_json, shown_path, typed
+from jaxalign.system.files import FileError, as_type, exists, read_json, short_path
 from jaxalign.train.metrics import read_metrics
 
 Rows = list[dict[str, Any]]
@@ -98,10 +98,10 @@ def read_run(directory: Path) -> RunFiles:
         should be.
     """
     if not os.path.isdir(directory):
-        raise UserError(f"{shown_path(directory)} is not a directory; give the directory of a run")
+        raise UserError(f"{short_path(directory)} is not a directory; give the directory of a run")
     if not any(exists(directory / name) for name in FILES):
         raise UserError(
-            f"{shown_path(directory)} holds none of {', '.join(FILES)}; give the directory of a run"
+            f"{short_path(directory)} holds none of {', '.join(FILES)}; give the directory of a run"
         )
     return RunFiles(
         directory=directory,
@@ -123,7 +123,7 @@ def read_results(directory: Path) -> dict[str, Any]:
     results = read_part(path, Results)
     for name, most in MOST.items():
         if len(results.get(name) or ()) > most:
-            raise FileError(f"{shown_path(path)}: {name} has more than {most} entries")
+            raise FileError(f"{short_path(path)}: {name} has more than {most} entries")
     return _with_rows(results)
 
 
@@ -145,8 +145,8 @@ def checked_part(path: Path, content: Any, kind: Any) -> Any:
     Raises:
       FileError: it is something else.
     """
-    cleaned = _cleaned(content, shown_path(path))
-    typed(cleaned, kind, shown_path(path))
+    cleaned = _cleaned(content, short_path(path))
+    as_type(cleaned, kind, short_path(path))
     return cleaned
 
 

@@ -23,7 +23,7 @@ from jaxalign.config.sft import SFTConfig
 from jaxalign.errors import UserError
 from jaxalign.pretrained.sources import MODELS_IN_WHEELS
 from jaxalign.recipes.reward_functions import FUNCTION
-from jaxalign.system.files import exists, read_json, shown, shown_path
+from jaxalign.system.files import exists, quote, read_json, short_path
 
 KINDS = {  # by a field of theirs, beside that of the data
     "dpo": DPOConfig,
@@ -94,18 +94,18 @@ def run_config(folder: Path) -> tuple[type, Any]:
     """
     file = folder / "config.json"
     if not exists(file):
-        raise UserError(f"--run {shown_path(folder)}: no config.json there; give a run directory")
+        raise UserError(f"--run {short_path(folder)}: no config.json there; give a run directory")
     fields = read_json(file)
     known = [cls for name, cls in KINDS.items() if {name, "data"} <= fields.keys()]
     if not known:
         raise UserError(
-            f"--run {shown_path(folder)} is no run that explain takes; "
+            f"--run {short_path(folder)} is no run that explain takes; "
             "those are of sft, dpo, kto, ppo and grpo on text"
         )
     try:
         return known[0], restored(known[0], fields)
     except UserError as error:
-        raise UserError(f"{shown_path(file)}: {error}") from None
+        raise UserError(f"{short_path(file)}: {error}") from None
 
 
 def judges(config: ExplainConfig, run: TextPPOConfig | GRPOConfig) -> dict[str, Any]:
@@ -124,7 +124,7 @@ def judges(config: ExplainConfig, run: TextPPOConfig | GRPOConfig) -> dict[str, 
     for source in run.rewards or (run.reward,):
         if FUNCTION.fullmatch(source):
             raise UserError(
-                f"--run {shown_path(config.run)} names the function {shown(source)}; code that a "
+                f"--run {short_path(config.run)} names the function {quote(source)}; code that a "
                 f"run names is not run: if you trust that file, add --{option} {again}"
             )
         of_this_machine(config.run, source, option, again=again)
@@ -149,6 +149,6 @@ def of_this_machine(
         return
     again = again or shlex.quote(source)
     raise UserError(
-        f"--run {shown_path(run)} names {shown(source)}, which is no file or folder here; nothing "
+        f"--run {short_path(run)} names {quote(source)}, which is no file or folder here; nothing "
         f"is fetched on the word of a run: if you want it, add --{option} {again}"
     )
