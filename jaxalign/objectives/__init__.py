@@ -14,6 +14,7 @@ from jaxalign.objectives.online import online
 from jaxalign.objectives.policy_gradient import group_policy_gradient, ppo
 from jaxalign.objectives.preferences import paired, paired_sums
 from jaxalign.objectives.rewards import process_reward, ranking, reward
+from jaxalign.objectives.shift import shift_after_batch
 from jaxalign.objectives.unpaired import unpaired, unpaired_sums
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "ranking",
     "reward",
     "sft",
+    "shift_after_batch",
     "unpaired",
     "unpaired_sums",
 ]

@@ -3,7 +3,7 @@
 import jax
 
 
-def example_keys(key: jax.Array, index: jax.Array):
+def example_keys(key: jax.Array, index: jax.Array) -> jax.Array:
     """One key an example, folded from its global index: the same noise in whatever batch it
     travels.
 

@@ -1,13 +1,12 @@
 """Losses on the policy's own decisions."""
 
 import functools
-from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxalign.batches.experience import Experience, ResponseBatch
+from jaxalign.batches.functions import EvaluateActions, LossFn, LossSums, TokenPairs
 from jaxalign.batches.shared_prompts import one_a_row, response_rows
 from jaxalign.batches.tokens import SharedPrompts
 from jaxalign.kl import importance_corrected_k3, k2, k3
@@ -28,14 +27,14 @@ from jaxalign.objectives.keys import example_keys
 
 
 def ppo(
-    evaluate: Callable[..., Any],
+    evaluate: EvaluateActions,
     *,
     clip_range: float | tuple[float, float],
     value_coef: float,
     entropy_coef: float = 0.0,
     dual_clip: float | None = None,
     value_clip_range: float | None = None,
-):
+) -> LossFn:
     """Clipped policy loss + value loss - entropy bonus, in any domain; weight: decisions.
 
     Args:
@@ -46,7 +45,7 @@ def ppo(
       value_clip_range: how far a value may move from its old prediction, or None.
     """
 
-    def loss_fn(params: Params, batch: Experience, key: jax.Array):
+    def loss_fn(params: Params, batch: Experience, key: jax.Array) -> LossSums:
         logps, entropy, values = evaluate(params, batch, example_keys(key, batch.index))
         if not entropy_coef:
             entropy = jax.lax.stop_gradient(entropy)  # a metric only: spare its backward pass
@@ -72,7 +71,7 @@ def ppo(
     return loss_fn
 
 
-def group_policy_gradient(evaluate: Callable[..., Any], method: GroupMethod, *, length: int):
+def group_policy_gradient(evaluate: TokenPairs, method: GroupMethod, *, length: int) -> LossFn:
     """Any critic-free policy gradient; weight: tokens or responses, by the method's aggregation.
 
     The metrics `policy/entropy`, `policy/approx_kl`, `policy/ratio`, `policy/kl` (the KL term
@@ -91,7 +90,7 @@ def group_policy_gradient(evaluate: Callable[..., Any], method: GroupMethod, *, 
     if method.aggregation == "constant_length":
         aggregate = functools.partial(constant_length, length=length)
 
-    def loss_fn(params: Params, batch: ResponseBatch, key: jax.Array):
+    def loss_fn(params: Params, batch: ResponseBatch, key: jax.Array) -> LossSums:
         logps, entropy = evaluate(params, batch.inputs, example_keys(key, batch.index))
         if isinstance(batch.inputs, SharedPrompts):
             logps, entropy, batch = one_a_row(logps), one_a_row(entropy), response_rows(batch)

@@ -9,9 +9,11 @@ import jax
 import numpy as np
 
 from jaxalign import objectives
+from jaxalign.batches.functions import BatchSums
 from jaxalign.batches.preferences import PairLogps, SharedPreferenceBatch, UnpairedBatch
 from jaxalign.config.dpo import DPOSettings
 from jaxalign.config.kto import KTOSettings
+from jaxalign.config.loop import FitConfig
 from jaxalign.data.batching import (
     batch_indices,
     mismatched_rows,
@@ -20,7 +22,7 @@ from jaxalign.data.batching import (
     unpaired_batch,
 )
 from jaxalign.data.chat import TokenRow, first_responses
-from jaxalign.losses.bco import no_shift, shift_after
+from jaxalign.losses.bco import no_shift
 from jaxalign.losses.declarations import Loss
 from jaxalign.losses.ld_dpo import discounted_excess
 from jaxalign.models.functions import text_logps, text_logps_and_collisions
@@ -81,7 +83,7 @@ def train_dpo(
         params=policy.trained,
         frozen=policy.frozen,
         loss_fn=objectives.paired(read, axis_name=run.layout.axis_name, **given),
-        measure=objectives.paired_sums(read, **given),
+        measure=beforehand(objectives.paired_sums(read, **given), settings.fit),
         **running_mean(loss),
     )
     params = fit_batches(run, name, learner, batch, settings=settings.fit, evaluation=evaluation)
@@ -117,18 +119,25 @@ def train_unpaired(
         params=policy.trained,
         frozen=policy.frozen,
         loss_fn=objectives.unpaired(read, loss, axis_name=run.layout.axis_name),
-        measure=objectives.unpaired_sums(read, loss),
+        measure=beforehand(objectives.unpaired_sums(read, loss), settings.fit),
         **running_mean(loss),
     )
     params = fit_batches(run, name, learner, batch, settings=settings.fit)
     return policy.with_trained(params)
 
 
+def beforehand(sums: BatchSums | None, fit: FitConfig) -> BatchSums | None:
+    """The sums over a batch that a step takes before its loss: none where the loss sees all rows of
+    a device at once and takes them from its own forward pass.
+    """
+    return sums if fit.micro_batches > 1 else None
+
+
 def running_mean(loss: Loss) -> dict[str, Any]:
     """What a `Learner` is told of the running mean that a loss reads, if it reads one."""
     if not loss.needs("shift"):
         return {}
-    return {"statistics": no_shift(), "track": shift_after}
+    return {"statistics": no_shift(), "track": objectives.shift_after_batch}
 
 
 def pair_loss(settings: DPOSettings) -> dict[str, Any]:
