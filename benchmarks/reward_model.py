@@ -56,8 +56,10 @@ def reward_scores(run: Run, train: Ratings, test: Ratings, config: RLHFConfig) -
         same_rater_share=config.comparisons.same_rater_share,
         seed=config.seed,
     )
-    base = new_text_model(config.model, tokenizer, config.max_length, ("logits",), run.key("init"))
-    model, _ = train_reward(run, "reward", base, rows(train_texts), groups, config.reward)
+    base = new_text_model(config.model, tokenizer, run.key("init"), max_length=config.max_length)
+    model, _ = train_reward(
+        run, "reward", base, rows(train_texts), groups=groups, settings=config.reward
+    )
     return score_rows(run, model, rows(test_texts))
 
 

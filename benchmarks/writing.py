@@ -65,7 +65,7 @@ def changed(config, name: str, value):
 def trained(config: RLHFConfig, run: Run, corpus: Corpus) -> TextModel:
     """The SFT model of the main job."""
     new = new_text_model(
-        config.model, corpus.tokenizer, config.max_length, ("logits",), run.key("init")
+        config.model, corpus.tokenizer, run.key("init"), max_length=config.max_length
     )
     batches = bucketed(
         corpus.sft_rows,
@@ -74,7 +74,7 @@ def trained(config: RLHFConfig, run: Run, corpus: Corpus) -> TextModel:
         pad_id=corpus.tokenizer.pad_id,
         seed=run.seed,
     )
-    return train_sft(run, "sft", new, batches, config.sft)
+    return train_sft(run, "sft", new, batches, settings=config.sft)
 
 
 def bits_per_character(run: Run, policy: TextModel, corpus: Corpus) -> float:

@@ -30,7 +30,7 @@ def tiny_policy(max_length: int) -> TextModel:
     """A new policy of one layer."""
     tokenizer = train_bpe(["the film is good"], 270)
     config = ModelConfig(width=16, layers=1, heads=2, dropout=0.0)
-    return new_text_model(config, tokenizer, max_length, ("logits",), jax.random.key(0))
+    return new_text_model(config, tokenizer, jax.random.key(0), max_length=max_length)
 
 
 def random_parameters(model) -> dict:

@@ -63,26 +63,31 @@ def run(config: DistillConfig, directory: Path) -> dict:
             run,
             "distill",
             student,
+            rows,
             teacher=teacher,
-            rows=rows,
-            settings=config.distill,
             prompts=prompts,
+            settings=config.distill,
             temperature=config.temperature,
             max_new_tokens=config.max_new_tokens,
             evaluation_rows=held_out,
         )
         row: dict[str, Any] = {"method": f"distillation ({TITLES[config.distill.loss]})"}
-        if not held_out:
-            losses = list(logged(directory, "distill", "loss").values())
-            row |= {"divergence": mean_score(np.array(losses[-10:]))}
-            return finish(run, trained, row, notes=[IN_TRAINING])
-        measured = logged(directory, "distill", "validation/loss")
-        row |= {
-            "divergence_before": measured.get(0, math.nan),
-            "divergence": measured.get(settled.updates, math.nan),
-        }
-        row["perplexity"] = perplexity(run, trained, held_out)  # at 1, as its column says
-        return finish(run, trained, row, notes=[HELD_OUT])
+        row |= divergences(directory, settled.updates)
+        if held_out:
+            row["perplexity"] = perplexity(run, trained, held_out)  # at 1, as its column says
+        return finish(run, trained, row, notes=[HELD_OUT if held_out else IN_TRAINING])
+
+
+def divergences(directory: Path, updates: int) -> dict[str, float]:
+    """Divergence on the held-out rows before and after training, or else at the end of training."""
+    by_step = logged(directory, "distill", "validation/loss")
+    if not by_step:
+        losses = list(logged(directory, "distill", "loss").values())
+        return {"divergence": mean_score(np.array(losses[-10:]))}
+    return {
+        "divergence_before": by_step.get(0, math.nan),
+        "divergence": by_step.get(updates, math.nan),
+    }
 
 
 def prompts_of(rows: Sequence[TokenRow]) -> list[np.ndarray]:

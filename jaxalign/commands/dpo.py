@@ -26,9 +26,8 @@ def run(config: DPOConfig, directory: Path) -> dict:
     loss = config.dpo.declared_loss
     kind = GoldPreference if loss.needs("gold_logps") else Preference
     rows = read_rows(data, kind, tokenizer=policy.tokenizer, log=directory)
-    chosen, rejected, *gold = zip(*rows.tokens, strict=True)
     held_out = read_held_out(data, Preference, tokenizer=policy.tokenizer, log=directory)
-    settled = fit.settled(len(chosen) / fit.settings.rows)
+    settled = fit.settled(len(rows) / fit.settings.rows)
     config = dataclasses.replace(config, dpo=dataclasses.replace(config.dpo, fit=settled))
     inputs = inputs_of(
         models={"policy": policy},
@@ -43,11 +42,9 @@ def run(config: DPOConfig, directory: Path) -> dict:
             run,
             "dpo",
             policy,
-            chosen,
-            rejected,
-            config.dpo,
+            rows.tokens,
+            settings=config.dpo,
             temperature=config.temperature,
-            gold=gold[0] if gold else None,
             score_reference=score_reference,
         )
         scorers = []

@@ -14,7 +14,7 @@ def run(config: GRPOConfig, directory: Path) -> dict:
     inputs = online_inputs(config, directory)
     config = inputs.config
     with open_run(directory, config, config.place, config.seed, inputs=inputs.digests()) as run:
-        trained = train_grpo(run, "grpo", **inputs.training(run))
+        trained = train_grpo(run, "grpo", inputs.start(run), inputs.task, settings=config.grpo)
         loss = config.grpo.loss
         method = "GRPO" if loss == "grpo" else f"GRPO ({loss})"
         notes = [description(config.grpo.method)]

@@ -39,7 +39,9 @@ def run(config: KTOConfig, directory: Path) -> dict:
     with open_run(directory, config, config.place, config.seed, inputs=inputs) as run:
         policy = with_adapters(policy, config.adapter, config.lora, run.key("lora"))
         shared = {"temperature": config.temperature, "score_reference": kept_of(config)}
-        trained = train_unpaired(run, "kto", policy, rows.texts, labels, config.kto, **shared)
+        trained = train_unpaired(
+            run, "kto", policy, rows.texts, labels=labels, settings=config.kto, **shared
+        )
         scorers = []
         if len(held_out):
             accuracy = label_accuracy(
@@ -47,7 +49,7 @@ def run(config: KTOConfig, directory: Path) -> dict:
                 trained,
                 policy,
                 held_out.texts,
-                np.array([record.label for record in held_out.records]),
+                labels=np.array([record.label for record in held_out.records]),
                 blocks=prompt_blocks([record.prompt for record in held_out.records]),
                 **shared,
             )

@@ -16,6 +16,8 @@ def run(config: OnlineConfig, directory: Path) -> dict:
     config = inputs.config
     title, pair_loss = TITLES[config.online.loss], config.online.pair_loss
     with open_run(directory, config, config.place, config.seed, inputs=inputs.digests()) as run:
-        trained = train_online(run, "online", **inputs.training(run))
+        trained = train_online(
+            run, "online", inputs.start(run), inputs.task, settings=config.online
+        )
         method = title if pair_loss == "dpo" else f"{title} ({pair_loss})"
         return finish_iterations(run, trained, "online", method=method)

@@ -29,5 +29,5 @@ def run_text(config: TextPPOConfig, directory: Path) -> dict:
     inputs = online_inputs(config, directory)
     config = inputs.config
     with open_run(directory, config, config.place, config.seed, inputs=inputs.digests()) as run:
-        trained = train_ppo(run, "ppo", **inputs.training(run))
+        trained = train_ppo(run, "ppo", inputs.start(run), inputs.task, settings=config.ppo)
         return finish_iterations(run, trained, "ppo", method="PPO")

@@ -60,9 +60,7 @@ def run(config: RewardConfig, directory: Path) -> dict:
     )
     with open_run(directory, config, config.place, config.seed, inputs=inputs) as run:
         if base is None:
-            base = new_text_model(
-                config.model, tokenizer, data.longest, ("logits",), run.key("init")
-            )
+            base = new_text_model(config.model, tokenizer, run.key("init"), max_length=data.longest)
         base = with_adapters(base, config.adapter, config.lora, run.key("lora"))
         trained, found = train(run, base, rows, config)
         method = "reward model"
@@ -96,12 +94,16 @@ def train(
     """The reward model by the chosen loss, and what training found out about it."""
     if config.reward.loss == "process":
         labels = [record.labels for record in rows.records]
-        return train_process(run, "reward", base, rows.texts, labels, config.process), {}
+        settings = config.process
+        trained = train_process(run, "reward", base, rows.texts, labels=labels, settings=settings)
+        return trained, {}
     if config.reward.loss == "plackett_luce":
-        return train_ranking(run, "reward", base, rows.tokens, config.reward), {}
+        return train_ranking(run, "reward", base, rows.tokens, settings=config.reward), {}
     margins = np.array([record.margin for record in rows.records], np.float32)
-    groups = pairs_as_groups(rows.tokens, margins)
-    trained, deviation = train_reward(run, "reward", base, *groups, config.reward)
+    texts, groups = pairs_as_groups(rows.tokens, margins)
+    trained, deviation = train_reward(
+        run, "reward", base, texts, groups=groups, settings=config.reward
+    )
     return trained, {"log_odds_per_score": deviation}
 
 

@@ -51,16 +51,11 @@ def run(config: SFTConfig, directory: Path) -> dict:
     with open_run(directory, config, config.place, config.seed, inputs=inputs) as run:
         if start is None:
             start = new_text_model(
-                config.model, tokenizer, config.data.longest, ("logits",), run.key("init")
+                config.model, tokenizer, run.key("init"), max_length=config.data.longest
             )
         start = with_adapters(start, config.adapter, config.lora, run.key("lora"))
         trained = train_sft(
-            run,
-            "sft",
-            start,
-            batches,
-            config.fit,
-            evaluation_rows=held_out.texts,
+            run, "sft", start, batches, settings=config.fit, evaluation_rows=held_out.texts
         )
         return finish(run, trained, _row(run, trained, held_out.texts))
 

@@ -38,8 +38,6 @@ class OnlineSettings:
     """Probability that a label is flipped (pair losses)."""
     alpha: float | None = None
     """Weight of xpo's bonus; 1e-5 by default. Shape of the divergence for alpha_divergence."""
-    discopop_temperature: Positive | None = None
-    """Temperature at which discopop goes over from one loss to the other."""
     mixture: Share | None = None
     """Weight of the reference in nash_md's opponent, in [0, 1]; 0.125 by default."""
     score_scale: Positive | None = None

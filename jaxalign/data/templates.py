@@ -297,7 +297,10 @@ def _to_json(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """JSON text of a value; Jinja's own filter escapes it for HTML."""
+    """JSON text of a value, templates' `tojson`, whose arguments come in transformers' order.
+
+    Jinja's own filter escapes it for HTML.
+    """
     return json.dumps(
         value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
     )

@@ -51,9 +51,7 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
         raise UserError(f"no tokenizer at {shown_path(file)}")
     backend, generation = read_backend(file), read_generation(file.parent)
     tokens = {i: token for token, i in backend.get_vocab(with_added_tokens=True).items()}
-    for i in generation.stop_ids:
-        if i not in tokens:
-            raise UserError(f"{shown_path(file)}: no token {i}, which is an eos_token_id beside it")
+    _check_stops(file, tokens, generation)
     settings = _settings(file, tokens, generation)
     stops = [tokens[i] for i in generation.stop_ids if i in backend.get_added_tokens_decoder()]
     backend = _plain_backend(backend, [*all_special_token_names(settings), *stops])
@@ -76,6 +74,13 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
         also_stop=generation.stop_ids,
         generation=generation.defaults,
     )
+
+
+def _check_stops(file: Path, tokens: Mapping[int, str], generation: Generation) -> None:
+    """Raise a one-line `UserError` where a token that ends responses is not in the vocabulary."""
+    for i in generation.stop_ids:
+        if i not in tokens:
+            raise UserError(f"{shown_path(file)}: no token {i}, which is an eos_token_id beside it")
 
 
 def _plain_backend(backend: tokenizers.Tokenizer, special: list[str]) -> tokenizers.Tokenizer:

@@ -41,7 +41,7 @@ def pair_accuracy(
     scores, human = np.atleast_2d(scores), np.atleast_2d(human)
     right = total = np.zeros(len(counts))
     for rows in _chunks(scores.shape[1]):
-        correct, compared = _pair_matrices(scores, human, rows, min_gap, within)
+        correct, compared = _pair_matrices(scores, human, rows, min_gap=min_gap, within=within)
         left = counts[:, rows].astype(np.float32)
         right = right + ((left @ correct) * counts).sum(axis=1)
         total = total + ((left @ compared) * counts).sum(axis=1)
@@ -187,6 +187,7 @@ def _pair_matrices(
     scores: np.ndarray,
     human: np.ndarray,
     rows: slice,
+    *,
     min_gap: float,
     within: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray]:

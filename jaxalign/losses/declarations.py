@@ -108,14 +108,17 @@ class Loss:
         object.__setattr__(self, "formula", self.formula or self.function)
         filled = filled_hyperparameters(self.function, self.kind.inputs, self.hyperparameters)
         object.__setattr__(self, "hyperparameters", filled)
-        if "policy" in self.inputs and "beta" not in filled:
-            raise TypeError(f"{self.function.__name__} has no beta, which scales implicit rewards")
 
     @property
     def inputs(self) -> tuple[str, ...]:
         """The names of the arguments that an objective gives."""
         arguments = inspect.signature(self.function).parameters
         return tuple(name for name in arguments if name in self.kind.inputs)
+
+    @property
+    def reward_scale(self) -> float:
+        """Implicit reward of a nat of log-ratio, for metrics: beta, or 1 for a loss without."""
+        return self.hyperparameters.get("beta", 1.0)
 
     @property
     def couples_rows(self) -> bool:
@@ -194,6 +197,6 @@ def by_name(declared: Sequence[Declaration]) -> dict[str, Declaration]:
     found: dict[str, Declaration] = {}
     for one in declared:
         if one.name in found:
-            raise TypeError(f"two losses are declared as {one.name}")
+            raise TypeError(f"two of {type(one).__name__} are declared as {one.name}")
         found[one.name] = one
     return found

@@ -75,7 +75,7 @@ def _on_ranked_pairs(logps_of: SampleLogps, loss: Loss) -> LossFn:
             }
         )
         weights = batch.weights * untied
-        rewards = implicit_rewards(policy, reference, beta=loss.hyperparameters["beta"])
+        rewards = implicit_rewards(policy, reference, beta=loss.reward_scale)
         per_pair = pair_metrics(policy, rewards)
         metrics = {name: masked_sum(value, weights) for name, value in per_pair.items()}
         ties = (masked_sum(1 - untied, batch.weights), batch.weights.sum())

@@ -260,7 +260,7 @@ def _implicit_rewards(loss: Loss, inputs: dict[str, Any]) -> PairLogps:
     """Implicit rewards of both sides, in total; of log pi alone for a loss without reference."""
     policy = inputs["policy"]
     start = inputs["reference"] if loss.needs("reference") else no_reference(policy)
-    return implicit_rewards(policy, start, beta=loss.hyperparameters["beta"])
+    return implicit_rewards(policy, start, beta=loss.reward_scale)
 
 
 def _reward_sums(rewards: PairLogps, weights: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -35,7 +35,7 @@ def unpaired(token_logps: TokenLogps, loss: Loss, *, axis_name: str | None = Non
       axis_name: mapped axis that the other devices' rows are on, for the two where nothing has been
         measured beforehand.
     """
-    beta = loss.hyperparameters["beta"]
+    beta = loss.reward_scale
 
     def loss_fn(
         params: Params,
@@ -84,7 +84,7 @@ def unpaired_sums(token_logps: TokenLogps, loss: Loss) -> BatchSums | None:
     def rewards(params: Params, batch: UnpairedBatch, key: jax.Array):
         frozen, key = jax.lax.stop_gradient(params), jax.random.fold_in(key, 0)
         policy = _response_logps(token_logps, frozen, batch.responses, key)
-        beta = loss.hyperparameters["beta"]
+        beta = loss.reward_scale
         return implicit_reward_sums(beta * (policy - batch.reference), batch.weights)
 
     if loss.needs("kl"):

@@ -15,9 +15,8 @@ from jaxalign.models.architecture import TransformerConfig
 from jaxalign.models.ngram_reward import NgramConfig
 from jaxalign.models.transformer import Transformer
 from jaxalign.pretrained.hugging_face.config import read_config
+from jaxalign.pretrained.hugging_face.llama_names import HEAD, VALUE_HEAD
 from jaxalign.pretrained.hugging_face.names import (
-    HEAD,
-    VALUE_HEAD,
     embedding_name,
     parameters_of_tensors,
     plain_name,

@@ -168,9 +168,9 @@ def run(config: ControlConfig, run_dir: Path) -> dict:
         states = train_seeds(
             run,
             STAGE,
-            make_update(config, model, step),
-            update_keys,
             jax.jit(jax.vmap(make_initial(config, model, optimizer)))(start_keys),
+            update_keys,
+            update=make_update(config, model, step),
             cadence=config.cadence,
             seeds=config.seeds,
             by_seed=("returns",),

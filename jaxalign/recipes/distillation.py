@@ -1,4 +1,4 @@
-"""Distillation on text: responses from the data or of the student, the teacher's logits, a step."""
+"""Distillation on text: a student trained on the teacher's distribution over every next token."""
 
 import dataclasses
 import functools
@@ -12,20 +12,21 @@ from jaxalign import objectives
 from jaxalign.batches.preferences import DistillationBatch
 from jaxalign.batches.tokens import TokenBatch
 from jaxalign.config.distill import DistillSettings
-from jaxalign.data.batching import batch_indices, evaluation_batches, token_batch
+from jaxalign.data.batching import token_batch
 from jaxalign.data.chat import TokenRow
+from jaxalign.data.example_order import batch_indices, evaluation_batches
 from jaxalign.layouts.layout import pad_rows
 from jaxalign.logprobs import NO_TOKEN
 from jaxalign.models.functions import text_divergences, text_logits
 from jaxalign.numerics.types import Params, Tree
-from jaxalign.recipes.prompts import Prompts, prompt_batches
+from jaxalign.recipes.prompts import Asked, Prompts, prompt_batches
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.scoring import longest
 from jaxalign.recipes.stage import Evaluation, Learner, fit_batches
 from jaxalign.recipes.text_models import TextModel, with_heads
 from jaxalign.sampling import sample
 from jaxalign.train.loop import mean_metrics
-from jaxalign.train.step import TrainState, loss_sums
+from jaxalign.train.step import LossFn, TrainState, loss_sums
 
 Teach = Callable[[TokenBatch], DistillationBatch]
 
@@ -46,7 +47,7 @@ class Responses:
     size: int
 
     def batch(self, index: Any) -> TokenBatch:
-        """Those rows."""
+        """Batch of the rows with these positions."""
         chosen = [self.rows[i] for i in index]
         return token_batch(chosen, pad_id=self.pad_id, length=self.length, index=index)
 
@@ -55,98 +56,100 @@ def train_distillation(
     run: Run,
     name: str,
     student: TextModel,
+    rows: Sequence[TokenRow],
     *,
     teacher: TextModel,
-    rows: Sequence[TokenRow],
-    settings: DistillSettings,
     prompts: Prompts,
+    settings: DistillSettings,
     temperature: float,
     max_new_tokens: int,
     evaluation_rows: Sequence[TokenRow] = (),
 ) -> TextModel:
-    """The student from the teacher's distributions, resuming where an earlier run stopped.
+    """A student trained on a divergence from the teacher's distributions.
 
     The student has no dropout: it is the same distribution in sampling and in the loss.
 
     Args:
-      teacher: reads the same tokens.
+      student: start.
       rows: prompts with responses.
-      settings: loss and loop.
+      teacher: reads the same tokens.
       prompts: what the student continues by itself.
+      settings: loss and loop.
       temperature: of teacher and student, in sampling and training.
       max_new_tokens: longest response of the student.
-      evaluation_rows: held out; their divergence is measured along the way.
+      evaluation_rows: held out; their divergence is computed along the way.
     """
     student = with_heads(student, ("logits",), run.key(f"{name}/init"), dropout=0.0)
-    pad_id, size = student.tokenizer.pad_id, settings.fit.rows
-    length = longest([*rows, *evaluation_rows])
-    shape = {"pad_id": pad_id, "length": length, "size": size}
-    answers = Responses(rows=rows, **shape)
-    ask = prompt_batches(run, prompts, pad_id=pad_id, size=size)
+    pad_id, size, samples = student.tokenizer.pad_id, settings.fit.rows, run.key(f"{name}/samples")
+    shape = {"pad_id": pad_id, "length": longest([*rows, *evaluation_rows]), "size": size}
+    responses = Responses(rows=rows, **shape)
+    asked = prompt_batches(run, prompts, pad_id=pad_id, size=size)
     teach = teaching(run, teacher, student.model.config.vocab_size)
-    draw = run.layout.rows(
-        sampling(student, temperature=temperature, max_new_tokens=max_new_tokens)
-    )
-    loss = objectives.distillation(
-        text_divergences(student.model, temperature=temperature),
-        settings.declared_loss,
-    )
-    samples = run.key(f"{name}/samples")
-
-    def batch(number: int) -> tuple[bool, TokenBatch]:
-        if settings.is_on_policy(number):
-            return True, ask(number)[0]
-        return False, answers.batch(batch_indices(number, len(rows), size, run.seed))
-
-    evaluation = None
-    if evaluation_rows:
-        sums = run.layout.sums(functools.partial(loss_sums, loss_fn=loss))
-        held_out = Responses(rows=evaluation_rows, **shape)
-        measure = _held_out_loss(sums, held_out, teach, samples, devices=len(run.layout.devices))
-        evaluation = Evaluation(metrics=measure, every=max(settings.fit.updates // 5, 1))
+    draw = sampling(student, temperature=temperature, max_new_tokens=max_new_tokens)
+    divergences = text_divergences(student.model, temperature=temperature)
+    loss = objectives.distillation(divergences, settings.declared_loss)
+    held_out = Responses(rows=evaluation_rows, **shape)
+    measure = _held_out_loss(run, held_out, teach, loss_fn=loss, key=samples)
+    evaluation = Evaluation(metrics=measure, every=max(settings.fit.updates // 5, 1))
     params = fit_batches(
         run,
         name,
         Learner(params=student.trained, frozen=student.frozen, loss_fn=loss),
-        batch,
+        _mixed_batches(settings, asked, responses, seed=run.seed),
         settings=settings.fit,
-        prepare=_taught(draw, teach, samples),
-        evaluation=evaluation,
+        prepare=_taught(run.layout.rows(draw), teach, samples),
+        evaluation=evaluation if evaluation_rows else None,
     )
     return student.with_trained(params)
+
+
+def _mixed_batches(
+    settings: DistillSettings, asked: Callable[[int], Asked], responses: Responses, *, seed: int
+) -> Callable[[int], tuple[bool, TokenBatch]]:
+    """Number of the batch -> (True, prompts for the student), or (False, rows of the data)."""
+
+    def batch(number: int) -> tuple[bool, TokenBatch]:
+        if settings.is_on_policy(number):
+            return True, asked(number)[0]
+        index = batch_indices(number, len(responses.rows), responses.size, seed)
+        return False, responses.batch(index)
+
+    return batch
 
 
 def _taught(
     draw: Callable, teach: Teach, samples: jax.Array
 ) -> Callable[[TrainState, tuple[bool, TokenBatch]], tuple[DistillationBatch, dict[str, float]]]:
-    """Responses of the data, or of the student of the moment, with the teacher's logits."""
+    """Responses of the data, or of the current student, with the teacher's logits."""
 
     def prepare(
-        state: TrainState, given: tuple[bool, TokenBatch]
+        state: TrainState, source: tuple[bool, TokenBatch]
     ) -> tuple[DistillationBatch, dict[str, float]]:
-        on_policy, responses = given
+        on_policy, responses = source
         if on_policy:
             key = jax.random.fold_in(samples, state.step)
             responses = draw((state.all_params, key), responses)
-        measured = {
+        metrics = {
             "distill/on_policy": float(on_policy),
             "response/length": float(responses.response_mask.sum(axis=1).mean()),
         }
-        return teach(responses), measured
+        return teach(responses), metrics
 
     return prepare
 
 
 def _held_out_loss(
-    sums: Callable, held_out: Responses, teach: Teach, samples: jax.Array, *, devices: int
+    run: Run, held_out: Responses, teach: Teach, *, loss_fn: LossFn, key: jax.Array
 ) -> Callable[[Any], dict[str, float]]:
-    """The divergence of some parameters on held-out responses."""
+    """`params -> metrics`: the divergence on held-out responses."""
+    sums = run.layout.sums(functools.partial(loss_sums, loss_fn=loss_fn))
+    devices = len(run.layout.devices)
     padded = -(-held_out.size // devices) * devices
 
     def evaluate(params: Any) -> dict[str, float]:
         parts = map(held_out.batch, evaluation_batches(len(held_out.rows), held_out.size))
         taught = (teach(pad_rows(part, padded)[0]) for part in parts)
-        return {"validation/loss": mean_metrics(sums, (params, samples), taught)["loss"]}
+        return {"validation/loss": mean_metrics(sums, (params, key), taught)["loss"]}
 
     return evaluate
 

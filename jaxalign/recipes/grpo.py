@@ -1,4 +1,4 @@
-"""Critic-free policy gradients on text: sample groups, score, compare, learn."""
+"""GRPO and other policy gradients without a critic: groups of responses, scores, advantages."""
 
 import dataclasses
 import functools
@@ -11,11 +11,11 @@ from jaxalign import objectives
 from jaxalign.batches.shared_prompts import one_a_row, responses_in_a_row, shared_batch
 from jaxalign.config.grpo import GRPOSettings
 from jaxalign.models.functions import text_decisions
-from jaxalign.recipes.prompts import Asked, Prompts, prompt_batches
-from jaxalign.recipes.reward_sources import Judges, Reward, judged_samples, judges_of
+from jaxalign.recipes.prompts import Asked, prompt_batches
+from jaxalign.recipes.reward_sources import Judges, judged_samples
 from jaxalign.recipes.run import Run
-from jaxalign.recipes.sampler import Sampler, make_sampler
-from jaxalign.recipes.stage import Evaluation, Learner, fit_iterations, updates_left
+from jaxalign.recipes.sampler import Sampler, TextTask, make_sampler
+from jaxalign.recipes.stage import Evaluation, Learner, fit_iterations
 from jaxalign.recipes.text_models import TextModel, with_heads
 from jaxalign.rollouts.groups import GroupSamples, response_batch, sample_groups
 from jaxalign.train.epochs import ppo_epochs_loop, selected_rows
@@ -26,52 +26,35 @@ def train_grpo(
     run: Run,
     name: str,
     policy: TextModel,
+    task: TextTask,
     *,
-    reward: Reward,
-    prompts: Prompts,
     settings: GRPOSettings,
-    temperature: float,
-    max_new_tokens: int,
     evaluation: Evaluation | None = None,
 ) -> TextModel:
-    """A policy gradient from the policy, which is the reference, resuming where an earlier run
-    stopped.
+    """A policy trained by GRPO or another policy gradient without a critic.
 
     Args:
       policy: start and reference.
-      reward: scores prompt and response together: a reward model, a function, or several with
-        weights.
-      prompts: dealt out in random order.
+      task: prompts, reward and sampling.
       settings: method and loop.
-      temperature: of policy and reference, in sampling and training.
-      max_new_tokens: longest response.
       evaluation: along the way, every so many iterations.
     """
     actor = with_heads(policy, ("logits",), run.key(f"{name}/init"), dropout=0.0)
-    left = updates_left(run, name, settings.total_iterations)
-    judges = judges_of(reward, policy.tokenizer, prompts, iterations=left)
-    groups = groups_of(actor, settings, max_new_tokens, devices=len(run.layout.devices))
-    collect = sample_groups(
-        *(actor.model, policy.model, judges.model),
-        temperature=temperature,
-        max_new_tokens=max_new_tokens,
-        eos_id=groups.eos_id,
-        shared=groups.in_a_row,
-    )
-    decisions = text_decisions(actor.model, temperature=temperature)
-    learner = Learner(
-        params=actor.trained,
-        frozen=actor.frozen,
-        loss_fn=objectives.group_policy_gradient(decisions, settings.method, length=max_new_tokens),
-    )
+    judges = task.judges(run, name, policy.tokenizer, updates=settings.total_iterations)
+    groups = groups_of(actor, settings, task.max_new_tokens, devices=len(run.layout.devices))
+    models = actor.model, policy.model, judges.model
+    collect = sample_groups(*models, shared=groups.in_a_row, **task.decoding(actor.tokenizer))
+    decisions = text_decisions(actor.model, temperature=task.temperature)
+    loss = objectives.group_policy_gradient(decisions, settings.method, length=task.max_new_tokens)
     sampler = make_sampler(run, collect, reference=policy, judges=judges)
-    dealt = {"size": settings.prompts, "repeats": settings.group_size}
+    sizes = {"size": settings.prompts, "repeats": settings.group_size}
+    prompts = prompt_batches(run, task.prompts, pad_id=policy.tokenizer.pad_id, **sizes)
     params = fit_iterations(
         run,
         name,
-        learner,
+        Learner(params=actor.trained, frozen=actor.frozen, loss_fn=loss),
         functools.partial(_iteration, sampler, judges, groups),
-        batches=prompt_batches(run, prompts, pad_id=policy.tokenizer.pad_id, **dealt),
+        batches=prompts,
         settings=settings,
         evaluation=evaluation,
     )

@@ -227,9 +227,9 @@ def run(config: ImagesConfig, run_dir: Path) -> dict:
         states = train_seeds(
             run,
             STAGE,
-            make_update(config, model, step),
-            problems,
             initial(problems),
+            problems,
+            update=make_update(config, model, step),
             cadence=config.cadence,
             seeds=config.seeds,
             by_seed=(),

@@ -1,4 +1,4 @@
-"""What online methods on text share: a policy, the prompts it answers, and what judges it."""
+"""Inputs and results that all online methods on text share: policy, prompts, reward sources."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -30,6 +30,7 @@ from jaxalign.recipes.reward_sources import (
     mean_score,
 )
 from jaxalign.recipes.run import Run
+from jaxalign.recipes.sampler import TextTask
 from jaxalign.recipes.text_models import TextModel, load_text_model, start_of
 from jaxalign.recipes.user_data import fitting, read_rows
 from jaxalign.train.metrics import logged
@@ -77,17 +78,20 @@ class OnlineInputs(Generic[OnlineMethodConfig]):
             rewards=rewards,
         )
 
-    def training(self, run: Run) -> dict[str, Any]:
-        """What `train_ppo` and its relatives are told, by name."""
+    def start(self, run: Run) -> TextModel:
+        """The policy with the adapters that are trained, if any."""
         config = self.config
-        return {
-            "policy": with_adapters(self.policy, config.adapter, config.lora, run.key("lora")),
-            "reward": self.sources,
-            "prompts": self.prompts,
-            "settings": getattr(config, loop_of(config)),
-            "temperature": config.temperature,
-            "max_new_tokens": config.max_new_tokens,
-        }
+        return with_adapters(self.policy, config.adapter, config.lora, run.key("lora"))
+
+    @property
+    def task(self) -> TextTask:
+        """Prompts, rewards and sampling of the training."""
+        return TextTask(
+            prompts=self.prompts,
+            reward=self.sources,
+            temperature=self.config.temperature,
+            max_new_tokens=self.config.max_new_tokens,
+        )
 
 
 def online_inputs(config: OnlineMethodConfig, directory: Path) -> OnlineInputs[OnlineMethodConfig]:

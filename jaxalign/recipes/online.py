@@ -1,4 +1,4 @@
-"""Online preferences on text: sample two responses, judge them, learn from the comparison."""
+"""Online preference learning: two sampled responses to a prompt, their scores, a pair loss."""
 
 import dataclasses
 import functools
@@ -12,11 +12,11 @@ from jaxalign import objectives
 from jaxalign.batches.preferences import OnlineBatch
 from jaxalign.config.online import OnlineSettings
 from jaxalign.models.functions import text_logps
-from jaxalign.recipes.prompts import Asked, Prompts, prompt_batches
-from jaxalign.recipes.reward_sources import Judges, Reward, judges_of, mean_score
+from jaxalign.recipes.prompts import Asked, prompt_batches
+from jaxalign.recipes.reward_sources import Judges, mean_score
 from jaxalign.recipes.run import Run
-from jaxalign.recipes.sampler import Sampler, make_sampler
-from jaxalign.recipes.stage import Learner, fit_batches, updates_left
+from jaxalign.recipes.sampler import Sampler, TextTask, make_sampler
+from jaxalign.recipes.stage import Learner, fit_batches
 from jaxalign.recipes.text_models import TextModel, with_heads
 from jaxalign.rollouts.pairs import sample_pairs, scored_pairs
 from jaxalign.train.step import TrainState
@@ -26,51 +26,37 @@ def train_online(
     run: Run,
     name: str,
     policy: TextModel,
+    task: TextTask,
     *,
-    reward: Reward,
-    prompts: Prompts,
     settings: OnlineSettings,
-    temperature: float,
-    max_new_tokens: int,
 ) -> TextModel:
-    """A loss on fresh pairs from the policy, which is the reference, resuming where an earlier run
-    stopped; every step has samples of its own.
+    """A policy trained by a preference loss on pairs that it samples anew for every step.
 
     Without dropout, so that policy and reference are the same function at the first step, and a
     sample's log-probability in the loss is the one that it was drawn with.
 
     Args:
       policy: start and reference.
-      reward: scores prompt and response together: a reward model, a function, or several with
-        weights.
-      prompts: dealt out in random order.
+      task: prompts, reward and sampling.
       settings: loss and loop.
-      temperature: of policy and reference, in sampling and training.
-      max_new_tokens: longest response.
     """
     policy = with_heads(policy, ("logits",), run.key(f"{name}/init"), dropout=0.0)
-    left = updates_left(run, name, settings.fit.updates)
-    judges = judges_of(reward, policy.tokenizer, prompts, iterations=left)
-    collect = sample_pairs(
-        policy.model,
-        judges.model,
-        opponent=settings.opponent,
-        temperature=temperature,
-        max_new_tokens=max_new_tokens,
-        eos_id=policy.tokenizer.stop_ids,
-    )
+    judges = task.judges(run, name, policy.tokenizer, updates=settings.fit.updates)
+    decoding = task.decoding(policy.tokenizer)
+    collect = sample_pairs(policy.model, judges.model, opponent=settings.opponent, **decoding)
     loss = objectives.online(
-        text_logps(policy.model, temperature=temperature),
+        text_logps(policy.model, temperature=task.temperature),
         settings.declared_loss,
         score_scale=settings.log_odds_per_score,
-        length=max_new_tokens,
+        length=task.max_new_tokens,
     )
     sampler = make_sampler(run, collect, reference=policy, judges=judges)
+    pad_id, size = policy.tokenizer.pad_id, settings.fit.rows
     params = fit_batches(
         run,
         name,
         Learner(params=policy.trained, frozen=policy.frozen, loss_fn=loss),
-        prompt_batches(run, prompts, pad_id=policy.tokenizer.pad_id, size=settings.fit.rows),
+        prompt_batches(run, task.prompts, pad_id=pad_id, size=size),
         settings=settings.fit,
         prepare=_fresh_pairs(sampler, judges, settings, run.key(f"{name}/samples")),
     )

@@ -1,4 +1,4 @@
-"""PPO of a text policy against what judges it: sample, score, shape, estimate, learn."""
+"""PPO of a text policy: sampling, scores, KL penalty, advantages, clipped updates."""
 
 import dataclasses
 import functools
@@ -14,70 +14,63 @@ from jaxalign.batches.experience import Experience
 from jaxalign.config.ppo import PPOSettings
 from jaxalign.kl import adapted_coef
 from jaxalign.models.functions import text_policy
-from jaxalign.recipes.prompts import Asked, Prompts, prompt_batches
-from jaxalign.recipes.reward_sources import Judges, Reward, judged_samples, judges_of
+from jaxalign.recipes.prompts import Asked, prompt_batches
+from jaxalign.recipes.reward_sources import Judges, judged_samples
 from jaxalign.recipes.run import Run
-from jaxalign.recipes.sampler import Sampler, make_sampler
-from jaxalign.recipes.stage import Evaluation, Learner, fit_iterations, updates_left
+from jaxalign.recipes.sampler import Sampler, TextTask, make_sampler
+from jaxalign.recipes.stage import Evaluation, Learner, fit_iterations
 from jaxalign.recipes.text_models import TextModel, with_heads
 from jaxalign.rollouts.text import ScoredSamples, sample_and_score, sample_metrics, text_experience
 from jaxalign.train.epochs import ppo_epochs_loop
-from jaxalign.train.step import TrainState
+from jaxalign.train.step import LossFn, TrainState
 
 
 def train_ppo(
     run: Run,
     name: str,
     policy: TextModel,
+    task: TextTask,
     *,
-    reward: Reward,
-    prompts: Prompts,
     settings: PPOSettings,
-    temperature: float,
-    max_new_tokens: int,
     evaluation: Evaluation | None = None,
 ) -> TextModel:
-    """PPO from the policy, which is the reference, resuming where an earlier run stopped.
+    """A policy and its value function trained by PPO.
 
     Args:
       policy: start and reference.
-      reward: scores prompt and response together: a reward model, a function, or several with
-        weights.
-      prompts: dealt out in random order.
+      task: prompts, reward and sampling.
       settings: objective and loop.
-      temperature: of policy and reference, in sampling and training.
-      max_new_tokens: longest response.
       evaluation: along the way, every so many iterations.
     """
     actor = with_heads(policy, ("logits", "value"), run.key(f"{name}/init"), dropout=0.0)
-    left = updates_left(run, name, settings.total_iterations)
-    judges = judges_of(reward, policy.tokenizer, prompts, iterations=left)
-    decoding = {"temperature": temperature, "max_new_tokens": max_new_tokens}
+    judges = task.judges(run, name, policy.tokenizer, updates=settings.total_iterations)
     models = actor.model, policy.model, judges.model
-    collect = sample_and_score(*models, eos_id=actor.tokenizer.stop_ids, **decoding)
+    collect = sample_and_score(*models, **task.decoding(actor.tokenizer))
     learner = Learner(
         params=actor.trained,
         frozen=actor.frozen,
-        loss_fn=_loss(actor, settings, **decoding),
+        loss_fn=_loss(actor, task, settings),
         statistics=jnp.float32(settings.kl_coef),
     )
     sampler = make_sampler(run, collect, reference=policy, judges=judges)
-    pad_id, size = policy.tokenizer.pad_id, settings.batch_size
+    prompts = prompt_batches(
+        run, task.prompts, pad_id=policy.tokenizer.pad_id, size=settings.batch_size
+    )
     params = fit_iterations(
         run,
         name,
         learner,
         functools.partial(_iteration, sampler, judges, settings),
-        batches=prompt_batches(run, prompts, pad_id=pad_id, size=size),
+        batches=prompts,
         settings=settings,
         evaluation=evaluation,
     )
     return actor.with_trained(params)
 
 
-def _loss(actor: TextModel, settings: PPOSettings, *, temperature: float, max_new_tokens: int):
+def _loss(actor: TextModel, task: TextTask, settings: PPOSettings) -> LossFn:
     return objectives.ppo(
-        text_policy(actor.model, temperature=temperature, last=max_new_tokens),
+        text_policy(actor.model, temperature=task.temperature, last=task.max_new_tokens),
         clip_range=settings.clip_range,
         dual_clip=settings.dual_clip,
         value_clip_range=settings.value_clip_range,

@@ -14,14 +14,14 @@ from jaxalign.batches.preferences import PairLogps, SharedPreferenceBatch, Unpai
 from jaxalign.config.dpo import DPOSettings
 from jaxalign.config.kto import KTOSettings
 from jaxalign.config.loop import FitConfig
-from jaxalign.data.batching import (
-    batch_indices,
+from jaxalign.data.chat import TokenRow, first_responses
+from jaxalign.data.example_order import batch_indices
+from jaxalign.data.preference_batches import (
     mismatched_rows,
-    shared_lengths,
     shared_preference_batch,
     unpaired_batch,
 )
-from jaxalign.data.chat import TokenRow, first_responses
+from jaxalign.data.shared_prompts import shared_lengths
 from jaxalign.losses.bco import no_shift
 from jaxalign.losses.declarations import Loss
 from jaxalign.losses.ld_dpo import discounted_excess
@@ -38,44 +38,39 @@ def train_dpo(
     run: Run,
     name: str,
     policy: TextModel,
-    chosen: Sequence[TokenRow],
-    rejected: Sequence[TokenRow],
-    settings: DPOSettings,
+    pairs: Sequence[tuple[TokenRow, ...]],
     *,
+    settings: DPOSettings,
     temperature: float,
-    gold: Sequence[TokenRow] | None = None,
     score_reference: Callable[..., np.ndarray] | None = None,
     evaluation: Evaluation | None = None,
 ) -> TextModel:
-    """A loss on pairs from the policy, which is the reference; its log-probabilities are computed
-    once, and not at all for a loss without a reference.
+    """A policy trained by a loss on pairs of responses.
 
-    The policy is the distribution at that temperature, in the loss as in sampling. Without
-    dropout, so that policy and reference are the same function at the first step; only a trained
-    adapter that goes on with `lora.dropout` differs from itself by that noise.
+    The reference's log-probabilities are computed once, and not at all for a loss without a
+    reference. Without dropout, so that policy and reference are the same function at the first
+    step; only a trained adapter that goes on with `lora.dropout` differs from itself by that noise.
 
     Args:
-      gold: best responses, for the losses that imitate one.
-      score_reference: `response_logps`, which is the default, or one that keeps what it computes.
+      policy: start and reference.
+      pairs: the chosen and the rejected row, and behind them the gold one for a loss that imitates
+        it.
+      settings: loss and loop.
+      temperature: of policy and reference, in the loss as in sampling.
+      score_reference: `response_logps`, which is the default, or one with a cache.
       evaluation: along the way.
     """
     policy = with_heads(policy, ("logits",), run.key(f"{name}/init"), dropout=0.0)
     loss = settings.declared_loss
-    gold = gold if loss.needs("gold_logps") else None
-    sides = [side for side in (chosen, rejected, gold) if side is not None]
-    lengths = shared_lengths(list(zip(*sides, strict=True)))
+    chosen, rejected, *_ = zip(*pairs, strict=True)
     score = functools.partial(score_reference or response_logps, run, policy)
     reference = pair_reference(score, (chosen, rejected), settings, temperature=temperature)
+    shape = {"pad_id": policy.tokenizer.pad_id, "lengths": shared_lengths(pairs)}
 
-    def batch(number: int):
-        index = batch_indices(number, len(chosen), settings.fit.rows, run.seed)
-        pairs: SharedPreferenceBatch = shared_preference_batch(
-            [[side[i] for i in index] for side in sides],
-            pad_id=policy.tokenizer.pad_id,
-            lengths=lengths,
-            index=index,
-        )
-        return dataclasses.replace(pairs, reference=jax.tree.map(lambda x: x[index], reference))
+    def batch(number: int) -> SharedPreferenceBatch:
+        index = batch_indices(number, len(pairs), settings.fit.rows, run.seed)
+        rows = shared_preference_batch([pairs[i] for i in index], index=index, **shape)
+        return dataclasses.replace(rows, reference=jax.tree.map(lambda x: x[index], reference))
 
     read = text_logps_and_collisions if settings.wpo else text_logps
     read, given = read(policy.model, temperature=temperature), pair_loss(settings)
@@ -95,14 +90,19 @@ def train_unpaired(
     name: str,
     policy: TextModel,
     rows: Sequence[TokenRow],
+    *,
     labels: Sequence[bool],
     settings: KTOSettings,
-    *,
     temperature: float,
     score_reference: Callable[..., np.ndarray] | None = None,
 ) -> TextModel:
-    """A loss on labelled responses from the policy, which is the reference; its log-probabilities
-    are computed once. As `train_dpo` otherwise.
+    """A policy trained by a loss on responses that are labelled good or bad.
+
+    Args:
+      policy, temperature, score_reference: as in `train_dpo`.
+      rows: prompts with responses.
+      labels: `[N]` whether each response is good.
+      settings: loss and loop.
     """
     policy = with_heads(policy, ("logits",), run.key(f"{name}/init"), dropout=0.0)
     loss = settings.declared_loss

@@ -7,8 +7,9 @@ import numpy as np
 
 from jaxalign import objectives
 from jaxalign.config.reward import ProcessSettings
-from jaxalign.data.batching import batch_indices, step_batch
 from jaxalign.data.chat import TokenRow
+from jaxalign.data.example_order import batch_indices
+from jaxalign.data.preference_batches import step_batch
 from jaxalign.diagnostics import concordance
 from jaxalign.evaluation.bootstrap import mean_estimate
 from jaxalign.models.functions import text_step_scores
@@ -25,14 +26,17 @@ def train_process(
     name: str,
     base: TextModel,
     rows: Sequence[TokenRow],
+    *,
     labels: Labels,
     settings: ProcessSettings,
 ) -> TextModel:
-    """Cross-entropy of the labels of steps, from the base's trunk.
+    """A process reward model, trained on the cross-entropy of the labels of steps.
 
     Args:
+      base: where trunk and vocabulary come from.
       rows: solutions from `step_row`.
       labels: of each row's steps, in [0, 1].
+      settings: of the head and the loop.
     """
     heads, key = ("step_score",), run.key(f"{name}/init")
     model = with_heads(base, heads, key, dropout=settings.dropout)
@@ -53,7 +57,7 @@ def train_process(
 def step_chances(run: Run, model: TextModel, rows: Sequence[TokenRow]) -> list[np.ndarray]:
     """The predicted chance that each step of each row is right, in (0, 1)."""
     step_scores = text_step_scores(model.model)
-    logits = by_rows(run, step_scores, model.params, rows, model.tokenizer.pad_id)
+    logits = by_rows(run, step_scores, model.params, rows, pad_id=model.tokenizer.pad_id)
     chances = 1 / (1 + np.exp(-logits.astype(np.float64)))
     return [part[: len(row)][row.is_response] for part, row in zip(chances, rows, strict=True)]
 

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from jaxalign.batches.tokens import TokenBatch
-from jaxalign.data.batching import batch_indices, prompt_batch
+from jaxalign.data.batching import prompt_batch
 from jaxalign.data.chat import TokenIds
+from jaxalign.data.example_order import batch_indices
 from jaxalign.data.records import PromptRow
 from jaxalign.recipes.run import Run
 

@@ -8,8 +8,9 @@ import numpy as np
 
 from jaxalign import objectives
 from jaxalign.config.reward import RewardSettings
-from jaxalign.data.batching import batch_indices, ranking_batch
 from jaxalign.data.chat import TokenRow
+from jaxalign.data.example_order import batch_indices
+from jaxalign.data.preference_batches import ranking_batch
 from jaxalign.diagnostics import concordance
 from jaxalign.evaluation.bootstrap import mean_estimate
 from jaxalign.recipes.reward import train_scores
@@ -21,9 +22,15 @@ Rankings = Sequence[tuple[TokenRow, ...]]
 
 
 def train_ranking(
-    run: Run, name: str, base: TextModel, rankings: Rankings, settings: RewardSettings
+    run: Run, name: str, base: TextModel, rankings: Rankings, *, settings: RewardSettings
 ) -> TextModel:
-    """Plackett-Luce on texts that were ranked, the best first."""
+    """A Plackett-Luce reward model of ranked texts, by `train_scores`.
+
+    Args:
+      base: where trunk and vocabulary come from.
+      rankings: texts, the best first.
+      settings: of head, loss and loop.
+    """
     rows = [row for ranking in rankings for row in ranking]
     starts = np.cumsum([0, *(len(ranking) for ranking in rankings)])
     size, length = max(len(ranking) for ranking in rankings), longest(rows)
@@ -38,8 +45,8 @@ def train_ranking(
             index=starts[chosen][:, None] + np.arange(size),
         )
 
-    objective = objectives.ranking
-    return train_scores(run, name, base, rows, settings, objective=objective, batches=batch)[0]
+    learned = {"objective": objectives.ranking, "batches": batch}
+    return train_scores(run, name, base, rows, settings=settings, **learned)[0]
 
 
 def ranking_accuracy(

@@ -10,21 +10,14 @@ import numpy as np
 
 from jaxalign import objectives
 from jaxalign.config.reward import RewardSettings
-from jaxalign.data.batching import (
-    batch_indices,
-    comparison_batch,
-    evaluation_batches,
-    token_batch,
-)
+from jaxalign.data.batching import token_batch
 from jaxalign.data.chat import TokenRow
+from jaxalign.data.example_order import batch_indices, evaluation_batches
+from jaxalign.data.preference_batches import comparison_batch
 from jaxalign.data.preferences import Groups
 from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.layouts.layout import pad_rows
-from jaxalign.models.functions import (
-    head_scores,
-    pooled_texts,
-    text_scores,
-)
+from jaxalign.models.functions import head_scores, pooled_texts, text_scores
 from jaxalign.models.heads import standardised_head
 from jaxalign.models.ngram_reward import (
     FEATURES,
@@ -47,13 +40,17 @@ def train_reward(
     name: str,
     base: TextModel,
     rows: Sequence[TokenRow],
+    *,
     groups: Groups,
     settings: RewardSettings,
 ) -> tuple[TextModel, float]:
-    """Bradley-Terry on compared texts: `train_scores` on groups.
+    """A Bradley-Terry reward model of compared texts, by `train_scores`.
 
     Args:
+      base: where trunk and vocabulary come from.
+      rows: all texts.
       groups: who was preferred to whom; `groups.texts` are positions in `rows`.
+      settings: of head, loss and loop.
     """
     groups_per_batch = settings.fit.rows // groups.texts.shape[1]
     length = longest(rows)
@@ -69,7 +66,8 @@ def train_reward(
             index=groups.texts[chosen],
         )
 
-    return train_scores(run, name, base, rows, settings, objective=objectives.reward, batches=batch)
+    learned = {"objective": objectives.reward, "batches": batch}
+    return train_scores(run, name, base, rows, settings=settings, **learned)
 
 
 def train_scores(
@@ -77,8 +75,8 @@ def train_scores(
     name: str,
     base: TextModel,
     rows: Sequence[TokenRow],
-    settings: RewardSettings,
     *,
+    settings: RewardSettings,
     objective: Callable,
     batches: Callable[[int], Any],
 ) -> tuple[TextModel, float]:
@@ -98,7 +96,9 @@ def train_scores(
     model = new_reward_model(base, rows, settings, run.key(f"{name}/init"))
     scores_of, params, frozen = text_scores(model.model), model.trained, model.frozen
     if settings.trunk == "frozen":
-        pooled = by_rows(run, pooled_texts(model.model), model.params, rows, base.tokenizer.pad_id)
+        pooled = by_rows(
+            run, pooled_texts(model.model), model.params, rows, pad_id=base.tokenizer.pad_id
+        )
         scores_of = head_scores(model.model.config, model.model.ngrams)
         known = {name: tree for name, tree in model.params.items() if name == FEATURES}
         params, frozen = {"score": model.params["score"]}, {"pooled": pooled, **known}

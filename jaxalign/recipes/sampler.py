@@ -1,4 +1,4 @@
-"""The policy of the moment answers prompts; frozen models say in the same pass what they think."""
+"""Sampling from the current policy, and scoring of its samples by frozen models in one pass."""
 
 import dataclasses
 from collections.abc import Callable
@@ -7,15 +7,47 @@ from typing import Any
 import jax
 
 from jaxalign.batches.tokens import TokenBatch
-from jaxalign.recipes.reward_sources import Judges
+from jaxalign.data.tokenizer import Tokenizer
+from jaxalign.recipes.prompts import Prompts
+from jaxalign.recipes.reward_sources import Judges, Reward, judges_of
 from jaxalign.recipes.run import Run
+from jaxalign.recipes.stage import updates_left
 from jaxalign.recipes.text_models import TextModel
 from jaxalign.train.step import TrainState
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class TextTask:
+    """Prompts to answer, the reward of an answer, and how answers are sampled.
+
+    prompts: dealt out in random order.
+    reward: of prompt and response together: a reward model, a function, or several with weights.
+    temperature: of policy and reference, in sampling and training.
+    max_new_tokens: longest response.
+    """
+
+    prompts: Prompts
+    reward: Reward
+    temperature: float
+    max_new_tokens: int
+
+    def judges(self, run: Run, name: str, tokenizer: Tokenizer, *, updates: int) -> Judges:
+        """The judges of all samples that a stage of so many updates has still to draw."""
+        left = updates_left(run, name, updates)
+        return judges_of(self.reward, tokenizer, self.prompts, iterations=left)
+
+    def decoding(self, tokenizer: Tokenizer) -> dict[str, Any]:
+        """Arguments of `sample` by name."""
+        return {
+            "temperature": self.temperature,
+            "max_new_tokens": self.max_new_tokens,
+            "eos_id": tokenizer.stop_ids,
+        }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Sampler:
-    """Samples of a policy with what frozen models have to say of them.
+    """Compiled sampling from a policy, with the outputs of frozen models on the samples.
 
     collect: `((policy, reference, reward parameters, key), prompts) -> samples`, compiled.
     reference: values of the trained parameters in the reference, on the devices.
@@ -27,7 +59,7 @@ class Sampler:
     rewards: Any
 
     def __call__(self, state: TrainState, key: jax.Array, prompts: TokenBatch) -> Any:
-        """What `collect` gives for the policy of that state."""
+        """Samples of the policy of that state, as `collect` returns them."""
         policies = state.all_params, state.completed(self.reference)
         return self.collect((*policies, self.rewards, key), prompts)
 

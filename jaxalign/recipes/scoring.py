@@ -5,11 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxalign.data.batching import (
-    evaluation_batches,
-    token_batch,
-)
+from jaxalign.data.batching import token_batch
 from jaxalign.data.chat import TokenRow
+from jaxalign.data.example_order import evaluation_batches
 from jaxalign.evaluation.text_statistics import perplexity as perplexity_of
 from jaxalign.layouts.layout import pad_rows, trim_rows
 from jaxalign.models.functions import response_logps_of, text_scores
@@ -19,8 +17,6 @@ from jaxalign.recipes.text_models import TextModel
 
 # Tokens and rows of a scoring pass, at most; all passes over some rows have one shape.
 SCORING_TOKENS = 16_384
-
-
 SCORING_ROWS = 256
 
 
@@ -30,7 +26,7 @@ def longest(rows: Sequence[TokenRow]) -> int:
 
 
 def by_rows(
-    run: Run, fn: Callable[..., Any], shared: Tree, rows: Sequence[TokenRow], pad_id: int
+    run: Run, fn: Callable[..., Any], shared: Tree, rows: Sequence[TokenRow], *, pad_id: int
 ) -> np.ndarray:
     """`fn(shared, TokenBatch) -> [B, ...]` over any number of rows, in passes of one shape."""
     compiled = run.rows(fn)
@@ -45,7 +41,9 @@ def by_rows(
 
 def score_rows(run: Run, reward: TextModel, rows: Sequence[TokenRow]) -> np.ndarray:
     """`[N]` reward-model scores."""
-    return by_rows(run, text_scores(reward.model), reward.params, rows, reward.tokenizer.pad_id)
+    return by_rows(
+        run, text_scores(reward.model), reward.params, rows, pad_id=reward.tokenizer.pad_id
+    )
 
 
 def response_logps(
@@ -53,7 +51,7 @@ def response_logps(
 ) -> np.ndarray:
     """`[N]` log-probabilities of the responses in nats."""
     summed = response_logps_of(policy.model, temperature=temperature)
-    return by_rows(run, summed, policy.params, rows, policy.tokenizer.pad_id)
+    return by_rows(run, summed, policy.params, rows, pad_id=policy.tokenizer.pad_id)
 
 
 def perplexity(

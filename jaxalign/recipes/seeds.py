@@ -1,4 +1,4 @@
-"""Training of many seeds side by side: the shell of the control and image stages.
+"""Training of many seeds side by side, for control and images.
 
 A seed's whole update (rollout, advantages, epochs) is one function of its problem, its state and
 the number of the update. `vmap` runs the seeds together; a short `scan` makes one compiled call of
@@ -61,33 +61,29 @@ def seed_keys(seeds: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
 
 def train_seeds(
     run: Run,
-    stage: str,
-    update: Callable[[Any, Any, jax.Array], tuple[Any, dict]],
-    problems: Tree,
+    name: str,
     states: Tree,
+    problems: Tree,
     *,
+    update: Callable[[Any, Any, jax.Array], tuple[Any, dict]],
     cadence: Cadence,
     seeds: tuple[int, ...],
     by_seed: tuple[str, ...],
     evaluate: Callable[[Any], dict[str, float]] | None = None,
 ):
-    """Trains all seeds side by side, going on from the last checkpoint if there is one.
+    """The states of all seeds after the last update, going on from the last checkpoint if any.
 
     Args:
       run: where metrics and checkpoints are written.
-      stage: their name.
+      name: of the stage there.
+      states, problems: trees with a seed axis first; `states` as before the first update.
       update: `(problem, state, number) -> (state, metrics)` of one seed; `number` counts from 0.
-      problems, states: trees with a seed axis first; `states` as before the first update.
       cadence: how many updates, and how many in a compiled call.
       seeds: their names in the metrics.
       by_seed: metrics that are written for every seed too, as `NAME/seed_SEED`.
       evaluate: further metrics of the states, at every line.
-
-    Returns:
-      The states after the last update.
     """
     calls = make_calls(update)
-    began = time.perf_counter()
 
     def step(states: Tree, call: int):
         first = call * cadence.log_every
@@ -96,30 +92,39 @@ def train_seeds(
         )
         return states, spread(jax.tree.map(lambda x: x.mean(axis=1), metrics), seeds, by_seed)
 
-    def write(call: int, metrics: dict[str, float]):
-        nonlocal began
-        finite = {name: value for name, value in metrics.items() if np.isfinite(value)}
-        now = time.perf_counter()
-        seconds = {"seconds": now - began} if "loss" in metrics else {}
-        run.metrics.write(stage, cadence.done(call), finite | seconds)
-        began = now
-
-    checkpoints = run.checkpoints(stage)
+    checkpoints = run.checkpoints(name)
     states = fit(
         states,
         step,
         lambda call: call,
         steps=cadence.calls,
-        on_metrics=write,
-        on_start=lambda call: run.metrics.resume(stage, cadence.done(call)),
+        on_metrics=_metrics_writer(run, name, cadence),
+        on_start=lambda call: run.metrics.resume(name, cadence.done(call)),
         checkpoints=checkpoints,
         checkpoint_every=cadence.checkpoint_every // cadence.log_every,
         evaluate=evaluate,
         evaluate_every=1,
-        label=stage,
+        label=name,
     )
     checkpoints.close()
     return states
+
+
+def _metrics_writer(
+    run: Run, name: str, cadence: Cadence
+) -> Callable[[int, dict[str, float]], None]:
+    """Writer of the finite metrics of a compiled call, with the seconds since the last one."""
+    began = time.perf_counter()
+
+    def write(call: int, metrics: dict[str, float]) -> None:
+        nonlocal began
+        finite = {metric: value for metric, value in metrics.items() if np.isfinite(value)}
+        now = time.perf_counter()
+        seconds = {"seconds": now - began} if "loss" in metrics else {}
+        run.metrics.write(name, cadence.done(call), finite | seconds)
+        began = now
+
+    return write
 
 
 def make_calls(update: Callable[..., Any]):

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from jaxalign import objectives
 from jaxalign.config.loop import FitConfig
 from jaxalign.data.chat import TokenRow
-from jaxalign.models.functions import (
-    text_logps,
-)
+from jaxalign.models.functions import text_logps
 from jaxalign.numerics.types import Params
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.scoring import perplexity
@@ -22,11 +20,18 @@ def train_sft(
     name: str,
     policy: TextModel,
     batches: TextBatches,
-    settings: FitConfig,
     *,
+    settings: FitConfig,
     evaluation_rows: Sequence[TokenRow] = (),
 ) -> TextModel:
-    """Next-token cross-entropy on the responses of `bucketed` or `packed` rows."""
+    """A policy trained on the next-token cross-entropy of responses.
+
+    Args:
+      policy: start.
+      batches: from `bucketed` or `packed`.
+      settings: of the loop.
+      evaluation_rows: held out; their perplexity is computed along the way.
+    """
 
     def evaluate(params: Params):
         return {

@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from jaxalign.batches.tokens import PackedBatch, TokenBatch
-from jaxalign.data.batching import length_buckets, token_batch
+from jaxalign.data.batching import token_batch
 from jaxalign.data.chat import TokenRow
+from jaxalign.data.example_order import length_buckets
 from jaxalign.data.packing import packed_batch, packed_rows
 from jaxalign.layouts.layout import pad_rows
 

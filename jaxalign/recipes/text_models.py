@@ -34,7 +34,7 @@ ALSO = {"reward": " or FILE.py:NAME, a function"}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TextModel:
-    """A transformer, with adapters or without, its parameters and the vocabulary that it reads.
+    """A transformer, with adapters or without, its parameters and its tokenizer.
 
     published: whether it was read from a Hugging Face folder, the hub or a GGUF file.
     """
@@ -67,9 +67,10 @@ class TextModel:
 def new_text_model(
     config: ModelConfig,
     tokenizer: Tokenizer,
-    max_length: int,
-    heads: tuple[str, ...],
     key: jax.Array,
+    *,
+    max_length: int,
+    heads: tuple[str, ...] = ("logits",),
 ) -> TextModel:
     """A model with random parameters for that vocabulary."""
     fields = dataclasses.asdict(config)
@@ -224,17 +225,27 @@ def load_text_model(
             f"--{option} {source} has the heads {', '.join(config.heads_out)}; "
             f"a model with a {head} head is needed"
         )
-    if max(tokenizer.eos_id, tokenizer.bos_id or 0) < config.vocab_size:
-        tokenizer = tokenizer.with_ids_below(config.vocab_size)
-    if tokenizer.vocab_size > config.vocab_size:
-        raise UserError(
-            f"--{option} {source} has a tokenizer of {tokenizer.vocab_size} ids, "
-            f"but the model reads {config.vocab_size}"
-        )
+    tokenizer = _cut_to(tokenizer, config.vocab_size, f"--{option} {source}")
     whole = tokenizer.id_ranges == ((0, config.vocab_size),)
     ranges = () if whole else tokenizer.id_ranges  # what is no token is never sampled
     model = made.clone(config=dataclasses.replace(config, token_ranges=ranges))
     return TextModel(model=model, params=params, tokenizer=tokenizer, published=published)
+
+
+def _cut_to(tokenizer: Tokenizer, vocab_size: int, given: str) -> Tokenizer:
+    """The tokenizer without tokens beyond the model's vocabulary, if BOS and EOS are not there.
+
+    Raises:
+      UserError: they are; `given` names the model.
+    """
+    if max(tokenizer.eos_id, tokenizer.bos_id or 0) < vocab_size:
+        tokenizer = tokenizer.with_ids_below(vocab_size)
+    if tokenizer.vocab_size > vocab_size:
+        raise UserError(
+            f"{given} has a tokenizer of {tokenizer.vocab_size} ids, "
+            f"but the model reads {vocab_size}"
+        )
+    return tokenizer
 
 
 def start_of(base: TextModel | None, lora: LoraConfig) -> Start:

@@ -49,13 +49,8 @@ def sample_pairs(
       key)`. The metrics are `[B]` each, of the first responses.
     """
     decoding = {"max_new_tokens": max_new_tokens, "eos_id": eos_id, "temperature": temperature}
-    read = text_logps(policy, temperature=temperature)
+    reference_logps = _logps_of_sides(policy, temperature=temperature, longest=max_new_tokens)
     scores_of = text_scores(reward)
-
-    def reference_logps(params: Params, sides: Sequence[TokenBatch]) -> tuple[jax.Array, ...]:
-        rows = shared_sides(sides, longest=max_new_tokens)
-        sums = sequence_logps(one_a_row(read(params, rows)), one_a_row(rows.response_mask))
-        return jnp.unstack(sums.reshape(-1, len(sides)), axis=1)
 
     def pairs(
         shared: tuple[Any, ...], prompts: TokenBatch
@@ -77,6 +72,25 @@ def sample_pairs(
         return batch, pair_metrics(drawn, first.reference, eos_id=eos_id)
 
     return pairs
+
+
+def _logps_of_sides(
+    policy: LanguageModel, *, temperature: float, longest: int
+) -> Callable[[Params, Sequence[TokenBatch]], tuple[jax.Array, ...]]:
+    """`(params, sides) -> [B]` nats a side: responses to one prompt, which is read once.
+
+    Args:
+      policy, temperature: of the distribution.
+      longest: tokens of the longest response.
+    """
+    read = text_logps(policy, temperature=temperature)
+
+    def logps(params: Params, sides: Sequence[TokenBatch]) -> tuple[jax.Array, ...]:
+        rows = shared_sides(sides, longest=longest)
+        sums = sequence_logps(one_a_row(read(params, rows)), one_a_row(rows.response_mask))
+        return jnp.unstack(sums.reshape(-1, len(sides)), axis=1)
+
+    return logps
 
 
 def pair_metrics(

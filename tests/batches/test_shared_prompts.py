@@ -10,14 +10,10 @@ import pytest
 
 from jaxalign import objectives
 from jaxalign.batches.preferences import PairLogps, SharedPreferenceBatch
-from jaxalign.data.batching import (
-    preference_batch,
-    shared_lengths,
-    shared_preference_batch,
-    shared_prompts,
-    token_batch,
-)
+from jaxalign.data.batching import token_batch
 from jaxalign.data.chat import TokenRow, token_row
+from jaxalign.data.preference_batches import preference_batch, shared_preference_batch
+from jaxalign.data.shared_prompts import shared_lengths, shared_prompts
 from jaxalign.errors import UserError
 from jaxalign.losses import PAIR_LOSSES
 from jaxalign.models import functions
@@ -131,7 +127,7 @@ def test_loss_and_gradient_are_those_of_a_row_each(loss):
     reference = reference if loss in ("dpo", "ipo", "tpo", "wpo") else None
     pairs = preference_batch(sides[0], sides[1], gold=sides[2], pad_id=0)
     lengths = shared_lengths(made)
-    shared = shared_preference_batch(sides, pad_id=0, lengths=lengths, index=np.arange(3))
+    shared = shared_preference_batch(made, pad_id=0, lengths=lengths, index=np.arange(3))
     weights = jnp.array([1.0, 0.0, 1.0])
     if loss == "wpo":
         loss_fn = objectives.paired(

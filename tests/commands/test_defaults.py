@@ -60,7 +60,7 @@ def test_where_a_model_comes_from_and_how_large_it_is(models):
     assert start_of(headed, plain).published
     config = dataclasses.replace(ModelConfig(), width=64, layers=1)
     tokenizer = train_bpe(["a"], 260)
-    new = new_text_model(config, tokenizer, 8, ("logits",), jax.random.key(0))
+    new = new_text_model(config, tokenizer, jax.random.key(0), max_length=8)
     assert start_of(new, plain).small
     big = dataclasses.replace(new, params={"w": np.broadcast_to(np.float32(0), LARGE)})
     assert not start_of(big, plain).small and start_of(big, plain).name == "a large model"

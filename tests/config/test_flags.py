@@ -397,7 +397,7 @@ def test_a_model_that_no_memory_holds_is_refused_before_it_is_made():
     tokenizer = train_bpe(["a b"], vocab_size=260)
     with pytest.raises(UserError, match=r"make 1\.4e\+16 parameters, .* GiB of memory; lower them"):
         new_text_model(
-            ModelConfig(width=2**20, layers=1024, heads=1), tokenizer, 8, ("logits",), None
+            ModelConfig(width=2**20, layers=1024, heads=1), tokenizer, None, max_length=8
         )
 
 

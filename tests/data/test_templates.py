@@ -435,7 +435,7 @@ def test_what_is_saved_is_what_was_loaded(tmp_path):
 def test_generate_answers_a_chat(template, tokenizers, tmp_path, monkeypatch):
     tokenizer = with_template(tokenizers["smollm2-bytes"], template)
     tiny = ModelConfig(layers=1, width=8, heads=1)
-    save_text_model(tmp_path, new_text_model(tiny, tokenizer, 64, ("logits",), jax.random.key(0)))
+    save_text_model(tmp_path, new_text_model(tiny, tokenizer, jax.random.key(0), max_length=64))
     drawn = []
     real = generate.sample
     monkeypatch.setattr(generate, "sample", lambda *a, **k: drawn.append(a[2]) or real(*a, **k))

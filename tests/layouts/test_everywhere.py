@@ -15,15 +15,15 @@ from jaxalign.batches.preferences import PairLogps
 from jaxalign.config.grpo import GRPOSettings
 from jaxalign.config.model import ModelConfig
 from jaxalign.config.place import PlaceConfig
-from jaxalign.data.batching import (
+from jaxalign.data.chat import token_row
+from jaxalign.data.preference_batches import (
     comparison_batch,
     ranking_batch,
-    shared_lengths,
     shared_preference_batch,
     step_batch,
     unpaired_batch,
 )
-from jaxalign.data.chat import token_row
+from jaxalign.data.shared_prompts import shared_lengths
 from jaxalign.losses import AOT, AVERAGED_IPO, DPO, KTO
 from jaxalign.recipes.grpo import shared_responses
 from jaxalign.recipes.run import open_run
@@ -108,9 +108,8 @@ def scores(params, rows, keys):
 def pair_batch(rows: int):
     sides = [[token_row(([1], False), (row.tokens[1:].tolist(), True)) for row in texts(rows, s)]
              for s in (0, 1)]  # fmt: skip
-    lengths = shared_lengths(list(zip(*sides, strict=True)))
-    index = np.arange(rows)
-    pairs = shared_preference_batch(sides, pad_id=0, lengths=lengths, index=index)
+    groups, index = list(zip(*sides, strict=True)), np.arange(rows)
+    pairs = shared_preference_batch(groups, pad_id=0, lengths=shared_lengths(groups), index=index)
     logps: Any = np.random.default_rng(5).normal(size=(2, rows)).astype(np.float32)
     return dataclasses.replace(pairs, reference=PairLogps(chosen=logps[0], rejected=logps[1]))
 

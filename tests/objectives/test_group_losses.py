@@ -38,6 +38,7 @@ from jaxalign.objectives import group_policy_gradient
 from jaxalign.recipes.grpo import train_grpo
 from jaxalign.recipes.prompts import Prompts
 from jaxalign.recipes.run import open_run
+from jaxalign.recipes.sampler import TextTask
 from jaxalign.recipes.text_models import new_text_model
 from jaxalign.rollouts.groups import GroupSamples, response_batch, sample_groups
 from jaxalign.rollouts.text import ScoredSamples
@@ -366,7 +367,7 @@ LIKES_LOW_IDS = type("Reward", (), {"model": LowIds(), "params": jnp.zeros(())})
 def policy():
     tokenizer = train_bpe(["the film is good"], 270)
     config = ModelConfig(width=16, layers=1, heads=2, dropout=0.0)
-    return new_text_model(config, tokenizer, 12, ("logits",), jax.random.key(0))
+    return new_text_model(config, tokenizer, jax.random.key(0), max_length=12)
 
 
 @pytest.mark.slow
@@ -401,6 +402,7 @@ def test_ratios_are_1_before_the_first_update(policy, temperature):
 @pytest.mark.slow
 def test_it_learns_to_write_what_is_rewarded(policy, tmp_path):
     prompts = Prompts(ids=[[1]])
+    task = TextTask(prompts=prompts, reward=LIKES_LOW_IDS, temperature=1.0, max_new_tokens=6)
     settings = GRPOSettings(
         iterations=12,
         prompts=8,
@@ -409,11 +411,8 @@ def test_it_learns_to_write_what_is_rewarded(policy, tmp_path):
         kl_coef=0.001,
         optimizer=OptimizerConfig(learning_rate=1e-2, schedule="constant", warmup_steps=0),
     )
-    lengths = {"temperature": 1.0, "max_new_tokens": 6}
     with open_run(tmp_path, settings, PlaceConfig(layout="device"), 0) as run:
-        train_grpo(
-            run, "grpo", policy, reward=LIKES_LOW_IDS, prompts=prompts, settings=settings, **lengths
-        )
+        train_grpo(run, "grpo", policy, task, settings=settings)
     lines = read_metrics(tmp_path)
     scores, kls = ([line[key] for line in lines] for key in ("scores/mean", "kl/reference"))
     assert 0.4 < scores[0] < 0.65 and scores[-1] > 0.85

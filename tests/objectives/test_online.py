@@ -29,6 +29,7 @@ from jaxalign.losses import NASH_MD, ONLINE_LOSSES, nash_md_loss
 from jaxalign.recipes.online import train_online
 from jaxalign.recipes.prompts import Prompts
 from jaxalign.recipes.run import open_run
+from jaxalign.recipes.sampler import TextTask
 from jaxalign.recipes.text_models import new_text_model
 from jaxalign.rollouts.pairs import sample_pairs, scored_pairs
 from jaxalign.train.metrics import read_metrics
@@ -327,7 +328,7 @@ def test_the_objective_rests_where_the_theory_says(x64, mixture):
 def tiny_policy():
     tokenizer = train_bpe(["the film is good"], 262)
     config = ModelConfig(width=16, layers=1, heads=2, dropout=0.0)
-    return new_text_model(config, tokenizer, 12, ("logits",), jax.random.key(0))
+    return new_text_model(config, tokenizer, jax.random.key(0), max_length=12)
 
 
 class LowIds:
@@ -393,11 +394,10 @@ def train(directory, loss, layout="device", steps=24, **settings):
     )
     settings = OnlineSettings(loss=loss, fit=fit, missing_eos_penalty=0.0, **settings)
     place = PlaceConfig(layout=layout)
+    prompts = Prompts(ids=[[1]])
+    task = TextTask(prompts=prompts, reward=LIKES_LOW_IDS, temperature=1.0, max_new_tokens=5)
     with open_run(directory, ModelConfig(), place, 0) as run:
-        train_online(
-            run, "online", tiny_policy(), reward=LIKES_LOW_IDS, prompts=Prompts(ids=[[1]]),
-            settings=settings, temperature=1.0, max_new_tokens=5,
-        )  # fmt: skip
+        train_online(run, "online", tiny_policy(), task, settings=settings)
     hidden = ("time", "stage")
     return [
         {name: value for name, value in line.items() if name not in hidden}

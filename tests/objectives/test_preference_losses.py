@@ -243,13 +243,14 @@ def test_the_stage_of_kto_in_parts(tmp_path):
     rows = [token_row(([3 + i % 5], False), (rng.integers(3, 250, 4), True)) for i in range(16)]
     labels = rng.random(16) < 0.8
     model = ModelConfig(width=8, layers=1, heads=1)
-    start = new_text_model(model, train_bpe(["a"], vocab_size=262), 5, ("logits",), KEY)
+    start = new_text_model(model, train_bpe(["a"], vocab_size=262), KEY, max_length=5)
     measured, rate = [], OptimizerConfig(learning_rate=0.1, schedule="constant", warmup_steps=0)
     for parts in (1, 4):
         fit = FitConfig(steps=4, batch_size=16, micro_batches=parts, log_every=1, optimizer=rate)
         directory = tmp_path / str(parts)
         with open_run(directory, model, PlaceConfig(layout="device"), 0) as run:
-            train_unpaired(run, "kto", start, rows, labels, KTOSettings(fit=fit), temperature=1.0)
+            given = {"labels": labels, "settings": KTOSettings(fit=fit), "temperature": 1.0}
+            train_unpaired(run, "kto", start, rows, **given)
         lines = read_metrics(directory)
         measured.append([(line["kl/reference"], line["loss"]) for line in lines])
     assert measured[0][-1][0] > 0

@@ -141,7 +141,7 @@ def test_a_model_and_a_tokenizer_need_each_other(saved, tmp_path):
 def test_a_bag_of_words_is_read_as_it_was_written(tmp_path, small):
     """Its bias has no axes."""
     config = ModelConfig(width=16, layers=1, heads=2, dropout=0.0)
-    policy = new_text_model(config, small, 16, ("logits",), jax.random.key(0))
+    policy = new_text_model(config, small, jax.random.key(0), max_length=16)
     read = NgramConfig(hidden_states=False, token_characters=2, buckets=8)
     scored = with_heads(policy, ("score",), jax.random.key(1), ngrams=read)
     save_text_model(tmp_path, scored)

@@ -26,6 +26,7 @@ from jaxalign.recipes.ppo import train_ppo
 from jaxalign.recipes.preferences import train_dpo
 from jaxalign.recipes.prompts import Prompts
 from jaxalign.recipes.run import open_run
+from jaxalign.recipes.sampler import TextTask
 from jaxalign.recipes.stage import Evaluation
 from jaxalign.recipes.text_models import load_text_model, with_heads
 from jaxalign.train.metrics import read_metrics
@@ -70,7 +71,8 @@ def train(directory, lora, *, folder="", place=ONE, steps=4, micro_batches=1):
     with open_run(directory, lora, place, 0) as run:
         policy = with_adapters(base_model(), folder, lora, KEY)
         settings = DPOSettings(fit=fit)
-        trained = train_dpo(run, "dpo", policy, rows(0), rows(1), settings, temperature=1.0)
+        pairs = list(zip(rows(0), rows(1), strict=True))
+        trained = train_dpo(run, "dpo", policy, pairs, settings=settings, temperature=1.0)
         save_trained(directory, trained)
     keys = ("loss", "grad_norm", "rewards/margin")
     return policy, trained, [[line[key] for key in keys] for line in read_metrics(directory)]
@@ -155,17 +157,16 @@ def test_ppo_trains_adapter_and_value_head_beside_one_base(tmp_path, first):
         optimizer=OptimizerConfig(learning_rate=1e-2, schedule="constant", warmup_steps=0),
     )
     reward = type("Reward", (), {"model": Shortness(), "params": jnp.zeros(())})
-    lengths = {"temperature": 1.0, "max_new_tokens": 4}
+    prompts = Prompts(ids=[[1]])
+    task = TextTask(prompts=prompts, reward=reward, temperature=1.0, max_new_tokens=4)
     with open_run(tmp_path, settings, ONE, 0) as run:
         trained = train_ppo(
             run,
             "ppo",
             policy,
-            reward=reward,
-            prompts=Prompts(ids=[[1]]),
+            task,
             settings=settings,
             evaluation=Evaluation(metrics=evaluate),
-            **lengths,
         )
     lines = [line for line in read_metrics(tmp_path) if "kl/reference" in line]
     assert abs(lines[0]["kl/reference"]) < 1e-4 < abs(lines[1]["kl/reference"])

@@ -171,7 +171,7 @@ def test_update_does_not_depend_on_micro_batches(plain):
 def model(width, seed, scale=1.0):
     tokenizer = train_bpe(["the film is good"], 262)
     config = ModelConfig(width=width, layers=1, heads=2, dropout=0.0)
-    made = new_text_model(config, tokenizer, 12, ("logits",), jax.random.key(seed))
+    made = new_text_model(config, tokenizer, jax.random.key(seed), max_length=12)
     params = jax.tree.map(lambda x: x * scale if x.shape[0] == 262 else x, made.params)
     return dataclasses.replace(made, params=params)
 
@@ -217,8 +217,8 @@ def train(directory, layout="device", steps=16, on_policy=0.5, loss="jsd"):
     rows = [token_row(([1], False), (rng.integers(3, 262, 5), True)) for _ in range(32)]
     with open_run(directory, ModelConfig(), PlaceConfig(layout=layout), 0) as run:
         train_distillation(
-            run, "distill", model(16, 0), teacher=model(8, 1, scale=8.0), rows=rows,
-            settings=settings, prompts=Prompts(ids=[[1]]), temperature=0.8,
+            run, "distill", model(16, 0), rows, teacher=model(8, 1, scale=8.0),
+            prompts=Prompts(ids=[[1]]), settings=settings, temperature=0.8,
             max_new_tokens=5, evaluation_rows=rows[:20],
         )  # fmt: skip
     hidden = ("time", "stage")
@@ -295,7 +295,7 @@ def saved(tmp_path_factory):
     reward = with_heads(student, ("score",), KEY, score_pooling="mean")
     other = train_bpe(["a sly wit"], 262)
     config = ModelConfig(width=8, layers=1, heads=2)
-    stranger = new_text_model(config, other, 12, ("logits",), KEY)
+    stranger = new_text_model(config, other, KEY, max_length=12)
     models = {"student": student, "teacher": model(8, 1), "reward": reward, "stranger": stranger}
     for name, made in models.items():
         save_text_model(folder / name, made)

@@ -24,6 +24,7 @@ from jaxalign.recipes.adapters import with_adapters
 from jaxalign.recipes.ppo import train_ppo
 from jaxalign.recipes.prompts import Prompts
 from jaxalign.recipes.run import open_run
+from jaxalign.recipes.sampler import TextTask
 from jaxalign.recipes.text_models import new_text_model, with_heads
 from jaxalign.rollouts.text import ScoredSamples, text_experience
 from jaxalign.sampling import Samples
@@ -75,11 +76,18 @@ class LowIds:
         return Outputs
 
 
+TASK = TextTask(
+    prompts=ONE_PROMPT,
+    reward=type("Reward", (), {"model": LowIds(), "params": jnp.zeros(())}),
+    temperature=1.0,
+    max_new_tokens=6,
+)
+
+
 def test_ppo_learns_to_write_what_is_rewarded(tmp_path):
     tokenizer = train_bpe(["the film is good"], 270)
     config = ModelConfig(width=16, layers=1, heads=2, dropout=0.0)
-    policy = new_text_model(config, tokenizer, 12, ("logits",), jax.random.key(0))
-    likes_low_ids = type("Reward", (), {"model": LowIds(), "params": jnp.zeros(())})
+    policy = new_text_model(config, tokenizer, jax.random.key(0), max_length=12)
     settings = PPOSettings(
         iterations=12,
         batch_size=64,
@@ -88,17 +96,8 @@ def test_ppo_learns_to_write_what_is_rewarded(tmp_path):
         missing_eos_penalty=0.0,
         optimizer=OptimizerConfig(learning_rate=1e-2, schedule="constant", warmup_steps=0),
     )
-    lengths = {"temperature": 1.0, "max_new_tokens": 6}
     with open_run(tmp_path, config, PlaceConfig(layout="device"), 0) as run:
-        train_ppo(
-            run,
-            "ppo",
-            policy,
-            reward=likes_low_ids,
-            prompts=ONE_PROMPT,
-            settings=settings,
-            **lengths,
-        )
+        train_ppo(run, "ppo", policy, TASK, settings=settings)
     scores = [line["scores/mean"] for line in read_metrics(tmp_path)]
     kls = [line["kl/reference"] for line in read_metrics(tmp_path)]
     assert 0.4 < scores[0] < 0.65 and scores[-1] > 0.9
@@ -108,8 +107,7 @@ def test_ppo_learns_to_write_what_is_rewarded(tmp_path):
 def test_a_price_on_kl_keeps_the_policy_near_the_reference(tmp_path):
     tokenizer = train_bpe(["the film is good"], 270)
     config = ModelConfig(width=16, layers=1, heads=2, dropout=0.0)
-    policy = new_text_model(config, tokenizer, 12, ("logits",), jax.random.key(0))
-    likes_low_ids = type("Reward", (), {"model": LowIds(), "params": jnp.zeros(())})
+    policy = new_text_model(config, tokenizer, jax.random.key(0), max_length=12)
     settings = PPOSettings(
         iterations=8,
         batch_size=64,
@@ -120,17 +118,8 @@ def test_a_price_on_kl_keeps_the_policy_near_the_reference(tmp_path):
         missing_eos_penalty=0.0,
         optimizer=OptimizerConfig(learning_rate=1e-2, schedule="constant", warmup_steps=0),
     )
-    lengths = {"temperature": 1.0, "max_new_tokens": 6}
     with open_run(tmp_path, config, PlaceConfig(layout="device"), 0) as run:
-        train_ppo(
-            run,
-            "ppo",
-            policy,
-            reward=likes_low_ids,
-            prompts=ONE_PROMPT,
-            settings=settings,
-            **lengths,
-        )
+        train_ppo(run, "ppo", policy, TASK, settings=settings)
     last = read_metrics(tmp_path)[-1]
     assert last["kl/reference"] < 1
     assert last["kl/coef"] != 0.5  # adapted
@@ -156,7 +145,7 @@ def test_a_target_of_the_kl_is_reached_from_a_price_ten_times_wrong():
 def test_a_separate_trunk_of_values_starts_as_the_policys():
     tokenizer = train_bpe(["the film is good"], 270)
     config = ModelConfig(width=16, layers=2, heads=2, dropout=0.0, value_trunk="separate")
-    policy = new_text_model(config, tokenizer, 12, ("logits",), jax.random.key(0))
+    policy = new_text_model(config, tokenizer, jax.random.key(0), max_length=12)
     actor = with_heads(policy, ("logits", "value"), jax.random.key(1))
     jax.tree.map(np.testing.assert_array_equal, actor.params["value_trunk"], policy.params["trunk"])
     adapted = with_adapters(policy, "", LoraConfig(rank=2, base="int8"), jax.random.key(2))

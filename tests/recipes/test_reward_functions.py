@@ -686,7 +686,7 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("files")
     config = ModelConfig(width=16, layers=1, heads=2, dropout=0.0)
     for name, head in (("policy", "logits"), ("judge", "score")):
-        model = new_text_model(config, TOKENIZER, 16, (head,), jax.random.key(0))
+        model = new_text_model(config, TOKENIZER, jax.random.key(0), max_length=16, heads=(head,))
         save_text_model(folder / name, model)
     rows = [{"prompt": word, "again": word} for word in ["the", "film", "is", "so", "good"]]
     (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -813,9 +813,9 @@ def test_mistakes_come_before_sampling(files, tmp_path, capsys):
     other = new_text_model(
         ModelConfig(width=16, layers=1, heads=2),
         train_bpe(["other words"], 262),
-        16,
-        ("score",),
         jax.random.key(0),
+        max_length=16,
+        heads=("score",),
     )
     save_text_model(tmp_path / "other", other)
     sources = [str(tmp_path / "other"), "1", f"{files / 'rewards.py'}:picky", "1"]

@@ -21,8 +21,8 @@ from jaxalign.commands.reward import KINDS
 from jaxalign.config.names import RewardLossName
 from jaxalign.config.reward import ProcessSettings, RewardConfig, RewardSettings
 from jaxalign.config.rlhf import RLHFConfig
-from jaxalign.data.batching import ranking_batch, step_batch
 from jaxalign.data.chat import step_row, token_row
+from jaxalign.data.preference_batches import ranking_batch, step_batch
 from jaxalign.data.tokenizer_training import train_tokenizer
 from jaxalign.errors import UserError
 from jaxalign.layouts.choice import make_layout

@@ -55,11 +55,11 @@ def trained(tmp_path_factory):
     """By what it reads: the run and the reward model, trained on 200 pairs."""
     tokenizer = train_bpe(["the film is good"], 270)
     config = ModelConfig(width=16, layers=1, heads=2, dropout=0.0)
-    base = new_text_model(config, tokenizer, 80, ("logits",), jax.random.key(0))
+    base = new_text_model(config, tokenizer, jax.random.key(0), max_length=80)
     rows, groups = pairs_as_groups(pairs(300, 0), np.zeros(300, np.float32))
     with open_run(tmp_path_factory.mktemp("run"), FIT, PlaceConfig(layout="device"), 0) as run:
         yield {
-            name: (run, train_reward(run, name, base, rows, groups, settings)[0])
+            name: (run, train_reward(run, name, base, rows, groups=groups, settings=settings)[0])
             for name, settings in (("trunk", TRUNK), ("bag", BAG))
         }
 

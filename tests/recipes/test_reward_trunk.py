@@ -129,7 +129,9 @@ def test_windows_are_cut_with_the_layers_and_none_are_made_up():
 def test_a_frozen_trunk_stays_and_its_head_learns(tmp_path, lora):
     base, rows = base_model(lora=lora), text_rows()
     with open_run(tmp_path, SETTINGS, PlaceConfig(layout="device"), 0) as run:
-        trained, deviation = train_reward(run, "reward", base, rows, compared(rows), SETTINGS)
+        trained, deviation = train_reward(
+            run, "reward", base, rows, groups=compared(rows), settings=SETTINGS
+        )
         scores = score_rows(run, trained, rows)
     kept = shallow(base, 2).params
     for name in kept:
@@ -145,7 +147,7 @@ def test_a_frozen_trunk_stays_and_its_head_learns(tmp_path, lora):
 def test_what_is_learned_above_a_frozen_trunk_is_the_gradient_of_the_whole_model(tmp_path):
     """The first step of both ways, by hand: same loss, same gradient of the head."""
     from jaxalign import objectives
-    from jaxalign.data.batching import comparison_batch
+    from jaxalign.data.preference_batches import comparison_batch
     from jaxalign.models.functions import head_scores, text_scores
 
     rows = text_rows()
@@ -160,7 +162,7 @@ def test_what_is_learned_above_a_frozen_trunk_is_the_gradient_of_the_whole_model
         index=groups.texts,
     )
     with open_run(tmp_path, SETTINGS, PlaceConfig(layout="device"), 0) as run:
-        of_texts = by_rows(run, pooled_texts(model.model), model.params, rows, 0)
+        of_texts = by_rows(run, pooled_texts(model.model), model.params, rows, pad_id=0)
 
     def loss(scores, head, others):
         return objectives.reward(scores)({"score": head, **others}, batch, KEY)[0]

@@ -11,8 +11,8 @@ from benchmarks.conformance.peers.adapter import Adapter, Capability, installed
 from benchmarks.conformance.peers.ours_training import TRAINING
 from jaxalign import PairLengths, PairLogps
 from jaxalign.data import chat
-from jaxalign.data.batching import mismatched_rows
 from jaxalign.data.chat import token_row
+from jaxalign.data.preference_batches import mismatched_rows
 from jaxalign.data.tokenizer_training import train_tokenizer
 
 CLIP = 0.2
@@ -196,7 +196,7 @@ FUNCTIONS = {
     "dpo_loss": (dpo_loss, "dpo_loss"),
     "ipo_loss": (ipo_loss, "averaged_ipo_loss; ipo_loss is of sums"),
     "kto_loss": (kto_loss, "kto_loss"),
-    "kto_pairing": (kto_pairing, "data.batching.mismatched_rows"),
+    "kto_pairing": (kto_pairing, "data.preference_batches.mismatched_rows"),
     "reward_loss": (reward_loss, "bradley_terry_loss"),
     "special_tokens": (special_tokens, "data.chat.response_row"),
     "response_logps": (response_logps, "token_logps"),

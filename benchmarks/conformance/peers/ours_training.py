@@ -12,8 +12,9 @@ import jaxalign
 from benchmarks.conformance.peers import data
 from jaxalign import objectives
 from jaxalign.batches.preferences import ComparisonBatch, PairLogps
-from jaxalign.data.batching import mismatched_rows, preference_batch, token_batch, unpaired_batch
+from jaxalign.data.batching import token_batch
 from jaxalign.data.chat import token_row
+from jaxalign.data.preference_batches import mismatched_rows, preference_batch, unpaired_batch
 from jaxalign.data.tokenizer_training import train_tokenizer
 from jaxalign.losses import DPO, KTO
 from jaxalign.models.architecture import TransformerConfig

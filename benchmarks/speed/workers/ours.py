@@ -28,6 +28,7 @@ from jaxalign.recipes.ppo import train_ppo
 from jaxalign.recipes.preferences import train_dpo
 from jaxalign.recipes.prompts import Prompts
 from jaxalign.recipes.run import Run, open_run
+from jaxalign.recipes.sampler import TextTask
 from jaxalign.recipes.sft import train_sft
 from jaxalign.recipes.text_batches import bucketed
 from jaxalign.recipes.text_models import TextModel, with_heads
@@ -96,16 +97,16 @@ def fit_config(rows: int) -> FitConfig:
 
 
 def dpo(work: Work, size: Size, run: Run, flags) -> None:
-    chosen = token_rows(work, size, 16 * work.rows)
-    rejected = [
-        TokenRow(np.concatenate([a.tokens[: work.prompt], b.tokens[work.prompt :]]), a.is_response)
-        for a, b in zip(chosen, token_rows(work, size, 16 * work.rows, 1), strict=True)
+    chosen, others = (token_rows(work, size, 16 * work.rows, seed) for seed in (0, 1))
+    pairs = [
+        (a, TokenRow(np.append(a.tokens[: work.prompt], b.tokens[work.prompt :]), a.is_response))
+        for a, b in zip(chosen, others, strict=True)
     ]
     policy = model_of(size, work.length)
     settings = DPOSettings(
         fit=dataclasses.replace(fit_config(work.rows), micro_batches=PARTS[size])
     )
-    train_dpo(run, "dpo", policy, chosen, rejected, settings, temperature=1.0)
+    train_dpo(run, "dpo", policy, pairs, settings=settings, temperature=1.0)
 
 
 def sft(work: Work, size: Size, run: Run, flags) -> None:
@@ -114,11 +115,16 @@ def sft(work: Work, size: Size, run: Run, flags) -> None:
     settings = fit_config(work.rows)
     places = {"pad_id": policy.tokenizer.pad_id, "seed": run.seed}
     batches = bucketed(rows, work.rows, buckets=SFTConfig().buckets, **places)
-    train_sft(run, "sft", policy, batches, settings)
+    train_sft(run, "sft", policy, batches, settings=settings)
 
 
 def prompts_of(work: Work, size: Size, count: int) -> list[list[int]]:
     return [row[: work.prompt] for row in rows_of(work, size, count)]
+
+
+def task_of(work: Work, size: Size, reward: TextModel) -> TextTask:
+    prompts = Prompts(ids=prompts_of(work, size, 16 * work.rows))
+    return TextTask(prompts=prompts, reward=reward, temperature=1.0, max_new_tokens=work.response)
 
 
 def generate(work: Work, size: Size, run: Run, flags) -> None:
@@ -154,11 +160,7 @@ def ppo(work: Work, size: Size, run: Run, flags) -> None:
         checkpoint_every=ENDLESS,
         optimizer=ADAMW,
     )
-    prompts = Prompts(ids=prompts_of(work, size, 16 * work.rows))
-    train_ppo(
-        run, "ppo", policy, reward=reward, prompts=prompts, settings=settings,
-        temperature=1.0, max_new_tokens=work.response,
-    )  # fmt: skip
+    train_ppo(run, "ppo", policy, task_of(work, size, reward), settings=settings)
 
 
 def grpo(work: Work, size: Size, run: Run, flags) -> None:
@@ -173,11 +175,7 @@ def grpo(work: Work, size: Size, run: Run, flags) -> None:
         checkpoint_every=ENDLESS,
         optimizer=ADAMW,
     )
-    prompts = Prompts(ids=prompts_of(work, size, 16 * work.rows))
-    train_grpo(
-        run, "grpo", policy, reward=reward, prompts=prompts, settings=settings,
-        temperature=1.0, max_new_tokens=work.response,
-    )  # fmt: skip
+    train_grpo(run, "grpo", policy, task_of(work, size, reward), settings=settings)
 
 
 def main() -> None:

@@ -13,8 +13,9 @@ from jaxalign.config.defaults import filled_optimizer
 from jaxalign.config.explain import ExplainConfig
 from jaxalign.config.loop import FitConfig, OptimizerConfig
 from jaxalign.config.lora import LoraConfig
-from jaxalign.data.batching import batch_indices, token_batch
+from jaxalign.data.batching import token_batch
 from jaxalign.data.chat import TokenRow
+from jaxalign.data.example_order import batch_indices
 from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.errors import UserError
 from jaxalign.explanation import Explanation

@@ -21,7 +21,8 @@ from jaxalign.commands.explain.batch import (
     with_statistics,
 )
 from jaxalign.config.explain import ExplainConfig
-from jaxalign.data.batching import preference_batch, token_batch
+from jaxalign.data.batching import token_batch
+from jaxalign.data.preference_batches import preference_batch
 from jaxalign.data.records import Preference, PromptCompletion, Unpaired
 from jaxalign.errors import UserError
 from jaxalign.explanation import explain_pairs, explain_texts, explain_unpaired
@@ -80,7 +81,7 @@ def pairs(config: ExplainConfig) -> Prepared:
     make_loss = aligned(paired, policy, batch, config.temperature) if settings.wpo else paired
     shown = sides if settings.uses_reference else None
     sums = {"per_token": loss.per_token, "ld_alpha": settings.ld_alpha}
-    beta = loss.hyperparameters["beta"]
+    beta = loss.reward_scale
 
     def explain(state: Tree, key: jax.Array):
         make = with_statistics(make_loss, state.statistics)
@@ -130,7 +131,7 @@ def labelled(config: ExplainConfig) -> Prepared:
     shown = jax.jit(text_logps(reference.model, **given))(reference.params, batch.responses)
     model = text_logps(policy.model, **given)
     make_loss = functools.partial(objectives.unpaired, loss=loss)
-    beta = loss.hyperparameters["beta"]
+    beta = loss.reward_scale
 
     def explain(state: Tree, key: jax.Array):
         make = with_statistics(make_loss, state.statistics)

@@ -26,7 +26,7 @@ from jaxalign.config.dpo import DPOSettings
 from jaxalign.config.loop import FitConfig
 from jaxalign.config.ppo import PPOSettings
 from jaxalign.config.rlhf import RLHFConfig
-from jaxalign.data.chat import TokenRow, token_row
+from jaxalign.data.chat import TokenIds, TokenRow, token_row
 from jaxalign.evaluation.tables import METHOD_COLUMNS, SCORER_COLUMNS, rich_table
 from jaxalign.recipes.adapters import with_adapters, without_adapters
 from jaxalign.recipes.inputs import inputs_of, rows_digest
@@ -35,6 +35,7 @@ from jaxalign.recipes.preferences import train_dpo
 from jaxalign.recipes.prompts import Prompts
 from jaxalign.recipes.reward import train_reward
 from jaxalign.recipes.run import Run, keep_inputs, open_run
+from jaxalign.recipes.sampler import TextTask
 from jaxalign.recipes.sft import train_sft
 from jaxalign.recipes.stage import Evaluation
 from jaxalign.recipes.text_batches import TextBatches, bucketed
@@ -42,6 +43,7 @@ from jaxalign.recipes.text_models import TextModel, load_text_model, new_text_mo
 from jaxalign.report import write_report
 from jaxalign.system.files import exists, read_json, write_atomically, writing
 
+Pair = tuple[TokenRow, TokenRow]  # chosen, rejected
 TABLE_WIDTH = 140  # characters; a narrower terminal wraps the lines of the table
 
 
@@ -87,7 +89,7 @@ class Job:
         config, corpus = self.config, self.corpus
         with self.timed("sft"):
             start = self.base or new_text_model(
-                config.model, corpus.tokenizer, config.max_length, ("logits",), self.run.key("init")
+                config.model, corpus.tokenizer, self.run.key("init"), max_length=config.max_length
             )
             held_out = corpus.token_rows(
                 spread(corpus.validation.texts, config.evaluation.perplexity_texts)
@@ -99,7 +101,7 @@ class Job:
                     "sft",
                     with_adapters(start, "", config.lora, self.run.key("lora")),
                     self._batches(corpus.sft_rows, config.sft),
-                    config.sft,
+                    settings=config.sft,
                     evaluation_rows=held_out,
                 ),
             )
@@ -117,7 +119,12 @@ class Job:
                 seed=config.seed,
             )
             model, self.reward_deviation = train_reward(
-                self.run, "reward", self.models["sft"], corpus.rows, groups, config.reward
+                self.run,
+                "reward",
+                self.models["sft"],
+                corpus.rows,
+                groups=groups,
+                settings=config.reward,
             )
             self._keep("reward", model)
 
@@ -131,37 +138,36 @@ class Job:
     def preferred(self) -> None:
         """Supervised fine-tuning on the preferred sides of the human pairs."""
         with self.timed("preferred_ft"):
-            chosen, _ = self._human_rows()
-            settings = self.config.preferred
-            batches = self._batches(chosen, settings)
-            model = train_sft(self.run, "preferred_ft", self.models["sft"], batches, settings)
+            settings, start = self.config.preferred, self.models["sft"]
+            batches = self._batches([chosen for chosen, _ in self._human_pairs()], settings)
+            model = train_sft(self.run, "preferred_ft", start, batches, settings=settings)
             self._keep("preferred_ft", model)
 
     def dpo_human(self) -> None:
         """DPO on the human pairs."""
         with self.timed("dpo_human"):
-            chosen, rejected = self._human_rows()
-            self._dpo("dpo_human", chosen, rejected, self.config.dpo_human)
+            self._dpo("dpo_human", self._human_pairs(), self.config.dpo_human)
 
     def dpo_samples(self) -> None:
         """DPO on samples of the SFT policy, the best against the worst by the reward model."""
         with self.timed("dpo_samples"):
-            chosen, rejected = self._sampled_rows()
-            self._dpo("dpo_samples", chosen, rejected, self.config.dpo_samples)
+            self._dpo("dpo_samples", self._sampled_pairs(), self.config.dpo_samples)
 
     def ppo(self, name: str, settings: PPOSettings) -> None:
         """PPO against the reward model."""
-        config, corpus = self.config, self.corpus
         with self.timed(name):
+            task = TextTask(
+                prompts=Prompts(ids=self._prompts()),
+                reward=self.models["reward"],
+                temperature=self.config.temperature,
+                max_new_tokens=self.comparison.setup.max_new_tokens,
+            )
             model = train_ppo(
                 self.run,
                 name,
                 self.models["sft"],
-                reward=self.models["reward"],
-                prompts=Prompts(ids=first_tokens(corpus.policy_rows, config.prompt_tokens)),
+                task,
                 settings=settings,
-                temperature=config.temperature,
-                max_new_tokens=self.comparison.setup.max_new_tokens,
                 evaluation=self._curve(name, settings.total_iterations),
             )
             self._keep(name, model)
@@ -184,20 +190,13 @@ class Job:
             seed=self.config.seed,
         )
 
-    def _dpo(
-        self,
-        name: str,
-        chosen: Sequence[TokenRow],
-        rejected: Sequence[TokenRow],
-        settings: DPOSettings,
-    ) -> None:
+    def _dpo(self, name: str, pairs: list[Pair], settings: DPOSettings) -> None:
         model = train_dpo(
             self.run,
             name,
             self.models["sft"],
-            chosen,
-            rejected,
-            settings,
+            pairs,
+            settings=settings,
             temperature=self.config.temperature,
             evaluation=self._curve(name, settings.fit.updates),
         )
@@ -208,13 +207,17 @@ class Job:
         every = max(steps // self.config.evaluation.curve_points, 1)
         return Evaluation(metrics=functools.partial(self.comparison.point, name), every=every)
 
-    def _human_rows(self) -> tuple[list[TokenRow], list[TokenRow]]:
-        pairs, rows = human_pairs(self.corpus, self.config), self.corpus.rows
-        return [rows[i] for i in pairs.chosen], [rows[i] for i in pairs.rejected]
+    def _prompts(self) -> Sequence[TokenIds]:
+        """The beginnings of the policy's texts."""
+        return first_tokens(self.corpus.policy_rows, self.config.prompt_tokens)
 
-    def _sampled_rows(self) -> tuple[list[TokenRow], list[TokenRow]]:
+    def _human_pairs(self) -> list[Pair]:
+        pairs, rows = human_pairs(self.corpus, self.config), self.corpus.rows
+        return [(rows[i], rows[j]) for i, j in zip(pairs.chosen, pairs.rejected, strict=True)]
+
+    def _sampled_pairs(self) -> list[Pair]:
         config, sft = self.config, self.models["sft"]
-        prompts = first_tokens(self.corpus.policy_rows, config.prompt_tokens)
+        prompts = self._prompts()
         order = np.random.default_rng(config.seed).permutation(len(prompts))
         prompts = [prompts[i] for i in order[: config.sampled_prompts]]
         sampler = EvaluationSampler(
@@ -222,14 +225,13 @@ class Job:
         )
         drawn = sampler(sft.params, self.run.key("pairs"), samples=config.samples_per_prompt)
         scores = drawn.reward_scores - config.unfinished_penalty * ~drawn.ended
-        picked = scores.argmax(axis=1), scores.argmin(axis=1)
+        best, worst = scores.argmax(axis=1), scores.argmin(axis=1)
 
         def row(i: int, k: int) -> TokenRow:
             response = drawn.responses[i][k] + drawn.ends[i][k]
             return token_row((prompts[i], False), (response, True))
 
-        chosen, rejected = ([row(i, k) for i, k in enumerate(side)] for side in picked)
-        return chosen, rejected
+        return [(row(i, best[i]), row(i, worst[i])) for i in range(len(prompts))]
 
     def _keep(self, name: str, model: TextModel) -> None:
         self.models[name] = model

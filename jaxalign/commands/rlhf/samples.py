@@ -1,21 +1,23 @@
-"""Samples of a policy with their scores: judges, reward model, exact KL, perplexity, statistics."""
+"""Sampled responses with scores, KL, perplexity and statistics, and a policy's row of results."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from jaxalign.batches.tokens import TokenBatch, pytree
-from jaxalign.data.batching import evaluation_batches, prompt_batch
+from jaxalign.data.batching import prompt_batch
 from jaxalign.data.chat import TokenIds
+from jaxalign.data.example_order import evaluation_batches
 from jaxalign.evaluation.judges import Scorer
 from jaxalign.evaluation.text_statistics import perplexity, sample_statistics
 from jaxalign.evaluation.win_rates import win_rate
 from jaxalign.kl import fused_exact_kl
 from jaxalign.layouts.layout import pad_rows, trim_rows
 from jaxalign.models.functions import CHUNK, logps_of
+from jaxalign.models.transformer import LanguageModel, Outputs
 from jaxalign.numerics.masking import masked_sum
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.text_models import TextModel
@@ -90,50 +92,34 @@ class MethodSamples:
 
 
 def make_sample_batch(
-    policy: Any,
-    reward: Any,
+    policy: LanguageModel,
+    reward: LanguageModel,
     *,
     temperature: float,
     max_new_tokens: int,
     eos_id: int | tuple[int, ...],
-):
-    """Function `(shared, prompts) -> SampleBatch` that draws one response to every prompt.
+) -> Callable[[tuple[Any, ...], TokenBatch], SampleBatch]:
+    """Sampling of one scored response to every prompt: `(shared, prompts) -> SampleBatch`.
 
     Args:
       policy: the architecture of policy and reference.
       reward: that of the reward model.
-      temperature, max_new_tokens, eos_id: of the samples.
+      temperature, max_new_tokens, eos_id: of `sample`.
 
     Returns:
-      A function of `shared`, which is (policy, reference and reward parameters, key), and prompts.
+      A function for `Layout.rows`; `shared` is (policy, reference and reward parameters, key).
     """
+    decoding = {"max_new_tokens": max_new_tokens, "eos_id": eos_id, "temperature": temperature}
 
     def sample_batch(shared: tuple[Any, ...], prompts: TokenBatch) -> SampleBatch:
         params, reference_params, reward_params, key = shared
-        drawn = sample(
-            policy,
-            params,
-            prompts,
-            key,
-            max_new_tokens=max_new_tokens,
-            eos_id=eos_id,
-            temperature=temperature,
-        )
+        drawn = sample(policy, params, prompts, key, **decoding)
         rows = drawn.batch
         ours, theirs = (
             policy.apply({"params": p}, rows.tokens, rows.mask) for p in (params, reference_params)
         )
-        fused = {"temperature": temperature, "chunk_size": CHUNK}
         reference_logps = logps_of(theirs, rows.tokens, temperature=temperature)
-        kl = fused_exact_kl(
-            ours.hidden,
-            ours.unembedding,
-            theirs.hidden,
-            theirs.unembedding,
-            softcaps=(ours.softcap, theirs.softcap),
-            token_ranges=ours.token_ranges,
-            **fused,
-        )
+        kl = token_kl(ours, theirs, temperature=temperature)
         mask = rows.response_mask
         return SampleBatch(
             tokens=rows.tokens,
@@ -145,6 +131,21 @@ def make_sample_batch(
         )
 
     return sample_batch
+
+
+def token_kl(policy: Outputs, reference: Outputs, *, temperature: float) -> jax.Array:
+    """`[B, T]` exact KL of two models' next-token distributions in nats, at that temperature."""
+    assert policy.unembedding is not None and reference.unembedding is not None
+    return fused_exact_kl(
+        policy.hidden,
+        policy.unembedding,
+        reference.hidden,
+        reference.unembedding,
+        softcaps=(policy.softcap, reference.softcap),
+        token_ranges=policy.token_ranges,
+        temperature=temperature,
+        chunk_size=CHUNK,
+    )
 
 
 class EvaluationSampler:

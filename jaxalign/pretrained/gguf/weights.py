@@ -11,7 +11,7 @@ from jaxalign.errors import UserError
 from jaxalign.models.architecture import TransformerConfig
 from jaxalign.pretrained.gguf.config import read_gguf_config
 from jaxalign.pretrained.gguf.file import GGUFTensor, metadata, open_gguf
-from jaxalign.pretrained.hugging_face.names import LAYER
+from jaxalign.pretrained.hugging_face.llama_names import LAYER
 from jaxalign.pretrained.weights import (
     Put,
     StorageRule,

@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 from jaxalign.errors import UserError
+from jaxalign.losses.declarations import by_name
 from jaxalign.models.architecture import TransformerConfig
 from jaxalign.pretrained.hugging_face.family import Family
 from jaxalign.pretrained.hugging_face.fields import Fields
@@ -21,7 +22,7 @@ from jaxalign.pretrained.hugging_face.qwen import *
 from jaxalign.pretrained.hugging_face.gemma import *
 # isort: on
 
-FAMILIES = {x.model_type: x for x in vars().copy().values() if isinstance(x, Family)}
+FAMILIES = by_name([value for value in vars().copy().values() if isinstance(value, Family)])
 # Matches the names of classes of transformers that belong to one of these families.
 KINDS = "|".join(dict.fromkeys(family.classes for family in FAMILIES.values()))
 CLASS = re.compile(rf"({KINDS})(?:For|LMHead|Model|Text)")

@@ -1,5 +1,6 @@
 """The families Gemma 2 and 3: norms behind each block, windows, soft caps."""
 
+import functools
 from typing import Any
 
 from jaxalign.errors import UserError
@@ -12,6 +13,7 @@ from jaxalign.pretrained.hugging_face.family import (
     windows,
 )
 from jaxalign.pretrained.hugging_face.fields import NUMBERS, TYPES, Fields
+from jaxalign.pretrained.hugging_face.llama_names import LLAMA_LAYER, llama_rule
 from jaxalign.pretrained.hugging_face.rope_fields import rope, two_ropes
 from jaxalign.system.files import shown
 
@@ -44,6 +46,13 @@ GEMMA3_DEFAULTS = GEMMA2_DEFAULTS | {
     "final_logit_softcapping": None,
     "sliding_window_pattern": 6,
 }
+
+GEMMA_LAYER = LLAMA_LAYER | {
+    "attention_out_norm": "post_attention_layernorm",
+    "feed_forward_norm": "pre_feedforward_layernorm",
+    "feed_forward_out_norm": "post_feedforward_layernorm",
+}
+GEMMA_RULE = functools.partial(llama_rule, layer=GEMMA_LAYER, gain_offset=1.0)
 
 
 def text_part(fields: dict[str, Any], where: str) -> dict[str, Any]:
@@ -121,17 +130,20 @@ GEMMA2 = Family(
     classes="Gemma2",
     defaults=GEMMA2_DEFAULTS,
     read=_gemma2,
+    rule=GEMMA_RULE,
 )
 GEMMA3_TEXT = Family(
     model_type="gemma3_text",
     classes="Gemma3",
     defaults=GEMMA3_DEFAULTS,
     read=_gemma3,
+    rule=GEMMA_RULE,
 )
 GEMMA3 = Family(
     model_type="gemma3",
     classes="Gemma3",
     defaults=GEMMA3_DEFAULTS,
     read=_gemma3,
+    rule=GEMMA_RULE,
     prepared=text_part,
 )
