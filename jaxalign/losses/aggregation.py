@@ -1,9 +1,12 @@
-"""How token losses become one number: weights of the tokens, and the weight to divide by.
+"""Aggregation of token losses to one number: weights of the tokens, and the weight to divide by.
 
 A loss travels as a sum and a weight. Each function here returns token weights `[B, T]` and this
 device's part of the divisor; sums of both over devices and micro-batches give the same loss for
 every cut of the batch, which means of means do not.
 """
+
+import dataclasses
+from collections.abc import Callable
 
 import chex
 import jax
@@ -18,6 +21,18 @@ __all__ = (
 )
 
 Weights = tuple[jax.Array, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Aggregation:
+    """An aggregation of token losses under its name on the command line.
+
+    name: after `--grpo.aggregation`.
+    weights: `(mask [B, T], tokens of the longest response that sampling allows) -> Weights`.
+    """
+
+    name: str
+    weights: Callable[[jax.Array, int], Weights]
 
 
 def token_mean(mask: jax.Array) -> Weights:
@@ -167,3 +182,12 @@ def _counted(mask: jax.Array, rows: jax.Array | None) -> jax.Array:
     counted = jnp.any(mask, axis=1) if rows is None else rows
     chex.assert_equal_shape([mask[:, 0], counted])
     return jnp.sum(jnp.asarray(counted, float))
+
+
+TOKEN_MEAN = Aggregation(name="token_mean", weights=lambda mask, length: token_mean(mask))
+SEQUENCE_MEAN = Aggregation(name="sequence_mean", weights=lambda mask, length: sequence_mean(mask))
+SEQUENCE_SUM = Aggregation(name="sequence_sum", weights=lambda mask, length: sequence_sum(mask))
+CONSTANT_LENGTH = Aggregation(
+    name="constant_length", weights=lambda mask, length: constant_length(mask, length=length)
+)
+AGGREGATIONS = {one.name: one for one in (TOKEN_MEAN, SEQUENCE_MEAN, SEQUENCE_SUM, CONSTANT_LENGTH)}

@@ -4,6 +4,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from jaxalign.losses.aggregation import TOKEN_MEAN
 from jaxalign.losses.group_methods import GroupMethod, Surrogate
 from jaxalign.losses.ppo import probability_ratios
 
@@ -98,5 +99,5 @@ CISPO = GroupMethod(
     name="cispo",
     surrogate=Surrogate(losses=capped_weight, formula=cispo_loss, clipped=weight_capped),
     hyperparameters={"clip_range": (1.0, 4.0)},
-    aggregation="token_mean",
+    aggregation=TOKEN_MEAN,
 )

@@ -69,6 +69,11 @@ SAMPLED = Kind(
     "Policy gradients",
     frozenset(("logps", "behaviour_logps", "mask", "advantages")),
 )
+REWARDS = Kind(
+    "reward",
+    "Rewards",
+    frozenset(("differences", "margins", "scores", "mask", "logits", "labels")),
+)
 DISTILLATION = Kind("distill", "Distillation", frozenset(("student_logits", "teacher_logits")))
 
 

@@ -4,6 +4,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from jaxalign.losses.aggregation import SEQUENCE_MEAN
 from jaxalign.losses.group_methods import GroupMethod, Surrogate
 from jaxalign.numerics.masking import masked_sum
 from jaxalign.numerics.precision import saturating_exp, widen
@@ -92,5 +93,5 @@ GMPO = GroupMethod(
         whole=True,
     ),
     hyperparameters={"clip_range": (0.4, 0.4)},
-    aggregation="sequence_mean",
+    aggregation=SEQUENCE_MEAN,
 )

@@ -4,6 +4,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from jaxalign.losses.aggregation import SEQUENCE_MEAN
 from jaxalign.losses.group_methods import GroupMethod, Surrogate
 from jaxalign.losses.ppo import ClipRange, ppo_policy_clipped, ppo_policy_loss
 from jaxalign.numerics.precision import widen
@@ -140,6 +141,6 @@ GRPO = GroupMethod(
     name="grpo",
     surrogate=TOKEN_CLIP,
     hyperparameters={"clip_range": (0.2, 0.2)},
-    aggregation="sequence_mean",
+    aggregation=SEQUENCE_MEAN,
     kl_coef=0.04,
 )

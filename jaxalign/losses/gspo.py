@@ -8,6 +8,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from jaxalign.losses.aggregation import SEQUENCE_MEAN
 from jaxalign.losses.group_methods import GroupMethod, Surrogate
 from jaxalign.losses.grpo import each_token
 from jaxalign.losses.ppo import ClipRange, ppo_policy_clipped, ppo_policy_loss
@@ -189,12 +190,12 @@ GSPO = GroupMethod(
     name="gspo",
     surrogate=SEQUENCE_CLIP,
     hyperparameters={"clip_range": (3e-4, 4e-4)},
-    aggregation="sequence_mean",
+    aggregation=SEQUENCE_MEAN,
 )
 # Eqs. 13 and 14: equal to gspo unless advantages differ from token to token
 GSPO_TOKEN = GroupMethod(
     name="gspo_token",
     surrogate=TOKEN_OF_SEQUENCE_CLIP,
     hyperparameters={"clip_range": (3e-4, 4e-4)},
-    aggregation="sequence_mean",
+    aggregation=SEQUENCE_MEAN,
 )

@@ -1,9 +1,13 @@
 """Corrections for samples that the trained policy would not have drawn."""
 
+from collections.abc import Callable
+from typing import Protocol
+
 import chex
 import jax
 import jax.numpy as jnp
 
+from jaxalign.logprobs import sequence_logps
 from jaxalign.losses.ppo import probability_ratios
 from jaxalign.numerics.collectives import gather
 from jaxalign.numerics.masking import masked_sum
@@ -166,3 +170,27 @@ def top_entropy_mask(
     of_batch = gather(jnp.where(mask, entropies, jnp.nan), axis_name)
     threshold = jnp.nanquantile(of_batch, 1 - share)
     return mask & (entropies >= threshold)
+
+
+def of_tokens(logps: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """What importance weights of tokens read: log-probabilities and their mask, `[B, T]`."""
+    return logps, mask
+
+
+def of_sequences(logps: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """What importance weights of responses read: summed log-probabilities and a mask, `[B]`."""
+    return sequence_logps(logps, mask), mask.any(axis=1)
+
+
+class ImportanceWeights(Protocol):
+    """Importance weights with a cap."""
+
+    def __call__(
+        self, trainer_logps: jax.Array, sampler_logps: jax.Array, *, cap: float
+    ) -> jax.Array: ...
+
+
+# `(logps [B, T], mask [B, T]) -> (logps, mask)`, both `[B, T]` or `[B]`
+ImportanceLevel = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+IMPORTANCE_LEVELS = {"token": of_tokens, "sequence": of_sequences}
+IMPORTANCE_MODES = {"truncate": truncated_importance_weights, "mask": masked_importance_weights}

@@ -1,7 +1,5 @@
 """Losses on the policy's own decisions."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 
@@ -9,8 +7,7 @@ from jaxalign.batches.experience import Experience, ResponseBatch
 from jaxalign.batches.functions import EvaluateActions, LossFn, LossSums, TokenPairs
 from jaxalign.batches.shared_prompts import one_a_row, response_rows
 from jaxalign.batches.tokens import SharedPrompts
-from jaxalign.kl import importance_corrected_k3, k2, k3
-from jaxalign.losses.aggregation import constant_length, sequence_mean, sequence_sum, token_mean
+from jaxalign.kl import k3
 from jaxalign.losses.group_methods import GroupMethod
 from jaxalign.losses.grpo import each_token, with_kl_term
 from jaxalign.losses.ppo import (
@@ -85,10 +82,6 @@ def group_policy_gradient(evaluate: TokenPairs, method: GroupMethod, *, length: 
         the batch already.
       length: the longest response that sampling allows, in tokens.
     """
-    in_loss = method.kl_coef > 0 and method.kl_in == "loss"
-    aggregate = AGGREGATE[method.aggregation]
-    if method.aggregation == "constant_length":
-        aggregate = functools.partial(constant_length, length=length)
 
     def loss_fn(params: Params, batch: ResponseBatch, key: jax.Array) -> LossSums:
         logps, entropy = evaluate(params, batch.inputs, example_keys(key, batch.index))
@@ -108,8 +101,8 @@ def group_policy_gradient(evaluate: TokenPairs, method: GroupMethod, *, length: 
             "policy/approx_kl": k3(behaviour, logps),
             "policy/ratio": probability_ratios(logps, behaviour),
         }
-        if in_loss:
-            kl = KL_LOSSES[method.kl_estimator](logps, behaviour, batch.reference_logps)
+        if method.loss_kl_coef and method.kl_estimator.loss is not None:
+            kl = method.kl_estimator.loss(logps, behaviour, batch.reference_logps)
             losses = with_kl_term(losses, kl, kl_coef=method.kl_coef)
             per_token["policy/kl"] = kl
         if method.surrogate.clipped is not None:
@@ -117,24 +110,11 @@ def group_policy_gradient(evaluate: TokenPairs, method: GroupMethod, *, length: 
             per_token["policy/clip_fraction"] = clipped
         tokens = batch.mask.sum().astype(logps.dtype)
         means = {name: (masked_sum(x, batch.mask), tokens) for name, x in per_token.items()}
-        weights, divisor = aggregate(batch.mask)
+        weights, divisor = method.aggregation.weights(batch.mask, length)
         metrics = means | {"policy/loss": masked_sum(policy_losses, weights)}
         return masked_sum(losses, weights), (divisor, metrics)
 
     return loss_fn
-
-
-AGGREGATE = {
-    "token_mean": token_mean,
-    "sequence_mean": sequence_mean,
-    "sequence_sum": sequence_sum,
-    "constant_length": constant_length,
-}
-KL_LOSSES = {
-    "k2": lambda logps, behaviour, reference: k2(logps, reference),
-    "k3": lambda logps, behaviour, reference: k3(logps, reference),
-    "corrected": importance_corrected_k3,
-}
 
 
 def advantages_for(method: GroupMethod, batch: ResponseBatch) -> jax.Array:
