@@ -36,7 +36,7 @@ class Aggregation:
 
 
 def token_mean(mask: jax.Array) -> Weights:
-    """Every token counts the same: long responses weigh more.
+    """Mean over the tokens of all responses: each token counts the same, long responses weigh more.
 
       L = sum_it m_it L_it / sum_it m_it
 
@@ -62,7 +62,7 @@ def token_mean(mask: jax.Array) -> Weights:
 
 
 def sequence_mean(mask: jax.Array, rows: jax.Array | None = None) -> Weights:
-    """Every response counts the same, whatever its length.
+    """Mean over responses of the mean over their tokens: each response counts the same.
 
       L = (1 / B) sum_i (1 / |y_i|) sum_t m_it L_it
 
@@ -91,7 +91,7 @@ def sequence_mean(mask: jax.Array, rows: jax.Array | None = None) -> Weights:
 
 
 def constant_length(mask: jax.Array, rows: jax.Array | None = None, *, length: int) -> Weights:
-    """Every token counts the same, and the divisor does not depend on the lengths sampled.
+    """Sum over tokens divided by responses times a constant length, whatever was sampled.
 
       L = (1 / (B length)) sum_it m_it L_it
 
@@ -121,7 +121,7 @@ def constant_length(mask: jax.Array, rows: jax.Array | None = None, *, length: i
 
 
 def sequence_sum(mask: jax.Array, rows: jax.Array | None = None) -> Weights:
-    """The sum over each response, averaged over responses.
+    """Mean over responses of the sum over their tokens.
 
       L = (1 / B) sum_it m_it L_it
 
@@ -147,7 +147,7 @@ def sequence_sum(mask: jax.Array, rows: jax.Array | None = None) -> Weights:
 
 
 def without_truncated(mask: jax.Array, ended: jax.Array) -> jax.Array:
-    """The mask without responses that were cut off: they leave loss and divisor alike.
+    """Mask without the responses that were cut off, which leave loss and divisor alike.
 
       m'_it = m_it [response i ended by itself]
 

@@ -81,7 +81,7 @@ def weight_capped(
     *,
     clip_range: tuple[float, float],
 ) -> jax.Array:
-    """Where the weight of `capped_weight` is capped, `[B, T]` bool; the gradient is not 0 there."""
+    """Mask of the tokens whose weight `capped_weight` caps, `[B, T]` bool; they keep a gradient."""
     del mask, advantages
     lowest, highest = _bounds(clip_range)
     ratios = probability_ratios(logps, behaviour_logps)

@@ -14,7 +14,7 @@ from jaxalign.errors import UserError
 
 
 class Named(Protocol):
-    """What is declared under a name on the command line."""
+    """Declaration of a loss or method under a name on the command line."""
 
     @property
     def name(self) -> str:

@@ -75,7 +75,7 @@ def geometric_mean_clipped(
     *,
     clip_range: tuple[float, float],
 ) -> jax.Array:
-    """Where a token's log-ratio is bounded in `gmpo_loss`: `[B, T]` bool."""
+    """Mask of the tokens whose log-ratio `gmpo_loss` clips: `[B, T]` bool."""
     del mask
     low, high = clip_range
     ratios, signs = logps - behaviour_logps, advantages[:, None]

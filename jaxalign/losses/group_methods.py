@@ -54,7 +54,7 @@ class Surrogate:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GroupMethod:
-    """One way to learn from scored responses.
+    """A critic-free policy gradient from scored responses, with all its parts.
 
     name: after `--loss`.
     surrogate: the loss of tokens or responses.
@@ -102,7 +102,7 @@ class GroupMethod:
 
     @property
     def kind(self) -> Kind:
-        """Of the data that it learns from."""
+        """Kind of the data that it learns from."""
         return SAMPLED
 
     @property
@@ -188,7 +188,7 @@ def _refuse(condition: bool, message: str) -> None:
 
 
 def _check_ranges(method: GroupMethod) -> None:
-    """Numbers that no method could take."""
+    """Refuse numbers that no method could take."""
     for name in ("kl_coef", "entropy_coef", "missing_eos_penalty"):
         value = getattr(method, name)
         _refuse(value < 0, f"{name} is {value}; it must not be negative")
@@ -215,7 +215,7 @@ def _check_ranges(method: GroupMethod) -> None:
 
 
 def _check_parts(method: GroupMethod) -> None:
-    """Parts that do not go together."""
+    """Refuse parts that do not go together."""
     name = method.name
     _refuse(
         method.surrogate.one_advantage and method.per_token,
@@ -252,7 +252,7 @@ def _check_parts(method: GroupMethod) -> None:
 
 
 def _check_used(method: GroupMethod, given: Mapping[str, Any]) -> None:
-    """What is given but would change nothing."""
+    """Refuse what is given but would change nothing."""
     for name in ("kl_in", "kl_estimator"):
         _refuse(name in given and not method.kl_coef, f"kl_coef is 0: leave {name} out")
     for name in ("importance_mode", "importance_level"):

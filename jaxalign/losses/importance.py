@@ -57,7 +57,7 @@ def truncated_importance_weights(
 def masked_importance_weights(
     trainer_logps: jax.Array, sampler_logps: jax.Array, *, cap: float
 ) -> jax.Array:
-    """As `truncated_importance_weights`, but what exceeds the cap is left out.
+    """Importance weights with 0 in place of those that exceed the cap.
 
       w = r if r <= cap else 0,  r = pi_trainer(a) / pi_sampler(a)
 
@@ -100,7 +100,7 @@ def on_policy_rows(
     *,
     threshold: float,
 ) -> jax.Array:
-    """Which responses are kept: all good ones, and bad ones that the policy might still write.
+    """Mask of the responses to keep: all good ones, and bad ones that the policy may still write.
 
       keep_i = A_i >= 0 or (1 / |y_i|) sum_t (log pi_behaviour - log pi) <= threshold
 
@@ -173,12 +173,12 @@ def top_entropy_mask(
 
 
 def of_tokens(logps: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """What importance weights of tokens read: log-probabilities and their mask, `[B, T]`."""
+    """Log-probabilities of tokens, which have a weight each, and their mask: `[B, T]`."""
     return logps, mask
 
 
 def of_sequences(logps: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """What importance weights of responses read: summed log-probabilities and a mask, `[B]`."""
+    """Log-probabilities of responses, which have a weight each, and their mask: `[B]`."""
     return sequence_logps(logps, mask), mask.any(axis=1)
 
 

@@ -97,7 +97,7 @@ def response_clipped(
     *,
     clip_range: ClipRange,
 ) -> jax.Array:
-    """Where `rloo_loss` is flat, at each token: `[B, T]` bool."""
+    """Mask of the tokens of responses on which the clip of `rloo_loss` acts: `[B, T]` bool."""
     summed, behaviour = (masked_sum(x, mask, axis=1) for x in (logps, behaviour_logps))
     clipped = ppo_policy_clipped(summed, behaviour, advantages, clip_range=clip_range)
     return jnp.broadcast_to(clipped[:, None], mask.shape)

@@ -1,4 +1,4 @@
-"""Where a model meets a loss: each function here returns `loss_fn(params, batch, key)`.
+"""Objectives: a model and a loss as one function of a batch, `loss_fn(params, batch, key)`.
 
 A loss_fn returns `(sum, (weight, metric_sums))`: sums over this device's part of the batch, never
 means. The step adds them up over devices and micro-batches and divides once, so the update does

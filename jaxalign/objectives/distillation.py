@@ -1,4 +1,4 @@
-"""Distillation: a student learns a teacher's whole distribution at every token."""
+"""Objective of distillation: a teacher's whole distribution at every token."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from jaxalign.objectives.keys import example_keys
 
 
 def distillation(divergences: TokenDivergences, loss: Loss) -> LossFn:
-    """A divergence between teacher and student.
+    """Objective of distillation by a declared divergence between teacher and student.
 
       L = (1 / B) sum_i (1 / |y_i|) sum_t D(p(. | x_i, y_i<t), q(. | x_i, y_i<t))
 

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning."""
+"""Objective of supervised fine-tuning."""
 
 import jax
 
@@ -11,7 +11,8 @@ from jaxalign.objectives.keys import example_keys
 
 
 def sft(token_logps: TokenLogps) -> LossFn:
-    """Next-token cross-entropy over response tokens; weight: response tokens.
+    """Objective of supervised fine-tuning: next-token cross-entropy over response tokens; weight:
+    response tokens.
 
     Args:
       token_logps: `(params, TokenBatch, keys) -> [B, T]` log-probabilities in nats; of a

@@ -1,4 +1,4 @@
-"""Losses on fresh responses of the policy, compared by a judge."""
+"""Objectives on fresh responses of the policy, ranked by a reward model."""
 
 from collections.abc import Callable, Sequence
 
@@ -29,7 +29,7 @@ def online(
     score_scale: float = 1.0,
     length: int | None = None,
 ) -> LossFn:
-    """Any loss on pairs of fresh responses; weight: pairs.
+    """Objective of a declared loss on pairs of fresh responses; weight: pairs.
 
     A loss that reads a pair (online DPO, XPO) trains on it as the judge ranks it (the papers'
     annotator draws its label); a tie weighs nothing. Nash-MD trains on the policy's own sample by
@@ -58,7 +58,7 @@ def online(
 
 
 def _on_ranked_pairs(logps_of: SampleLogps, loss: Loss) -> LossFn:
-    """A loss on both samples, the better one as chosen; weight: pairs that are no ties."""
+    """Objective of a loss on both samples, the better one as chosen; weight: pairs but for ties."""
 
     def loss_fn(params: Params, batch: OnlineBatch, key: jax.Array) -> LossSums:
         first, second = batch.first, batch.second
@@ -85,7 +85,7 @@ def _on_ranked_pairs(logps_of: SampleLogps, loss: Loss) -> LossFn:
 
 
 def _on_own_samples(logps_of: SampleLogps, loss: Loss, score_scale: float) -> LossFn:
-    """A loss on the policy's sample, by its chance to be preferred; weight: samples."""
+    """Objective of a loss on the policy's sample by its chance to be preferred; weight: samples."""
 
     def loss_fn(params: Params, batch: OnlineBatch, key: jax.Array) -> LossSums:
         first, second, weights = batch.first, batch.second, batch.weights

@@ -1,4 +1,4 @@
-"""Losses on the policy's own decisions."""
+"""Objectives of policy gradients: PPO, and critic-free methods on scored responses."""
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,8 @@ def ppo(
     dual_clip: float | None = None,
     value_clip_range: float | None = None,
 ) -> LossFn:
-    """Clipped policy loss + value loss - entropy bonus, in any domain; weight: decisions.
+    """Objective of PPO in any domain: clipped policy loss + value loss - entropy bonus; weight:
+    decisions.
 
     Args:
       evaluate: `(params, Experience, keys) -> (logps, entropy, values)`, each `[B, T]`.
@@ -69,7 +70,8 @@ def ppo(
 
 
 def group_policy_gradient(evaluate: TokenPairs, method: GroupMethod, *, length: int) -> LossFn:
-    """Any critic-free policy gradient; weight: tokens or responses, by the method's aggregation.
+    """Objective of a declared critic-free policy gradient; weight: tokens or responses, by the
+    method's aggregation.
 
     The metrics `policy/entropy`, `policy/approx_kl`, `policy/ratio`, `policy/kl` (the KL term
     before its coefficient) and `policy/clip_fraction` are means over tokens; `policy/loss` is the
@@ -118,7 +120,7 @@ def group_policy_gradient(evaluate: TokenPairs, method: GroupMethod, *, length: 
 
 
 def advantages_for(method: GroupMethod, batch: ResponseBatch) -> jax.Array:
-    """The batch's advantages as the surrogate takes them: one a response, or one a token."""
+    """Advantages of a batch in the shape of the surrogate's: `[B]` of responses or `[B, T]`."""
     if method.surrogate.one_advantage or batch.advantages.ndim == 2:
         return batch.advantages
     return each_token(batch.advantages, batch.behaviour_logps)

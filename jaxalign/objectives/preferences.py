@@ -42,7 +42,7 @@ def paired(
     reference_free: bool = False,
     axis_name: str | None = None,
 ) -> LossFn:
-    """Any loss on pairs; weight: pairs.
+    """Objective of a declared loss on pairs of responses; weight: pairs.
 
     The metrics `rewards/*` are implicit rewards, beta (log pi - log pi_ref), without log pi_ref
     for losses without a reference, and per token for the length-normalised ones.
@@ -159,7 +159,7 @@ def _inputs_of(
     wpo: bool,
     reference_free: bool,
 ) -> Callable[[Params, Pairs, jax.Array], tuple[dict[str, Any], jax.Array | None]]:
-    """The inputs of a loss that one forward pass gives, by name, and with `wpo` pair weights `[B]`.
+    """Inputs of a loss from one forward pass, by name, and with `wpo` the weights of pairs, `[B]`.
 
     The function takes `(params, batch, key)`.
     """
@@ -182,7 +182,7 @@ def _inputs_of(
 
 
 def _stacked(token_pairs: TokenPairs) -> TokenLogps:
-    """The pair that a model returns as one array, `[..., 2]`, which splits by rows like one."""
+    """Both numbers of each token in one array, `[..., 2]`, which splits by rows like one."""
     return lambda *arguments: jnp.stack(token_pairs(*arguments), axis=-1)
 
 

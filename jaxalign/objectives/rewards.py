@@ -1,4 +1,4 @@
-"""Reward models: from comparisons, from rankings, from labelled steps."""
+"""Objectives of reward models: from comparisons, from rankings, from labelled steps."""
 
 from collections.abc import Callable
 
@@ -25,7 +25,7 @@ def reward(
     l2: float = 0.0,
     penalised: Callable[[Params], Params] = lambda params: params,
 ) -> LossFn:
-    """Bradley-Terry over all compared pairs of a group of texts; weight: comparisons.
+    """Objective of Bradley-Terry on all compared pairs of each group of texts; weight: comparisons.
 
     Args:
       scores: `(params, TokenBatch, keys) -> [B]` scalar scores.
@@ -60,7 +60,7 @@ def ranking(
     l2: float = 0.0,
     penalised: Callable[[Params], Params] = lambda params: params,
 ) -> LossFn:
-    """Plackett-Luce over the responses of a ranking, the best first; weight: rankings.
+    """Objective of Plackett-Luce on ranked responses, the best first; weight: rankings.
 
     Metrics are means over the pairs of responses that a ranking implies. With two responses each
     it is `reward` with one comparison a group.
@@ -98,7 +98,8 @@ def ranking(
 
 
 def process_reward(step_scores: TextScores) -> LossFn:
-    """Cross-entropy of the labels of single steps, read at their last tokens; weight: steps.
+    """Objective of a process reward model: cross-entropy of the labels of steps at their last
+    tokens; weight: steps.
 
     `steps/accuracy` is the share of steps on the side of 1/2 that their label is on;
     `steps/chance` the mean predicted chance that a step is right.
@@ -130,6 +131,6 @@ def _group_scores(
 
 
 def _against_each_other(score: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Two `[G, K, K]`: entry i, j is the score of i in one, that of j in the other."""
+    """Scores of both texts of every pair in a group, `[G, K, K]` each: of i and of j at (i, j)."""
     shape = (*score.shape, score.shape[1])
     return jnp.broadcast_to(score[:, :, None], shape), jnp.broadcast_to(score[:, None, :], shape)

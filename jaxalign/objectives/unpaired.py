@@ -1,4 +1,4 @@
-"""Losses on single responses that are labelled good or bad."""
+"""Objectives on single responses that are labelled good or bad."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ from jaxalign.objectives.shift import batch_shift
 
 
 def unpaired(token_logps: TokenLogps, loss: Loss, *, axis_name: str | None = None) -> LossFn:
-    """Any loss on labelled responses; weight: responses.
+    """Objective of a declared loss on labelled responses; weight: responses.
 
     The metrics `rewards/*` are implicit rewards, beta (log pi - log pi_ref); chosen and rejected
     are the means over the responses labelled good and bad.

@@ -1,4 +1,4 @@
-"""The training loop of every stage: it can be stopped anywhere, and goes on exactly from there."""
+"""The training loop of every stage, which can be stopped anywhere and resumes exactly there."""
 
 import collections
 import contextlib

@@ -91,7 +91,8 @@ def initial_state(
 
 
 def train_step(state: TrainState, batch: Batch, **options: Any) -> tuple[TrainState, Metrics]:
-    """One update from one global batch, the same numbers for every split of its rows.
+    """The state after one update from a global batch, equal for every split of its rows, and its
+    metrics.
 
     Args:
       state: before the update.
@@ -120,7 +121,7 @@ def summed_step(
     track: Track | None = None,
     measure: BatchSums | None = None,
 ) -> tuple[TrainState, Metrics]:
-    """One update with metrics as sums, which can be added up over steps and divided once.
+    """The state after one update, and metrics as sums: added up over steps they are divided once.
 
       gradient = (sum over devices and micro-batches of grad sum_loss) / (sum of weights)
 
