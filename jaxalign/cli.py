@@ -224,10 +224,10 @@ def run_configured(config: Config, directory: str | None) -> Any:
         if directory is not None:
             raise UserError(f"`{command}` writes no run directory; leave --run_dir out")
         return module.run(config)
-    from jaxalign.recipes.run_directory import directory_of, held
+    from jaxalign.recipes.run_directory import directory_of, locked_directory
 
     folder = directory_of(f"runs/{default}" if directory is None else directory)
-    with held(folder):
+    with locked_directory(folder):
         return module.run(config, folder)
 
 

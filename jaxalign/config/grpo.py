@@ -118,12 +118,12 @@ class GRPOSettings(IterationSettings):
 
     @property
     def batch_size(self) -> int:
-        """Responses of an iteration."""
+        """Number of responses in an iteration."""
         return self.prompts * self.group_size
 
     @property
     def method(self) -> GroupMethod:
-        """The chosen loss with what is given in place of its own."""
+        """The chosen loss with the parts that are given in place of its own."""
         names = (*PARTS, *hyperparameter_names(GROUP_LOSSES.values()))
         given: dict[str, Any] = {name: getattr(self, name) for name in names}
         for name, parts in METHOD_PARTS.items():
@@ -133,7 +133,9 @@ class GRPOSettings(IterationSettings):
 
 @config
 class GRPOConfig(SampledFields):
-    """GRPO or a relative of it: a policy against reward models and functions, without values."""
+    """GRPO or a relative of it: a policy gradient with rewards of models and functions, without
+    values.
+    """
 
     grpo: GRPOSettings = GRPOSettings()
     """Method and loop."""

@@ -1,4 +1,4 @@
-"""What a configuration can choose by name, and the hyper-parameters, as the losses declare them."""
+"""Names that a configuration can choose, and hyper-parameters, from the losses' declarations."""
 
 import dataclasses
 import inspect
@@ -58,7 +58,7 @@ else:
 
 
 def with_hyperparameters(*tables: Mapping[str, Loss | GroupMethod]) -> Callable[[Class], Class]:
-    """Class decorator of settings: a field for every hyper-parameter of the losses that has none.
+    """Class decorator of settings: adds a field for every hyper-parameter of the losses.
 
     Its type is that of the argument or None, which is the default of the chosen loss; its help is
     what the docstrings of the losses say of the argument, with their defaults.
@@ -148,12 +148,12 @@ def help_text(takers: Sequence[Loss | GroupMethod], name: str) -> str:
 
 
 def hyperparameter_names(losses: Iterable[Loss | GroupMethod]) -> list[str]:
-    """The names of all their hyper-parameters, each once."""
+    """Names of all hyper-parameters of the losses, each once."""
     return list(dict.fromkeys(name for loss in losses for name in loss.hyperparameters))
 
 
 def given_hyperparameters(settings: Any, table: Mapping[str, Loss]) -> dict[str, float | None]:
-    """The fields of settings that are hyper-parameters of some loss of a table."""
+    """Hyper-parameters of the losses with their values in settings, None where not given."""
     return {name: getattr(settings, name) for name in hyperparameter_names(table.values())}
 
 
@@ -164,5 +164,5 @@ def argument_text(function: Callable[..., Any], name: str) -> str:
     'target margin, reward units.'
     """
     text = function.__doc__ or ""
-    found = re.search(rf"^ +{name}: ((?:.+\n)(?:        +\S.*\n)*)", text, re.MULTILINE)
-    return " ".join(found[1].split()) if found else ""
+    match = re.search(rf"^ +{name}: ((?:.+\n)(?:        +\S.*\n)*)", text, re.MULTILINE)
+    return " ".join(match[1].split()) if match else ""

@@ -1,4 +1,4 @@
-"""Configurations made from others: with other values, from a `config.json`; what they change."""
+"""Configurations derived from others: with other values, from a `config.json`; and differences."""
 
 import dataclasses
 import typing
@@ -66,7 +66,7 @@ def restored(cls: type[Config], fields: Any) -> Config:
 
 
 def changed_fields(settings: Any, default: Any, prefix: str) -> list[str]:
-    """Names of the fields, those of nested settings too, that are not as in the default.
+    """Names of the fields, those of nested settings too, that differ from the default.
 
     The default may be a class: what its fields are where nothing is given.
     """

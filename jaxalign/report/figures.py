@@ -1,4 +1,4 @@
-"""Figures on their way into the page: each is also kept as a PNG file."""
+"""Figures of the page, each also written as a PNG file."""
 
 import itertools
 from pathlib import Path

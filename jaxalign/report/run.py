@@ -1,4 +1,4 @@
-"""Files of a run directory, read once; a file that is not there is an empty part.
+"""Parsed files of a run directory; a file that does not exist is an empty part.
 
 The run may be somebody else's: every file is checked against the one description of it here, and
 what would not be shown as text (control characters, lone surrogates) is spelled out.
@@ -167,7 +167,7 @@ def _cleaned(content: Any, where: str, depth: int = 0, name: str = "") -> Any:
 
 
 def _with_rows(results: dict[str, Any]) -> dict[str, Any]:
-    """The results with a list of rows, from whichever of three shapes they were written in.
+    """Results with a list of rows, from any of the three shapes that `results.json` may have.
 
     A list of rows; rows by name, with `[mean, standard deviation]` over seeds for a number; or a
     list of seeds beside the mean over them.

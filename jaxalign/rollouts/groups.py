@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 
 from jaxalign.advantages import (
-    missing_eos_penalty,
     overlong_penalties,
     shaped_rewards,
 )
@@ -24,9 +23,14 @@ from jaxalign.losses.group_methods import GroupMethod
 from jaxalign.losses.importance import top_entropy_mask
 from jaxalign.models.functions import ScoreColumns, text_decisions, text_logps
 from jaxalign.models.transformer import LanguageModel
-from jaxalign.numerics.masking import equal_entries, is_end, masked_sum, united
+from jaxalign.numerics.masking import equal_entries, is_end, masked_sum, with_ties_restored
 from jaxalign.numerics.precision import settled_sum
-from jaxalign.rollouts.text import ScoredSamples, sample_metrics
+from jaxalign.rollouts.text import (
+    ScoredSamples,
+    penalised_scores,
+    sample_metrics,
+    tokens_with_score,
+)
 from jaxalign.sampling import sample
 
 REPORTED_CAP = 2.0  # of the diagnostics where the weights themselves have none
@@ -112,13 +116,8 @@ def learned_scores(
       `[B]`, reward units; NaN where a response has no score.
     """
     rows = samples.scored.samples.batch
-    scores = missing_eos_penalty(
-        samples.scored.scores,
-        rows.tokens,
-        rows.response_mask,
-        eos_id=eos_id,
-        penalty=method.missing_eos_penalty,
-    )
+    penalty = method.missing_eos_penalty
+    scores = penalised_scores(samples.scored, penalty=penalty, eos_id=eos_id)
     cache = round(method.overlong_share * longest)
     if cache:
         lengths = rows.response_mask.sum(axis=1)
@@ -164,7 +163,7 @@ def group_advantages(
     groups, scales, there = (
         x.reshape(-1, group_size) for x in (settled_sum(scores, -penalty), scale, has_score)
     )
-    groups = united(groups, scales, there, axis=1)
+    groups = with_ties_restored(groups, scales, there, axis=1)
     equal = equal_entries(groups, there, axis=1)
     equal = jnp.broadcast_to(equal, groups.shape).reshape(-1)
     of_tokens, of_responses = method.advantages.of_tokens, method.advantages.of_responses
@@ -227,7 +226,7 @@ def response_batch(
     rows, scored = samples.scored.samples.batch, samples.scored
     scores = learned_scores(samples, method, eos_id=eos_id, longest=longest)
     advantages, equal = group_advantages(samples, scores, method, group_size=group_size)
-    mask = rows.response_mask & ~jnp.isnan(scores)[:, None]
+    mask = tokens_with_score(rows, scores)
     if method.mask_truncated:
         mask = without_truncated(mask, jnp.any(mask & is_end(rows.tokens, eos_id), axis=1))
     if method.drop_equal_groups:

@@ -286,7 +286,7 @@ def test_advantages_by_hand(advantages, expected):
 
 
 def test_kl_in_the_reward_by_hand():
-    """Half a nat a token at price 2: a response pays 1 for every token."""
+    """Half a nat a token at coefficient 2: a response pays 1 for every token."""
     batch, _ = compared("rloo", kl_coef=2.0)
     # 1 - 1, 3 - 2, 5 - 3, 9 - 4
     np.testing.assert_allclose(batch.advantages, [-1, 1, -3, 3], atol=1e-6)

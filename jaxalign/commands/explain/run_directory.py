@@ -1,4 +1,4 @@
-"""What a run directory says of the batch that is to be explained.
+"""Settings of `jaxalign explain --run`: models, data and method from a run directory.
 
 The run may be somebody else's. Its own files are data and are read; what else its `config.json`
 names is taken only where that runs no code and fetches nothing: a file or folder on this machine.
@@ -87,7 +87,7 @@ def refuse_others(config: ExplainConfig) -> None:
 
 
 def run_config(folder: Path) -> tuple[type, Any]:
-    """The class of a run's configuration, and the configuration itself.
+    """Configuration of a run and its class, from `config.json`.
 
     Raises:
       UserError: the directory holds none, one of another command, or one with a wrong value.
@@ -109,7 +109,7 @@ def run_config(folder: Path) -> tuple[type, Any]:
 
 
 def judges(config: ExplainConfig, run: TextPPOConfig | GRPOConfig) -> dict[str, Any]:
-    """What judges the samples: as given, or else reward models of the run.
+    """Reward fields of the configuration: those given beside the run, else its reward models.
 
     Raises:
       UserError: the run names a function, whose code is only run where the user gives it, or a
@@ -132,7 +132,7 @@ def judges(config: ExplainConfig, run: TextPPOConfig | GRPOConfig) -> dict[str, 
 
 
 def is_local_model(source: str) -> bool:
-    """Whether a model can be read without fetching it."""
+    """Whether a model lies on this machine, so that nothing is downloaded."""
     return source in MODELS_IN_WHEELS or os.path.exists(source)
 
 
