@@ -7,26 +7,40 @@ import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
+from jaxalign.advantages import ADVANTAGES
 from jaxalign.envs import CONTROL_TASKS
+from jaxalign.kl import KL_ESTIMATORS
 from jaxalign.losses import (
     DISTILLATION_LOSSES,
     GROUP_LOSSES,
     ONLINE_LOSSES,
     PAIR_LOSSES,
+    REWARD_LOSSES,
     UNPAIRED_LOSSES,
 )
+from jaxalign.losses.aggregation import AGGREGATIONS
 from jaxalign.losses.declarations import Loss
-from jaxalign.losses.group_methods import ADVANTAGES, AGGREGATIONS, PARTS, GroupMethod
+from jaxalign.losses.group_methods import PARTS, GroupMethod
+from jaxalign.losses.importance import IMPORTANCE_LEVELS, IMPORTANCE_MODES
 
 Class = TypeVar("Class", bound=type)
 # Losses on pairs that two log-probabilities a side determine: any pair of samples has them.
 ONLINE_PAIR_LOSSES = {
     name: loss for name, loss in PAIR_LOSSES.items() if loss.inputs == ("policy", "reference")
 }
-RewardLossName = Literal["bradley_terry", "plackett_luce", "process"]
+# What a policy gradient without values is made of, by the fields of `GroupMethod`.
+METHOD_PARTS: dict[str, Mapping[str, Any]] = {
+    "advantages": ADVANTAGES,
+    "aggregation": AGGREGATIONS,
+    "kl_estimator": KL_ESTIMATORS,
+    "importance_mode": IMPORTANCE_MODES,
+    "importance_level": IMPORTANCE_LEVELS,
+}
 if typing.TYPE_CHECKING:  # a type checker does not know what is declared
     PairLossName = UnpairedLossName = OnlineLossName = OnlinePairLossName = str
-    DistillationLossName = GroupLossName = AdvantagesName = AggregationName = ControlTaskName = str
+    DistillationLossName = GroupLossName = RewardLossName = ControlTaskName = str
+    AdvantagesName = AggregationName = KLEstimatorName = str
+    ImportanceModeName = ImportanceLevelName = str
 else:
     PairLossName = Literal[tuple(PAIR_LOSSES)]
     UnpairedLossName = Literal[tuple(UNPAIRED_LOSSES)]
@@ -34,8 +48,12 @@ else:
     OnlinePairLossName = Literal[tuple(ONLINE_PAIR_LOSSES)]
     DistillationLossName = Literal[tuple(DISTILLATION_LOSSES)]
     GroupLossName = Literal[tuple(GROUP_LOSSES)]
-    AdvantagesName = Literal[ADVANTAGES]
-    AggregationName = Literal[AGGREGATIONS]
+    RewardLossName = Literal[tuple(REWARD_LOSSES)]
+    AdvantagesName = Literal[tuple(ADVANTAGES)]
+    AggregationName = Literal[tuple(AGGREGATIONS)]
+    KLEstimatorName = Literal[tuple(KL_ESTIMATORS)]
+    ImportanceModeName = Literal[tuple(IMPORTANCE_MODES)]
+    ImportanceLevelName = Literal[tuple(IMPORTANCE_LEVELS)]
     ControlTaskName = Literal[tuple(CONTROL_TASKS)]
 
 

@@ -12,8 +12,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxalign.batches.functions import LossFn
 from jaxalign.batches.tokens import TokenBatch
-from jaxalign.train.step import LossFn, means, metric_means
+from jaxalign.train.step import means, metric_means
 
 MakeLoss = Callable[[Callable[..., Any]], LossFn]  # of a model, or of `from_table`
 

@@ -179,7 +179,7 @@ def bigram_bucket(previous: jax.Array, tokens: jax.Array, buckets: int) -> jax.A
 
 
 def inverse_document_frequency(counts: np.ndarray, texts: int) -> np.ndarray:
-    """How rare a feature is among texts, smoothed.
+    """Smoothed inverse document frequency of a feature: how rare it is among texts.
 
       idf_f = log((1 + N) / (1 + number of texts with f)) + 1
 

@@ -9,9 +9,11 @@ import jax
 import numpy as np
 
 from jaxalign import objectives
+from jaxalign.batches.functions import BatchSums
 from jaxalign.batches.preferences import PairLogps, SharedPreferenceBatch, UnpairedBatch
 from jaxalign.config.dpo import DPOSettings
 from jaxalign.config.kto import KTOSettings
+from jaxalign.config.loop import FitConfig
 from jaxalign.data.chat import TokenRow, first_responses
 from jaxalign.data.example_order import batch_indices
 from jaxalign.data.preference_batches import (
@@ -20,7 +22,7 @@ from jaxalign.data.preference_batches import (
     unpaired_batch,
 )
 from jaxalign.data.shared_prompts import shared_lengths
-from jaxalign.losses.bco import no_shift, shift_after
+from jaxalign.losses.bco import no_shift
 from jaxalign.losses.declarations import Loss
 from jaxalign.losses.ld_dpo import discounted_excess
 from jaxalign.models.functions import text_logps, text_logps_and_collisions
@@ -127,7 +129,7 @@ def pair_objective(
     return Objective(
         read=read,
         make_loss=functools.partial(objectives.paired, axis_name=axis_name, **given),
-        measure=objectives.paired_sums(read, **given),
+        measure=beforehand(objectives.paired_sums(read, **given), settings.fit),
         **running_mean(settings.declared_loss),
     )
 
@@ -140,16 +142,23 @@ def unpaired_objective(
     return Objective(
         read=read,
         make_loss=functools.partial(objectives.unpaired, loss=loss, axis_name=axis_name),
-        measure=objectives.unpaired_sums(read, loss),
+        measure=beforehand(objectives.unpaired_sums(read, loss), settings.fit),
         **running_mean(loss),
     )
+
+
+def beforehand(sums: BatchSums | None, fit: FitConfig) -> BatchSums | None:
+    """Sums over a batch that a step takes before its loss; None where the loss sees all rows of a
+    device at once and takes them from its own forward pass.
+    """
+    return sums if fit.micro_batches > 1 else None
 
 
 def running_mean(loss: Loss) -> dict[str, Any]:
     """`statistics` and `track` of an `Objective` for a loss that reads a running mean."""
     if not loss.needs("shift"):
         return {}
-    return {"statistics": no_shift(), "track": shift_after}
+    return {"statistics": no_shift(), "track": objectives.shift_after_batch}
 
 
 def pair_loss(settings: DPOSettings) -> dict[str, Any]:

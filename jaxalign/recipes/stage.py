@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import optax
 
+from jaxalign.batches.functions import BatchSums, LossFn, Metrics
 from jaxalign.config.defaults import filled_optimizer
 from jaxalign.config.grpo import GRPOSettings
 from jaxalign.config.loop import FitConfig, OptimizerConfig
@@ -16,9 +17,7 @@ from jaxalign.recipes.run import Run
 from jaxalign.recipes.text_models import TextModel
 from jaxalign.train.loop import fit
 from jaxalign.train.optimizers import make_optimizer
-from jaxalign.train.step import LossFn, TrainState, initial_state, summed_step, train_step
-
-Metrics = dict[str, Any]
+from jaxalign.train.step import Track, TrainState, initial_state, summed_step, train_step
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,8 +35,8 @@ class Learner:
     loss_fn: LossFn
     frozen: dict | None = None
     statistics: Any = None
-    track: Callable[[Any, Any], Any] | None = None
-    measure: Callable[[Any, Any, Any], Any] | None = None
+    track: Track | None = None
+    measure: BatchSums | None = None
 
     def state(self, key: jax.Array, optimizer: optax.GradientTransformation) -> TrainState:
         """Training state before the first update; all noise comes from the key."""
@@ -68,8 +67,8 @@ class Objective:
     read: Callable[..., Any]
     make_loss: Callable[[Callable[..., Any]], LossFn]
     statistics: Any = None
-    track: Callable[[Any, Any], Any] | None = None
-    measure: Callable[[Any, Any, Any], Any] | None = None
+    track: Track | None = None
+    measure: BatchSums | None = None
 
     def learner(self, policy: TextModel) -> Learner:
         """A learner of the policy's trained parameters with this loss."""
