@@ -52,17 +52,17 @@ class DPOSettings:
 
     @property
     def declared_loss(self) -> Loss:
-        """The chosen loss with what is given in place of its own hyper-parameters."""
+        """The chosen loss with the hyper-parameters that are given in place of its own."""
         return PAIR_LOSSES[self.loss].given(**given_hyperparameters(self, PAIR_LOSSES))
 
     @property
     def uses_reference(self) -> bool:
-        """Whether the reference's log-probabilities are needed."""
+        """Whether the loss reads the reference's log-probabilities."""
         return self.declared_loss.needs("reference") and not self.reference_free
 
 
 def check_hyperparameters(section: str, loss: Loss):
-    """Ranges that hold for every loss."""
+    """Raise a one-line `UserError` for a hyper-parameter out of the range of all losses."""
     values = loss.hyperparameters
     beta = values.get("beta", 1.0)
     require(beta > 0, f"{section}.beta is {beta}; it must be above 0")

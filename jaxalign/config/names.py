@@ -1,4 +1,4 @@
-"""What a configuration can choose by name, and the hyper-parameters, as the losses declare them."""
+"""Names that a configuration can choose, and hyper-parameters, from the losses' declarations."""
 
 import dataclasses
 import inspect
@@ -7,26 +7,40 @@ import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
+from jaxalign.advantages import ADVANTAGES
 from jaxalign.envs import CONTROL_TASKS
+from jaxalign.kl import KL_ESTIMATORS
 from jaxalign.losses import (
     DISTILLATION_LOSSES,
     GROUP_LOSSES,
     ONLINE_LOSSES,
     PAIR_LOSSES,
+    REWARD_LOSSES,
     UNPAIRED_LOSSES,
 )
+from jaxalign.losses.aggregation import AGGREGATIONS
 from jaxalign.losses.declarations import Loss
-from jaxalign.losses.group_methods import ADVANTAGES, AGGREGATIONS, PARTS, GroupMethod
+from jaxalign.losses.group_methods import PARTS, GroupMethod
+from jaxalign.losses.importance import IMPORTANCE_LEVELS, IMPORTANCE_MODES
 
 Class = TypeVar("Class", bound=type)
 # Losses on pairs that two log-probabilities a side determine: any pair of samples has them.
 ONLINE_PAIR_LOSSES = {
     name: loss for name, loss in PAIR_LOSSES.items() if loss.inputs == ("policy", "reference")
 }
-RewardLossName = Literal["bradley_terry", "plackett_luce", "process"]
+# What a policy gradient without values is made of, by the fields of `GroupMethod`.
+METHOD_PARTS: dict[str, Mapping[str, Any]] = {
+    "advantages": ADVANTAGES,
+    "aggregation": AGGREGATIONS,
+    "kl_estimator": KL_ESTIMATORS,
+    "importance_mode": IMPORTANCE_MODES,
+    "importance_level": IMPORTANCE_LEVELS,
+}
 if typing.TYPE_CHECKING:  # a type checker does not know what is declared
     PairLossName = UnpairedLossName = OnlineLossName = OnlinePairLossName = str
-    DistillationLossName = GroupLossName = AdvantagesName = AggregationName = ControlTaskName = str
+    DistillationLossName = GroupLossName = RewardLossName = ControlTaskName = str
+    AdvantagesName = AggregationName = KLEstimatorName = str
+    ImportanceModeName = ImportanceLevelName = str
 else:
     PairLossName = Literal[tuple(PAIR_LOSSES)]
     UnpairedLossName = Literal[tuple(UNPAIRED_LOSSES)]
@@ -34,13 +48,17 @@ else:
     OnlinePairLossName = Literal[tuple(ONLINE_PAIR_LOSSES)]
     DistillationLossName = Literal[tuple(DISTILLATION_LOSSES)]
     GroupLossName = Literal[tuple(GROUP_LOSSES)]
-    AdvantagesName = Literal[ADVANTAGES]
-    AggregationName = Literal[AGGREGATIONS]
+    RewardLossName = Literal[tuple(REWARD_LOSSES)]
+    AdvantagesName = Literal[tuple(ADVANTAGES)]
+    AggregationName = Literal[tuple(AGGREGATIONS)]
+    KLEstimatorName = Literal[tuple(KL_ESTIMATORS)]
+    ImportanceModeName = Literal[tuple(IMPORTANCE_MODES)]
+    ImportanceLevelName = Literal[tuple(IMPORTANCE_LEVELS)]
     ControlTaskName = Literal[tuple(CONTROL_TASKS)]
 
 
 def with_hyperparameters(*tables: Mapping[str, Loss | GroupMethod]) -> Callable[[Class], Class]:
-    """Class decorator of settings: a field for every hyper-parameter of the losses that has none.
+    """Class decorator of settings: adds a field for every hyper-parameter of the losses.
 
     Its type is that of the argument or None, which is the default of the chosen loss; its help is
     what the docstrings of the losses say of the argument, with their defaults.
@@ -130,12 +148,12 @@ def help_text(takers: Sequence[Loss | GroupMethod], name: str) -> str:
 
 
 def hyperparameter_names(losses: Iterable[Loss | GroupMethod]) -> list[str]:
-    """The names of all their hyper-parameters, each once."""
+    """Names of all hyper-parameters of the losses, each once."""
     return list(dict.fromkeys(name for loss in losses for name in loss.hyperparameters))
 
 
 def given_hyperparameters(settings: Any, table: Mapping[str, Loss]) -> dict[str, float | None]:
-    """The fields of settings that are hyper-parameters of some loss of a table."""
+    """Hyper-parameters of the losses with their values in settings, None where not given."""
     return {name: getattr(settings, name) for name in hyperparameter_names(table.values())}
 
 
@@ -146,5 +164,5 @@ def argument_text(function: Callable[..., Any], name: str) -> str:
     'target margin, reward units.'
     """
     text = function.__doc__ or ""
-    found = re.search(rf"^ +{name}: ((?:.+\n)(?:        +\S.*\n)*)", text, re.MULTILINE)
-    return " ".join(found[1].split()) if found else ""
+    match = re.search(rf"^ +{name}: ((?:.+\n)(?:        +\S.*\n)*)", text, re.MULTILINE)
+    return " ".join(match[1].split()) if match else ""

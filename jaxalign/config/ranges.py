@@ -1,4 +1,4 @@
-"""Numbers that a setting may be: a type with its range, which stands at the field.
+"""Ranges of numbers in configurations, declared in the type of each field.
 
 A number without one must fit into int32 or float32. Upper ends are far beyond what anybody trains
 with: what exceeds them is a slip, which would take all memory or make the loss NaN.

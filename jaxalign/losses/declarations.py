@@ -14,7 +14,7 @@ from jaxalign.errors import UserError
 
 
 class Named(Protocol):
-    """What is declared under a name on the command line."""
+    """Declaration of a loss or method under a name on the command line."""
 
     @property
     def name(self) -> str:
@@ -68,6 +68,11 @@ SAMPLED = Kind(
     "grpo",
     "Policy gradients",
     frozenset(("logps", "behaviour_logps", "mask", "advantages")),
+)
+REWARDS = Kind(
+    "reward",
+    "Rewards",
+    frozenset(("differences", "margins", "scores", "mask", "logits", "labels")),
 )
 DISTILLATION = Kind("distill", "Distillation", frozenset(("student_logits", "teacher_logits")))
 

@@ -1,6 +1,7 @@
 """An example of a public function: how its arguments are drawn, and what must hold of it."""
 
 import dataclasses
+import functools
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
@@ -14,7 +15,7 @@ ROWS = 4  # of every draw: the leading axis of every array argument
 SEEDS = (0, 1)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)  # compared as itself
 class Case:
     """One function with all that the tests of every function need to know of it.
 
@@ -67,6 +68,11 @@ class Case:
     def __call__(self, arguments: Mapping[str, Any], **settings):
         """The result for named arguments."""
         return self._call(self.function, arguments, settings)
+
+    @functools.cached_property
+    def compiled(self) -> list[Callable]:
+        """The function of its arguments for each of the settings, compiled once for all checks."""
+        return [jax.jit(functools.partial(self, **settings)) for settings in self.settings]
 
     def expected(self, arguments: Mapping[str, Any], **settings):
         """What the oracle says."""

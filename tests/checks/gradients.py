@@ -1,5 +1,7 @@
 """Gradients of every public function: right to second order, 0 where nothing is learned, finite."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,23 +43,32 @@ def test_gradients_are_right(x64, case):
         check_grads(jax.jit(results), chosen, order=case.order, modes=["rev"])
 
 
-def gradients(case, arguments, settings):
-    """Of a weighted sum of the results, with respect to every trained and frozen argument."""
-    names = (*case.trained, *case.frozen)
-    results = as_function_of(case, arguments, names, settings)
+@functools.cache
+def gradients_of(case, number):
+    """Of a weighted sum of the results, with respect to every trained and frozen argument: a
+    function of all arguments, for the settings of that number.
+    """
+    names = {*case.trained, *case.frozen}
 
-    def total(*chosen):
+    def total(chosen, others):
+        results = as_function_of(case, others, tuple(chosen), case.settings[number])
         return sum(
-            jnp.sum(x * (1.0 + np.arange(x.size).reshape(x.shape))) for x in results(*chosen)
+            jnp.sum(x * (1.0 + np.arange(x.size).reshape(x.shape)))
+            for x in results(*chosen.values())
         )
 
-    found = jax.grad(total, tuple(range(len(names))))(*(arguments[name] for name in names))
-    return dict(zip(names, found, strict=True))
+    slopes = jax.jit(jax.grad(total))
+
+    def gradients(arguments):
+        chosen = {name: x for name, x in arguments.items() if name in names}
+        return slopes(chosen, {name: x for name, x in arguments.items() if name not in names})
+
+    return gradients
 
 
 @to_those(with_gradients)
 def test_what_is_trained_gets_a_gradient_and_what_is_frozen_none(case):
-    found = gradients(case, cast(case.arguments(), "float32"), case.settings[0])
+    found = gradients_of(case, 0)(cast(case.arguments(), "float32"))
     for trained in case.trained:
         assert all(np.any(leaf) for leaf in jax.tree.leaves(found[trained])), trained
     for frozen in case.frozen:
@@ -68,8 +79,8 @@ def test_what_is_trained_gets_a_gradient_and_what_is_frozen_none(case):
 def test_extremes_are_finite(case):
     """Value and gradient in float32 at sizes that no model should reach."""
     arguments = cast(case.extremes(np.random.default_rng(0)), "float32")
-    for settings in case.settings:
-        found = case(arguments, **settings), gradients(case, arguments, settings)
+    for number, compiled in enumerate(case.compiled):
+        found = compiled(arguments), gradients_of(case, number)(arguments)
         for leaf in jax.tree.leaves(found):
             assert np.isfinite(leaf).all()
 
@@ -83,11 +94,11 @@ def test_what_is_masked_is_never_read(case):
     for masked in case.masked:
         fill = np.nan if real(arguments[masked]) else 0
         poisoned[masked] = jnp.where(mask, arguments[masked], fill)
-    for settings in case.settings:
-        ours, clean = case(poisoned, **settings), case(arguments, **settings)
+    for number, compiled in enumerate(case.compiled):
+        ours, clean = compiled(poisoned), compiled(arguments)
         for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(clean), strict=True):
             np.testing.assert_array_equal(one, other)
-        found = gradients(case, poisoned, settings)
+        found = gradients_of(case, number)(poisoned)
         for masked in set(case.masked) & set(found):
             assert not np.any(found[masked][~mask]), masked
             assert np.isfinite(found[masked]).all()

@@ -36,7 +36,7 @@ def test_rows_have_no_order(case):
     """Other rows first: the same numbers, in that order."""
     order = np.array([2, 0, 3, 1])
     arguments = cast(case.arguments(), "float32")
-    f = functools.partial(case, **case.settings[0])
+    f = case.compiled[0]
     moved = f(case.on_rows(lambda x: x[order], arguments))
     still = jax.tree.map(lambda x: x[order] if np.ndim(x) and len(x) == ROWS else x, f(arguments))
     assert_same(moved, still, **CLOSE)
@@ -45,7 +45,7 @@ def test_rows_have_no_order(case):
 @to_those(lambda case: with_rows(case) and case.spread == "rows")
 def test_a_row_alone_is_the_row_among_others(case):
     arguments = cast(case.arguments(), "float32")
-    f = functools.partial(case, **case.settings[0])
+    f = case.compiled[0]
     alone = f(case.on_rows(lambda x: x[1:2], arguments))
     assert_same(alone, jax.tree.map(lambda x: x[1:2], f(arguments)), **CLOSE)
 
@@ -102,7 +102,7 @@ def test_eight_devices_as_one(case, layout):
 
         return jax.tree.map(per_row, found)
 
-    whole = case(arguments, **settings)
+    whole = case.compiled[0](arguments)
     found = on_devices(layout, spread, arguments, case.shared)
     for ours, expected in zip(jax.tree.leaves(found), jax.tree.leaves(whole), strict=True):
         if not (np.ndim(expected) and len(expected) == ROWS * DEVICES):

@@ -7,7 +7,7 @@ from typing import Any
 from jaxalign.pretrained.hugging_face.fields import Fields
 from jaxalign.pretrained.hugging_face.llama_names import llama_rule
 from jaxalign.pretrained.weights import StorageRule
-from jaxalign.system.files import shown
+from jaxalign.system.files import quote
 
 TANH_GELU = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_accurate", "gelu_python_tanh")
 ACTIVATIONS = {
@@ -84,7 +84,7 @@ def windows(fields: Fields, default: list[str], window: int | None) -> tuple[int
     if len(kinds) != len(default):
         fields.refuse("layer_types", f"it must be a list of {len(default)}, one a layer")
     if unknown := [kind for kind in kinds if kind not in (SLIDING, FULL)]:
-        fields.refuse("layer_types", f"{shown(unknown[0])} is no kind of layer known here")
+        fields.refuse("layer_types", f"{quote(unknown[0])} is no kind of layer known here")
     if SLIDING in kinds and window is None:
         fields.refuse("layer_types", "a layer with a window needs a sliding_window in use")
     layer_windows = tuple(window or 0 if kind == SLIDING else 0 for kind in kinds)

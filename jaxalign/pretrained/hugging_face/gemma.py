@@ -15,7 +15,7 @@ from jaxalign.pretrained.hugging_face.family import (
 from jaxalign.pretrained.hugging_face.fields import NUMBERS, TYPES, Fields
 from jaxalign.pretrained.hugging_face.llama_names import LLAMA_LAYER, llama_rule
 from jaxalign.pretrained.hugging_face.rope_fields import rope, two_ropes
-from jaxalign.system.files import shown
+from jaxalign.system.files import quote
 
 __all__ = (
     "GEMMA2",
@@ -71,7 +71,7 @@ def text_part(fields: dict[str, Any], where: str) -> dict[str, Any]:
         )
         if fields[name] not in (None, inner):
             raise UserError(
-                f"{where}: {name} is {shown(fields[name])}, and in text_config {shown(inner)}"
+                f"{where}: {name} is {quote(fields[name])}, and in text_config {quote(inner)}"
             )
     outer = {k: fields[k] for k in ("tie_word_embeddings", "quantization_config") if k in fields}
     classes = {"architectures": fields.get("architectures"), "id2label": fields.get("id2label")}

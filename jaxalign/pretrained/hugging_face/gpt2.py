@@ -7,7 +7,7 @@ from jaxalign.pretrained.hugging_face.family import ACTIVATIONS, Family
 from jaxalign.pretrained.hugging_face.fields import Fields
 from jaxalign.pretrained.hugging_face.llama_names import HEAD, HEADS, LAYER
 from jaxalign.pretrained.weights import StorageRule
-from jaxalign.system.files import shown
+from jaxalign.system.files import quote
 
 __all__ = ("GPT2",)
 
@@ -44,7 +44,7 @@ def _first_names(fields: dict[str, Any], where: str) -> dict[str, Any]:
         first = GPT2_NAMES.get(name, name)
         if first in renamed and renamed[first] != value:
             raise UserError(
-                f"{where}: {name} is {shown(value)}, {first} is {shown(renamed[first])}"
+                f"{where}: {name} is {quote(value)}, {first} is {quote(renamed[first])}"
             )
         renamed[first] = value
     return renamed
