@@ -61,6 +61,11 @@ NAMES = """## Names on the command line
 
 `jaxalign COMMAND --loss NAME`; a hyper-parameter that is not given has the value that stands here.
 """
+REWARDED = {  # data of a reward model's loss, by the first of its inputs
+    "differences": "preferences, for a reward model, with or without `margin`",
+    "scores": "rankings (`prompt`, `responses`, the best first), for a reward model",
+    "logits": "labelled steps (`prompt`, `completions`, `labels`), for a reward of every step",
+}
 DATA = {  # of losses that are not on pairs, by the heading of their kind
     UNPAIRED.heading: "labelled answers",
     ONLINE.heading: "prompts and a reward model that compares two fresh samples",
@@ -213,6 +218,8 @@ def names() -> str:
 
 def data_of(loss: Loss | GroupMethod) -> str:
     """The data that a loss is for, from the inputs that it declares."""
+    if isinstance(loss, Loss) and loss.kind is REWARDS:
+        return REWARDED[loss.inputs[0]]
     if not isinstance(loss, Loss) or loss.kind is not PAIRED:
         return DATA[loss.kind.heading]
     if loss.needs("gold_logps"):

@@ -14,6 +14,7 @@ from jaxalign.losses import (
     GROUP_LOSSES,
     ONLINE_LOSSES,
     PAIR_LOSSES,
+    REWARD_LOSSES,
     UNPAIRED_LOSSES,
 )
 from jaxalign.losses.declarations import Loss
@@ -115,7 +116,10 @@ def test_what_is_made_of_functions_that_train_has_no_arithmetic_of_its_own(name)
     assert not {"jnp", "jax", "np"} & set().union(*map(names_in, body))
 
 
-LOSSES = DISTILLATION_LOSSES, GROUP_LOSSES, ONLINE_LOSSES, PAIR_LOSSES, UNPAIRED_LOSSES
+LOSSES = (
+    *(DISTILLATION_LOSSES, GROUP_LOSSES, ONLINE_LOSSES),
+    *(PAIR_LOSSES, REWARD_LOSSES, UNPAIRED_LOSSES),
+)
 DECLARED = {  # folder: what its files declare, where that is listed, and the file that imports them
     "losses": (Loss | GroupMethod, LOSSES, "__init__.py"),
     "envs": (Task, (CONTROL_TASKS,), "__init__.py"),
