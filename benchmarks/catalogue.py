@@ -23,11 +23,13 @@ from jaxalign.losses import (
     UNPAIRED_LOSSES,
 )
 from jaxalign.losses.declarations import (
+    COMPARISONS,
     DISTILLATION,
     ONLINE,
     PAIRED,
-    REWARDS,
+    RANKINGS,
     SAMPLED,
+    STEPS,
     UNPAIRED,
     Loss,
 )
@@ -45,7 +47,7 @@ and compares. All losses are unreduced: sum them over a mask, divide once by the
 # The headings, in this order; below each the files whose functions are declared as no loss.
 HEADINGS = {
     "Supervised": ("losses.cross_entropy",),
-    REWARDS.heading: (),
+    COMPARISONS.heading: (),
     PAIRED.heading: ("losses.ld_dpo", "losses.wpo"),
     UNPAIRED.heading: (),
     ONLINE.heading: (),
@@ -61,10 +63,10 @@ NAMES = """## Names on the command line
 
 `jaxalign COMMAND --loss NAME`; a hyper-parameter that is not given has the value that stands here.
 """
-REWARDED = {  # data of a reward model's loss, by the first of its inputs
-    "differences": "preferences, for a reward model, with or without `margin`",
-    "scores": "rankings (`prompt`, `responses`, the best first), for a reward model",
-    "logits": "labelled steps (`prompt`, `completions`, `labels`), for a reward of every step",
+REWARDED = {  # data of a reward model's loss, by its kind
+    COMPARISONS: "preferences, for a reward model, with or without `margin`",
+    RANKINGS: "rankings (`prompt`, `responses`, the best first), for a reward model",
+    STEPS: "labelled steps (`prompt`, `completions`, `labels`), for a reward of every step",
 }
 DATA = {  # of losses that are not on pairs, by the heading of their kind
     UNPAIRED.heading: "labelled answers",
@@ -218,8 +220,8 @@ def names() -> str:
 
 def data_of(loss: Loss | GroupMethod) -> str:
     """The data that a loss is for, from the inputs that it declares."""
-    if isinstance(loss, Loss) and loss.kind is REWARDS:
-        return REWARDED[loss.inputs[0]]
+    if loss.kind in REWARDED:
+        return REWARDED[loss.kind]
     if not isinstance(loss, Loss) or loss.kind is not PAIRED:
         return DATA[loss.kind.heading]
     if loss.needs("gold_logps"):

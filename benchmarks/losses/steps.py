@@ -10,11 +10,14 @@ import jax
 from benchmarks.losses.material import RANKED, ROWS, Material
 from jaxalign import objectives
 from jaxalign.losses import (
+    BRADLEY_TERRY,
     DISTILLATION_LOSSES,
     DPO,
     GROUP_LOSSES,
     ONLINE_LOSSES,
     PAIR_LOSSES,
+    PLACKETT_LUCE,
+    PROCESS,
     UNPAIRED_LOSSES,
 )
 from jaxalign.losses.bco import no_shift
@@ -173,7 +176,7 @@ def rewards(material: Material) -> Iterator[Case]:
         name="reward (bradley_terry)",
         kind="pair, scores only",
         texts=2 * ROWS,
-        loss_fn=objectives.reward(scores),
+        loss_fn=objectives.reward(scores, BRADLEY_TERRY),
         params=params,
         batch=material.comparisons,
     )
@@ -181,7 +184,7 @@ def rewards(material: Material) -> Iterator[Case]:
         name="ranking (plackett_luce)",
         kind=f"{RANKED} responses, scores only",
         texts=RANKED * ROWS,
-        loss_fn=objectives.ranking(scores),
+        loss_fn=objectives.ranking(scores, PLACKETT_LUCE),
         params=params,
         batch=material.rankings,
     )
@@ -190,7 +193,7 @@ def rewards(material: Material) -> Iterator[Case]:
         name="process_reward",
         kind="solution, scores only",
         texts=ROWS,
-        loss_fn=objectives.process_reward(text_step_scores(model)),
+        loss_fn=objectives.process_reward(text_step_scores(model), PROCESS),
         params=params,
         batch=material.steps,
     )

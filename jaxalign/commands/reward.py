@@ -12,6 +12,8 @@ from jaxalign.config.reward import RewardConfig
 from jaxalign.data.preferences import pairs_as_groups
 from jaxalign.data.records import MarginPreference, Ranking, Stepwise
 from jaxalign.evaluation.bootstrap import prompt_blocks
+from jaxalign.losses.bradley_terry import BRADLEY_TERRY
+from jaxalign.losses.declarations import COMPARISONS, RANKINGS, STEPS, Kind
 from jaxalign.recipes.accuracy import pair_accuracy
 from jaxalign.recipes.adapters import with_adapters
 from jaxalign.recipes.finish import finish
@@ -30,8 +32,8 @@ from jaxalign.recipes.user_data import (
     with_max_length,
 )
 
-# loss: what its rows are
-KINDS = {"bradley_terry": MarginPreference, "plackett_luce": Ranking, "process": Stepwise}
+# What a loss learns from: the records of its rows.
+RECORDS = {COMPARISONS: MarginPreference, RANKINGS: Ranking, STEPS: Stepwise}
 
 
 def run(config: RewardConfig, directory: Path) -> dict:
@@ -42,14 +44,15 @@ def run(config: RewardConfig, directory: Path) -> dict:
         else None
     )
     loop = following_model(config, base)
-    data, kind = with_max_length(config.data, base), KINDS[config.reward.loss]
+    loss = config.reward.declared_loss
+    data, kind = with_max_length(config.data, base), RECORDS[loss.kind]
     if base is None:
         tokenizer = learn_tokenizer(config.tokenizer, read_texts(data, kind))
     else:
         tokenizer = base.tokenizer
     rows = read_rows(data, kind, tokenizer=tokenizer, log=directory)
     held_out = read_held_out(data, kind, tokenizer=tokenizer, log=directory)
-    texts = len(rows) * (2 if config.reward.loss == "bradley_terry" else 1)
+    texts = len(rows) * (2 if loss.kind is COMPARISONS else 1)
     config = with_loop(config, loop.settled(texts / loop.settings.rows))
     inputs = inputs_of(
         models={"init": base},
@@ -64,11 +67,11 @@ def run(config: RewardConfig, directory: Path) -> dict:
         base = with_adapters(base, config.adapter, config.lora, run.key("lora"))
         trained, facts = train(run, base, rows, config)
         method = "reward model"
-        if config.reward.loss != "bradley_terry":
-            method += f" ({config.reward.loss})"
+        if loss.name != BRADLEY_TERRY.name:
+            method += f" ({loss.name})"
         scorers = []
         if len(held_out):
-            measured = accuracy(run, trained, held_out, config.reward.loss)
+            measured = accuracy(run, trained, held_out, loss.kind)
             scorers = [{"scorer": method, **measured}]
         return finish(run, trained, {"method": method, **facts}, reward_model=scorers)
 
@@ -76,14 +79,14 @@ def run(config: RewardConfig, directory: Path) -> dict:
 def following_model(config: RewardConfig, base: TextModel | None) -> Following:
     """Training loop of the chosen loss, with defaults for the model."""
     start = start_of(base, config.lora)
-    if config.reward.loss == "process":
+    if config.scores_steps:
         return following(config.process.fit, "process", start)
     return following(config.reward.fit, reward_loop(config.reward, start), start)
 
 
 def with_loop(config: RewardConfig, fit: FitConfig) -> RewardConfig:
     """The configuration with another training loop of the chosen loss."""
-    if config.reward.loss == "process":
+    if config.scores_steps:
         return dataclasses.replace(config, process=dataclasses.replace(config.process, fit=fit))
     return dataclasses.replace(config, reward=dataclasses.replace(config.reward, fit=fit))
 
@@ -92,12 +95,19 @@ def train(
     run: Run, base: TextModel, rows: Rows, config: RewardConfig
 ) -> tuple[TextModel, dict[str, float]]:
     """The reward model trained by the chosen loss, and numbers for its row of results."""
-    if config.reward.loss == "process":
-        labels = [record.labels for record in rows.records]
-        settings = config.process
-        trained = train_process(run, "reward", base, rows.texts, labels=labels, settings=settings)
+    loss = config.reward.declared_loss
+    if loss.kind is STEPS:
+        trained = train_process(
+            run,
+            "reward",
+            base,
+            rows.texts,
+            labels=[record.labels for record in rows.records],
+            loss=loss,
+            settings=config.process,
+        )
         return trained, {}
-    if config.reward.loss == "plackett_luce":
+    if loss.kind is RANKINGS:
         return train_ranking(run, "reward", base, rows.tokens, settings=config.reward), {}
     margins = np.array([record.margin for record in rows.records], np.float32)
     texts, groups = pairs_as_groups(rows.tokens, margins)
@@ -107,12 +117,12 @@ def train(
     return trained, {"log_odds_per_score": deviation}
 
 
-def accuracy(run: Run, trained: TextModel, rows: Rows, loss: str) -> dict[str, Any]:
+def accuracy(run: Run, trained: TextModel, rows: Rows, kind: Kind) -> dict[str, Any]:
     """Accuracy of the reward model on held-out rows of the kind that it was trained on."""
     blocks = prompt_blocks([record.prompt for record in rows.records])
-    if loss == "process":
+    if kind is STEPS:
         chances = step_chances(run, trained, rows.texts)
         return step_accuracy(chances, [record.labels for record in rows.records], blocks=blocks)
-    if loss == "plackett_luce":
+    if kind is RANKINGS:
         return ranking_accuracy(run, trained, rows.tokens, blocks=blocks)
     return pair_accuracy(run, trained, rows.tokens, blocks=blocks)

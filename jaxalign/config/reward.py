@@ -1,25 +1,30 @@
 """The configuration of `jaxalign reward`."""
 
+import dataclasses
 from typing import Literal
 
 from jaxalign.config.checks import config, require
 from jaxalign.config.data import DataConfig
+from jaxalign.config.dpo import check_hyperparameters
 from jaxalign.config.loop import FitConfig
 from jaxalign.config.lora import check_lora
 from jaxalign.config.model import ModelConfig
-from jaxalign.config.names import RewardLossName
+from jaxalign.config.names import RewardLossName, given_hyperparameters, with_hyperparameters
 from jaxalign.config.overrides import changed_fields
 from jaxalign.config.ranges import LongSize, Power, ShareBelowOne, SmallSize, TokenLength, Weight
 from jaxalign.config.training import NewModelFields
+from jaxalign.losses import REWARD_LOSSES
+from jaxalign.losses.declarations import COMPARISONS, STEPS, Loss
 
 
 @config
+@with_hyperparameters(REWARD_LOSSES)
 class RewardSettings:
     """Reward model of whole texts: what its score reads, its loss and training loop."""
 
     loss: RewardLossName = "bradley_terry"
-    """On preferences, on rankings, or on labelled steps; `--loss` for short. Of this section,
-    process reads nothing else: `process` holds its settings."""
+    """On preferences, on rankings, or on labelled steps; `--loss` for short. Of this section, one
+    on steps reads nothing else but its hyper-parameters: `process` holds its settings."""
     pooling: Literal["last", "mean", "both", "none"] = "last"
     """What the score reads of the transformer's trunk: its last token, the mean over tokens, both,
     or nothing, which leaves the bag."""
@@ -54,6 +59,7 @@ class RewardSettings:
     steps, 128, 0.999."""
 
     def __post_init__(self):
+        check_hyperparameters("reward", self.declared_loss)
         require(
             self.bag or self.pooling != "none",
             "reward.pooling none without reward.bag leaves nothing to score; set reward.bag True, "
@@ -74,6 +80,11 @@ class RewardSettings:
             not unread,
             f"reward.bag False does not read {', '.join(unread)}; leave them out",
         )
+
+    @property
+    def declared_loss(self) -> Loss:
+        """The chosen loss with the hyper-parameters that are given in place of its own."""
+        return REWARD_LOSSES[self.loss].given(**given_hyperparameters(self, REWARD_LOSSES))
 
 
 @config
@@ -99,22 +110,21 @@ class RewardConfig(NewModelFields):
     """Rows with `chosen` and `rejected`, with or without `prompt` and `margin`; with `prompt` and
     `responses`, the best first; or with `prompt`, `completions` (the steps) and `labels`."""
     reward: RewardSettings = RewardSettings()
-    """Loss; head and training loop of bradley_terry and plackett_luce."""
+    """Loss; head and training loop of losses on preferences and rankings."""
     process: ProcessSettings = ProcessSettings()
-    """Head and training loop of loss process."""
+    """Head and training loop of losses on steps."""
 
     def __post_init__(self):
         super().__post_init__()
-        loss = self.reward.loss
+        loss, scores_steps = self.reward.declared_loss, self.scores_steps
         for field, instead in (("dropout", "its own dropout"), ("value_trunk", "no values")):
             require(
                 getattr(self.model, field) == getattr(ModelConfig, field),
                 f"a reward model has {instead}; leave model.{field} out",
             )
-        fit = self.process.fit if loss == "process" else self.reward.fit
-        check_lora(self.lora, fit.optimizer)
+        check_lora(self.lora, self.fit.optimizer)
         require(
-            not self.lora.rank or loss == "process" or self.reward.pooling != "none",
+            not self.lora.rank or scores_steps or self.reward.pooling != "none",
             "reward.pooling none reads nothing of the trunk that lora.rank adapts; "
             "set it to last or mean",
         )
@@ -122,17 +132,30 @@ class RewardConfig(NewModelFields):
             not self.lora.rank or self.reward.trunk == "trained",
             "reward.trunk frozen trains no adapters; leave out one of it and lora.rank",
         )
-        if loss == "process":
-            unread = changed_fields(self.reward, RewardSettings(loss=loss), "reward")
+        if scores_steps:
+            given = given_hyperparameters(self.reward, REWARD_LOSSES)
+            read = dataclasses.replace(RewardSettings(loss=loss.name), **given)
+            unread = changed_fields(self.reward, read, "reward")
         else:
             unread = changed_fields(self.process, ProcessSettings(), "process")
         texts = self.reward.fit.batch_size
         require(
-            loss != "bradley_terry" or texts is None or texts % 2 == 0,
+            loss.kind is not COMPARISONS or texts is None or texts % 2 == 0,
             f"reward.fit.batch_size {texts} is odd; a batch counts texts, two a preference",
         )
-        section = "process" if loss == "process" else "reward"
+        section = "process" if scores_steps else "reward"
         require(
             not unread,
-            f"loss {loss} does not read {', '.join(unread)}; its settings are those of {section}",
+            f"loss {loss.name} does not read {', '.join(unread)}; its settings are those of "
+            f"{section}",
         )
+
+    @property
+    def scores_steps(self) -> bool:
+        """Whether the model scores steps of solutions, not whole texts."""
+        return self.reward.declared_loss.kind is STEPS
+
+    @property
+    def fit(self) -> FitConfig:
+        """Training loop of the chosen loss."""
+        return self.process.fit if self.scores_steps else self.reward.fit

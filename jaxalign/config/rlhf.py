@@ -10,6 +10,7 @@ from jaxalign.config.place import PlaceConfig
 from jaxalign.config.ppo import PPOSettings
 from jaxalign.config.ranges import Count, Length, Seed, Share, Size, SizeOrZero, Temperature, Weight
 from jaxalign.config.reward import RewardSettings
+from jaxalign.losses.declarations import COMPARISONS
 
 
 @config
@@ -194,7 +195,7 @@ class RLHFConfig:
         for ppo in (self.ppo, self.unpenalised):
             check_lora(self.lora, ppo.optimizer, sampled=True)
         require(
-            self.reward.loss == "bradley_terry",
+            self.reward.declared_loss.kind is COMPARISONS,
             f"reward.loss is {self.reward.loss}; people compared texts here, use bradley_terry",
         )
         size = self.comparisons.group_size

@@ -57,11 +57,13 @@ from jaxalign.losses.importance import *
 from jaxalign.losses.distillation import *
 # isort: on
 
-PAIR_LOSSES = _declarations.losses_of(_declarations.PAIRED, vars())
-UNPAIRED_LOSSES = _declarations.losses_of(_declarations.UNPAIRED, vars())
-ONLINE_LOSSES = _declarations.losses_of(_declarations.ONLINE, vars())
-REWARD_LOSSES = _declarations.losses_of(_declarations.REWARDS, vars())
-DISTILLATION_LOSSES = _declarations.losses_of(_declarations.DISTILLATION, vars())
+PAIR_LOSSES = _declarations.losses_of(vars(), _declarations.PAIRED)
+UNPAIRED_LOSSES = _declarations.losses_of(vars(), _declarations.UNPAIRED)
+ONLINE_LOSSES = _declarations.losses_of(vars(), _declarations.ONLINE)
+REWARD_LOSSES = _declarations.losses_of(
+    vars(), _declarations.COMPARISONS, _declarations.RANKINGS, _declarations.STEPS
+)
+DISTILLATION_LOSSES = _declarations.losses_of(vars(), _declarations.DISTILLATION)
 GROUP_LOSSES = _group_methods.methods_of(vars())
 if not typing.TYPE_CHECKING:  # which follows the imports themselves
     __all__ = [

@@ -3,7 +3,7 @@
 import chex
 import jax
 
-from jaxalign.losses.declarations import REWARDS, Loss
+from jaxalign.losses.declarations import COMPARISONS, Loss
 from jaxalign.numerics.precision import widen
 
 __all__ = (
@@ -73,4 +73,4 @@ def centering_penalty(chosen: jax.Array, rejected: jax.Array) -> jax.Array:
     return (chosen + rejected) ** 2
 
 
-BRADLEY_TERRY = Loss(name="bradley_terry", kind=REWARDS, function=bradley_terry_loss)
+BRADLEY_TERRY = Loss(name="bradley_terry", kind=COMPARISONS, function=bradley_terry_loss)

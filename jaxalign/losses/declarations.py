@@ -69,11 +69,9 @@ SAMPLED = Kind(
     "Policy gradients",
     frozenset(("logps", "behaviour_logps", "mask", "advantages")),
 )
-REWARDS = Kind(
-    "reward",
-    "Rewards",
-    frozenset(("differences", "margins", "scores", "mask", "logits", "labels")),
-)
+COMPARISONS = Kind("reward", "Rewards", frozenset(("differences", "margins")))
+RANKINGS = Kind("reward", "Rewards", frozenset(("scores", "mask")))
+STEPS = Kind("reward", "Rewards", frozenset(("logits", "labels")))
 DISTILLATION = Kind("distill", "Distillation", frozenset(("student_logits", "teacher_logits")))
 
 
@@ -190,10 +188,10 @@ def filled_hyperparameters(
     return filled
 
 
-def losses_of(kind: Kind, namespace: Mapping[str, Any]) -> dict[str, Loss]:
-    """The declared losses of a kind among the values of a namespace, by name, in its order."""
+def losses_of(namespace: Mapping[str, Any], *kinds: Kind) -> dict[str, Loss]:
+    """The declared losses of some kinds among the values of a namespace, by name, in its order."""
     declared = [value for value in namespace.values() if isinstance(value, Loss)]
-    return by_name([loss for loss in declared if loss.kind is kind])
+    return by_name([loss for loss in declared if loss.kind in kinds])
 
 
 def by_name(declared: Sequence[Declaration]) -> dict[str, Declaration]:

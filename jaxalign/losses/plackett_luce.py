@@ -6,7 +6,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from jaxalign.losses.declarations import REWARDS, Loss
+from jaxalign.losses.declarations import RANKINGS, Loss
 from jaxalign.numerics.precision import widen
 
 __all__ = ("PLACKETT_LUCE", "plackett_luce_loss")
@@ -47,4 +47,4 @@ def plackett_luce_loss(scores: jax.Array, mask: jax.Array) -> jax.Array:
     return jnp.sum(jnp.where(mask, rest - scores, 0), axis=1)
 
 
-PLACKETT_LUCE = Loss(name="plackett_luce", kind=REWARDS, function=plackett_luce_loss)
+PLACKETT_LUCE = Loss(name="plackett_luce", kind=RANKINGS, function=plackett_luce_loss)

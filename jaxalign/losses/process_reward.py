@@ -3,7 +3,7 @@
 import chex
 import jax
 
-from jaxalign.losses.declarations import REWARDS, Loss
+from jaxalign.losses.declarations import STEPS, Loss
 from jaxalign.numerics.precision import widen
 
 __all__ = ("PROCESS", "process_reward_loss")
@@ -38,4 +38,4 @@ def process_reward_loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return labels * jax.nn.softplus(-logits) + (1 - labels) * jax.nn.softplus(logits)
 
 
-PROCESS = Loss(name="process", kind=REWARDS, function=process_reward_loss)
+PROCESS = Loss(name="process", kind=STEPS, function=process_reward_loss)

@@ -10,9 +10,8 @@ from jaxalign.batches.functions import LossFn, LossSums, TextScores
 from jaxalign.batches.preferences import ComparisonBatch, RankingBatch, StepBatch
 from jaxalign.batches.tokens import TokenBatch
 from jaxalign.diagnostics import concordance
-from jaxalign.losses.bradley_terry import bradley_terry_loss, centering_penalty
-from jaxalign.losses.plackett_luce import plackett_luce_loss
-from jaxalign.losses.process_reward import process_reward_loss
+from jaxalign.losses.bradley_terry import centering_penalty
+from jaxalign.losses.declarations import Loss
 from jaxalign.numerics.masking import masked_sum
 from jaxalign.numerics.types import Params
 from jaxalign.objectives.keys import example_keys
@@ -20,15 +19,17 @@ from jaxalign.objectives.keys import example_keys
 
 def reward(
     scores: TextScores,
+    loss: Loss,
     *,
     centering: float = 0.0,
     l2: float = 0.0,
     penalised: Callable[[Params], Params] = lambda params: params,
 ) -> LossFn:
-    """Objective of Bradley-Terry on all compared pairs of each group of texts; weight: comparisons.
+    """Objective of a loss on all compared pairs of each group of texts; weight: comparisons.
 
     Args:
       scores: `(params, TokenBatch, keys) -> [B]` scalar scores.
+      loss: a declared one of comparisons, `BRADLEY_TERRY`.
       centering: coefficient of the squared score sum, which holds the free constant of the scores
         near 0.
       l2: coefficient of the sum of squares of the penalised parameters (ridge), per comparison.
@@ -38,35 +39,37 @@ def reward(
     def loss_fn(params: Params, batch: ComparisonBatch, key: jax.Array) -> LossSums:
         first, second = _against_each_other(_group_scores(scores, params, batch.texts, key))
         preferences = batch.preferences
-        pair_loss = bradley_terry_loss(first - second, margins=batch.margins)
+        pair_loss = loss({"differences": first - second, "margins": batch.margins})
         pair_loss += centering * centering_penalty(first, second)
         metrics = {
             "rewards/accuracy": (preferences * concordance(first, second)).sum(),
             "rewards/margin": (preferences * (first - second)).sum(),
             "rewards/mean": (preferences * (first + second) / 2).sum(),
         }
-        loss, weight = (preferences * pair_loss).sum(), preferences.sum()
+        total, weight = (preferences * pair_loss).sum(), preferences.sum()
         if l2:
-            loss += weight * l2 * optax.tree.norm(penalised(params), squared=True)
-        return loss, (weight, metrics)
+            total += weight * l2 * optax.tree.norm(penalised(params), squared=True)
+        return total, (weight, metrics)
 
     return loss_fn
 
 
 def ranking(
     scores: TextScores,
+    loss: Loss,
     *,
     centering: float = 0.0,
     l2: float = 0.0,
     penalised: Callable[[Params], Params] = lambda params: params,
 ) -> LossFn:
-    """Objective of Plackett-Luce on ranked responses, the best first; weight: rankings.
+    """Objective of a loss on ranked responses, the best first; weight: rankings.
 
     Metrics are means over the pairs of responses that a ranking implies. With two responses each
-    it is `reward` with one comparison a group.
+    Plackett-Luce is Bradley-Terry by `reward` with one comparison a group.
 
     Args:
       scores: `(params, TokenBatch, keys) -> [B]` scalar scores.
+      loss: a declared one of rankings, `PLACKETT_LUCE`.
       centering: coefficient of the squared score sum, averaged over the pairs of a ranking.
       l2: coefficient of the sum of squares of the penalised parameters (ridge), per ranking.
       penalised: `params -> pytree` of those parameters; all by default.
@@ -74,7 +77,7 @@ def ranking(
 
     def loss_fn(params: Params, batch: RankingBatch, key: jax.Array) -> LossSums:
         score = _group_scores(scores, params, batch.texts, key)
-        losses = plackett_luce_loss(score, batch.mask)
+        losses = loss({"scores": score, "mask": batch.mask})
         first, second = _against_each_other(score)
         better = jnp.triu(jnp.ones(score.shape[1:] * 2, bool), k=1)
         pairs = batch.mask[:, :, None] & batch.mask[:, None, :] & better[None]
@@ -89,29 +92,30 @@ def ranking(
             "rewards/mean": (first + second) / 2,
         }
         metrics = {n: (masked_sum(value, pairs), pairs.sum()) for n, value in per_pair.items()}
-        loss, weight = masked_sum(losses, weights), weights.sum()
+        total, weight = masked_sum(losses, weights), weights.sum()
         if l2:
-            loss += weight * l2 * optax.tree.norm(penalised(params), squared=True)
-        return loss, (weight, metrics)
+            total += weight * l2 * optax.tree.norm(penalised(params), squared=True)
+        return total, (weight, metrics)
 
     return loss_fn
 
 
-def process_reward(step_scores: TextScores) -> LossFn:
-    """Objective of a process reward model: cross-entropy of the labels of steps at their last
-    tokens; weight: steps.
+def process_reward(step_scores: TextScores, loss: Loss) -> LossFn:
+    """Objective of a process reward model: a loss on the labels of steps at their last tokens;
+    weight: steps.
 
     `steps/accuracy` is the share of steps on the side of 1/2 that their label is on;
     `steps/chance` the mean predicted chance that a step is right.
 
     Args:
       step_scores: `(params, TokenBatch, keys) -> [B, T]` logits after every token.
+      loss: a declared one of steps, `PROCESS`.
     """
 
     def loss_fn(params: Params, batch: StepBatch, key: jax.Array) -> LossSums:
         logits = step_scores(params, batch.texts, example_keys(key, batch.texts.index))
         steps = batch.texts.response_mask
-        losses = process_reward_loss(logits, batch.labels)
+        losses = loss({"logits": logits, "labels": batch.labels})
         metrics = {
             "steps/accuracy": masked_sum(concordance(logits * (batch.labels - 0.5), 0.0), steps),
             "steps/chance": masked_sum(jax.nn.sigmoid(logits), steps),

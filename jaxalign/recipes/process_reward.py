@@ -12,6 +12,7 @@ from jaxalign.data.example_order import batch_indices
 from jaxalign.data.preference_batches import step_batch
 from jaxalign.diagnostics import concordance
 from jaxalign.evaluation.bootstrap import mean_estimate
+from jaxalign.losses.declarations import Loss
 from jaxalign.models.functions import text_step_scores
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.scoring import by_rows, longest
@@ -28,14 +29,16 @@ def train_process(
     rows: Sequence[TokenRow],
     *,
     labels: Labels,
+    loss: Loss,
     settings: ProcessSettings,
 ) -> TextModel:
-    """A process reward model, trained on the cross-entropy of the labels of steps.
+    """A process reward model, trained by a loss on the labels of steps.
 
     Args:
       base: where trunk and vocabulary come from.
       rows: solutions from `step_row`.
       labels: of each row's steps, in [0, 1].
+      loss: a declared one of steps.
       settings: of the head and the loop.
     """
     heads, key = ("step_score",), run.key(f"{name}/init")
@@ -48,8 +51,8 @@ def train_process(
         pad_id = base.tokenizer.pad_id
         return step_batch(chosen, targets, pad_id=pad_id, length=length, index=index)
 
-    loss = objectives.process_reward(text_step_scores(model.model))
-    learner = Learner(params=model.trained, frozen=model.frozen, loss_fn=loss)
+    loss_fn = objectives.process_reward(text_step_scores(model.model), loss)
+    learner = Learner(params=model.trained, frozen=model.frozen, loss_fn=loss_fn)
     params = fit_batches(run, name, learner, batch, settings=settings.fit)
     return model.with_trained(params)
 

@@ -24,7 +24,7 @@ Rankings = Sequence[tuple[TokenRow, ...]]
 def train_ranking(
     run: Run, name: str, base: TextModel, rankings: Rankings, *, settings: RewardSettings
 ) -> TextModel:
-    """A Plackett-Luce reward model of ranked texts, by `train_scores`.
+    """A reward model of ranked texts, by `train_scores`.
 
     Args:
       base: where trunk and vocabulary come from.

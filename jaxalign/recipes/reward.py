@@ -44,7 +44,7 @@ def train_reward(
     groups: Groups,
     settings: RewardSettings,
 ) -> tuple[TextModel, float]:
-    """A Bradley-Terry reward model of compared texts, by `train_scores`.
+    """A reward model of compared texts, by `train_scores`.
 
     Args:
       base: where trunk and vocabulary come from.
@@ -102,13 +102,14 @@ def train_scores(
         scores_of = head_scores(model.model.config, model.model.ngrams)
         features = {name: tree for name, tree in model.params.items() if name == FEATURES}
         params, frozen = {"score": model.params["score"]}, {"pooled": pooled, **features}
-    loss = objective(
+    loss_fn = objective(
         scores_of,
+        settings.declared_loss,
         centering=settings.centering,
         l2=settings.bag_l2 if settings.bag else 0.0,
         penalised=lambda params: {k: v for k, v in params["score"].items() if k in NGRAMS},
     )
-    learner = Learner(params=params, frozen=frozen, loss_fn=loss)
+    learner = Learner(params=params, frozen=frozen, loss_fn=loss_fn)
     params = fit_batches(run, name, learner, batches, settings=settings.fit)
     trained = dataclasses.replace(model, params={**model.params, **params})
     scores = score_rows(run, trained, rows)

@@ -24,7 +24,7 @@ from jaxalign.data.preference_batches import (
     unpaired_batch,
 )
 from jaxalign.data.shared_prompts import shared_lengths
-from jaxalign.losses import AOT, AVERAGED_IPO, DPO, KTO
+from jaxalign.losses import AOT, AVERAGED_IPO, BRADLEY_TERRY, DPO, KTO, PLACKETT_LUCE, PROCESS
 from jaxalign.recipes.grpo import shared_responses
 from jaxalign.recipes.run import open_run
 from jaxalign.recipes.text_batches import bucketed_batches, packed_batches
@@ -152,9 +152,11 @@ OBJECTIVES = {
     "aot": (pair_batch, lambda axis: objectives.paired(logps, AOT, axis_name=axis), None),
     "kto": (labelled_batch, lambda axis: objectives.unpaired(logps, KTO, axis_name=axis),
             objectives.unpaired_sums(logps, KTO)),
-    "reward": (compared_batch, lambda axis: objectives.reward(scores, **PENALTY), None),
-    "ranking": (ranked_batch, lambda axis: objectives.ranking(scores, **PENALTY), None),
-    "process": (solution_batch, lambda axis: objectives.process_reward(step_scores), None),
+    "reward": (compared_batch,
+               lambda axis: objectives.reward(scores, BRADLEY_TERRY, **PENALTY), None),
+    "ranking": (ranked_batch,
+                lambda axis: objectives.ranking(scores, PLACKETT_LUCE, **PENALTY), None),
+    "process": (solution_batch, lambda axis: objectives.process_reward(step_scores, PROCESS), None),
 }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from jaxalign import objectives
 from jaxalign.batches.experience import Experience
 from jaxalign.batches.preferences import ComparisonBatch, PairLogps, PreferenceBatch
 from jaxalign.batches.tokens import TokenBatch
-from jaxalign.losses import DPO, ROBUST
+from jaxalign.losses import BRADLEY_TERRY, DPO, ROBUST
 
 KEY = jax.random.key(0)
 
@@ -70,13 +70,17 @@ def test_reward_by_hand():
     texts = jax.tree.map(lambda x: x[None], texts)
     batch = ComparisonBatch(texts=texts, preferences=preferences, margins=0 * preferences)
     scores = jnp.array([2.0, 0.0, -1.0])
-    loss, (weight, metrics) = objectives.reward(lambda params, rows, keys: scores)(None, batch, KEY)
+    loss, (weight, metrics) = objectives.reward(lambda params, rows, keys: scores, BRADLEY_TERRY)(
+        None, batch, KEY
+    )
     expected = np.log1p(np.exp(-2)) + 0.75 * np.log1p(np.exp(1)) + 0.25 * np.log1p(np.exp(-1))
     np.testing.assert_allclose(loss, expected, rtol=1e-6)
     assert float(weight) == 2
     assert float(metrics["rewards/accuracy"]) == 1.25
     np.testing.assert_allclose(metrics["rewards/margin"], 2 - 0.75 + 0.25, rtol=1e-6)
-    centred, _ = objectives.reward(lambda *_: scores, centering=0.1)(None, batch, KEY)
+    centred, _ = objectives.reward(lambda *_: scores, BRADLEY_TERRY, centering=0.1)(
+        None, batch, KEY
+    )
     np.testing.assert_allclose(centred - loss, 0.1 * (4 + 0.75 + 0.25), rtol=1e-5)
 
 
@@ -84,7 +88,7 @@ def test_reward_margins_shift_the_difference():
     preferences = np.array([[[0, 1], [0, 0]]], np.float32)
     texts = jax.tree.map(lambda x: x[None], token_batch(np.random.default_rng(0), rows=2))
     batch = ComparisonBatch(texts=texts, preferences=preferences, margins=3 * preferences)
-    loss, _ = objectives.reward(lambda *_: jnp.array([3.0, 0.0]))(None, batch, KEY)
+    loss, _ = objectives.reward(lambda *_: jnp.array([3.0, 0.0]), BRADLEY_TERRY)(None, batch, KEY)
     np.testing.assert_allclose(loss, np.log(2), rtol=1e-6)
 
 

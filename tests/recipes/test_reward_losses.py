@@ -2,6 +2,7 @@
 wherever it is computed, and the command line on rows that somebody might bring.
 """
 
+import dataclasses
 import functools
 import json
 import math
@@ -17,7 +18,7 @@ import pytest
 from jaxalign import objectives
 from jaxalign.batches.preferences import ComparisonBatch
 from jaxalign.cli import dispatch, main
-from jaxalign.commands.reward import KINDS
+from jaxalign.commands.reward import RECORDS
 from jaxalign.config.names import RewardLossName
 from jaxalign.config.reward import ProcessSettings, RewardConfig, RewardSettings
 from jaxalign.config.rlhf import RLHFConfig
@@ -27,6 +28,7 @@ from jaxalign.data.tokenizer_training import train_tokenizer
 from jaxalign.errors import UserError
 from jaxalign.layouts.choice import make_layout
 from jaxalign.layouts.layout import pad_rows
+from jaxalign.losses import BRADLEY_TERRY, PLACKETT_LUCE, PROCESS, REWARD_LOSSES
 from jaxalign.train.metrics import read_metrics
 from jaxalign.train.step import initial_state, train_step
 
@@ -112,7 +114,7 @@ SIZES, COUNTS = (3, 2, 4, 2, 3, 2, 2, 4), (1, 3, 2, 1, 2, 4, 1, 2)
 @pytest.mark.parametrize("centering", [0.0, 0.3])
 def test_rankings_against_loops(x64, centering):
     given = rankings(0, SIZES)
-    loss_fn = objectives.ranking(bag_scores, centering=centering)
+    loss_fn = objectives.ranking(bag_scores, PLACKETT_LUCE, centering=centering)
     batch = ranking_batch(given, pad_id=0)
     loss, (weight, metrics) = jax.jit(loss_fn)(jnp.array(TABLE), batch, KEY)
     expected, _, sums = ranking_sums(given, centering)
@@ -132,8 +134,8 @@ def test_a_ranking_of_two_is_a_preference(x64):
     results = [
         jax.jit(jax.value_and_grad(loss_fn, has_aux=True))(jnp.array(TABLE), batch, KEY)
         for loss_fn, batch in (
-            (objectives.ranking(bag_scores, **options), ranked),
-            (objectives.reward(bag_scores, **options), pairs),
+            (objectives.ranking(bag_scores, PLACKETT_LUCE, **options), ranked),
+            (objectives.reward(bag_scores, BRADLEY_TERRY, **options), pairs),
         )
     ]
     ((loss, (weight, metrics)), grads), ((bt_loss, (bt_weight, bt_metrics)), bt_grads) = results
@@ -147,7 +149,7 @@ def test_a_ranking_of_two_is_a_preference(x64):
 
 def test_steps_against_loops(x64):
     rows, labels = solutions(0, COUNTS)
-    loss_fn = objectives.process_reward(running_scores)
+    loss_fn = objectives.process_reward(running_scores, PROCESS)
     batch = step_batch(rows, labels, pad_id=0)
     loss, (weight, metrics) = jax.jit(loss_fn)(jnp.array(TABLE), batch, KEY)
     expected, _, sums, steps = step_sums(rows, labels)
@@ -164,12 +166,12 @@ def padded(kind, wide):
         given = rankings(0, SIZES)
         loss, gradient, _ = ranking_sums(given)
         batch = ranking_batch(given, pad_id=5, length=length, size=6 if wide else None)
-        weight, loss_fn = len(given), objectives.ranking(bag_scores)
+        weight, loss_fn = len(given), objectives.ranking(bag_scores, PLACKETT_LUCE)
     else:
         rows, labels = solutions(0, COUNTS)
         loss, gradient, _, weight = step_sums(rows, labels)
         batch = step_batch(rows, labels, pad_id=5, length=length)
-        loss_fn = objectives.process_reward(running_scores)
+        loss_fn = objectives.process_reward(running_scores, PROCESS)
     batch = pad_rows(batch, 16)[0] if wide else batch
     return batch, loss_fn, loss / weight, gradient / weight
 
@@ -192,7 +194,7 @@ def test_the_same_update_everywhere(x64, kind, name, devices, parts, wide):
 
 def test_a_ranking_of_one_weighs_nothing():
     given = [*rankings(0, (3, 2)), *rankings(1, (1,))]
-    loss_fn = objectives.ranking(bag_scores, centering=0.1)
+    loss_fn = objectives.ranking(bag_scores, PLACKETT_LUCE, centering=0.1)
     batch = ranking_batch(given, pad_id=0)
     loss, (weight, _) = jax.jit(loss_fn)(jnp.array(TABLE), batch, KEY)
     assert float(weight) == 2
@@ -229,8 +231,29 @@ def test_every_step_ends_with_the_token_of_the_line_end():
 
 
 def test_names_agree():
-    names = get_args(RewardLossName)
-    assert tuple(KINDS) == names and RewardSettings().loss == names[0]
+    assert {loss.kind for loss in REWARD_LOSSES.values()} == RECORDS.keys()
+    assert get_args(RewardLossName) == tuple(REWARD_LOSSES)
+    assert RewardSettings().loss == "bradley_terry"
+
+
+def other(loss, function):
+    """A loss of the same kind with another formula."""
+    return dataclasses.replace(loss, function=function, formula=function)
+
+
+def test_the_declared_loss_trains():
+    """Not the one that an objective is mostly used with."""
+    index = np.arange(2)[None]
+    ranked = ranking_batch(rankings(0, [2]), pad_id=0, size=2, length=5, index=index)
+    better = jnp.array([[[0.0, 1.0], [0.0, 0.0]]])
+    compared = ComparisonBatch(texts=ranked.texts, preferences=better, margins=4 * better)
+    for objective, loss, batch, expected in (
+        (objectives.reward, other(BRADLEY_TERRY, lambda differences: differences), compared, 2),
+        (objectives.reward, other(BRADLEY_TERRY, lambda *, margins: margins), compared, 4),
+        (objectives.ranking, other(PLACKETT_LUCE, lambda scores: scores[:, 0]), ranked, 3),
+    ):
+        total, _ = objective(lambda *_: jnp.array([3.0, 1.0]), loss)(None, batch, KEY)
+        assert float(total) == expected
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from jaxalign.config.reward import RewardConfig, RewardSettings
 from jaxalign.data.chat import TokenRow
 from jaxalign.data.preferences import Groups
 from jaxalign.errors import UserError
+from jaxalign.losses import BRADLEY_TERRY
 from jaxalign.models.functions import pooled_texts
 from jaxalign.models.heads import pooled
 from jaxalign.models.lora import ADAPTERS
@@ -165,7 +166,7 @@ def test_what_is_learned_above_a_frozen_trunk_is_the_gradient_of_the_whole_model
         of_texts = by_rows(run, pooled_texts(model.model), model.params, rows, pad_id=0)
 
     def loss(scores, head, others):
-        return objectives.reward(scores)({"score": head, **others}, batch, KEY)[0]
+        return objectives.reward(scores, BRADLEY_TERRY)({"score": head, **others}, batch, KEY)[0]
 
     def grad_of(scores, others):
         head = model.params["score"]

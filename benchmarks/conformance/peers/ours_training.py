@@ -16,7 +16,7 @@ from jaxalign.data.batching import token_batch
 from jaxalign.data.chat import token_row
 from jaxalign.data.preference_batches import mismatched_rows, preference_batch, unpaired_batch
 from jaxalign.data.tokenizer_training import train_tokenizer
-from jaxalign.losses import DPO, KTO
+from jaxalign.losses import BRADLEY_TERRY, DPO, KTO
 from jaxalign.models.architecture import TransformerConfig
 from jaxalign.models.functions import response_logps_of, text_logps, text_policy, text_scores
 from jaxalign.models.transformer import Transformer
@@ -172,7 +172,7 @@ def reward_gradient(micro_batches, padded):
     texts = jax.tree.map(lambda x: x.reshape(-1, 2, *x.shape[1:]), texts)
     first_wins = np.tile(np.array([[0.0, 1.0], [0.0, 0.0]], np.float32), (len(rows) // 2, 1, 1))
     batch = ComparisonBatch(texts=texts, preferences=first_wins, margins=0 * first_wins)
-    return gradient(objectives.reward(small_scores), params, batch, micro_batches)
+    return gradient(objectives.reward(small_scores, BRADLEY_TERRY), params, batch, micro_batches)
 
 
 @functools.cache
