@@ -77,6 +77,7 @@ def test_a_loss_is_one_file_and_one_line(page):
     ]
 
 
+@pytest.mark.slow
 def test_a_new_loss_on_pairs_trains(tree):
     chipo = ("dpo", "--loss", "chipo", "--data.path", "pairs.jsonl", *FIT, "--log_every", "1")
     lines = trained(tree, *chipo)
@@ -84,6 +85,7 @@ def test_a_new_loss_on_pairs_trains(tree):
     assert losses[0] == pytest.approx(0.693147, abs=1e-5) and losses[-1] < losses[0]
 
 
+@pytest.mark.slow
 def test_a_new_policy_gradient_trains(tree):
     topr = ("grpo", "--loss", "topr", "--data.path", "prompts.jsonl", "--reward", "rewards.py")
     lines = trained(tree, *topr, *ROUNDS, "--max_new_tokens", "4", "--grpo.largest_ratio", "0.5")
@@ -112,6 +114,7 @@ def test_a_new_family_is_read(tree):
     assert python(tree, "-c", READ).split() == ["128", "True", "False", "64"]
 
 
+@pytest.mark.slow
 def test_a_new_environment_is_learned(tree):
     """100 random steps give about 131, of which 31 are the far end's; going on gives over 300."""
     given = ("--total_steps", "40960", "--log_every", "8", "--checkpoint_every", "8")

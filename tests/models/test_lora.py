@@ -27,20 +27,12 @@ from jaxalign.models.lora import (
 from jaxalign.models.quantised import quantised, to_int8, weights_of
 from jaxalign.models.transformer import Transformer, TransformerConfig, unrolled
 from jaxalign.sampling import sample
+from tests.tiny_models import LLAMA
 
 pytestmark = pytest.mark.slow
 
 
-PLAIN = TransformerConfig(
-    vocab_size=23,
-    max_length=16,
-    width=16,
-    layers=2,
-    heads=4,
-    kv_heads=2,
-    mlp_width=24,
-    qkv_biases=True,
-)
+PLAIN = dataclasses.replace(LLAMA, qkv_biases=True)
 SCANNED = dataclasses.replace(PLAIN, scan_layers=True, remat=True)
 ALL = LoraConfig().targets
 SCALE = 0.7

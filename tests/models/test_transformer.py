@@ -12,7 +12,8 @@ from jaxalign.errors import UserError
 from jaxalign.logprobs import token_logps
 from jaxalign.models.layers import drop
 from jaxalign.models.shared_prefix import SharedPrefix
-from jaxalign.models.transformer import Transformer, TransformerConfig, empty_cache, unrolled
+from jaxalign.models.transformer import Transformer, empty_cache, unrolled
+from tests import tiny_models
 from tests.oracles import transformer as oracle
 from tests.tiny_models import random_parameters
 
@@ -20,16 +21,7 @@ pytestmark = pytest.mark.slow
 
 
 LENGTH = 7
-LLAMA = TransformerConfig(
-    vocab_size=23,
-    max_length=16,
-    width=16,
-    layers=2,
-    heads=4,
-    kv_heads=2,
-    mlp_width=24,
-    heads_out=("logits", "value", "score"),
-)
+LLAMA = dataclasses.replace(tiny_models.LLAMA, heads_out=("logits", "value", "score"))
 GPT2 = dataclasses.replace(
     LLAMA,
     kv_heads=4,

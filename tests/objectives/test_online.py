@@ -23,8 +23,6 @@ from jaxalign.config.online import OnlineSettings
 from jaxalign.config.place import PlaceConfig
 from jaxalign.data.tokenizer_training import train_bpe
 from jaxalign.errors import UserError
-from jaxalign.layouts.choice import make_layout
-from jaxalign.layouts.layout import pad_rows
 from jaxalign.losses import NASH_MD, ONLINE_LOSSES, nash_md_loss
 from jaxalign.recipes.online import train_online
 from jaxalign.recipes.prompts import Prompts
@@ -206,27 +204,18 @@ UPDATES = Updates(
     objective=lambda name, axis_name: objective(name),
     params=jnp.asarray(PARAMS, jnp.float32),
     optimizer=OPTIMIZER,
+    batches=lambda: dict.fromkeys(NAMES, online_batch(13)),
 )
 CLOSE = {"rtol": 2e-4, "atol": 2e-6}
 
 
-@pytest.fixture(scope="module")
-def plain():
-    """The updates on one device, without padding."""
-    return UPDATES.after(make_layout("device"), dict.fromkeys(NAMES, online_batch(13)))
-
-
-def padded():
-    return dict.fromkeys(NAMES, pad_rows(online_batch(13), 16)[0])
-
-
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_update_does_not_depend_on_padding_and_devices(plain, layout):
-    assert_same(UPDATES.after(make_layout(layout), padded()), plain, **CLOSE)
+def test_update_does_not_depend_on_padding_and_devices(layout):
+    assert_same(UPDATES.cut(layout), UPDATES.plain, **CLOSE)
 
 
-def test_update_does_not_depend_on_micro_batches(plain):
-    assert_same(UPDATES.after(make_layout("device"), padded(), micro_batches=4), plain, **CLOSE)
+def test_update_does_not_depend_on_micro_batches():
+    assert_same(UPDATES.cut("device", micro_batches=4), UPDATES.plain, **CLOSE)
 
 
 SCORES = np.array([0.0, 1.0, -0.5, 2.0])

@@ -26,8 +26,6 @@ from jaxalign.config.place import PlaceConfig
 from jaxalign.data.chat import token_row
 from jaxalign.data.tokenizer_training import train_bpe
 from jaxalign.errors import UserError
-from jaxalign.layouts.choice import make_layout
-from jaxalign.layouts.layout import pad_rows
 from jaxalign.losses import DISTILLATION_LOSSES
 from jaxalign.models import functions
 from jaxalign.recipes.distillation import train_distillation
@@ -143,28 +141,19 @@ UPDATES = Updates(
     objective=lambda name, axis_name: objective(name),
     params=jnp.asarray(START, jnp.float32),
     optimizer=OPTIMIZER,
+    batches=lambda: dict.fromkeys(NAMES, batch_of(13)),
     steps=3,
 )
 CLOSE = {"rtol": 2e-5, "atol": 2e-6}
 
 
-@pytest.fixture(scope="module")
-def plain():
-    """The updates on one device, without padding."""
-    return UPDATES.after(make_layout("device"), dict.fromkeys(NAMES, batch_of(13)))
-
-
-def padded():
-    return dict.fromkeys(NAMES, pad_rows(batch_of(13), 16)[0])
-
-
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_update_does_not_depend_on_padding_and_devices(plain, layout):
-    assert_same(UPDATES.after(make_layout(layout), padded()), plain, **CLOSE)
+def test_update_does_not_depend_on_padding_and_devices(layout):
+    assert_same(UPDATES.cut(layout), UPDATES.plain, **CLOSE)
 
 
-def test_update_does_not_depend_on_micro_batches(plain):
-    assert_same(UPDATES.after(make_layout("device"), padded(), micro_batches=4), plain, **CLOSE)
+def test_update_does_not_depend_on_micro_batches():
+    assert_same(UPDATES.cut("device", micro_batches=4), UPDATES.plain, **CLOSE)
 
 
 @functools.cache
