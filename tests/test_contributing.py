@@ -92,6 +92,7 @@ def test_a_new_policy_gradient_trains(tree):
     assert len([line for line in lines if "policy/loss" in line]) == 2
 
 
+@pytest.mark.slow
 def test_help_and_table_have_the_new_names(tree):
     helps = {name: python(tree, "-m", "jaxalign", name, "--help") for name in ("dpo", "grpo")}
     assert "chipo" in helps["dpo"] and "largest difference of rewards that" in helps["dpo"]

@@ -8,13 +8,10 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
+import jaxalign
 from jaxalign import (
     adapted_coef,
-    exact_kl,
     fused_exact_kl,
-    k1,
-    k2,
-    k3,
     log_softmax,
 )
 from tests.cases.kl import CASES
@@ -22,6 +19,10 @@ from tests.checks.of_cases import checks_of
 from tests.oracles import kl as oracle
 
 TestCases = checks_of(CASES)
+exact_kl = jax.jit(jaxalign.exact_kl)
+k1 = jax.jit(jaxalign.k1)
+k2 = jax.jit(jaxalign.k2)
+k3 = jax.jit(jaxalign.k3)
 
 
 def test_estimators_by_hand():
@@ -102,6 +103,7 @@ def test_exact_kl_at_extremes():
     assert float(forbidden) == np.inf  # p allows what q forbids
 
 
+@pytest.mark.slow
 def test_gradients(x64):
     rng = np.random.default_rng(3)
     policy, reference = rng.normal(size=(2, 4, 5))

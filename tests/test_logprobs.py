@@ -12,14 +12,9 @@ from jax.test_util import check_grads
 
 import jaxalign
 from jaxalign import (
-    action_logps,
-    entropy,
     fused_token_logps,
     fused_token_logps_and_entropy,
     log_softmax,
-    sequence_logps,
-    token_entropy,
-    token_logps,
 )
 from jaxalign.logprobs import (
     _time_chunks,
@@ -33,6 +28,11 @@ from tests.checks.of_cases import checks_of
 from tests.oracles import logprobs as oracle
 
 TestCases = checks_of(CASES)
+token_logps = jax.jit(jaxalign.token_logps, static_argnames=("temperature",))
+token_entropy = jax.jit(jaxalign.token_entropy, static_argnames=("temperature",))
+action_logps = jax.jit(jaxalign.action_logps)
+entropy = jax.jit(jaxalign.entropy)
+sequence_logps = jax.jit(jaxalign.sequence_logps)
 
 
 B, T, D, V = 3, 7, 4, 11
@@ -184,6 +184,7 @@ def test_fused_is_dense(x64, chunk_size, temperature, softcap):
     )
 
 
+@pytest.mark.slow
 def test_fused_second_order(x64):
     hidden, unembedding, tokens = draw(6, 0.5)
 
@@ -193,6 +194,7 @@ def test_fused_second_order(x64):
     check_grads(jax.jit(fused), (hidden, unembedding), order=2, modes=["rev"])
 
 
+@pytest.mark.slow
 def test_dense_second_order(x64):
     hidden, unembedding, tokens = draw(7, 0.5)
     logits = hidden @ unembedding
@@ -272,6 +274,7 @@ def test_fused_gradients_inside_shard_map(params):
     np.testing.assert_allclose(sharded(unembedding, hidden, tokens), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_fused_gradients_under_pmap():
     rng = np.random.default_rng(12)
     hidden = rng.normal(size=(8, 1, T, D)).astype(np.float32)

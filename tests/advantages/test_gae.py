@@ -166,12 +166,14 @@ def test_the_last_token_is_judged_alike_however_the_response_ended():
     np.testing.assert_allclose(advantages[[0, 1], [1, 3]], [0.7, 0.7], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_gradients(x64):
     (rewards, values, mask), rest = split(draw(5, rows=3, steps=4))
     fn = jax.jit(lambda r, v: gae(r, v, mask, gamma=0.9, gae_lambda=0.8, **rest))
     check_grads(fn, (rewards, values), order=2, modes=["rev"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 def test_inside_shard_map(form):
     (rewards, values, mask), rest = split(draw(6, rows=8, steps=5))

@@ -323,6 +323,7 @@ LAYOUTS = {  # of scores [16, 5], mask, axis_name: [16, 5]
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["pmap", "shard_map"])
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_eight_devices_as_one(name, layout):
@@ -335,6 +336,7 @@ def test_eight_devices_as_one(name, layout):
     np.testing.assert_allclose(found, whole, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @each_form
 def test_gradients(x64, form):
     """Of scores, for those who learn them; the largest has none where it is not unique."""

@@ -181,6 +181,7 @@ def test_masked_steps_in_between_change_nothing(fn):
     np.testing.assert_allclose(np.asarray(found)[..., places], expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @each_estimator
 def test_inside_shard_map(fn):
     steps, ends, _ = draw(7, rows=8)
@@ -193,6 +194,7 @@ def test_inside_shard_map(fn):
     np.testing.assert_allclose(found, fn(*steps, **ends), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(ESTIMATORS) - {"vtrace"}))
 def test_gradients(x64, name):
     (rewards, values, mask), ends, _ = draw(8, rows=3, steps=4)

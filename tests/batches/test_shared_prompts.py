@@ -22,6 +22,7 @@ from jaxalign.models.transformer import Transformer, TransformerConfig
 from tests.tiny_models import GEMMA
 
 SMALL = {"vocab_size": 13, "max_length": 32, "width": 16, "layers": 2, "heads": 2, "kv_heads": 1}
+SLOW = pytest.mark.slow
 MODELS = {
     "llama": {},
     "gpt2": {"norm": "layer", "positions": "learned", "activation": "gelu", "kv_heads": 2},
@@ -68,7 +69,9 @@ def assert_same_logps(logps, shared, made):
             np.testing.assert_allclose(ours[b, k][shared.response_mask[b, k]], expected, atol=2e-5)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name", [name if name == "llama" else pytest.param(name, marks=SLOW) for name in MODELS]
+)
 def test_logps_are_those_of_a_row_each(name):
     model, params = model_and_params(name)
     logps = jax.jit(text_logps(model, temperature=0.7))
@@ -119,8 +122,7 @@ def test_an_empty_prompt_predicts_nothing_of_the_first_token():
     np.testing.assert_allclose(shared[0], alone, atol=1e-5)
 
 
-SLOW = pytest.mark.slow
-LOSSES = ["dpo", "tpo", "wpo", *(pytest.param(x, marks=SLOW) for x in ("ipo", "simpo", "orpo"))]
+LOSSES = ["dpo", "wpo", *(pytest.param(x, marks=SLOW) for x in ("tpo", "ipo", "simpo", "orpo"))]
 
 
 @pytest.mark.parametrize("loss", LOSSES)

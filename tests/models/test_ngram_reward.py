@@ -79,6 +79,7 @@ def test_inverse_document_frequencies_by_hand():
         assert idf[token] == pytest.approx(wanted, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_weight_decay_leaves_idf_and_spelling_alone():
     model = Transformer(CONFIG, ngrams=NGRAMS)
     params, frozen = split(model, random_parameters(model))
