@@ -19,9 +19,18 @@ from jaxalign.losses import (
     GROUP_LOSSES,
     ONLINE_LOSSES,
     PAIR_LOSSES,
+    REWARD_LOSSES,
     UNPAIRED_LOSSES,
 )
-from jaxalign.losses.declarations import DISTILLATION, ONLINE, PAIRED, SAMPLED, UNPAIRED, Loss
+from jaxalign.losses.declarations import (
+    DISTILLATION,
+    ONLINE,
+    PAIRED,
+    REWARDS,
+    SAMPLED,
+    UNPAIRED,
+    Loss,
+)
 from jaxalign.losses.group_methods import GroupMethod
 
 PAGE = Path(jaxalign.__file__).parent / "losses" / "README.md"
@@ -34,7 +43,7 @@ and compares. All losses are unreduced: sum them over a mask, divide once by the
 # The headings, in this order; below each the files whose functions are declared as no loss.
 HEADINGS = {
     "Supervised": ("losses.cross_entropy",),
-    "Rewards": ("losses.bradley_terry", "losses.plackett_luce", "losses.process_reward"),
+    REWARDS.heading: (),
     PAIRED.heading: ("losses.ld_dpo", "losses.wpo"),
     UNPAIRED.heading: (),
     ONLINE.heading: (),
@@ -134,7 +143,10 @@ def entries() -> list[Entry]:
 
 def declarations() -> list[Loss | GroupMethod]:
     """Every declared loss."""
-    tables = (PAIR_LOSSES, UNPAIRED_LOSSES, ONLINE_LOSSES, DISTILLATION_LOSSES, GROUP_LOSSES)
+    tables = (
+        *(REWARD_LOSSES, PAIR_LOSSES, UNPAIRED_LOSSES, ONLINE_LOSSES),
+        *(DISTILLATION_LOSSES, GROUP_LOSSES),
+    )
     return [loss for table in tables for loss in table.values()]
 
 

@@ -26,7 +26,7 @@ from jaxalign.evaluation.text_statistics import copied_whole
 from jaxalign.recipes.run import Run, open_run
 from jaxalign.recipes.scoring import response_logps
 from jaxalign.recipes.sft import train_sft
-from jaxalign.recipes.text_batches import bucketed
+from jaxalign.recipes.text_batches import bucketed_batches
 from jaxalign.recipes.text_models import TextModel, new_text_model
 from jaxalign.sampling import sample
 from jaxalign.system.memory import keep_freed_memory
@@ -67,7 +67,7 @@ def trained(config: RLHFConfig, run: Run, corpus: Corpus) -> TextModel:
     new = new_text_model(
         config.model, corpus.tokenizer, run.key("init"), max_length=config.max_length
     )
-    batches = bucketed(
+    batches = bucketed_batches(
         corpus.sft_rows,
         config.sft.rows,
         buckets=config.length_buckets,

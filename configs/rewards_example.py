@@ -50,7 +50,7 @@ def full_stop(prompts: list[str], responses: list[str]) -> list[bool]:
 
 
 def get_config() -> GRPOConfig:
-    """Short sentences that end and do not repeat themselves, at a small price on KL."""
+    """Short sentences that end and do not repeat themselves, with a small KL penalty."""
     here = "configs/rewards_example.py"
     return GRPOConfig(
         policy="runs/sft",

@@ -23,7 +23,7 @@ from jaxalign.config.field_types import hints_of
 from jaxalign.config.flags import flags_of, given_flags, named_flags, single, with_flags
 from jaxalign.errors import UserError, one_line
 from jaxalign.system.cache import use_compilation_cache
-from jaxalign.system.files import FileError, read_bytes, reason, remedy, shown, shown_path, writing
+from jaxalign.system.files import FileError, quote, read_bytes, reason, remedy, short_path, writing
 from jaxalign.system.memory import keep_freed_memory, return_compiler_memory, with_huge_pages
 from jaxalign.system.signals import ending, ignore
 
@@ -150,7 +150,7 @@ def main(arguments: list[str]) -> None:
             raise SystemExit(128 + 13) from None
         except OSError as error:
             drop_output()
-            where = "" if error.filename is None else f"{shown_path(error.filename)}: "
+            where = "" if error.filename is None else f"{short_path(error.filename)}: "
             refuse(f"{where}{reason(error)}; {remedy(error)}", 2)
         except KeyboardInterrupt:
             raise SystemExit(128 + 2) from None
@@ -187,7 +187,7 @@ def dispatch(arguments: list[str]) -> Any:
         return report(rest)
     if command not in DEFAULTS:
         near = nearest(command.lower(), [*DEFAULTS, "report"]) or "; `jaxalign --help` lists them"
-        raise UserError(f"no command {shown(command)}{near}")
+        raise UserError(f"no command {quote(command)}{near}")
     return run_command(command, rest)
 
 
@@ -224,10 +224,10 @@ def run_configured(config: Config, directory: str | None) -> Any:
         if directory is not None:
             raise UserError(f"`{command}` writes no run directory; leave --run_dir out")
         return module.run(config)
-    from jaxalign.recipes.run_directory import directory_of, held
+    from jaxalign.recipes.run_directory import directory_of, locked_directory
 
     folder = directory_of(f"runs/{default}" if directory is None else directory)
-    with held(folder):
+    with locked_directory(folder):
         return module.run(config, folder)
 
 
@@ -308,7 +308,7 @@ def read_config(file: Path, command: str | None = None) -> Config:
     Raises:
       UserError: it cannot be read, does not run, or gives something else.
     """
-    origin = f"--config {shown_path(file)}"
+    origin = f"--config {short_path(file)}"
     try:
         source = read_bytes(file, largest=LARGEST_CONFIG)
     except FileError as error:

@@ -1,6 +1,8 @@
 """Kullback-Leibler divergence from a reference: estimators, the exact sum, its coefficient."""
 
+import dataclasses
 import math
+from collections.abc import Callable
 
 import chex
 import jax
@@ -18,6 +20,22 @@ __all__ = (
     "fused_exact_kl",
     "adapted_coef",
 )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class KLEstimator:
+    """An estimator of the KL to the reference under its name on the command line.
+
+    name: after `--grpo.kl_estimator`.
+    reward: what is charged to the reward, `(policy_logps, reference_logps) -> [...]`; None: it is
+      no estimator for the reward.
+    loss: a term of the loss, `(logps, behaviour_logps, reference_logps) -> [...]`; None: it has no
+      gradient to learn from.
+    """
+
+    name: str
+    reward: Callable[[jax.Array, jax.Array], jax.Array] | None = None
+    loss: Callable[[jax.Array, jax.Array, jax.Array], jax.Array] | None = None
 
 
 def k1(policy_logps: jax.Array, reference_logps: jax.Array) -> jax.Array:
@@ -268,3 +286,14 @@ def adapted_coef(
     coef, kl = widen(coef, kl)
     chex.assert_rank([coef, kl], 0)
     return coef * (1 + jnp.clip(kl / target - 1, -0.2, 0.2) * batch_size / horizon)
+
+
+K1 = KLEstimator(name="k1", reward=k1)
+K2 = KLEstimator(
+    name="k2", reward=k2, loss=lambda logps, behaviour_logps, reference: k2(logps, reference)
+)
+K3 = KLEstimator(
+    name="k3", reward=k3, loss=lambda logps, behaviour_logps, reference: k3(logps, reference)
+)
+CORRECTED = KLEstimator(name="corrected", loss=importance_corrected_k3)
+KL_ESTIMATORS = {one.name: one for one in (K1, K2, K3, CORRECTED)}

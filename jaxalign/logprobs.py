@@ -457,7 +457,7 @@ def _join_chunks(x: jax.Array, length: int) -> jax.Array:
 def map_time_chunks(
     fn: Callable[..., Tree], arrays: tuple[jax.Array, ...], chunk_size: int
 ) -> Tree:
-    """`fn(*arrays)` over chunks of time, one after another, to save memory.
+    """Results of a function of time steps, computed in chunks of time to save memory.
 
     Args:
       fn: of arrays `[B, steps, ...]`, with results of such a shape.

@@ -17,9 +17,9 @@ from jaxalign import (
     log_softmax,
 )
 from jaxalign.logprobs import (
-    _time_chunks,
     fused_action_logps_and_entropy,
     log_collisions,
+    map_time_chunks,
     shift_right,
     tempered,
 )
@@ -432,15 +432,28 @@ def test_fused_token_logps_takes_one_vector_a_token():
         fused_token_logps(jnp.zeros((1, 2, 3, 5)), jnp.zeros((3, 4)), tokens, chunk_size=2)
 
 
+def chunk_shape(rows, length, chunk_size):
+    """The shape of what a function gets at a time; all chunks together are the whole."""
+    shapes, x = set(), jnp.arange(rows * length).reshape(rows, length)
+
+    def identity(chunk):
+        shapes.add(chunk.shape)
+        return chunk
+
+    np.testing.assert_array_equal(map_time_chunks(identity, (x,), chunk_size), x)
+    (shape,) = shapes
+    return shape
+
+
 @pytest.mark.parametrize(("chunk_size", "steps"), [(1, 1), (4, 1), (7, 1), (8, 2), (100, 6)])
 def test_chunks_are_no_larger_than_asked_for(chunk_size, steps):
     """Whole time steps of four rows: one at least, and as many as fit."""
-    assert _time_chunks(jnp.zeros((4, 6)), chunk_size).shape == (6 // steps, 4, steps)
+    assert chunk_shape(4, 6, chunk_size) == (4, steps)
 
 
 def test_chunks_of_a_single_row():
     """Three and three steps of at most four."""
-    assert _time_chunks(jnp.zeros((1, 6)), 4).shape == (2, 1, 3)
+    assert chunk_shape(1, 6, 4) == (1, 3)
 
 
 def test_temperature_of_bfloat16_logits():

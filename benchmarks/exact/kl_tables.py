@@ -121,7 +121,7 @@ def as_loss(estimate, at: Place) -> Quality:
 
 
 def in_reward(estimator, at: Place, *, to_go: bool) -> Quality:
-    """The policy gradient of the estimate as a price, frozen when the samples were drawn.
+    """The policy gradient of the estimate as a penalty, frozen when the samples were drawn.
 
     Args:
       estimator: of tokens; one of `ESTIMATORS`.
@@ -129,14 +129,14 @@ def in_reward(estimator, at: Place, *, to_go: bool) -> Quality:
       to_go: each token pays for itself and what follows, not for what came before.
     """
     mask = rows().response_mask
-    prices = jnp.where(mask, estimator(at.behaviour, at.reference, at.behaviour), 0)
-    to_come = discounted_returns(-prices, mask, gamma=1.0)
+    penalties = jnp.where(mask, estimator(at.behaviour, at.reference, at.behaviour), 0)
+    to_come = discounted_returns(-penalties, mask, gamma=1.0)
 
     def losses(policy):
         if to_go:
             each = ppo_policy_loss(policy, at.behaviour, to_come, clip_range=UNCLIPPED)
             return masked_sum(each, mask, axis=1)
-        summed = (sequence_logps(x, mask) for x in (policy, at.behaviour, -prices))
+        summed = (sequence_logps(x, mask) for x in (policy, at.behaviour, -penalties))
         return ppo_policy_loss(*summed, clip_range=UNCLIPPED)
 
     return quality(*moments(losses, at.policy, at.scores, at.weights), at.gradient)
@@ -226,16 +226,16 @@ def loss_table(world: World, *, off_policy: bool) -> Table:
     header, lines = cells(results, ("cosine", "size", "bias", "sd"), 2)
     drawn = "a policy half-way back to the reference" if off_policy else "the policy itself"
     conclusion = (
-        "Off policy only the corrected k3 of the whole response keeps the right gradient. A price "
-        "that was frozen when the samples were drawn (in the reward) is that of the old policy, "
-        "here about half. k1 as a loss has a mean now, and it points the wrong way."
+        "Off policy only the corrected k3 of the whole response keeps the right gradient. A "
+        "penalty that was frozen when the samples were drawn (in the reward) is that of the old "
+        "policy, here about half. k1 as a loss has a mean now, and it points the wrong way."
         if off_policy
         else "Right on policy: k1 in the reward (to go: the same mean, less noise), and k2 or "
         "corrected k3 of the whole response as a loss. As a loss k1 is noise of mean 0, and k3 "
         "pulls towards the other KL, KL(reference, policy). Any loss on tokens is biased, "
         "corrected or not: it misses that a token decides which prefixes follow "
         "([Tang and Munos 2025](https://arxiv.org/abs/2506.09477)). k2 and k3 in the reward are "
-        "wrong: the derivative of the price is missing, which for k1 has mean 0."
+        "wrong: the derivative of the penalty is missing, which for k1 has mean 0."
     )
     return Table(
         title=f"KL estimators as losses and in the reward, {'off' if off_policy else 'on'} policy",

@@ -216,8 +216,8 @@ def token_grpo(kl, aggregation):
     """
 
     def loss(policy, behaviour, reference, mask, advantages):
-        price = kl(policy, behaviour, reference)
-        losses = grpo_loss(policy, behaviour, advantages, price, clip_range=CLIP, kl_coef=BETA)
+        kl_term = kl(policy, behaviour, reference)
+        losses = grpo_loss(policy, behaviour, advantages, kl_term, clip_range=CLIP, kl_coef=BETA)
         return masked_sum(losses, aggregation(mask)[0], axis=1)
 
     return loss

@@ -29,7 +29,7 @@ from jaxalign.losses.plackett_luce import plackett_luce_loss
 from jaxalign.losses.ppo import ppo_loss, ppo_policy_loss, ppo_value_loss
 from jaxalign.losses.process_reward import process_reward_loss
 from jaxalign.losses.wpo import wpo_weights
-from jaxalign.objectives.policy_gradient import KL_LOSSES, advantages_for
+from jaxalign.objectives.policy_gradient import advantages_for
 from jaxalign.objectives.preferences import response_lengths
 
 # The inputs of a named loss that a policy makes; all others are data.
@@ -180,9 +180,9 @@ def surrogate(logps, batch, *, method: GroupMethod):
     advantages = advantages_for(method, batch)
     decision = (logps, batch.behaviour_logps, batch.mask, advantages)
     losses = method.surrogate.losses(*decision, **method.hyperparameters)
-    if method.kl_coef and method.kl_in == "loss":
-        kl = KL_LOSSES[method.kl_estimator](logps, batch.behaviour_logps, batch.reference_logps)
-        losses += method.kl_coef * kl
+    if method.loss_kl_coef:
+        kl = method.kl_estimator.loss(logps, batch.behaviour_logps, batch.reference_logps)
+        losses += method.loss_kl_coef * kl
     return losses
 
 

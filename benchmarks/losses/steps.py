@@ -17,7 +17,7 @@ from jaxalign.losses import (
     PAIR_LOSSES,
     UNPAIRED_LOSSES,
 )
-from jaxalign.losses.bco import no_shift, shift_after
+from jaxalign.losses.bco import no_shift
 from jaxalign.losses.group_methods import with_parts
 from jaxalign.models.functions import (
     text_decisions,
@@ -48,7 +48,7 @@ class Case:
     kind: what a row of its batch is.
     texts: sequences that the model reads in a step.
     loss_fn, params, batch: what `train_step` takes.
-    measure: its argument, for a loss with a running mean.
+    statistics: at the start, of a loss with a running mean.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Case:
     loss_fn: Callable
     params: Any
     batch: Any
-    measure: Callable | None = None
+    statistics: Any = None
 
 
 def cases(material: Material) -> list[Case]:
@@ -77,7 +77,7 @@ def pairs(material: Material) -> Iterator[Case]:
             loss_fn=objectives.paired(logps, loss),
             params=params,
             batch=batch,
-            measure=objectives.paired_sums(logps, loss),
+            statistics=no_shift() if loss.needs("shift") else None,
         )
     for name, modifier in MODIFIERS.items():
         read = text_logps_and_collisions(material.model) if "wpo" in modifier else logps
@@ -99,7 +99,7 @@ def labelled(material: Material) -> Iterator[Case]:
             loss_fn=objectives.unpaired(logps, loss),
             params=material.params,
             batch=material.labelled,
-            measure=objectives.unpaired_sums(logps, loss) if loss.needs("shift") else None,
+            statistics=no_shift() if loss.needs("shift") else None,
         )
 
 
@@ -206,9 +206,12 @@ def compiled(cases: list[Case]) -> list[Callable[[], Any]]:
             states[key] = initial_state(case.params, optimizer, jax.random.key(0))
     runs = []
     for case in cases:
-        running = {"measure": case.measure, "track": shift_after} if case.measure else {}
-        step = functools.partial(train_step, loss_fn=case.loss_fn, optimizer=optimizer, **running)
-        statistics = no_shift() if case.measure else None
-        state = dataclasses.replace(states[id(case.params)], statistics=statistics)
+        step = functools.partial(
+            train_step,
+            loss_fn=case.loss_fn,
+            optimizer=optimizer,
+            track=None if case.statistics is None else objectives.shift_after_batch,
+        )
+        state = dataclasses.replace(states[id(case.params)], statistics=case.statistics)
         runs.append(functools.partial(jax.jit(step), state, case.batch))
     return runs

@@ -3,6 +3,12 @@
 from jaxalign.advantages.baselines import greedy_baseline_advantages, running_baseline
 from jaxalign.advantages.gae import gae, gae_associative
 from jaxalign.advantages.group import (
+    BATCH,
+    BEST_OF_GROUP,
+    CENTRED,
+    GROUP,
+    LEAVE_ONE_OUT,
+    LENGTH_WEIGHTED,
     batch_scaled_advantages,
     best_of_group_advantages,
     centred_advantages,
@@ -12,7 +18,10 @@ from jaxalign.advantages.group import (
     length_weighted_advantages,
     weighted_scores,
 )
-from jaxalign.advantages.reinforce_plus_plus import reinforce_plus_plus_advantages
+from jaxalign.advantages.reinforce_plus_plus import (
+    WHITENED_RETURNS,
+    reinforce_plus_plus_advantages,
+)
 from jaxalign.advantages.returns import discounted_returns, lambda_returns, n_step_returns
 from jaxalign.advantages.rewards import (
     missing_eos_penalty,
@@ -20,6 +29,14 @@ from jaxalign.advantages.rewards import (
     shaped_rewards,
 )
 from jaxalign.advantages.vtrace import vtrace
+
+ADVANTAGES = {
+    one.name: one
+    for one in (
+        *(GROUP, BATCH, CENTRED, LEAVE_ONE_OUT, BEST_OF_GROUP, LENGTH_WEIGHTED),
+        WHITENED_RETURNS,
+    )
+}
 
 __all__ = [
     "batch_scaled_advantages",

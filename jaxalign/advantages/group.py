@@ -9,6 +9,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from jaxalign.advantages.declarations import AdvantageEstimator
 from jaxalign.numerics.masking import (
     equal_entries,
     masked_sum,
@@ -289,3 +290,25 @@ def decoupled_advantages(
     count = masked_sum(jnp.ones_like(total), mask, axis_name=axis_name)
     count = jnp.maximum(count, 2)  # whitened, less than two scores are 0
     return whiten(total, mask, axis_name=axis_name) * jnp.sqrt((count - 1) / count)
+
+
+GROUP = AdvantageEstimator(
+    name="group", of_responses=lambda scores, lengths, mask: grpo_advantages(scores, mask)
+)
+BATCH = AdvantageEstimator(
+    name="batch", of_responses=lambda scores, lengths, mask: batch_scaled_advantages(scores, mask)
+)
+CENTRED = AdvantageEstimator(
+    name="centred", of_responses=lambda scores, lengths, mask: centred_advantages(scores, mask)
+)
+LEAVE_ONE_OUT = AdvantageEstimator(
+    name="leave_one_out",
+    of_responses=lambda scores, lengths, mask: leave_one_out_advantages(scores, mask),
+)
+BEST_OF_GROUP = AdvantageEstimator(
+    name="best_of_group",
+    of_responses=lambda scores, lengths, mask: best_of_group_advantages(scores, mask),
+)
+LENGTH_WEIGHTED = AdvantageEstimator(
+    name="length_weighted", of_responses=length_weighted_advantages
+)

@@ -2,6 +2,7 @@
 
 import jax
 
+from jaxalign.advantages.declarations import AdvantageEstimator
 from jaxalign.advantages.returns import discounted_returns
 from jaxalign.numerics.masking import whiten
 
@@ -37,3 +38,11 @@ def reinforce_plus_plus_advantages(
     """
     returns = discounted_returns(rewards, mask, gamma=gamma)
     return whiten(returns, mask, axis_name=axis_name)
+
+
+WHITENED_RETURNS = AdvantageEstimator(
+    name="reinforce_plus_plus",
+    of_tokens=lambda rewards, mask, discount: reinforce_plus_plus_advantages(
+        rewards, mask, gamma=discount
+    ),
+)

@@ -1,4 +1,4 @@
-"""Frozen pytrees that go into a step."""
+"""Batches: immutable pytrees of arrays, the data of a training step."""
 
 from jaxalign.batches.experience import Experience, ResponseBatch
 from jaxalign.batches.preferences import (

@@ -100,15 +100,17 @@ def response_rows(batch: ResponseBatch) -> ResponseBatch:
 
 
 def one_a_row(x: jax.Array) -> jax.Array:
-    """`[B, K, ...]` as `[B K, ...]`."""
+    """Arrays with a response a row, `[B K, ...]`, from K responses a row, `[B, K, ...]`."""
     return x.reshape(-1, *x.shape[2:])
 
 
 def behind_prompts(x: jax.Array, columns: int) -> jax.Array:
-    """Numbers `[B, K, R]` of response tokens as rows `[B K, columns + R]`, 0 in the prompts."""
+    """Numbers of the tokens of whole rows, `[B K, columns + R]`, 0 in the prompts, from those of
+    responses, `[B, K, R]`.
+    """
     return jnp.pad(one_a_row(x), ((0, 0), (columns, 0)))
 
 
 def _by_row(x: jax.Array, count: int) -> jax.Array:
-    """`[B, ...]` as `[B / count, count, ...]`."""
+    """Arrays with `count` responses a row, `[B / count, count, ...]`, from one a row."""
     return x.reshape(-1, count, *x.shape[1:])

@@ -39,7 +39,7 @@ class TokenBatch:
 
 @pytree
 class PackedBatch:
-    """Packed rows of several texts, one behind the other; a token sees its own text alone.
+    """Packed rows of several texts, one behind the other; attention stays within a text.
 
     tokens, prompt_mask, response_mask: `[B, T]` as in `TokenBatch`; padding stands on the right.
     segments: `[B, T]` int32, number of a token's text in its row, from 0 on; padding has that of

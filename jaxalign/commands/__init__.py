@@ -1,1 +1,1 @@
-"""One file a command of `jaxalign`."""
+"""The commands of `jaxalign`, one file each."""

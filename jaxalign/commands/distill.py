@@ -1,4 +1,4 @@
-"""`jaxalign distill`: a student from a teacher's distributions, on data and on its own samples."""
+"""`jaxalign distill`: a student trained on a teacher's distributions, on data and own samples."""
 
 import dataclasses
 import math
@@ -23,7 +23,7 @@ from jaxalign.recipes.reward_sources import mean_score
 from jaxalign.recipes.run import open_run
 from jaxalign.recipes.scoring import longest, perplexity
 from jaxalign.recipes.text_models import load_text_model, start_of
-from jaxalign.recipes.user_data import fitting, read_held_out, read_rows
+from jaxalign.recipes.user_data import read_held_out, read_rows, with_max_length
 from jaxalign.train.metrics import logged
 
 TITLES = {"forward_kl": "forward KL", "reverse_kl": "reverse KL", "jsd": "JSD"}
@@ -38,7 +38,7 @@ def run(config: DistillConfig, directory: Path) -> dict:
     teacher = load_text_model(config.teacher, "teacher", head="logits", place=config.place)
     check_same_vocabulary(student, teacher, "teacher")
     fit = following(config.distill.fit, "distill", start_of(student, config.lora))
-    data = fitting(fitting(config.data, student), teacher)
+    data = with_max_length(with_max_length(config.data, student), teacher)
 
     read, others = (
         reader(data, PromptCompletion, tokenizer=student.tokenizer, log=directory)
@@ -91,7 +91,7 @@ def divergences(directory: Path, updates: int) -> dict[str, float]:
 
 
 def prompts_of(rows: Sequence[TokenRow]) -> list[np.ndarray]:
-    """What stands before the first response token of every row."""
+    """Tokens before the first response token of every row."""
     prompts = [prompt_of(row) for row in rows]
     if not all(map(len, prompts)):
         raise UserError(
@@ -102,7 +102,7 @@ def prompts_of(rows: Sequence[TokenRow]) -> list[np.ndarray]:
 
 
 def check_memory(settings: DistillSettings, length: int, vocabulary: int) -> None:
-    """The teacher's float32 logits of a batch must fit the memory that is allowed for them."""
+    """Check that the teacher's float32 logits of a batch fit the memory allowed for them."""
     size = settings.fit.rows
     needed = 4 * size * length * vocabulary / 2**30
     if needed > settings.max_logits_gib:

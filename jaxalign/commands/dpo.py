@@ -1,4 +1,4 @@
-"""`jaxalign dpo`: a policy from a user's preferences, by DPO or another loss on pairs."""
+"""`jaxalign dpo`: a policy trained on a user's preferences, by DPO or another pair loss."""
 
 import dataclasses
 from pathlib import Path
@@ -12,17 +12,17 @@ from jaxalign.recipes.adapters import with_adapters
 from jaxalign.recipes.finish import finish
 from jaxalign.recipes.inputs import inputs_of
 from jaxalign.recipes.preferences import train_dpo
-from jaxalign.recipes.reference_cache import kept_of
+from jaxalign.recipes.reference_cache import cached_logps_of
 from jaxalign.recipes.run import open_run
 from jaxalign.recipes.text_models import load_text_model, start_of
-from jaxalign.recipes.user_data import fitting, read_held_out, read_rows
+from jaxalign.recipes.user_data import read_held_out, read_rows, with_max_length
 
 
 def run(config: DPOConfig, directory: Path) -> dict:
     """Train, save `model`, write the report; returns what `results.json` holds."""
     policy = load_text_model(config.policy, "policy", head="logits", place=config.place)
     fit = following(config.dpo.fit, "dpo", start_of(policy, config.lora))
-    data = fitting(config.data, policy)
+    data = with_max_length(config.data, policy)
     loss = config.dpo.declared_loss
     kind = GoldPreference if loss.needs("gold_logps") else Preference
     rows = read_rows(data, kind, tokenizer=policy.tokenizer, log=directory)
@@ -36,7 +36,7 @@ def run(config: DPOConfig, directory: Path) -> dict:
         adapter=config.adapter,
     )
     with open_run(directory, config, config.place, config.seed, inputs=inputs) as run:
-        score_reference = kept_of(config)
+        score_reference = cached_logps_of(config)
         policy = with_adapters(policy, config.adapter, config.lora, run.key("lora"))
         trained = train_dpo(
             run,

@@ -18,12 +18,12 @@ from jaxalign.recipes.rankings import ranking_accuracy
 from jaxalign.recipes.run import Run, open_run
 from jaxalign.recipes.scoring import perplexity
 from jaxalign.recipes.text_models import TextModel, load_text_model
-from jaxalign.recipes.user_data import Rows, fitting, read_rows
+from jaxalign.recipes.user_data import Rows, read_rows, with_max_length
 from jaxalign.system.files import write_atomically
 
 
 def run(config: EvaluateConfig) -> dict[str, Any]:
-    """Print the measures, a line each, and return them."""
+    """Print the metrics, a line each, and return them."""
     model = load_text_model(config.model, "model", place=config.place)
     measure = {
         "texts": perplexity_on_texts,
@@ -46,14 +46,14 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
 def perplexity_on_texts(config: EvaluateConfig, run: Run, model: TextModel) -> dict[str, float]:
     """exp of the mean negative log-probability of a completion's token."""
     require_head(config, model, "logits")
-    data = fitting(config.data, model)
+    data = with_max_length(config.data, model)
     rows = read_rows(data, PromptCompletion, tokenizer=model.tokenizer, log=None)
     return {"perplexity": perplexity(run, model, rows.texts, temperature=config.temperature)}
 
 
 def accuracy_on_preferences(config: EvaluateConfig, run: Run, model: TextModel) -> dict[str, float]:
     """Pair accuracy with its 95% interval, by the score or by the implicit reward."""
-    data = fitting(config.data, model)
+    data = with_max_length(config.data, model)
     rows = read_rows(data, Preference, tokenizer=model.tokenizer, log=None)
     pairs, blocks = rows.tokens, blocks_of(rows)
     if "score" in model.model.config.heads_out:
@@ -81,15 +81,17 @@ def accuracy_on_preferences(config: EvaluateConfig, run: Run, model: TextModel) 
 def accuracy_on_rankings(config: EvaluateConfig, run: Run, model: TextModel) -> dict[str, float]:
     """Share of the pairs of every ranking in its order, and Kendall's tau, with 95% intervals."""
     require_head(config, model, "score")
-    data = fitting(config.data, model)
+    data = with_max_length(config.data, model)
     rows = read_rows(data, Ranking, tokenizer=model.tokenizer, log=None)
     return ranking_accuracy(run, model, rows.tokens, blocks=blocks_of(rows))
 
 
 def accuracy_on_steps(config: EvaluateConfig, run: Run, model: TextModel) -> dict[str, float]:
-    """Share of steps whose label the model finds, with 95% intervals; writes their chances."""
+    """Share of steps whose label the model predicts, with 95% intervals; writes their
+    probabilities.
+    """
     require_head(config, model, "step_score")
-    data = fitting(config.data, model)
+    data = with_max_length(config.data, model)
     rows = read_rows(data, Stepwise, tokenizer=model.tokenizer, log=None)
     chances = step_chances(run, model, rows.texts)
     if config.chances:
@@ -100,12 +102,12 @@ def accuracy_on_steps(config: EvaluateConfig, run: Run, model: TextModel) -> dic
 
 
 def blocks_of(rows: Rows[Preference] | Rows[Ranking] | Rows[Stepwise]) -> np.ndarray:
-    """`[N]` which of the rows belong to one prompt: intervals are over prompts."""
+    """Block labels `[N]` of the rows' prompts: intervals are over prompts."""
     return prompt_blocks([record.prompt for record in rows.records])
 
 
 def require_head(config: EvaluateConfig, model: TextModel, head: str) -> None:
-    """Raise a one-line `UserError` where the model cannot be measured on such rows."""
+    """Raise a one-line `UserError` where the model lacks the head that such rows need."""
     heads = model.model.config.heads_out
     if head not in heads:
         raise UserError(

@@ -1,4 +1,4 @@
-"""`jaxalign export`: a model as a Hugging Face folder."""
+"""`jaxalign export`: a model written as a Hugging Face folder."""
 
 import json
 import os
@@ -23,7 +23,7 @@ from jaxalign.system.files import (
     make_directory,
     read_json,
     replace_file,
-    shown_path,
+    short_path,
     whole_directory,
     write_atomically,
 )
@@ -33,13 +33,13 @@ ASIDE = {"value": VALUE_FILE, "score/readout/bias": SCORE_FILE}
 
 
 def run(config: ExportConfig) -> Path:
-    """Write the folder, say where it is, and return it."""
+    """Write the folder, print its path, and return it."""
     if not config.output:
         raise UserError("--output is empty; give the folder to write")
     output = Path(config.output)
     if exists(output) and not (os.path.isdir(output) and not os.listdir(output)):
         raise UserError(
-            f"--output {shown_path(output)} exists; give a folder that does not, or an empty one"
+            f"--output {short_path(output)} exists; give a folder that does not, or an empty one"
         )
     model = load_text_model(config.model, "model")
     check_heads(model, config.model)
@@ -53,7 +53,7 @@ def run(config: ExportConfig) -> Path:
 
 
 def check_heads(model: TextModel, source: str) -> None:
-    """What has no equivalent is one line."""
+    """Raise a one-line `UserError` for heads that have no equivalent in transformers."""
     config = model.model.config
     if "step_score" in config.heads_out:
         raise UserError(f"--model {source} scores steps, for which Hugging Face has no class")
@@ -71,7 +71,7 @@ def check_heads(model: TextModel, source: str) -> None:
 
 
 def write_folder(folder: Path, text_model: TextModel, *, shard_bytes: int) -> None:
-    """Weights, configuration and tokenizer; a model card is not among them."""
+    """Write weights, configuration and tokenizer; without a model card."""
     model, params = unrolled(text_model.model, text_model.params)
     ids = special_ids(text_model.tokenizer)
     fields: dict[str, Any] = config_of(model.config) | ids
@@ -96,7 +96,7 @@ def write_folder(folder: Path, text_model: TextModel, *, shard_bytes: int) -> No
 
 
 def special_ids(tokenizer: Tokenizer) -> dict[str, Any]:
-    """Ids of the special tokens that the tokenizer has; of EOS a list where several end a text."""
+    """Ids of the tokenizer's special tokens by field; a list for EOS where several end a text."""
     ids = {
         "bos_token_id": tokenizer.bos_id,
         "eos_token_id": list(tokenizer.stop_ids),
@@ -108,7 +108,7 @@ def special_ids(tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def write_weights(folder: Path, flat: dict, fields: dict[str, Any], shard_bytes: int) -> None:
-    """`model.safetensors`, or several files and the index that transformers reads them by."""
+    """Write `model.safetensors`, or several files and the index that transformers reads them by."""
     shards = []  # names of tensors; each file is written before the next one's arrays are made
     for tensors in shards_of(flat, fields, shard_bytes=shard_bytes):
         save(folder / f".{len(shards)}", tensors)
@@ -126,12 +126,12 @@ def write_weights(folder: Path, flat: dict, fields: dict[str, Any], shard_bytes:
 
 
 def save(file: Path, tensors: dict[str, np.ndarray]) -> None:
-    """A file of tensors, marked as transformers wants it."""
+    """Write a file of tensors with the metadata that transformers expects."""
     from safetensors.numpy import save_file
 
     replace_file(file, lambda aside: save_file(tensors, aside, metadata={"format": "pt"}))
 
 
 def write_json(file: Path, content: dict[str, Any]) -> None:
-    """JSON that people can read."""
+    """Write an indented JSON file."""
     write_atomically(file, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

@@ -14,7 +14,7 @@ from jaxalign.errors import UserError, printable
 from jaxalign.recipes.iterations import check_room
 from jaxalign.recipes.text_models import load_text_model
 from jaxalign.sampling import Samples, sample
-from jaxalign.system.files import shown
+from jaxalign.system.files import quote
 
 
 def run(config: GenerateConfig) -> list[str]:
@@ -24,16 +24,16 @@ def run(config: GenerateConfig) -> list[str]:
     if config.chat and not config.prompt.strip():
         raise UserError("--prompt is empty; with --chat it is what the user says")
     policy = load_text_model(config.model, "model", head="logits")
-    said = [{"role": "user", "content": config.prompt}] if config.chat else config.prompt
-    prompt = prompt_ids(said, policy.tokenizer)
-    if not prompt:
+    prompt = [{"role": "user", "content": config.prompt}] if config.chat else config.prompt
+    ids = prompt_ids(prompt, policy.tokenizer)
+    if not ids:
         raise UserError("--prompt is empty, and the model has no BOS that a text could begin with")
-    check_room(policy, len(prompt), config.max_new_tokens)
-    columns = prompt_columns(len(prompt), policy.max_length - config.max_new_tokens)
-    drawn = sample(
+    check_room(policy, len(ids), config.max_new_tokens)
+    columns = prompt_columns(len(ids), policy.max_length - config.max_new_tokens)
+    samples = sample(
         policy.model,
         policy.params,
-        prompt_batch([prompt] * config.samples, pad_id=policy.tokenizer.pad_id, length=columns),
+        prompt_batch([ids] * config.samples, pad_id=policy.tokenizer.pad_id, length=columns),
         jax.random.key(config.seed),
         eos_id=policy.tokenizer.stop_ids,
         max_new_tokens=config.max_new_tokens,
@@ -41,31 +41,33 @@ def run(config: GenerateConfig) -> list[str]:
         top_k=config.top_k,
         top_p=config.top_p,
     )
-    texts = _texts(drawn, prompt, policy.tokenizer, said)
+    texts = _texts(samples, ids, policy.tokenizer, prompt)
     print(printable(_settings(config, policy.tokenizer)), file=sys.stderr)
     print(printable("\n\n".join(texts)))
     return texts
 
 
 def _texts(
-    drawn: Samples, prompt: list[int], tokenizer: Tokenizer, said: TextOrMessages
+    samples: Samples, ids: list[int], tokenizer: Tokenizer, prompt: TextOrMessages
 ) -> list[str]:
-    """What was drawn, without the token that ended it; behind a text's prompt, that too."""
-    tokens, mask = np.asarray(drawn.batch.tokens), np.asarray(drawn.batch.response_mask)
+    """Texts of the samples without EOS: with the prompt where it is a text, answers alone in a
+    chat.
+    """
+    tokens, mask = np.asarray(samples.batch.tokens), np.asarray(samples.batch.response_mask)
     mask = mask & ~np.isin(tokens, tokenizer.stop_ids)
     rows = [row[real] for row, real in zip(tokens, mask, strict=True)]
-    if isinstance(said, str):
-        return tokenizer.decode_all([[*prompt, *row] for row in rows])
-    answers = tokenizer.decode_after([prompt] * len(rows), rows)
-    return [answer_text(said, answer, tokenizer) for answer in answers]
+    if isinstance(prompt, str):
+        return tokenizer.decode_all([[*ids, *row] for row in rows])
+    answers = tokenizer.decode_after([ids] * len(rows), rows)
+    return [answer_text(prompt, answer, tokenizer) for answer in answers]
 
 
 def _settings(sampling: GenerateConfig, tokenizer: Tokenizer) -> str:
-    """What was drawn with, and what the model's makers draw with where that is something else."""
+    """Line with the settings of sampling, and the model's own defaults where they differ."""
     ours = {name: getattr(sampling, name) for name in ("temperature", "top_k", "top_p")}
     theirs = {k: v for k, v in tokenizer.generation.items() if v is not None and ours.get(k) != v}
     used = ", ".join(f"{name} {value:g}" for name, value in ours.items())
     if not theirs:
         return f"drawn with {used}"
-    made = ", ".join(f"{name} {shown(value)}" for name, value in theirs.items())
+    made = ", ".join(f"{name} {quote(value)}" for name, value in theirs.items())
     return f"drawn with {used}; the model's own defaults, not used here: {made}"

@@ -1,4 +1,6 @@
-"""`jaxalign grpo`: GRPO or a relative of it on a user's prompts, against models and functions."""
+"""`jaxalign grpo`: GRPO or a relative of it on a user's prompts, with models and functions as
+rewards.
+"""
 
 from pathlib import Path
 

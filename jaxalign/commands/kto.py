@@ -1,4 +1,4 @@
-"""`jaxalign kto`: a policy from responses labelled good or bad, by KTO or another such loss."""
+"""`jaxalign kto`: a policy trained on responses labelled good or bad, by KTO or a relative."""
 
 import dataclasses
 from pathlib import Path
@@ -14,17 +14,17 @@ from jaxalign.recipes.adapters import with_adapters
 from jaxalign.recipes.finish import finish
 from jaxalign.recipes.inputs import inputs_of
 from jaxalign.recipes.preferences import train_unpaired
-from jaxalign.recipes.reference_cache import kept_of
+from jaxalign.recipes.reference_cache import cached_logps_of
 from jaxalign.recipes.run import open_run
 from jaxalign.recipes.text_models import load_text_model, start_of
-from jaxalign.recipes.user_data import fitting, read_held_out, read_rows
+from jaxalign.recipes.user_data import read_held_out, read_rows, with_max_length
 
 
 def run(config: KTOConfig, directory: Path) -> dict:
     """Train, save `model`, write the report; returns what `results.json` holds."""
     policy = load_text_model(config.policy, "policy", head="logits", place=config.place)
     fit = following(config.kto.fit, "kto", start_of(policy, config.lora))
-    data = fitting(config.data, policy)
+    data = with_max_length(config.data, policy)
     rows = read_rows(data, Unpaired, tokenizer=policy.tokenizer, log=directory)
     labels = [record.label for record in rows.records]
     held_out = read_held_out(data, Unpaired, tokenizer=policy.tokenizer, log=directory)
@@ -38,7 +38,7 @@ def run(config: KTOConfig, directory: Path) -> dict:
     )
     with open_run(directory, config, config.place, config.seed, inputs=inputs) as run:
         policy = with_adapters(policy, config.adapter, config.lora, run.key("lora"))
-        shared = {"temperature": config.temperature, "score_reference": kept_of(config)}
+        shared = {"temperature": config.temperature, "score_reference": cached_logps_of(config)}
         trained = train_unpaired(
             run, "kto", policy, rows.texts, labels=labels, settings=config.kto, **shared
         )

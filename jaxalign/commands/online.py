@@ -1,4 +1,4 @@
-"""`jaxalign online`: a policy from preferences of its judges between its own fresh samples."""
+"""`jaxalign online`: a policy trained on pairs of its own samples, compared by their rewards."""
 
 from pathlib import Path
 

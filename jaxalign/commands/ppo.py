@@ -1,6 +1,4 @@
-"""`jaxalign ppo`: PPO of a text policy against reward models and functions; on a control task; on
-images.
-"""
+"""`jaxalign ppo`: PPO of a text policy, on a control task, or on images."""
 
 from pathlib import Path
 
@@ -25,7 +23,7 @@ def run(config: TextPPOConfig | ControlConfig | ImagesConfig, directory: Path) -
 
 
 def run_text(config: TextPPOConfig, directory: Path) -> dict:
-    """The same on text; `model` is the trained policy."""
+    """PPO of a text policy: train, save `model`, write the report."""
     inputs = online_inputs(config, directory)
     config = inputs.config
     with open_run(directory, config, config.place, config.seed, inputs=inputs.digests()) as run:

@@ -1,4 +1,4 @@
-"""`jaxalign ratings`: the embedded human ratings as files in the formats that the stages read."""
+"""`jaxalign ratings`: the embedded human ratings as files in the formats that commands read."""
 
 import json
 from pathlib import Path
@@ -34,7 +34,7 @@ def run(config: RatingsConfig, directory: Path) -> dict[str, int]:
 
 
 def prompt_rows(ratings: Ratings, words: int) -> list[dict]:
-    """The first words of each text that has more."""
+    """Prompts: the first words of each text that has more."""
     split = [text.split() for text in ratings.texts]
     return [{"prompt": " ".join(text[:words])} for text in split if len(text) > words]
 

@@ -1,4 +1,4 @@
-"""`jaxalign reward`: a reward model from a user's preferences, rankings or labelled steps."""
+"""`jaxalign reward`: a reward model trained on preferences, rankings or labelled steps."""
 
 import dataclasses
 from pathlib import Path
@@ -23,11 +23,11 @@ from jaxalign.recipes.run import Run, open_run
 from jaxalign.recipes.text_models import TextModel, load_text_model, new_text_model, start_of
 from jaxalign.recipes.user_data import (
     Rows,
-    fitting,
     learn_tokenizer,
     read_held_out,
     read_rows,
     read_texts,
+    with_max_length,
 )
 
 # loss: what its rows are
@@ -42,7 +42,7 @@ def run(config: RewardConfig, directory: Path) -> dict:
         else None
     )
     loop = following_model(config, base)
-    data, kind = fitting(config.data, base), KINDS[config.reward.loss]
+    data, kind = with_max_length(config.data, base), KINDS[config.reward.loss]
     if base is None:
         tokenizer = learn_tokenizer(config.tokenizer, read_texts(data, kind))
     else:
@@ -62,7 +62,7 @@ def run(config: RewardConfig, directory: Path) -> dict:
         if base is None:
             base = new_text_model(config.model, tokenizer, run.key("init"), max_length=data.longest)
         base = with_adapters(base, config.adapter, config.lora, run.key("lora"))
-        trained, found = train(run, base, rows, config)
+        trained, facts = train(run, base, rows, config)
         method = "reward model"
         if config.reward.loss != "bradley_terry":
             method += f" ({config.reward.loss})"
@@ -70,11 +70,11 @@ def run(config: RewardConfig, directory: Path) -> dict:
         if len(held_out):
             measured = accuracy(run, trained, held_out, config.reward.loss)
             scorers = [{"scorer": method, **measured}]
-        return finish(run, trained, {"method": method, **found}, reward_model=scorers)
+        return finish(run, trained, {"method": method, **facts}, reward_model=scorers)
 
 
 def following_model(config: RewardConfig, base: TextModel | None) -> Following:
-    """The training loop of the chosen loss, as it follows the model."""
+    """Training loop of the chosen loss, with defaults for the model."""
     start = start_of(base, config.lora)
     if config.reward.loss == "process":
         return following(config.process.fit, "process", start)
@@ -82,7 +82,7 @@ def following_model(config: RewardConfig, base: TextModel | None) -> Following:
 
 
 def with_loop(config: RewardConfig, fit: FitConfig) -> RewardConfig:
-    """The configuration with another training loop for the chosen loss."""
+    """The configuration with another training loop of the chosen loss."""
     if config.reward.loss == "process":
         return dataclasses.replace(config, process=dataclasses.replace(config.process, fit=fit))
     return dataclasses.replace(config, reward=dataclasses.replace(config.reward, fit=fit))
@@ -91,7 +91,7 @@ def with_loop(config: RewardConfig, fit: FitConfig) -> RewardConfig:
 def train(
     run: Run, base: TextModel, rows: Rows, config: RewardConfig
 ) -> tuple[TextModel, dict[str, float]]:
-    """The reward model by the chosen loss, and what training found out about it."""
+    """The reward model trained by the chosen loss, and numbers for its row of results."""
     if config.reward.loss == "process":
         labels = [record.labels for record in rows.records]
         settings = config.process
@@ -108,7 +108,7 @@ def train(
 
 
 def accuracy(run: Run, trained: TextModel, rows: Rows, loss: str) -> dict[str, Any]:
-    """How well the reward model agrees with held-out rows of the kind that it was trained on."""
+    """Accuracy of the reward model on held-out rows of the kind that it was trained on."""
     blocks = prompt_blocks([record.prompt for record in rows.records])
     if loss == "process":
         chances = step_chances(run, trained, rows.texts)

@@ -14,22 +14,22 @@ from jaxalign.recipes.inputs import inputs_of
 from jaxalign.recipes.run import Run, open_run
 from jaxalign.recipes.scoring import perplexity
 from jaxalign.recipes.sft import train_sft
-from jaxalign.recipes.text_batches import TextBatches, bucketed, packed
+from jaxalign.recipes.text_batches import TextBatches, bucketed_batches, packed_batches
 from jaxalign.recipes.text_models import TextModel, load_text_model, new_text_model, start_of
 from jaxalign.recipes.user_data import (
     Rows,
-    fitting,
     learn_tokenizer,
     read_held_out,
     read_rows,
     read_texts,
+    with_max_length,
 )
 
 
 def run(config: SFTConfig, directory: Path) -> dict:
     """Train, save `model`, write the report; returns what `results.json` holds."""
     start = starting_model(config, directory) if config.init else None
-    config = dataclasses.replace(config, data=fitting(config.data, start))
+    config = dataclasses.replace(config, data=with_max_length(config.data, start))
     fit = following(config.fit, "sft", start_of(start, config.lora))
     tokenizer = None if start is None else start.tokenizer
     if tokenizer is None:
@@ -61,7 +61,7 @@ def run(config: SFTConfig, directory: Path) -> dict:
 
 
 def starting_model(config: SFTConfig, directory: Path) -> TextModel:
-    """The policy that the run goes on from."""
+    """The policy that training starts from."""
     return load_text_model(config.init, "init", head="logits", place=config.place)
 
 
@@ -70,7 +70,7 @@ def _kind(config: SFTConfig) -> type[Unpaired] | type[PromptCompletion]:
 
 
 def _good(record: Unpaired | PromptCompletion) -> bool:
-    """Whether it is to be imitated: one without a label is."""
+    """Whether a record is imitated: it has a true label, or none."""
     return not isinstance(record, Unpaired) or record.label
 
 
@@ -80,11 +80,11 @@ def _check_imitated(records: list, source: str) -> None:
 
 
 def _imitated(config: SFTConfig, directory: Path, tokenizer: Tokenizer) -> tuple[Rows, Rows]:
-    """The rows to imitate, and those held out."""
-    given = {"tokenizer": tokenizer, "log": directory}
-    rows = read_rows(config.data, _kind(config), **given).where(_good)
+    """Rows to imitate, and held-out rows."""
+    reading = {"tokenizer": tokenizer, "log": directory}
+    rows = read_rows(config.data, _kind(config), **reading).where(_good)
     _check_imitated(rows.records, config.data.path)
-    held_out = read_held_out(config.data, _kind(config), **given).where(_good)
+    held_out = read_held_out(config.data, _kind(config), **reading).where(_good)
     if config.data.evaluation_path:
         _check_imitated(held_out.records, config.data.evaluation_path)
     return rows, held_out
@@ -93,8 +93,8 @@ def _imitated(config: SFTConfig, directory: Path, tokenizer: Tokenizer) -> tuple
 def _batches(config: SFTConfig, size: int, pad_id: int, rows: list) -> TextBatches:
     shared = {"pad_id": pad_id, "seed": config.seed}
     if config.packing:
-        return packed(rows, size, length=config.data.longest, **shared)
-    return bucketed(rows, size, buckets=config.buckets, **shared)
+        return packed_batches(rows, size, length=config.data.longest, **shared)
+    return bucketed_batches(rows, size, buckets=config.buckets, **shared)
 
 
 def _row(run: Run, trained: TextModel, held_out: list) -> dict:

@@ -13,17 +13,17 @@ import typing
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal, dataclass_transform
 
-from jaxalign.config.field_types import fits, hints_of, options_of, wanted
+from jaxalign.config.field_types import fits, hints_of, options_of, type_in_words
 from jaxalign.config.ranges import out_of_range, ranged_types
 from jaxalign.errors import UserError
 from jaxalign.numerics.bounds import LARGEST
-from jaxalign.system.files import shown
+from jaxalign.system.files import quote
 
 HIGHEST, SMALLEST = 3.4e38, 1.2e-38  # of normal float32 numbers
 
 
 class FieldError(UserError):
-    """A field that cannot be as it is given: its `name` and what is wrong with it.
+    """Error of one field: its name, and what is wrong with its value.
 
     Whoever makes a configuration in another one says where: `within`.
     """
@@ -33,7 +33,7 @@ class FieldError(UserError):
         self.name, self.wrong = name, wrong
 
     def within(self, section: str) -> "FieldError":
-        """The same error for the field of a section."""
+        """The same error with the section's name before the field's."""
         return FieldError(f"{section}.{self.name}", self.wrong)
 
 
@@ -58,7 +58,7 @@ def config(cls):
 
 
 def _by_known_names(cls: type) -> Any:
-    """The constructor, which names the field nearest to one that there is not."""
+    """Constructor that refuses an unknown field and names the nearest one."""
     init: Any = cls.__init__
 
     @functools.wraps(init)
@@ -75,7 +75,7 @@ def _by_known_names(cls: type) -> Any:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """ "; did you mean ...?" for a name that there is not; empty where none is like it.
+    """Suggestion `; did you mean ...?` of the most similar known name; empty where none is similar.
 
     >>> nearest("polcy", ["policy", "seed"])
     '; did you mean policy?'
@@ -90,20 +90,20 @@ def check_value(name: str, value: Any, hint: Any):
         literal = [option for option in options_of(hint) if typing.get_origin(option) is Literal]
         known = typing.get_args(literal[0]) if literal else ()
         near = nearest(value, known) if isinstance(value, str) else ""
-        raise FieldError(name, f"is {shown(value)}; it must be {wanted(hint)}{near}")
+        raise FieldError(name, f"is {quote(value)}; it must be {type_in_words(hint)}{near}")
     for path, number in _numbers_of(name, value):
         if wrong := _not_finite(number):
-            raise FieldError(path, f"is {shown(number)}; {wrong}")
+            raise FieldError(path, f"is {quote(number)}; {wrong}")
 
 
 def check_range(name: str, value: Any, hint: Any):
     """Raise a `FieldError` unless every number of a value lies in the range of its type."""
     if outside := out_of_range(value, hint):
-        raise FieldError(name, f"is {shown(outside[0])}; {outside[1]}")
+        raise FieldError(name, f"is {quote(outside[0])}; {outside[1]}")
 
 
 def _numbers_of(name: str, value: Any) -> Iterator[tuple[str, int | float]]:
-    """The numbers in a value and what to call them; nothing of nested configurations."""
+    """Numbers within a value, with their paths; nested configurations are left out."""
     if isinstance(value, tuple):
         for one in value:
             yield from _numbers_of(name, one)
@@ -115,7 +115,7 @@ def _numbers_of(name: str, value: Any) -> Iterator[tuple[str, int | float]]:
 
 
 def _not_finite(number: int | float) -> str:
-    """Why jax cannot compute with a number as it is; empty where it can."""
+    """Reason why jax cannot compute with a number; empty where it can."""
     if isinstance(number, int):
         return "it is too large" if abs(number) >= 2**63 else ""
     if not math.isfinite(number):
@@ -132,7 +132,7 @@ def require(condition: bool, message: str):
 
 
 def require_one(section: str, settings: Any, first: str, second: str):
-    """Raise a one-line `UserError` where two fields say the same thing in two ways."""
+    """Raise a one-line `UserError` where two fields set the same thing."""
     values = getattr(settings, first), getattr(settings, second)
     require(
         None in values,
@@ -142,7 +142,9 @@ def require_one(section: str, settings: Any, first: str, second: str):
 
 
 def require_one_reward(reward: str, rewards: dict[str, float]):
-    """Raise a one-line `UserError` where two options say what scores, or weights say nothing."""
+    """Raise a one-line `UserError` where both options name rewards, or weights are out of range or
+    0.
+    """
     require(
         not (reward and rewards),
         f"--reward {reward} and --rewards are both given; give one of them",

@@ -34,5 +34,5 @@ class ControlConfig(SeedsFields):
 
     @property
     def cadence(self) -> Cadence:
-        """Whole updates in `total_steps`, and the pauses between them."""
+        """Numbers of updates: in `total_steps`, in a compiled call, between checkpoints."""
         return self.cadence_of(self.total_steps // self.steps_per_update)

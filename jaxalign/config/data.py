@@ -1,4 +1,4 @@
-"""The rows that a command reads."""
+"""Configuration of the rows that a command reads."""
 
 import dataclasses
 from typing import Literal
@@ -27,7 +27,7 @@ class DataConfig:
 
     @property
     def longest(self) -> int:
-        """`max_length`, which a run settles before it reads rows."""
+        """`max_length` once it is settled, which happens before rows are read."""
         assert self.max_length is not None, "max_length follows the model, which nobody has asked"
         return self.max_length
 

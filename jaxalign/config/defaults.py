@@ -1,4 +1,4 @@
-"""What a training loop does where its settings do not say: it follows the model.
+"""Defaults of training loops, which depend on the model where settings are not given.
 
 A field of `FitConfig`, `OptimizerConfig`, `PPOSettings` or `GRPOSettings` that is None is filled in
 here and nowhere else, once the model and the data are known and before anything is computed or
@@ -21,7 +21,7 @@ MOST_STEPS = 2**31 - 1  # what the counter of a training state holds
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Defaults:
-    """A training loop's settings where nothing is given.
+    """Default settings of a training loop.
 
     learning_rate: of AdamW and RMSprop.
     adapter_rate: the same for LoRA; None: there is none.
@@ -90,7 +90,7 @@ PUBLISHED: dict[str, Defaults] = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Start:
-    """What training starts from, as far as defaults depend on it.
+    """Kind of model that training starts from, as far as defaults depend on it.
 
     published: it comes from a Hugging Face folder, the hub, or a GGUF file.
     parameters: how many it has; 0 for a model that is yet to be made.
@@ -103,12 +103,12 @@ class Start:
 
     @property
     def small(self) -> bool:
-        """Whether it is a model of this program that is not large."""
+        """Whether it is a model trained by this program that is not large."""
         return not self.published and self.parameters < LARGE
 
     @property
     def length(self) -> int:
-        """Longest row in tokens, where nothing is given: `DataConfig.max_length`."""
+        """Default of `DataConfig.max_length`, in tokens."""
         return 128 if self.small else 1024
 
     @property
@@ -120,7 +120,8 @@ class Start:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Following:
-    """The settings of a training loop that follow a model, short of the length of its data.
+    """Settings of a training loop with the model's defaults; those that depend on the data are
+    still open.
 
     given: as the user gave them.
     settings: filled in, but for steps (or iterations) where passes over the data are wanted.
@@ -134,7 +135,8 @@ class Following:
     start: Start
 
     def settled(self, steps_of_epoch: float, *, announce: bool = True) -> Any:
-        """The settings with everything known; one line says what did not come from the user.
+        """The settings with all defaults filled in; prints a line of those that the user did not
+        give.
 
         Args:
           steps_of_epoch: optimizer steps (iterations) in which all data come once; may be broken.
@@ -184,7 +186,8 @@ class Following:
 
 
 def following(given: Any, loop: str, start: Start, *, flag: str | None = None) -> Following:
-    """Settings with what follows the model filled in; what the data decide is left to `settled`.
+    """Settings with the model's defaults filled in; those that depend on the data are left to
+    `settled`.
 
     Args:
       given: `FitConfig`, `PPOSettings` or `GRPOSettings`.
@@ -225,15 +228,15 @@ FLAGS = {
 def filled_optimizer(
     given: OptimizerConfig, total_steps: int, *, loop: str = "sft", start: Start | None = None
 ) -> OptimizerConfig:
-    """The optimizer of a loop of so many steps, also where no command has filled it in: then what
-    is None is as for SFT of a small model, or as for that loop and start.
+    """Optimizer settings with all defaults: those of this loop and start, or else of SFT of a small
+    model.
     """
     fit = FitConfig(steps=total_steps, optimizer=given)
     return following(fit, loop, start or Start()).settled(1, announce=False).optimizer
 
 
 def reward_loop(settings: RewardSettings, start: Start) -> str:
-    """Which row of the tables a reward model follows.
+    """Name of the row of defaults for a reward model.
 
     The weights of a bag are few a text and want large steps, the transformer small ones; where both
     are trained, a published transformer decides, and a small one does not.
@@ -261,14 +264,14 @@ def _filled_optimizer(
 
 
 def _lengths(settings: FitConfig | PPOSettings | GRPOSettings) -> tuple[str, str]:
-    """Names of the fields for the length of training: in steps or iterations, and in passes."""
+    """Names of the two fields for the length of training: in steps or iterations, and in epochs."""
     if isinstance(settings, FitConfig):
         return "steps", "epochs"
     return "iterations", "prompt_epochs"
 
 
 def _with_warmup(settings: Any, flag: str) -> Any:
-    """The settings with their warm-up in steps, which must not be more than all of them."""
+    """The settings with their warm-up in steps, checked not to exceed the training."""
     optimizer, length = settings.optimizer, _lengths(settings)[0]
     total = getattr(settings, length)
     if length == "iterations":

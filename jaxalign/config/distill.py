@@ -48,13 +48,12 @@ class DistillSettings:
 
     @property
     def declared_loss(self) -> Loss:
-        """The chosen loss with what is given in place of its own hyper-parameters."""
-        given = given_hyperparameters(self, DISTILLATION_LOSSES)
-        return DISTILLATION_LOSSES[self.loss].given(**given)
+        """The chosen loss with the hyper-parameters that are given in place of its own."""
+        hyperparameters = given_hyperparameters(self, DISTILLATION_LOSSES)
+        return DISTILLATION_LOSSES[self.loss].given(**hyperparameters)
 
     def is_on_policy(self, number: int) -> bool:
-        """Whether the student samples that batch: of the first n batches, `on_policy` n rounded
-        down.
+        """Whether the student samples a batch: of the first n batches, `on_policy` n rounded down.
 
         >>> [DistillSettings(on_policy=0.4).is_on_policy(number) for number in range(5)]
         [False, False, True, False, True]
@@ -64,7 +63,9 @@ class DistillSettings:
 
 @config
 class DistillConfig(PolicyFields):
-    """Distillation of a policy: a student learns a teacher's distributions, token by token."""
+    """Distillation of a policy: a student trained on a teacher's distributions over every next
+    token.
+    """
 
     policy: str = ""
     """Run directory of the student to start from."""

@@ -5,7 +5,7 @@ from jaxalign.config.data import DataConfig
 from jaxalign.config.loop import FitConfig
 from jaxalign.config.lora import check_lora
 from jaxalign.config.names import PairLossName, given_hyperparameters, with_hyperparameters
-from jaxalign.config.ranges import FlipProbability, Positive, Share, Weight
+from jaxalign.config.ranges import FlipProbability, Share
 from jaxalign.config.training import ReferenceFields
 from jaxalign.losses import PAIR_LOSSES
 from jaxalign.losses.declarations import Loss
@@ -27,14 +27,6 @@ class DPOSettings:
     """Strength of the pull towards the reference, or scale of the reward; 0.1 for most losses."""
     label_smoothing: FlipProbability | None = None
     """Probability that a label is flipped."""
-    gamma: float | None = None
-    """Margin that the chosen reward should have (simpo, alphapo, tpo_l)."""
-    alpha: float | None = None
-    """Shape of the divergence or of the reward (alpha_divergence, alphapo)."""
-    nll_coef: Weight | None = None
-    """Weight of the likelihood of the imitated response (cpo, tpo, tpo_l)."""
-    discopop_temperature: Positive | None = None
-    """Temperature at which discopop goes over from one loss to the other."""
     reference_free: bool = False
     """Leave the reference out: a uniform one in its place."""
     ld_alpha: Share | None = None
@@ -60,19 +52,20 @@ class DPOSettings:
 
     @property
     def declared_loss(self) -> Loss:
-        """The chosen loss with what is given in place of its own hyper-parameters."""
+        """The chosen loss with the hyper-parameters that are given in place of its own."""
         return PAIR_LOSSES[self.loss].given(**given_hyperparameters(self, PAIR_LOSSES))
 
     @property
     def uses_reference(self) -> bool:
-        """Whether the reference's log-probabilities are needed."""
+        """Whether the loss reads the reference's log-probabilities."""
         return self.declared_loss.needs("reference") and not self.reference_free
 
 
 def check_hyperparameters(section: str, loss: Loss):
-    """Ranges that hold for every loss."""
+    """Raise a one-line `UserError` for a hyper-parameter out of the range of all losses."""
     values = loss.hyperparameters
-    require(values["beta"] > 0, f"{section}.beta is {values['beta']}; it must be above 0")
+    beta = values.get("beta", 1.0)
+    require(beta > 0, f"{section}.beta is {beta}; it must be above 0")
     smoothing = values.get("label_smoothing", 0.0)
     require(
         0 <= smoothing < 0.5,

@@ -47,11 +47,12 @@ class ExplainConfig:
     grpo: GRPOSettings = GRPOSettings()
     """The critic-free loss and its groups."""
     temperature: Temperature = 1.0
-    """Of policy, reference and behaviour, > 0."""
+    """Of policy, reference and behaviour, > 0; supervised fine-tuning has none."""
     max_new_tokens: Size = 32
     """Longest sampled response in tokens, for PPO and GRPO."""
     batch: Steps = 0
-    """Index of the batch in the order of a run with this seed, from 0."""
+    """Index of the batch, from 0, in the order of a run with this seed whose batches have as many
+    rows; texts come in an order of their own, since runs sort them by length."""
     rows: Size = 8
     """Pairs, texts or responses in the batch; for GRPO prompts, with all responses of a group."""
     updates: Steps = 0
@@ -78,11 +79,12 @@ class ExplainConfig:
 
     @property
     def unread(self) -> list[str]:
-        """Names of the fields that are given though the method has no use for them."""
+        """Names of given fields that the method does not read."""
         changed = changed_fields(self, type(self), "")
         sampled = {"ppo", "grpo"}
         readers = dict.fromkeys(("behaviour", "reward", "rewards", "max_new_tokens"), sampled)
         readers |= {name: {name} for name in ("kto", *sampled)}
-        readers |= {"dpo": {"dpo", "sft"}, "reference": {"dpo", "kto", *sampled}}
+        readers |= {"dpo": {"dpo", "sft"}}
+        readers |= {name: {"dpo", "kto", *sampled} for name in ("reference", "temperature")}
         sections = [(name, name.partition(".")[0]) for name in changed]
         return [name for name, section in sections if self.method not in readers.get(section, ALL)]

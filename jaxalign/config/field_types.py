@@ -1,4 +1,4 @@
-"""Types of the fields of a configuration: whether a value is of one, and what it is in words."""
+"""Types of configuration fields: checks of values, and names of types in words."""
 
 import dataclasses
 import functools
@@ -24,7 +24,7 @@ def hints_of(cls: type) -> Mapping[str, Any]:
 
 
 def options_of(hint: Any) -> tuple[Any, ...]:
-    """The members of a union; of another type that one alone."""
+    """Members of a union type; any other type alone."""
     is_union = typing.get_origin(hint) in (types.UnionType, typing.Union)
     return typing.get_args(hint) if is_union else (hint,)
 
@@ -56,21 +56,21 @@ def fits(value: Any, hint: Any) -> bool:
     return isinstance(value, hint) if isinstance(hint, type) else True
 
 
-def wanted(hint: Any) -> str:
-    """A type in words.
+def type_in_words(hint: Any) -> str:
+    """Name of a type in words, for error messages.
 
-    >>> wanted(int | None), wanted(tuple[float, float]), wanted(Literal["a", "b"])
-    ('a whole number or None', '2 numbers', 'a or b')
+    >>> [type_in_words(hint) for hint in (int | None, tuple[float, float], Literal["a", "b"])]
+    ['a whole number or None', '2 numbers', 'a or b']
     """
     kind, arguments = typing.get_origin(hint), typing.get_args(hint)
     if kind in (types.UnionType, typing.Union):
-        return " or ".join(map(wanted, arguments))
+        return " or ".join(map(type_in_words, arguments))
     if kind is Literal:
         *first, last = arguments
         return f"{', '.join(first)} or {last}" if first else last
     if kind is tuple:
-        many = wanted(arguments[0]).removeprefix("a ") + "s"
+        many = type_in_words(arguments[0]).removeprefix("a ") + "s"
         return many if arguments[-1] is ... else f"{len(arguments)} {many}"
     if kind is dict:
-        return f"pairs of {' and '.join(map(wanted, arguments))}"
+        return f"pairs of {' and '.join(map(type_in_words, arguments))}"
     return KINDS.get(hint) or f"a {getattr(hint, '__name__', hint)}"

@@ -10,10 +10,10 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 from jaxalign.config.checks import FieldError, nearest
-from jaxalign.config.field_types import hints_of, options_of, wanted
+from jaxalign.config.field_types import hints_of, options_of, type_in_words
 from jaxalign.config.overrides import Config, changed
 from jaxalign.errors import UserError
-from jaxalign.system.files import shown
+from jaxalign.system.files import quote
 
 Given = dict[str, tuple[str, ...]]  # what follows each flag on the command line
 Value = TypeVar("Value")
@@ -22,7 +22,7 @@ DIGITS = 100  # of a number on the command line
 
 
 def given_flags(arguments: Sequence[str]) -> list[tuple[str, tuple[str, ...]]]:
-    """Every flag with the words that follow it.
+    """Flags of a command line with the words that follow each.
 
     >>> given_flags(["--seed", "1", "--rewards=a", "2"])
     [('seed', ('1',)), ('rewards', ('a', '2'))]
@@ -30,23 +30,23 @@ def given_flags(arguments: Sequence[str]) -> list[tuple[str, tuple[str, ...]]]:
     Raises:
       UserError: a word that follows no flag.
     """
-    found: list[tuple[str, tuple[str, ...]]] = []
+    flags: list[tuple[str, tuple[str, ...]]] = []
     for word in arguments:
         if word.startswith("--") and len(word) > 2:
             name, equals, value = word[2:].partition("=")
-            found.append((name.replace("-", "_"), (value,) if equals else ()))
-        elif found:
-            name, words = found[-1]
-            found[-1] = name, (*words, word)
+            flags.append((name.replace("-", "_"), (value,) if equals else ()))
+        elif flags:
+            name, words = flags[-1]
+            flags[-1] = name, (*words, word)
         else:
-            raise UserError(f"{shown(word)} follows no flag; a setting is given as --name value")
-    return found
+            raise UserError(f"{quote(word)} follows no flag; a setting is given as --name value")
+    return flags
 
 
 def named_flags(
     given: Sequence[tuple[str, tuple[str, ...]]], known: Collection[str], command: str
 ) -> Given:
-    """The words of every flag by its whole name.
+    """Words of every flag by its full name.
 
     Args:
       given: of `given_flags`.
@@ -56,17 +56,17 @@ def named_flags(
     Raises:
       UserError: a flag that there is not, that stands for several, or is given twice.
     """
-    found: Given = {}
+    words_of: Given = {}
     for name, words in given:
         whole = whole_name(name, known, command)
-        if whole in found:
+        if whole in words_of:
             raise UserError(f"--{whole} is given twice; give it once")
-        found[whole] = words
-    return found
+        words_of[whole] = words
+    return words_of
 
 
 def whole_name(name: str, known: Collection[str], command: str) -> str:
-    """The flag that a name stands for: itself, or the only one that ends so."""
+    """Full name of a flag: itself, or the only flag that ends with it."""
     if name in known:
         return name
     ends = [flag for flag in known if flag.endswith(f".{name}")] if name else []
@@ -77,22 +77,22 @@ def whole_name(name: str, known: Collection[str], command: str) -> str:
         raise UserError(f"--{name} may be any of {some}; give the whole name")
     lasts = [flag.rpartition(".")[2] for flag in known]
     near = nearest(name, known) or nearest(name.rpartition(".")[2], lasts)
-    said = shown(name)[1:-1]
+    text = quote(name)[1:-1]
     near = near.replace("did you mean ", "did you mean --")
     raise UserError(
-        f"`jaxalign {command}` has no flag --{said}{near or '; its --help lists those it has'}"
+        f"`jaxalign {command}` has no flag --{text}{near or '; its --help lists those it has'}"
     )
 
 
 def flags_of(cls: type, prefix: str = "") -> dict[str, Any]:
-    """The names of all fields, those of sections with dots, and their types."""
-    found = {}
+    """Names and types of all fields, with dots for those of sections."""
+    types = {}
     for name, hint in hints_of(cls).items():
         if dataclasses.is_dataclass(hint):
-            found |= flags_of(typing.cast(type, hint), f"{prefix}{name}.")
+            types |= flags_of(typing.cast(type, hint), f"{prefix}{name}.")
         else:
-            found[prefix + name] = hint
-    return found
+            types[prefix + name] = hint
+    return types
 
 
 def with_flags(settings: Config, given: Mapping[str, tuple[str, ...]]) -> Config:
@@ -110,7 +110,7 @@ def with_flags(settings: Config, given: Mapping[str, tuple[str, ...]]) -> Config
 
 
 def single(name: str, words: Sequence[str]) -> str:
-    """The one word of a flag.
+    """The only word of a flag.
 
     Raises:
       UserError: there is none, or more.
@@ -119,14 +119,14 @@ def single(name: str, words: Sequence[str]) -> str:
         raise UserError(f"--{name} needs a value")
     if len(words) > 1:
         raise UserError(
-            f"{shown(words[1])} follows --{name} {words[0]}, which takes one value; quote a text "
+            f"{quote(words[1])} follows --{name} {words[0]}, which takes one value; quote a text "
             "that has spaces"
         )
     return words[0]
 
 
 def value_of(name: str, words: Sequence[str], hint: Any) -> Any:
-    """The words of a flag as a value of its type.
+    """Value of a flag's words, by its type.
 
     >>> value_of("seeds", ["1", "2"], tuple[int, ...])
     (1, 2)
@@ -135,7 +135,7 @@ def value_of(name: str, words: Sequence[str], hint: Any) -> Any:
       UserError: names flag, words and what is wanted.
     """
     if not words:
-        raise UserError(f"--{name} needs a value: {wanted(hint)}")
+        raise UserError(f"--{name} needs a value: {type_in_words(hint)}")
     for option in options_of(hint):
         kind, arguments = typing.get_origin(option), typing.get_args(option)
         try:
@@ -151,11 +151,11 @@ def value_of(name: str, words: Sequence[str], hint: Any) -> Any:
     near = ""
     if typing.get_origin(hint) is Literal:
         near = nearest(first, typing.get_args(hint))
-    raise UserError(f"--{name} is {shown(first)}; it must be {wanted(hint)}{near}")
+    raise UserError(f"--{name} is {quote(first)}; it must be {type_in_words(hint)}{near}")
 
 
 class _Other(Exception):
-    """Words that are no value of a type."""
+    """Error of words that are no value of a type."""
 
 
 def _matching(kinds: Sequence[Any], words: Sequence[str]) -> Sequence[Any]:
@@ -169,12 +169,12 @@ def _pairs(name: str, words: Sequence[str], kinds: Sequence[Any]) -> dict[Any, A
         raise _Other
     keys = [_scalar(word, kinds[0]) for word in words[::2]]
     if repeated := [key for at, key in enumerate(keys) if key in keys[:at]]:
-        raise UserError(f"--{name} has {shown(repeated[0])} twice; give it once")
+        raise UserError(f"--{name} has {quote(repeated[0])} twice; give it once")
     return dict(zip(keys, (_scalar(word, kinds[1]) for word in words[1::2]), strict=True))
 
 
 def _scalar(word: str, kind: Any) -> Any:
-    """A word as a value of a type that takes one."""
+    """Value of one word, by its type."""
     if kind is str:
         return word
     if typing.get_origin(kind) is Literal:

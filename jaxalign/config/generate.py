@@ -6,7 +6,7 @@ from jaxalign.config.ranges import Seed, ShareAboveZero, Size, Temperature, TopK
 
 @config
 class GenerateConfig:
-    """Samples of a policy: how many, of which prompt, drawn how."""
+    """Samples of a policy: number, prompt, and settings of sampling."""
 
     model: str = ""
     """Run directory of the policy."""

@@ -1,6 +1,6 @@
 """The configuration of `jaxalign grpo`: policy gradients without a value function."""
 
-from typing import Any, Literal
+from typing import Any
 
 from jaxalign.config.checks import config, require, require_one
 from jaxalign.config.data import require_no_held_out
@@ -8,16 +8,20 @@ from jaxalign.config.iterations import IterationSettings
 from jaxalign.config.loop import OptimizerConfig
 from jaxalign.config.lora import check_lora
 from jaxalign.config.names import (
+    METHOD_PARTS,
     AdvantagesName,
     AggregationName,
     GroupLossName,
+    ImportanceLevelName,
+    ImportanceModeName,
+    KLEstimatorName,
     hyperparameter_names,
     with_hyperparameters,
 )
 from jaxalign.config.ranges import Positive, Share, Size, Weight, WholePasses
 from jaxalign.config.training import SampledFields
 from jaxalign.losses import GROUP_LOSSES
-from jaxalign.losses.group_methods import PARTS, GroupMethod, with_parts
+from jaxalign.losses.group_methods import PARTS, GroupMethod, KLPlace, with_parts
 
 
 @config
@@ -63,9 +67,9 @@ class GRPOSettings(IterationSettings):
     """Discount of reinforce_plus_plus advantages, in [0, 1]; None: 1."""
     kl_coef: Weight | None = None
     """KL coefficient: reward lost for every nat of KL to the reference, >= 0; 0: none."""
-    kl_in: Literal["loss", "reward"] | None = None
+    kl_in: KLPlace | None = None
     """Whether the KL is a term of the loss or charged to the reward."""
-    kl_estimator: Literal["k1", "k2", "k3", "corrected"] | None = None
+    kl_estimator: KLEstimatorName | None = None
     """k1, k2 or k3 in the reward (None: k1); k2, k3 or corrected, which is the ratio times k3, in
     the loss (None: k3)."""
     entropy_coef: Weight = 0.0
@@ -83,9 +87,9 @@ class GRPOSettings(IterationSettings):
     importance_cap: Positive | None = None
     """Largest importance weight between sampler and trainer, whose numbers differ, > 0; None: no
     weights."""
-    importance_mode: Literal["truncate", "mask"] | None = None
+    importance_mode: ImportanceModeName | None = None
     """Weights above the cap become the cap, or 0; None: truncate."""
-    importance_level: Literal["token", "sequence"] | None = None
+    importance_level: ImportanceLevelName | None = None
     """A weight for each token, or for each response; None: token."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """Update rule. Where nothing is given: for a published model, or one of 10 million parameters,
@@ -103,7 +107,7 @@ class GRPOSettings(IterationSettings):
         )
         require(
             self.group_size > 1 or method.per_token,
-            f"advantages {method.advantages} compare the responses to one prompt; "
+            f"advantages {method.advantages.name} compare the responses to one prompt; "
             "set grpo.group_size to at least 2",
         )
         require(
@@ -114,20 +118,24 @@ class GRPOSettings(IterationSettings):
 
     @property
     def batch_size(self) -> int:
-        """Responses of an iteration."""
+        """Number of responses in an iteration."""
         return self.prompts * self.group_size
 
     @property
     def method(self) -> GroupMethod:
-        """The chosen loss with what is given in place of its own."""
+        """The chosen loss with the parts that are given in place of its own."""
         names = (*PARTS, *hyperparameter_names(GROUP_LOSSES.values()))
         given: dict[str, Any] = {name: getattr(self, name) for name in names}
+        for name, parts in METHOD_PARTS.items():
+            given[name] = parts.get(given[name])
         return with_parts(GROUP_LOSSES[self.loss], **given)
 
 
 @config
 class GRPOConfig(SampledFields):
-    """GRPO or a relative of it: a policy against reward models and functions, without values."""
+    """GRPO or a relative of it: a policy gradient with rewards of models and functions, without
+    values.
+    """
 
     grpo: GRPOSettings = GRPOSettings()
     """Method and loop."""

@@ -31,6 +31,6 @@ class IterationSettings:
 
     @property
     def total_iterations(self) -> int:
-        """`iterations`, which a run settles before it trains."""
+        """`iterations` once it is settled, which happens before training."""
         assert self.iterations is not None, "iterations follow the model, which nobody has asked"
         return self.iterations

@@ -40,9 +40,9 @@ class KTOSettings:
 
     @property
     def declared_loss(self) -> Loss:
-        """The chosen loss with what is given in place of its own hyper-parameters."""
-        given = given_hyperparameters(self, UNPAIRED_LOSSES)
-        return UNPAIRED_LOSSES[self.loss].given(**given)
+        """The chosen loss with the hyper-parameters that are given in place of its own."""
+        hyperparameters = given_hyperparameters(self, UNPAIRED_LOSSES)
+        return UNPAIRED_LOSSES[self.loss].given(**hyperparameters)
 
 
 @config

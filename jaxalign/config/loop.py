@@ -37,7 +37,7 @@ class OptimizerConfig:
 
 @config
 class FitConfig:
-    """Training loop over rows: how long, how many rows in a step, what is written when."""
+    """Training loop over rows: length, batch size, optimizer, logging and checkpoints."""
 
     steps: Steps | None = None
     """Optimizer steps; None: as `epochs` says, or else following the model."""
@@ -61,12 +61,12 @@ class FitConfig:
 
     @property
     def updates(self) -> int:
-        """`steps`, which a run settles before it trains."""
+        """`steps` once it is settled, which happens before training."""
         assert self.steps is not None, "steps follow the model, which nobody has asked"
         return self.steps
 
     @property
     def rows(self) -> int:
-        """`batch_size`, which a run settles before it trains."""
+        """`batch_size` once it is settled, which happens before training."""
         assert self.batch_size is not None, "batch_size follows the model, which nobody has asked"
         return self.batch_size

@@ -21,7 +21,7 @@ from jaxalign.losses.declarations import Loss
 @config
 @with_hyperparameters(ONLINE_LOSSES, ONLINE_PAIR_LOSSES)
 class OnlineSettings:
-    """A loss on fresh responses of the policy, compared by a reward model.
+    """Online preference loss: pairs of the policy's own responses, compared by their rewards.
 
     Of the hyper-parameters None is the default of the chosen loss; one that the loss does not take
     is refused.
@@ -38,8 +38,6 @@ class OnlineSettings:
     """Probability that a label is flipped (pair losses)."""
     alpha: float | None = None
     """Weight of xpo's bonus; 1e-5 by default. Shape of the divergence for alpha_divergence."""
-    discopop_temperature: Positive | None = None
-    """Temperature at which discopop goes over from one loss to the other."""
     mixture: Share | None = None
     """Weight of the reference in nash_md's opponent, in [0, 1]; 0.125 by default."""
     score_scale: Positive | None = None
@@ -71,26 +69,24 @@ class OnlineSettings:
 
     @property
     def declared_loss(self) -> Loss:
-        """The chosen loss, for online_dpo that on the ranked pair, with what is given in place of
-        its own hyper-parameters.
-        """
+        """The chosen loss with given hyper-parameters; for online_dpo the pair loss."""
         require(
             self.loss == "online_dpo" or self.pair_loss == "dpo",
             f"loss {self.loss} takes no pair_loss; it belongs to online_dpo",
         )
-        given = given_hyperparameters(self, ONLINE_LOSSES | ONLINE_PAIR_LOSSES)
+        hyperparameters = given_hyperparameters(self, ONLINE_LOSSES | ONLINE_PAIR_LOSSES)
         if self.loss == "online_dpo":
-            return ONLINE_PAIR_LOSSES[self.pair_loss].given(**given)
-        return ONLINE_LOSSES[self.loss].given(**given)
+            return ONLINE_PAIR_LOSSES[self.pair_loss].given(**hyperparameters)
+        return ONLINE_LOSSES[self.loss].given(**hyperparameters)
 
     @property
     def opponent(self) -> float:
-        """Weight of the reference in what draws the second response."""
+        """Weight of the reference in the mixture that draws the second response."""
         return ONLINE_LOSSES[self.loss].opponent if self.mixture is None else self.mixture
 
     @property
     def log_odds_per_score(self) -> float:
-        """The scale of the scores as nash_md reads them."""
+        """Scale of the scores in nash_md: log-odds of a preference for a difference of 1."""
         return 1.0 if self.score_scale is None else self.score_scale
 
 

@@ -1,4 +1,4 @@
-"""Configurations made from others: with other values, from a `config.json`; what they change."""
+"""Configurations derived from others: with other values, from a `config.json`; and differences."""
 
 import dataclasses
 import typing
@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from jaxalign.config.checks import FieldError
 from jaxalign.config.field_types import hints_of, options_of
 from jaxalign.errors import UserError
-from jaxalign.system.files import shown
+from jaxalign.system.files import quote
 
 Config = TypeVar("Config")
 
@@ -42,11 +42,11 @@ def restored(cls: type[Config], fields: Any) -> Config:
       FieldError: a field that there is not, or a value that cannot be.
     """
     if not isinstance(fields, dict):
-        raise UserError(f"{shown(fields)} stands where the fields of {cls.__name__} should")
+        raise UserError(f"{quote(fields)} stands where the fields of {cls.__name__} should")
     hints = hints_of(cls)
     for name in fields:
         if name not in hints:
-            text = name if name.isprintable() and len(name) < 80 else shown(name)
+            text = name if name.isprintable() and len(name) < 80 else quote(name)
             raise FieldError(text, f"is no field of {cls.__name__}; the run is of another version")
     for name in hints:
         if name not in fields:
@@ -66,7 +66,7 @@ def restored(cls: type[Config], fields: Any) -> Config:
 
 
 def changed_fields(settings: Any, default: Any, prefix: str) -> list[str]:
-    """Names of the fields, those of nested settings too, that are not as in the default.
+    """Names of the fields, those of nested settings too, that differ from the default.
 
     The default may be a class: what its fields are where nothing is given.
     """

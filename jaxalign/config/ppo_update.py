@@ -1,4 +1,4 @@
-"""What every PPO update is made of: of text, of control and of images."""
+"""Settings of every PPO update: of text, control and images."""
 
 from jaxalign.config.checks import config
 from jaxalign.config.ranges import Positive, Share, Size, Weight, WholePasses

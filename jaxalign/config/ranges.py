@@ -1,4 +1,4 @@
-"""Numbers that a setting may be: a type with its range, which stands at the field.
+"""Ranges of numbers in configurations, declared in the type of each field.
 
 A number without one must fit into int32 or float32. Upper ends are far beyond what anybody trains
 with: what exceeds them is a slip, which would take all memory or make the loss NaN.
@@ -10,7 +10,16 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, get_args, get_origin
 
 from jaxalign.config.field_types import options_of
-from jaxalign.numerics.bounds import LARGEST, Range, whole
+from jaxalign.numerics.bounds import (
+    LARGEST,
+    Range,
+    whole,
+)
+from jaxalign.numerics.bounds import FlipProbability as FlipProbability
+from jaxalign.numerics.bounds import Positive as Positive
+from jaxalign.numerics.bounds import Share as Share
+from jaxalign.numerics.bounds import ShareBelowOne as ShareBelowOne
+from jaxalign.numerics.bounds import Weight as Weight
 
 INT32 = Range(least=-(2**31), most=2**31 - 1, whole=True)  # jax computes with int32
 FAR = 1000  # an upper end beyond it only guards against slips
@@ -31,14 +40,9 @@ WholePasses = Annotated[int, whole(10**6)]
 Seed = Annotated[int, whole(2**32 - 1, least=0)]  # beyond, jax takes two seeds as one
 DigitClass = Annotated[int, whole(9, least=0)]
 
-Share = Annotated[float, Range(least=0, most=1)]
-ShareBelowOne = Annotated[float, Range(least=0, most=1, below=True)]
 ShareAboveZero = Annotated[float, Range(least=0, most=1, above=True)]
 InnerShare = Annotated[float, Range(least=0, most=1, above=True, below=True)]
-FlipProbability = Annotated[float, Range(least=0, most=0.5, below=True)]
 Rate = Annotated[float, Range(least=0, most=1000)]  # of learning and of weight decay
-Weight = Annotated[float, Range(least=0, most=1e30)]
-Positive = Annotated[float, Range(least=0, most=1e30, above=True)]
 Power = Annotated[float, Range(least=0, most=10)]
 Temperature = Annotated[float, Range(least=1e-6, most=1e6)]
 Penalty = Annotated[float, Range(least=0, most=LARGEST)]

@@ -1,4 +1,4 @@
-"""What PPO on control tasks and on images have in common: seeds that train side by side."""
+"""Settings of PPO on control tasks and images, where several seeds train side by side."""
 
 from typing import Literal
 
@@ -41,7 +41,7 @@ class NetworkConfig:
 
 @config
 class Cadence:
-    """Cadence of a training: its updates, those of a compiled call, those between checkpoints."""
+    """Numbers of updates: in all, in a compiled call, and between checkpoints."""
 
     updates: Steps
     log_every: Period
@@ -59,7 +59,7 @@ class Cadence:
 
 @config
 class SeedsFields:
-    """What control and images have in common: network, PPO update, updates in a compiled call."""
+    """Settings that control and images share: network, PPO update, updates in a compiled call."""
 
     log_every: Period = 16
     """Updates in one compiled call, and between lines of metrics."""

@@ -1,4 +1,4 @@
-"""Fields that several training commands have in common, each written once.
+"""Fields that several training commands share.
 
 A command's configuration adds the settings of its method, and says by its own `data` which rows it
 reads.
@@ -17,7 +17,7 @@ from jaxalign.config.ranges import Seed, Size, Temperature
 
 @config
 class TrainingFields:
-    """What every command that trains a transformer has: adapters, rows, devices, a seed."""
+    """Fields of every command that trains a transformer: adapters, rows, devices, seed."""
 
     adapter: str = ""
     """Folder of a LoRA adapter in PEFT's format for it: merged, or trained on if lora.rank > 0."""
@@ -33,7 +33,7 @@ class TrainingFields:
 
 @config
 class NewModelFields(TrainingFields):
-    """What a command has that starts from a trained model or makes a new one."""
+    """Fields of a command that starts from a trained model or makes a new one."""
 
     init: str = ""
     """Run directory of the policy to start from; empty: a new model and a new vocabulary."""
@@ -58,7 +58,7 @@ class NewModelFields(TrainingFields):
 
 @config
 class PolicyFields(TrainingFields):
-    """What a command has that fine-tunes a trained policy."""
+    """Fields of a command that fine-tunes a trained policy."""
 
     policy: str = ""
     """Run directory of the policy to start from; it is the reference too."""
@@ -69,7 +69,7 @@ class PolicyFields(TrainingFields):
 
 @config
 class ReferenceFields(PolicyFields):
-    """What a command has whose reference is read once, for fixed rows."""
+    """Fields of a command that computes the reference's log-probabilities once."""
 
     reference_logps: str = ""
     """Folder in which the reference's log-probabilities are kept: a run with the same model, rows
@@ -78,7 +78,7 @@ class ReferenceFields(PolicyFields):
 
 @config
 class SampledFields(PolicyFields):
-    """What a command has whose policy learns from rewards of its own samples."""
+    """Fields of a command whose policy learns from rewards of its own samples."""
 
     reward: str = ""
     """Run directory of a reward model of the same vocabulary, or FILE.py:NAME, a function that

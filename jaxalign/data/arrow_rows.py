@@ -10,7 +10,7 @@ from typing import Any
 from jaxalign.data.row_fields import BadRow, check_depth
 from jaxalign.data.text_rows import READERS, LocatedRow
 from jaxalign.errors import UserError
-from jaxalign.system.files import SHOWN, read_json, regular_file, shown, shown_path
+from jaxalign.system.files import SHOWN, quote, read_json, regular_file, short_path
 
 ENDINGS = (*READERS, ".parquet", ".arrow", ".feather")
 BATCH = 1000  # rows that are in memory at once
@@ -37,7 +37,7 @@ def arrow_rows(file: Path) -> Iterator[LocatedRow]:
             start = source.read(6)
             source.seek(0)
             if start[:4] == b"FEA1":
-                raise UserError(f"{shown_path(file)} is Feather of version 1; save it anew")
+                raise UserError(f"{short_path(file)} is Feather of version 1; save it anew")
             if start == b"ARROW1":
                 table = pyarrow.ipc.open_file(source)
                 batches_of_file = (table.get_batch(i) for i in range(table.num_record_batches))
@@ -57,7 +57,7 @@ def saved_files(folder: Path) -> list[Path]:
     Raises:
       UserError: it holds several data sets, or is another folder; the message says what to give.
     """
-    name = shown_path(folder)
+    name = short_path(folder)
     if (folder / "state.json").is_file():
         entries = read_json(folder / "state.json").get("_data_files")
         if not isinstance(entries, list) or not all(map(_is_data_file, entries)):
@@ -76,12 +76,12 @@ def saved_files(folder: Path) -> list[Path]:
     names = [path.name for path in inside if path.is_file() and not path.name.startswith(".")]
     rows = [name for name in names if Path(name.removesuffix(".gz")).suffix in ENDINGS]
     if not rows:
-        entries = shown(names[:5]) if names else "no file"
+        entries = quote(names[:5]) if names else "no file"
         raise UserError(f"{name} is a directory, which holds {entries}; give a file of rows")
     kinds = Counter(Path(row).suffix for row in rows)
     pattern = f"{name}/*{kinds.most_common(1)[0][0]}"
     raise UserError(
-        f"{name} is a directory, which holds {shown(rows[:5])}; give one, or several as {pattern}"
+        f"{name} is a directory, which holds {quote(rows[:5])}; give one, or several as {pattern}"
     )
 
 
@@ -94,7 +94,7 @@ def _is_data_file(entry: Any) -> bool:
 def _check_columns(file: Path, names: list[str]) -> None:
     """Refuse a table in which two columns have the same name."""
     if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise UserError(f"{shown_path(file)}: the column {shown(twice[0])} is named twice")
+        raise UserError(f"{short_path(file)}: the column {quote(twice[0])} is named twice")
 
 
 def _rows(file: Path, kind: str, batches: Iterator[Any]) -> Iterator[LocatedRow]:
@@ -107,10 +107,10 @@ def _rows(file: Path, kind: str, batches: Iterator[Any]) -> Iterator[LocatedRow]
         for batch in batches:
             for i in range(batch.num_rows):
                 number += 1
-                yield f"{shown_path(file)}: row {number}", _row(batch, i)
+                yield f"{short_path(file)}: row {number}", _row(batch, i)
     except (pyarrow.ArrowException, OSError, MemoryError) as error:
         raise UserError(
-            f"{shown_path(file)}: not readable as {kind} after row {number}: {_line(error)}"
+            f"{short_path(file)}: not readable as {kind} after row {number}: {_line(error)}"
         ) from None
 
 

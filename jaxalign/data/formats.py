@@ -10,7 +10,7 @@ from jaxalign.data.row_fields import BadRow, Row
 from jaxalign.data.sources import FieldNames, rows_of
 from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.errors import UserError
-from jaxalign.system.files import shown_path
+from jaxalign.system.files import short_path
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 SHOWN = 5
@@ -99,7 +99,7 @@ def load_records(
             loaded.records.append(record)
         except BadRow as reason:
             loaded.skipped.append(SkippedRow(place, str(reason)))
-    _check_loaded(loaded, shown_path(source), may_skip=on_bad_row == "skip")
+    _check_loaded(loaded, short_path(source), may_skip=on_bad_row == "skip")
     return loaded
 
 

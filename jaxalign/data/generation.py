@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from jaxalign.system.files import exists, read_json, typed
+from jaxalign.system.files import as_type, exists, read_json
 
 FILE = "generation_config.json"
 IDS = ("bos_token_id", "eos_token_id", "pad_token_id")  # written anew wherever a model is
@@ -73,13 +73,13 @@ def read_generation(folder: Path) -> Generation:
     """
     content = read_json(folder / FILE) if exists(folder / FILE) else None
     model_config = _model_config(folder / "config.json")
-    stop_ids = typed(content or {}, _KnownFields, str(folder / FILE)).eos_token_id
+    stop_ids = as_type(content or {}, _KnownFields, str(folder / FILE)).eos_token_id
     if stop_ids is None:
-        stop_ids = typed(model_config, _StopIds, str(folder / "config.json")).eos_token_id
+        stop_ids = as_type(model_config, _StopIds, str(folder / "config.json")).eos_token_id
     if content is None:
         names = DEFAULTS if "model_type" in model_config else ()
         content = {name: model_config[name] for name in names if model_config.get(name) is not None}
-        typed(content, _KnownFields, str(folder / "config.json"))
+        as_type(content, _KnownFields, str(folder / "config.json"))
     stop_list = stop_ids if isinstance(stop_ids, list) else [] if stop_ids is None else [stop_ids]
     defaults = {name: x for name, x in content.items() if name not in (*IDS, *WRITER)}
     return Generation(tuple(dict.fromkeys(stop_list)), defaults)

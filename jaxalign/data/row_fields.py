@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from jaxalign.system.files import shown
+from jaxalign.system.files import quote
 
 Row = Mapping[str, Any]
 MAX_DEPTH = 64  # of lists and objects within one another
@@ -102,5 +102,5 @@ def unicode_text(field: str, text: str) -> str:
 
 def short_repr(value: Any) -> str:
     """First 40 characters of a value and its type, for a message."""
-    text = str(value) if isinstance(value, str | float) else shown(value).strip("'")
+    text = str(value) if isinstance(value, str | float) else quote(value).strip("'")
     return f"{text[:40]!r} ({type(value).__name__})"

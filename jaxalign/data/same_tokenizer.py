@@ -5,7 +5,7 @@ from typing import Any
 
 from jaxalign.data.marks import special_tokens
 from jaxalign.data.tokenizer import Tokenizer
-from jaxalign.system.files import shown
+from jaxalign.system.files import quote
 
 # Of a tokenizer's JSON, what has no say in which ids a text becomes here. Which added tokens are
 # special, that is never text, is a matter of the one that reads.
@@ -23,7 +23,7 @@ def difference(one: Tokenizer, other: Tokenizer) -> str:
                 return f"{name}: {_first_difference(value, other_part[name])}"
             if name == "merges":
                 return name
-            return f"{name}: {shown(value)} and {shown(other_part[name])}"
+            return f"{name}: {quote(value)} and {quote(other_part[name])}"
     return ""
 
 
@@ -56,5 +56,5 @@ def _first_difference(one_part: dict[str, Any], other_part: dict[str, Any]) -> s
     name = next(
         name for name in [*one_part, *other_part] if one_part.get(name) != other_part.get(name)
     )
-    values = " and ".join(shown(x[name]) if name in x else "none" for x in (one_part, other_part))
-    return f"{shown(name)} is {values}"
+    values = " and ".join(quote(x[name]) if name in x else "none" for x in (one_part, other_part))
+    return f"{quote(name)} is {values}"

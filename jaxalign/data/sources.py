@@ -16,7 +16,7 @@ from jaxalign.data.arrow_rows import arrow_rows, parquet_rows, saved_files
 from jaxalign.data.row_fields import BadRow
 from jaxalign.data.text_rows import READERS, LocatedRow, typed_cells
 from jaxalign.errors import UserError
-from jaxalign.system.files import SHOWN, exists, regular_file, shown, shown_path
+from jaxalign.system.files import SHOWN, exists, quote, regular_file, short_path
 
 TFDS_SOURCE = re.compile(r"tfds:(?P<name>[^:\[\]]+(?::\d+\.\d+\.\d+)?):(?P<split>.+)")
 # Parts of tensorflow-datasets that register their data sets only when they are imported.
@@ -61,7 +61,7 @@ def rows_of(
         near = difflib.get_close_matches(name, map(str, names), 1)
         what = f"did you mean {near[0]!r}?" if near else f"they have {sorted(map(str, names))[:20]}"
         raise UserError(
-            f"{shown_path(source)}: no row has the field {shown(name)} of --data.fields; {what}"
+            f"{short_path(source)}: no row has the field {quote(name)} of --data.fields; {what}"
         )
 
 
@@ -94,7 +94,7 @@ def _files(pattern: str) -> list[Path]:
         except (ValueError, OSError, RecursionError):
             names = []
     if not names:
-        raise UserError(f"no file {shown_path(pattern)}; give {FILES}")
+        raise UserError(f"no file {short_path(pattern)}; give {FILES}")
     paths = [Path(file) for file in names]
     return [file for path in paths for file in (saved_files(path) if path.is_dir() else [path])]
 
@@ -113,9 +113,9 @@ def _file_rows(file: Path) -> Iterator[LocatedRow]:
     if kind in TABLES and file.suffix.lower() != ".gz":
         return TABLES[kind](file)
     if kind in TABLES:
-        raise UserError(f"{shown_path(file)} is packed twice; unpack it with gunzip")
+        raise UserError(f"{short_path(file)} is packed twice; unpack it with gunzip")
     endings = ", ".join([*READERS, *TABLES])
-    raise UserError(f"{shown_path(file)}: the name must end in {endings}; .gz may follow")
+    raise UserError(f"{short_path(file)}: the name must end in {endings}; .gz may follow")
 
 
 def _tfds_rows(source: str, data_dir: str | Path | None) -> Iterator[LocatedRow]:
@@ -126,13 +126,13 @@ def _tfds_rows(source: str, data_dir: str | Path | None) -> Iterator[LocatedRow]
         importlib.import_module(f"tensorflow_datasets.{package}")
     importlib.import_module("jaxalign.data.ratings.builder")  # human_ratings
     if not (parts := TFDS_SOURCE.fullmatch(source)):
-        raise UserError(f"{shown(source)} is not of the form tfds:name/config:split")
+        raise UserError(f"{quote(source)} is not of the form tfds:name/config:split")
     try:
         examples: Any = tfds.data_source(parts["name"], split=parts["split"], data_dir=data_dir)
     except Exception as error:  # each builder fails in its own way
         near = _near(parts["name"], tfds)
         raise UserError(
-            f"{shown_path(source)}: {type(error).__name__}: {_why(error)}{near}"
+            f"{short_path(source)}: {type(error).__name__}: {_why(error)}{near}"
         ) from None
     for number in range(len(examples)):
         try:
@@ -146,7 +146,7 @@ def _why(error: Exception) -> str:
     """First line of an error of tensorflow-datasets, without the arguments of the call."""
     line = (str(error).strip().split("\n")[0]).rsplit('builder_kwargs "', 1)[-1]
     line = line.rsplit('}": ', 1)[-1].rstrip(".")[:SHOWN]
-    return line if line.isprintable() else shown(line)
+    return line if line.isprintable() else quote(line)
 
 
 def _near(name: str, tfds: Any) -> str:

@@ -292,8 +292,8 @@ def _remedies(
         ends = f"\n</{opened[2]}>\n\n"
         message = {**last, "content": f"{opened[1]}{ends}{last['content']}"}
         if _trains(prompt, [message], tokenizer, variables):
-            shown = json.dumps(f"{opened[1]}...{ends}")
-            remedies.append(f"begin the answer with its thought, {shown}, be it an empty one")
+            excerpt = json.dumps(f"{opened[1]}...{ends}")
+            remedies.append(f"begin the answer with its thought, {excerpt}, be it an empty one")
     if len(response) > 1 and not remedies:
         line = "give each answer a row of its own, the messages before it as its prompt"
         before = [*prompt, *response[:-1]]

@@ -19,7 +19,7 @@ from typing import IO, Any
 from jaxalign.data.conversations import CONVERSATION
 from jaxalign.data.row_fields import MAX_DEPTH, BadRow, check_depth
 from jaxalign.errors import UserError
-from jaxalign.system.files import LARGEST_TEXT, reason, regular_file, shown, shown_path
+from jaxalign.system.files import LARGEST_TEXT, quote, reason, regular_file, short_path
 
 LocatedRow = tuple[str, dict[str, Any] | BadRow]
 LARGEST_ROW = 2**26  # bytes of a line
@@ -61,9 +61,9 @@ def jsonl_rows(file: Path) -> Iterator[LocatedRow]:
         if not (content := line.removeprefix(b"\xef\xbb\xbf").strip()):
             continue
         if first and LIST.match(content):
-            raise UserError(f"{shown_path(file)} is one JSON list; call it .json")
+            raise UserError(f"{short_path(file)} is one JSON list; call it .json")
         first = False
-        yield f"{shown_path(file)}:{number}", _json_row(line)
+        yield f"{short_path(file)}:{number}", _json_row(line)
 
 
 def json_rows(file: Path) -> Iterator[LocatedRow]:
@@ -76,11 +76,11 @@ def json_rows(file: Path) -> Iterator[LocatedRow]:
         content = reader.read(LARGEST_TEXT + 1)
     if len(content) > LARGEST_TEXT:
         raise UserError(
-            f"{shown_path(file)} has more than {LARGEST_TEXT:,} bytes; write it as JSON Lines"
+            f"{short_path(file)} has more than {LARGEST_TEXT:,} bytes; write it as JSON Lines"
         )
     if is_list:
         return _list_rows(file, content)
-    return iter([(f"{shown_path(file)}:{number}", _json_row(content))])
+    return iter([(f"{short_path(file)}:{number}", _json_row(content))])
 
 
 def csv_rows(file: Path, delimiter: str) -> Iterator[LocatedRow]:
@@ -95,10 +95,10 @@ def csv_rows(file: Path, delimiter: str) -> Iterator[LocatedRow]:
         rows = csv.reader(lines, delimiter=delimiter, strict=True)
         names = next((row for row in _table_rows(file, lines, rows) if row), [])
         if twice := [name for name, count in Counter(names).items() if name and count > 1]:
-            raise UserError(f"{shown_path(file)}: the column {shown(twice[0])} is named twice")
+            raise UserError(f"{short_path(file)}: the column {quote(twice[0])} is named twice")
         before = lines.number
         for row in _table_rows(file, lines, rows):
-            place, before = f"{shown_path(file)}:{before + 1}", lines.number
+            place, before = f"{short_path(file)}:{before + 1}", lines.number
             if not row:
                 continue
             if len(row) != len(names):
@@ -135,7 +135,7 @@ def _json_row(line: bytes) -> dict[str, Any] | BadRow:
     try:
         row = json.loads(line.decode("utf-8-sig"), object_pairs_hook=_object_noting(twice))
         if twice:
-            return BadRow(f"{shown(twice[0])} stands there twice")
+            return BadRow(f"{quote(twice[0])} stands there twice")
         flat = isinstance(row, dict) and line.count(b"[") + line.count(b"{") <= MAX_DEPTH
         return row if flat else _checked_row(row)
     except UnicodeDecodeError as error:
@@ -162,7 +162,7 @@ def _list_rows(file: Path, content: bytes) -> Iterator[LocatedRow]:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"{shown_path(file)}: invalid UTF-8 at byte {error.start + 1}") from None
+        raise UserError(f"{short_path(file)}: invalid UTF-8 at byte {error.start + 1}") from None
     twice: list[str] = []
     decoder = json.JSONDecoder(object_pairs_hook=_object_noting(twice))
     at, number, end = _after_space(text, _after_space(text, 0) + 1), 0, ","
@@ -173,16 +173,16 @@ def _list_rows(file: Path, content: bytes) -> Iterator[LocatedRow]:
         try:
             row, at = decoder.raw_decode(text, at)
         except RecursionError:
-            raise UserError(f"{shown_path(file)}: row {number}: nested too deeply") from None
+            raise UserError(f"{short_path(file)}: row {number}: nested too deeply") from None
         except ValueError as error:
-            raise UserError(f"{shown_path(file)}: row {number}: invalid JSON: {error}") from None
-        fault = BadRow(f"{shown(twice[0])} stands there twice") if twice else None
+            raise UserError(f"{short_path(file)}: row {number}: invalid JSON: {error}") from None
+        fault = BadRow(f"{quote(twice[0])} stands there twice") if twice else None
         twice.clear()
-        yield f"{shown_path(file)}: row {number}", fault or _checked_row(row)
+        yield f"{short_path(file)}: row {number}", fault or _checked_row(row)
         at = _after_space(text, at)
         end, at = text[at : at + 1], _after_space(text, at + 1)
     if end != "]" or text[at:].strip():
-        raise UserError(f"{shown_path(file)}: the list does not end behind row {number}")
+        raise UserError(f"{short_path(file)}: the list does not end behind row {number}")
 
 
 def _after_space(text: str, at: int) -> int:
@@ -228,7 +228,7 @@ def _table_rows(file: Path, lines: _CountedLines, rows: Iterator[list[str]]) -> 
             start = lines.number + 1
     except csv.Error as error:
         what = next((what for text, what in CSV_FAULTS if text in str(error)), str(error))
-        raise UserError(f"{shown_path(file)}:{start}: not readable as CSV: {what}") from None
+        raise UserError(f"{short_path(file)}:{start}: not readable as CSV: {what}") from None
 
 
 def _text_lines(file: Path) -> Iterator[str]:
@@ -238,7 +238,7 @@ def _text_lines(file: Path) -> Iterator[str]:
             yield line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
             raise UserError(
-                f"{shown_path(file)}:{number}: invalid UTF-8 at byte {error.start + 1} of the line"
+                f"{short_path(file)}:{number}: invalid UTF-8 at byte {error.start + 1} of the line"
             ) from None
 
 
@@ -250,11 +250,11 @@ def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
             number += 1
             if len(line) > LARGEST_ROW:
                 raise UserError(
-                    f"{shown_path(file)}:{number}: a row of more than {LARGEST_ROW:,} bytes"
+                    f"{short_path(file)}:{number}: a row of more than {LARGEST_ROW:,} bytes"
                 )
             empty = empty + 1 if line.isspace() else 0
             if empty > MOST_EMPTY:
-                raise UserError(f"{shown_path(file)}:{number}: nothing but empty lines")
+                raise UserError(f"{short_path(file)}:{number}: nothing but empty lines")
             yield number, line
 
 
@@ -274,12 +274,12 @@ def _open_unpacked(file: Path) -> Iterator[IO[bytes]]:
             opened.seek(0)
         for magic, what in MAGIC:
             if start.startswith(magic):
-                raise UserError(f"{shown_path(file)} is {what}")
+                raise UserError(f"{short_path(file)} is {what}")
         if start.startswith(b"\x1f\x8b"):
             with gzip.GzipFile(fileobj=opened) as unpacked:
                 yield unpacked  # type: ignore[misc]
         elif file.suffix == ".gz" and start:
-            raise UserError(f"{shown_path(file)} is not gzipped, as its name says")
+            raise UserError(f"{short_path(file)} is not gzipped, as its name says")
         else:
             yield opened
 
@@ -294,7 +294,7 @@ def _reading(file: Path, where: Callable[[], str] = str) -> Iterator[None]:
             what = reason(error)
         else:
             what = "it is cut off" if isinstance(error, EOFError) else str(error)
-        raise UserError(f"{shown_path(file)} cannot be read{where()}: {what}") from None
+        raise UserError(f"{short_path(file)} cannot be read{where()}: {what}") from None
 
 
 READERS: dict[str, Callable[[Path], Iterator[LocatedRow]]] = {

@@ -16,7 +16,7 @@ import tokenizers
 from msgspec import Meta
 
 from jaxalign.errors import UserError
-from jaxalign.system.files import json_of, read_text, shown, shown_path, typed
+from jaxalign.system.files import as_type, json_of, quote, read_text, short_path
 
 LARGEST_ID = 2**24
 GROWTH = 64  # by how much a normalizer or decoder may lengthen a text
@@ -69,8 +69,8 @@ def read_backend(file: Path) -> tokenizers.Tokenizer:
     Raises:
       UserError: it is none, or one that would drop text, make it much longer, or never end.
     """
-    text, where = read_text(file), f"{shown_path(file)} is not a tokenizer"
-    tokenizer_file = typed(json_of(text, dict[str, Any], shown_path(file)), _TokenizerFile, where)
+    text, where = read_text(file), f"{short_path(file)} is not a tokenizer"
+    tokenizer_file = as_type(json_of(text, dict[str, Any], short_path(file)), _TokenizerFile, where)
     _check_ids(tokenizer_file, where)
     for part in PARTS:
         _check_growth(getattr(tokenizer_file, part), f"{where}: {part}")
@@ -157,7 +157,7 @@ def _check_added(backend: tokenizers.Tokenizer, tokenizer_file: _TokenizerFile, 
     for token in tokenizer_file.added_tokens:
         if (token_id := backend.token_to_id(token.content)) != token.id:
             raise UserError(
-                f"{where}: the added token {shown(token.content)} has id {token.id}, "
+                f"{where}: the added token {quote(token.content)} has id {token.id}, "
                 f"but would be read as {token_id}"
             )
 

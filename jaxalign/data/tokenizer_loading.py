@@ -22,7 +22,7 @@ from jaxalign.data.special_tokens import (
 from jaxalign.data.tokenizer import TEMPLATE_FILE, Tokenizer
 from jaxalign.data.tokenizer_json import read_backend
 from jaxalign.errors import UserError
-from jaxalign.system.files import exists, read_bytes, read_json, shown, shown_path, typed
+from jaxalign.system.files import as_type, exists, quote, read_bytes, read_json, short_path
 
 
 def load_tokenizer(path: str | Path) -> Tokenizer:
@@ -48,20 +48,20 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     """
     file = Path(path) / "tokenizer.json" if Path(path).is_dir() else Path(path)
     if not exists(file):
-        raise UserError(f"no tokenizer at {shown_path(file)}")
+        raise UserError(f"no tokenizer at {short_path(file)}")
     backend, generation = read_backend(file), read_generation(file.parent)
     tokens = {i: token for token, i in backend.get_vocab(with_added_tokens=True).items()}
     _check_stops(file, tokens, generation)
     settings = _settings(file, tokens, generation)
     stops = [tokens[i] for i in generation.stop_ids if i in backend.get_added_tokens_decoder()]
     backend = _plain_backend(backend, [*all_special_token_names(settings), *stops])
-    check_continues(backend, shown_path(file))
+    check_continues(backend, short_path(file))
     names = special_token_names(settings)
     ids = {key: _token_id(backend, names.get(key), file) for key in SPECIAL_FIELDS}
     eos_id = next((i for i in (ids["eos_token"], *generation.stop_ids) if i is not None), None)
     if eos_id is None:
         raise UserError(
-            f"{shown_path(file)}: no EOS; name it as eos_token in tokenizer_config.json beside it"
+            f"{short_path(file)}: no EOS; name it as eos_token in tokenizer_config.json beside it"
         )
     template = _chat_template(file.with_name(TEMPLATE_FILE), settings.pop("chat_template", None))
     return Tokenizer(
@@ -80,7 +80,7 @@ def _check_stops(file: Path, tokens: Mapping[int, str], generation: Generation) 
     """Raise a one-line `UserError` where a token that ends responses is not in the vocabulary."""
     for i in generation.stop_ids:
         if i not in tokens:
-            raise UserError(f"{shown_path(file)}: no token {i}, which is an eos_token_id beside it")
+            raise UserError(f"{short_path(file)}: no token {i}, which is an eos_token_id beside it")
 
 
 def _plain_backend(backend: tokenizers.Tokenizer, special: list[str]) -> tokenizers.Tokenizer:
@@ -110,11 +110,11 @@ def _read_fields(file: Path) -> dict[str, Any]:
     """Fields of a configuration file, their types checked; none where there is no file."""
     content = read_json(file) if exists(file) else {}
     if file.name != "config.json":
-        typed(content, SpecialTokenFields, shown_path(file))
+        as_type(content, SpecialTokenFields, short_path(file))
         try:
             json_text(content).encode()
         except UnicodeEncodeError:
-            raise UserError(f"{shown_path(file)} holds half a surrogate pair: no Unicode") from None
+            raise UserError(f"{short_path(file)} holds half a surrogate pair: no Unicode") from None
     return content
 
 
@@ -125,14 +125,14 @@ def _chat_template(file: Path, field: Any) -> str | None:
             return read_bytes(file).decode()
         except UnicodeDecodeError as error:
             raise UserError(
-                f"{shown_path(file)}: invalid UTF-8 at byte {error.start + 1}"
+                f"{short_path(file)}: invalid UTF-8 at byte {error.start + 1}"
             ) from None
     if not isinstance(field, list):
         return field
     templates = {entry["name"]: entry["template"] for entry in field}
     if "default" not in templates:
         raise UserError(
-            f"{shown_path(file.parent)}: chat templates {shown(sorted(templates))}, but none named "
+            f"{short_path(file.parent)}: chat templates {quote(sorted(templates))}, but none named "
             "'default'"
         )
     return templates["default"]
@@ -144,6 +144,6 @@ def _token_id(backend: tokenizers.Tokenizer, name: str | None, file: Path) -> in
         return None
     if (token_id := backend.token_to_id(name)) is None:
         raise UserError(
-            f"{shown_path(file)}: no token {shown(name)}; name one in tokenizer_config.json"
+            f"{short_path(file)}: no token {quote(name)}; name one in tokenizer_config.json"
         )
     return token_id

@@ -1,4 +1,4 @@
-"""Agreement of a scorer with people on the order of texts, and of one person with the others."""
+"""Agreement of scorers with human ratings, and of one rater with the others."""
 
 from collections.abc import Iterator
 
@@ -223,8 +223,10 @@ def _centred_ranks(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
         return np.zeros_like(counts)
     order = np.argsort(values, kind="stable")
     starts = np.flatnonzero(np.diff(values[order], prepend=np.nan) != 0)
-    drawn = np.add.reduceat(counts[:, order], starts, axis=1)
-    middle = np.cumsum(drawn, axis=1) - drawn / 2 - counts.sum(axis=1, keepdims=True) / 2
+    group_counts = np.add.reduceat(counts[:, order], starts, axis=1)
+    middle = (
+        np.cumsum(group_counts, axis=1) - group_counts / 2 - counts.sum(axis=1, keepdims=True) / 2
+    )
     group = np.cumsum(np.isin(np.arange(len(values)), starts)) - 1
     ranks = np.empty_like(counts)
     ranks[:, order] = middle[:, group]

@@ -1,4 +1,4 @@
-"""Best-of-n sampling: how far it moves from the policy and how much it is expected to gain."""
+"""Best-of-n sampling: KL to the policy and expected value."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Calibration of a reward model: whether it is as sure as it is right."""
+"""Calibration of a reward model: its probabilities against shares of human preferences."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Scorers of texts that training never sees: the judges of the result tables."""
+"""Scorers of texts for evaluation alone: ridge regression and a rule-based lexicon."""
 
 from collections.abc import Callable, Sequence
 

@@ -88,13 +88,13 @@ def rich_table(rows: Sequence[Row], columns: Sequence[Column], *, title: str = "
     from rich.table import Table
 
     table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left")
-    shown = present(columns, rows)
-    for column in shown:
+    filled = present(columns, rows)
+    for column in filled:
         parts = [*column.title.split(), *(part for row in rows for part in column.cell(row))]
         justify = "right" if column.form else "left"
         table.add_column(column.title, justify=justify, width=max(map(len, parts)))
     for row in rows:
-        table.add_row(*(escape("\n".join(column.cell(row))) for column in shown))
+        table.add_row(*(escape("\n".join(column.cell(row))) for column in filled))
     return table
 
 

@@ -1,4 +1,4 @@
-"""Statistics of samples that a score does not show: variety, length, copying."""
+"""Statistics of samples: variety, length, repetition, copying, perplexity."""
 
 from collections.abc import Hashable, Iterable, Sequence
 
@@ -104,7 +104,7 @@ def _as_text(tokens: Tokens, characters: dict[Hashable, str]) -> str:
 
 
 def perplexity(logps: np.ndarray, tokens: int) -> float:
-    """How many tokens a model hesitates between on average.
+    """exp of the mean negative log-probability of a token.
 
       exp( -(1 / N) sum_t log p(y_t) )
 

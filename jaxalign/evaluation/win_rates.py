@@ -1,4 +1,4 @@
-"""Win rates: how often a method's samples beat a baseline's on the same prompts, by a scorer."""
+"""Win rates of a method's samples against a baseline's on the same prompts, by a scorer."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Explanation of a loss: what every token of one batch carries into it, and its gradient."""
+"""Explanation of a loss: log-probabilities, rewards, advantages and gradient of every token."""
 
 from jaxalign.explanation.policy_gradient import explain_decisions, explain_responses
 from jaxalign.explanation.responses import explain_pairs, explain_texts, explain_unpaired

@@ -1,4 +1,4 @@
-"""Explanations of policy gradients on sampled responses: PPO, and groups without a critic."""
+"""Explanations of policy gradients on sampled responses: PPO, GRPO and its relatives."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -56,15 +56,34 @@ def explain_decisions(
     reported = mean_loss(make_loss(evaluate), params, batch, key)
     loss, (weight, metrics) = reported
     table = evaluate(params, batch, None)
-    logps, entropy, values = table
     table_loss, slopes = on_table(make_loss(from_table), table, batch, key)
+    clips = {"clip": clip, "value_clip_range": value_clip_range}
+    columns = _decision_columns(table, slopes, batch, recorded=recorded, **clips)
+    sums = [Sum(name="loss", loss=float(loss), table=float(table_loss))]
+    sums += _decision_sums(metrics, columns, batch.mask, max(float(weight), 1.0))
+    numeric = ("log-probability", "gradient", *recorded)
+    totals = {name: masked_sum(columns[name], batch.mask, axis=1) for name in numeric}
+    rows = sequences("response", batch.inputs, columns, totals)
+    return explanation_of(reported, rows, sums)
+
+
+def _decision_columns(
+    table: tuple[jax.Array, jax.Array, jax.Array],
+    slopes: tuple[jax.Array, jax.Array, jax.Array],
+    batch: Experience,
+    *,
+    clip: Mapping[str, Any],
+    value_clip_range: float | None,
+    recorded: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Columns `[B, T]` of PPO's page, from log-probabilities, entropies, values and gradients."""
+    logps, entropy, values = table
     ratios = probability_ratios(logps, batch.behaviour_logps)
-    decision = (logps, batch.behaviour_logps, batch.advantages)
-    clipped = ppo_policy_clipped(*decision, **clip)
+    clipped = ppo_policy_clipped(logps, batch.behaviour_logps, batch.advantages, **clip)
     value_clipped = ppo_value_clipped(
         values, batch.values, batch.returns, value_clip_range=value_clip_range
     )
-    columns = {
+    return {
         "log-probability": logps,
         "behaviour": batch.behaviour_logps,
         **recorded,
@@ -79,18 +98,12 @@ def explain_decisions(
         "value clipped": np.where(value_clipped, "flat", ""),
         "value gradient": slopes[2],
     }
-    sums = [Sum(name="loss", loss=float(loss), table=float(table_loss))]
-    sums += _decision_sums(metrics, columns, batch.mask, max(float(weight), 1.0))
-    numeric = ("log-probability", "gradient", *recorded)
-    totals = {name: masked_sum(columns[name], batch.mask, axis=1) for name in numeric}
-    rows = sequences("response", batch.inputs, columns, totals)
-    return explanation_of(reported, rows, sums)
 
 
 def _decision_sums(
     metrics: Mapping[str, Any], columns: Mapping[str, Any], mask: Any, decisions: float
 ) -> Iterator[Sum]:
-    """Clipped shares and mean entropy that PPO's loss reports, and the same from the table."""
+    """Clip fractions and mean entropy: as PPO's loss reports them, and from the table."""
     for metric, name in (
         ("ppo/clip_fraction", "clipped"),
         ("ppo/value_clip_fraction", "value clipped"),
@@ -112,7 +125,7 @@ def explain_responses(
     totals: Mapping[str, Any],
     key: jax.Array,
 ) -> Explanation:
-    """Explanation of a critic-free policy gradient on text, one sequence a response.
+    """Explanation of a policy gradient without a critic on text, one sequence a response.
 
     Args:
       make_loss: `evaluate -> loss_fn`, `objectives.group_policy_gradient`.
@@ -156,7 +169,7 @@ def explain_responses(
 def _response_sums(
     metrics: Mapping[str, Any], columns: Mapping[str, Any], mask: Any
 ) -> Iterator[Sum]:
-    """Clipped share, mean entropy and ratio that the loss reports, and the same from the table."""
+    """Clip fraction, mean entropy and ratio: as the loss reports them, and from the table."""
     tokens = max(float(np.sum(mask)), 1.0)
     if "clipped" in columns:
         share, shown = (columns["clipped"] != "").sum() / tokens, metrics["policy/clip_fraction"]
@@ -167,7 +180,7 @@ def _response_sums(
 
 
 def _clipped_side(logps: jax.Array, batch: ResponseBatch, method: GroupMethod) -> np.ndarray:
-    """Side `[B, T]` on which a token's ratio, or its response's, is clipped; empty where not."""
+    """Side of the clip range, above or below, of each clipped token, `[B, T]`; empty elsewhere."""
     assert method.surrogate.clipped is not None
     mask: Any = batch.mask
     decision = (logps, batch.behaviour_logps, mask, advantages_for(method, batch))

@@ -1,4 +1,4 @@
-"""Explanations of losses on given responses: texts, pairs, and single ones that are labelled."""
+"""Explanations of SFT, of losses on pairs and of losses on labelled responses."""
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
@@ -29,7 +29,7 @@ LABELS = (("chosen", "good", True), ("rejected", "bad", False))  # in metrics, o
 
 def explain_pairs(
     make_loss: MakeLoss,
-    token_logps: Callable[..., jax.Array],
+    token_logps: Callable[..., Any],
     params: Any,
     batch: PreferenceBatch,
     *,
@@ -43,7 +43,8 @@ def explain_pairs(
 
     Args:
       make_loss: `token_logps -> loss_fn`, an objective of `objectives/preferences.py`.
-      token_logps: `(params, TokenBatch, keys) -> [B, T]`, the policy.
+      token_logps: `(params, TokenBatch, keys) -> [B, T]`, the policy; a tuple of these and of what
+        else the objective reads, for WPO.
       batch: the pairs.
       reference: `(chosen, rejected)`, `[B, T]` each, of the reference; None without one.
       beta: reward units per nat, for the column of implicit rewards.
@@ -54,10 +55,10 @@ def explain_pairs(
     reported = mean_loss(make_loss(token_logps), params, batch, key)
     loss, (_, metrics) = reported
     sides: Any = (batch.chosen, batch.rejected)
-    logps = [token_logps(params, side, None) for side in sides]
-    table = jnp.concatenate(logps)
-    table_loss, slopes = on_table(make_loss(from_table), table, batch, key)
-    slopes = jnp.split(slopes, 2)
+    outputs = [token_logps(params, side, None) for side in sides]
+    table = jax.tree.map(lambda *arrays: jnp.concatenate(arrays), *outputs)
+    table_loss, gradient = on_table(make_loss(from_table), table, batch, key)
+    logps, slopes = (jnp.split(jax.tree.leaves(x)[0], 2) for x in (table, gradient))
     sums = [Sum(name="loss", loss=float(loss), table=float(table_loss))]
     public = jnp.minimum(*(side.response_mask.sum(axis=1) for side in sides))
     shown = []
@@ -66,7 +67,7 @@ def explain_pairs(
     ):
         counts = token_counts(side.response_mask, public, ld_alpha=ld_alpha)
         given = {"beta": beta, "counts": counts, "per_token": per_token}
-        columns, totals = beside_reference(side, ours, slope, frozen, **given)
+        columns, totals = response_columns(side, ours, slope, frozen, **given)
         sums += mean_sums(metrics, (name, name), totals, batch.weights)
         shown.append(sequences(name, side, columns, totals))
     both = [sequence for pair in zip(*shown, strict=True) for sequence in pair]
@@ -114,7 +115,7 @@ def explain_unpaired(
     table = token_logps(params, rows, None)
     table_loss, slopes = on_table(on_rows, table, batch, key)
     sums = [Sum(name="loss", loss=float(loss), table=float(table_loss)), *sums]
-    columns, totals = beside_reference(
+    columns, totals = response_columns(
         rows, table, slopes, reference, beta=beta, counts=rows.response_mask
     )
     for metric, word, label in LABELS:
@@ -138,7 +139,7 @@ def token_counts(
     return discounted_excess(response_mask, in_full, alpha=ld_alpha)
 
 
-def beside_reference(
+def response_columns(
     rows: TokenBatch,
     logps: jax.Array,
     slopes: jax.Array,
@@ -148,8 +149,7 @@ def beside_reference(
     counts: jax.Array,
     per_token: bool = False,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Columns `[B, T]` of responses and their sums `[B]`: the policy, and the reference if there
-    is one, with the implicit reward beta x log-ratio.
+    """Log-probabilities, log-ratios and implicit rewards of tokens `[B, T]`, and their sums `[B]`.
 
     Args:
       rows: the responses.
@@ -177,7 +177,7 @@ def mean_sums(
     totals: Mapping[str, Any],
     weights: jax.Array,
 ) -> Iterator[Sum]:
-    """Means of log-probability and reward that the loss reports, and the same from the table.
+    """Mean log-probability and reward: as the loss reports them, and from the table.
 
     Args:
       metrics: of the loss, `logps/METRIC` and `rewards/METRIC` among them.

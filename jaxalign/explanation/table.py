@@ -12,15 +12,16 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxalign.batches.functions import LossFn
 from jaxalign.batches.tokens import TokenBatch
-from jaxalign.train.step import LossFn, means, metric_means
+from jaxalign.train.step import means, metric_means
 
 MakeLoss = Callable[[Callable[..., Any]], LossFn]  # of a model, or of `from_table`
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sum:
-    """Sum over the batch as the loss has it and as the table adds up to: they should agree."""
+    """A number of the batch twice: as the loss reports it, and added up from the table."""
 
     name: str
     loss: float
@@ -51,7 +52,7 @@ class Sequence:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Explanation:
-    """The loss of a batch, explained: its sequences, metrics and compared sums.
+    """Loss and metrics of a batch, its sequences token by token, and sums that must agree.
 
     notes: what else the reader must know of the numbers, a sentence each.
     """
@@ -65,7 +66,7 @@ class Explanation:
 
 
 def mean_loss(loss_fn: LossFn, params: Any, batch: Any, key: jax.Array):
-    """Mean loss, weight and mean metrics as a step reports them: sums divided by the weight.
+    """Mean loss, weight and mean metrics of a batch, as a training step reports them.
 
     Returns:
       `(loss, (weight, metrics))`.
@@ -75,7 +76,7 @@ def mean_loss(loss_fn: LossFn, params: Any, batch: Any, key: jax.Array):
 
 
 def on_table(loss_fn: LossFn, table: Any, batch: Any, key: jax.Array):
-    """Loss of a table of model outputs, and its gradient: what one more nat would change.
+    """Loss of a table of model outputs, and its gradient by each entry.
 
     Args:
       loss_fn: the objective, made with a model that returns its parameters (`from_table`).
@@ -92,7 +93,7 @@ def on_table(loss_fn: LossFn, table: Any, batch: Any, key: jax.Array):
 
 
 def from_table(table: Any, rows: Any, keys: Any = None) -> Any:
-    """Outputs of a model whose parameters are its outputs, whatever the rows."""
+    """Model whose parameters are its outputs for the batch: a table of log-probabilities."""
     del rows, keys
     return table
 
@@ -105,7 +106,7 @@ def sequences(
     *,
     remarks: list[str] | None = None,
 ) -> list[Sequence]:
-    """Sequences of a batch: a row each, with its part of the columns and a remark in its title.
+    """Rows of a batch as sequences with their columns, totals and titles.
 
     Args:
       name: of a row, before its number.
@@ -135,7 +136,7 @@ def explanation_of(
     *,
     notes: tuple[str, ...] = (),
 ) -> Explanation:
-    """Explanation of a loss from what `mean_loss` reports, Python's numbers in place of arrays."""
+    """Explanation of a loss from the results of `mean_loss`, as Python numbers."""
     loss, (weight, metrics) = reported
     return Explanation(
         loss=float(loss),

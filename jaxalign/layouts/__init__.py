@@ -1,1 +1,1 @@
-"""Where a step runs, with the same update everywhere."""
+"""Layouts: where a step runs, with the same update everywhere."""

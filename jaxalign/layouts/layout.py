@@ -1,4 +1,4 @@
-"""Where a step runs: on one device or on several, with the same update everywhere.
+"""Layouts of a step on one device or on several, with the same update everywhere.
 
 A layout turns functions of `(shared, batch)` into functions that take a *global* host batch: any
 pytree of arrays with a row axis first. What is shared (state, parameters, keys) has one logical
@@ -25,7 +25,8 @@ LAYOUTS = ("auto", "device", "pmap", "shards", "mesh")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Where a step runs; made by `on_device`, `on_pmap`, `on_shards`, `on_mesh` or `make_layout`.
+    """Layout of a step on devices, made by `on_device`, `on_pmap`, `on_shards`, `on_mesh` or by
+    `make_layout`.
 
     name: which of them made it.
     devices: where it runs.

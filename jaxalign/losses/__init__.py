@@ -60,6 +60,7 @@ from jaxalign.losses.distillation import *
 PAIR_LOSSES = _declarations.losses_of(_declarations.PAIRED, vars())
 UNPAIRED_LOSSES = _declarations.losses_of(_declarations.UNPAIRED, vars())
 ONLINE_LOSSES = _declarations.losses_of(_declarations.ONLINE, vars())
+REWARD_LOSSES = _declarations.losses_of(_declarations.REWARDS, vars())
 DISTILLATION_LOSSES = _declarations.losses_of(_declarations.DISTILLATION, vars())
 GROUP_LOSSES = _group_methods.methods_of(vars())
 if not typing.TYPE_CHECKING:  # which follows the imports themselves

@@ -1,9 +1,12 @@
-"""How token losses become one number: weights of the tokens, and the weight to divide by.
+"""Aggregation of token losses to one number: weights of the tokens, and the weight to divide by.
 
 A loss travels as a sum and a weight. Each function here returns token weights `[B, T]` and this
 device's part of the divisor; sums of both over devices and micro-batches give the same loss for
 every cut of the batch, which means of means do not.
 """
+
+import dataclasses
+from collections.abc import Callable
 
 import chex
 import jax
@@ -20,8 +23,20 @@ __all__ = (
 Weights = tuple[jax.Array, jax.Array]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Aggregation:
+    """An aggregation of token losses under its name on the command line.
+
+    name: after `--grpo.aggregation`.
+    weights: `(mask [B, T], tokens of the longest response that sampling allows) -> Weights`.
+    """
+
+    name: str
+    weights: Callable[[jax.Array, int], Weights]
+
+
 def token_mean(mask: jax.Array) -> Weights:
-    """Every token counts the same: long responses weigh more.
+    """Mean over the tokens of all responses: each token counts the same, long responses weigh more.
 
       L = sum_it m_it L_it / sum_it m_it
 
@@ -47,7 +62,7 @@ def token_mean(mask: jax.Array) -> Weights:
 
 
 def sequence_mean(mask: jax.Array, rows: jax.Array | None = None) -> Weights:
-    """Every response counts the same, whatever its length.
+    """Mean over responses of the mean over their tokens: each response counts the same.
 
       L = (1 / B) sum_i (1 / |y_i|) sum_t m_it L_it
 
@@ -76,7 +91,7 @@ def sequence_mean(mask: jax.Array, rows: jax.Array | None = None) -> Weights:
 
 
 def constant_length(mask: jax.Array, rows: jax.Array | None = None, *, length: int) -> Weights:
-    """Every token counts the same, and the divisor does not depend on the lengths sampled.
+    """Sum over tokens divided by responses times a constant length, whatever was sampled.
 
       L = (1 / (B length)) sum_it m_it L_it
 
@@ -106,7 +121,7 @@ def constant_length(mask: jax.Array, rows: jax.Array | None = None, *, length: i
 
 
 def sequence_sum(mask: jax.Array, rows: jax.Array | None = None) -> Weights:
-    """The sum over each response, averaged over responses.
+    """Mean over responses of the sum over their tokens.
 
       L = (1 / B) sum_it m_it L_it
 
@@ -132,7 +147,7 @@ def sequence_sum(mask: jax.Array, rows: jax.Array | None = None) -> Weights:
 
 
 def without_truncated(mask: jax.Array, ended: jax.Array) -> jax.Array:
-    """The mask without responses that were cut off: they leave loss and divisor alike.
+    """Mask without the responses that were cut off, which leave loss and divisor alike.
 
       m'_it = m_it [response i ended by itself]
 
@@ -167,3 +182,12 @@ def _counted(mask: jax.Array, rows: jax.Array | None) -> jax.Array:
     counted = jnp.any(mask, axis=1) if rows is None else rows
     chex.assert_equal_shape([mask[:, 0], counted])
     return jnp.sum(jnp.asarray(counted, float))
+
+
+TOKEN_MEAN = Aggregation(name="token_mean", weights=lambda mask, length: token_mean(mask))
+SEQUENCE_MEAN = Aggregation(name="sequence_mean", weights=lambda mask, length: sequence_mean(mask))
+SEQUENCE_SUM = Aggregation(name="sequence_sum", weights=lambda mask, length: sequence_sum(mask))
+CONSTANT_LENGTH = Aggregation(
+    name="constant_length", weights=lambda mask, length: constant_length(mask, length=length)
+)
+AGGREGATIONS = {one.name: one for one in (TOKEN_MEAN, SEQUENCE_MEAN, SEQUENCE_SUM, CONSTANT_LENGTH)}

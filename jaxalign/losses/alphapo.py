@@ -7,6 +7,7 @@ from jaxalign.batches.preferences import PairLengths, PairLogps
 from jaxalign.losses.declarations import PAIRED, Loss
 from jaxalign.losses.dpo import dpo_loss, no_reference
 from jaxalign.losses.length_normalised_dpo import per_token
+from jaxalign.numerics.bounds import Real
 from jaxalign.numerics.precision import saturating_expm1
 
 __all__ = (
@@ -20,8 +21,8 @@ def alphapo_loss(
     lengths: PairLengths,
     *,
     beta: float,
-    gamma: float,
-    alpha: float,
+    gamma: Real,
+    alpha: Real,
     label_smoothing: float = 0.0,
 ) -> jax.Array:
     """SimPO on a power of the length-normalised probability instead of its logarithm.

@@ -63,7 +63,7 @@ def aot_loss(
     label_smoothing: float = 0.0,
     axis_name: str | None = None,
 ) -> jax.Array:
-    """The policy's margins dominate the reference's, rank by rank over the whole batch.
+    """Loss by which the policy's margins dominate the reference's, rank by rank over the batch.
 
       L_i = -log sigmoid(beta (m_(i) - m_ref(i))),  m = log pi(chosen) - log pi(rejected), sorted
 
@@ -117,7 +117,7 @@ def aot_unpaired_loss(
     label_smoothing: float = 0.0,
     axis_name: str | None = None,
 ) -> jax.Array:
-    """The rewards of chosen responses dominate those of rejected ones, rank by rank.
+    """Loss by which rewards of chosen responses dominate those of rejected ones, rank by rank.
 
       L_i = -log sigmoid(beta (h_chosen(i) - h_rejected(i))),  h = log(pi / pi_ref), each sorted
 

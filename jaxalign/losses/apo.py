@@ -1,4 +1,4 @@
-"""Anchored preference optimization: says which way each side shall move."""
+"""Anchored preference optimization: a direction for each side of a pair."""
 
 import chex
 import jax
@@ -20,7 +20,7 @@ __all__ = (
 
 
 def apo_zero_loss(policy: PairLogps, reference: PairLogps, *, beta: float) -> jax.Array:
-    """Chosen responses become likelier, rejected ones less likely.
+    """APO-zero: a loss that makes chosen responses likelier, rejected ones less likely.
 
       L = 1 - sigmoid(r_chosen) + sigmoid(r_rejected),  r = beta log(pi / pi_ref)
 
@@ -49,7 +49,7 @@ def apo_zero_loss(policy: PairLogps, reference: PairLogps, *, beta: float) -> ja
 
 
 def apo_down_loss(policy: PairLogps, reference: PairLogps, *, beta: float) -> jax.Array:
-    """Both responses become less likely, the rejected one more so.
+    """APO-down: a loss that makes both responses less likely, the rejected one more so.
 
       L = sigmoid(r_chosen) + 1 - sigmoid(r_chosen - r_rejected),  r = beta log(pi / pi_ref)
 

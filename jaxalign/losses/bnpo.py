@@ -5,6 +5,7 @@ batch. It is DAPO with a symmetric clip, and without filtering, dropping and pun
 called BNPO, https://arxiv.org/abs/2506.02864, is about rewards that follow a beta distribution.)
 """
 
+from jaxalign.losses.aggregation import TOKEN_MEAN
 from jaxalign.losses.group_methods import GroupMethod
 from jaxalign.losses.grpo import TOKEN_CLIP
 
@@ -14,5 +15,5 @@ BNPO = GroupMethod(
     name="bnpo",
     surrogate=TOKEN_CLIP,
     hyperparameters={"clip_range": (0.2, 0.2)},
-    aggregation="token_mean",
+    aggregation=TOKEN_MEAN,
 )

@@ -3,9 +3,11 @@
 import chex
 import jax
 
+from jaxalign.losses.declarations import REWARDS, Loss
 from jaxalign.numerics.precision import widen
 
 __all__ = (
+    "BRADLEY_TERRY",
     "bradley_terry_loss",
     "centering_penalty",
 )
@@ -69,3 +71,6 @@ def centering_penalty(chosen: jax.Array, rejected: jax.Array) -> jax.Array:
     chex.assert_equal_shape([chosen, rejected])
     chosen, rejected = widen(chosen, rejected)
     return (chosen + rejected) ** 2
+
+
+BRADLEY_TERRY = Loss(name="bradley_terry", kind=REWARDS, function=bradley_terry_loss)

@@ -4,6 +4,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from jaxalign.losses.aggregation import TOKEN_MEAN
 from jaxalign.losses.group_methods import GroupMethod, Surrogate
 from jaxalign.losses.ppo import probability_ratios
 
@@ -80,7 +81,7 @@ def weight_capped(
     *,
     clip_range: tuple[float, float],
 ) -> jax.Array:
-    """Where the weight of `capped_weight` is capped, `[B, T]` bool; the gradient is not 0 there."""
+    """Mask of the tokens whose weight `capped_weight` caps, `[B, T]` bool; they keep a gradient."""
     del mask, advantages
     lowest, highest = _bounds(clip_range)
     ratios = probability_ratios(logps, behaviour_logps)
@@ -98,5 +99,5 @@ CISPO = GroupMethod(
     name="cispo",
     surrogate=Surrogate(losses=capped_weight, formula=cispo_loss, clipped=weight_capped),
     hyperparameters={"clip_range": (1.0, 4.0)},
-    aggregation="token_mean",
+    aggregation=TOKEN_MEAN,
 )

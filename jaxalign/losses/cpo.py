@@ -6,6 +6,7 @@ from jaxalign.batches.preferences import PairLengths, PairLogps
 from jaxalign.losses.declarations import PAIRED, Loss
 from jaxalign.losses.dpo import dpo_loss, no_reference
 from jaxalign.losses.length_normalised_dpo import per_token
+from jaxalign.numerics.bounds import Weight
 
 __all__ = (
     "CPO",
@@ -18,7 +19,7 @@ def cpo_loss(
     lengths: PairLengths,
     *,
     beta: float,
-    nll_coef: float = 1.0,
+    nll_coef: Weight = 1.0,
     label_smoothing: float = 0.0,
 ) -> jax.Array:
     """Reference-free DPO plus the negative log-likelihood per token of the chosen response.

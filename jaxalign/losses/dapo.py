@@ -5,6 +5,7 @@ dynamic sampling draws until a batch is full of unequal groups; here equal ones 
 other is drawn.
 """
 
+from jaxalign.losses.aggregation import TOKEN_MEAN
 from jaxalign.losses.group_methods import GroupMethod
 from jaxalign.losses.grpo import TOKEN_CLIP
 
@@ -14,7 +15,7 @@ DAPO = GroupMethod(
     name="dapo",
     surrogate=TOKEN_CLIP,
     hyperparameters={"clip_range": (0.2, 0.28)},
-    aggregation="token_mean",
+    aggregation=TOKEN_MEAN,
     mask_truncated=True,
     drop_equal_groups=True,
     overlong_share=0.2,

@@ -14,7 +14,7 @@ from jaxalign.errors import UserError
 
 
 class Named(Protocol):
-    """What is declared under a name on the command line."""
+    """Declaration of a loss or method under a name on the command line."""
 
     @property
     def name(self) -> str:
@@ -69,6 +69,11 @@ SAMPLED = Kind(
     "Policy gradients",
     frozenset(("logps", "behaviour_logps", "mask", "advantages")),
 )
+REWARDS = Kind(
+    "reward",
+    "Rewards",
+    frozenset(("differences", "margins", "scores", "mask", "logits", "labels")),
+)
 DISTILLATION = Kind("distill", "Distillation", frozenset(("student_logits", "teacher_logits")))
 
 
@@ -108,14 +113,17 @@ class Loss:
         object.__setattr__(self, "formula", self.formula or self.function)
         filled = filled_hyperparameters(self.function, self.kind.inputs, self.hyperparameters)
         object.__setattr__(self, "hyperparameters", filled)
-        if "policy" in self.inputs and "beta" not in filled:
-            raise TypeError(f"{self.function.__name__} has no beta, which scales implicit rewards")
 
     @property
     def inputs(self) -> tuple[str, ...]:
         """The names of the arguments that an objective gives."""
         arguments = inspect.signature(self.function).parameters
         return tuple(name for name in arguments if name in self.kind.inputs)
+
+    @property
+    def reward_scale(self) -> float:
+        """Implicit reward of a nat of log-ratio, for metrics: beta, or 1 for a loss without."""
+        return self.hyperparameters.get("beta", 1.0)
 
     @property
     def couples_rows(self) -> bool:
@@ -194,6 +202,6 @@ def by_name(declared: Sequence[Declaration]) -> dict[str, Declaration]:
     found: dict[str, Declaration] = {}
     for one in declared:
         if one.name in found:
-            raise TypeError(f"two losses are declared as {one.name}")
+            raise TypeError(f"two of {type(one).__name__} are declared as {one.name}")
         found[one.name] = one
     return found

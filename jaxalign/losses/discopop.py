@@ -5,6 +5,7 @@ import jax
 from jaxalign.batches.preferences import PairLogps
 from jaxalign.losses.declarations import PAIRED, Loss
 from jaxalign.losses.dpo import implicit_rewards
+from jaxalign.numerics.bounds import Positive
 from jaxalign.numerics.precision import saturating_exp
 
 __all__ = (
@@ -52,9 +53,14 @@ def discopop_loss(
 
 
 def tempered_discopop_loss(
-    policy: PairLogps, reference: PairLogps, *, beta: float, discopop_temperature: float = 0.05
+    policy: PairLogps, reference: PairLogps, *, beta: float, discopop_temperature: Positive = 0.05
 ) -> jax.Array:
-    """`discopop_loss` with a name for its temperature that says whose it is: `[B]` nats."""
+    """`discopop_loss` with a name for its temperature that says whose it is: `[B]` nats.
+
+    Args:
+      policy, reference, beta: as in `discopop_loss`.
+      discopop_temperature: at which discopop goes over from one loss to the other, above 0.
+    """
     return discopop_loss(policy, reference, beta=beta, temperature=discopop_temperature)
 
 

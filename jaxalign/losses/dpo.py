@@ -20,8 +20,8 @@ __all__ = (
 
 
 def log_ratios(policy: PairLogps, reference: PairLogps) -> PairLogps:
-    """How much likelier the policy makes each side than the reference does, what DPO's relatives
-    are functions of.
+    """Log-ratios of policy and reference for each side of a pair, what DPO and its relatives are
+    functions of.
 
       h = log pi(y | x) - log pi_ref(y | x)
 
@@ -55,7 +55,7 @@ def log_ratios(policy: PairLogps, reference: PairLogps) -> PairLogps:
 
 
 def no_reference(policy: PairLogps) -> PairLogps:
-    """The reference that every response is equally likely under: any loss, reference-free.
+    """Log-probabilities of the uniform reference, with which any loss is reference-free.
 
     Only differences of reference log-probabilities count in DPO, so zeros are the uniform reference
     there; in losses of each side (NCA, BCO, APO, SPPO) they set the level that rewards start at.

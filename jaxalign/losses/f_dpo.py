@@ -8,6 +8,7 @@ import jax
 from jaxalign.batches.preferences import PairLogps
 from jaxalign.losses.declarations import PAIRED, Loss
 from jaxalign.losses.dpo import dpo_loss, log_ratios, no_reference
+from jaxalign.numerics.bounds import Real
 from jaxalign.numerics.precision import saturating_expm1, widen
 
 __all__ = (
@@ -185,10 +186,15 @@ def alpha_dpo_loss(
     reference: PairLogps,
     *,
     beta: float,
-    alpha: float = 0.5,
+    alpha: Real = 0.5,
     label_smoothing: float = 0.0,
 ) -> jax.Array:
-    """`f_dpo_loss` with the alpha divergence: `[B]` nats."""
+    """`f_dpo_loss` with the alpha divergence: `[B]` nats.
+
+    Args:
+      policy, reference, beta, label_smoothing: as in `f_dpo_loss`.
+      alpha: shape of the divergence, not 0; in (0, 1) in the paper.
+    """
     settings = {"beta": beta, "label_smoothing": label_smoothing}
     return f_dpo_loss(
         policy, reference, score=functools.partial(alpha_score, alpha=alpha), **settings

@@ -4,6 +4,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from jaxalign.losses.aggregation import SEQUENCE_MEAN
 from jaxalign.losses.group_methods import GroupMethod, Surrogate
 from jaxalign.numerics.masking import masked_sum
 from jaxalign.numerics.precision import saturating_exp, widen
@@ -74,7 +75,7 @@ def geometric_mean_clipped(
     *,
     clip_range: tuple[float, float],
 ) -> jax.Array:
-    """Where a token's log-ratio is bounded in `gmpo_loss`: `[B, T]` bool."""
+    """Mask of the tokens whose log-ratio `gmpo_loss` clips: `[B, T]` bool."""
     del mask
     low, high = clip_range
     ratios, signs = logps - behaviour_logps, advantages[:, None]
@@ -92,5 +93,5 @@ GMPO = GroupMethod(
         whole=True,
     ),
     hyperparameters={"clip_range": (0.4, 0.4)},
-    aggregation="sequence_mean",
+    aggregation=SEQUENCE_MEAN,
 )

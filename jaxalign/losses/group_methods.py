@@ -7,19 +7,25 @@ part of a method can be replaced by that of another.
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 
+from jaxalign.advantages import GROUP
+from jaxalign.advantages.declarations import AdvantageEstimator
 from jaxalign.errors import UserError
+from jaxalign.kl import K1, K3, KLEstimator
+from jaxalign.losses.aggregation import SEQUENCE_MEAN, Aggregation
 from jaxalign.losses.declarations import SAMPLED, Kind, by_name, filled_hyperparameters
-
-ADVANTAGES = (
-    *("group", "batch", "centred", "leave_one_out", "best_of_group", "length_weighted"),
-    "reinforce_plus_plus",
+from jaxalign.losses.importance import (
+    ImportanceLevel,
+    ImportanceWeights,
+    of_tokens,
+    truncated_importance_weights,
 )
-AGGREGATIONS = ("token_mean", "sequence_mean", "sequence_sum", "constant_length")
-KL_ESTIMATORS = {"loss": "k3", "reward": "k1"}  # what each place is given unless another is named
+
+KLPlace = Literal["loss", "reward"]
+KL_IN: dict[KLPlace, KLEstimator] = {"loss": K3, "reward": K1}  # unless another one is given
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,20 +54,18 @@ class Surrogate:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GroupMethod:
-    """One way to learn from scored responses.
+    """A critic-free policy gradient from scored responses, with all its parts.
 
     name: after `--loss`.
     surrogate: the loss of tokens or responses.
     hyperparameters: keyword arguments of the surrogate that have no default in its signature, or
       another one here; the signature's are added.
-    advantages: "group" (standardised within the group), "batch" (centred within the group, scaled
-      by the deviation of the batch), "centred" (not scaled), "leave_one_out", "best_of_group",
-      "length_weighted", or "reinforce_plus_plus" (returns of tokens, whitened over the batch).
-    aggregation: "token_mean", "sequence_mean", "sequence_sum" or "constant_length".
+    aggregation: of token losses to one number, declared in `losses/aggregation.py`.
+    advantages: declared in `advantages/`; GRPO's without another.
     kl_coef: weight of the KL to the reference; 0: none.
     kl_in: whether the KL is a term of the "loss" or charged to the "reward".
-    kl_estimator: "k1", "k2", "k3" or "corrected" (`importance_corrected_k3`).
-    gamma: discount of "reinforce_plus_plus".
+    kl_estimator: declared in `kl.py`.
+    gamma: discount of advantages of tokens.
     mask_truncated: leave responses that were cut off out of loss and divisor.
     drop_equal_groups: leave groups of equal scores out of loss and divisor.
     overlong_share: the last share of the longest response in which length costs reward.
@@ -69,18 +73,18 @@ class GroupMethod:
     entropy_coef: weight of the entropy bonus.
     top_entropy: share of the tokens, the least certain ones, that the surrogate trains; None: all.
     importance_cap: largest weight that corrects for a sampler that differs from the trainer; None:
-      no correction. importance_mode: "truncate" or "mask" what exceeds it. importance_level:
-      weights of "token" or "sequence".
+      no correction. importance_mode: the weights, `truncated_importance_weights` or masked ones.
+      importance_level: of what they are, `of_tokens` or `of_sequences`.
     """
 
     name: str
     surrogate: Surrogate
-    aggregation: str
+    aggregation: Aggregation
     hyperparameters: Mapping[str, Any] = dataclasses.field(default_factory=dict[str, Any])
-    advantages: str = "group"
+    advantages: AdvantageEstimator = GROUP
     kl_coef: float = 0.0
-    kl_in: str = "loss"
-    kl_estimator: str = "k3"
+    kl_in: KLPlace = "loss"
+    kl_estimator: KLEstimator = K3
     gamma: float = 1.0
     mask_truncated: bool = False
     drop_equal_groups: bool = False
@@ -89,8 +93,8 @@ class GroupMethod:
     entropy_coef: float = 0.0
     top_entropy: float | None = None
     importance_cap: float | None = None
-    importance_mode: str = "truncate"
-    importance_level: str = "token"
+    importance_mode: ImportanceWeights = truncated_importance_weights
+    importance_level: ImportanceLevel = of_tokens
 
     def __post_init__(self):
         filled = filled_hyperparameters(self.function, self.kind.inputs, self.hyperparameters)
@@ -98,7 +102,7 @@ class GroupMethod:
 
     @property
     def kind(self) -> Kind:
-        """Of the data that it learns from."""
+        """Kind of the data that it learns from."""
         return SAMPLED
 
     @property
@@ -114,7 +118,17 @@ class GroupMethod:
     @property
     def per_token(self) -> bool:
         """Whether advantages differ from token to token of a response."""
-        return self.advantages == "reinforce_plus_plus"
+        return self.advantages.of_tokens is not None
+
+    @property
+    def reward_kl_coef(self) -> float:
+        """KL coefficient in the reward; 0: no KL is charged there."""
+        return self.kl_coef if self.kl_in == "reward" else 0.0
+
+    @property
+    def loss_kl_coef(self) -> float:
+        """KL coefficient in the loss; 0: it has no such term."""
+        return self.kl_coef if self.kl_in == "loss" else 0.0
 
 
 # The fields that can be those of another method, in alphabetical order.
@@ -140,7 +154,7 @@ def with_parts(method: GroupMethod, **given: Any) -> GroupMethod:
     >>> from jaxalign.losses import DAPO, GRPO
     >>> with_parts(DAPO, kl_coef=0.1).hyperparameters["clip_range"]
     (0.2, 0.28)
-    >>> with_parts(GRPO, kl_in="reward").kl_estimator
+    >>> with_parts(GRPO, kl_in="reward").kl_estimator.name
     'k1'
     """
     given = {key: value for key, value in given.items() if value is not None}
@@ -150,7 +164,11 @@ def with_parts(method: GroupMethod, **given: Any) -> GroupMethod:
         takes = ", ".join(f"{key} {value}" for key, value in method.hyperparameters.items())
         raise UserError(f"loss {method.name} takes no {unknown[0]}; it takes {takes or 'none'}")
     if "kl_in" in own:
-        own = {"kl_estimator": KL_ESTIMATORS.get(own["kl_in"])} | own
+        places = get_args(KLPlace)
+        _refuse(
+            own["kl_in"] not in places, f"no kl_in {own['kl_in']!r}; there are {', '.join(places)}"
+        )
+        own = {"kl_estimator": KL_IN[own["kl_in"]]} | own
     numbers = dict(method.hyperparameters) | numbers
     changed = dataclasses.replace(method, hyperparameters=numbers, **own)
     _check_ranges(changed)
@@ -170,18 +188,7 @@ def _refuse(condition: bool, message: str) -> None:
 
 
 def _check_ranges(method: GroupMethod) -> None:
-    """Numbers that no method could take."""
-    choices = {
-        "advantages": ADVANTAGES,
-        "aggregation": AGGREGATIONS,
-        "kl_in": ("loss", "reward"),
-        "kl_estimator": ("k1", "k2", "k3", "corrected"),
-        "importance_mode": ("truncate", "mask"),
-        "importance_level": ("token", "sequence"),
-    }
-    for name, known in choices.items():
-        value = getattr(method, name)
-        _refuse(value not in known, f"no {name} {value!r}; there are {', '.join(known)}")
+    """Refuse numbers that no method could take."""
     for name in ("kl_coef", "entropy_coef", "missing_eos_penalty"):
         value = getattr(method, name)
         _refuse(value < 0, f"{name} is {value}; it must not be negative")
@@ -208,20 +215,20 @@ def _check_ranges(method: GroupMethod) -> None:
 
 
 def _check_parts(method: GroupMethod) -> None:
-    """Parts that do not go together."""
+    """Refuse parts that do not go together."""
     name = method.name
     _refuse(
         method.surrogate.one_advantage and method.per_token,
-        f"loss {name} takes one advantage a response, {method.advantages} gives one a token",
+        f"loss {name} takes one advantage a response, {method.advantages.name} gives one a token",
     )
     _refuse(
         method.drop_equal_groups and method.per_token,
-        f"advantages {method.advantages} are not 0 in groups of equal scores; "
+        f"advantages {method.advantages.name} are not 0 in groups of equal scores; "
         "leave drop_equal_groups out",
     )
     if method.surrogate.whole:
         _refuse(
-            method.aggregation != "sequence_mean",
+            method.aggregation is not SEQUENCE_MEAN,
             f"loss {name} is of whole responses: its only aggregation is sequence_mean",
         )
         _refuse(
@@ -229,23 +236,23 @@ def _check_parts(method: GroupMethod) -> None:
             f"loss {name} is of whole responses: leave top_entropy out",
         )
         _refuse(
-            method.importance_cap is not None and method.importance_level == "token",
+            method.importance_cap is not None and method.importance_level is of_tokens,
             f"loss {name} is of whole responses: set importance_level to sequence",
         )
-    place, estimator = method.kl_in, method.kl_estimator
+    estimator = method.kl_estimator
     _refuse(
-        bool(method.kl_coef) and place == "loss" and estimator == "k1",
-        "kl_estimator k1 in the loss teaches nothing, its expected gradient is 0: "
+        bool(method.loss_kl_coef) and estimator.loss is None,
+        f"kl_estimator {estimator.name} in the loss teaches nothing, its expected gradient is 0: "
         "use k2, k3 or corrected, or set kl_in to reward",
     )
     _refuse(
-        bool(method.kl_coef) and place == "reward" and estimator == "corrected",
-        "kl_estimator corrected is about gradients and a reward has none: use k1, k2 or k3",
+        bool(method.reward_kl_coef) and estimator.reward is None,
+        f"kl_estimator {estimator.name} is about gradients and a reward has none: use k1, k2 or k3",
     )
 
 
 def _check_used(method: GroupMethod, given: Mapping[str, Any]) -> None:
-    """What is given but would change nothing."""
+    """Refuse what is given but would change nothing."""
     for name in ("kl_in", "kl_estimator"):
         _refuse(name in given and not method.kl_coef, f"kl_coef is 0: leave {name} out")
     for name in ("importance_mode", "importance_level"):
@@ -255,5 +262,5 @@ def _check_used(method: GroupMethod, given: Mapping[str, Any]) -> None:
         )
     _refuse(
         "gamma" in given and not method.per_token,
-        f"advantages {method.advantages} have no discount: leave gamma out",
+        f"advantages {method.advantages.name} have no discount: leave gamma out",
     )

@@ -1,9 +1,12 @@
 """Group relative policy optimization: the clipped surrogate and a KL term, token by token."""
 
+from collections.abc import Callable
+
 import chex
 import jax
 import jax.numpy as jnp
 
+from jaxalign.losses.aggregation import SEQUENCE_MEAN
 from jaxalign.losses.group_methods import GroupMethod, Surrogate
 from jaxalign.losses.ppo import ClipRange, ppo_policy_clipped, ppo_policy_loss
 from jaxalign.numerics.precision import widen
@@ -102,44 +105,66 @@ def with_kl_term(losses: jax.Array, kl: jax.Array, *, kl_coef: float) -> jax.Arr
     return losses + kl_coef * kl
 
 
-def token_clip(
-    logps: jax.Array,
-    behaviour_logps: jax.Array,
-    mask: jax.Array,
-    advantages: jax.Array,
+Decision = tuple[jax.Array, jax.Array, jax.Array]  # `(logps, behaviour_logps, advantages)`
+
+
+def clipped_surrogate(
+    decision: Callable[[jax.Array, jax.Array, jax.Array, jax.Array], Decision],
     *,
-    clip_range: ClipRange,
-    dual_clip: float | None = None,
-) -> jax.Array:
-    """PPO's clipped loss of each token, with advantages that are one a token: `[B, T]`."""
-    del mask
-    return ppo_policy_loss(
-        logps, behaviour_logps, advantages, clip_range=clip_range, dual_clip=dual_clip
+    formula: Callable[..., jax.Array],
+    one_advantage: bool = False,
+    one_ratio: bool = False,
+) -> Surrogate:
+    """PPO's clipped loss of each token as a surrogate, with ratios and advantages of a method.
+
+    Args:
+      decision: `(logps, behaviour_logps, mask, advantages) -> Decision`, `[B, T]` each: what the
+        clip compares.
+      formula, one_advantage, one_ratio: as in `Surrogate`.
+    """
+
+    def losses(
+        logps: jax.Array,
+        behaviour_logps: jax.Array,
+        mask: jax.Array,
+        advantages: jax.Array,
+        *,
+        clip_range: ClipRange,
+        dual_clip: float | None = None,
+    ) -> jax.Array:
+        compared = decision(logps, behaviour_logps, mask, advantages)
+        return ppo_policy_loss(*compared, clip_range=clip_range, dual_clip=dual_clip)
+
+    def clipped(
+        logps: jax.Array,
+        behaviour_logps: jax.Array,
+        mask: jax.Array,
+        advantages: jax.Array,
+        *,
+        clip_range: ClipRange,
+        dual_clip: float | None = None,
+    ) -> jax.Array:
+        compared = decision(logps, behaviour_logps, mask, advantages)
+        return ppo_policy_clipped(*compared, clip_range=clip_range, dual_clip=dual_clip)
+
+    return Surrogate(
+        losses=losses,
+        formula=formula,
+        clipped=clipped,
+        one_advantage=one_advantage,
+        one_ratio=one_ratio,
     )
 
 
-def token_clipped(
-    logps: jax.Array,
-    behaviour_logps: jax.Array,
-    mask: jax.Array,
-    advantages: jax.Array,
-    *,
-    clip_range: ClipRange,
-    dual_clip: float | None = None,
-) -> jax.Array:
-    """Where `token_clip` is flat: `[B, T]` bool."""
-    del mask
-    return ppo_policy_clipped(
-        logps, behaviour_logps, advantages, clip_range=clip_range, dual_clip=dual_clip
-    )
-
-
-TOKEN_CLIP = Surrogate(losses=token_clip, formula=ppo_policy_loss, clipped=token_clipped)
+TOKEN_CLIP = clipped_surrogate(
+    lambda logps, behaviour_logps, mask, advantages: (logps, behaviour_logps, advantages),
+    formula=ppo_policy_loss,
+)
 # KL coefficient of Sec. 4.2, clip range of PPO
 GRPO = GroupMethod(
     name="grpo",
     surrogate=TOKEN_CLIP,
     hyperparameters={"clip_range": (0.2, 0.2)},
-    aggregation="sequence_mean",
+    aggregation=SEQUENCE_MEAN,
     kl_coef=0.04,
 )

@@ -8,9 +8,9 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from jaxalign.losses.group_methods import GroupMethod, Surrogate
-from jaxalign.losses.grpo import each_token
-from jaxalign.losses.ppo import ClipRange, ppo_policy_clipped, ppo_policy_loss
+from jaxalign.losses.aggregation import SEQUENCE_MEAN
+from jaxalign.losses.group_methods import GroupMethod
+from jaxalign.losses.grpo import Decision, clipped_surrogate, each_token
 from jaxalign.numerics.masking import masked_sum
 from jaxalign.numerics.precision import widen
 
@@ -87,114 +87,41 @@ def token_log_ratios(logps: jax.Array, behaviour_logps: jax.Array, mask: jax.Arr
     return means + (logps - jax.lax.stop_gradient(logps))
 
 
-def sequence_clip(
-    logps: jax.Array,
-    behaviour_logps: jax.Array,
-    mask: jax.Array,
-    advantages: jax.Array,
-    *,
-    clip_range: ClipRange,
-    dual_clip: float | None = None,
-) -> jax.Array:
-    """PPO's clipped loss with the ratio of the response at each of its tokens: `[B, T]`."""
+def _sequence_decision(
+    logps: jax.Array, behaviour_logps: jax.Array, mask: jax.Array, advantages: jax.Array
+) -> Decision:
+    """The ratio and the advantage of the response at each of its tokens (GSPO)."""
     ratios = sequence_log_ratios(logps, behaviour_logps, mask)
-    zeros = jnp.zeros_like(ratios)
-    return ppo_policy_loss(
-        ratios,
-        zeros,
-        each_token(advantages, logps),
-        clip_range=clip_range,
-        dual_clip=dual_clip,
-    )
+    return ratios, jnp.zeros_like(ratios), each_token(advantages, logps)
 
 
-def sequence_clipped(
-    logps: jax.Array,
-    behaviour_logps: jax.Array,
-    mask: jax.Array,
-    advantages: jax.Array,
-    *,
-    clip_range: ClipRange,
-    dual_clip: float | None = None,
-) -> jax.Array:
-    """Where `sequence_clip` is flat: `[B, T]` bool."""
-    ratios = sequence_log_ratios(logps, behaviour_logps, mask)
-    zeros = jnp.zeros_like(ratios)
-    return ppo_policy_clipped(
-        ratios,
-        zeros,
-        each_token(advantages, logps),
-        clip_range=clip_range,
-        dual_clip=dual_clip,
-    )
-
-
-def token_of_sequence_clip(
-    logps: jax.Array,
-    behaviour_logps: jax.Array,
-    mask: jax.Array,
-    advantages: jax.Array,
-    *,
-    clip_range: ClipRange,
-    dual_clip: float | None = None,
-) -> jax.Array:
-    """The same with the gradient of the token's own ratio (GSPO-token): `[B, T]`."""
+def _token_decision(
+    logps: jax.Array, behaviour_logps: jax.Array, mask: jax.Array, advantages: jax.Array
+) -> Decision:
+    """The ratio of the response with the gradient of each token's own, and its own advantage
+    (GSPO-token).
+    """
     ratios = token_log_ratios(logps, behaviour_logps, mask)
-    zeros = jnp.zeros_like(ratios)
-    return ppo_policy_loss(
-        ratios,
-        zeros,
-        advantages,
-        clip_range=clip_range,
-        dual_clip=dual_clip,
-    )
+    return ratios, jnp.zeros_like(ratios), advantages
 
 
-def token_of_sequence_clipped(
-    logps: jax.Array,
-    behaviour_logps: jax.Array,
-    mask: jax.Array,
-    advantages: jax.Array,
-    *,
-    clip_range: ClipRange,
-    dual_clip: float | None = None,
-) -> jax.Array:
-    """Where `token_of_sequence_clip` is flat: `[B, T]` bool."""
-    ratios = token_log_ratios(logps, behaviour_logps, mask)
-    zeros = jnp.zeros_like(ratios)
-    return ppo_policy_clipped(
-        ratios,
-        zeros,
-        advantages,
-        clip_range=clip_range,
-        dual_clip=dual_clip,
-    )
-
-
-SEQUENCE_CLIP = Surrogate(
-    losses=sequence_clip,
-    formula=sequence_log_ratios,
-    clipped=sequence_clipped,
-    one_advantage=True,
-    one_ratio=True,
+SEQUENCE_CLIP = clipped_surrogate(
+    _sequence_decision, formula=sequence_log_ratios, one_advantage=True, one_ratio=True
 )
-TOKEN_OF_SEQUENCE_CLIP = Surrogate(
-    losses=token_of_sequence_clip,
-    formula=token_log_ratios,
-    clipped=token_of_sequence_clipped,
-    one_ratio=True,
+TOKEN_OF_SEQUENCE_CLIP = clipped_surrogate(
+    _token_decision, formula=token_log_ratios, one_ratio=True
 )
 # Eqs. 5 and 7; clip range of Sec. 5.1
 GSPO = GroupMethod(
     name="gspo",
     surrogate=SEQUENCE_CLIP,
     hyperparameters={"clip_range": (3e-4, 4e-4)},
-    aggregation="sequence_mean",
+    aggregation=SEQUENCE_MEAN,
 )
 # Eqs. 13 and 14: equal to gspo unless advantages differ from token to token
 GSPO_TOKEN = GroupMethod(
     name="gspo_token",
     surrogate=TOKEN_OF_SEQUENCE_CLIP,
     hyperparameters={"clip_range": (3e-4, 4e-4)},
-    aggregation="sequence_mean",
+    aggregation=SEQUENCE_MEAN,
 )

@@ -1,9 +1,13 @@
 """Corrections for samples that the trained policy would not have drawn."""
 
+from collections.abc import Callable
+from typing import Protocol
+
 import chex
 import jax
 import jax.numpy as jnp
 
+from jaxalign.logprobs import sequence_logps
 from jaxalign.losses.ppo import probability_ratios
 from jaxalign.numerics.collectives import gather
 from jaxalign.numerics.masking import masked_sum
@@ -53,7 +57,7 @@ def truncated_importance_weights(
 def masked_importance_weights(
     trainer_logps: jax.Array, sampler_logps: jax.Array, *, cap: float
 ) -> jax.Array:
-    """As `truncated_importance_weights`, but what exceeds the cap is left out.
+    """Importance weights with 0 in place of those that exceed the cap.
 
       w = r if r <= cap else 0,  r = pi_trainer(a) / pi_sampler(a)
 
@@ -96,7 +100,7 @@ def on_policy_rows(
     *,
     threshold: float,
 ) -> jax.Array:
-    """Which responses are kept: all good ones, and bad ones that the policy might still write.
+    """Mask of the responses to keep: all good ones, and bad ones that the policy may still write.
 
       keep_i = A_i >= 0 or (1 / |y_i|) sum_t (log pi_behaviour - log pi) <= threshold
 
@@ -166,3 +170,27 @@ def top_entropy_mask(
     of_batch = gather(jnp.where(mask, entropies, jnp.nan), axis_name)
     threshold = jnp.nanquantile(of_batch, 1 - share)
     return mask & (entropies >= threshold)
+
+
+def of_tokens(logps: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Log-probabilities of tokens, which have a weight each, and their mask: `[B, T]`."""
+    return logps, mask
+
+
+def of_sequences(logps: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Log-probabilities of responses, which have a weight each, and their mask: `[B]`."""
+    return sequence_logps(logps, mask), mask.any(axis=1)
+
+
+class ImportanceWeights(Protocol):
+    """Importance weights with a cap."""
+
+    def __call__(
+        self, trainer_logps: jax.Array, sampler_logps: jax.Array, *, cap: float
+    ) -> jax.Array: ...
+
+
+# `(logps [B, T], mask [B, T]) -> (logps, mask)`, both `[B, T]` or `[B]`
+ImportanceLevel = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+IMPORTANCE_LEVELS = {"token": of_tokens, "sequence": of_sequences}
+IMPORTANCE_MODES = {"truncate": truncated_importance_weights, "mask": masked_importance_weights}

@@ -78,7 +78,7 @@ def kto_loss(
     desirable_weight: float = 1.0,
     undesirable_weight: float = 1.0,
 ) -> jax.Array:
-    """The value of a response, as prospect theory has people feel gains and losses.
+    """KTO loss: one less the value of a response, as prospect theory has people value gains.
 
       L = w_good (1 - sigmoid(beta (h - z))) if good,  w_bad (1 - sigmoid(beta (z - h))) if bad
 

@@ -49,8 +49,8 @@ def length_desensitised_logps(
 
 
 def public_tokens(mask: jax.Array, public_lengths: jax.Array) -> jax.Array:
-    """Where a response is not yet longer than the shorter one of its pair: `[B, T]` bool, true
-    before its first token too.
+    """Mask of the tokens up to the length of the shorter response of each pair: `[B, T]` bool, true
+    before the first token too.
 
     Args:
       mask: `[B, T]` bool, true on response tokens.

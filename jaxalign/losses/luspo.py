@@ -3,6 +3,7 @@
 Liu et al. 2026, https://arxiv.org/abs/2602.05261; clip range of Sec. 5.1.
 """
 
+from jaxalign.losses.aggregation import SEQUENCE_SUM
 from jaxalign.losses.group_methods import GroupMethod
 from jaxalign.losses.gspo import SEQUENCE_CLIP
 
@@ -12,5 +13,5 @@ LUSPO = GroupMethod(
     name="luspo",
     surrogate=SEQUENCE_CLIP,
     hyperparameters={"clip_range": (2e-3, 2.5e-3)},
-    aggregation="sequence_sum",
+    aggregation=SEQUENCE_SUM,
 )

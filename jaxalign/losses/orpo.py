@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxalign.batches.preferences import PairLengths, PairLogps
 from jaxalign.losses.declarations import PAIRED, Loss
 from jaxalign.losses.length_normalised_dpo import per_token
+from jaxalign.numerics.bounds import Weight
 from jaxalign.numerics.precision import log1mexp, widen
 
 __all__ = (
@@ -40,7 +41,7 @@ def log_odds(average_logps: jax.Array) -> jax.Array:
 
 
 def orpo_loss(
-    policy: PairLogps, lengths: PairLengths, *, beta: float, nll_coef: float = 1.0
+    policy: PairLogps, lengths: PairLengths, *, beta: float, nll_coef: Weight = 1.0
 ) -> jax.Array:
     """Negative log-likelihood of the chosen response plus a penalty on the odds of the rejected.
 

@@ -6,9 +6,10 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from jaxalign.losses.declarations import REWARDS, Loss
 from jaxalign.numerics.precision import widen
 
-__all__ = ("plackett_luce_loss",)
+__all__ = ("PLACKETT_LUCE", "plackett_luce_loss")
 
 
 def plackett_luce_loss(scores: jax.Array, mask: jax.Array) -> jax.Array:
@@ -44,3 +45,6 @@ def plackett_luce_loss(scores: jax.Array, mask: jax.Array) -> jax.Array:
     among = jnp.where(mask, scores, floor)
     rest = jax.lax.cumlogsumexp(among, axis=1, reverse=True)
     return jnp.sum(jnp.where(mask, rest - scores, 0), axis=1)
+
+
+PLACKETT_LUCE = Loss(name="plackett_luce", kind=REWARDS, function=plackett_luce_loss)

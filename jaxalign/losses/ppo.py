@@ -19,7 +19,7 @@ ClipRange = float | tuple[float, float]
 
 
 def probability_ratios(logps: jax.Array, behaviour_logps: jax.Array) -> jax.Array:
-    """How much likelier an action has become since it was taken.
+    """Probability ratios of the trained policy and the one that acted.
 
       r = exp(log pi(a) - log pi_behaviour(a))
 
@@ -105,7 +105,7 @@ def ppo_policy_clipped(
     clip_range: ClipRange,
     dual_clip: float | None = None,
 ) -> jax.Array:
-    """True where `ppo_policy_loss` is flat; its masked mean is `ppo/clip_fraction`.
+    """Mask of the steps where `ppo_policy_loss` is clipped; its mean is `ppo/clip_fraction`.
 
     Args:
       logps, behaviour_logps, advantages, clip_range, dual_clip: as in `ppo_policy_loss`.
@@ -188,7 +188,7 @@ def ppo_value_clipped(
     *,
     value_clip_range: float | None,
 ) -> jax.Array:
-    """True where `ppo_value_loss` is flat; its masked mean is `ppo/value_clip_fraction`.
+    """Mask of the steps where `ppo_value_loss` is clipped; its mean is `ppo/value_clip_fraction`.
 
     Args:
       values, behaviour_values, returns, value_clip_range: as in `ppo_value_loss`.

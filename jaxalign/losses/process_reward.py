@@ -3,9 +3,10 @@
 import chex
 import jax
 
+from jaxalign.losses.declarations import REWARDS, Loss
 from jaxalign.numerics.precision import widen
 
-__all__ = ("process_reward_loss",)
+__all__ = ("PROCESS", "process_reward_loss")
 
 
 def process_reward_loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -35,3 +36,6 @@ def process_reward_loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
     chex.assert_equal_shape([logits, labels])
     logits, labels = widen(logits, labels)
     return labels * jax.nn.softplus(-logits) + (1 - labels) * jax.nn.softplus(logits)
+
+
+PROCESS = Loss(name="process", kind=REWARDS, function=process_reward_loss)

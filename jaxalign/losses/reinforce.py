@@ -4,7 +4,10 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from jaxalign.advantages import LEAVE_ONE_OUT
+from jaxalign.kl import K1
 from jaxalign.logprobs import sequence_logps
+from jaxalign.losses.aggregation import SEQUENCE_MEAN, SEQUENCE_SUM
 from jaxalign.losses.group_methods import GroupMethod, Surrogate
 from jaxalign.losses.ppo import ClipRange, ppo_policy_clipped, ppo_policy_loss
 from jaxalign.numerics.masking import masked_sum
@@ -94,7 +97,7 @@ def response_clipped(
     *,
     clip_range: ClipRange,
 ) -> jax.Array:
-    """Where `rloo_loss` is flat, at each token: `[B, T]` bool."""
+    """Mask of the tokens of responses on which the clip of `rloo_loss` acts: `[B, T]` bool."""
     summed, behaviour = (masked_sum(x, mask, axis=1) for x in (logps, behaviour_logps))
     clipped = ppo_policy_clipped(summed, behaviour, advantages, clip_range=clip_range)
     return jnp.broadcast_to(clipped[:, None], mask.shape)
@@ -124,16 +127,16 @@ RLOO = GroupMethod(
         whole=True,
     ),
     hyperparameters={"clip_range": (0.2, 0.2)},
-    aggregation="sequence_mean",
-    advantages="leave_one_out",
+    aggregation=SEQUENCE_MEAN,
+    advantages=LEAVE_ONE_OUT,
     kl_coef=0.05,
     kl_in="reward",
-    kl_estimator="k1",
+    kl_estimator=K1,
 )
 # Williams 1992, with the baseline of RLOO
 REINFORCE = GroupMethod(
     name="reinforce",
     surrogate=Surrogate(losses=plain, formula=reinforce_loss, uses_ratios=False),
-    aggregation="sequence_sum",
-    advantages="leave_one_out",
+    aggregation=SEQUENCE_SUM,
+    advantages=LEAVE_ONE_OUT,
 )

@@ -3,6 +3,9 @@
 Hu et al. 2025, https://arxiv.org/abs/2501.03262; the KL coefficient is that of OpenRLHF.
 """
 
+from jaxalign.advantages import WHITENED_RETURNS
+from jaxalign.kl import K1
+from jaxalign.losses.aggregation import TOKEN_MEAN
 from jaxalign.losses.group_methods import GroupMethod
 from jaxalign.losses.grpo import TOKEN_CLIP
 
@@ -12,9 +15,9 @@ REINFORCE_PLUS_PLUS = GroupMethod(
     name="reinforce_plus_plus",
     surrogate=TOKEN_CLIP,
     hyperparameters={"clip_range": (0.2, 0.2)},
-    aggregation="token_mean",
-    advantages="reinforce_plus_plus",
+    aggregation=TOKEN_MEAN,
+    advantages=WHITENED_RETURNS,
     kl_coef=0.01,
     kl_in="reward",
-    kl_estimator="k1",
+    kl_estimator=K1,
 )

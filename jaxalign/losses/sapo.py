@@ -4,6 +4,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from jaxalign.losses.aggregation import SEQUENCE_MEAN
 from jaxalign.losses.group_methods import GroupMethod, Surrogate
 from jaxalign.losses.ppo import probability_ratios
 from jaxalign.numerics.precision import widen
@@ -83,5 +84,5 @@ def soft_gate(
 SAPO = GroupMethod(
     name="sapo",
     surrogate=Surrogate(losses=soft_gate, formula=sapo_loss),
-    aggregation="sequence_mean",
+    aggregation=SEQUENCE_MEAN,
 )

@@ -6,6 +6,7 @@ from jaxalign.batches.preferences import PairLengths, PairLogps
 from jaxalign.losses.declarations import PAIRED, Loss
 from jaxalign.losses.dpo import dpo_loss, no_reference
 from jaxalign.losses.length_normalised_dpo import per_token
+from jaxalign.numerics.bounds import Real
 
 __all__ = (
     "SIMPO",
@@ -18,7 +19,7 @@ def simpo_loss(
     lengths: PairLengths,
     *,
     beta: float,
-    gamma: float,
+    gamma: Real,
     label_smoothing: float = 0.0,
 ) -> jax.Array:
     """Logistic regression on the difference of average log-probabilities, with a target margin.

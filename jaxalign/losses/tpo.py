@@ -8,6 +8,7 @@ from jaxalign.batches.preferences import PairLengths, PairLogps
 from jaxalign.losses.declarations import PAIRED, Loss
 from jaxalign.losses.dpo import dpo_loss, no_reference
 from jaxalign.losses.simpo import simpo_loss
+from jaxalign.numerics.bounds import Real, Weight
 from jaxalign.numerics.precision import widen
 
 __all__ = (
@@ -24,7 +25,7 @@ def tpo_loss(
     gold_lengths: jax.Array,
     *,
     beta: float,
-    nll_coef: float = 1.0,
+    nll_coef: Weight = 1.0,
     label_smoothing: float = 0.0,
 ) -> jax.Array:
     """Reference-free DPO on a pair plus the likelihood per token of a third, better response.
@@ -67,8 +68,8 @@ def tpo_l_loss(
     gold_lengths: jax.Array,
     *,
     beta: float,
-    gamma: float,
-    nll_coef: float = 1.0,
+    gamma: Real,
+    nll_coef: Weight = 1.0,
     label_smoothing: float = 0.0,
 ) -> jax.Array:
     """TPO with averages over tokens and a margin, as in SimPO.

@@ -4,6 +4,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from jaxalign.losses.aggregation import TOKEN_MEAN
 from jaxalign.losses.group_methods import GroupMethod, Surrogate
 from jaxalign.losses.grpo import each_token
 from jaxalign.losses.reinforce import reinforce_loss
@@ -80,5 +81,5 @@ def smooth_weight(
 VESPO = GroupMethod(
     name="vespo",
     surrogate=Surrogate(losses=smooth_weight, formula=vespo_weights, one_advantage=True),
-    aggregation="token_mean",
+    aggregation=TOKEN_MEAN,
 )

@@ -13,7 +13,7 @@ __all__ = ("wpo_weights",)
 def wpo_weights(
     token_logps: jax.Array, mask: jax.Array, log_collisions: jax.Array | None = None
 ) -> jax.Array:
-    """How much a response looks like one of the policy's own.
+    """WPO weights: how much a response looks like one of the policy's own.
 
       w(x, y) = exp( (1 / |y|) sum_t (log pi(y_t) - log sum_v pi(v)^2) )
 

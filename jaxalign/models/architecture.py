@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxalign.errors import UserError
 from jaxalign.models.ranges import LENGTH, check_ranges
 from jaxalign.models.rope import RopeScaling
-from jaxalign.system.files import shown, typed
+from jaxalign.system.files import as_type, quote
 
 CHOICES = {
     "norm": ("rms", "layer"),
@@ -106,7 +106,7 @@ class TransformerConfig:
         for head in self.heads_out:
             _check_choice("heads_out", head, HEADS)
         if len(set(self.heads_out)) < len(self.heads_out) or not self.heads_out:
-            raise UserError(f"heads_out must name each head once, got {shown(self.heads_out)}")
+            raise UserError(f"heads_out must name each head once, got {quote(self.heads_out)}")
         check_ranges(self)
         if self.head_size is None:
             _check_divides("width", self.width, "heads", self.heads)
@@ -121,7 +121,7 @@ class TransformerConfig:
         if self.windows and (len(self.windows) != self.layers or not fit):
             raise UserError(
                 f"windows must name {self.layers} numbers from 0, one a layer; got "
-                f"{shown(self.windows)}"
+                f"{quote(self.windows)}"
             )
 
     @property
@@ -155,7 +155,7 @@ class TransformerConfig:
         for name in ("rope_scaling", "window_rope_scaling"):
             if isinstance(scaling := fields.get(name), dict):
                 check_names(scaling, RopeScaling, f"{where}: {name}")
-        return typed(fields, cls, where)
+        return as_type(fields, cls, where)
 
 
 def check_names(fields: dict[str, Any], kind: type, where: str) -> None:
@@ -163,12 +163,12 @@ def check_names(fields: dict[str, Any], kind: type, where: str) -> None:
     known = [field.name for field in dataclasses.fields(kind)]
     if unknown := [name for name in fields if name not in known]:
         near = difflib.get_close_matches(unknown[0], known, n=1, cutoff=0)
-        raise UserError(f"{where}: unknown field {shown(unknown[0])}; the nearest is {near[0]}")
+        raise UserError(f"{where}: unknown field {quote(unknown[0])}; the nearest is {near[0]}")
 
 
 def _check_choice(field: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise UserError(f"{field} must be one of {', '.join(choices)}; got {shown(value)}")
+        raise UserError(f"{field} must be one of {', '.join(choices)}; got {quote(value)}")
 
 
 def _check_divides(name: str, value: int, divisor_name: str, divisor: int) -> None:

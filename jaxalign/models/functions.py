@@ -259,7 +259,7 @@ def action_logps_and_entropy_of(
 @once
 def text_policy(
     model: LanguageModel, *, temperature: float = 1.0, last: int | None = None
-) -> Callable[..., tuple[jax.Array, jax.Array, jax.Array | None]]:
+) -> Callable[..., tuple[jax.Array, jax.Array, jax.Array]]:
     """Policy and values for PPO: `(params, Experience, keys=None) -> (logps, entropy, values)`.
 
     Each is `[B, T]`; with `last`, right at the last tokens alone, so many of them.
@@ -267,9 +267,10 @@ def text_policy(
 
     def evaluate(
         params: Params, batch: Experience, keys: jax.Array | None = None
-    ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
         rows = batch.inputs
         outputs = forward(model, params, rows, keys, last=last)
+        assert outputs.values is not None, "this network has no value head"
         both = logps_and_entropy_of(outputs, rows.tokens, temperature=temperature, last=last)
         return after_first(rows, both[0]), after_first(rows, both[1]), outputs.values
 

@@ -20,7 +20,7 @@ from jaxalign.logprobs import shift_right
 from jaxalign.models.architecture import check_names
 from jaxalign.models.heads import readout
 from jaxalign.models.ranges import check_ranges
-from jaxalign.system.files import typed
+from jaxalign.system.files import as_type
 
 FEATURES = "ngram_features"  # the entry of a model's parameters that is never trained
 NGRAMS = ("unigrams", "bigrams", "character_ngrams")
@@ -54,7 +54,7 @@ class NgramConfig:
           UserError: names a field that is unknown, of another type or out of its range.
         """
         check_names(fields, cls, where)
-        return typed(fields, cls, where)
+        return as_type(fields, cls, where)
 
     def sizes(self, vocab_size: int) -> dict[str, int]:
         """The number of weights of each kind of n-gram."""
@@ -179,7 +179,7 @@ def bigram_bucket(previous: jax.Array, tokens: jax.Array, buckets: int) -> jax.A
 
 
 def inverse_document_frequency(counts: np.ndarray, texts: int) -> np.ndarray:
-    """How rare a feature is among texts, smoothed.
+    """Smoothed inverse document frequency of a feature: how rare it is among texts.
 
       idf_f = log((1 + N) / (1 + number of texts with f)) + 1
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from jaxalign.errors import UserError
 from jaxalign.numerics.bounds import Range, whole
-from jaxalign.system.files import shown
+from jaxalign.system.files import quote
 
 POSITIVE = Range(least=0, most=10**6, above=True)
 FROM_ZERO = Range(least=0, most=10**6)
@@ -53,4 +53,4 @@ def check_ranges(config: Any) -> None:
         if field.name not in RANGES or (value is None and field.default is None):
             continue
         if value not in RANGES[field.name]:
-            raise UserError(f"{field.name} must be {RANGES[field.name]}, got {shown(value)}")
+            raise UserError(f"{field.name} must be {RANGES[field.name]}, got {quote(value)}")

@@ -10,7 +10,7 @@ import numpy as np
 from jaxalign.errors import UserError
 from jaxalign.models.ranges import check_ranges
 from jaxalign.numerics.precision import widen
-from jaxalign.system.files import shown
+from jaxalign.system.files import quote
 
 KINDS = ("linear", "llama3", "yarn")
 Rotation = tuple[jax.Array, jax.Array]  # cosine and sine of the rotary angles
@@ -48,7 +48,7 @@ class RopeScaling:
     def __post_init__(self):
         if self.kind not in KINDS:
             raise UserError(
-                f"the kind of rope scaling must be {' or '.join(KINDS)}; got {shown(self.kind)}"
+                f"the kind of rope scaling must be {' or '.join(KINDS)}; got {quote(self.kind)}"
             )
         check_ranges(self)
         if self.kind != "linear" and not self.original_length:

@@ -1,7 +1,7 @@
 """Ranges of the numbers that users and files give."""
 
 import dataclasses
-from typing import Any
+from typing import Annotated, Any
 
 # Largest score, weight or margin, in size. There float32 goes in steps of 64, and no square of it,
 # nor a sum of squares over a million tokens and a billion parameters, leaves float32's range
@@ -56,3 +56,12 @@ def whole(most: int, least: int = 1) -> Range:
     'a whole number from 1 to 1,024'
     """
     return Range(least=least, most=most, whole=True)
+
+
+# Types of hyper-parameters and settings: numbers of a range.
+Real = Annotated[float, Range(least=-3.4e38, most=3.4e38)]  # any that is finite in float32
+Weight = Annotated[float, Range(least=0, most=1e30)]
+Positive = Annotated[float, Range(least=0, most=1e30, above=True)]
+Share = Annotated[float, Range(least=0, most=1)]
+ShareBelowOne = Annotated[float, Range(least=0, most=1, below=True)]
+FlipProbability = Annotated[float, Range(least=0, most=0.5, below=True)]

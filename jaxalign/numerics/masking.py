@@ -119,7 +119,7 @@ def equal_entries(
     return highest - lowest <= rounding(scale)
 
 
-def united(x: jax.Array, scale: jax.Array, mask: jax.Array, *, axis: int) -> jax.Array:
+def with_ties_restored(x: jax.Array, scale: jax.Array, mask: jax.Array, *, axis: int) -> jax.Array:
     """Entries with ties restored: the smallest one in place of all that differ by rounding alone.
 
     The rounding is that of the terms that they are sums of.
@@ -137,7 +137,7 @@ def united(x: jax.Array, scale: jax.Array, mask: jax.Array, *, axis: int) -> jax
 
     >>> terms, mask = jnp.float32([[[0.26, -0.25], [0.01, 0]]]), jnp.ones((1, 2), bool)
     >>> sums, scale = terms.sum(-1), jnp.abs(terms).sum(-1)
-    >>> [float(jnp.ptp(x)) > 0 for x in (sums, united(sums, scale, mask, axis=1))]
+    >>> [float(jnp.ptp(x)) > 0 for x in (sums, with_ties_restored(sums, scale, mask, axis=1))]
     [True, False]
     """
     chex.assert_equal_shape([x, scale, mask])

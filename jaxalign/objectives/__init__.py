@@ -1,4 +1,4 @@
-"""Where a model meets a loss: each function here returns `loss_fn(params, batch, key)`.
+"""Objectives: a model and a loss as one function of a batch, `loss_fn(params, batch, key)`.
 
 A loss_fn returns `(sum, (weight, metric_sums))`: sums over this device's part of the batch, never
 means. The step adds them up over devices and micro-batches and divides once, so the update does
@@ -14,6 +14,7 @@ from jaxalign.objectives.online import online
 from jaxalign.objectives.policy_gradient import group_policy_gradient, ppo
 from jaxalign.objectives.preferences import paired, paired_sums
 from jaxalign.objectives.rewards import process_reward, ranking, reward
+from jaxalign.objectives.shift import shift_after_batch
 from jaxalign.objectives.unpaired import unpaired, unpaired_sums
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "ranking",
     "reward",
     "sft",
+    "shift_after_batch",
     "unpaired",
     "unpaired_sums",
 ]

@@ -1,11 +1,9 @@
-"""Distillation: a student learns a teacher's whole distribution at every token."""
-
-from collections.abc import Callable
-from typing import Any
+"""Objective of distillation: a teacher's whole distribution at every token."""
 
 import jax
 import jax.numpy as jnp
 
+from jaxalign.batches.functions import LossFn, LossSums, TokenDivergences
 from jaxalign.batches.preferences import DistillationBatch
 from jaxalign.losses.aggregation import sequence_mean
 from jaxalign.losses.declarations import Loss
@@ -13,8 +11,8 @@ from jaxalign.numerics.types import Params
 from jaxalign.objectives.keys import example_keys
 
 
-def distillation(divergences: Callable[..., Any], loss: Loss):
-    """A divergence between teacher and student.
+def distillation(divergences: TokenDivergences, loss: Loss) -> LossFn:
+    """Objective of distillation by a declared divergence between teacher and student.
 
       L = (1 / B) sum_i (1 / |y_i|) sum_t D(p(. | x_i, y_i<t), q(. | x_i, y_i<t))
 
@@ -30,10 +28,10 @@ def distillation(divergences: Callable[..., Any], loss: Loss):
     Source: Agarwal et al. 2023, https://arxiv.org/abs/2306.13649 (GKD).
     """
 
-    def divergence(student: jax.Array, teacher: jax.Array):
+    def divergence(student: jax.Array, teacher: jax.Array) -> jax.Array:
         return loss({"student_logits": student, "teacher_logits": teacher})
 
-    def loss_fn(params: Params, batch: DistillationBatch, key: jax.Array):
+    def loss_fn(params: Params, batch: DistillationBatch, key: jax.Array) -> LossSums:
         rows = batch.rows
         keys = example_keys(key, rows.index)
         tokens = divergences(params, rows, keys, batch.teacher_logits, divergence)

@@ -1,11 +1,11 @@
-"""Randomness of examples."""
+"""Random keys of examples."""
 
 import jax
 
 
-def example_keys(key: jax.Array, index: jax.Array):
-    """One key an example, folded from its global index: the same noise in whatever batch it
-    travels.
+def example_keys(key: jax.Array, index: jax.Array) -> jax.Array:
+    """Random keys of the examples of a batch, each folded from its global index: an example has the
+    same noise in whatever batch it stands.
 
     Args:
       key: of the step.

@@ -1,14 +1,13 @@
-"""Losses on fresh responses of the policy, compared by a judge."""
+"""Objectives on fresh responses of the policy, ranked by a reward model."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 
-from jaxalign.batches.preferences import OnlineBatch, PairLogps
+from jaxalign.batches.functions import LossFn, LossSums, TokenLogps
+from jaxalign.batches.preferences import OnlineBatch, ScoredResponses
 from jaxalign.batches.shared_prompts import shared_sides
-from jaxalign.diagnostics import concordance
 from jaxalign.logprobs import sequence_logps
 from jaxalign.losses.declarations import Loss
 from jaxalign.losses.dpo import implicit_rewards
@@ -16,17 +15,21 @@ from jaxalign.losses.online_dpo import ranked
 from jaxalign.numerics.masking import masked_sum
 from jaxalign.numerics.types import Params
 from jaxalign.objectives.keys import example_keys
+from jaxalign.objectives.metrics import pair_metrics
 from jaxalign.objectives.preferences import token_logps_of_sides
+
+# `(params, samples, key) -> [B]` log-probabilities of each of the samples
+SampleLogps = Callable[[Params, Sequence[ScoredResponses], jax.Array], list[jax.Array]]
 
 
 def online(
-    token_logps: Callable[..., Any],
+    token_logps: TokenLogps,
     loss: Loss,
     *,
     score_scale: float = 1.0,
     length: int | None = None,
-):
-    """Any loss on pairs of fresh responses; weight: pairs.
+) -> LossFn:
+    """Objective of a declared loss on pairs of fresh responses; weight: pairs.
 
     A loss that reads a pair (online DPO, XPO) trains on it as the judge ranks it (the papers'
     annotator draws its label); a tie weighs nothing. Nash-MD trains on the policy's own sample by
@@ -48,53 +51,76 @@ def online(
     https://arxiv.org/abs/2405.21046, Alg. 1 (XPO); Munos et al. 2023,
     https://arxiv.org/abs/2312.00886, the policy gradient of Nash-MD.
     """
-    uses_pair = loss.needs("policy")
+    logps_of = _sample_logps(token_logps, length)
+    if loss.needs("policy"):
+        return _on_ranked_pairs(logps_of, loss)
+    return _on_own_samples(logps_of, loss, score_scale)
 
-    def loss_fn(params: Params, batch: OnlineBatch, key: jax.Array):
+
+def _on_ranked_pairs(logps_of: SampleLogps, loss: Loss) -> LossFn:
+    """Objective of a loss on both samples, the better one as chosen; weight: pairs but for ties."""
+
+    def loss_fn(params: Params, batch: OnlineBatch, key: jax.Array) -> LossSums:
         first, second = batch.first, batch.second
-        sides = [side.responses for side in ((first, second) if uses_pair else (first,))]
-        if length is None:
-            tokens = token_logps_of_sides(sides, token_logps, params, key)
-            masks = [side.response_mask for side in sides]
-        else:
-            rows = shared_sides(sides, longest=length)
-            found = token_logps(params, rows, example_keys(key, rows.index))
-            tokens, masks = (jnp.unstack(x, axis=1) for x in (found, rows.response_mask))
-        logps = [sequence_logps(*side) for side in zip(tokens, masks, strict=True)]
-        weights = batch.weights
-        inputs: dict[str, Any] = {"policy_logps": logps[0], "reference_logps": first.reference}
-        metrics: dict[str, Any] = {}
-        if uses_pair:
-            scores = first.scores, second.scores
-            policy, untied = ranked(logps[0], logps[1], *scores)
-            reference, _ = ranked(first.reference, second.reference, *scores)
-            inputs |= {
+        logps, scores = logps_of(params, (first, second), key), (first.scores, second.scores)
+        policy, untied = ranked(logps[0], logps[1], *scores)
+        reference, _ = ranked(first.reference, second.reference, *scores)
+        losses = loss(
+            {
                 "policy": policy,
                 "reference": reference,
+                "policy_logps": logps[0],
+                "reference_logps": first.reference,
                 "reference_sample_logps": logps[1],
             }
-            metrics["scores/tied"] = (masked_sum(1 - untied, weights), weights.sum())
-            weights = weights * untied
-            per_row = _pair_metrics(policy, reference, loss.hyperparameters["beta"])
-        else:
-            inputs["preferences"] = jax.nn.sigmoid(score_scale * (first.scores - second.scores))
-            per_row = {"nash/preference": inputs["preferences"], "logps/first": logps[0]}
-        losses = loss(inputs)
-        metrics |= {name: masked_sum(value, weights) for name, value in per_row.items()}
+        )
+        weights = batch.weights * untied
+        rewards = implicit_rewards(policy, reference, beta=loss.reward_scale)
+        per_pair = pair_metrics(policy, rewards)
+        metrics = {name: masked_sum(value, weights) for name, value in per_pair.items()}
+        ties = (masked_sum(1 - untied, batch.weights), batch.weights.sum())
+        return masked_sum(losses, weights), (weights.sum(), metrics | {"scores/tied": ties})
+
+    return loss_fn
+
+
+def _on_own_samples(logps_of: SampleLogps, loss: Loss, score_scale: float) -> LossFn:
+    """Objective of a loss on the policy's sample by its chance to be preferred; weight: samples."""
+
+    def loss_fn(params: Params, batch: OnlineBatch, key: jax.Array) -> LossSums:
+        first, second, weights = batch.first, batch.second, batch.weights
+        (logps,) = logps_of(params, (first,), key)
+        preferences = jax.nn.sigmoid(score_scale * (first.scores - second.scores))
+        losses = loss(
+            {
+                "policy_logps": logps,
+                "reference_logps": first.reference,
+                "preferences": preferences,
+            }
+        )
+        metrics = {
+            "nash/preference": masked_sum(preferences, weights),
+            "logps/first": masked_sum(logps, weights),
+        }
         return masked_sum(losses, weights), (weights.sum(), metrics)
 
     return loss_fn
 
 
-def _pair_metrics(policy: PairLogps, reference: PairLogps, beta: float) -> dict[str, jax.Array]:
-    """Implicit rewards of the ranked pair, as for pairs from a file."""
-    rewards = implicit_rewards(policy, reference, beta=beta)
-    margin = rewards.chosen - rewards.rejected
-    return {
-        "rewards/chosen": rewards.chosen,
-        "rewards/rejected": rewards.rejected,
-        "rewards/margin": margin,
-        "rewards/accuracy": concordance(margin, 0.0),
-        "logps/chosen": policy.chosen,
-        "logps/rejected": policy.rejected,
-    }
+def _sample_logps(token_logps: TokenLogps, length: int | None) -> SampleLogps:
+    """Log-probabilities of whole samples, from rows one by one or, with a length, behind their
+    prompts, each read once.
+    """
+
+    def logps_of(params: Params, samples: Sequence[ScoredResponses], key: jax.Array):
+        sides = [side.responses for side in samples]
+        if length is None:
+            tokens = token_logps_of_sides(sides, token_logps, params, key)
+            masks = [side.response_mask for side in sides]
+        else:
+            rows = shared_sides(sides, longest=length)
+            logps = token_logps(params, rows, example_keys(key, rows.index))
+            tokens, masks = (jnp.unstack(x, axis=1) for x in (logps, rows.response_mask))
+        return [sequence_logps(*side) for side in zip(tokens, masks, strict=True)]
+
+    return logps_of

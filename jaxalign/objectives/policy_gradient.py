@@ -1,17 +1,13 @@
-"""Losses on the policy's own decisions."""
-
-import functools
-from collections.abc import Callable
-from typing import Any
+"""Objectives of policy gradients: PPO, and critic-free methods on scored responses."""
 
 import jax
 import jax.numpy as jnp
 
 from jaxalign.batches.experience import Experience, ResponseBatch
+from jaxalign.batches.functions import EvaluateActions, LossFn, LossSums, TokenPairs
 from jaxalign.batches.shared_prompts import one_a_row, response_rows
 from jaxalign.batches.tokens import SharedPrompts
-from jaxalign.kl import importance_corrected_k3, k2, k3
-from jaxalign.losses.aggregation import constant_length, sequence_mean, sequence_sum, token_mean
+from jaxalign.kl import k3
 from jaxalign.losses.group_methods import GroupMethod
 from jaxalign.losses.grpo import each_token, with_kl_term
 from jaxalign.losses.ppo import (
@@ -28,15 +24,16 @@ from jaxalign.objectives.keys import example_keys
 
 
 def ppo(
-    evaluate: Callable[..., Any],
+    evaluate: EvaluateActions,
     *,
     clip_range: float | tuple[float, float],
     value_coef: float,
     entropy_coef: float = 0.0,
     dual_clip: float | None = None,
     value_clip_range: float | None = None,
-):
-    """Clipped policy loss + value loss - entropy bonus, in any domain; weight: decisions.
+) -> LossFn:
+    """Objective of PPO in any domain: clipped policy loss + value loss - entropy bonus; weight:
+    decisions.
 
     Args:
       evaluate: `(params, Experience, keys) -> (logps, entropy, values)`, each `[B, T]`.
@@ -46,7 +43,7 @@ def ppo(
       value_clip_range: how far a value may move from its old prediction, or None.
     """
 
-    def loss_fn(params: Params, batch: Experience, key: jax.Array):
+    def loss_fn(params: Params, batch: Experience, key: jax.Array) -> LossSums:
         logps, entropy, values = evaluate(params, batch, example_keys(key, batch.index))
         if not entropy_coef:
             entropy = jax.lax.stop_gradient(entropy)  # a metric only: spare its backward pass
@@ -72,8 +69,9 @@ def ppo(
     return loss_fn
 
 
-def group_policy_gradient(evaluate: Callable[..., Any], method: GroupMethod, *, length: int):
-    """Any critic-free policy gradient; weight: tokens or responses, by the method's aggregation.
+def group_policy_gradient(evaluate: TokenPairs, method: GroupMethod, *, length: int) -> LossFn:
+    """Objective of a declared critic-free policy gradient; weight: tokens or responses, by the
+    method's aggregation.
 
     The metrics `policy/entropy`, `policy/approx_kl`, `policy/ratio`, `policy/kl` (the KL term
     before its coefficient) and `policy/clip_fraction` are means over tokens; `policy/loss` is the
@@ -86,12 +84,8 @@ def group_policy_gradient(evaluate: Callable[..., Any], method: GroupMethod, *, 
         the batch already.
       length: the longest response that sampling allows, in tokens.
     """
-    in_loss = method.kl_coef > 0 and method.kl_in == "loss"
-    aggregate = AGGREGATE[method.aggregation]
-    if method.aggregation == "constant_length":
-        aggregate = functools.partial(constant_length, length=length)
 
-    def loss_fn(params: Params, batch: ResponseBatch, key: jax.Array):
+    def loss_fn(params: Params, batch: ResponseBatch, key: jax.Array) -> LossSums:
         logps, entropy = evaluate(params, batch.inputs, example_keys(key, batch.index))
         if isinstance(batch.inputs, SharedPrompts):
             logps, entropy, batch = one_a_row(logps), one_a_row(entropy), response_rows(batch)
@@ -109,8 +103,8 @@ def group_policy_gradient(evaluate: Callable[..., Any], method: GroupMethod, *, 
             "policy/approx_kl": k3(behaviour, logps),
             "policy/ratio": probability_ratios(logps, behaviour),
         }
-        if in_loss:
-            kl = KL_LOSSES[method.kl_estimator](logps, behaviour, batch.reference_logps)
+        if method.loss_kl_coef and method.kl_estimator.loss is not None:
+            kl = method.kl_estimator.loss(logps, behaviour, batch.reference_logps)
             losses = with_kl_term(losses, kl, kl_coef=method.kl_coef)
             per_token["policy/kl"] = kl
         if method.surrogate.clipped is not None:
@@ -118,28 +112,15 @@ def group_policy_gradient(evaluate: Callable[..., Any], method: GroupMethod, *, 
             per_token["policy/clip_fraction"] = clipped
         tokens = batch.mask.sum().astype(logps.dtype)
         means = {name: (masked_sum(x, batch.mask), tokens) for name, x in per_token.items()}
-        weights, divisor = aggregate(batch.mask)
+        weights, divisor = method.aggregation.weights(batch.mask, length)
         metrics = means | {"policy/loss": masked_sum(policy_losses, weights)}
         return masked_sum(losses, weights), (divisor, metrics)
 
     return loss_fn
 
 
-AGGREGATE = {
-    "token_mean": token_mean,
-    "sequence_mean": sequence_mean,
-    "sequence_sum": sequence_sum,
-    "constant_length": constant_length,
-}
-KL_LOSSES = {
-    "k2": lambda logps, behaviour, reference: k2(logps, reference),
-    "k3": lambda logps, behaviour, reference: k3(logps, reference),
-    "corrected": importance_corrected_k3,
-}
-
-
 def advantages_for(method: GroupMethod, batch: ResponseBatch) -> jax.Array:
-    """The batch's advantages as the surrogate takes them: one a response, or one a token."""
+    """Advantages of a batch in the shape of the surrogate's: `[B]` of responses or `[B, T]`."""
     if method.surrogate.one_advantage or batch.advantages.ndim == 2:
         return batch.advantages
     return each_token(batch.advantages, batch.behaviour_logps)

@@ -1,11 +1,12 @@
 """Losses on pairs of responses."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 
+from jaxalign.batches.functions import BatchSums, LossFn, LossSums, TokenLogps, TokenPairs
 from jaxalign.batches.preferences import (
     PairLengths,
     PairLogps,
@@ -13,58 +14,42 @@ from jaxalign.batches.preferences import (
     SharedPreferenceBatch,
 )
 from jaxalign.batches.tokens import TokenBatch
-from jaxalign.diagnostics import concordance
 from jaxalign.errors import UserError
 from jaxalign.logprobs import sequence_logps
 from jaxalign.losses import PAIR_LOSSES
-from jaxalign.losses.bco import implicit_reward_sums, no_shift, shift_after
+from jaxalign.losses.bco import RunningMean, implicit_reward_sums
 from jaxalign.losses.declarations import Loss
 from jaxalign.losses.dpo import implicit_rewards, no_reference
 from jaxalign.losses.ld_dpo import length_desensitised_logps
+from jaxalign.losses.length_normalised_dpo import per_token
 from jaxalign.losses.wpo import wpo_weights
-from jaxalign.numerics.collectives import psum
 from jaxalign.numerics.masking import masked_sum
-from jaxalign.numerics.types import Params, Tree
+from jaxalign.numerics.types import Params
 from jaxalign.objectives.keys import example_keys
+from jaxalign.objectives.metrics import pair_metrics
+from jaxalign.objectives.shift import batch_shift
 
-
-def token_logps_of_sides(
-    sides: Sequence[TokenBatch], token_logps: Callable[..., Any], params: Params, key: jax.Array
-) -> list[jax.Array]:
-    """`[B, T]` log-probabilities of each `TokenBatch`, in one forward pass over all rows."""
-    rows = jax.tree.map(lambda *arrays: jnp.concatenate(arrays), *sides)
-    keys = jnp.concatenate(
-        [
-            example_keys(jax.random.fold_in(key, number), side.index)
-            for number, side in enumerate(sides)
-        ]
-    )
-    return jnp.split(token_logps(params, rows, keys), len(sides))
-
-
-def response_lengths(masks: Sequence[jax.Array]) -> PairLengths:
-    """Response tokens of both sides, `[B]` float32; 1 for a row of padding (of weight 0)."""
-    chosen, rejected = (jnp.maximum(mask.sum(axis=1), 1).astype(jnp.float32) for mask in masks[:2])
-    return PairLengths(chosen=chosen, rejected=rejected)
+Pairs = PreferenceBatch | SharedPreferenceBatch
+Sides = list[jax.Array]  # an array for each response of a pair, chosen first
 
 
 def paired(
-    token_logps: Callable[..., Any],
+    token_logps: TokenLogps | TokenPairs,
     loss: Loss,
     *,
     ld_alpha: float | None = None,
     wpo: bool = False,
     reference_free: bool = False,
     axis_name: str | None = None,
-):
-    """Any loss on pairs; weight: pairs.
+) -> LossFn:
+    """Objective of a declared loss on pairs of responses; weight: pairs.
 
     The metrics `rewards/*` are implicit rewards, beta (log pi - log pi_ref), without log pi_ref
     for losses without a reference, and per token for the length-normalised ones.
 
-    BCO's shift is of the whole batch and of all before. Where the loss sees a batch in
-    micro-batches, let `train_step` add the rewards up beforehand, `measure=paired_sums(...)`, and
-    keep their mean in its statistics, `track=shift_after`.
+    BCO's shift is the mean implicit reward of this batch and of all before, which `train_step`
+    keeps in its statistics, `track=shift_after_batch`. Where the loss sees a batch in
+    micro-batches, let it add up the rewards beforehand: `measure=paired_sums(...)`.
 
     Args:
       token_logps: `(params, TokenBatch, keys) -> [B, T]` log-probabilities of the policy; with
@@ -82,103 +67,181 @@ def paired(
       UserError: the loss has no use for `ld_alpha`.
     """
     check_modifiers(loss, ld_alpha=ld_alpha, reference_free=reference_free)
-    modifiers: Any = {"ld_alpha": ld_alpha, "wpo": wpo, "reference_free": reference_free}
-    measure = paired_sums(token_logps, loss, **modifiers)
+    read = _inputs_of(token_logps, loss, ld_alpha, wpo=wpo, reference_free=reference_free)
 
     def loss_fn(
         params: Params,
-        batch: PreferenceBatch | SharedPreferenceBatch,
+        batch: Pairs,
         key: jax.Array,
-        statistics: Tree = None,
-        measured: Tree = None,
-    ):
-        tokens, masks, collisions = _read_sides(loss, batch, token_logps, params, key, wpo)
-        pair_weights = None
-        if collisions is not None:
-            sides = zip(tokens[:2], masks[:2], collisions[:2], strict=True)
-            chosen, rejected = (wpo_weights(*side) for side in sides)
-            pair_weights = jnp.minimum(chosen * rejected, 1)
-        summed, lengths = response_sums(tokens, masks, ld_alpha), response_lengths(masks)
-        policy = PairLogps(chosen=summed[0], rejected=summed[1])
-        inputs: dict[str, Any] = {
-            "policy": policy,
-            "reference": reference_for(loss, batch, policy, reference_free),
-            "lengths": lengths,
-            "weights": batch.weights,
-            "axis_name": axis_name,
-        }
-        if measure is not None:
-            if measured is None:
-                measured = psum(measure(params, batch, key), axis_name)
-            inputs["shift"] = shift_after(statistics or no_shift(), measured).mean
-        if loss.needs("gold_logps"):
-            gold_lengths = jnp.maximum(masks[2].sum(axis=1), 1).astype(jnp.float32)
-            inputs |= {"gold_logps": summed[2], "gold_lengths": gold_lengths}
+        statistics: RunningMean | None = None,
+        measured: Any = None,
+    ) -> LossSums:
+        inputs, pair_weights = read(params, batch, key)
+        rewards = _implicit_rewards(loss, inputs)
+        inputs |= {"weights": batch.weights, "axis_name": axis_name}
+        metrics: dict[str, Any] = {}
+        if loss.needs("shift"):
+            own = _reward_sums(rewards, batch.weights)
+            inputs["shift"] = batch_shift(
+                own, before=statistics, measured=measured, axis_name=axis_name
+            )
+            metrics |= {"bco/shift": inputs["shift"] * batch.weights.sum(), "bco/reward": own}
         losses = loss(inputs)
+        compared = per_token(rewards, inputs["lengths"]) if loss.per_token else rewards
+        per_pair = pair_metrics(inputs["policy"], compared)
         if pair_weights is not None:
             losses = losses * pair_weights
-        start = inputs["reference"] if loss.needs("reference") else no_reference(policy)
-        rewards = implicit_rewards(policy, start, beta=loss.hyperparameters["beta"])
-        if loss.per_token:
-            rewards = PairLogps(
-                chosen=rewards.chosen / lengths.chosen, rejected=rewards.rejected / lengths.rejected
-            )
-        margin = rewards.chosen - rewards.rejected
-        per_pair = {
-            "rewards/chosen": rewards.chosen,
-            "rewards/rejected": rewards.rejected,
-            "rewards/margin": margin,
-            "rewards/accuracy": concordance(margin, 0.0),
-            "logps/chosen": policy.chosen,
-            "logps/rejected": policy.rejected,
-        }
-        if pair_weights is not None:
             per_pair["wpo/weight"] = pair_weights
-        if loss.needs("shift"):
-            per_pair["bco/reward"] = (rewards.chosen + rewards.rejected) / 2
-            per_pair["bco/shift"] = jnp.broadcast_to(inputs["shift"], margin.shape)
-        sums = {name: masked_sum(value, batch.weights) for name, value in per_pair.items()}
-        return masked_sum(losses, batch.weights), (batch.weights.sum(), sums)
+        metrics |= {name: masked_sum(value, batch.weights) for name, value in per_pair.items()}
+        return masked_sum(losses, batch.weights), (batch.weights.sum(), metrics)
 
     return loss_fn
 
 
 def paired_sums(
-    token_logps: Callable[..., Any],
+    token_logps: TokenLogps | TokenPairs,
     loss: Loss,
     *,
     ld_alpha: float | None = None,
     wpo: bool = False,
     reference_free: bool = False,
-):
-    """What a loss reads of the whole batch, for `train_step(measure=...)`: for BCO the sum and the
-    number of the implicit rewards of both sides; None for a loss without such a sum.
+) -> BatchSums | None:
+    """Sums over a whole batch that a loss reads, for `train_step(measure=...)`: for BCO the sum and
+    the number of the implicit rewards of both sides; None for a loss without such a sum.
 
     Args:
       token_logps, loss, ld_alpha, wpo, reference_free: as in `paired`.
     """
     if not loss.needs("shift"):
         return None
+    read = _inputs_of(token_logps, loss, ld_alpha, wpo=wpo, reference_free=reference_free)
 
-    def measure(params: Params, batch: PreferenceBatch | SharedPreferenceBatch, key: jax.Array):
-        frozen = jax.lax.stop_gradient(params)
-        tokens, masks, _ = _read_sides(loss, batch, token_logps, frozen, key, wpo)
-        chosen, rejected = response_sums(tokens[:2], masks[:2], ld_alpha)
-        policy = PairLogps(chosen=chosen, rejected=rejected)
-        reference = reference_for(loss, batch, policy, reference_free)
-        rewards = implicit_rewards(policy, reference, beta=loss.hyperparameters["beta"])
-        both = jnp.stack([rewards.chosen, rewards.rejected])
-        return implicit_reward_sums(both, jnp.broadcast_to(batch.weights, both.shape))
+    def measure(params: Params, batch: Pairs, key: jax.Array):
+        inputs, _ = read(jax.lax.stop_gradient(params), batch, key)
+        return _reward_sums(_implicit_rewards(loss, inputs), batch.weights)
 
     return measure
 
 
-def reference_for(
+def check_modifiers(loss: Loss, *, ld_alpha: float | None, reference_free: bool = False) -> None:
+    """Raise a one-line `UserError` for a modifier that the loss has no use for."""
+    if ld_alpha is not None and not (loss.needs("reference") and not loss.per_token):
+        those = [n for n, x in PAIR_LOSSES.items() if x.needs("reference") and not x.per_token]
+        raise UserError(f"loss {loss.name} takes no ld_alpha; these do: {', '.join(those)}")
+    if reference_free and not loss.needs("reference"):
+        raise UserError(f"loss {loss.name} has no reference anyway; leave reference_free out")
+
+
+def token_logps_of_sides(
+    sides: Sequence[TokenBatch], token_logps: TokenLogps, params: Params, key: jax.Array
+) -> Sides:
+    """`[B, T]` log-probabilities of each `TokenBatch`, in one forward pass over all rows."""
+    rows = jax.tree.map(lambda *arrays: jnp.concatenate(arrays), *sides)
+    keys = jnp.concatenate(
+        [
+            example_keys(jax.random.fold_in(key, number), side.index)
+            for number, side in enumerate(sides)
+        ]
+    )
+    return jnp.split(token_logps(params, rows, keys), len(sides))
+
+
+def response_lengths(masks: Sequence[jax.Array]) -> PairLengths:
+    """Response tokens of both sides, `[B]` float32; 1 for a row of padding (of weight 0)."""
+    return PairLengths(chosen=_length(masks[0]), rejected=_length(masks[1]))
+
+
+def _inputs_of(
+    token_logps: TokenLogps | TokenPairs,
     loss: Loss,
-    batch: PreferenceBatch | SharedPreferenceBatch,
-    policy: PairLogps,
+    ld_alpha: float | None,
+    *,
+    wpo: bool,
     reference_free: bool,
-) -> Any:
+) -> Callable[[Params, Pairs, jax.Array], tuple[dict[str, Any], jax.Array | None]]:
+    """Inputs of a loss from one forward pass, by name, and with `wpo` the weights of pairs, `[B]`.
+
+    The function takes `(params, batch, key)`.
+    """
+    count = 3 if loss.needs("gold_logps") else 2
+    logps_of = _stacked(cast(TokenPairs, token_logps)) if wpo else cast(TokenLogps, token_logps)
+
+    def read(params: Params, batch: Pairs, key: jax.Array):
+        if _sides_in(batch) < count:
+            raise UserError(f"loss {loss.name} needs a third response, gold, in the batch")
+        tokens, masks = _tokens_of_sides(logps_of, params, batch, key, count=count)
+        pair_weights = None
+        if wpo:
+            tokens, collisions = ([x[..., k] for x in tokens] for k in (0, 1))
+            pair_weights = _wpo_pair_weights(tokens, masks, collisions)
+        inputs = _logps_and_lengths(tokens, masks, ld_alpha)
+        inputs["reference"] = _reference_for(loss, batch, inputs["policy"], reference_free)
+        return inputs, pair_weights
+
+    return read
+
+
+def _stacked(token_pairs: TokenPairs) -> TokenLogps:
+    """Both numbers of each token in one array, `[..., 2]`, which splits by rows like one."""
+    return lambda *arguments: jnp.stack(token_pairs(*arguments), axis=-1)
+
+
+def _sides_in(batch: Pairs) -> int:
+    """The number of responses to each prompt: two, or three with gold."""
+    if isinstance(batch, SharedPreferenceBatch):
+        return batch.sides.mask.shape[1]
+    return 2 if batch.gold is None else 3
+
+
+def _tokens_of_sides(
+    logps_of: TokenLogps, params: Params, batch: Pairs, key: jax.Array, *, count: int
+) -> tuple[Sides, Sides]:
+    """Token log-probabilities and response masks of the first `count` sides, `[B, T]` each."""
+    if isinstance(batch, SharedPreferenceBatch):
+        shared = batch.sides
+        logps = logps_of(params, shared, example_keys(key, shared.index))
+        both = (logps, shared.response_mask)
+        tokens, masks = ([x[:, k] for k in range(count)] for x in both)
+        return tokens, masks
+    sides = [side for side in (batch.chosen, batch.rejected, batch.gold) if side is not None]
+    tokens = token_logps_of_sides(sides[:count], logps_of, params, key)
+    return tokens, [side.response_mask for side in sides[:count]]
+
+
+def _wpo_pair_weights(tokens: Sides, masks: Sides, collisions: Sides) -> jax.Array:
+    """WPO's weight of each pair, the product of its sides', at most 1: `[B]`."""
+    sides = zip(tokens[:2], masks[:2], collisions[:2], strict=True)
+    chosen, rejected = (wpo_weights(*side) for side in sides)
+    return jnp.minimum(chosen * rejected, 1)
+
+
+def _logps_and_lengths(tokens: Sides, masks: Sides, ld_alpha: float | None) -> dict[str, Any]:
+    """Response log-probabilities and lengths of each side, `[B]`, as inputs of a loss by name."""
+    logps = _response_logps(tokens, masks, ld_alpha)
+    policy, lengths = PairLogps(chosen=logps[0], rejected=logps[1]), response_lengths(masks)
+    inputs: dict[str, Any] = {"policy": policy, "lengths": lengths}
+    if len(logps) > 2:
+        inputs |= {"gold_logps": logps[2], "gold_lengths": _length(masks[2])}
+    return inputs
+
+
+def _response_logps(tokens: Sides, masks: Sides, ld_alpha: float | None) -> Sides:
+    """`[B]` log-probabilities of the responses of each side, with `ld_alpha` those of LD-DPO."""
+    sides = list(zip(tokens, masks, strict=True))
+    if ld_alpha is None:
+        return [sequence_logps(*side) for side in sides]
+    lengths = response_lengths(masks)
+    public = jnp.minimum(lengths.chosen, lengths.rejected)
+    return [length_desensitised_logps(*side, public, alpha=ld_alpha) for side in sides]
+
+
+def _length(mask: jax.Array) -> jax.Array:
+    return jnp.maximum(mask.sum(axis=1), 1).astype(jnp.float32)
+
+
+def _reference_for(
+    loss: Loss, batch: Pairs, policy: PairLogps, reference_free: bool
+) -> PairLogps | None:
     """The reference's log-probabilities that the loss reads; None for a loss without.
 
     Raises:
@@ -193,74 +256,14 @@ def reference_for(
     return batch.reference
 
 
-def response_sums(
-    tokens: Sequence[jax.Array], masks: Sequence[jax.Array], ld_alpha: float | None
-) -> list[jax.Array]:
-    """`[B]` log-probabilities of the responses of each side, with `ld_alpha` those of LD-DPO."""
-    sides = list(zip(tokens, masks, strict=True))
-    if ld_alpha is None:
-        return [sequence_logps(*side) for side in sides]
-    lengths = response_lengths(masks)
-    public = jnp.minimum(lengths.chosen, lengths.rejected)
-    return [length_desensitised_logps(*side, public, alpha=ld_alpha) for side in sides]
+def _implicit_rewards(loss: Loss, inputs: dict[str, Any]) -> PairLogps:
+    """Implicit rewards of both sides, in total; of log pi alone for a loss without reference."""
+    policy = inputs["policy"]
+    start = inputs["reference"] if loss.needs("reference") else no_reference(policy)
+    return implicit_rewards(policy, start, beta=loss.reward_scale)
 
 
-def check_modifiers(loss: Loss, *, ld_alpha: float | None, reference_free: bool = False) -> None:
-    """Raise a one-line `UserError` for a modifier that the loss has no use for."""
-    if ld_alpha is not None and not (loss.needs("reference") and not loss.per_token):
-        those = [n for n, x in PAIR_LOSSES.items() if x.needs("reference") and not x.per_token]
-        raise UserError(f"loss {loss.name} takes no ld_alpha; these do: {', '.join(those)}")
-    if reference_free and not loss.needs("reference"):
-        raise UserError(f"loss {loss.name} has no reference anyway; leave reference_free out")
-
-
-def _read_sides(
-    loss: Loss,
-    batch: PreferenceBatch | SharedPreferenceBatch,
-    token_logps: Callable[..., Any],
-    params: Params,
-    key: jax.Array,
-    wpo: bool,
-):
-    """Token log-probabilities of each side, their masks, and with `wpo` what it reads beside them.
-
-    There are two sides, or three.
-    """
-    read = _stacked(token_logps) if wpo else token_logps
-    tokens, masks = _tokens_of_sides(loss, batch, read, params, key)
-    if not wpo:
-        return tokens, masks, None
-    tokens, collisions = ([x[..., k] for x in tokens] for k in (0, 1))
-    return tokens, masks, collisions
-
-
-def _stacked(read: Any):
-    """The pair that a model returns as one array, `[..., 2]`, which splits by rows like one."""
-    return lambda *arguments: jnp.stack(read(*arguments), axis=-1)
-
-
-def _tokens_of_sides(
-    loss: Loss,
-    batch: PreferenceBatch | SharedPreferenceBatch,
-    token_logps: Callable[..., Any],
-    params: Params,
-    key: jax.Array,
-):
-    """Token log-probabilities of each side and their masks: two responses, or three."""
-    count = 3 if loss.needs("gold_logps") else 2
-    if isinstance(batch, SharedPreferenceBatch):
-        shared = batch.sides
-        _check_sides(loss.name, shared.mask.shape[1], count)
-        logps = token_logps(params, shared, example_keys(key, shared.index))
-        return [logps[:, k] for k in range(count)], [
-            shared.response_mask[:, k] for k in range(count)
-        ]
-    sides = [side for side in (batch.chosen, batch.rejected, batch.gold) if side is not None]
-    _check_sides(loss.name, len(sides), count)
-    logps = token_logps_of_sides(sides[:count], token_logps, params, key)
-    return logps, [side.response_mask for side in sides[:count]]
-
-
-def _check_sides(name: str, given: int, wanted: int) -> None:
-    if given < wanted:
-        raise UserError(f"loss {name} needs a third response, gold, in the batch")
+def _reward_sums(rewards: PairLogps, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The sum and the number of the implicit rewards of both sides."""
+    both = jnp.stack([rewards.chosen, rewards.rejected])
+    return implicit_reward_sums(both, jnp.broadcast_to(weights, both.shape))

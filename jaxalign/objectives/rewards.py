@@ -1,12 +1,12 @@
-"""Reward models: from comparisons, from rankings, from labelled steps."""
+"""Objectives of reward models: from comparisons, from rankings, from labelled steps."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from jaxalign.batches.functions import LossFn, LossSums, TextScores
 from jaxalign.batches.preferences import ComparisonBatch, RankingBatch, StepBatch
 from jaxalign.batches.tokens import TokenBatch
 from jaxalign.diagnostics import concordance
@@ -19,13 +19,13 @@ from jaxalign.objectives.keys import example_keys
 
 
 def reward(
-    scores: Callable[..., Any],
+    scores: TextScores,
     *,
     centering: float = 0.0,
     l2: float = 0.0,
     penalised: Callable[[Params], Params] = lambda params: params,
-):
-    """Bradley-Terry over all compared pairs of a group of texts; weight: comparisons.
+) -> LossFn:
+    """Objective of Bradley-Terry on all compared pairs of each group of texts; weight: comparisons.
 
     Args:
       scores: `(params, TokenBatch, keys) -> [B]` scalar scores.
@@ -35,7 +35,7 @@ def reward(
       penalised: `params -> pytree` of those parameters; all by default.
     """
 
-    def loss_fn(params: Params, batch: ComparisonBatch, key: jax.Array):
+    def loss_fn(params: Params, batch: ComparisonBatch, key: jax.Array) -> LossSums:
         first, second = _against_each_other(_group_scores(scores, params, batch.texts, key))
         preferences = batch.preferences
         pair_loss = bradley_terry_loss(first - second, margins=batch.margins)
@@ -54,13 +54,13 @@ def reward(
 
 
 def ranking(
-    scores: Callable[..., Any],
+    scores: TextScores,
     *,
     centering: float = 0.0,
     l2: float = 0.0,
     penalised: Callable[[Params], Params] = lambda params: params,
-):
-    """Plackett-Luce over the responses of a ranking, the best first; weight: rankings.
+) -> LossFn:
+    """Objective of Plackett-Luce on ranked responses, the best first; weight: rankings.
 
     Metrics are means over the pairs of responses that a ranking implies. With two responses each
     it is `reward` with one comparison a group.
@@ -72,7 +72,7 @@ def ranking(
       penalised: `params -> pytree` of those parameters; all by default.
     """
 
-    def loss_fn(params: Params, batch: RankingBatch, key: jax.Array):
+    def loss_fn(params: Params, batch: RankingBatch, key: jax.Array) -> LossSums:
         score = _group_scores(scores, params, batch.texts, key)
         losses = plackett_luce_loss(score, batch.mask)
         first, second = _against_each_other(score)
@@ -97,8 +97,9 @@ def ranking(
     return loss_fn
 
 
-def process_reward(step_scores: Callable[..., Any]):
-    """Cross-entropy of the labels of single steps, read at their last tokens; weight: steps.
+def process_reward(step_scores: TextScores) -> LossFn:
+    """Objective of a process reward model: cross-entropy of the labels of steps at their last
+    tokens; weight: steps.
 
     `steps/accuracy` is the share of steps on the side of 1/2 that their label is on;
     `steps/chance` the mean predicted chance that a step is right.
@@ -107,7 +108,7 @@ def process_reward(step_scores: Callable[..., Any]):
       step_scores: `(params, TokenBatch, keys) -> [B, T]` logits after every token.
     """
 
-    def loss_fn(params: Params, batch: StepBatch, key: jax.Array):
+    def loss_fn(params: Params, batch: StepBatch, key: jax.Array) -> LossSums:
         logits = step_scores(params, batch.texts, example_keys(key, batch.texts.index))
         steps = batch.texts.response_mask
         losses = process_reward_loss(logits, batch.labels)
@@ -120,14 +121,16 @@ def process_reward(step_scores: Callable[..., Any]):
     return loss_fn
 
 
-def _group_scores(scores: Callable[..., Any], params: Params, texts: TokenBatch, key: jax.Array):
+def _group_scores(
+    scores: TextScores, params: Params, texts: TokenBatch, key: jax.Array
+) -> jax.Array:
     """`[G, K]` scores of groups of K texts, which are scored as `G K` rows."""
     groups, size = texts.index.shape
     rows = jax.tree.map(lambda leaf: leaf.reshape(groups * size, *leaf.shape[2:]), texts)
     return scores(params, rows, example_keys(key, rows.index)).reshape(groups, size)
 
 
-def _against_each_other(score: jax.Array):
-    """Two `[G, K, K]`: entry i, j is the score of i in one, that of j in the other."""
+def _against_each_other(score: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Scores of both texts of every pair in a group, `[G, K, K]` each: of i and of j at (i, j)."""
     shape = (*score.shape, score.shape[1])
     return jnp.broadcast_to(score[:, :, None], shape), jnp.broadcast_to(score[:, None, :], shape)

@@ -15,9 +15,8 @@ from jaxalign.models.architecture import TransformerConfig
 from jaxalign.models.ngram_reward import NgramConfig
 from jaxalign.models.transformer import Transformer
 from jaxalign.pretrained.hugging_face.config import read_config
+from jaxalign.pretrained.hugging_face.llama_names import HEAD, VALUE_HEAD
 from jaxalign.pretrained.hugging_face.names import (
-    HEAD,
-    VALUE_HEAD,
     embedding_name,
     parameters_of_tensors,
     plain_name,
@@ -32,7 +31,15 @@ from jaxalign.pretrained.weights import (
     parameter_shapes,
     parameters,
 )
-from jaxalign.system.files import exists, json_of, read_json, regular_file, shown, shown_path, typed
+from jaxalign.system.files import (
+    as_type,
+    exists,
+    json_of,
+    quote,
+    read_json,
+    regular_file,
+    short_path,
+)
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 # What a head of ours has and the model's class there does not.
@@ -58,7 +65,7 @@ def load_folder(folder: Path, *, put: Put = np.asarray) -> tuple[TransformerConf
       UserError: no such model, or one that would not be computed as the files mean it.
     """
     fields = read_json(folder / "config.json")
-    config, family = read_config(fields, shown_path(folder / "config.json")), fields["model_type"]
+    config, family = read_config(fields, short_path(folder / "config.json")), fields["model_type"]
     with open_tensors(folder) as tensors:
         weights = tensors.with_names(plain_name)
         if VALUE_HEAD in weights.shapes:
@@ -70,7 +77,7 @@ def load_folder(folder: Path, *, put: Put = np.asarray) -> tuple[TransformerConf
         ):
             config = dataclasses.replace(config, tie_embeddings=False)
             print(
-                f"jaxalign: {shown_path(folder)}: {HEAD} differs from the embedding, so it is used "
+                f"jaxalign: {short_path(folder)}: {HEAD} differs from the embedding, so it is used "
                 "although config.json says tie_word_embeddings",
                 file=sys.stderr,
             )
@@ -97,18 +104,18 @@ def load_own(folder: Path, *, put: Put = np.asarray) -> tuple[Transformer, dict[
     for needed in (file, config_file):
         if not exists(needed):
             raise UserError(
-                f"{shown_path(needed)} does not exist; give a directory that holds a trained model"
+                f"{short_path(needed)} does not exist; give a directory that holds a trained model"
             )
     fields, stored_config = read_json(config_file), metadata(file).get("config")
     if "heads_out" not in fields:
         raise UserError(f"{config_file} has no model_type and is of no model trained here")
-    with open_safetensors([file], shown_path(file)) as weights:
+    with open_safetensors([file], short_path(file)) as weights:
         if (
             stored_config is not None
-            and json_of(stored_config, dict, f"{shown_path(file)}: config") != fields
+            and json_of(stored_config, dict, f"{short_path(file)}: config") != fields
         ):
             raise UserError(f"{folder}: config.json is not the config of model.safetensors")
-        model = model_of(fields, shown_path(config_file))
+        model = model_of(fields, short_path(config_file))
         shapes = parameter_shapes(model.config, model.ngrams)
         rules = {path: StorageRule(name=path) for path in shapes}
         return model, nested_parameters(parameters(weights, rules, shapes), put)
@@ -121,7 +128,7 @@ def model_of(fields: Mapping[str, Any], where: str) -> Transformer:
     if NGRAM_FIELD not in fields:
         return Transformer(config)
     place = f"{where}: {NGRAM_FIELD}"
-    read = NgramConfig.from_json(typed(fields[NGRAM_FIELD], dict[str, Any], place), place)
+    read = NgramConfig.from_json(as_type(fields[NGRAM_FIELD], dict[str, Any], place), place)
     if "score" not in config.heads_out:
         raise UserError(f"{place} are what a score reads, and heads_out names no score")
     return Transformer(config, ngrams=read)
@@ -141,7 +148,7 @@ def open_tensors(folder: Path) -> Iterator[Weights]:
       UserError: there are none, or only pickles, or an index disagrees with its files.
     """
     side_files = [folder / name for name in SIDE_FILES if exists(folder / name)]
-    with open_safetensors([*shard_files(folder), *side_files], shown_path(folder)) as weights:
+    with open_safetensors([*shard_files(folder), *side_files], short_path(folder)) as weights:
         yield weights
 
 
@@ -158,7 +165,7 @@ def shard_files(folder: Path) -> list[Path]:
         if exists(single):
             return [regular_file(single)]
         refuse_pickles(folder)
-        raise UserError(f"{shown_path(folder)}: no {SINGLE} and no {INDEX}")
+        raise UserError(f"{short_path(folder)}: no {SINGLE} and no {INDEX}")
     weight_map = read_json(index).get("weight_map")
     tensors_by_file = _tensors_by_file(weight_map, index)
     if exists(single) and set(tensors_by_file) != {SINGLE}:
@@ -168,7 +175,7 @@ def shard_files(folder: Path) -> list[Path]:
         if not present:
             return [regular_file(single)]
         raise UserError(
-            f"{shown_path(folder)}: {SINGLE} and {INDEX}, which names {present[0]}, may be two "
+            f"{short_path(folder)}: {SINGLE} and {INDEX}, which names {present[0]}, may be two "
             "models; take one of the two out"
         )
     for name, tensors in tensors_by_file.items():
@@ -178,24 +185,24 @@ def shard_files(folder: Path) -> list[Path]:
 
 def _tensors_by_file(field: Any, index: Path) -> dict[str, set[str]]:
     """Names of the tensors in each file, by an index."""
-    weight_map = typed(field, dict[str, str], f"{shown_path(index)}: weight_map")
+    weight_map = as_type(field, dict[str, str], f"{short_path(index)}: weight_map")
     tensors_by_file: dict[str, set[str]] = {}
     for tensor, file in weight_map.items():
         if not SHARD.fullmatch(file):
-            raise UserError(f"{shown_path(index)} names {shown(file)}, which is no file beside it")
+            raise UserError(f"{short_path(index)} names {quote(file)}, which is no file beside it")
         tensors_by_file.setdefault(file, set()).add(tensor)
     if not tensors_by_file:
-        raise UserError(f"{shown_path(index)} names no tensors")
+        raise UserError(f"{short_path(index)} names no tensors")
     return {file: tensors_by_file[file] for file in sorted(tensors_by_file)}
 
 
 def _check_index(folder: Path, file: str, tensors: set[str]) -> None:
     """Refuse a file that lacks a tensor of its index, or holds another one."""
     if not exists(folder / file):
-        raise UserError(f"{shown_path(folder / INDEX)} names {file!r}, which is no file beside it")
+        raise UserError(f"{short_path(folder / INDEX)} names {file!r}, which is no file beside it")
     names = set(header(folder / file)) - {"__metadata__"}
-    where = shown_path(folder / INDEX)
+    where = short_path(folder / INDEX)
     if lacking := sorted(tensors - names):
-        raise UserError(f"{where}: tensor {shown_path(lacking[0])} is not in {file}, as it says")
+        raise UserError(f"{where}: tensor {short_path(lacking[0])} is not in {file}, as it says")
     if surplus := sorted(names - tensors):
-        raise UserError(f"{where} does not find {shown_path(surplus[0])} in {file}, which holds it")
+        raise UserError(f"{where} does not find {short_path(surplus[0])} in {file}, which holds it")

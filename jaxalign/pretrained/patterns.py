@@ -10,7 +10,7 @@ from typing import Any
 import re2
 
 from jaxalign.errors import UserError
-from jaxalign.system.files import shown
+from jaxalign.system.files import quote
 
 LONGEST = 1000  # characters of an expression
 MOST = 5000  # expressions; a model of 100 layers has 700 matrices
@@ -50,7 +50,7 @@ class Patterns:
 
 def _compile(whole: str, pattern: str, where: str) -> Any:
     """Compiled expression `whole`, of which `pattern` comes from a file."""
-    prefix = f"{where}: the pattern {shown(pattern)}"
+    prefix = f"{where}: the pattern {quote(pattern)}"
     if len(pattern) > LONGEST:
         raise UserError(f"{prefix} has more than {LONGEST} characters; write a shorter one")
     options = re2.Options()

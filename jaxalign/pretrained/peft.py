@@ -31,10 +31,10 @@ from jaxalign.pretrained.weights import StorageRule, Weights
 from jaxalign.system.files import (
     exists,
     make_directory,
+    quote,
     read_json,
     replace_file,
-    shown,
-    shown_path,
+    short_path,
     write_atomically,
 )
 
@@ -133,15 +133,15 @@ def load_adapter(
       UserError: no adapter, one of another model, or one that is more than low-rank matrices.
     """
     folder = Path(folder)
-    fields = Fields(read_json(folder / CONFIG), shown_path(folder / CONFIG))
+    fields = Fields(read_json(folder / CONFIG), short_path(folder / CONFIG))
     scale_of = _read_fields(fields)
     if not exists(folder / TENSORS):
         refuse_pickles(folder)
         raise UserError(
-            f"{shown_path(folder / TENSORS)} does not exist; --adapter takes a folder that PEFT "
+            f"{short_path(folder / TENSORS)} does not exist; --adapter takes a folder that PEFT "
             "wrote"
         )
-    with open_safetensors([folder / TENSORS], shown_path(folder / TENSORS)) as tensors:
+    with open_safetensors([folder / TENSORS], short_path(folder / TENSORS)) as tensors:
         _check_targets(fields, tensors)
         weights = tensors.with_names(lambda name: plain_name(name.removeprefix(PREFIX)))
         layers = unrolled(Transformer(config), params)[1]
@@ -175,7 +175,7 @@ def _adapters_by_path(
         used |= set(names)
     if unknown := sorted(set(weights.shapes) - used):
         raise UserError(
-            f"{weights.where}: tensor {PREFIX}{shown_path(unknown[0])} belongs to no adapter of a "
+            f"{weights.where}: tensor {PREFIX}{short_path(unknown[0])} belongs to no adapter of a "
             "dense layer of this model; it would be left out"
         )
     if not flat:
@@ -219,7 +219,7 @@ def _read_fields(fields: Fields) -> Scale:
         pattern = rank_patterns.first(module)
         if (rank_of_config := r if pattern is None else ranks[pattern]) != rank:
             name = "r" if pattern is None else "rank_pattern"
-            wanted = f"r and rank_pattern say {shown(rank_of_config)}"
+            wanted = f"r and rank_pattern say {quote(rank_of_config)}"
             fields.refuse(name, f"the tensors of {module} have rank {rank}; {wanted}")
         pattern = alpha_patterns.first(module)
         chosen = alpha if pattern is None else alphas[pattern]
@@ -237,16 +237,16 @@ def _check_targets(fields: Fields, weights: Weights) -> None:
     )
     for name in weights.shapes:
         module = name.removeprefix(PREFIX).partition(".lora_")[0]
-        number, described = LAYER_NUMBER.search(module), f"{shown_path(module)}, which has tensors"
+        number, described = LAYER_NUMBER.search(module), f"{short_path(module)}, which has tensors"
         if chosen is not None and not chosen(module):
             fields.refuse(
-                "target_modules", f"it does not choose {shown_path(module)}, which has tensors"
+                "target_modules", f"it does not choose {short_path(module)}, which has tensors"
             )
         if excluded is not None and excluded(module):
             fields.refuse("exclude_modules", f"it excludes {described}")
         if layers and (number is None or int(number[1]) not in layers):
             fields.refuse(
-                "layers_to_transform", f"it leaves out {shown_path(module)}, which has tensors"
+                "layers_to_transform", f"it leaves out {short_path(module)}, which has tensors"
             )
 
 

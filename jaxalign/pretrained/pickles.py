@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePath
 
 from jaxalign.errors import UserError
-from jaxalign.system.files import reason, shown_path
+from jaxalign.system.files import reason, short_path
 
 KINDS = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".msgpack", ".h5")
 
@@ -37,4 +37,4 @@ def names_in(folder: Path) -> list[Path]:
     try:
         return sorted(folder.iterdir())
     except OSError as error:
-        raise UserError(f"{shown_path(folder)} cannot be read: {reason(error)}") from None
+        raise UserError(f"{short_path(folder)} cannot be read: {reason(error)}") from None

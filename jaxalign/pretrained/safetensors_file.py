@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxalign.errors import UserError
 from jaxalign.pretrained.weights import Weights
-from jaxalign.system.files import json_of, reason, regular_file, shown_path
+from jaxalign.system.files import json_of, reason, regular_file, short_path
 
 LARGEST_HEADER = 2**25  # bytes; a model of 60,000 tensors has 6 MB
 FLOATS = ("F64", "F32", "F16", "BF16")
@@ -33,7 +33,7 @@ def open_safetensors(files: Iterable[Path], where: str) -> Iterator[Weights]:
             for name in reader.keys():  # noqa: SIM118 (it is no dict)
                 if name in opened:
                     raise UserError(
-                        f"{where}: tensor {shown_path(name)} stands in {opened[name][1].name} and "
+                        f"{where}: tensor {short_path(name)} stands in {opened[name][1].name} and "
                         f"in {file.name}; one of them must go"
                     )
                 opened[name] = reader, file
@@ -43,7 +43,7 @@ def open_safetensors(files: Iterable[Path], where: str) -> Iterator[Weights]:
             dtype = reader.get_slice(name).get_dtype()
             if dtype not in FLOATS:
                 raise UserError(
-                    f"{shown_path(file)}: tensor {shown_path(name)} is of type {dtype}; weights "
+                    f"{short_path(file)}: tensor {short_path(name)} is of type {dtype}; weights "
                     f"are one of {', '.join(FLOATS)}"
                 )
             whole = selection == slice(None)
@@ -66,13 +66,13 @@ def header(file: Path) -> dict[str, Any]:
             length = int.from_bytes(opened.read(8), "little")
             if size < 8 or length > min(LARGEST_HEADER, size - 8):
                 raise UserError(
-                    f"{shown_path(file)} is no whole safetensors file (its header would have "
+                    f"{short_path(file)} is no whole safetensors file (its header would have "
                     f"{length:,} bytes)"
                 )
             text = opened.read(length)
     except OSError as error:
-        raise UserError(f"{shown_path(file)} cannot be read: {reason(error)}") from None
-    return json_of(text, dict[str, Any], f"{shown_path(file)}: the header")
+        raise UserError(f"{short_path(file)} cannot be read: {reason(error)}") from None
+    return json_of(text, dict[str, Any], f"{short_path(file)}: the header")
 
 
 def metadata(file: Path) -> dict[str, str]:
@@ -89,5 +89,5 @@ def _open(file: Path) -> Any:
         return safe_open(file, framework="numpy")
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(
-            f"{shown_path(file)} is no whole safetensors file ({shown_path(str(error))})"
+            f"{short_path(file)} is no whole safetensors file ({short_path(str(error))})"
         ) from None

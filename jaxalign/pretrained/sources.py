@@ -16,7 +16,7 @@ from jaxalign.errors import UserError, one_line
 from jaxalign.pretrained.gguf.file import PART
 from jaxalign.pretrained.pickles import refuse_pickles
 from jaxalign.system.cache import cache_directory
-from jaxalign.system.files import exists, shown_path
+from jaxalign.system.files import exists, short_path
 
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://.+")
@@ -47,7 +47,7 @@ def local_model(source: str | Path) -> Path:
     if HUB_ID.fullmatch(name):
         return _from_hub(name)
     raise UserError(
-        f"{shown_path(name)} does not exist; give a run directory, a Hugging Face folder, a .gguf "
+        f"{short_path(name)} does not exist; give a run directory, a Hugging Face folder, a .gguf "
         "file, an address such as gs://bucket/folder or a hub id such as org/name"
     )
 

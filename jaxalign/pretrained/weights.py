@@ -19,7 +19,7 @@ from jaxalign.errors import UserError
 from jaxalign.models.architecture import TransformerConfig
 from jaxalign.models.ngram_reward import NgramConfig
 from jaxalign.models.transformer import Transformer
-from jaxalign.system.files import shown_path
+from jaxalign.system.files import short_path
 
 FIRST_LAYER = re.compile(r"\blayers_0/")
 ROWS = 4096  # of a tensor that are compared at once
@@ -111,7 +111,7 @@ class Weights:
         for name in self.shapes:
             if (other := old_names.setdefault(name_of(name), name)) != name:
                 raise UserError(
-                    f"{self.where}: tensors {shown_path(other)} and {shown_path(name)} are the "
+                    f"{self.where}: tensors {short_path(other)} and {short_path(name)} are the "
                     "same parameter; take one out"
                 )
         return Weights(
@@ -152,7 +152,7 @@ def parameters(
         )
     if unused := sorted(name for name in known - used if not ignored(name)):
         raise UserError(
-            f"{weights.where}: tensor {shown_path(unused[0])} (of {len(unused)}) is no parameter "
+            f"{weights.where}: tensor {short_path(unused[0])} (of {len(unused)}) is no parameter "
             "of the model that is described there; it would be left out"
         )
     for path, rule in rules.items():

@@ -1,1 +1,1 @@
-"""Rows in, trained model out: what commands and the main job have in common."""
+"""Training recipes: from token rows to a trained model, for the commands and the main job."""

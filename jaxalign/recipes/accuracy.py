@@ -1,4 +1,4 @@
-"""How often a trained model is right about held-out pairs and labels."""
+"""Accuracy of trained models on held-out pairs and labelled responses."""
 
 import functools
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Policies with LoRA adapters: put on before training, merged and written after it."""
+"""Policies with LoRA adapters: added before training, merged and written after it."""
 
 import dataclasses
 from pathlib import Path
@@ -26,7 +26,7 @@ from jaxalign.recipes.text_models import TextModel, save_text_model
 
 
 def with_adapters(base: TextModel, folder: str, lora: LoraConfig, key: jax.Array) -> TextModel:
-    """The model that training starts from, which is the reference too.
+    """The model that training starts from, its adapters merged or added; it is the reference too.
 
     Args:
       base: without adapters.
@@ -40,9 +40,9 @@ def with_adapters(base: TextModel, folder: str, lora: LoraConfig, key: jax.Array
     if not lora.rank:
         if not folder:
             return base
-        given = load_adapter(folder, base.params, config, scale=1.0)
+        loaded = load_adapter(folder, base.params, config, scale=1.0)
         adapted = Adapted(transformer=base.model, scale=1.0)
-        params = merged(adapted, base.params | {ADAPTERS: given})[1]
+        params = merged(adapted, base.params | {ADAPTERS: loaded})[1]
         return dataclasses.replace(base, params=params)
     scale = adapter_scale(lora.rank, lora.alpha, rslora=lora.rslora)
     if folder:
@@ -57,21 +57,21 @@ def with_adapters(base: TextModel, folder: str, lora: LoraConfig, key: jax.Array
 
 
 def check_continues(folder: str, adapters: dict, base: TextModel, lora: LoraConfig) -> None:
-    """An adapter that is trained on has the rank and the layers of the configuration.
+    """Check that an adapter to train on has the rank and the layers of the configuration.
 
     Raises:
       UserError: it has others.
     """
     params = {ADAPTERS: adapters}
-    found = adapted_layers(params)
-    ranks = {np.shape(module_of(adapters, path)["b"])[-2] for path in found}
+    layers = adapted_layers(params)
+    ranks = {np.shape(module_of(adapters, path)["b"])[-2] for path in layers}
     if ranks != {lora.rank}:
         raise UserError(
             f"--adapter {folder} has rank {', '.join(map(str, sorted(ranks)))}, lora.rank is "
             f"{lora.rank}; they must be equal to train it on"
         )
-    wanted = targets(base.params, base.model.config, lora.targets)
-    if differing := sorted(set(found) ^ set(wanted)):
+    chosen = targets(base.params, base.model.config, lora.targets)
+    if differing := sorted(set(layers) ^ set(chosen)):
         raise UserError(
             f"--adapter {folder} and lora.targets do not choose the same layers: one of them has "
             f"no {differing[0]}; set --lora.targets to those of the adapter"
@@ -79,7 +79,7 @@ def check_continues(folder: str, adapters: dict, base: TextModel, lora: LoraConf
 
 
 def without_adapters(trained: TextModel) -> TextModel:
-    """The model in which adapters are merged; one that has none is itself."""
+    """The model with its adapters merged; one without adapters is returned as it is."""
     if not isinstance(trained.model, Adapted):
         return trained
     model, params = merged(trained.model, trained.params)
@@ -87,7 +87,7 @@ def without_adapters(trained: TextModel) -> TextModel:
 
 
 def save_trained(directory: Path, trained: TextModel) -> None:
-    """Write `model`, in which adapters are merged, and those of a policy also as `adapter`."""
+    """Write the folder `model`, with adapters merged, and those of a policy as `adapter` too."""
     save_text_model(directory / "model", without_adapters(trained))
     if isinstance(trained.model, Adapted) and "logits" in trained.model.config.heads_out:
         save_adapter(directory / "adapter", trained.model, trained.params)

@@ -1,4 +1,4 @@
-"""PPO on a control task: from configuration to learning curve."""
+"""PPO on a control task: training, learning curve and results."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -50,7 +50,7 @@ def environment_of(config: ControlConfig) -> Environment:
 
 @pytree
 class ControlState:
-    """What one seed's training changes.
+    """State of one seed's training: parameters, environments, recent returns.
 
     train: parameters and optimizer.
     running: the environments, in the middle of their episodes.
@@ -76,7 +76,7 @@ def keep_recent(recent: jax.Array, steps: Rollout) -> jax.Array:
 
 
 def make_update(config: ControlConfig, model: PolicyMLP, step: Callable[..., Any]):
-    """`update(key, state, number)`: one rollout of one seed and PPO's passes over it."""
+    """`update(key, state, number)`: one rollout of one seed and PPO's epochs on it."""
     environment = environment_of(config)
     ppo = config.ppo
 
@@ -106,7 +106,7 @@ def make_update(config: ControlConfig, model: PolicyMLP, step: Callable[..., Any
 
 
 def make_initial(config: ControlConfig, model: PolicyMLP, optimizer: optax.GradientTransformation):
-    """`initial(key) -> ControlState` of one seed."""
+    """`initial(key) -> ControlState`: parameters and environments of one seed before training."""
     environment = environment_of(config)
 
     def initial(key: jax.Array) -> ControlState:
@@ -146,7 +146,7 @@ def summarize(config: ControlConfig, states: ControlState, lines: list[dict]) ->
 
 
 def print_table(task: Task, results: dict):
-    """One row a seed."""
+    """Print the final returns, a row for each seed."""
     table = Table(title=f"{task.title}, last {RECENT} episodes")
     for name in ("seed", "mean return", f"steps to {task.solved_return:.0f}"):
         table.add_column(name, justify="right")
@@ -160,7 +160,7 @@ def print_table(task: Task, results: dict):
 
 
 def run(config: ControlConfig, run_dir: Path) -> dict:
-    """Trains all seeds (or resumes), then writes table, learning curve and `results.json`."""
+    """Train all seeds (or resume), then write table, learning curve and `results.json`."""
     model = make_model(config.network, CONTROL_TASKS[config.task].num_actions)
     optimizer, step = make_ppo_step(model, config.ppo, updates=config.cadence.updates)
     start_keys, update_keys = seed_keys(config.seeds)

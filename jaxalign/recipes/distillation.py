@@ -19,7 +19,7 @@ from jaxalign.layouts.layout import pad_rows
 from jaxalign.logprobs import NO_TOKEN
 from jaxalign.models.functions import text_divergences, text_logits
 from jaxalign.numerics.types import Params, Tree
-from jaxalign.recipes.prompts import Asked, Prompts, prompt_batches
+from jaxalign.recipes.prompts import PromptBatch, Prompts, prompt_batches
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.scoring import longest
 from jaxalign.recipes.stage import Evaluation, Learner, fit_batches
@@ -83,8 +83,8 @@ def train_distillation(
     pad_id, size, samples = student.tokenizer.pad_id, settings.fit.rows, run.key(f"{name}/samples")
     shape = {"pad_id": pad_id, "length": longest([*rows, *evaluation_rows]), "size": size}
     responses = Responses(rows=rows, **shape)
-    asked = prompt_batches(run, prompts, pad_id=pad_id, size=size)
-    teach = teaching(run, teacher, student.model.config.vocab_size)
+    prompts_of = prompt_batches(prompts, seed=run.seed, pad_id=pad_id, size=size)
+    teach = teacher_pass(run, teacher, student.model.config.vocab_size)
     draw = sampling(student, temperature=temperature, max_new_tokens=max_new_tokens)
     divergences = text_divergences(student.model, temperature=temperature)
     loss = objectives.distillation(divergences, settings.declared_loss)
@@ -95,29 +95,33 @@ def train_distillation(
         run,
         name,
         Learner(params=student.trained, frozen=student.frozen, loss_fn=loss),
-        _mixed_batches(settings, asked, responses, seed=run.seed),
+        _mixed_batches(settings, prompts_of, responses, seed=run.seed),
         settings=settings.fit,
-        prepare=_taught(run.layout.rows(draw), teach, samples),
+        prepare=_with_teacher_logits(run.layout.rows(draw), teach, samples),
         evaluation=evaluation if evaluation_rows else None,
     )
     return student.with_trained(params)
 
 
 def _mixed_batches(
-    settings: DistillSettings, asked: Callable[[int], Asked], responses: Responses, *, seed: int
+    settings: DistillSettings,
+    prompts_of: Callable[[int], PromptBatch],
+    responses: Responses,
+    *,
+    seed: int,
 ) -> Callable[[int], tuple[bool, TokenBatch]]:
-    """Number of the batch -> (True, prompts for the student), or (False, rows of the data)."""
+    """`number -> (on policy, rows)`: prompts for the student to continue, or rows of the data."""
 
     def batch(number: int) -> tuple[bool, TokenBatch]:
         if settings.is_on_policy(number):
-            return True, asked(number)[0]
+            return True, prompts_of(number)[0]
         index = batch_indices(number, len(responses.rows), responses.size, seed)
         return False, responses.batch(index)
 
     return batch
 
 
-def _taught(
+def _with_teacher_logits(
     draw: Callable, teach: Teach, samples: jax.Array
 ) -> Callable[[TrainState, tuple[bool, TokenBatch]], tuple[DistillationBatch, dict[str, float]]]:
     """Responses of the data, or of the current student, with the teacher's logits."""
@@ -141,7 +145,7 @@ def _taught(
 def _held_out_loss(
     run: Run, held_out: Responses, teach: Teach, *, loss_fn: LossFn, key: jax.Array
 ) -> Callable[[Any], dict[str, float]]:
-    """`params -> metrics`: the divergence on held-out responses."""
+    """`params -> metrics`: divergence from the teacher on held-out responses."""
     sums = run.layout.sums(functools.partial(loss_sums, loss_fn=loss_fn))
     devices = len(run.layout.devices)
     padded = -(-held_out.size // devices) * devices
@@ -154,8 +158,8 @@ def _held_out_loss(
     return evaluate
 
 
-def teaching(run: Run, teacher: TextModel, vocab_size: int) -> Teach:
-    """`TokenBatch -> DistillationBatch`: the teacher's pass over some responses.
+def teacher_pass(run: Run, teacher: TextModel, vocab_size: int) -> Teach:
+    """Forward pass of the teacher over responses: `TokenBatch -> DistillationBatch`.
 
     Models of one family may be padded to other sizes: of ids that are no tokens as many are left
     out or put behind as make the student's number of logits.
@@ -173,7 +177,7 @@ def teaching(run: Run, teacher: TextModel, vocab_size: int) -> Teach:
 
 
 def sampling(student: TextModel, *, temperature: float, max_new_tokens: int) -> Callable:
-    """`((params, key), prompts) -> TokenBatch` with the student's responses."""
+    """Sampling of the student's responses: `((params, key), prompts) -> TokenBatch`."""
     decoding: dict[str, Any] = {
         "eos_id": student.tokenizer.stop_ids,
         "max_new_tokens": max_new_tokens,

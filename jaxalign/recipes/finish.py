@@ -1,4 +1,4 @@
-"""The end of a run: the model, its results and its report are written."""
+"""Saving of a finished run: model, results and report."""
 
 import json
 from typing import Any

@@ -8,14 +8,15 @@ from typing import Any
 import jax
 
 from jaxalign import objectives
+from jaxalign.batches.experience import ResponseBatch
 from jaxalign.batches.shared_prompts import one_a_row, responses_in_a_row, shared_batch
 from jaxalign.config.grpo import GRPOSettings
 from jaxalign.models.functions import text_decisions
-from jaxalign.recipes.prompts import Asked, prompt_batches
-from jaxalign.recipes.reward_sources import Judges, judged_samples
+from jaxalign.recipes.prompts import PromptBatch, prompt_batches
+from jaxalign.recipes.reward_sources import Judges, with_total_scores
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.sampler import Sampler, TextTask, make_sampler
-from jaxalign.recipes.stage import Evaluation, Learner, fit_iterations
+from jaxalign.recipes.stage import Evaluation, Objective, fit_iterations
 from jaxalign.recipes.text_models import TextModel, with_heads
 from jaxalign.rollouts.groups import GroupSamples, response_batch, sample_groups
 from jaxalign.train.epochs import ppo_epochs_loop, selected_rows
@@ -42,19 +43,16 @@ def train_grpo(
     actor = with_heads(policy, ("logits",), run.key(f"{name}/init"), dropout=0.0)
     judges = task.judges(run, name, policy.tokenizer, updates=settings.total_iterations)
     groups = groups_of(actor, settings, task.max_new_tokens, devices=len(run.layout.devices))
-    models = actor.model, policy.model, judges.model
-    collect = sample_groups(*models, shared=groups.in_a_row, **task.decoding(actor.tokenizer))
-    decisions = text_decisions(actor.model, temperature=task.temperature)
-    loss = objectives.group_policy_gradient(decisions, settings.method, length=task.max_new_tokens)
+    collect = groups.samples(task, actor, policy, judges)
     sampler = make_sampler(run, collect, reference=policy, judges=judges)
     sizes = {"size": settings.prompts, "repeats": settings.group_size}
-    prompts = prompt_batches(run, task.prompts, pad_id=policy.tokenizer.pad_id, **sizes)
+    sizes |= {"pad_id": policy.tokenizer.pad_id}
     params = fit_iterations(
         run,
         name,
-        Learner(params=actor.trained, frozen=actor.frozen, loss_fn=loss),
+        grpo_objective(task, actor, settings).learner(actor),
         functools.partial(_iteration, sampler, judges, groups),
-        batches=prompts,
+        batches=prompt_batches(task.prompts, seed=run.seed, **sizes),
         settings=settings,
         evaluation=evaluation,
     )
@@ -63,7 +61,7 @@ def train_grpo(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GroupPlan:
-    """Groups of responses to one prompt each, and how they are cut into minibatches.
+    """Groups of responses to one prompt each, and their division into rows and minibatches.
 
     settings: method and sizes.
     together, in_a_row: of `shared_responses`.
@@ -77,22 +75,45 @@ class GroupPlan:
     eos_id: tuple[int, ...]
     longest: int
 
-    def compared(self, samples: GroupSamples) -> tuple[Any, dict[str, jax.Array]]:
-        """What the objective learns from, in units that stay together, and metrics."""
-        batch, metrics = response_batch(
+    def samples(
+        self, task: TextTask, actor: TextModel, reference: TextModel, judges: Judges
+    ) -> Callable[..., GroupSamples]:
+        """Groups of responses of a policy, with scores and reference log-probabilities:
+        `((policy, reference, reward parameters, key), prompts) -> GroupSamples`.
+        """
+        models = actor.model, reference.model, judges.model
+        return sample_groups(*models, shared=self.in_a_row, **task.decoding(actor.tokenizer))
+
+    def responses(self, samples: GroupSamples) -> tuple[ResponseBatch, dict[str, jax.Array]]:
+        """All responses of an iteration with their advantages, a row each, and metrics."""
+        return response_batch(
             samples,
             self.settings.method,
             group_size=self.settings.group_size,
             eos_id=self.eos_id,
             longest=self.longest,
         )
+
+    def compared(self, samples: GroupSamples) -> tuple[Any, dict[str, jax.Array]]:
+        """Batch for the objective, `[units, rows of a unit, ...]`, and metrics of the iteration."""
+        batch, metrics = self.responses(samples)
         rows = shared_batch(batch, count=self.in_a_row, longest=self.longest)
         unit = self.together // self.in_a_row
         return jax.tree.map(lambda x: x.reshape(-1, unit, *x.shape[1:]), rows), metrics
 
 
+def grpo_objective(task: TextTask, actor: TextModel, settings: GRPOSettings) -> Objective:
+    """The policy-gradient loss of the chosen method on the responses of the task."""
+    return Objective(
+        read=text_decisions(actor.model, temperature=task.temperature),
+        make_loss=functools.partial(
+            objectives.group_policy_gradient, method=settings.method, length=task.max_new_tokens
+        ),
+    )
+
+
 def groups_of(actor: TextModel, settings: GRPOSettings, longest: int, *, devices: int) -> GroupPlan:
-    """The groups of a run on so many devices."""
+    """The group plan of a run on this number of devices."""
     together, in_a_row = shared_responses(settings, devices=devices)
     return GroupPlan(
         settings=settings,
@@ -104,7 +125,7 @@ def groups_of(actor: TextModel, settings: GRPOSettings, longest: int, *, devices
 
 
 def shared_responses(settings: GRPOSettings, *, devices: int) -> tuple[int, int]:
-    """How many responses to a prompt stay together in a minibatch, and how many of them in a row.
+    """Numbers of responses to one prompt in a unit of minibatches, and in a row of a batch.
 
     The first depends on the method's settings alone, so that minibatches hold the same responses
     wherever they are computed. It is one row if devices and micro-batches can share such rows out,
@@ -123,15 +144,15 @@ def shared_responses(settings: GRPOSettings, *, devices: int) -> tuple[int, int]
 
 def _iteration(
     sampler: Sampler, judges: Judges, groups: GroupPlan, step: Callable
-) -> Callable[[TrainState, Asked], tuple[TrainState, dict[str, Any]]]:
+) -> Callable[[TrainState, PromptBatch], tuple[TrainState, dict[str, Any]]]:
     """One iteration of sampling and learning."""
     compare, settings = jax.jit(groups.compared), groups.settings
 
-    def iterate(state: TrainState, asked: Asked) -> tuple[TrainState, dict[str, Any]]:
-        prompts, index = asked
+    def iterate(state: TrainState, prompt_batch: PromptBatch) -> tuple[TrainState, dict[str, Any]]:
+        prompts, index = prompt_batch
         key = jax.random.fold_in(state.key, state.step)
         samples = sampler(state, key, prompts)
-        scored, of_sources = judged_samples(judges, samples.scored, index)
+        scored, of_sources = with_total_scores(judges, samples.scored, index)
         batch, metrics = compare(dataclasses.replace(samples, scored=scored))
         state, learned = ppo_epochs_loop(
             state,

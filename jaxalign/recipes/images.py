@@ -1,4 +1,4 @@
-"""PPO as fine-tuning of a classifier that hears only right or wrong: configuration to table."""
+"""PPO fine-tuning of an image classifier from right/wrong feedback."""
 
 import dataclasses
 import functools
@@ -46,7 +46,7 @@ TABLE_WIDTH = 100  # characters; a narrower terminal wraps the lines of the tabl
 
 @pytree
 class Problem:
-    """What stays fixed in one seed's fine-tuning.
+    """Data and reference of one seed's fine-tuning.
 
     split: its images.
     reference: parameters of the pretrained classifier, which PPO starts from.
@@ -59,7 +59,7 @@ class Problem:
 
 
 def classification(model: PolicyMLP):
-    """Cross-entropy of labelled images; weight: images that are not left out."""
+    """Cross-entropy objective of labelled images; the weight counts images that are not masked."""
 
     def loss_fn(params: Params, batch: Digits, key: jax.Array):
         del key  # no noise
@@ -71,7 +71,7 @@ def classification(model: PolicyMLP):
 
 
 def fit_labels(model: PolicyMLP, config: ImagesConfig):
-    """`fit(params, Digits, key) -> params`: supervised training, all rows in every step."""
+    """`fit(params, Digits, key) -> params`: supervised training, all images in every step."""
     optimizer = make_optimizer(
         learning_rate=config.pretraining_learning_rate,
         schedule="linear",
@@ -90,7 +90,7 @@ def fit_labels(model: PolicyMLP, config: ImagesConfig):
 
 
 def make_update(config: ImagesConfig, model: PolicyMLP, step: Callable[..., Any]):
-    """`update(problem, state, number)`: name a batch of images, hear what was right, learn."""
+    """`update(problem, state, number)`: sampled labels of images, rewards, PPO's epochs."""
     ppo = config.ppo
 
     def update(problem: Problem, state: TrainState, number: jax.Array):
@@ -117,7 +117,7 @@ def make_update(config: ImagesConfig, model: PolicyMLP, step: Callable[..., Any]
 def penalized(
     steps: Rollout, model: PolicyMLP, reference: Params, *, kl_coef: float
 ) -> tuple[Rollout, jax.Array]:
-    """The rollout with the KL penalty in its rewards, and the log-ratios `[B, T]` in nats."""
+    """Rollout with the KL penalty in its rewards, and log-ratios `[B, T]` to the reference."""
     logits = acting(model, reference)(steps.observations).logits
     kl = k1(steps.behaviour_logps, action_logps(logits, steps.actions))
     mask = jnp.ones(kl.shape, bool)
@@ -160,13 +160,13 @@ def make_problem(config: ImagesConfig, model: PolicyMLP):
 
 
 def supervised_params(config: ImagesConfig, model: PolicyMLP, problems: Problem):
-    """What the labels of the feedback part would have given, one a seed."""
+    """Parameters `[seeds]` trained on the labels of the feedback images, for comparison."""
     fit = fit_labels(model, config)
     return jax.jit(jax.vmap(fit))(problems.reference, problems.split.feedback, problems.key)
 
 
 def split_seeds(config: ImagesConfig) -> DigitsSplit:
-    """The splits of all seeds, stacked."""
+    """Splits of the images of all seeds, stacked."""
     splits = [
         split_digits(
             seed,
@@ -199,7 +199,7 @@ def summarize(config: ImagesConfig, rows: dict[str, dict], lines: list[dict]) ->
 
 
 def print_table(results: dict):
-    """One row a training, mean ± standard deviation over seeds."""
+    """Print the results, a row for each training, mean ± standard deviation over seeds."""
     rows = results["rows"]
     names = [name for name in next(iter(rows.values())) if name != "recalls"]
     table = Table(title=f"Digits: test images, mean ± sd of {len(results['seeds'])} seeds")
@@ -213,7 +213,7 @@ def print_table(results: dict):
 
 
 def run(config: ImagesConfig, run_dir: Path) -> dict:
-    """Pretrains and fine-tunes all seeds (or resumes), then writes table, plot and results."""
+    """Pretrain and fine-tune all seeds (or resume), then write table, plot and results."""
     model = make_model(config.network, NUM_CLASSES)
     optimizer, step = make_ppo_step(model, config.ppo, updates=config.updates)
     splits = split_seeds(config)
@@ -258,7 +258,7 @@ def test_metrics(config: ImagesConfig, metrics: dict) -> dict[str, float]:
 
 
 def plot_tests(config: ImagesConfig, lines: list[dict], path: Path):
-    """Test accuracy of all seeds over the feedback they heard."""
+    """Plot of the test accuracy of all seeds over the number of feedbacks."""
     lines = [line for line in lines if "test/accuracy" in line]
     plot_curves(
         path,

@@ -1,4 +1,4 @@
-"""What a run depends on beside its configuration: digests of rows, models, templates and ratings.
+"""Digests of what a run depends on beside its configuration: rows, models, templates, functions.
 
 They lie in `inputs.json` of the run directory. A run goes on with the same ones only, wherever they
 lie: the content decides, not the path.
@@ -19,7 +19,7 @@ from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.errors import UserError
 from jaxalign.models.lora import ADAPTERS, Adapted
 from jaxalign.recipes.text_models import TextModel, fields_of
-from jaxalign.system.files import read_json, regular_file, shown_path
+from jaxalign.system.files import read_json, regular_file, short_path
 
 FILE = "inputs.json"
 Digest = dict[str, str | int | float]
@@ -27,7 +27,7 @@ Digest = dict[str, str | int | float]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """The content of `inputs.json`.
+    """Name, start and digests of the inputs of a run: the content of `inputs.json`.
 
     run: a name that no other run has; its checkpoints bear it.
     started: the moment of the start, which chat templates are told, in ISO format.
@@ -40,16 +40,16 @@ class Inputs:
 
 
 def read_inputs(directory: Path) -> Inputs | None:
-    """Those of a run directory, if it has some."""
+    """Inputs of a run directory; None where it has no `inputs.json`."""
     file = directory / FILE
     return read_json(file, Inputs) if file.exists() else None
 
 
 def started(directory: Path) -> datetime.datetime | None:
-    """The moment when the run of that directory began, if there is one."""
-    found = read_inputs(directory)
+    """Moment when the run of a directory began; None where there is no run."""
+    inputs = read_inputs(directory)
     try:
-        return None if found is None else datetime.datetime.fromisoformat(found.started)
+        return None if inputs is None else datetime.datetime.fromisoformat(inputs.started)
     except ValueError:
         raise UserError(f"{directory / FILE}: started is no moment in ISO format") from None
 
@@ -63,7 +63,7 @@ def inputs_of(
     adapter: str = "",
     rewards: Iterable[tuple[str, float, TextModel | Callable[..., Any]]] = (),
 ) -> dict[str, Digest]:
-    """What identifies the inputs of a command on text; what follows from others comes after them.
+    """Digests of the inputs of a command on text; those derived from others come after them.
 
     Args:
       models: option to model, None where the option is not given; the first one tokenizes.
@@ -72,23 +72,23 @@ def inputs_of(
       adapter: its folder, or "".
       rewards: source, weight and judge of every reward.
     """
-    found = {name: model_digest(model) for name, model in models.items() if model is not None}
+    digests = {name: model_digest(model) for name, model in models.items() if model is not None}
     for model in [model for model in models.values() if model is not None][:1]:
-        found |= tokenizer_digests(model.tokenizer)
+        digests |= tokenizer_digests(model.tokenizer)
     if adapter:
-        found["adapter"] = files_digest(sorted(Path(adapter).glob("adapter_*")))
+        digests["adapter"] = files_digest(sorted(Path(adapter).glob("adapter_*")))
     for number, (source, weight, judge) in enumerate(rewards, start=1):
-        found[f"reward {number}"] = {"weight": float(weight), **judge_digest(source, judge)}
-    found["data.path"] = rows_digest(data)
+        digests[f"reward {number}"] = {"weight": float(weight), **judge_digest(source, judge)}
+    digests["data.path"] = rows_digest(data)
     if held_out:
-        found["data.evaluation_path"] = rows_digest(held_out)
+        digests["data.evaluation_path"] = rows_digest(held_out)
     if tokenizer is not None and not any(models.values()):  # it was learned from the rows
-        found |= tokenizer_digests(tokenizer)
-    return found
+        digests |= tokenizer_digests(tokenizer)
+    return digests
 
 
 def rows_digest(rows: Iterable[Any]) -> Digest:
-    """Identifies rows in their order; `in_any_order` is the same for the same rows shuffled."""
+    """Digest of rows in their order; `in_any_order` is the same for the same rows shuffled."""
     digests = [hashlib.sha256(_row(row)).digest() for row in rows]
     return {
         "rows": len(digests),
@@ -98,12 +98,12 @@ def rows_digest(rows: Iterable[Any]) -> Digest:
 
 
 def model_digest(model: TextModel) -> Digest:
-    """Identifies architecture and parameters, from whatever files they were read."""
+    """Digest of architecture and parameters, whatever files they were read from."""
     return {"sha256": weights_digest(model)}
 
 
 def judge_digest(source: str, judge: TextModel | Callable[..., Any]) -> Digest:
-    """Identifies a reward model, or the function and the file that it was read from."""
+    """Digest of a reward model, or of a function and the file that it was read from."""
     if isinstance(judge, TextModel):
         return model_digest(judge)
     file, _, name = source.rpartition(".py")
@@ -111,15 +111,15 @@ def judge_digest(source: str, judge: TextModel | Callable[..., Any]) -> Digest:
 
 
 def tokenizer_digests(tokenizer: Tokenizer) -> dict[str, Digest]:
-    """Identifies how texts become tokens, and how conversations become texts."""
+    """Digests of the tokenizer and of the chat template."""
     ids = [tokenizer.pad_id, tokenizer.bos_id, *tokenizer.stop_ids]
     names = [tokenizer.special_names, tokenizer.chat_template]
-    found = {"tokenizer": [tokenizer.backend.to_str(), ids], "chat template": names}
-    return {name: {"sha256": _of_json(value)} for name, value in found.items()}
+    contents = {"tokenizer": [tokenizer.backend.to_str(), ids], "chat template": names}
+    return {name: {"sha256": _of_json(value)} for name, value in contents.items()}
 
 
 def files_digest(files: Sequence[Path]) -> Digest:
-    """Identifies the content of some files."""
+    """Digest of the content of files."""
     found = hashlib.sha256()
     for path in files:
         with regular_file(path).open("rb") as file:
@@ -133,12 +133,12 @@ def weights_digest(policy: TextModel) -> str:
     Adapters that add nothing yet are left out: such a policy is its base, whatever their rank and
     the draw that they start from.
     """
-    params, said = dict(policy.params), fields_of(policy.model)
+    params, fields = dict(policy.params), fields_of(policy.model)
     adapters = params.pop(ADAPTERS, {})
     if isinstance(policy.model, Adapted) and _adds(adapters):
         params[ADAPTERS] = adapters
-        said["adapter_scale"] = float(policy.model.scale)
-    found = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
+        fields["adapter_scale"] = float(policy.model.scale)
+    found = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         array = np.ascontiguousarray(leaf)
         name = jax.tree_util.keystr(path, simple=True, separator="/")
@@ -148,7 +148,8 @@ def weights_digest(policy: TextModel) -> str:
 
 
 def check_same(before: Mapping[str, Digest], now: Mapping[str, Digest], directory: Path) -> None:
-    """The inputs are those that the run began with; a function that was mended is named only.
+    """Compare inputs with those that the run began with; a changed reward function is only
+    reported.
 
     Raises:
       UserError: the first one that differs.
@@ -161,18 +162,18 @@ def check_same(before: Mapping[str, Digest], now: Mapping[str, Digest], director
             print(f"{name}: the function's file has changed; from here on the new one judges")
             continue
         raise UserError(
-            f"{shown_path(directory)} holds a run with {_difference(name, old, new)}; "
+            f"{short_path(directory)} holds a run with {_difference(name, old, new)}; "
             "bring back what it began with to resume it, or give another run_dir"
         )
 
 
 def _difference(name: str, old: Digest | None, new: Digest | None) -> str:
-    """What the run has, and what this one has."""
+    """Difference between an input of the run's start and the one of now, in words."""
     if old is None or new is None:
         return f"no {name}, this one has one" if old is None else f"{name}, this one has none"
     if "rows" not in old or "rows" not in new:
-        said = {key: (old.get(key), new.get(key)) for key in ("weight", "function")}
-        for key, (theirs, ours) in said.items():
+        values = {key: (old.get(key), new.get(key)) for key in ("weight", "function")}
+        for key, (theirs, ours) in values.items():
             if theirs != ours:
                 return f"{name} of {key} {theirs}, this one has {ours}"
         return f"another {name} than this one (its content differs, whatever its path)"
@@ -197,7 +198,7 @@ def _of_json(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A value that JSON does not know, without its address in memory."""
+    """Text for a value that JSON has no type for, without its address in memory."""
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
     text = repr(value)
@@ -205,6 +206,6 @@ def _plain(value: Any) -> Any:
 
 
 def _adds(adapters: Any) -> bool:
-    """Whether any adapter's second factor differs from 0."""
+    """Whether the second factor of any adapter differs from 0."""
     leaves = jax.tree_util.tree_leaves_with_path(adapters)
     return any(np.any(np.asarray(leaf)) for path, leaf in leaves if path[-1].key == "b")

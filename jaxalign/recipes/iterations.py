@@ -9,9 +9,11 @@ import numpy as np
 
 from jaxalign.config.data import DataConfig
 from jaxalign.config.defaults import following
+from jaxalign.config.explain import ExplainConfig
 from jaxalign.config.grpo import GRPOConfig, GRPOSettings
 from jaxalign.config.loop import FitConfig
 from jaxalign.config.online import OnlineConfig
+from jaxalign.config.place import PlaceConfig
 from jaxalign.config.ppo import PPOSettings, TextPPOConfig
 from jaxalign.data.records import Prompt, PromptRow
 from jaxalign.data.same_tokenizer import difference
@@ -28,11 +30,12 @@ from jaxalign.recipes.reward_sources import (
     has_functions,
     load_sources,
     mean_score,
+    sources_of,
 )
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.sampler import TextTask
 from jaxalign.recipes.text_models import TextModel, load_text_model, start_of
-from jaxalign.recipes.user_data import fitting, read_rows
+from jaxalign.recipes.user_data import read_rows, with_max_length
 from jaxalign.train.metrics import logged
 
 OnlineMethodConfig = TypeVar("OnlineMethodConfig", TextPPOConfig, GRPOConfig, OnlineConfig)
@@ -53,78 +56,94 @@ SHARED = {  # how two models come to have one vocabulary
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OnlineInputs(Generic[OnlineMethodConfig]):
-    """What a command that samples from prompts has read; all of it fits together.
+    """Policy, reward sources and prompts of a command that samples, checked to go together.
 
     config: with its training loop settled.
     policy: without adapters yet.
-    sources: what judges it.
-    prompts: with their rows where functions judge.
+    task: prompts, rewards and sampling of the training.
     """
 
     config: OnlineMethodConfig
     policy: TextModel
-    sources: tuple[RewardSource, ...]
-    prompts: Prompts
+    task: TextTask
 
     def digests(self) -> dict[str, Digest]:
-        """What identifies the inputs of the run."""
+        """Digests of the inputs of the run."""
         config = self.config
         named = list(config.rewards or {config.reward: 1.0})
-        rewards = [(name, s.weight, s.judge) for name, s in zip(named, self.sources, strict=True)]
+        sources = sources_of(self.task.reward)
+        rewards = [(name, s.weight, s.judge) for name, s in zip(named, sources, strict=True)]
         return inputs_of(
             models={"policy": self.policy},
-            data=self.prompts.records or self.prompts.ids,
+            data=self.task.prompts.records or self.task.prompts.ids,
             adapter=config.adapter,
             rewards=rewards,
         )
 
     def start(self, run: Run) -> TextModel:
-        """The policy with the adapters that are trained, if any."""
+        """The policy with new or loaded adapters, where the configuration has some."""
         config = self.config
         return with_adapters(self.policy, config.adapter, config.lora, run.key("lora"))
 
-    @property
-    def task(self) -> TextTask:
-        """Prompts, rewards and sampling of the training."""
-        return TextTask(
-            prompts=self.prompts,
-            reward=self.sources,
-            temperature=self.config.temperature,
-            max_new_tokens=self.config.max_new_tokens,
-        )
-
 
 def online_inputs(config: OnlineMethodConfig, directory: Path) -> OnlineInputs[OnlineMethodConfig]:
-    """Policy, judges and prompts of a command; skipped rows are listed in the directory."""
+    """Policy, reward sources and prompts of a command; skipped rows are listed in the directory."""
     policy = load_text_model(config.policy, "policy", head="logits", place=config.place)
     loop = following(settings_of(config), loop_of(config), start_of(policy, config.lora))
-    sources = load_sources(config.reward, config.rewards, place=config.place)
+    task = text_task(config, policy, place=config.place, log=directory)
+    epoch = len(task.prompts) / prompts_of_an_iteration(loop.settings)
+    config = with_settings(config, loop.settled(epoch))
+    return OnlineInputs(config=config, policy=policy, task=task)
+
+
+def text_task(
+    config: TextPPOConfig | GRPOConfig | OnlineConfig | ExplainConfig,
+    policy: TextModel,
+    *,
+    place: PlaceConfig | None = None,
+    log: Path | None = None,
+) -> TextTask:
+    """Prompts, rewards and sampling that a configuration names, for a policy.
+
+    Args:
+      config: names data and rewards, temperature and the longest response.
+      policy: reads the prompts.
+      place: where reward models are used; None: on the host.
+      log: as in `read_rows`.
+
+    Raises:
+      UserError: a reward model has another vocabulary, or a text does not fit a model.
+    """
+    sources = load_sources(config.reward, config.rewards, place=place)
     models = [source.judge for source in sources if not is_function(source.judge)]
     for model in models:
         check_same_vocabulary(policy, model, "rewards" if config.rewards else "reward")
-    data = fitting(config.data, policy)
-    prompts = read_prompts(data, sources, policy.tokenizer, log=directory)
+    data = with_max_length(config.data, policy)
+    prompts = read_prompts(data, sources, policy.tokenizer, log=log)
     for model in (policy, *models):
         check_room(model, prompts.longest, config.max_new_tokens)
-    epoch = len(prompts) / prompts_of_an_iteration(loop.settings)
-    config = with_settings(config, loop.settled(epoch))
-    return OnlineInputs(config=config, policy=policy, sources=sources, prompts=prompts)
+    return TextTask(
+        prompts=prompts,
+        reward=sources,
+        temperature=config.temperature,
+        max_new_tokens=config.max_new_tokens,
+    )
 
 
 def prompts_of_an_iteration(settings: PPOSettings | GRPOSettings | FitConfig) -> int:
-    """How many prompts are dealt out for one iteration, or one step."""
+    """Number of prompts in one iteration, or in one step."""
     if isinstance(settings, FitConfig):
         return settings.rows
     return settings.prompts if isinstance(settings, GRPOSettings) else settings.batch_size
 
 
 def loop_of(config: TextPPOConfig | GRPOConfig | OnlineConfig) -> str:
-    """The command of such a configuration, which is the name of its section too."""
+    """Name of the command of a configuration, which is that of its section too."""
     return {TextPPOConfig: "ppo", GRPOConfig: "grpo", OnlineConfig: "online"}[type(config)]
 
 
 def settings_of(config: TextPPOConfig | GRPOConfig | OnlineConfig) -> Any:
-    """The settings of its training loop."""
+    """Settings of a configuration's training loop."""
     section = getattr(config, loop_of(config))
     return section.fit if isinstance(config, OnlineConfig) else section
 
@@ -139,8 +158,8 @@ def with_settings(config: OnlineMethodConfig, settings: Any) -> OnlineMethodConf
 def read_prompts(
     data: DataConfig, sources: Sequence[RewardSource], tokenizer: Tokenizer, *, log: Path | None
 ) -> Prompts:
-    """The prompts of a source, with all that functions need where some judge the responses; `log`
-    as in `read_rows`.
+    """Prompts of a source, with their rows where reward functions need them; `log` as in
+    `read_rows`.
     """
     if not has_functions(sources):
         rows = read_rows(data, Prompt, tokenizer=tokenizer, log=log)
@@ -176,7 +195,7 @@ def check_same_vocabulary(
 
 
 def check_room(policy: TextModel, prompt: int, max_new_tokens: int) -> None:
-    """The longest prompt and response together must fit the model."""
+    """Check that the longest prompt and response together fit the model."""
     if prompt + max_new_tokens > policy.max_length:
         raise UserError(
             f"a prompt of {prompt} tokens and max_new_tokens {max_new_tokens} exceed the model's "

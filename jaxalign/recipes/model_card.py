@@ -1,4 +1,4 @@
-"""The model card of an exported model: what is known of it, and nothing that is not."""
+"""Model card of an exported model, from the files of its run."""
 
 import dataclasses
 import json
@@ -29,7 +29,7 @@ UNSAID = ("data.", "place.", *ORIGINS)  # said elsewhere in the card, or of no i
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sources:
-    """What the card reads of a run's data settings."""
+    """Schema of a run's data settings, as far as the card needs them."""
 
     path: str = ""
     evaluation_path: str = ""
@@ -37,7 +37,7 @@ class Sources:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Origins:
-    """What the card reads of a run's `config.json`; there is more."""
+    """Schema of a run's `config.json`, as far as the card needs it."""
 
     policy: str = ""
     init: str = ""
@@ -77,8 +77,8 @@ def model_card(source: str, text_model: TextModel) -> str:
 
 
 def as_text(value: object) -> str:
-    """Anything as Markdown that shows it and obeys nothing in it: plain words and numbers as they
-    are, all else as code.
+    """Markdown that shows any value literally: plain words and numbers as they are, all else as
+    code.
 
     >>> as_text("DPO, beta 0.1"), as_text("![x](http://y)"), as_text("a`b")
     ('DPO, beta 0.1', '`![x](http://y)`', '``a`b``')
@@ -93,9 +93,9 @@ def as_text(value: object) -> str:
 
 
 def as_code(text: str) -> str:
-    """A name of something as code, whether it needs that or not."""
-    shown = as_text(text)
-    return shown if shown.startswith("`") else f"`{shown}`"
+    """Markdown of a name, always as code."""
+    code = as_text(text)
+    return code if code.startswith("`") else f"`{code}`"
 
 
 def _front_matter(config: Mapping[str, Any], text_model: TextModel) -> str:
@@ -151,16 +151,16 @@ def _metrics(results: Mapping[str, Any]) -> Iterator[str]:
             label = as_text(row.get("method") or row.get("scorer") or "")
             for metric, value in row.items():
                 if isinstance(value, int | float):
-                    said = f"{value:.6g}" if abs(value) < MOST else "out of range"
-                    yield f"- {label}, {as_text(metric)}: {said}"
+                    number = f"{value:.6g}" if abs(value) < MOST else "out of range"
+                    yield f"- {label}, {as_text(metric)}: {number}"
     yield from (f"- {as_text(note)}" for note in results.get("notes") or [])
 
 
 def _settings(config: Mapping[str, Any]) -> Iterator[str]:
     for name, value in flat_fields(config).items():
         if not name.startswith(UNSAID):
-            said = value if isinstance(value, str) and value else json.dumps(value)
-            yield f"- {as_text(name)}: {as_text(said)}"
+            text = value if isinstance(value, str) and value else json.dumps(value)
+            yield f"- {as_text(name)}: {as_text(text)}"
 
 
 def _section(title: str, lines: Iterator[str]) -> list[str]:

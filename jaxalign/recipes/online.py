@@ -12,7 +12,7 @@ from jaxalign import objectives
 from jaxalign.batches.preferences import OnlineBatch
 from jaxalign.config.online import OnlineSettings
 from jaxalign.models.functions import text_logps
-from jaxalign.recipes.prompts import Asked, prompt_batches
+from jaxalign.recipes.prompts import PromptBatch, prompt_batches
 from jaxalign.recipes.reward_sources import Judges, mean_score
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.sampler import Sampler, TextTask, make_sampler
@@ -56,7 +56,7 @@ def train_online(
         run,
         name,
         Learner(params=policy.trained, frozen=policy.frozen, loss_fn=loss),
-        prompt_batches(run, task.prompts, pad_id=pad_id, size=size),
+        prompt_batches(task.prompts, seed=run.seed, pad_id=pad_id, size=size),
         settings=settings.fit,
         prepare=_fresh_pairs(sampler, judges, settings, run.key(f"{name}/samples")),
     )
@@ -65,8 +65,8 @@ def train_online(
 
 def _fresh_pairs(
     sampler: Sampler, judges: Judges, settings: OnlineSettings, samples: jax.Array
-) -> Callable[[TrainState, Asked], tuple[OnlineBatch, dict[str, Any]]]:
-    """Two responses of the policy of the moment to every prompt, judged."""
+) -> Callable[[TrainState, PromptBatch], tuple[OnlineBatch, dict[str, Any]]]:
+    """Two sampled and scored responses of the current policy to every prompt."""
     learned = jax.jit(
         functools.partial(
             scored_pairs,
@@ -75,22 +75,22 @@ def _fresh_pairs(
         )
     )
 
-    def prepare(state: TrainState, asked: Asked) -> tuple[OnlineBatch, dict[str, Any]]:
-        rows, index = asked
+    def prepare(state: TrainState, prompt_batch: PromptBatch) -> tuple[OnlineBatch, dict[str, Any]]:
+        rows, index = prompt_batch
         batch, measured = sampler(state, jax.random.fold_in(samples, state.step), rows)
         means = {
             metric: np.average(values, weights=batch.weights) for metric, values in measured.items()
         }
-        batch, scores = judged(judges, batch, index)
+        batch, scores = pairs_with_total_scores(judges, batch, index)
         return learned(batch), means | scores
 
     return prepare
 
 
-def judged(
+def pairs_with_total_scores(
     judges: Judges, batch: OnlineBatch, index: np.ndarray
 ) -> tuple[OnlineBatch, dict[str, float]]:
-    """The pairs with what all judges together say of both sides, and means of the first one's."""
+    """Pairs with the weighted sums of all sources' scores, and means of the first side's scores."""
     columns = [
         judges.columns(side.responses, side.scores, index) for side in (batch.first, batch.second)
     ]

@@ -9,20 +9,25 @@ import jax
 import jax.numpy as jnp
 
 from jaxalign import objectives
-from jaxalign.advantages import missing_eos_penalty
 from jaxalign.batches.experience import Experience
 from jaxalign.config.ppo import PPOSettings
 from jaxalign.kl import adapted_coef
 from jaxalign.models.functions import text_policy
-from jaxalign.recipes.prompts import Asked, prompt_batches
-from jaxalign.recipes.reward_sources import Judges, judged_samples
+from jaxalign.recipes.prompts import PromptBatch, prompt_batches
+from jaxalign.recipes.reward_sources import Judges, with_total_scores
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.sampler import Sampler, TextTask, make_sampler
-from jaxalign.recipes.stage import Evaluation, Learner, fit_iterations
+from jaxalign.recipes.stage import Evaluation, Objective, fit_iterations
 from jaxalign.recipes.text_models import TextModel, with_heads
-from jaxalign.rollouts.text import ScoredSamples, sample_and_score, sample_metrics, text_experience
+from jaxalign.rollouts.text import (
+    ScoredSamples,
+    penalised_scores,
+    sample_and_score,
+    sample_metrics,
+    text_experience,
+)
 from jaxalign.train.epochs import ppo_epochs_loop
-from jaxalign.train.step import LossFn, TrainState
+from jaxalign.train.step import TrainState
 
 
 def train_ppo(
@@ -44,53 +49,58 @@ def train_ppo(
     """
     actor = with_heads(policy, ("logits", "value"), run.key(f"{name}/init"), dropout=0.0)
     judges = task.judges(run, name, policy.tokenizer, updates=settings.total_iterations)
-    models = actor.model, policy.model, judges.model
-    collect = sample_and_score(*models, **task.decoding(actor.tokenizer))
-    learner = Learner(
-        params=actor.trained,
-        frozen=actor.frozen,
-        loss_fn=_loss(actor, task, settings),
-        statistics=jnp.float32(settings.kl_coef),
-    )
+    collect = ppo_samples(task, actor, policy, judges)
     sampler = make_sampler(run, collect, reference=policy, judges=judges)
-    prompts = prompt_batches(
-        run, task.prompts, pad_id=policy.tokenizer.pad_id, size=settings.batch_size
-    )
+    sizes = {"pad_id": policy.tokenizer.pad_id, "size": settings.batch_size}
     params = fit_iterations(
         run,
         name,
-        learner,
+        ppo_objective(task, actor, settings).learner(actor),
         functools.partial(_iteration, sampler, judges, settings),
-        batches=prompts,
+        batches=prompt_batches(task.prompts, seed=run.seed, **sizes),
         settings=settings,
         evaluation=evaluation,
     )
     return actor.with_trained(params)
 
 
-def _loss(actor: TextModel, task: TextTask, settings: PPOSettings) -> LossFn:
-    return objectives.ppo(
-        text_policy(actor.model, temperature=task.temperature, last=task.max_new_tokens),
-        clip_range=settings.clip_range,
-        dual_clip=settings.dual_clip,
-        value_clip_range=settings.value_clip_range,
-        value_coef=settings.value_coef,
-        entropy_coef=settings.entropy_coef,
+def ppo_samples(
+    task: TextTask, actor: TextModel, reference: TextModel, judges: Judges
+) -> Callable[..., ScoredSamples]:
+    """Responses of a policy to prompts, with values, scores and reference log-probabilities:
+    `((policy, reference, reward parameters, key), prompts) -> ScoredSamples`.
+    """
+    models = actor.model, reference.model, judges.model
+    return sample_and_score(*models, **task.decoding(actor.tokenizer))
+
+
+def ppo_objective(task: TextTask, actor: TextModel, settings: PPOSettings) -> Objective:
+    """PPO's loss on the responses of the task; its statistics are the KL coefficient."""
+    return Objective(
+        read=text_policy(actor.model, temperature=task.temperature, last=task.max_new_tokens),
+        make_loss=functools.partial(objectives.ppo, **ppo_terms(settings)),
+        statistics=jnp.float32(settings.kl_coef),
     )
+
+
+def ppo_terms(settings: PPOSettings) -> dict[str, Any]:
+    """Clipping and weights of the three terms of PPO's loss, as arguments of `objectives.ppo`."""
+    names = ("clip_range", "dual_clip", "value_clip_range", "value_coef", "entropy_coef")
+    return {name: getattr(settings, name) for name in names}
 
 
 def _iteration(
     sampler: Sampler, judges: Judges, settings: PPOSettings, step: Callable
-) -> Callable[[TrainState, Asked], tuple[TrainState, dict[str, Any]]]:
+) -> Callable[[TrainState, PromptBatch], tuple[TrainState, dict[str, Any]]]:
     """One iteration of sampling and learning; the state's statistics are the KL coefficient."""
     eos_id = judges.tokenizer.stop_ids
-    assess = jax.jit(functools.partial(_assess, settings=settings, eos_id=eos_id))
+    assess = jax.jit(functools.partial(ppo_experience, settings=settings, eos_id=eos_id))
 
-    def iterate(state: TrainState, asked: Asked) -> tuple[TrainState, dict[str, Any]]:
-        prompts, index = asked
+    def iterate(state: TrainState, prompt_batch: PromptBatch) -> tuple[TrainState, dict[str, Any]]:
+        prompts, index = prompt_batch
         key = jax.random.fold_in(state.key, state.step)
         samples = sampler(state, key, prompts)
-        scored, of_sources = judged_samples(judges, samples, index)
+        scored, of_sources = with_total_scores(judges, samples, index)
         kl_coef = jnp.array(state.statistics)  # a copy, since the steps use up the state
         experience, metrics = assess(scored, kl_coef)
         state, learned = ppo_epochs_loop(
@@ -115,18 +125,22 @@ def _iteration(
     return iterate
 
 
-def _assess(
+def ppo_experience(
     scored: ScoredSamples,
     kl_coef: jax.Array,
     *,
     settings: PPOSettings,
     eos_id: int | tuple[int, ...],
 ) -> tuple[Experience, dict[str, jax.Array]]:
-    """Experience from scored samples, and metrics of the iteration."""
-    rows = scored.samples.batch
-    mask = rows.response_mask
-    penalty = settings.missing_eos_penalty
-    scores = missing_eos_penalty(scored.scores, rows.tokens, mask, eos_id=eos_id, penalty=penalty)
+    """Experience from scored samples, and metrics of the iteration.
+
+    Args:
+      scored: samples of one iteration.
+      kl_coef: KL coefficient, score units per nat.
+      settings: discount, trace decay and the penalty for a missing EOS.
+      eos_id: the token that ends a response, or all that do.
+    """
+    scores = penalised_scores(scored, penalty=settings.missing_eos_penalty, eos_id=eos_id)
     experience = text_experience(
         scored, scores, kl_coef=kl_coef, gamma=settings.gamma, gae_lambda=settings.gae_lambda
     )

@@ -1,4 +1,4 @@
-"""Training on pairs and on labelled responses: DPO, KTO and their relatives."""
+"""Training on preference pairs and on labelled responses: DPO, KTO and their relatives."""
 
 import dataclasses
 import functools
@@ -9,9 +9,11 @@ import jax
 import numpy as np
 
 from jaxalign import objectives
+from jaxalign.batches.functions import BatchSums
 from jaxalign.batches.preferences import PairLogps, SharedPreferenceBatch, UnpairedBatch
 from jaxalign.config.dpo import DPOSettings
 from jaxalign.config.kto import KTOSettings
+from jaxalign.config.loop import FitConfig
 from jaxalign.data.chat import TokenRow, first_responses
 from jaxalign.data.example_order import batch_indices
 from jaxalign.data.preference_batches import (
@@ -20,13 +22,13 @@ from jaxalign.data.preference_batches import (
     unpaired_batch,
 )
 from jaxalign.data.shared_prompts import shared_lengths
-from jaxalign.losses.bco import no_shift, shift_after
+from jaxalign.losses.bco import no_shift
 from jaxalign.losses.declarations import Loss
 from jaxalign.losses.ld_dpo import discounted_excess
 from jaxalign.models.functions import text_logps, text_logps_and_collisions
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.scoring import longest, response_logps
-from jaxalign.recipes.stage import Evaluation, Learner, fit_batches
+from jaxalign.recipes.stage import Evaluation, Objective, fit_batches
 from jaxalign.recipes.text_models import TextModel, with_heads
 
 Score = Callable[..., np.ndarray]  # `(rows, temperature=...) -> [N]`, of a model
@@ -59,7 +61,6 @@ def train_dpo(
       evaluation: along the way.
     """
     policy = with_heads(policy, ("logits",), run.key(f"{name}/init"), dropout=0.0)
-    loss = settings.declared_loss
     chosen, rejected, *_ = zip(*pairs, strict=True)
     score = functools.partial(score_reference or response_logps, run, policy)
     reference = pair_reference(score, (chosen, rejected), settings, temperature=temperature)
@@ -70,15 +71,9 @@ def train_dpo(
         rows = shared_preference_batch([pairs[i] for i in index], index=index, **shape)
         return dataclasses.replace(rows, reference=jax.tree.map(lambda x: x[index], reference))
 
-    read = text_logps_and_collisions if settings.wpo else text_logps
-    read, given = read(policy.model, temperature=temperature), pair_loss(settings)
-    learner = Learner(
-        params=policy.trained,
-        frozen=policy.frozen,
-        loss_fn=objectives.paired(read, axis_name=run.layout.axis_name, **given),
-        measure=objectives.paired_sums(read, **given),
-        **running_mean(loss),
-    )
+    learner = pair_objective(
+        policy, settings, temperature=temperature, axis_name=run.layout.axis_name
+    ).learner(policy)
     params = fit_batches(run, name, learner, batch, settings=settings.fit, evaluation=evaluation)
     return policy.with_trained(params)
 
@@ -103,7 +98,6 @@ def train_unpaired(
       settings: loss and loop.
     """
     policy = with_heads(policy, ("logits",), run.key(f"{name}/init"), dropout=0.0)
-    loss = settings.declared_loss
     score = functools.partial(score_reference or response_logps, run, policy)
     data = with_mismatched(rows, labels, settings).scored(score, temperature=temperature)
     length = longest(rows)
@@ -112,27 +106,63 @@ def train_unpaired(
         index = batch_indices(number, len(rows), settings.fit.rows, run.seed)
         return data.take(index).batch(index=index, pad_id=policy.tokenizer.pad_id, length=length)
 
-    read = text_logps(policy.model, temperature=temperature)
-    learner = Learner(
-        params=policy.trained,
-        frozen=policy.frozen,
-        loss_fn=objectives.unpaired(read, loss, axis_name=run.layout.axis_name),
-        measure=objectives.unpaired_sums(read, loss),
-        **running_mean(loss),
-    )
+    learner = unpaired_objective(
+        policy, settings, temperature=temperature, axis_name=run.layout.axis_name
+    ).learner(policy)
     params = fit_batches(run, name, learner, batch, settings=settings.fit)
     return policy.with_trained(params)
 
 
+def pair_objective(
+    policy: TextModel, settings: DPOSettings, *, temperature: float, axis_name: str | None = None
+) -> Objective:
+    """The chosen loss on pairs of responses, modifiers included.
+
+    Args:
+      policy: whose log-probabilities the loss reads.
+      settings: of the loss.
+      temperature: of the policy.
+      axis_name: mapped axis that the other devices' rows are on, or None.
+    """
+    read = text_logps_and_collisions if settings.wpo else text_logps
+    read, given = read(policy.model, temperature=temperature), pair_loss(settings)
+    return Objective(
+        read=read,
+        make_loss=functools.partial(objectives.paired, axis_name=axis_name, **given),
+        measure=beforehand(objectives.paired_sums(read, **given), settings.fit),
+        **running_mean(settings.declared_loss),
+    )
+
+
+def unpaired_objective(
+    policy: TextModel, settings: KTOSettings, *, temperature: float, axis_name: str | None = None
+) -> Objective:
+    """The chosen loss on labelled responses; arguments as in `pair_objective`."""
+    read, loss = text_logps(policy.model, temperature=temperature), settings.declared_loss
+    return Objective(
+        read=read,
+        make_loss=functools.partial(objectives.unpaired, loss=loss, axis_name=axis_name),
+        measure=beforehand(objectives.unpaired_sums(read, loss), settings.fit),
+        **running_mean(loss),
+    )
+
+
+def beforehand(sums: BatchSums | None, fit: FitConfig) -> BatchSums | None:
+    """Sums over a batch that a step takes before its loss; None where the loss sees all rows of a
+    device at once and takes them from its own forward pass.
+    """
+    return sums if fit.micro_batches > 1 else None
+
+
 def running_mean(loss: Loss) -> dict[str, Any]:
-    """What a `Learner` is told of the running mean that a loss reads, if it reads one."""
+    """`statistics` and `track` of an `Objective` for a loss that reads a running mean."""
     if not loss.needs("shift"):
         return {}
-    return {"statistics": no_shift(), "track": shift_after}
+    return {"statistics": no_shift(), "track": objectives.shift_after_batch}
 
 
 def pair_loss(settings: DPOSettings) -> dict[str, Any]:
-    """The chosen loss on pairs with its modifiers, as arguments of `objectives.paired`."""
+    """Arguments of `objectives.paired` from settings: the declared loss and its modifiers."""
     names = ("ld_alpha", "wpo", "reference_free")
     return {"loss": settings.declared_loss} | {name: getattr(settings, name) for name in names}
 
@@ -144,9 +174,7 @@ def pair_reference(
     *,
     temperature: float,
 ) -> PairLogps | None:
-    """The reference's log-probabilities as the loss takes them, `[N]` a side; None for one that
-    reads none.
-    """
+    """The reference's log-probabilities of both sides, `[N]`; None where the loss has none."""
     if not settings.uses_reference:
         return None
     return pair_logps(score, sides, ld_alpha=settings.ld_alpha, temperature=temperature)
@@ -173,7 +201,7 @@ def pair_logps(
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class LabelledRows:
-    """Labelled responses with what their loss reads beside them.
+    """Labelled responses, those mismatched to other prompts, and their reference log-probabilities.
 
     rows, labels: the responses, and `[N]` bool whether they are good.
     mismatched: for KTO's KL the same prompts with responses to others; None for other losses.
@@ -187,7 +215,7 @@ class LabelledRows:
     mismatched_reference: np.ndarray | None = None
 
     def scored(self, score: Score, *, temperature: float) -> "LabelledRows":
-        """The same with what the reference says of them."""
+        """The same rows with the reference's log-probabilities."""
         logps = [
             None if rows is None else score(rows, temperature=temperature)
             for rows in (self.rows, self.mismatched)
@@ -195,12 +223,12 @@ class LabelledRows:
         return dataclasses.replace(self, reference=logps[0], mismatched_reference=logps[1])
 
     def take(self, index: np.ndarray) -> "LabelledRows":
-        """Those rows of them."""
+        """The rows at these positions."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return LabelledRows(**{name: _taken(values, index) for name, values in fields.items()})
 
     def batch(self, *, index: np.ndarray, pad_id: int, length: int) -> UnpairedBatch:
-        """All of them as one batch; `index` says which rows of the data set they are."""
+        """Batch of all rows; `index` says which rows of the data set they are."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return unpaired_batch(**fields, index=index, pad_id=pad_id, length=length)
 
@@ -214,7 +242,9 @@ def _taken(values: Any, index: np.ndarray) -> Any:
 def with_mismatched(
     rows: Sequence[TokenRow], labels: Sequence[bool], settings: KTOSettings
 ) -> LabelledRows:
-    """All labelled responses of a data set, paired with each other where the loss wants it."""
+    """Labelled responses of a data set, with mismatched ones where the loss estimates a KL from
+    them.
+    """
     others = None
     if settings.declared_loss.needs("kl"):
         others = mismatched_rows(rows, max_length=longest(rows))

@@ -1,4 +1,4 @@
-"""Process reward models: training on labelled steps, chances of steps, their accuracy."""
+"""Process reward models: training on labelled steps, probabilities and accuracy of steps."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -44,9 +44,9 @@ def train_process(
 
     def batch(number: int):
         index = batch_indices(number, len(rows), settings.fit.rows, run.seed)
-        chosen, given = [rows[i] for i in index], [arrays[i] for i in index]
+        chosen, targets = [rows[i] for i in index], [arrays[i] for i in index]
         pad_id = base.tokenizer.pad_id
-        return step_batch(chosen, given, pad_id=pad_id, length=length, index=index)
+        return step_batch(chosen, targets, pad_id=pad_id, length=length, index=index)
 
     loss = objectives.process_reward(text_step_scores(model.model))
     learner = Learner(params=model.trained, frozen=model.frozen, loss_fn=loss)
@@ -55,7 +55,7 @@ def train_process(
 
 
 def step_chances(run: Run, model: TextModel, rows: Sequence[TokenRow]) -> list[np.ndarray]:
-    """The predicted chance that each step of each row is right, in (0, 1)."""
+    """Predicted probability that each step of each row is right, in (0, 1)."""
     step_scores = text_step_scores(model.model)
     logits = by_rows(run, step_scores, model.params, rows, pad_id=model.tokenizer.pad_id)
     chances = 1 / (1 + np.exp(-logits.astype(np.float64)))
@@ -72,10 +72,10 @@ def step_accuracy(
       blocks: `[N]` which of the solutions belong to one prompt; intervals are over prompts.
     """
     blocks = np.repeat(blocks, [len(row) for row in labels])
-    wanted = np.concatenate([np.array(row, float) for row in labels]) - 0.5
-    found = concordance(wanted * (np.concatenate(chances) - 0.5), 0.0)
-    columns = mean_estimate(found, blocks=blocks).columns("step_accuracy")
-    for name, side in (("right_steps_found", wanted > 0), ("wrong_steps_found", wanted < 0)):
+    signs = np.concatenate([np.array(row, float) for row in labels]) - 0.5
+    right = concordance(signs * (np.concatenate(chances) - 0.5), 0.0)
+    columns = mean_estimate(right, blocks=blocks).columns("step_accuracy")
+    for name, side in (("right_steps_found", signs > 0), ("wrong_steps_found", signs < 0)):
         if side.any():
-            columns |= mean_estimate(found[side], blocks=blocks[side]).columns(name)
+            columns |= mean_estimate(right[side], blocks=blocks[side]).columns(name)
     return columns

@@ -1,4 +1,4 @@
-"""Prompts that policies are sampled from, and the order in which they are dealt out."""
+"""Prompts of online methods, and their random order over iterations."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -10,14 +10,13 @@ from jaxalign.data.batching import prompt_batch
 from jaxalign.data.chat import TokenIds
 from jaxalign.data.example_order import batch_indices
 from jaxalign.data.records import PromptRow
-from jaxalign.recipes.run import Run
 
-Asked = tuple[TokenBatch, np.ndarray]
+PromptBatch = tuple[TokenBatch, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Prompts:
-    """Prompts as a policy reads them, and as functions that judge the answers get them.
+    """Prompts as token ids for the policy, and as rows for reward functions.
 
     ids: token ids of each, BOS included.
     records: the rows that they come from, whose text and columns reward functions get; None: they
@@ -37,19 +36,21 @@ class Prompts:
 
 
 def prompt_batches(
-    run: Run, prompts: Prompts, *, pad_id: int, size: int, repeats: int = 1
-) -> Callable[[int], Asked]:
+    prompts: Prompts, *, seed: int, pad_id: int, size: int, repeats: int = 1
+) -> Callable[[int], PromptBatch]:
     """`iteration -> (TokenBatch, prompt index [B])`: prompts in random order.
 
     Args:
+      prompts: all of them.
+      seed: of the order.
       pad_id: of the policy's vocabulary.
       size: prompts in an iteration.
       repeats: rows side by side that each stands in.
     """
     ids, length = prompts.ids, prompts.longest
 
-    def batch(number: int) -> Asked:
-        index = np.repeat(batch_indices(number, len(ids), size, run.seed), repeats)
+    def batch(number: int) -> PromptBatch:
+        index = np.repeat(batch_indices(number, len(ids), size, seed), repeats)
         rows = prompt_batch(
             [ids[i] for i in index], pad_id=pad_id, length=length, index=np.arange(len(index))
         )

@@ -1,4 +1,4 @@
-"""Reward models from rankings: training, and how well scores order the responses of a ranking."""
+"""Reward models from rankings: training, and agreement of scores with rankings."""
 
 import itertools
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The reference's log-probabilities on disk, so that the runs of a sweep compute them once."""
+"""Cache on disk of the reference's log-probabilities, so that a sweep computes them once."""
 
 import hashlib
 import importlib.metadata
@@ -18,13 +18,13 @@ from jaxalign.recipes.inputs import weights_digest
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.scoring import response_logps
 from jaxalign.recipes.text_models import TextModel
-from jaxalign.system.files import exists, make_directory, shown_path, write_atomically
+from jaxalign.system.files import exists, make_directory, short_path, write_atomically
 
 ARRAY = "logps"
 
 
-def kept_in(folder: str, *, model: str, data: str) -> Callable[..., np.ndarray]:
-    """`response_logps` that reads what is kept in the folder, and keeps there what it computes.
+def cached_response_logps(folder: str, *, model: str, data: str) -> Callable[..., np.ndarray]:
+    """`response_logps` with a cache in a folder.
 
     A file holds the sums of one list of rows and is named by the hash of all that decides them.
 
@@ -40,7 +40,7 @@ def kept_in(folder: str, *, model: str, data: str) -> Callable[..., np.ndarray]:
         raise UserError(f"reference_logps: {error}") from None
     weights = _Remembered()
 
-    def kept(
+    def cached(
         run: Run, policy: TextModel, rows: Sequence[TokenRow], *, temperature: float = 1.0
     ) -> np.ndarray:
         platform = run.layout.devices[0].platform
@@ -50,22 +50,22 @@ def kept_in(folder: str, *, model: str, data: str) -> Callable[..., np.ndarray]:
             print(f"reference: {len(rows):,} log-probabilities from {path}")
             return read(path, len(rows))
         logps = response_logps(run, policy, rows, temperature=temperature)
-        said = {"model": model, "data": data, "temperature": repr(float(temperature))}
-        write(path, logps, said)
+        fields = {"model": model, "data": data, "temperature": repr(float(temperature))}
+        write(path, logps, fields)
         print(f"reference: {len(rows):,} log-probabilities kept in {path}")
         return logps
 
-    return kept
+    return cached
 
 
-def kept_of(config: DPOConfig | KTOConfig) -> Callable[..., np.ndarray]:
-    """What the command keeps, if it does."""
+def cached_logps_of(config: DPOConfig | KTOConfig) -> Callable[..., np.ndarray]:
+    """`response_logps` with the cache of a configuration; without one where it names none."""
     model = f"{config.policy} with adapter {config.adapter}" if config.adapter else config.policy
-    return kept_in(config.reference_logps, model=model, data=config.data.path)
+    return cached_response_logps(config.reference_logps, model=model, data=config.data.path)
 
 
 def digest(weights: str, platform: str, rows: Sequence[TokenRow], *, temperature: float) -> str:
-    """SHA-256 of what decides the log-probabilities, in hexadecimal.
+    """SHA-256 of all that determines the log-probabilities, in hexadecimal.
 
     That is the model, the rows in their order, the temperature, the version of this library, and
     the kind of device with the precision of its products.
@@ -77,8 +77,8 @@ def digest(weights: str, platform: str, rows: Sequence[TokenRow], *, temperature
       temperature: of the distribution.
     """
     precision = jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
-    setting = [weights, platform, precision, float(temperature), _version()]
-    found = hashlib.sha256(json.dumps(setting).encode())
+    settings = [weights, platform, precision, float(temperature), _version()]
+    found = hashlib.sha256(json.dumps(settings).encode())
     found.update(np.array([len(row) for row in rows], np.int64).tobytes())
     for row in rows:
         found.update(np.asarray(row.tokens, np.int32).tobytes())
@@ -86,25 +86,25 @@ def digest(weights: str, platform: str, rows: Sequence[TokenRow], *, temperature
     return found.hexdigest()
 
 
-def write(path: Path, logps: np.ndarray, said: dict[str, str]) -> None:
-    """A file that appears whole or not at all, also where several runs write it at once."""
+def write(path: Path, logps: np.ndarray, fields: dict[str, str]) -> None:
+    """Write a cache file atomically, also where several runs write it at once."""
     from safetensors.numpy import save
 
     array = np.ascontiguousarray(logps)
-    said |= {"rows": str(len(array)), "jaxalign": _version(), "sha256": _sum_of(array)}
-    write_atomically(path, save({ARRAY: array}, metadata=said))
+    fields |= {"rows": str(len(array)), "jaxalign": _version(), "sha256": _sum_of(array)}
+    write_atomically(path, save({ARRAY: array}, metadata=fields))
 
 
 def read(path: Path, rows: int) -> np.ndarray:
-    """What `write` wrote, `[rows]`.
+    """Log-probabilities `[rows]` of a cache file.
 
     Raises:
       UserError: the file is damaged, or holds another number of rows.
     """
     again = "remove it, and it is computed again"
     try:
-        with open_safetensors([path], shown_path(path)) as weights:
-            said, array = metadata(path), weights.rows(ARRAY, slice(None))
+        with open_safetensors([path], short_path(path)) as weights:
+            fields, array = metadata(path), weights.rows(ARRAY, slice(None))
     except UserError as error:
         raise UserError(f"{path} is damaged ({error}); {again}") from None
     except KeyError:
@@ -114,21 +114,21 @@ def read(path: Path, rows: int) -> np.ndarray:
             f"{path} holds log-probabilities of shape {array.shape}, the data have {rows} rows; "
             f"{again}"
         )
-    if said.get("sha256") != _sum_of(array):
+    if fields.get("sha256") != _sum_of(array):
         raise UserError(f"{path} is damaged (the checksum differs); {again}")
     return array
 
 
 class _Remembered:
-    """The digests of the models that were asked for: a large one is hashed once."""
+    """Digests of models by identity, so that a large one is hashed once."""
 
     def __init__(self):
         self.known: list[tuple[TextModel, str]] = []
 
     def of(self, policy: TextModel) -> str:
-        for known, found in self.known:
+        for known, sha256 in self.known:
             if known is policy:
-                return found
+                return sha256
         self.known.append((policy, weights_digest(policy)))
         return self.known[-1][1]
 

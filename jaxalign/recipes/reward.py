@@ -1,4 +1,4 @@
-"""Reward models: token rows and preferences in, a trained and standardised model out."""
+"""Reward models of whole texts: trained on comparisons, with standardised scores."""
 
 import dataclasses
 import functools
@@ -80,7 +80,7 @@ def train_scores(
     objective: Callable,
     batches: Callable[[int], Any],
 ) -> tuple[TextModel, float]:
-    """A model of the scores of whole texts, scaled to mean 0 and deviation 1 over `rows`.
+    """A reward model with scores of mean 0 and standard deviation 1 over `rows`.
 
     Args:
       base: where trunk and vocabulary come from.
@@ -100,8 +100,8 @@ def train_scores(
             run, pooled_texts(model.model), model.params, rows, pad_id=base.tokenizer.pad_id
         )
         scores_of = head_scores(model.model.config, model.model.ngrams)
-        known = {name: tree for name, tree in model.params.items() if name == FEATURES}
-        params, frozen = {"score": model.params["score"]}, {"pooled": pooled, **known}
+        features = {name: tree for name, tree in model.params.items() if name == FEATURES}
+        params, frozen = {"score": model.params["score"]}, {"pooled": pooled, **features}
     loss = objective(
         scores_of,
         centering=settings.centering,
@@ -120,7 +120,7 @@ def train_scores(
 def new_reward_model(
     base: TextModel, rows: Sequence[TokenRow], settings: RewardSettings, key: jax.Array
 ) -> TextModel:
-    """The base's trunk, or its first layers, under a score head that is yet to be trained.
+    """An untrained reward model: the base's trunk, or its first layers, under a new score head.
 
     Args:
       base: where trunk and vocabulary come from.
@@ -141,39 +141,39 @@ def new_reward_model(
         power=settings.bag_power,
     )
     model = with_heads(base, ("score",), key, ngrams=read, **changes)
-    known = ngram_features(read, model, rows)
-    return dataclasses.replace(model, params=model.params | {FEATURES: known})
+    features = ngram_features(read, model, rows)
+    return dataclasses.replace(model, params=model.params | {FEATURES: features})
 
 
 def ngram_features(
     config: NgramConfig, model: TextModel, rows: Sequence[TokenRow]
 ) -> dict[str, np.ndarray]:
-    """What an n-gram reward model knows before training: idf among the rows, and spelling."""
+    """Fixed features of an n-gram reward model: idf over the rows, and spelling of the tokens."""
     vocab_size, pad_id = model.model.config.vocab_size, model.tokenizer.pad_id
-    known: dict[str, np.ndarray] = {}
+    features: dict[str, np.ndarray] = {}
     if config.token_characters:
         texts = token_texts(model.tokenizer)
         spelled = {"longest": config.token_characters, "vocab_size": vocab_size}
-        known["spelling"] = spelling(texts, **spelled)
+        features["spelling"] = spelling(texts, **spelled)
     counts = {name: np.zeros(size) for name, size in config.sizes(vocab_size).items()}
     read = jax.jit(functools.partial(ngrams, config))
     for index in evaluation_batches(len(rows), SCORING_ROWS):
         part = token_batch([rows[i] for i in index], pad_id=pad_id, length=longest(rows))
         part = pad_rows(part, SCORING_ROWS)[0]
-        count_texts(counts, jax.device_get(read(part.tokens, part.mask, known)), len(index))
+        count_texts(counts, jax.device_get(read(part.tokens, part.mask, features)), len(index))
     idf = {f"{n}_idf": inverse_document_frequency(c, len(rows)) for n, c in counts.items()}
-    return known | idf
+    return features | idf
 
 
-def count_texts(counts: Mapping[str, np.ndarray], found: Mapping[str, Any], texts: int) -> None:
-    """Add to the counts how many of the first `texts` rows have each n-gram, from `ngrams`."""
-    for name, (ids, present) in found.items():
+def count_texts(counts: Mapping[str, np.ndarray], features: Mapping[str, Any], texts: int) -> None:
+    """Add to the counts the number of the first `texts` rows that have each n-gram."""
+    for name, (ids, present) in features.items():
         for row, real in zip(ids[:texts], present, strict=False):
             counts[name][np.unique(row[real])] += 1
 
 
 def token_texts(tokenizer: Tokenizer) -> list[str]:
-    """How each token is spelled; BOS and the ends of texts as a space, for they border words."""
+    """Spelling of each token; BOS and the ends of texts are a space, for they border words."""
     borders = (tokenizer.bos_id, *tokenizer.stop_ids)
     texts = [tokenizer.token(number) for number in range(tokenizer.vocab_size)]
     texts[tokenizer.pad_id] = ""

@@ -44,7 +44,7 @@ Parameters = Mapping[str, inspect.Parameter]
 
 
 def is_function(judge: Any) -> bool:
-    """Whether that can be called with samples, and is no model; a class makes something else."""
+    """Whether a value is a reward function: callable, and neither a model nor a class."""
     return callable(judge) and not inspect.isclass(judge)
 
 
@@ -62,8 +62,8 @@ def load_function(source: str, option: str, modules: dict[str, dict[str, Any]]) 
     file, name = file_and_name(source)
     if file not in modules:
         modules[file] = _contents(Path(file), option)
-    found = modules[file].get(name)
-    if found is None:
+    function = modules[file].get(name)
+    if function is None:
         named = [
             key
             for key, value in modules[file].items()
@@ -71,8 +71,8 @@ def load_function(source: str, option: str, modules: dict[str, dict[str, Any]]) 
         ]
         there = ", ".join(named) or "none"
         raise UserError(f"--{option} {source}: {file} has no function {name}; it has {there}")
-    check_function(found, f"--{option} {source}")
-    return found
+    check_function(function, f"--{option} {source}")
+    return function
 
 
 def file_and_name(source: str) -> tuple[str, str]:
@@ -83,7 +83,7 @@ def file_and_name(source: str) -> tuple[str, str]:
 
 
 def _contents(file: Path, option: str) -> dict[str, Any]:
-    """Run a user's file as a module of its own; no bytecode is kept, so it is always the latest."""
+    """Namespace of a user's file, run as a module of its own without cached bytecode."""
     try:
         text = read_bytes(file)
     except UserError as error:
@@ -97,15 +97,13 @@ def _contents(file: Path, option: str) -> dict[str, Any]:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # `sys.exit()` too: the file is to be read, not to end the run
-        raise UserError(f"--{option} {file} does not run: {told(error, str(file))}") from None
+        raise UserError(f"--{option} {file} does not run: {error_line(error, str(file))}") from None
     return vars(module)
 
 
 @contextlib.contextmanager
 def _undisturbed() -> Iterator[None]:
-    """What a user's code changes for the whole process is as before: the directory that the run
-    writes to, and the precision that it computes in.
-    """
+    """Context that restores the working directory and jax's precision after a user's code."""
     x64 = jax.config.read("jax_enable_x64")
     try:
         with contextlib.chdir("."):
@@ -118,7 +116,7 @@ def _undisturbed() -> Iterator[None]:
 
 
 def check_function(function: Any, given: str) -> None:
-    """It can be called with what we have.
+    """Check that a function can be called with prompts, responses and columns.
 
     Raises:
       UserError: it is something else, or takes other arguments.
@@ -142,7 +140,9 @@ def check_function(function: Any, given: str) -> None:
 
 
 def _parameters(function: Callable) -> Parameters:
-    """What a call may name: of a decorator's `**arguments`, what it decorates takes."""
+    """Parameters that a call may name: of a decorator's `**arguments`, those of the function
+    within.
+    """
     try:
         own = inspect.signature(function, follow_wrapped=False).parameters
     except ValueError:  # of `functools.cache`, written in C
@@ -165,8 +165,8 @@ def _bound(function: Any) -> set[str]:
 
 
 def takes(function: Callable, name: str) -> bool:
-    """Whether the function is called with it; who names `responses` gets no `completions` in its
-    `**columns`.
+    """Whether a function is called with a column; with `responses`, `**columns` lacks
+    `completions`.
     """
     parameters = _parameters(function)
     p = parameters.get(name)
@@ -180,7 +180,7 @@ def takes(function: Callable, name: str) -> bool:
 
 
 def check_columns(function: Callable, rows: Sequence[Mapping[str, Any]], where: str) -> None:
-    """Every row has what the function needs by name, and nothing has a name of ours.
+    """Check that rows have the columns a function needs, and none with a name that is taken.
 
     Args:
       function: a reward function.
@@ -212,7 +212,7 @@ def check_columns(function: Callable, rows: Sequence[Mapping[str, Any]], where: 
 def function_scores(
     function: Callable, prompts: Sequence, responses: Sequence[str], columns: Mapping[str, list]
 ) -> np.ndarray:
-    """`[B]` what the function says of the samples, NaN where it returned None or NaN.
+    """Scores `[B]` of a function for samples, NaN where it returned None or NaN.
 
     It gets copies: what it does to them changes no later iteration.
 
@@ -231,34 +231,34 @@ def function_scores(
         "responses": list(responses),
         "completions": [_message(*each) for each in itertools.zip_longest(prompts, responses)],
     }
-    given = {name: value for name, value in ours.items() if takes(function, name)}
-    given.update(columns)
+    arguments = {name: value for name, value in ours.items() if takes(function, name)}
+    arguments.update(columns)
     count = len(responses)
     try:
         with _undisturbed():
-            values = _listed(function(**copy.deepcopy(given)), count)
+            values = _listed(function(**copy.deepcopy(arguments)), count)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        raise _refused(function, f"raised {told(error, _file(function))}") from None
+        raise _refused(function, f"raised {error_line(error, _file(function))}") from None
     if not isinstance(values, list):
         raise _refused(function, f"returned {_shown(values)}, wanted a list of {count} numbers")
     if len(values) != count:
         more = "more than " * (len(values) > count)
-        found = min(len(values), count) if more else len(values)
-        raise _refused(function, f"returned {more}{found} scores for {count} responses")
+        number = min(len(values), count) if more else len(values)
+        raise _refused(function, f"returned {more}{number} scores for {count} responses")
     return np.array([_score(function, i, value) for i, value in enumerate(values)], np.float64)
 
 
 def _message(prompt: Any, response: str) -> Any:
-    """A response in the shape of its prompt: text, or one message."""
+    """A response of the same type as its prompt: text, or a list of one message."""
     in_messages = isinstance(prompt, list)
     return [{"role": "assistant", "content": response}] if in_messages else response
 
 
 def _listed(returned: Any, count: int) -> Any:
-    """The scores of an array, a sequence or a generator as a list, one too many at most; anything
-    else as it is.
+    """Scores of an array, a sequence or a generator as a list, at most one too many; other values
+    as they are.
     """
     if hasattr(returned, "tolist"):  # None where a masked array has nothing
         returned = returned.tolist()
@@ -270,7 +270,7 @@ def _listed(returned: Any, count: int) -> Any:
 
 
 def _score(function: Callable, number: int, value: Any) -> float:
-    """One score, or NaN."""
+    """A score as a float, or NaN."""
     if value is None:
         return math.nan
     wanted = "a number, or None where it cannot judge"
@@ -294,7 +294,7 @@ def _refused(function: Callable, what: str) -> StepRefused:
 
 
 def _plain(function: Any) -> Any:
-    """What is called in the end, below partials, decorators and objects with `__call__`."""
+    """The function within partials, decorators and objects with `__call__`."""
     while not inspect.isbuiltin(function):
         if isinstance(function, functools.partial):
             function = function.func
@@ -310,7 +310,7 @@ def _plain(function: Any) -> Any:
 
 
 def _file(function: Callable) -> str:
-    """Where it is defined: a file, or a module written in C."""
+    """File that defines a function, or the name of its module if that is written in C."""
     plain = _plain(function)
     if inspect.isfunction(plain):
         return plain.__code__.co_filename
@@ -327,16 +327,16 @@ def place(function: Callable) -> str:
     return f"{_file(function)}: {named.__name__}"
 
 
-def told(error: BaseException, file: str) -> str:
-    """An exception of the user's file in a line, with the last line of that file that it passed."""
+def error_line(error: BaseException, file: str) -> str:
+    """An exception of a user's file on one line, with the last line of that file that it passed."""
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
     where = f" (line {lines[-1]})" if lines else ""
     return f"{type(error).__name__}: {_text(error)[:SHOWN]}{where}"
 
 
 def _text(value: Any) -> str:
-    """What `str` makes of it, printable and in one line; users' classes may raise there, and
-    numbers may be too long.
+    """`str` of a value, printable and on one line, also where a class raises there or a number is
+    too long.
     """
     try:
         text = " ".join(str(value).split())

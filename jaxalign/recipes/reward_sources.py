@@ -1,4 +1,4 @@
-"""What judges the samples of a run: reward models, on the device, and functions, on the host."""
+"""Sources of rewards: reward models on the device and Python functions on the host."""
 
 import dataclasses
 import math
@@ -42,7 +42,7 @@ TAKEN = ("mean", "std", "std_within_groups", "equal_groups", "opponent", "tied",
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RewardSource:
-    """A judge, its weight in the sum of scores, and its name in the metrics.
+    """A reward model or function, its weight in the sum of scores, and its name in the metrics.
 
     judge: reward model, or a function `(prompts, responses, **columns) -> scores`.
     """
@@ -56,7 +56,7 @@ Reward = TextModel | Callable[..., Any] | Sequence[RewardSource]
 
 
 def sources_of(reward: Reward) -> tuple[RewardSource, ...]:
-    """The sources of a run; a model or a function alone weighs 1.
+    """Reward sources of a run; a model or a function alone has weight 1.
 
     >>> [source.weight for source in sources_of(lambda responses: [0.0 for _ in responses])]
     [1.0]
@@ -76,14 +76,14 @@ def sources_of(reward: Reward) -> tuple[RewardSource, ...]:
 
 
 def has_functions(sources: Sequence[RewardSource]) -> bool:
-    """Whether anything judges on the host, so that texts and columns of prompts are needed."""
+    """Whether any source is a Python function, which needs texts and columns of prompts."""
     return any(is_function(source.judge) for source in sources)
 
 
 def load_sources(
     reward: str, rewards: Mapping[str, float], *, place: PlaceConfig | None = None
 ) -> tuple[RewardSource, ...]:
-    """The sources that a configuration names: what `load_text_model` takes, or FILE.py:NAME.
+    """Reward sources that a configuration names, by what `load_text_model` takes or FILE.py:NAME.
 
     A source is named by its directory or function; by all that the user gave where several, or a
     metric of ours, have that name.
@@ -115,7 +115,7 @@ def _short_name(source: str, judge: Any) -> str:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Judges:
-    """All sources of a run, with the prompts that samples answer; made by `judges_of`.
+    """All reward sources of a run with the prompts that samples answer; from `judges_of`.
 
     sources: what judges.
     tokenizer: of policy and reward models.
@@ -136,7 +136,7 @@ class Judges:
 
     @property
     def model(self) -> ScoreColumns:
-        """What scores on the device, a column a source."""
+        """The reward models in one, with a column of scores for each source."""
         judges = (source.judge for source in self.sources)
         return ScoreColumns(tuple(None if is_function(j) else j.model for j in judges))
 
@@ -149,7 +149,7 @@ class Judges:
     def __call__(
         self, samples: TokenBatch, scores: jax.Array | np.ndarray | None, index: np.ndarray
     ) -> tuple[np.ndarray, dict[str, float]]:
-        """The weighted sums of the scores, and the mean of each source.
+        """Weighted sums of the scores, and the mean of each source.
 
         Args:
           samples: `[B, T]` prompts and responses.
@@ -169,7 +169,7 @@ class Judges:
     def columns(
         self, samples: TokenBatch, scores: jax.Array | np.ndarray | None, index: np.ndarray
     ) -> np.ndarray:
-        """`[B, F]` float64, what each source says; NaN where a function gave no score.
+        """Scores `[B, F]` float64 of each source; NaN where a function gave none.
 
         Args:
           samples, scores, index: as in `__call__`.
@@ -191,7 +191,8 @@ class Judges:
         return columns
 
     def totals(self, columns: np.ndarray, index: np.ndarray) -> np.ndarray:
-        """`[B]` float32, the scores of an iteration by `reward_sums`; NaN where there is none.
+        """Weighted sums `[B]` float32 of an iteration's scores, by `reward_sums`; NaN where there
+        is none.
 
         Args:
           columns: `[B, F]`.
@@ -223,7 +224,7 @@ class Judges:
         return metrics
 
     def _nothing(self, columns: np.ndarray) -> str:
-        """Why there is no score at all."""
+        """Reason why an iteration has no score at all, for the error message."""
         silent = [
             f"{source.name} returned None or NaN for {unknown} of {len(columns)} responses"
             for source, unknown in zip(self.sources, np.isnan(columns).sum(axis=0), strict=True)
@@ -260,7 +261,7 @@ class Judges:
 
 
 def check_fields(sources: Sequence[RewardSource], records: Sequence[PromptRow], where: str) -> None:
-    """The rows have the fields that the functions need; `where` names them in the error."""
+    """Check that rows have the fields that reward functions need; `where` names the rows."""
     for source in sources:
         if is_function(source.judge):
             check_columns(source.judge, [record.columns for record in records], where)
@@ -273,7 +274,7 @@ def judges_of(
     *,
     iterations: int = MOST_UNJUDGED,
 ) -> Judges:
-    """The judges of a run, ready for samples.
+    """Reward sources of a run, with the prompts as they read them.
 
     Args:
       reward: a reward model, a function, or several `RewardSource`.
@@ -302,16 +303,16 @@ def judges_of(
     )
 
 
-def judged_samples(
+def with_total_scores(
     judges: Judges, scored: ScoredSamples, index: np.ndarray
 ) -> tuple[ScoredSamples, dict[str, float]]:
-    """The samples with what all judges together say of each, and the mean of each source."""
+    """Samples with the weighted sums of all sources' scores, and the mean score of each source."""
     totals: Any
     totals, metrics = judges(scored.samples.batch, scored.scores, index)
     return dataclasses.replace(scored, scores=totals), metrics
 
 
 def mean_score(scores: np.ndarray) -> float:
-    """Of those that are no NaN; NaN where all are."""
+    """Mean of the scores that are not NaN; NaN where all are."""
     there = scores[~np.isnan(scores)]
     return float(there.mean()) if len(there) else math.nan

@@ -1,4 +1,4 @@
-"""A run: its directory, its metrics, and where it computes."""
+"""Run directories: configuration, inputs, metrics and checkpoints of a run, and its devices."""
 
 import dataclasses
 import functools
@@ -23,9 +23,9 @@ from jaxalign.recipes.inputs import FILE, Digest, Inputs, check_same, read_input
 from jaxalign.system.files import (
     exists,
     make_directory,
+    quote,
     read_json,
-    shown,
-    shown_path,
+    short_path,
     write_atomically,
 )
 from jaxalign.train.checkpoints import Checkpoints
@@ -84,12 +84,17 @@ class Run:
         return lambda state, batch: compiled(state, pad_rows(batch, parts)[0])
 
     def key(self, name: str) -> jax.Array:
-        """A typed key that belongs to that name."""
-        return jax.random.fold_in(jax.random.key(self.seed), zlib.crc32(name.encode()))
+        """Random key of the run for a name."""
+        return key_of(self.seed, name)
 
     def checkpoints(self, name: str) -> Checkpoints:
-        """The checkpoints of that stage."""
+        """Checkpoints of a stage."""
         return Checkpoints(self.directory / "checkpoints" / name, run=self.name)
+
+
+def key_of(seed: int, name: str) -> jax.Array:
+    """Random key for a name in a run with this seed."""
+    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
 
 
 def open_run(
@@ -110,14 +115,14 @@ def open_run(
       UserError: the directory holds a run of others.
     """
     make_directory(directory)
-    found = read_inputs(directory)
-    if found is None:
+    record = read_inputs(directory)
+    if record is None:
         _check_free(directory)
-    if found is not None and has_saved(directory):
+    if record is not None and has_saved(directory):
         _check_config(directory, config)
     else:
-        found = Inputs(run=secrets.token_hex(8), started=template_date().isoformat())
-        _write_json(directory / FILE, dataclasses.asdict(found))
+        record = Inputs(run=secrets.token_hex(8), started=template_date().isoformat())
+        _write_json(directory / FILE, dataclasses.asdict(record))
         (directory / "metrics.jsonl").unlink(missing_ok=True)
     if inputs is not None:
         keep_inputs(directory, inputs)
@@ -136,59 +141,59 @@ def open_run(
         layout=layout,
         metrics=MetricsWriter(directory),
         seed=seed,
-        name=found.run,
+        name=record.run,
     )
 
 
 def keep_inputs(directory: Path, inputs: Mapping[str, Digest]) -> None:
-    """Compare what a run depends on with what it began with, or remember it.
+    """Compare the inputs of a run with those that it began with, or record them.
 
     Raises:
       UserError: it began with something else.
     """
-    found = read_inputs(directory)
-    assert found is not None, directory
-    if found.inputs is not None:
-        check_same(found.inputs, inputs, directory)
-    kept = dataclasses.replace(found, inputs=dict(inputs))
-    _write_json(directory / FILE, dataclasses.asdict(kept))
+    record = read_inputs(directory)
+    assert record is not None, directory
+    if record.inputs is not None:
+        check_same(record.inputs, inputs, directory)
+    updated = dataclasses.replace(record, inputs=dict(inputs))
+    _write_json(directory / FILE, dataclasses.asdict(updated))
 
 
 def has_saved(directory: Path) -> bool:
-    """Whether a run there has something to go on from, or has ended."""
+    """Whether a run directory holds a checkpoint or results."""
     stages = directory / "checkpoints"
     folders = [path for path in stages.iterdir() if path.is_dir()] if stages.is_dir() else []
     return (directory / "results.json").exists() or any(Checkpoints(f).steps() for f in folders)
 
 
 def _check_free(directory: Path) -> None:
-    """Where no run has begun, nothing is overwritten, such as a model that lies there."""
+    """Check that a directory without a run holds no file that a run would overwrite."""
     there = [name for name in WRITTEN if exists(directory / name)]
     if has_saved(directory):
         there.append("checkpoints")
     if there:
         raise UserError(
-            f"{shown_path(directory)} holds {there[0]} and no {FILE}, so it is no run's directory; "
+            f"{short_path(directory)} holds {there[0]} and no {FILE}, so it is no run's directory; "
             "give another run_dir, one that is new or empty"
         )
 
 
 def _check_config(directory: Path, config: Any) -> None:
-    """The configuration is that of the run, but for paths: what they lead to is compared."""
-    given = json.loads(json.dumps(dataclasses.asdict(config)))
-    kept = read_json(directory / "config.json")
-    before, now = flat_fields(kept), flat_fields(given)
+    """Check that the configuration is that of the run, but for paths, whose content is compared."""
+    current = json.loads(json.dumps(dataclasses.asdict(config)))
+    saved = read_json(directory / "config.json")
+    before, now = flat_fields(saved), flat_fields(current)
     for name in sorted(before | now):
         if before.get(name) != now.get(name) and not _is_path(name, before, now):
             raise UserError(
-                f"{shown_path(directory)} holds a run with {name} = {shown(before.get(name))}, "
-                f"this one has {shown(now.get(name))}; use the same configuration to resume it, or "
+                f"{short_path(directory)} holds a run with {name} = {quote(before.get(name))}, "
+                f"this one has {quote(now.get(name))}; use the same configuration to resume it, or "
                 "another run_dir"
             )
 
 
 def _is_path(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Whether a field names a file in both: as text, or as the key of a source of rewards."""
+    """Whether a field names a file in both configurations, or is the key of a reward source."""
     both = isinstance(before.get(name), str) and isinstance(now.get(name), str)
     return name.startswith("rewards.") or (name in PATHS and both)
 
@@ -198,7 +203,7 @@ def _write_json(path: Path, content: Any) -> None:
 
 
 def flat_fields(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dicts as one, with names joined by dots."""
+    """Nested dicts as one dict, names joined by dots."""
     flat = {}
     for name, value in tree.items():
         flat |= (

@@ -1,6 +1,4 @@
-"""The directory of a run, for one process at a time, from the first file that is read to the last
-that is written.
-"""
+"""The directory of a run, locked for one process at a time."""
 
 import contextlib
 import fcntl
@@ -14,7 +12,7 @@ from pathlib import Path
 from jaxalign.data.templates import fixed_template_date
 from jaxalign.errors import UserError
 from jaxalign.recipes.inputs import started
-from jaxalign.system.files import make_directory, shown_path, writing
+from jaxalign.system.files import make_directory, short_path, writing
 from jaxalign.system.signals import say
 from jaxalign.train.checkpoints import plain
 
@@ -25,7 +23,7 @@ LONGEST = 3_500  # bytes of a path: the system takes 4,096, and files lie below 
 
 
 def directory_of(given: str) -> Path:
-    """The directory that a user means; `~` is their home.
+    """Path of a run directory as the user gives it; `~` is their home.
 
     >>> directory_of("runs/a")
     PosixPath('runs/a')
@@ -33,7 +31,7 @@ def directory_of(given: str) -> Path:
     Raises:
       UserError: it could not be one on this machine.
     """
-    name = shown_path(given)
+    name = short_path(given)
     if not given or given.startswith("--"):
         raise UserError(f"--run_dir {name!r} is no directory; give one, such as runs/first")
     if "\0" in given:
@@ -57,9 +55,9 @@ def directory_of(given: str) -> Path:
 
 
 @contextlib.contextmanager
-def held(directory: Path) -> Iterator[None]:
-    """Within it no other process works in that directory, and templates are told the date of its
-    run. It is made where it is missing, and removed again where nothing was written.
+def locked_directory(directory: Path) -> Iterator[None]:
+    """Context in which a run directory is locked for this process and templates have its run's
+    date. It is made where it is missing, and removed again where nothing was written.
 
     Raises:
       UserError: another process does, or nothing can be written there.
@@ -79,35 +77,35 @@ def held(directory: Path) -> Iterator[None]:
 
 
 def _locked(path: Path) -> int:
-    """The descriptor of a lock that the system drops when this process ends, however it does."""
+    """File descriptor of a lock, which the system releases when this process ends."""
     patience = time.monotonic() + PATIENCE
     while True:
         with writing(path):
-            found = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         try:
-            fcntl.flock(found, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            who = os.read(found, 300).decode(errors="replace").strip()
-            os.close(found)
+            who = os.read(descriptor, 300).decode(errors="replace").strip()
+            os.close(descriptor)
             if time.monotonic() < patience:
                 time.sleep(0.05)
                 continue
             raise UserError(
-                f"{shown_path(path.parent)} is in use by process {who if who.isprintable() else ''}"
+                f"{short_path(path.parent)} is in use by process {who if who.isprintable() else ''}"
                 "; wait for its end, or give another run_dir"
             ) from None
         except OSError as error:
-            say(f"{shown_path(path)}: no lock here ({error.strerror}); start no other run in it")
-        if _is_in_place(path, found):
+            say(f"{short_path(path)}: no lock here ({error.strerror}); start no other run in it")
+        if _is_in_place(path, descriptor):
             with contextlib.suppress(OSError):
-                os.truncate(found, 0)
-                os.write(found, f"{os.getpid()} on {socket.gethostname()}\n".encode())
-            return found
-        os.close(found)  # whoever held it removed it meanwhile
+                os.truncate(descriptor, 0)
+                os.write(descriptor, f"{os.getpid()} on {socket.gethostname()}\n".encode())
+            return descriptor
+        os.close(descriptor)  # whoever held it removed it meanwhile
 
 
-def _is_in_place(path: Path, found: int) -> bool:
+def _is_in_place(path: Path, descriptor: int) -> bool:
     try:
-        return os.path.samestat(os.stat(path), os.fstat(found))
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
     except FileNotFoundError:
         return False

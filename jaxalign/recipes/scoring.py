@@ -1,4 +1,4 @@
-"""A model over any number of token rows: scores, log-probabilities, perplexity."""
+"""Scores, log-probabilities and perplexity of any number of token rows under a model."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -28,7 +28,9 @@ def longest(rows: Sequence[TokenRow]) -> int:
 def by_rows(
     run: Run, fn: Callable[..., Any], shared: Tree, rows: Sequence[TokenRow], *, pad_id: int
 ) -> np.ndarray:
-    """`fn(shared, TokenBatch) -> [B, ...]` over any number of rows, in passes of one shape."""
+    """Outputs of `fn(shared, TokenBatch) -> [B, ...]` for any number of rows, in passes of one
+    shape.
+    """
     compiled = run.rows(fn)
     length, parts = longest(rows), []
     size = min(SCORING_ROWS, SCORING_TOKENS // length) or 1

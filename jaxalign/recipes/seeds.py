@@ -161,7 +161,7 @@ def spread(metrics: dict, seeds: tuple[int, ...], by_seed: tuple[str, ...]) -> d
 
 
 def write_results(directory: Path, results: dict):
-    """`results.json`, for programs to read."""
+    """Write `results.json`."""
     write_atomically(directory / "results.json", json.dumps(results, indent=2).encode())
 
 
@@ -173,7 +173,7 @@ def curves(lines: list[dict], names: list[str]) -> np.ndarray:
 def plot_curves(
     path: Path, steps: np.ndarray, curves: np.ndarray, *, labels: list[str], x: str, y: str
 ):
-    """One thin line a seed and their mean, as a PNG."""
+    """Plot of a thin line for each seed and their mean, as a PNG file."""
     from matplotlib.figure import Figure
 
     axes = (figure := Figure(figsize=(6, 4), layout="constrained")).subplots()

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: token rows in, a trained policy out."""
+"""Supervised fine-tuning: a policy trained on token rows."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,8 +10,8 @@ from jaxalign.models.functions import text_logps
 from jaxalign.numerics.types import Params
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.scoring import perplexity
-from jaxalign.recipes.stage import Evaluation, Learner, fit_batches
-from jaxalign.recipes.text_batches import TextBatches, counted
+from jaxalign.recipes.stage import Evaluation, Objective, fit_batches
+from jaxalign.recipes.text_batches import TextBatches, with_token_counts
 from jaxalign.recipes.text_models import TextModel
 
 
@@ -28,7 +28,7 @@ def train_sft(
 
     Args:
       policy: start.
-      batches: from `bucketed` or `packed`.
+      batches: from `bucketed_batches` or `packed_batches`.
       settings: of the loop.
       evaluation_rows: held out; their perplexity is computed along the way.
     """
@@ -40,16 +40,20 @@ def train_sft(
             )
         }
 
-    loss = objectives.sft(text_logps(policy.model))
     evaluation = Evaluation(metrics=evaluate, every=max(settings.updates // 5, 1))
     params = fit_batches(
         run,
         name,
-        Learner(params=policy.trained, frozen=policy.frozen, loss_fn=loss),
+        sft_objective(policy).learner(policy),
         batches.batch,
         settings=settings,
-        prepare=counted,
+        prepare=with_token_counts,
         evaluation=evaluation if evaluation_rows else None,
         tokens_per_step=batches.tokens,
     )
     return policy.with_trained(params)
+
+
+def sft_objective(policy: TextModel) -> Objective:
+    """Next-token cross-entropy of the policy."""
+    return Objective(read=text_logps(policy.model), make_loss=objectives.sft)

@@ -1,4 +1,4 @@
-"""One training loop for every stage: what is trained, how a batch changes it, and how long."""
+"""Training loops of all methods: gradient steps on batches, iterations of sampling and learning."""
 
 import dataclasses
 import functools
@@ -8,21 +8,21 @@ from typing import Any
 import jax
 import optax
 
+from jaxalign.batches.functions import BatchSums, LossFn, Metrics
 from jaxalign.config.defaults import filled_optimizer
 from jaxalign.config.grpo import GRPOSettings
 from jaxalign.config.loop import FitConfig, OptimizerConfig
 from jaxalign.config.ppo import PPOSettings
 from jaxalign.recipes.run import Run
+from jaxalign.recipes.text_models import TextModel
 from jaxalign.train.loop import fit
 from jaxalign.train.optimizers import make_optimizer
-from jaxalign.train.step import LossFn, TrainState, initial_state, summed_step, train_step
-
-Metrics = dict[str, Any]
+from jaxalign.train.step import Track, TrainState, initial_state, summed_step, train_step
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Learner:
-    """What gradient steps change, and the loss that they lower.
+    """Trained and frozen parameters, and the loss that gradient steps lower.
 
     params: trained parameters at the start.
     loss_fn: of an objective.
@@ -35,17 +35,17 @@ class Learner:
     loss_fn: LossFn
     frozen: dict | None = None
     statistics: Any = None
-    track: Callable[[Any, Any], Any] | None = None
-    measure: Callable[[Any, Any, Any], Any] | None = None
+    track: Track | None = None
+    measure: BatchSums | None = None
 
     def state(self, key: jax.Array, optimizer: optax.GradientTransformation) -> TrainState:
-        """The state before the first update; all noise comes from the key."""
+        """Training state before the first update; all noise comes from the key."""
         return initial_state(
             self.params, optimizer, key, statistics=self.statistics, frozen=self.frozen
         )
 
     def step(self, kind: Callable, optimizer: optax.GradientTransformation) -> Callable:
-        """`train_step` or `summed_step` on this loss, for `Run.step`."""
+        """`train_step` or `summed_step` with this loss, for `Run.step`."""
         return functools.partial(
             kind,
             loss_fn=self.loss_fn,
@@ -56,8 +56,35 @@ class Learner:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Objective:
+    """Loss of a training stage, with the function that reads a model's outputs for it.
+
+    read: outputs of the model: `(params, rows, keys) -> log-probabilities, ...`.
+    make_loss: `read -> loss_fn`, a function of `objectives` with its numbers.
+    statistics, track, measure: as in `Learner`.
+    """
+
+    read: Callable[..., Any]
+    make_loss: Callable[[Callable[..., Any]], LossFn]
+    statistics: Any = None
+    track: Track | None = None
+    measure: BatchSums | None = None
+
+    def learner(self, policy: TextModel) -> Learner:
+        """A learner of the policy's trained parameters with this loss."""
+        return Learner(
+            params=policy.trained,
+            frozen=policy.frozen,
+            loss_fn=self.make_loss(self.read),
+            statistics=self.statistics,
+            track=self.track,
+            measure=self.measure,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Metrics of all parameters, at the start, every so many steps, and at the end.
+    """Metrics computed along training: at the start, every so many steps, and at the end.
 
     every: steps (or iterations) between them; None: at the start and at the end only.
     """
@@ -68,7 +95,7 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Loop:
-    """What is done again and again: a gradient step, or an iteration of sampling and learning.
+    """A training loop: its update (a gradient step or an iteration), batches, length and logging.
 
     update: `(state, batch) -> (state, metrics)`; it may use the state up.
     batches: number of the batch -> the batch; a pure function.
@@ -88,7 +115,7 @@ class Loop:
 
 
 def fit_loop(run: Run, name: str, state: TrainState, loop: Loop) -> Any:
-    """The trained parameters after a loop, on the host.
+    """Trained parameters after a loop, on the host.
 
     It resumes where an earlier run of this stage stopped, with the same bits.
 
@@ -129,7 +156,7 @@ def fit_batches(
     evaluation: Evaluation | None = None,
     tokens_per_step: int | None = None,
 ) -> Any:
-    """The trained parameters after a gradient step on every batch, on the host.
+    """Trained parameters after a gradient step on every batch, on the host.
 
     Args:
       name: as in `fit_loop`.
@@ -171,7 +198,7 @@ def fit_iterations(
     settings: PPOSettings | GRPOSettings,
     evaluation: Evaluation | None = None,
 ) -> Any:
-    """The trained parameters after iterations of sampling and learning, on the host.
+    """Trained parameters after iterations of sampling and learning, on the host.
 
     Args:
       name: as in `fit_loop`.
@@ -197,12 +224,12 @@ def fit_iterations(
 
 
 def updates_left(run: Run, name: str, updates: int) -> int:
-    """How many updates a run has to do that an earlier one of this stage may have begun."""
+    """Number of updates left of a stage that an earlier run may have begun."""
     return updates - max(run.checkpoints(name).steps(), default=0)
 
 
 def optimizer_of(settings: OptimizerConfig, total_steps: int) -> optax.GradientTransformation:
-    """The optax transformation of a configuration; what is None there is as for a small model."""
+    """Optax transformation of a configuration; fields that are None are as for a small model."""
     fields = dataclasses.asdict(filled_optimizer(settings, total_steps))
     del fields["warmup_share"]  # in steps now
     return make_optimizer(**fields, total_steps=total_steps)

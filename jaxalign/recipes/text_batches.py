@@ -1,4 +1,4 @@
-"""The batches of supervised fine-tuning: texts of similar length, or several texts a row."""
+"""Batches of supervised fine-tuning: texts of similar length, or several texts in a row."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from jaxalign.layouts.layout import pad_rows
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TextBatches:
-    """What a training loop reads.
+    """Batches of texts by number, with their mean size and the length of an epoch.
 
     batch: number of the batch -> the batch, in NumPy; a pure function.
     tokens: real ones of a batch, on average.
@@ -28,10 +28,10 @@ class TextBatches:
     note: str = ""
 
 
-def bucketed(
+def bucketed_batches(
     rows: Sequence[TokenRow], batch_size: int, *, buckets: int, pad_id: int, seed: int
 ) -> TextBatches:
-    """A text a row, in batches of similar lengths from so many ranges."""
+    """Batches of texts of similar length, a text in each row."""
     order = length_buckets(
         [len(row) for row in rows], buckets=buckets, batch_size=batch_size, seed=seed
     )
@@ -45,10 +45,10 @@ def bucketed(
     return TextBatches(batch=batch, tokens=tokens, per_epoch=order.batches)
 
 
-def packed(
+def packed_batches(
     rows: Sequence[TokenRow], batch_size: int, *, length: int, pad_id: int, seed: int
 ) -> TextBatches:
-    """As many texts a row as its `length` tokens hold; a batch counts such rows."""
+    """Batches of rows that hold several texts each, up to `length` tokens."""
     order = packed_rows(
         [len(row) for row in rows], capacity=length, batch_size=batch_size, seed=seed
     )
@@ -69,6 +69,6 @@ def packed(
     return TextBatches(batch=batch, tokens=mean, per_epoch=order.batches, note=note)
 
 
-def counted(_: Any, batch: TokenBatch | PackedBatch):
-    """The batch, and how many of its tokens are real, what share padding (`prepare` of a loop)."""
+def with_token_counts(_: Any, batch: TokenBatch | PackedBatch):
+    """The batch with its number of real tokens and its share of padding (`prepare` of a loop)."""
     return batch, {"tokens": float(batch.mask.sum()), "padding": float(1 - batch.mask.mean())}

@@ -1,4 +1,4 @@
-"""Text models with their vocabularies: made, given other heads, saved and loaded."""
+"""Text models with their tokenizers: new ones, other heads, saving and loading."""
 
 import dataclasses
 import os
@@ -24,7 +24,7 @@ from jaxalign.pretrained.folders import NGRAM_FIELD, is_hugging_face, load_folde
 from jaxalign.pretrained.pickles import refuse_pickles
 from jaxalign.pretrained.sources import local_model
 from jaxalign.pretrained.weights import Put
-from jaxalign.system.files import reason, shown_path
+from jaxalign.system.files import reason, short_path
 from jaxalign.train.checkpoints import save_model
 
 EMPTY = np.zeros((1, 2), np.int32), np.ones((1, 2), bool)  # a text that shapes do not depend on
@@ -51,11 +51,11 @@ class TextModel:
 
     @property
     def frozen(self) -> dict | None:
-        """Those beside them that it leaves as they are; None: there are none."""
+        """The parameters that training leaves as they are; None: there are none."""
         return split(self.model, self.params)[1]
 
     def with_trained(self, trained: Params) -> "TextModel":
-        """The model with other values of what is trained."""
+        """The model with other values of the trained parameters."""
         return dataclasses.replace(self, params={**(self.frozen or {}), **trained})
 
     @property
@@ -72,7 +72,7 @@ def new_text_model(
     max_length: int,
     heads: tuple[str, ...] = ("logits",),
 ) -> TextModel:
-    """A model with random parameters for that vocabulary."""
+    """A model with random parameters for a tokenizer."""
     fields = dataclasses.asdict(config)
     fields["kv_heads"] = config.kv_heads or config.heads
     fields["mlp_width"] = config.mlp_width or _mlp_width(config)
@@ -107,7 +107,7 @@ def with_heads(
     ngrams: NgramConfig | None = None,
     **changes: Any,
 ) -> TextModel:
-    """The same trunk under other heads; what the old model had is kept, the rest is new.
+    """The same trunk under other heads; parameters that both have are kept, the rest is new.
 
     A separate trunk for values starts as the policy's, adapters merged in.
 
@@ -119,22 +119,22 @@ def with_heads(
       changes: other fields of `TransformerConfig` to replace (pooling, dropout, ...).
     """
     config = dataclasses.replace(text_model.model.config, heads_out=heads, **changes)
-    plain, given = Transformer(config, ngrams=ngrams), text_model.params
-    names = jax.eval_shape(plain.init, key, *EMPTY)["params"]
-    kept = {name: given[name] for name in (*names, ADAPTERS) if name in given}
-    if "value_trunk" in names and "value_trunk" not in given:
+    transformer, existing = Transformer(config, ngrams=ngrams), text_model.params
+    names = jax.eval_shape(transformer.init, key, *EMPTY)["params"]
+    kept = {name: existing[name] for name in (*names, ADAPTERS) if name in existing}
+    if "value_trunk" in names and "value_trunk" not in existing:
         kept["value_trunk"] = plain_parameters(text_model)["trunk"]
     missing = tuple(name for name in names if name not in kept)
     return TextModel(
         model=text_model.model.clone(config=config, ngrams=ngrams),
-        params=kept | new_parameters(plain, key, missing),
+        params=kept | new_parameters(transformer, key, missing),
         tokenizer=text_model.tokenizer,
         published=text_model.published,
     )
 
 
 def plain_parameters(text_model: TextModel) -> dict[str, Any]:
-    """Parameters of the transformer that computes the same without adapters."""
+    """Parameters of the transformer with adapters merged."""
     model, params = text_model.model, text_model.params
     return merged(model, params)[1] if isinstance(model, Adapted) else params
 
@@ -159,7 +159,7 @@ def shallow(text_model: TextModel, layers: int) -> TextModel:
 
 
 def _first_layers(tree: Tree, layers: int):
-    """Nested dicts without `layers_i` from that number on, and stacks cut to it."""
+    """Nested dicts without `layers_i` for i from that number on, and stacks cut to it."""
     if not isinstance(tree, dict):
         return tree
     return {
@@ -178,7 +178,7 @@ def save_text_model(directory: Path, text_model: TextModel) -> None:
 
 
 def fields_of(model: Transformer | Adapted) -> dict[str, Any]:
-    """What is needed to build a model again, as JSON types."""
+    """Architecture of a model as JSON types."""
     fields = dataclasses.asdict(model.config)
     return (
         fields if model.ngrams is None else fields | {NGRAM_FIELD: dataclasses.asdict(model.ngrams)}
@@ -188,7 +188,7 @@ def fields_of(model: Transformer | Adapted) -> dict[str, Any]:
 def load_text_model(
     source: str | Path, option: str, *, head: str | None = None, place: PlaceConfig | None = None
 ) -> TextModel:
-    """A model with its vocabulary, from wherever `local_model` finds it.
+    """A model with its tokenizer, from wherever `local_model` finds it.
 
     That is a run directory (its `model` folder), a folder that `save_text_model` or Hugging Face's
     `transformers` wrote, or a GGUF file. It has no dropout unless it was trained here with some.
@@ -249,7 +249,7 @@ def _cut_to(tokenizer: Tokenizer, vocab_size: int, given: str) -> Tokenizer:
 
 
 def start_of(base: TextModel | None, lora: LoraConfig) -> Start:
-    """What training starts from, for the defaults of its settings.
+    """Kind of model that training starts from, for the defaults of its settings.
 
     Args:
       base: without adapters yet; None: a model that is yet to be made.
@@ -276,7 +276,7 @@ def _loaded(path: Path, put: Put) -> tuple[Transformer, dict[str, Any], Tokenize
         return *load_own(folder, put=put), load_tokenizer(folder)
     refuse_pickles(path)
     if path.suffix != ".gguf":
-        raise UserError(f"{shown_path(path)} is no .gguf file; give that, or the folder of a model")
+        raise UserError(f"{short_path(path)} is no .gguf file; give that, or the folder of a model")
     from jaxalign.pretrained.gguf.tokenizer import load_gguf_tokenizer
     from jaxalign.pretrained.gguf.weights import load_gguf
 
@@ -287,7 +287,7 @@ def _loaded(path: Path, put: Put) -> tuple[Transformer, dict[str, Any], Tokenize
 def new_parameters(
     model: Transformer, key: jax.Array, names: tuple[str, ...] | None = None
 ) -> dict[str, Any]:
-    """New parameters on the host: all, or those trees alone, and nothing else is computed."""
+    """New parameters on the host: all, or those of the named trees alone."""
     if names == ():
         return {}
 
@@ -299,5 +299,5 @@ def new_parameters(
 
 
 def _mlp_width(config: ModelConfig) -> int:
-    """4 D, or 8/3 D (to a multiple of 8) for SwiGLU's three matrices: the same parameter count."""
+    """Default MLP width: 4 D, or 8/3 D (to a multiple of 8) for SwiGLU, with as many parameters."""
     return 4 * config.width if config.activation == "gelu" else round(config.width / 3) * 8

@@ -1,4 +1,4 @@
-"""A user's rows as token rows: read, checked, reported."""
+"""A user's rows as token rows: read, tokenised, bad ones reported."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -21,9 +21,9 @@ from jaxalign.recipes.text_models import TextModel, start_of
 from jaxalign.system.files import make_directory, write_atomically
 
 
-def fitting(data: DataConfig, model: TextModel | None) -> DataConfig:
-    """The same source with rows of at most as many tokens as were asked for, or else as suit the
-    model, and as it reads; None: a model that is yet to be made.
+def with_max_length(data: DataConfig, model: TextModel | None) -> DataConfig:
+    """The data settings with the largest number of tokens of a row: as given, or as suits the
+    model, and no more than it reads. None: a model that is yet to be made.
     """
     length = data.max_length or start_of(model, LoraConfig()).length
     length = length if model is None else min(length, model.max_length)
@@ -50,14 +50,14 @@ class Rows(Generic[AnyRecord]):
         return [row for (row,) in self.tokens]
 
     def where(self, kept: Callable[[AnyRecord], bool]) -> "Rows[AnyRecord]":
-        """Those whose record is kept."""
+        """The rows whose record meets a condition."""
         pairs = zip(self.records, self.tokens, strict=True)
         chosen = [pair for pair in pairs if kept(pair[0])]
         return Rows(records=[record for record, _ in chosen], tokens=[rows for _, rows in chosen])
 
 
 def no_rows() -> Rows:
-    """Of a source that was not given."""
+    """No rows, of a source that is not given."""
     return Rows(records=[], tokens=[])
 
 
@@ -88,15 +88,15 @@ def read_rows(
 def read_held_out(
     data: DataConfig, kind: type[AnyRecord], *, tokenizer: Tokenizer, log: Path | None
 ) -> Rows[AnyRecord]:
-    """Those of `evaluation_path`; none where it is not given."""
+    """The usable rows of `evaluation_path`; none where it is not given."""
     if not data.evaluation_path:
         return no_rows()
     return read_rows(data, kind, tokenizer=tokenizer, log=log, held_out=True)
 
 
 def read_texts(data: DataConfig, kind: type[AnyRecord]) -> list[AnyRecord]:
-    """The records that a tokenizer is learned from; of the length only what no tokenizer is needed
-    for is checked. What is skipped is named by `read_rows` later.
+    """The records that a tokenizer is trained on, before any is tokenised; skipped rows are
+    reported by `read_rows` later.
     """
     return _load(data, data.path, kind, None).records
 
@@ -117,11 +117,11 @@ def _load(
 
 
 def report_skipped(source: str, lines: list[str], log: Path | None) -> None:
-    """Say how many rows were left out and which: all of them in a file, or else here."""
+    """Report rows that were left out: all of them in a file, or else on the terminal."""
     console = Console(stderr=True, soft_wrap=True)
     console.print(printable(f"{source}: skipped {len(lines)} bad rows"), markup=False)
-    shown = lines if log is None else lines[:10]
-    console.print("\n".join(f"  {one_line(line)}" for line in shown), markup=False)
+    named = lines if log is None else lines[:10]
+    console.print("\n".join(f"  {one_line(line)}" for line in named), markup=False)
     if log is not None:
         path = make_directory(log) / f"skipped_rows_{Path(source).name[:100]}.txt"
         write_atomically(path, "".join(f"{line}\n" for line in lines).encode())
@@ -129,26 +129,26 @@ def report_skipped(source: str, lines: list[str], log: Path | None) -> None:
 
 
 def learn_tokenizer(config: TokenizerConfig, records: Sequence[Record]) -> Tokenizer:
-    """A vocabulary from all texts of the records."""
+    """A tokenizer trained on all texts of the records."""
     texts = [
         text
         for record in records
-        for field, said in vars(record).items()
+        for field, value in vars(record).items()
         if field != "variables"  # a learned tokenizer has no chat template
-        for text in texts_of(said)
+        for text in texts_of(value)
     ]
     return train_tokenizer(texts, vocab_size=config.vocab_size, kind=config.kind)
 
 
-def texts_of(said: Any) -> list[str]:
-    """A text, or what is said in a conversation, speakers included, or the texts of a list of
-    either; nothing of labels and numbers.
+def texts_of(value: Any) -> list[str]:
+    """All texts within a value: a text, a message with its speaker, or lists of either; labels and
+    numbers have none.
 
     >>> texts_of([[{"role": "user", "content": "Why?"}], "So.", True])
     ['User: Why?\\n', 'So.']
     """
-    if isinstance(said, str):
-        return [said]
-    if isinstance(said, dict):
-        return [f"{said['role'].capitalize()}: {said['content']}\n"]
-    return [text for part in said for text in texts_of(part)] if isinstance(said, list) else []
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, dict):
+        return [f"{value['role'].capitalize()}: {value['content']}\n"]
+    return [text for part in value for text in texts_of(part)] if isinstance(value, list) else []

@@ -9,7 +9,7 @@ from jaxalign.report.run import RunFiles
 
 
 def facts(run: RunFiles) -> Markup | None:
-    """Facts that a reader wants first: where and with what the run was made, and how long."""
+    """Device, versions, seed and duration of the run."""
     timing = run.results.get("timing") or {"all": run.results.get("seconds")}
     seconds = sum(number(value) or 0 for value in timing.values())
     known = {str(key).lower(): value for key, value in run.versions.items()}
@@ -20,10 +20,10 @@ def facts(run: RunFiles) -> Markup | None:
         "jaxalign": known.get("jaxalign"),
         "jax": known.get("jax"),
     }
-    shown = {name: value for name, value in pairs.items() if value is not None}
-    if not shown:
+    present = {name: value for name, value in pairs.items() if value is not None}
+    if not present:
         return None
-    cells = (tag("div", tag("dt", name), tag("dd", plain(shown[name]))) for name in shown)
+    cells = (tag("div", tag("dt", name), tag("dd", plain(present[name]))) for name in present)
     return tag("dl", *cells, class_="facts")
 
 

@@ -1,4 +1,4 @@
-"""Figures on their way into the page: each is also kept as a PNG file."""
+"""Figures of the page, each also written as a PNG file."""
 
 import itertools
 from pathlib import Path
@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from jaxalign.report.html import Markup, tag
 from jaxalign.report.svg import inline_svg, save_png
-from jaxalign.system.files import FileError, shown_path
+from jaxalign.system.files import FileError, short_path
 
 LONGEST = 80  # characters of a name
 
@@ -21,7 +21,7 @@ class Figures:
 
     def __init__(self, directory: Path):
         if directory.is_symlink():  # a run may be somebody else's
-            raise FileError(f"{shown_path(directory)} is a link; remove it, or make it a folder")
+            raise FileError(f"{short_path(directory)} is a link; remove it, or make it a folder")
         self._directory = directory
         self._names: set[str] = set()
 

@@ -1,4 +1,4 @@
-"""HTML by construction: whatever is not made here is text, and is escaped."""
+"""HTML elements, with all text escaped that is not markup already."""
 
 import html
 

@@ -1,4 +1,4 @@
-"""Names written beside their points, moved so that they do not lie on one another."""
+"""Text labels of points in a plot, moved so that they do not overlap."""
 
 import dataclasses
 from collections.abc import Sequence

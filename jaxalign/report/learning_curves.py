@@ -62,7 +62,7 @@ _KNOWN = (
     _panel("margin between chosen and rejected", "rewards/margin"),
     _panel("log-probability, nats", chosen="logps/chosen", rejected="logps/rejected"),
     _panel("KL from the reference, nats", "kl/reference"),
-    _panel("price of a nat of KL", "kl/coef"),
+    _panel("KL coefficient", "kl/coef"),
     _panel("entropy of a decision, nats", "ppo/entropy", "policy/entropy", "entropy"),
     _panel("clipped, share", policy="ppo/clip_fraction", value="ppo/value_clip_fraction"),
     _panel("clipped, share", "policy/clip_fraction"),
@@ -171,7 +171,7 @@ def _line(axes: Axes, points: np.ndarray, colour: str) -> tuple[float, float]:
 
 
 def _widen(axes: Axes) -> None:
-    """Room around a constant, whose rounding errors would otherwise fill the plot."""
+    """Widen the axis around a constant, whose rounding errors would otherwise fill the plot."""
     low, high = axes.get_ylim()
     middle = (low + high) / 2
     if high - low < 1e-6 * abs(middle):

@@ -1,4 +1,4 @@
-"""One self-contained HTML page for a run: no script, no address, no second file."""
+"""The HTML page of a run: self-contained, without scripts or addresses."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Plots of shares with their intervals; every function returns a figure of what there is."""
+"""Plots of shares with their intervals: win rates, accuracy of scorers, calibration."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -26,22 +26,22 @@ WIDTH = 350.0  # points; the page shows a plot at 340 (phone) to 560 pixels
 @styled
 def win_rates(rows: Rows) -> Figure:
     """Every method's win rate against the supervised model, by both judges, with intervals."""
-    shown = [row for row in rows if number(row.get("win_rate")) is not None]
-    names = [str(row["method"]) for row in shown]
-    figure, (axes,) = new_figure(WIDTH, 66 + 30 * max(len(shown), 1))
-    if not shown:
+    with_rates = [row for row in rows if number(row.get("win_rate")) is not None]
+    names = [str(row["method"]) for row in with_rates]
+    figure, (axes,) = new_figure(WIDTH, 66 + 30 * max(len(with_rates), 1))
+    if not with_rates:
         empty(axes)
         return figure
     margins(figure, left=min(16 + 5.2 * max(map(len, names)), 150), right=34, top=28)
     axes.axvline(50, color=MUTED, linewidth=1)
-    for at, row in enumerate(shown):
+    for at, row in enumerate(with_rates):
         colour = marks(names)[names[at]].colour
         _interval(axes, row, "win_rate", at - 0.14, colour=colour, marker="o", size=6)
         _interval(axes, row, "rule_win_rate", at + 0.2, colour=colour, marker="o", size=4)
-    _judge_names(axes, shown[0])
-    axes.set_yticks(range(len(shown)), names, color=INK)
-    axes.set_ylim(len(shown) - 0.45, -0.75)
-    axes.set_xlim(*_share_limits(shown, ("win_rate", "rule_win_rate")))
+    _judge_names(axes, with_rates[0])
+    axes.set_yticks(range(len(with_rates)), names, color=INK)
+    axes.set_ylim(len(with_rates) - 0.45, -0.75)
+    axes.set_xlim(*_share_limits(with_rates, ("win_rate", "rule_win_rate")))
     axes.set_xlabel("win rate against the supervised model, %")
     axes.grid(axis="y", visible=False)
     axes.spines["left"].set_visible(False)
@@ -51,26 +51,26 @@ def win_rates(rows: Rows) -> Figure:
 @styled
 def scorers(rows: Rows) -> Figure:
     """Pair accuracy of every scorer with its interval; chance at 50%."""
-    shown = [row for row in rows if number(row.get("pair_accuracy")) is not None]
-    names = [str(row.get("scorer", "")) for row in shown]
-    figure, (axes,) = new_figure(WIDTH, 66 + 26 * max(len(shown), 1))
-    if not shown:
+    with_accuracy = [row for row in rows if number(row.get("pair_accuracy")) is not None]
+    names = [str(row.get("scorer", "")) for row in with_accuracy]
+    figure, (axes,) = new_figure(WIDTH, 66 + 26 * max(len(with_accuracy), 1))
+    if not with_accuracy:
         empty(axes)
         return figure
     margins(figure, left=min(16 + 5.2 * max(map(len, names)), 170), right=34, top=28)
-    people = [row for row, name in zip(shown, names, strict=True) if _is_human(name)]
+    people = [row for row, name in zip(with_accuracy, names, strict=True) if _is_human(name)]
     for row in people[:1]:
         axes.axvline(100 * row["pair_accuracy"], color=MUTED, linewidth=1, dashes=(2, 3))
-    for at, row in enumerate(shown):
+    for at, row in enumerate(with_accuracy):
         human = _is_human(names[at])
         _interval(axes, row, "pair_accuracy", at, colour=MUTED if human else BLUE, size=6)
         clear = number(row.get("pair_accuracy_gap1"))
         if clear is not None:
             axes.plot(100 * clear, at, "o", markersize=5.5, color=BLUE, fillstyle="none")
     axes.axvline(50, color=MUTED, linewidth=1)
-    axes.set_yticks(range(len(shown)), names, color=INK)
-    axes.set_ylim(len(shown) - 0.45, -0.55)
-    axes.set_xlim(*_share_limits(shown, ("pair_accuracy", "pair_accuracy_gap1")))
+    axes.set_yticks(range(len(with_accuracy)), names, color=INK)
+    axes.set_ylim(len(with_accuracy) - 0.45, -0.55)
+    axes.set_xlim(*_share_limits(with_accuracy, ("pair_accuracy", "pair_accuracy_gap1")))
     _heading(axes, "filled: all pairs · open: clear pairs (ratings more than 1 apart)")
     axes.set_xlabel("pairs in the order that people put them in, %")
     axes.grid(axis="y", visible=False)
@@ -80,15 +80,15 @@ def scorers(rows: Rows) -> Figure:
 
 @styled
 def calibration(bins: Rows) -> Figure:
-    """How often people agree with the reward model, over how sure it is."""
-    shown = [row for row in bins if number(row.get("predicted")) is not None]
-    shown = [row for row in shown if number(row.get("observed")) is not None]
+    """Share of people who agree with the reward model, over its probability."""
+    complete = [row for row in bins if number(row.get("predicted")) is not None]
+    complete = [row for row in complete if number(row.get("observed")) is not None]
     figure, (axes,) = new_figure(WIDTH, 280)
     margins(figure, left=44, right=16)
-    if not shown:
+    if not complete:
         empty(axes)
         return figure
-    sure = np.array([100 * row["predicted"] for row in shown])
+    sure = np.array([100 * row["predicted"] for row in complete])
     low = 50.0 if sure.min() >= 49.5 else 0.0
     axes.plot([low, 100], [low, 100], color=MUTED, linewidth=1, dashes=(4, 3))
     axes.annotate(
@@ -101,9 +101,9 @@ def calibration(bins: Rows) -> Figure:
         color=MUTED,
         fontsize=8.5,
     )
-    for at, row in zip(sure, shown, strict=True):
+    for at, row in zip(sure, complete, strict=True):
         _interval(axes, row, "observed", at, colour=BLUE, size=6, upright=True)
-    axes.plot(sure, [100 * row["observed"] for row in shown], color=BLUE, linewidth=1)
+    axes.plot(sure, [100 * row["observed"] for row in complete], color=BLUE, linewidth=1)
     axes.set_xlim(low - 1, 101)
     axes.set_xlabel("reward model's probability that the better text is preferred, %")
     axes.set_title("share of human judgements that agree, %", color=MUTED)
@@ -147,7 +147,7 @@ def _share_limits(rows: Rows, keys: Sequence[str]) -> tuple[float, float]:
 
 
 def _heading(axes: Axes, text: str) -> None:
-    """A line above the plot that starts at the edge of the figure, over the names of the rows."""
+    """Write a line above the plot that starts at the edge of the figure."""
     figure = axes.figure
     assert isinstance(figure, Figure)
     width, height = figure.get_size_inches() * 72
@@ -155,7 +155,7 @@ def _heading(axes: Axes, text: str) -> None:
 
 
 def _judge_names(axes: Axes, row: dict[str, Any]) -> None:
-    """Says which mark is which judge."""
+    """Write which mark belongs to which judge."""
     rules = number(row.get("rule_win_rate")) is not None
     both = "large mark: judge · small mark: rule-based scorer"
     _heading(axes, both if rules else "by the judge")

@@ -1,4 +1,4 @@
-"""Reward over KL: the frontier of all methods, and each method's way along it."""
+"""Plots of reward over KL: the frontier of all methods, and over-optimisation of each."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -80,7 +80,7 @@ def frontier(rows: Rows, curves: Rows, best_of_n: Rows, *, key: str, name: str) 
 def over_optimisation(
     points: Rows, *, method: str, start: dict[str, Any], fits: dict[str, Curve]
 ) -> Figure:
-    """Reward model and judge over sqrt(KL), and below, on the same axis, what they do not see.
+    """Scores of reward model and judge over sqrt(KL), with perplexity and variety below.
 
     Args:
       points: rows along training (or of best-of-n) with `kl` and the scores.
@@ -153,7 +153,7 @@ def _frontier_series(
 
 
 def _has_label(method: str, *, final: bool, finals: Sequence[str]) -> bool:
-    """A final model is named, and a curve that leads to none; a control is not."""
+    """Whether a series has a label: final models, and curves without one, but no controls."""
     if final:
         return not (family(method).lower() == "sft" and setting(method))
     if method == BEST_OF_N:
@@ -162,7 +162,7 @@ def _has_label(method: str, *, final: bool, finals: Sequence[str]) -> bool:
 
 
 def _along(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Places along a line that labels should not cover."""
+    """Points along a line that labels should not cover."""
     kl, values = np.array(points).T
     at = np.linspace(0, len(points) - 1, 5 * len(points) - 4)
     index = np.arange(len(points))
@@ -170,7 +170,7 @@ def _along(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def _with_family(labels: list[Label]) -> list[Label]:
-    """Shortens labels: the highest point of a family says its name, others only their setting."""
+    """Shortened labels: the family at its highest point, the setting alone elsewhere."""
     named: dict[str, Label] = {}
     for label in sorted(labels, key=lambda label: (not setting(label.text), label.y)):
         named[label.colour] = label
@@ -199,7 +199,7 @@ def _kl_axis(axes: Axes, kl: list[float]) -> None:
 
 
 def _signed_sqrt(x: np.ndarray) -> np.ndarray:
-    """sqrt that is odd, so that a margin left of 0 has a place."""
+    """Square root with the sign of its argument, so that a margin left of 0 has a place."""
     return np.sign(x) * np.sqrt(np.abs(x))
 
 

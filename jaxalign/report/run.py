@@ -1,4 +1,4 @@
-"""Files of a run directory, read once; a file that is not there is an empty part.
+"""Parsed files of a run directory; a file that does not exist is an empty part.
 
 The run may be somebody else's: every file is checked against the one description of it here, and
 what would not be shown as text (control characters, lone surrogates) is spelled out.
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxalign.errors import UserError, printable
-from jaxalign.system.files import FileError, exists, read_json, shown_path, typed
+from jaxalign.system.files import FileError, as_type, exists, read_json, short_path
 from jaxalign.train.metrics import read_metrics
 
 Rows = list[dict[str, Any]]
@@ -98,10 +98,10 @@ def read_run(directory: Path) -> RunFiles:
         should be.
     """
     if not os.path.isdir(directory):
-        raise UserError(f"{shown_path(directory)} is not a directory; give the directory of a run")
+        raise UserError(f"{short_path(directory)} is not a directory; give the directory of a run")
     if not any(exists(directory / name) for name in FILES):
         raise UserError(
-            f"{shown_path(directory)} holds none of {', '.join(FILES)}; give the directory of a run"
+            f"{short_path(directory)} holds none of {', '.join(FILES)}; give the directory of a run"
         )
     return RunFiles(
         directory=directory,
@@ -123,7 +123,7 @@ def read_results(directory: Path) -> dict[str, Any]:
     results = read_part(path, Results)
     for name, most in MOST.items():
         if len(results.get(name) or ()) > most:
-            raise FileError(f"{shown_path(path)}: {name} has more than {most} entries")
+            raise FileError(f"{short_path(path)}: {name} has more than {most} entries")
     return _with_rows(results)
 
 
@@ -145,8 +145,8 @@ def checked_part(path: Path, content: Any, kind: Any) -> Any:
     Raises:
       FileError: it is something else.
     """
-    cleaned = _cleaned(content, shown_path(path))
-    typed(cleaned, kind, shown_path(path))
+    cleaned = _cleaned(content, short_path(path))
+    as_type(cleaned, kind, short_path(path))
     return cleaned
 
 
@@ -167,7 +167,7 @@ def _cleaned(content: Any, where: str, depth: int = 0, name: str = "") -> Any:
 
 
 def _with_rows(results: dict[str, Any]) -> dict[str, Any]:
-    """The results with a list of rows, from whichever of three shapes they were written in.
+    """Results with a list of rows, from any of the three shapes that `results.json` may have.
 
     A list of rows; rows by name, with `[mean, standard deviation]` over seeds for a number; or a
     list of seeds beside the mean over them.

@@ -32,7 +32,7 @@ def sample_cards(run: RunFiles) -> Markup | None:
 
 
 def _card(sample: Mapping[str, Any], methods: Sequence[str], top: float) -> Markup:
-    """One prompt and what every method made of it."""
+    """One prompt with every method's response."""
     responses = sample["responses"]
     order = dict.fromkeys(name for name in methods if name in responses) | dict.fromkeys(responses)
     answers = (_answer(name, responses[name] or {}, top) for name in order)
@@ -66,8 +66,8 @@ def _answer(method: str, response: Mapping[str, Any], top: float) -> Markup:
         chips.append(tag("span", _signed(judge), class_="score", style=style, title="judge"))
     if model is not None:
         chips.append(tag("span", _signed(model), class_="model", title="reward model"))
-    said = str(response.get("text") or "").strip() or "(nothing)"
-    return tag("div", tag("h4", method, " ", *chips), tag("p", said), class_="answer")
+    text = str(response.get("text") or "").strip() or "(nothing)"
+    return tag("div", tag("h4", method, " ", *chips), tag("p", text), class_="answer")
 
 
 def _signed(value: float) -> str:

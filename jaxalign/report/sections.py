@@ -57,7 +57,7 @@ def frontier(run: RunFiles, figures: Figures) -> Markup | None:
         row | {"method": method} for method, points in by_method(run).items() for row in points
     ]
     parts = run.rows("rows"), curves, run.rows("best_of_n")
-    drawn = [
+    plotted = [
         figures.add(f"frontier_{key}", reward_kl.frontier(*parts, key=key, name=name), caption)
         for key, name, caption in (
             (
@@ -76,20 +76,20 @@ def frontier(run: RunFiles, figures: Figures) -> Markup | None:
         )
         if sum(len(reward_kl.points_of(part, key)) for part in parts) > 1
     ]
-    if not drawn:
+    if not plotted:
         return None
     lead = (
         "How much each method gains for how far it moves from the supervised model, as in Figure 2 "
         "of the DPO paper (Rafailov et al. 2023)."
     )
-    return section("frontier", "Reward against KL", paragraph(lead), plot_grid(drawn))
+    return section("frontier", "Reward against KL", paragraph(lead), plot_grid(plotted))
 
 
 def over_optimisation(run: RunFiles, figures: Figures) -> Markup | None:
     """Reward model against judge along training, one figure a method."""
     curves = by_method(run)
     curves[reward_kl.BEST_OF_N] = run.rows("best_of_n")
-    drawn = []
+    plotted = []
     for method, points in list(curves.items())[:MOST_STAGES]:
         if (
             max(len(reward_kl.points_of(points, key)) for key in ("judge_score", "reward_score"))
@@ -97,11 +97,11 @@ def over_optimisation(run: RunFiles, figures: Figures) -> Markup | None:
         ):
             continue
         start = _own_start(points) or _start(run)
-        fits, said = _fits(points, start, best_of_n=method == reward_kl.BEST_OF_N)
-        name = f"over_optimisation_{len(drawn) + 1}"
+        fits, sentence = _fits(points, start, best_of_n=method == reward_kl.BEST_OF_N)
+        name = f"over_optimisation_{len(plotted) + 1}"
         figure = reward_kl.over_optimisation(points, method=method, start=start, fits=fits)
-        drawn.append(figures.add(name, figure, said or None, method))
-    if not drawn:
+        plotted.append(figures.add(name, figure, sentence or None, method))
+    if not plotted:
         return None
     lead = (
         "The reward model stands in for people; past some distance its score goes on rising while "
@@ -109,32 +109,32 @@ def over_optimisation(run: RunFiles, figures: Figures) -> Markup | None:
         "over the supervised model, each in its own units. Below them: the perplexity of the "
         "samples under the supervised model and their variety, which neither score sees."
     )
-    return section("over-optimisation", "Over-optimisation", paragraph(lead), plot_grid(drawn))
+    return section("over-optimisation", "Over-optimisation", paragraph(lead), plot_grid(plotted))
 
 
 def reward_model(run: RunFiles, figures: Figures) -> Markup | None:
-    """How well the reward model and its baselines agree with people, and how sure it is."""
+    """Accuracy and calibration of the reward model, beside its baselines."""
     rows, bins = run.rows("reward_model"), run.rows("calibration")
     if not rows and not bins:
         return None
-    drawn = []
+    plotted = []
     if any(number(row.get("pair_accuracy")) is not None for row in rows):
         caption = (
             "Pairs of held-out texts put in the order that people put them in, by mean ratings "
             "where there are ratings, with 95% intervals. A human row is one person against the "
             "mean of the others."
         )
-        drawn.append(figures.add("scorers", plots.scorers(rows), caption))
+        plotted.append(figures.add("scorers", plots.scorers(rows), caption))
     if bins:
         caption = (
             "Calibration: below the dashed line the reward model is surer than it is right. "
             "Bars: two standard errors."
         )
-        drawn.append(figures.add("calibration", plots.calibration(bins), caption))
+        plotted.append(figures.add("calibration", plots.calibration(bins), caption))
     return section(
         "reward-model",
         "Reward model",
-        plot_grid(drawn),
+        plot_grid(plotted),
         table(rows, [*SCORER_COLUMNS, *unknown_columns(rows, SCORER_COLUMNS)]),
         meanings(rows, SCORER_COLUMNS),
     )
@@ -152,12 +152,12 @@ def learning(run: RunFiles, figures: Figures) -> Markup | None:
     parts: list[Markup] = []
     for stage in run.stages[:MOST_STAGES]:
         lines = [line for line in run.metrics if str(line.get("stage", "run")) == stage]
-        drawn = [
+        plotted = [
             figures.add(f"{_slug(stage)}_{at}", learning_curve(lines, panel), None, panel.title)
             for at, panel in enumerate(panels(lines, without=measured), 1)
         ]
-        if drawn:
-            parts += [tag("h3", stage), tag("div", *drawn, class_="plots small")]
+        if plotted:
+            parts += [tag("h3", stage), tag("div", *plotted, class_="plots small")]
     if not parts:
         return None
     lead = "Pale: every logged step. Strong: running mean, where there are many steps."
@@ -173,9 +173,9 @@ def about(run: RunFiles) -> Markup | None:
 
 
 def notes(run: RunFiles) -> Markup | None:
-    """What the run says about itself, where there is no table to say it beside."""
-    said = None if run.methods else _notes(run)
-    return section("notes", "Notes", said) if said else None
+    """Notes of the run, where no table of methods stands to put them beside."""
+    content = None if run.methods else _notes(run)
+    return section("notes", "Notes", content) if content else None
 
 
 def section(name: str, title: str, *content: object) -> Markup:
@@ -188,16 +188,16 @@ def paragraph(content: str) -> Markup:
     return tag("p", content, class_="lead")
 
 
-def plot_grid(drawn: Sequence[Markup]) -> Markup | None:
+def plot_grid(figures: Sequence[Markup]) -> Markup | None:
     """Plots beside one another where there is room."""
-    return tag("div", *drawn, class_="plots") if drawn else None
+    return tag("div", *figures, class_="plots") if figures else None
 
 
 def _win_rates(run: RunFiles, rows: Sequence[Mapping[str, Any]], figures: Figures) -> Markup | None:
-    """The win rates drawn, and beside them how to read them and what the run has to say."""
+    """Plot of the win rates, with an explanation and the notes of the run."""
     if all(number(row.get("win_rate")) is None for row in rows):
         return None
-    drawn = figures.add("win_rates", plots.win_rates(rows), None, "Win rates with intervals")
+    figure = figures.add("win_rates", plots.win_rates(rows), None, "Win rates with intervals")
     reading = (
         "How often a method's continuation beats the supervised model's on the same held-out "
         "prompt, with 95% intervals from a bootstrap over prompts. An interval that crosses the "
@@ -208,13 +208,13 @@ def _win_rates(run: RunFiles, rows: Sequence[Mapping[str, Any]], figures: Figure
         "scorer learned nothing at all. Where the two disagree, believe neither alone."
     )
     beside = tag("div", tag("p", reading), tag("p", judges), _notes(run), class_="aside")
-    return tag("div", drawn, beside, class_="plots")
+    return tag("div", figure, beside, class_="plots")
 
 
 def _notes(run: RunFiles) -> Markup | None:
     """The notes of the run as a list."""
-    said = [tag("li", note) for note in run.rows("notes")]
-    return tag("ul", *said, class_="notes") if said else None
+    items = [tag("li", note) for note in run.rows("notes")]
+    return tag("ul", *items, class_="notes") if items else None
 
 
 def _start(run: RunFiles) -> dict[str, Any]:
@@ -236,17 +236,19 @@ def by_method(run: RunFiles) -> dict[str, list[dict[str, Any]]]:
 
 
 def _own_start(points: list[dict[str, Any]]) -> dict[str, Any]:
-    """The point that is the supervised model itself, measured as the others were; {} if none."""
+    """The supervised model's point of a curve, where the curve has it; else {}."""
     return next((row for row in points if abs(reward_kl.kl_of(row) or 0.0) < 1e-3), {})
 
 
 def _fits(
     points: list[dict[str, Any]], start: dict[str, Any], *, best_of_n: bool
 ) -> tuple[dict[str, Any], str]:
-    """Gao's curves through each score's gains, where there are points enough, and a sentence."""
+    """Curves of Gao et al. fitted to the gains of each score, and a sentence with their
+    coefficients.
+    """
     if not start:
         return {}, ""
-    fits, said = {}, []
+    fits, terms = {}, []
     for key, name in (("reward_score", "reward model"), ("judge_score", "judge")):
         own, base = reward_kl.points_of(points, key), number(start.get(key))
         if len({point[0] for point in own if point[0] > 1e-3}) < MIN_FIT or base is None:
@@ -255,13 +257,13 @@ def _fits(
         fit = (fit_best_of_n if best_of_n else fit_reinforced)(np.array(kl), np.array(values))
         fits[key] = fit.best_of_n if best_of_n else fit.reinforced
         alpha, beta = (f"{value:z.2f}".replace("-", "−") for value in (fit.alpha, fit.beta))
-        said.append(
+        terms.append(
             f"{name} α\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{alpha}, "
             f"β\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{beta}"
         )
     form = "d (α − β d)" if best_of_n else "d (α − β log d)"
-    about = f"Dotted: least-squares fit of {form}, d = √KL: {'; '.join(said)}."
-    return fits, about if said else ""
+    about = f"Dotted: least-squares fit of {form}, d = √KL: {'; '.join(terms)}."
+    return fits, about if terms else ""
 
 
 def _slug(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Style of the plots: one ink, one grid, a colour and a marker for every family of methods."""
+"""Style of the plots: colours and markers of methods, grid, fonts."""
 
 import contextlib
 import dataclasses

@@ -1,4 +1,4 @@
-"""The style of the page: one column of text, plots in a grid, light or dark as the reader is."""
+"""CSS of the page: one column of text, plots in a grid, light and dark."""
 
 from jaxalign.report.style import COLOURS
 

@@ -14,10 +14,10 @@ from jaxalign.system.files import make_directory, write_atomically
 def save_png(figure: Figure, path: Path) -> None:
     """A picture for slides and READMEs: light, on white."""
     make_directory(path.parent)
-    drawn = io.BytesIO()
+    buffer = io.BytesIO()
     with settings():
-        figure.savefig(drawn, format="png", dpi=160, facecolor="white")
-    write_atomically(path, drawn.getvalue())
+        figure.savefig(buffer, format="png", dpi=160, facecolor="white")
+    write_atomically(path, buffer.getvalue())
 
 
 def inline_svg(figure: Figure, *, name: str, description: str) -> Markup:
@@ -29,17 +29,17 @@ def inline_svg(figure: Figure, *, name: str, description: str) -> Markup:
     buffer = io.StringIO()
     with settings():
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    drawn = buffer.getvalue()
-    drawn = drawn[drawn.index("<svg") :]
-    drawn = re.sub(r"<metadata>.*?</metadata>", "", drawn, flags=re.DOTALL)
-    drawn = re.sub(r'\s(xmlns(:\w+)?|version|width|height)="[^"]*"', "", drawn.split(">", 1)[0]) + (
-        ">" + drawn.split(">", 1)[1]
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\s(xmlns(:\w+)?|version|width|height)="[^"]*"', "", svg.split(">", 1)[0]) + (
+        ">" + svg.split(">", 1)[1]
     )
-    drawn = drawn.replace("xlink:href", "href")
-    drawn = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', drawn)
-    drawn = re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", drawn)
-    drawn = re.sub(r"font: ([^;\"]*?)(\d+(?:\.\d+)?px)[^;\"]*", r"font-size: \2", drawn)
+    svg = svg.replace("xlink:href", "href")
+    svg = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', svg)
+    svg = re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", svg)
+    svg = re.sub(r"font: ([^;\"]*?)(\d+(?:\.\d+)?px)[^;\"]*", r"font-size: \2", svg)
     for colour, (light, _) in COLOURS.items():
-        drawn = drawn.replace(light, f"var(--{colour})")
+        svg = svg.replace(light, f"var(--{colour})")
     label = text(description)
-    return Markup(drawn.replace("<svg", f'<svg role="img" aria-label="{label}"', 1))
+    return Markup(svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1))

@@ -14,24 +14,24 @@ def table(
     *,
     dots: Mapping[str, str] | None = None,
 ) -> Markup | None:
-    """The columns that some row fills; an interval stands small below its number."""
-    shown = present(columns, rows)
-    if not any(column.form for column in shown):
+    """HTML table of the columns that some row fills, intervals below the numbers."""
+    filled = present(columns, rows)
+    if not any(column.form for column in filled):
         return None
-    head = tag("tr", *(tag("th", _unbroken(column.title), scope="col") for column in shown))
-    body = (_table_row(row, shown, dots or {}) for row in rows)
+    head = tag("tr", *(tag("th", _unbroken(column.title), scope="col") for column in filled))
+    body = (_table_row(row, filled, dots or {}) for row in rows)
     return tag("div", tag("table", tag("thead", head), tag("tbody", *body)), class_="scroll")
 
 
 def meanings(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> Markup | None:
-    """What each column shown means."""
-    shown = [column for column in present(columns, rows) if column.explanation and column.form]
-    cells = (tag("div", tag("dt", c.title), tag("dd", c.explanation)) for c in shown)
-    return tag("dl", *cells, class_="meaning") if shown else None
+    """List of the explanations of a table's columns."""
+    explained = [column for column in present(columns, rows) if column.explanation and column.form]
+    cells = (tag("div", tag("dt", c.title), tag("dd", c.explanation)) for c in explained)
+    return tag("dl", *cells, class_="meaning") if explained else None
 
 
 def unknown_columns(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> list[Column]:
-    """A column for every number of the rows that none of the columns is about."""
+    """Columns for the numbers of rows that no known column shows."""
     known = {column.key for column in columns}
     ends = {f"{key}{end}" for row in rows for key in row for end in ("_low", "_high", "_sd")}
     keys = dict.fromkeys(

@@ -1,1 +1,1 @@
-"""From a policy to experience: episodes of control tasks, responses, groups, pairs."""
+"""Sampled experience of policies: control episodes, responses, groups, pairs."""

@@ -11,35 +11,26 @@ import jax
 import jax.numpy as jnp
 
 from jaxalign.advantages import (
-    batch_scaled_advantages,
-    best_of_group_advantages,
-    centred_advantages,
-    grpo_advantages,
-    leave_one_out_advantages,
-    length_weighted_advantages,
-    missing_eos_penalty,
     overlong_penalties,
-    reinforce_plus_plus_advantages,
     shaped_rewards,
 )
 from jaxalign.batches.experience import ResponseBatch
 from jaxalign.batches.shared_prompts import behind_prompts, shared_rows
 from jaxalign.batches.tokens import TokenBatch, pytree
 from jaxalign.diagnostics import ratio_diagnostics
-from jaxalign.kl import k1, k2, k3
-from jaxalign.logprobs import sequence_logps
 from jaxalign.losses.aggregation import without_truncated
 from jaxalign.losses.group_methods import GroupMethod
-from jaxalign.losses.importance import (
-    masked_importance_weights,
-    top_entropy_mask,
-    truncated_importance_weights,
-)
+from jaxalign.losses.importance import top_entropy_mask
 from jaxalign.models.functions import ScoreColumns, text_decisions, text_logps
 from jaxalign.models.transformer import LanguageModel
-from jaxalign.numerics.masking import equal_entries, is_end, masked_sum, united
+from jaxalign.numerics.masking import equal_entries, is_end, masked_sum, with_ties_restored
 from jaxalign.numerics.precision import settled_sum
-from jaxalign.rollouts.text import ScoredSamples, sample_metrics
+from jaxalign.rollouts.text import (
+    ScoredSamples,
+    penalised_scores,
+    sample_metrics,
+    tokens_with_score,
+)
 from jaxalign.sampling import sample
 
 REPORTED_CAP = 2.0  # of the diagnostics where the weights themselves have none
@@ -125,13 +116,8 @@ def learned_scores(
       `[B]`, reward units; NaN where a response has no score.
     """
     rows = samples.scored.samples.batch
-    scores = missing_eos_penalty(
-        samples.scored.scores,
-        rows.tokens,
-        rows.response_mask,
-        eos_id=eos_id,
-        penalty=method.missing_eos_penalty,
-    )
+    penalty = method.missing_eos_penalty
+    scores = penalised_scores(samples.scored, penalty=penalty, eos_id=eos_id)
     cache = round(method.overlong_share * longest)
     if cache:
         lengths = rows.response_mask.sum(axis=1)
@@ -141,9 +127,11 @@ def learned_scores(
 
 
 def token_kl(samples: GroupSamples, method: GroupMethod) -> jax.Array:
-    """KL to the reference in the reward: the method's estimate for each token, `[B, T]` nats."""
-    estimator = {"k1": k1, "k2": k2}.get(method.kl_estimator, k3)
-    return estimator(samples.behaviour_logps, samples.scored.reference_logps)
+    """KL to the reference that the reward is charged for: each token's estimate, `[B, T]` nats."""
+    estimate = method.kl_estimator.reward
+    if not method.reward_kl_coef or estimate is None:
+        return jnp.zeros_like(samples.behaviour_logps)
+    return estimate(samples.behaviour_logps, samples.scored.reference_logps)
 
 
 def group_advantages(
@@ -169,33 +157,22 @@ def group_advantages(
     before = jnp.where(has_score, samples.scored.scores, 0)
     scores = jnp.where(has_score, scores, 0)
     mask = samples.scored.samples.batch.response_mask & has_score[:, None]
-    kl_coef = method.kl_coef if method.kl_in == "reward" else 0.0
-    kl = token_kl(samples, method)
+    kl_coef, kl = method.reward_kl_coef, token_kl(samples, method)
     penalty = kl_coef * masked_sum(kl, mask, axis=1)
     scale = jnp.abs(before) + jnp.abs(before - scores) + jnp.abs(penalty)
     groups, scales, there = (
         x.reshape(-1, group_size) for x in (settled_sum(scores, -penalty), scale, has_score)
     )
-    groups = united(groups, scales, there, axis=1)
+    groups = with_ties_restored(groups, scales, there, axis=1)
     equal = equal_entries(groups, there, axis=1)
     equal = jnp.broadcast_to(equal, groups.shape).reshape(-1)
-    if method.per_token:
+    of_tokens, of_responses = method.advantages.of_tokens, method.advantages.of_responses
+    if of_tokens is not None:
         rewards = shaped_rewards(scores, kl, mask, kl_coef=kl_coef)
-        return reinforce_plus_plus_advantages(rewards, mask, gamma=method.gamma), equal
-    real = mask.any(axis=1).reshape(groups.shape)
-    if method.advantages == "length_weighted":
-        lengths = mask.sum(axis=1).reshape(groups.shape)
-        return length_weighted_advantages(groups, lengths, real).reshape(-1), equal
-    return COMPARISONS[method.advantages](groups, real).reshape(-1), equal
-
-
-COMPARISONS = {
-    "group": grpo_advantages,
-    "batch": batch_scaled_advantages,
-    "centred": centred_advantages,
-    "leave_one_out": leave_one_out_advantages,
-    "best_of_group": best_of_group_advantages,
-}
+        return of_tokens(rewards, mask, method.gamma), equal
+    assert of_responses is not None
+    real, lengths = (x.reshape(groups.shape) for x in (mask.any(axis=1), mask.sum(axis=1)))
+    return of_responses(groups, lengths, real).reshape(-1), equal
 
 
 def sampler_logps(
@@ -208,9 +185,8 @@ def sampler_logps(
     """
     mask = samples.scored.samples.batch.response_mask
     ours, theirs = samples.behaviour_logps, samples.scored.samples.logps
-    if method.importance_level == "sequence":
-        return sequence_logps(ours, mask), sequence_logps(theirs, mask), mask.any(axis=1)
-    return ours, theirs, mask
+    ours, at_level = method.importance_level(ours, mask)
+    return ours, method.importance_level(theirs, mask)[0], at_level
 
 
 def token_weights(samples: GroupSamples, mask: jax.Array, method: GroupMethod) -> jax.Array:
@@ -222,9 +198,7 @@ def token_weights(samples: GroupSamples, mask: jax.Array, method: GroupMethod) -
     weights = jnp.ones(mask.shape)
     if method.importance_cap is not None:
         ours, theirs, _ = sampler_logps(samples, method)
-        truncate = method.importance_mode == "truncate"
-        weigh = truncated_importance_weights if truncate else masked_importance_weights
-        importance = weigh(ours, theirs, cap=method.importance_cap)
+        importance = method.importance_mode(ours, theirs, cap=method.importance_cap)
         importance = importance if importance.ndim == 2 else importance[:, None]
         weights = weights * jnp.broadcast_to(importance, mask.shape)
     if method.top_entropy is not None:
@@ -252,7 +226,7 @@ def response_batch(
     rows, scored = samples.scored.samples.batch, samples.scored
     scores = learned_scores(samples, method, eos_id=eos_id, longest=longest)
     advantages, equal = group_advantages(samples, scores, method, group_size=group_size)
-    mask = rows.response_mask & ~jnp.isnan(scores)[:, None]
+    mask = tokens_with_score(rows, scores)
     if method.mask_truncated:
         mask = without_truncated(mask, jnp.any(mask & is_end(rows.tokens, eos_id), axis=1))
     if method.drop_equal_groups:

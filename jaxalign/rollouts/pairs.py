@@ -17,7 +17,7 @@ from jaxalign.batches.tokens import TokenBatch
 from jaxalign.logprobs import sequence_logps
 from jaxalign.models.functions import ScoreColumns, text_logps, text_scores
 from jaxalign.models.transformer import LanguageModel
-from jaxalign.numerics.masking import is_end, united
+from jaxalign.numerics.masking import is_end, with_ties_restored
 from jaxalign.numerics.types import Params
 from jaxalign.sampling import Samples, sample, sample_mixture
 
@@ -58,18 +58,18 @@ def sample_pairs(
         params, reference_params, reward_params, key = shared
         keys = [jax.random.fold_in(key, side) for side in (0, 1)]
         both = (params, reference_params)
-        drawn = sample(policy, params, prompts, keys[0], **decoding)
-        against = sample_mixture(
+        first_samples = sample(policy, params, prompts, keys[0], **decoding)
+        second_samples = sample_mixture(
             (policy, policy), both, prompts, keys[1], mixture=opponent, **decoding
         )
-        sides = (drawn.batch, against.batch)
+        sides = (first_samples.batch, second_samples.batch)
         first, second = (
             ScoredResponses(responses=side, scores=scores_of(reward_params, side), reference=logps)
             for side, logps in zip(sides, reference_logps(reference_params, sides), strict=True)
         )
         weights = jnp.any(prompts.mask, axis=1).astype(jnp.float32)
         batch = OnlineBatch(first=first, second=second, weights=weights)
-        return batch, pair_metrics(drawn, first.reference, eos_id=eos_id)
+        return batch, pair_metrics(first_samples, first.reference, eos_id=eos_id)
 
     return pairs
 
@@ -140,7 +140,7 @@ def scored_pairs(
     sampled, penalised = jnp.stack(before, axis=1), jnp.stack(after, axis=1)
     scale = jnp.abs(sampled) + jnp.abs(sampled - penalised)
     mask = jnp.ones_like(penalised, bool)
-    scores = jnp.unstack(united(penalised, scale, mask, axis=1), axis=1)
+    scores = jnp.unstack(with_ties_restored(penalised, scale, mask, axis=1), axis=1)
     first, second = (
         dataclasses.replace(side, scores=x) for side, x in zip(sides, scores, strict=True)
     )

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxalign.advantages import gae, shaped_rewards
+from jaxalign.advantages import gae, missing_eos_penalty, shaped_rewards
 from jaxalign.batches.experience import Experience
 from jaxalign.batches.tokens import TokenBatch, pytree
 from jaxalign.kl import k1
@@ -89,6 +89,59 @@ def sample_and_score(
     return scored
 
 
+def penalised_scores(
+    scored: ScoredSamples, *, penalty: float, eos_id: int | tuple[int, ...]
+) -> jax.Array:
+    """Scores of the samples less the penalty for a missing EOS.
+
+    Args:
+      scored: the samples.
+      penalty: what a response without EOS loses, in score units.
+      eos_id: the token that ends a response, or all that do.
+
+    Returns:
+      `[B]`, NaN where a response has no score.
+    """
+    rows = scored.samples.batch
+    return missing_eos_penalty(
+        scored.scores, rows.tokens, rows.response_mask, eos_id=eos_id, penalty=penalty
+    )
+
+
+def reference_kl(scored: ScoredSamples, logps: jax.Array) -> jax.Array:
+    """KL to the reference of each sampled token, estimated by the log-ratio (k1).
+
+    Args:
+      scored: the samples.
+      logps: `[B, T]` nats of their tokens under the policy that drew them.
+
+    Returns:
+      `[B, T]` nats.
+    """
+    return k1(logps, scored.reference_logps)
+
+
+def tokens_with_score(rows: TokenBatch, scores: jax.Array) -> jax.Array:
+    """Mask `[B, T]` of response tokens, without responses whose score `[B]` is NaN."""
+    return rows.response_mask & ~jnp.isnan(scores)[:, None]
+
+
+def token_rewards(
+    scored: ScoredSamples, scores: jax.Array, *, kl_coef: float | jax.Array
+) -> jax.Array:
+    """Rewards of sampled tokens: the score at the last one minus the KL penalty at each.
+
+    Args:
+      scored, scores, kl_coef: as in `text_experience`.
+
+    Returns:
+      `[B, T]`, score units.
+    """
+    kl = reference_kl(scored, scored.samples.logps)
+    mask = tokens_with_score(scored.samples.batch, scores)
+    return shaped_rewards(scores, kl, mask, kl_coef=kl_coef)
+
+
 def text_experience(
     scored: ScoredSamples,
     scores: jax.Array,
@@ -109,16 +162,16 @@ def text_experience(
     Source: Ziegler et al. 2019, https://arxiv.org/abs/1909.08593, Eq. 2 (per-token KL in the
     reward).
     """
-    rows, logps = scored.samples.batch, scored.samples.logps
+    rows = scored.samples.batch
     assert scored.values is not None, "PPO needs a policy with a value head"
-    mask = rows.response_mask & ~jnp.isnan(scores)[:, None]
-    rewards = shaped_rewards(scores, k1(logps, scored.reference_logps), mask, kl_coef=kl_coef)
+    mask = tokens_with_score(rows, scores)
+    rewards = token_rewards(scored, scores, kl_coef=kl_coef)
     advantages, returns = gae(rewards, scored.values, mask, gamma=gamma, gae_lambda=gae_lambda)
     return Experience(
         inputs=rows,
         actions=rows.tokens,
         mask=mask,
-        behaviour_logps=logps,
+        behaviour_logps=scored.samples.logps,
         values=scored.values,
         advantages=advantages,
         returns=returns,
@@ -140,7 +193,7 @@ def sample_metrics(
     """
     rows = scored.samples.batch
     mask = rows.response_mask
-    kl = masked_sum(k1(logps, scored.reference_logps), mask, axis=1)
+    kl = masked_sum(reference_kl(scored, logps), mask, axis=1)
     return {
         "scores/mean": jnp.nanmean(scored.scores),
         "scores/std": jnp.nanstd(scored.scores),

@@ -35,7 +35,7 @@ class FileError(UserError):
     """A file that cannot be read or written: its name, the reason, the remedy."""
 
 
-def shown(value: Any) -> str:
+def quote(value: Any) -> str:
     """`repr` of a value for an error message, on one line and at most `SHOWN` characters."""
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10**SHOWN:
         return f"a number of {SHOWN} digits or more"  # Python refuses to write the longest
@@ -46,10 +46,10 @@ def shown(value: Any) -> str:
     return text if len(text) <= SHOWN else f"{text[: SHOWN // 2]}...{text[-SHOWN // 4 :]}"
 
 
-def shown_path(path: str | os.PathLike) -> str:
+def short_path(path: str | os.PathLike) -> str:
     """Printable form of a path or name for an error message, at most `SHOWN` characters.
 
-    >>> shown_path("runs/a")
+    >>> short_path("runs/a")
     'runs/a'
     """
     text = os.fspath(path)
@@ -81,7 +81,7 @@ def regular_file(path: str | os.PathLike, *, largest: int | None = None) -> Path
     Raises:
       FileError: there is no such file, it is not a regular one, or it is larger.
     """
-    name = shown_path(path)
+    name = short_path(path)
     try:
         status = os.stat(path)
     except ValueError:
@@ -108,9 +108,9 @@ def read_bytes(path: str | os.PathLike, *, largest: int = LARGEST_TEXT) -> bytes
         with open(regular_file(path, largest=largest), "rb", opener=_open_without_waiting) as file:
             content = file.read(largest + 1) or b""  # None: nothing there yet, in /proc
     except OSError as error:
-        raise FileError(f"{shown_path(path)} cannot be read: {reason(error)}") from None
+        raise FileError(f"{short_path(path)} cannot be read: {reason(error)}") from None
     if len(content) > largest:  # it grew, or is one of /proc
-        raise FileError(f"{shown_path(path)} has more than {largest:,} bytes, which are not read")
+        raise FileError(f"{short_path(path)} has more than {largest:,} bytes, which are not read")
     return content
 
 
@@ -128,7 +128,7 @@ def read_text(path: str | os.PathLike, *, largest: int = LARGEST_TEXT) -> str:
     try:
         return read_bytes(path, largest=largest).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise FileError(f"{shown_path(path)}: no UTF-8 at byte {error.start + 1}") from None
+        raise FileError(f"{short_path(path)}: no UTF-8 at byte {error.start + 1}") from None
 
 
 def read_json(path: str | os.PathLike, kind: type[Kind] = dict[str, Any]) -> Kind:
@@ -141,7 +141,7 @@ def read_json(path: str | os.PathLike, kind: type[Kind] = dict[str, Any]) -> Kin
     Raises:
       FileError: it cannot be read, is no JSON, or holds something else.
     """
-    return json_of(read_text(path), kind, shown_path(path))
+    return json_of(read_text(path), kind, short_path(path))
 
 
 def json_of(text: str | bytes, kind: type[Kind], where: str) -> Kind:
@@ -161,18 +161,18 @@ def json_of(text: str | bytes, kind: type[Kind], where: str) -> Kind:
         raise FileError(f"{where} is not JSON: nested too deeply") from None
     except ValueError as error:
         raise FileError(f"{where} is not JSON: {str(error)[:SHOWN]}") from None
-    return typed(content, kind, where)
+    return as_type(content, kind, where)
 
 
-def typed(value: Any, kind: type[Kind], where: str) -> Kind:
-    """A decoded JSON value validated against a type, without coercion.
+def as_type(value: Any, kind: type[Kind], where: str) -> Kind:
+    """A decoded JSON value as a type, validated without coercion.
 
     Args:
       value: of JSON types.
       kind: to convert it to: built-in containers, a dataclass.
       where: name of the source, for messages.
 
-    >>> typed({"layers": 2}, dict[str, int], "config.json")
+    >>> as_type({"layers": 2}, dict[str, int], "config.json")
     {'layers': 2}
 
     Raises:
@@ -202,10 +202,10 @@ def make_directory(path: str | os.PathLike) -> Path:
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
     except FileExistsError:
-        raise FileError(f"{shown_path(path)} is a file; a directory is needed") from None
+        raise FileError(f"{short_path(path)} is a file; a directory is needed") from None
     except (OSError, ValueError) as error:
         why = reason(error) if isinstance(error, OSError) else str(error)
-        raise FileError(f"{shown_path(path)} cannot be made: {why}") from None
+        raise FileError(f"{short_path(path)} cannot be made: {why}") from None
     return Path(path)
 
 
@@ -253,7 +253,7 @@ def replace_file(path: str | os.PathLike, write: Callable[[Path], object]) -> No
 def _path_with_name(path: str | os.PathLike) -> Path:
     """The path, checked to end with a file name, so that a temporary file can lie beside it."""
     if not Path(path).name or "\0" in os.fspath(path):
-        raise FileError(f"{shown_path(path)!r} is no name that can be written to")
+        raise FileError(f"{short_path(path)!r} is no name that can be written to")
     return Path(path)
 
 
@@ -265,7 +265,7 @@ def _check_regular_or_absent(path: Path) -> None:
         return
     for is_kind, kind in KINDS:
         if is_kind(status.st_mode):
-            raise FileError(f"{shown_path(path)} is {kind}; give the name of a file")
+            raise FileError(f"{short_path(path)} is {kind}; give the name of a file")
 
 
 @contextlib.contextmanager
@@ -299,7 +299,7 @@ def writing(path: str | os.PathLike) -> Iterator[None]:
         yield
     except OSError as error:
         raise FileError(
-            f"{shown_path(path)} could not be written: {reason(error)}; {remedy(error)}"
+            f"{short_path(path)} could not be written: {reason(error)}; {remedy(error)}"
         ) from None
 
 

@@ -31,6 +31,7 @@ from jax.tree_util import GetAttrKey
 from jaxalign.errors import UserError
 from jaxalign.numerics.types import Params, Tree
 from jaxalign.system.files import (
+    as_type,
     exists,
     make_directory,
     read_bytes,
@@ -38,8 +39,7 @@ from jaxalign.system.files import (
     reason,
     regular_file,
     replace_file,
-    shown_path,
-    typed,
+    short_path,
     write_atomically,
     writing,
 )
@@ -113,7 +113,7 @@ class Checkpoints:
             return []
         except OSError as error:
             raise UserError(
-                f"{shown_path(self.directory)} cannot be read: {reason(error)}"
+                f"{short_path(self.directory)} cannot be read: {reason(error)}"
             ) from None
         return sorted(int(name) for name in names if STEP.fullmatch(name))
 
@@ -156,14 +156,14 @@ class Checkpoints:
                 manifest = checked(where, step, self.run)
             except _Unusable as error:
                 self._unused.append(where)
-                reasons.append(f"checkpoint {shown_path(where)} {error}")
+                reasons.append(f"checkpoint {short_path(where)} {error}")
                 continue
             for why in reasons:
                 say(f"{why}: going on from step {step}")
             return step, self._read(where, manifest, template)
         if reasons:
             raise UserError(
-                f"{reasons[0]}, and there is no other; remove {shown_path(self.directory)} and run "
+                f"{reasons[0]}, and there is no other; remove {short_path(self.directory)} and run "
                 "the same command again to begin this stage at its first step"
             )
         return None
@@ -265,7 +265,7 @@ def checked(where: Path, step: int, run: str = "") -> Manifest:
     try:
         content = read_bytes(where / MANIFEST)
         fields = read_json(where / MANIFEST, dict[str, Any]).get("manifest")
-        manifest = typed(fields, Manifest, MANIFEST)
+        manifest = as_type(fields, Manifest, MANIFEST)
         files = _digests(where)
     except (UserError, OSError) as error:
         raise _Unusable(f"is damaged: {error}") from None
@@ -396,11 +396,11 @@ def _link_to(directory: Path, strange: str, behind: contextlib.ExitStack) -> Pat
         if not STRANGE.search(str(link)):
             link.symlink_to(directory, target_is_directory=True)
             return link
-        why = f"{shown_path(link.parent.parent)} has one as well"
+        why = f"{short_path(link.parent.parent)} has one as well"
     except OSError as error:
         why = reason(error)
     raise UserError(
-        f"{shown_path(directory)} has the character {strange!r}, which checkpoints need a link "
+        f"{short_path(directory)} has the character {strange!r}, which checkpoints need a link "
         f"without, and no temporary directory takes one ({why}); give a run_dir without that "
         "character, or set TMPDIR to a directory that you may write to"
     )

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 from jax.experimental import checkify
 
 from jaxalign.batches.experience import Experience, ResponseBatch
-from jaxalign.batches.tokens import TokenBatch
+from jaxalign.batches.functions import EvaluateActions, LossFn, LossSums, TextRows, TokenPairs
 from jaxalign.numerics.precision import saturation
 from jaxalign.numerics.types import Params
-from jaxalign.train.step import Batch, LossFn, Metrics
+from jaxalign.train.step import Batch
 
 REAL = (  # fields of batches that hold real numbers
     *("behaviour_logps", "values", "advantages", "returns", "weights", "margins", "preferences"),
@@ -31,7 +31,7 @@ def watched(loss_fn: LossFn) -> LossFn:
 
     def loss_and_conditions(
         params: Params, batch: Batch, key: jax.Array, **statistics: Any
-    ) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
+    ) -> LossSums:
         total, (weight, metrics) = loss_fn(params, batch, key, **statistics)
         checkify.check(weight > 0, "empty mask: the weight of the batch is {w}", w=weight)
         for name, metric in (metrics | {"loss": total}).items():
@@ -42,11 +42,11 @@ def watched(loss_fn: LossFn) -> LossFn:
     return loss_and_conditions
 
 
-def watched_ratios(evaluate: Callable[..., Any]) -> Callable[..., Any]:
+def watched_ratios(evaluate: EvaluateActions) -> EvaluateActions:
     """A policy for PPO with the condition that no ratio leaves the range of its dtype."""
 
     def logps_and_conditions(
-        params: Params, batch: Experience, keys: jax.Array | None = None
+        params: Params, batch: Experience, keys: jax.Array
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         logps, entropy, values = evaluate(params, batch, keys)
         check_ratios(logps, batch)
@@ -55,13 +55,11 @@ def watched_ratios(evaluate: Callable[..., Any]) -> Callable[..., Any]:
     return logps_and_conditions
 
 
-def watched_decisions(
-    evaluate: Callable[..., Any], batch: ResponseBatch
-) -> Callable[..., tuple[jax.Array, jax.Array]]:
+def watched_decisions(evaluate: TokenPairs, batch: ResponseBatch) -> TokenPairs:
     """`watched_ratios` for a policy without values, which reads the tokens of this batch alone."""
 
     def logps_and_conditions(
-        params: Params, rows: TokenBatch, keys: jax.Array | None = None
+        params: Params, rows: TextRows, keys: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         logps, entropy = evaluate(params, rows, keys)
         check_ratios(logps, batch)

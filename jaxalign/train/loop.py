@@ -1,7 +1,8 @@
-"""The training loop of every stage: it can be stopped anywhere, and goes on exactly from there."""
+"""The training loop of every stage, which can be stopped anywhere and resumes exactly there."""
 
 import collections
 import contextlib
+import dataclasses
 import math
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxalign.batches.functions import Metrics
 from jaxalign.errors import StepRefused, UserError
 from jaxalign.numerics.types import Tree
 from jaxalign.system.signals import deferred, name_of, say
@@ -18,24 +20,30 @@ from jaxalign.train.metrics import progress
 IN_FLIGHT = 2  # steps that are handed to the device before an earlier one must have ended
 
 
+Step = Callable[[Tree, Any], tuple[Tree, Metrics]]  # `(state, batch) -> (state, metrics)`
+OnMetrics = Callable[[int, dict[str, float]], None]  # `(step, metrics)`
+Evaluate = Callable[[Tree], dict[str, float]]  # `state -> metrics`
+
+
 def fit(
     state: Tree,
-    step: Callable[[Any, Any], tuple[Any, dict]],
+    step: Step,
     batches: Callable[[int], Any],
     *,
     steps: int,
-    on_metrics: Callable[[int, dict[str, float]], None],
+    on_metrics: OnMetrics,
     log_every: int = 1,
     on_start: Callable[[int], None] = lambda step: None,
     checkpoints: Checkpoints | None = None,
     checkpoint_every: int | None = None,
-    evaluate: Callable[[Any], dict[str, float]] | None = None,
+    evaluate: Evaluate | None = None,
     evaluate_every: int | None = None,
     label: str | None = None,
     tokens_per_step: int | None = None,
-):
-    """Run `state, metrics = step(state, batches(i))` for i up to `steps`, from the last checkpoint
-    on.
+) -> Tree:
+    """The state after all steps of a run, which goes on from its last checkpoint.
+
+      state, metrics = step(state, batches(i)),  i = 0 ... steps - 1
 
     Step n is the state after n updates: its metrics are those of batch n - 1. Since batch i depends
     on i only and the state holds all else, a run that was killed and started again ends with the
@@ -70,8 +78,10 @@ def fit(
     silent = contextlib.nullcontext(lambda done, note: None)
     counts = {"total": steps, "start": start, "tokens_per_step": tokens_per_step}
     log = _Log(on_metrics, log_every, steps)
-    if evaluate is not None and start == 0:
-        on_metrics(0, evaluate(state))
+    evaluations = _Evaluations(evaluate, evaluate_every, steps, log)
+    saves = _Saves(checkpoints, checkpoint_every, steps, log)
+    if start == 0:
+        evaluations.at_the_start(state)
     with (
         deferred() as signals,
         silent if label is None else progress(label, **counts) as advance,
@@ -82,21 +92,13 @@ def fit(
             try:
                 state, metrics = step(state, batches(done - 1))
             except StepRefused as error:
-                log.flush()
-                if checkpoints is not None and done - 1 > start:
-                    checkpoints.save(done - 1, state)
+                saves.before_refused(done, state, start)
                 raise StepRefused(f"step {done}: {error}") from None
             log.add(done, metrics)
             advance(done, log.note)
-            if evaluate is not None and _due(done, evaluate_every, steps):
-                log.flush()
-                on_metrics(done, evaluate(state))
+            evaluations.after(done, state)
             stopping = bool(signals)  # one that comes while this step is saved ends the next one
-            if checkpoints is not None:
-                checkpoints.check()
-                if _due(done, checkpoint_every, steps) or stopping:
-                    log.flush()
-                    checkpoints.save(done, state)
+            saves.after(done, state, stopping=stopping)
             if stopping:
                 break
         log.flush()
@@ -107,7 +109,7 @@ def fit(
 
 @contextlib.contextmanager
 def _written(checkpoints: Checkpoints | None):
-    """Every save is on disk behind it, whatever went wrong within it."""
+    """A context at whose end every checkpoint is on disk, whatever went wrong within it."""
     try:
         yield
     except BaseException:
@@ -119,7 +121,9 @@ def _written(checkpoints: Checkpoints | None):
         checkpoints.wait()
 
 
-def mean_metrics(sums: Callable, shared: Tree, batches: Iterable) -> dict[str, float]:
+def mean_metrics(
+    sums: Callable[[Tree, Any], tuple[jax.Array, Metrics]], shared: Tree, batches: Iterable[Any]
+) -> dict[str, float]:
     """Metrics over many batches: sums added up, divided once by the weight of all.
 
     Args:
@@ -139,13 +143,15 @@ def mean_metrics(sums: Callable, shared: Tree, batches: Iterable) -> dict[str, f
 
 
 class _Log:
-    """Hands metrics on when their step has ended, so that nobody waits for the running one."""
+    """Metrics on their way to `on_metrics`, handed on when their step has ended: nobody waits for
+    the running one.
+    """
 
-    def __init__(self, on_metrics: Callable[..., Any], log_every: int, steps: int):
+    def __init__(self, on_metrics: OnMetrics, log_every: int, steps: int):
         self.on_metrics, self.log_every, self.steps, self.note = on_metrics, log_every, steps, ""
         self.waiting = collections.deque()
 
-    def add(self, done: int, metrics: dict) -> None:
+    def add(self, done: int, metrics: Metrics) -> None:
         self.waiting.append((done, metrics))
         if len(self.waiting) > IN_FLIGHT:
             self._next()
@@ -167,7 +173,50 @@ class _Log:
             self.on_metrics(done, numbers)
 
 
-def _check_finite(done: int, metrics: dict) -> None:
+@dataclasses.dataclass(frozen=True)
+class _Evaluations:
+    """Evaluations of the state at the start, every so many steps and at the end."""
+
+    evaluate: Evaluate | None
+    every: int | None
+    steps: int
+    log: _Log
+
+    def at_the_start(self, state: Tree) -> None:
+        if self.evaluate is not None:
+            self.log.on_metrics(0, self.evaluate(state))
+
+    def after(self, done: int, state: Tree) -> None:
+        if self.evaluate is not None and _due(done, self.every, self.steps):
+            self.log.flush()
+            self.log.on_metrics(done, self.evaluate(state))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Saves:
+    """Checkpoints every so many steps, at the end, and where a run stops before it."""
+
+    checkpoints: Checkpoints | None
+    every: int | None
+    steps: int
+    log: _Log
+
+    def before_refused(self, done: int, state: Tree, start: int) -> None:
+        """Save the state before a step that was refused, if it is a new one."""
+        self.log.flush()
+        if self.checkpoints is not None and done - 1 > start:
+            self.checkpoints.save(done - 1, state)
+
+    def after(self, done: int, state: Tree, *, stopping: bool) -> None:
+        if self.checkpoints is None:
+            return
+        self.checkpoints.check()
+        if _due(done, self.every, self.steps) or stopping:
+            self.log.flush()
+            self.checkpoints.save(done, state)
+
+
+def _check_finite(done: int, metrics: Metrics) -> None:
     for name in ("loss", "grad_norm"):
         if name in metrics and not math.isfinite(value := float(np.asarray(metrics[name]))):
             raise UserError(
@@ -176,16 +225,17 @@ def _check_finite(done: int, metrics: dict) -> None:
             )
 
 
-def _resumed(state: Tree, checkpoints: Checkpoints | None, steps: int):
-    found = None if checkpoints is None else checkpoints.restore(state)
-    if found is None:
+def _resumed(state: Tree, checkpoints: Checkpoints | None, steps: int) -> tuple[int, Tree]:
+    """The step that a run goes on from and its state: those of the last checkpoint, if any."""
+    restored = None if checkpoints is None else checkpoints.restore(state)
+    if restored is None:
         return 0, state
-    if found[0] > steps:
+    if restored[0] > steps:
         raise UserError(
-            f"the checkpoint is of step {found[0]}, the run has {steps} steps; "
+            f"the checkpoint is of step {restored[0]}, the run has {steps} steps; "
             "give at least as many, or another run directory"
         )
-    return found
+    return restored
 
 
 def _due(done: int, every: int | None, steps: int) -> bool:

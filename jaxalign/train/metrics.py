@@ -17,9 +17,9 @@ from jaxalign.system.files import (
     exists,
     json_of,
     make_directory,
+    quote,
     read_text,
-    shown,
-    shown_path,
+    short_path,
     write_atomically,
     writing,
 )
@@ -143,7 +143,7 @@ def read_metrics(run_dir: str | os.PathLike[str]) -> list[dict[str, Any]]:
     whole, _, _ = read_text(path, largest=LARGEST_METRICS).rpartition("\n")
     lines: list[dict[str, Any]] = []
     for number, text in enumerate(whole.split("\n"), start=1) if whole else ():
-        where = f"{shown_path(path)}:{number}"
+        where = f"{short_path(path)}:{number}"
         try:
             line = json_of(text, dict[str, Any], where)
         except FileError as error:
@@ -153,7 +153,7 @@ def read_metrics(run_dir: str | os.PathLike[str]) -> list[dict[str, Any]]:
         for name, value in line.items():
             if name != "stage" and not _is_number(value):
                 raise FileError(
-                    f"{where}: {shown(name)} is {shown(value)}, which is no number; remove that "
+                    f"{where}: {quote(name)} is {quote(value)}, which is no number; remove that "
                     "line"
                 )
         lines.append(line)

@@ -7,6 +7,7 @@ the one global weight is here. A metric with a weight of its own (a mean over so
 is a pair `(sum, weight)` among the metric sums.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -15,14 +16,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxalign.batches.functions import BatchSums, LossFn, LossSums, Metrics
 from jaxalign.batches.tokens import pytree
 from jaxalign.errors import UserError
 from jaxalign.numerics.collectives import psum, vary
 from jaxalign.numerics.types import Params, Tree
 
 Batch = Any  # pytree of arrays with a row axis first
-Metrics = dict[str, Any]
-LossFn = Callable[..., tuple[jax.Array, tuple[jax.Array, Metrics]]]
+Track = Callable[[Tree, Metrics], Tree]  # `(statistics, metric sums) -> statistics`
 
 
 @pytree
@@ -90,7 +91,8 @@ def initial_state(
 
 
 def train_step(state: TrainState, batch: Batch, **options: Any) -> tuple[TrainState, Metrics]:
-    """One update from one global batch, the same numbers for every split of its rows.
+    """The state after one update from a global batch, equal for every split of its rows, and its
+    metrics.
 
     Args:
       state: before the update.
@@ -116,10 +118,10 @@ def summed_step(
     optimizer: optax.GradientTransformation,
     axis_name: str | None = None,
     micro_batches: int = 1,
-    track: Callable[[Any, Any], Any] | None = None,
-    measure: Callable[[Params, Batch, jax.Array], Any] | None = None,
+    track: Track | None = None,
+    measure: BatchSums | None = None,
 ) -> tuple[TrainState, Metrics]:
-    """One update with metrics as sums, which can be added up over steps and divided once.
+    """The state after one update, and metrics as sums: added up over steps they are divided once.
 
       gradient = (sum over devices and micro-batches of grad sum_loss) / (sum of weights)
 
@@ -137,10 +139,12 @@ def summed_step(
       micro_batches: the rows are taken in this many parts, one after the other, to save memory.
       measure: `(params, rows, key) -> pytree of sums` for a loss that depends on the whole batch:
         they are added up over micro-batches and devices before the gradient is taken, and the loss
-        is then called with `measured=` the totals, which get no gradient.
-      track: `(statistics, measured) -> statistics` after this batch, from the totals of `measure`;
-        the loss is called with `statistics=` those before. They change between steps only, so every
-        split of the rows has the same ones.
+        is then called with `measured=` the totals, which get no gradient. One without, which adds
+        up its sums over the devices itself, saves a forward pass where it has all rows of a device
+        at once.
+      track: `(statistics, metric sums) -> statistics` after this batch, from the metric sums of the
+        loss over the whole batch; the loss is called with `statistics=` those before. They change
+        between steps only, so every split of the rows has the same ones.
 
     Returns:
       The new state, and `(sum, weight)` of each metric over the global batch, with `loss` and
@@ -149,34 +153,46 @@ def summed_step(
     Raises:
       UserError: the rows do not split into `micro_batches` equal parts.
     """
-    key = jax.random.fold_in(state.key, state.step)
-    params = vary(state.params, axis_name)
     if state.frozen is not None:
         loss_fn = _completing(loss_fn, state)
         measure = None if measure is None else _completing(measure, state)
     if track is not None:
         loss_fn = functools.partial(loss_fn, statistics=state.statistics)
-
-    def global_sums(fn: Callable[..., Any]) -> Any:
-        sums = _local_sums(lambda rows: fn(params, rows, key), batch, micro_batches, axis_name)
-        return psum(sums, axis_name)
-
-    measured = None if measure is None else global_sums(measure)
-    if measure is not None:
-        loss_fn = functools.partial(loss_fn, measured=measured)
-    (loss, (weight, metrics)), grads = global_sums(jax.value_and_grad(loss_fn, has_aux=True))
-    sums = metrics | {"loss": loss}
+    cut = {"axis_name": axis_name, "micro_batches": micro_batches}
+    (loss, (weight, metrics)), grads = _loss_and_gradient(loss_fn, measure, state, batch, **cut)
     grads = means(grads, weight)
 
     def update(params: Params, opt_state: Tree, statistics: Tree) -> tuple[Params, Tree, Tree]:
         updates, opt_state = optimizer.update(grads, opt_state, params)
         if track is not None:
-            statistics = track(statistics, measured)
+            statistics = track(statistics, metrics)
         return optax.apply_updates(params, updates), opt_state, statistics
 
+    sums = metrics | {"loss": loss}
     sums = {name: x if isinstance(x, tuple) else (x, weight) for name, x in sums.items()}
     sums["grad_norm"] = (optax.tree.norm(grads), (weight > 0).astype(weight.dtype))
     return _updated(state, update, weight), sums
+
+
+def _loss_and_gradient(
+    loss_fn: LossFn,
+    measure: BatchSums | None,
+    state: TrainState,
+    batch: Batch,
+    *,
+    axis_name: str | None,
+    micro_batches: int,
+) -> tuple[LossSums, Params]:
+    """The sums of a loss over the global batch, and the gradient of the first of them."""
+    key, params = jax.random.fold_in(state.key, state.step), vary(state.params, axis_name)
+
+    def global_sums(fn: Callable[[Params, Batch, jax.Array], Tree]) -> Tree:
+        sums = _local_sums(lambda rows: fn(params, rows, key), batch, micro_batches, axis_name)
+        return psum(sums, axis_name)
+
+    if measure is not None:
+        loss_fn = functools.partial(loss_fn, measured=global_sums(measure))
+    return global_sums(jax.value_and_grad(loss_fn, has_aux=True))
 
 
 def _updated(
@@ -190,13 +206,12 @@ def _updated(
         lambda *before: before,
         *(state.params, state.opt_state, state.statistics),
     )
-    return TrainState(
+    return dataclasses.replace(
+        state,
         step=state.step + 1,
         params=params,
         opt_state=opt_state,
-        key=state.key,
         statistics=statistics,
-        frozen=state.frozen,
     )
 
 

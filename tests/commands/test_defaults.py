@@ -23,7 +23,7 @@ from jaxalign.recipes.text_models import (
     start_of,
     with_heads,
 )
-from jaxalign.recipes.user_data import fitting
+from jaxalign.recipes.user_data import with_max_length
 from tests.tiny_models import tiny_policy
 
 pytestmark = pytest.mark.slow
@@ -86,7 +86,7 @@ def test_rows_are_as_long_as_suits_the_model(models):
         (ours, 2048, 2048),
         (published, 8192, 4096),
     ):
-        assert fitting(DataConfig(max_length=given), model).longest == length
+        assert with_max_length(DataConfig(max_length=given), model).longest == length
 
 
 def test_a_published_model_is_trained_gently_and_the_run_says_so(

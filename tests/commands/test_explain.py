@@ -473,6 +473,12 @@ def test_a_configuration_comes_back_from_its_file():
         restored(DPOConfig, {"data": {}})
 
 
+def test_supervised_fine_tuning_has_no_temperature():
+    with pytest.raises(UserError, match="method sft does not read temperature"):
+        ExplainConfig(method="sft", temperature=0.5)
+    assert ExplainConfig(method="dpo", temperature=0.5).temperature == 0.5
+
+
 def test_a_run_must_be_one(tmp_path):
     with pytest.raises(UserError, match=r"no config\.json"):
         of_run(ExplainConfig(run=str(tmp_path)))
@@ -592,6 +598,6 @@ def test_a_run_is_explained_on_the_day_it_began(tmp_path, monkeypatch):
     inputs = {"run": "a", "started": began.isoformat(), "inputs": None}
     (tmp_path / "inputs.json").write_text(json.dumps(inputs))
     monkeypatch.setattr(page, "of_run", lambda config: config)
-    monkeypatch.setattr(page, "explained", lambda config: template_date())
+    monkeypatch.setattr(page, "explain_batch", lambda config: template_date())
     assert page.run(ExplainConfig(run=str(tmp_path))) == began
     assert page.run(ExplainConfig()) == template_date() != began

@@ -27,7 +27,7 @@ from jaxalign.data.shared_prompts import shared_lengths
 from jaxalign.losses import AOT, AVERAGED_IPO, DPO, KTO
 from jaxalign.recipes.grpo import shared_responses
 from jaxalign.recipes.run import open_run
-from jaxalign.recipes.text_batches import bucketed, packed
+from jaxalign.recipes.text_batches import bucketed_batches, packed_batches
 from jaxalign.train.epochs import minibatch_rows
 from jaxalign.train.step import initial_state, train_step
 
@@ -47,7 +47,7 @@ def texts(count: int, seed: int = 0) -> list:
 
 def test_buckets_know_nothing_of_where_they_are_computed():
     """What a batch holds is a function of rows, size and seed: there is nothing else to give."""
-    batches = bucketed(texts(200), 8, buckets=3, pad_id=0, seed=0)
+    batches = bucketed_batches(texts(200), 8, buckets=3, pad_id=0, seed=0)
     first = [batches.batch(number) for number in range(batches.per_epoch)]
     real = [batch.index[batch.mask.any(axis=1)] for batch in first]
     assert sorted(np.concatenate(real)) == list(range(200))
@@ -78,9 +78,9 @@ def test_training_on_texts_is_the_same_everywhere(kind, tmp_path):
     rows, size = texts(60), 9  # neither devices nor micro-batches divide it
     shape = {"pad_id": 0, "seed": 3}
     batches = (
-        bucketed(rows, size, buckets=1, **shape)
+        bucketed_batches(rows, size, buckets=1, **shape)
         if kind == "bucketed"
-        else packed(rows, size, length=32, **shape)
+        else packed_batches(rows, size, length=32, **shape)
     )
     places = itertools.product((1, 2, 8), (1, 2, 3)) if kind == "bucketed" else ((1, 1), (8, 2))
     trained = {}

@@ -23,7 +23,7 @@ from jaxalign.logprobs import (
 from jaxalign.losses.distillation import forward_kl_loss
 from jaxalign.models.functions import log_collisions_of, text_divergences
 from jaxalign.models.transformer import Transformer
-from jaxalign.recipes.distillation import teaching
+from jaxalign.recipes.distillation import teacher_pass
 from jaxalign.recipes.text_models import TextModel, load_text_model, new_parameters, save_text_model
 from tests.test_sampling import CONFIG, MODEL, PROMPT, drawn, params_of, prompts_of, responses
 from tests.tiny_models import tiny_policy
@@ -148,7 +148,7 @@ def test_a_teacher_that_is_padded_otherwise_teaches_the_same(vocab_size):
     taught = params | {"trunk": params["trunk"] | {"embedding": embedding}}
     teacher = TextModel(model=Transformer(config), params=taught, tokenizer=None)  # pyright: ignore
     run = SimpleNamespace(layout=make_layout("device"))
-    batch = teaching(run, teacher, 11)(rows)  # pyright: ignore[reportArgumentType]
+    batch = teacher_pass(run, teacher, 11)(rows)  # pyright: ignore[reportArgumentType]
     logits = logits_by(MODEL, params, rows)
     assert batch.teacher_logits.shape == logits.shape
     found = jax.nn.softmax(batch.teacher_logits)

@@ -14,7 +14,7 @@ from jaxalign import PairLogps, objectives
 from jaxalign.batches.preferences import PreferenceBatch, UnpairedBatch
 from jaxalign.batches.tokens import TokenBatch
 from jaxalign.losses import BCO, BCO_PAIR
-from jaxalign.losses.bco import no_shift, shift_after
+from jaxalign.losses.bco import no_shift
 from jaxalign.train.step import initial_state, train_step
 from tests.folders import FILES
 
@@ -46,11 +46,18 @@ def labelled(reference, labels):
     )
 
 
-def step_of(loss_fn, measure, rate=RATE, **options):
+def step_of(loss_fn, measure, rate=RATE, micro_batches=1):
+    """A step whose loss takes the shift from its own forward pass where it sees all rows."""
     sgd = optax.sgd(rate)
-    given = {"measure": measure, "track": shift_after, **options}
-    step = jax.jit(functools.partial(train_step, loss_fn=loss_fn, optimizer=sgd, **given))
-    return step, lambda params, shift: initial_state(params, sgd, KEY, statistics=shift)
+    step = functools.partial(
+        train_step,
+        loss_fn=loss_fn,
+        optimizer=sgd,
+        track=objectives.shift_after_batch,
+        measure=measure if micro_batches > 1 else None,
+        micro_batches=micro_batches,
+    )
+    return jax.jit(step), lambda params, shift: initial_state(params, sgd, KEY, statistics=shift)
 
 
 @functools.cache

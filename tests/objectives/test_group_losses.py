@@ -12,7 +12,7 @@ import optax
 import pytest
 
 from jaxalign import losses
-from jaxalign.advantages import overlong_penalties
+from jaxalign.advantages import ADVANTAGES, overlong_penalties
 from jaxalign.batches.experience import ResponseBatch
 from jaxalign.batches.tokens import TokenBatch
 from jaxalign.config.checks import hints_of
@@ -29,8 +29,10 @@ from jaxalign.config.place import PlaceConfig
 from jaxalign.data.batching import prompt_batch
 from jaxalign.data.tokenizer_training import train_bpe
 from jaxalign.errors import UserError
+from jaxalign.kl import K1
 from jaxalign.losses import GROUP_LOSSES
-from jaxalign.losses.group_methods import ADVANTAGES, AGGREGATIONS, PARTS, with_parts
+from jaxalign.losses.aggregation import AGGREGATIONS, SEQUENCE_MEAN
+from jaxalign.losses.group_methods import PARTS, with_parts
 from jaxalign.models.functions import text_decisions
 from jaxalign.objectives import group_policy_gradient
 from jaxalign.recipes.grpo import train_grpo
@@ -93,10 +95,13 @@ def responses(name, rows=ROWS, seed=0, weighted=True):
     )
 
 
+def method_of(name, **given):
+    """A method with parts in place of its own, by their names on the command line."""
+    return GRPOSettings(loss=name, **given).method
+
+
 def objective(name, **given):
-    return group_policy_gradient(
-        table_decisions, with_parts(GROUP_LOSSES[name], **given), length=LENGTH
-    )
+    return group_policy_gradient(table_decisions, method_of(name, **given), length=LENGTH)
 
 
 def by_loop(name, batch):
@@ -123,8 +128,8 @@ def test_names_agree(capsys):
     from jaxalign.cli import main
 
     assert get_args(GroupLossName) == NAMES == tuple(oracle.METHODS)
-    assert get_args(AdvantagesName) == ADVANTAGES
-    assert get_args(AggregationName) == AGGREGATIONS
+    assert get_args(AdvantagesName) == tuple(ADVANTAGES)
+    assert get_args(AggregationName) == tuple(AGGREGATIONS)
     assert hints_of(GRPOSettings).keys() >= METHOD_FIELDS
     with pytest.raises(SystemExit):
         main(["grpo", "--help"])
@@ -173,7 +178,7 @@ def test_on_policy_it_is_the_policy_gradient(name):
     slopes, (_, metrics) = jax.grad(table_model, has_aux=True)(logps, batch, KEY)
     counts = np.maximum(batch.mask.sum(1, keepdims=True), 1)
     # the one action of rloo is the response: the sum over its tokens, not their mean
-    mean = method.aggregation == "sequence_mean" and name != "rloo"
+    mean = method.aggregation is SEQUENCE_MEAN and name != "rloo"
     advantages = batch.advantages.reshape(ROWS, -1)
     expected = -advantages * batch.mask / (counts if mean else 1)
     np.testing.assert_allclose(slopes, expected, rtol=1e-5, atol=1e-7)
@@ -244,7 +249,7 @@ def samples(scores, ended=(True, True, True, False), drift=0.0):
 def compared(
     name, scores=(1.0, 3.0, 5.0, 9.0), drift=0.0, ended=(True, True, True, False), **given
 ):
-    method = with_parts(GROUP_LOSSES[name], **given)
+    method = method_of(name, **given)
     found = samples(scores, ended, drift)
     return response_batch(found, method, group_size=2, eos_id=2, longest=4)
 
@@ -273,7 +278,7 @@ def test_advantages_by_hand(advantages, expected):
 
 
 def test_kl_in_the_reward_by_hand():
-    """Half a nat a token at price 2: a response pays 1 for every token."""
+    """Half a nat a token at coefficient 2: a response pays 1 for every token."""
     batch, _ = compared("rloo", kl_coef=2.0)
     # 1 - 1, 3 - 2, 5 - 3, 9 - 4
     np.testing.assert_allclose(batch.advantages, [-1, 1, -3, 3], atol=1e-6)
@@ -489,6 +494,8 @@ def test_every_option_changes_the_batch_or_the_loss():
 
 def test_the_defaults_of_the_methods_are_their_own():
     assert GRPOSettings(loss="dapo").method == dataclasses.replace(GROUP_LOSSES["dapo"])
-    assert with_parts(GROUP_LOSSES["grpo"], kl_in="reward").kl_estimator == "k1"
-    with pytest.raises(UserError, match="no advantages 'best'; there are group, batch"):
-        with_parts(GROUP_LOSSES["grpo"], advantages="best")
+    assert with_parts(GROUP_LOSSES["grpo"], kl_in="reward").kl_estimator is K1
+    with pytest.raises(UserError, match="advantages is 'best'; it must be group, batch"):
+        GRPOSettings(advantages="best")
+    with pytest.raises(UserError, match="no kl_in 'both'; there are loss, reward"):
+        with_parts(GROUP_LOSSES["grpo"], kl_in="both")

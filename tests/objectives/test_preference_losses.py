@@ -25,7 +25,7 @@ from jaxalign.data.tokenizer_training import train_bpe
 from jaxalign.errors import UserError
 from jaxalign.layouts.choice import make_layout
 from jaxalign.losses import DPO, PAIR_LOSSES, UNPAIRED_LOSSES
-from jaxalign.losses.bco import RunningMean, no_shift, shift_after
+from jaxalign.losses.bco import RunningMean, no_shift
 from jaxalign.recipes.preferences import train_unpaired
 from jaxalign.recipes.run import open_run
 from jaxalign.recipes.text_models import new_text_model
@@ -181,9 +181,8 @@ def step_options(name, micro_batches):
     """What `train_step` is told of a loss that reads the whole batch, or all batches before."""
     sums = objectives.paired_sums if name in PAIR_LOSSES else objectives.unpaired_sums
     loss = loss_of(name)
-    if loss.needs("shift"):
-        return {"measure": sums(table_logps, loss), "track": shift_after}
-    return {"measure": sums(table_logps, loss)} if micro_batches > 1 else {}
+    track = {"track": objectives.shift_after_batch} if loss.needs("shift") else {}
+    return {"measure": sums(table_logps, loss), **track} if micro_batches > 1 else track
 
 
 UPDATES = Updates(

@@ -102,15 +102,15 @@ def test_ppo_learns_to_write_what_is_rewarded(tmp_path):
     assert abs(kls[0]) < 1e-3 and kls[-1] > 1
 
 
-def test_a_price_on_kl_keeps_the_policy_near_the_reference(tmp_path):
+def test_a_kl_penalty_keeps_the_policy_near_the_reference(tmp_path):
     last = learned(tmp_path, iterations=8, kl_coef=0.5, kl_target=0.5, kl_horizon=256)[-1]
     assert last["kl/reference"] < 1
     assert last["kl/coef"] != 0.5  # adapted
 
 
-def test_a_target_of_the_kl_is_reached_from_a_price_ten_times_wrong():
-    """With the default horizon, whatever the batch, where the KL follows its price by
-    d ln KL = -p d ln price within a round (p = 1, 2) or over a few: within 40 rounds to 15%.
+def test_a_target_of_the_kl_is_reached_from_a_coefficient_ten_times_wrong():
+    """With the default horizon, whatever the batch, where the KL follows its coefficient by
+    d ln KL = -p d ln coefficient within an iteration (p = 1, 2) or a few: within 40 of them to 15%.
     """
     worst = 0.0
     for batch, power, delay, start in itertools.product((32, 512), (1, 2), (1, 3), (0.1, 10)):

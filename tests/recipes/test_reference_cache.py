@@ -25,7 +25,7 @@ from jaxalign.models.lora import ADAPTERS
 from jaxalign.recipes import accuracy, preferences, reference_cache
 from jaxalign.recipes.adapters import with_adapters
 from jaxalign.recipes.preferences import pair_logps
-from jaxalign.recipes.reference_cache import digest, kept_in, weights_digest
+from jaxalign.recipes.reference_cache import cached_response_logps, digest, weights_digest
 from jaxalign.recipes.run import open_run
 from jaxalign.recipes.scoring import response_logps
 from jaxalign.recipes.text_models import save_text_model
@@ -81,11 +81,11 @@ def test_what_is_read_is_what_was_computed(run, folder, monkeypatch, ld_alpha):
     if ld_alpha is not None:
         whole = pair_logps(plain, sides, ld_alpha=None, temperature=0.7)
         assert np.abs(whole.chosen - expected.chosen).max() > 0.1
-    score = functools.partial(kept_in(str(folder), model="m", data="d"), run, policy)
+    score = functools.partial(cached_response_logps(str(folder), model="m", data="d"), run, policy)
     pair_logps(score, sides, ld_alpha=ld_alpha and 0.5, temperature=0.7)
     assert len(list(folder.iterdir())) == (2 if ld_alpha is None else 4)
     monkeypatch.setattr(reference_cache, "response_logps", never)
-    score = functools.partial(kept_in(str(folder), model="m", data="d"), run, policy)
+    score = functools.partial(cached_response_logps(str(folder), model="m", data="d"), run, policy)
     found = pair_logps(score, sides, **sums)
     np.testing.assert_array_equal(found.chosen, expected.chosen)
     np.testing.assert_array_equal(found.rejected, expected.rejected)
@@ -195,7 +195,7 @@ CHANGES = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_any_change_is_computed_anew(run, folder, passes, change):
     of_policy, of_rows, temperature = CHANGES[change]
-    kept = functools.partial(kept_in, str(folder), model="m", data="d")
+    kept = functools.partial(cached_response_logps, str(folder), model="m", data="d")
     first = kept()(run, policy_of(), rows(0), temperature=1.0)
     np.testing.assert_array_equal(kept()(run, policy_of(), rows(0), temperature=1), first)
     assert len(passes) == 1
@@ -249,7 +249,7 @@ def test_adapters_count_once_they_add_something():
 
 
 def test_a_file_says_what_it_holds_and_is_whole(run, folder, passes):
-    kept_in(str(folder), model="runs/sft", data="rows.jsonl")(
+    cached_response_logps(str(folder), model="runs/sft", data="rows.jsonl")(
         run, policy_of(), rows(0), temperature=0.7
     )
     (file,) = folder.iterdir()  # nothing is left over
@@ -302,7 +302,7 @@ def nameless(file):
     ids=["cut", "flipped", "reshaped", "nameless", "no safetensors", "folder"],
 )
 def test_a_file_that_does_not_fit_is_one_line_that_names_it(run, folder, passes, damage, words):
-    kept = kept_in(str(folder), model="m", data="d")
+    kept = cached_response_logps(str(folder), model="m", data="d")
     kept(run, policy_of(), rows(0), temperature=1.0)
     (file,) = folder.iterdir()
     damage(file)
@@ -315,7 +315,7 @@ def test_a_file_that_does_not_fit_is_one_line_that_names_it(run, folder, passes,
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"reference_logps: .*file/kept cannot be made"):
-        kept_in(str(tmp_path / "file" / "kept"), model="m", data="d")
+        cached_response_logps(str(tmp_path / "file" / "kept"), model="m", data="d")
 
 
 def test_a_loss_without_a_reference_has_nothing_to_keep():
@@ -324,7 +324,7 @@ def test_a_loss_without_a_reference_has_nothing_to_keep():
             DPOConfig(reference_logps="kept", dpo=settings)
     assert DPOConfig(reference_logps="kept").reference_logps == "kept"
     assert KTOConfig(reference_logps="kept").reference_logps == "kept"
-    assert kept_in("", model="m", data="d") is response_logps
+    assert cached_response_logps("", model="m", data="d") is response_logps
 
 
 def command(folder, name, kind, more=()):

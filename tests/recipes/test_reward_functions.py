@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxalign.advantages import ADVANTAGES
 from jaxalign.batches.preferences import OnlineBatch, ScoredResponses
 from jaxalign.cli import dispatch, main
 from jaxalign.commands.explain.run_directory import of_run
@@ -542,7 +543,7 @@ COMPARED = {  # of scores 1 and 3, of responses of one and two tokens
 
 @pytest.mark.parametrize("name", COMPARED)
 def test_no_comparison_counts_what_nobody_judged(name):
-    method = dataclasses.replace(GROUP_LOSSES["grpo"], advantages=name)
+    method = dataclasses.replace(GROUP_LOSSES["grpo"], advantages=ADVANTAGES[name])
     batch, _ = compared([1.0, np.nan, 3.0, np.nan], method)
     first, second = COMPARED[name]
     np.testing.assert_allclose(batch.advantages, [first, 0, second, 0], rtol=1e-6)

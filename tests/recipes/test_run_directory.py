@@ -24,7 +24,7 @@ from jaxalign.recipes.inputs import (
     tokenizer_digests,
 )
 from jaxalign.recipes.run import open_run
-from jaxalign.recipes.run_directory import LOCK, directory_of, held
+from jaxalign.recipes.run_directory import LOCK, directory_of, locked_directory
 
 pytestmark = pytest.mark.slow
 
@@ -57,24 +57,24 @@ def test_names_that_are_taken_as_they_are(monkeypatch):
 
 def test_one_process_at_a_time(tmp_path):
     directory = tmp_path / "new" / "run"
-    with held(directory):
+    with locked_directory(directory):
         (directory / "written").touch()
         for same in (directory, tmp_path / "new" / ".." / "new" / "run"):
             with pytest.raises(
                 UserError, match=f"run is in use by process {os.getpid()} on .*; wait"
             ):
-                held(same).__enter__()
+                locked_directory(same).__enter__()
     assert [path.name for path in directory.iterdir()] == ["written"]
     (directory / LOCK).write_text("999 of a process that was killed")
-    with held(directory):
+    with locked_directory(directory):
         assert str(os.getpid()) in (directory / LOCK).read_text()
 
 
 def test_nothing_stays_of_a_run_that_wrote_nothing(tmp_path):
-    with held(tmp_path / "a" / "b"):
+    with locked_directory(tmp_path / "a" / "b"):
         pass
     assert list(tmp_path.iterdir()) == []
-    with held(tmp_path):
+    with locked_directory(tmp_path):
         pass
     assert tmp_path.is_dir()
 
@@ -88,7 +88,7 @@ def test_directories_that_cannot_be_written_to(tmp_path):
         (tmp_path, "could not be written"),  # a lock that is a link is not followed
     ):
         with pytest.raises(UserError, match=words):
-            held(directory).__enter__()
+            locked_directory(directory).__enter__()
     assert (tmp_path / "file").read_text() == ""
 
 
@@ -97,7 +97,7 @@ def test_a_resumed_run_keeps_the_date_of_its_start(tmp_path):
     begun = datetime.datetime(2024, 2, 29, 23, 59)
     with fixed_template_date(begun), open_run(tmp_path, SFTConfig(), PlaceConfig(), 0, inputs={}):
         pass
-    with held(tmp_path):
+    with locked_directory(tmp_path):
         assert template_date() == begun
     assert template_date() == now
 

@@ -145,7 +145,9 @@ def centred(params, batch, key, statistics, measured):
     total, weight = measured
     centre = total / weight + statistics
     losses = jnp.where(batch["mask"], (errors - centre) ** 2, 0)
-    return jnp.sum(losses), (jnp.sum(batch["mask"]), {"centre": centre * jnp.sum(batch["mask"])})
+    weight = jnp.sum(batch["mask"])
+    metrics = {"centre": centre * weight, "error": (jnp.sum(errors), weight)}
+    return jnp.sum(losses), (weight, metrics)
 
 
 def errors_and_weight(params, batch, key):
@@ -165,7 +167,7 @@ def test_what_is_measured_is_of_the_whole_batch_and_constant(x64, devices, micro
         loss_fn=centred,
         optimizer=optimizer,
         micro_batches=micro_batches,
-        track=lambda statistics, measured: statistics + measured[0] / measured[1],
+        track=lambda statistics, metrics: statistics + metrics["error"][0] / metrics["error"][1],
         measure=errors_and_weight,
     )
     if devices > 1:

@@ -160,14 +160,14 @@ def grpo(case: Case) -> Answer | Uncovered:
         if args.get("vllm") and kind != "vespo":
             losses = losses * x["importance_sampling_ratio"]
         if beta:
-            price = ja.k3(logps, jnp.asarray(x["ref_per_token_logps"]))
+            kl_term = ja.k3(logps, jnp.asarray(x["ref_per_token_logps"]))
             if args.get("use_bias_correction_kl", True):
                 ratios = logps - behaviour
                 if level == "sequence":
                     ratios = ja.sequence_log_ratios(logps, behaviour, mask)
                 zeros = jnp.zeros_like(logps)
-                price = price * ja.probability_ratios(ratios, zeros)
-            losses = losses + beta * price
+                kl_term = kl_term * ja.probability_ratios(ratios, zeros)
+            losses = losses + beta * kl_term
         weights, divisor = aggregated()
         loss = ja.masked_sum(losses, weights) / jnp.maximum(divisor, 1)
         if args.get("entropy_coef"):
@@ -220,16 +220,16 @@ def grpo(case: Case) -> Answer | Uncovered:
 
 def cancelling_terms(x: dict, behaviour, mask, level: str):
     """Sizes of the two terms of the slope of ratio * k3, whose exponentials cancel; `[B, T]`."""
-    price = np.exp(np.clip(x["ref_per_token_logps"] - x["per_token_logps"], -700, 700))
+    kl_term = np.exp(np.clip(x["ref_per_token_logps"] - x["per_token_logps"], -700, 700))
     drift = x["per_token_logps"] - behaviour
     if level == "sequence":
         counts = np.maximum(mask.sum(axis=1, keepdims=True), 1)
         drift = np.where(mask, drift, 0).sum(axis=1, keepdims=True) / counts
-        shared = np.where(mask, price, 0).sum(axis=1, keepdims=True) / counts
+        shared = np.where(mask, kl_term, 0).sum(axis=1, keepdims=True) / counts
     else:
-        shared = price
+        shared = kl_term
     with np.errstate(over="ignore"):
-        terms = np.exp(np.clip(drift, -700, 700)) * (price + shared)
+        terms = np.exp(np.clip(drift, -700, 700)) * (kl_term + shared)
     return np.where(mask, np.minimum(terms, np.finfo(float).max), 0)
 
 
@@ -260,8 +260,8 @@ def gmpo(case: Case) -> Answer:
     def loss(logps):
         each = ja.gmpo_loss(logps, behaviour, mask, advantages, clip_range=(low, high))
         if beta:
-            price = ja.k3(logps, jnp.asarray(x["ref_per_token_logps"]))
-            each += beta * ja.masked_sum(price, ja.sequence_mean(mask)[0], axis=1)
+            kl_term = ja.k3(logps, jnp.asarray(x["ref_per_token_logps"]))
+            each += beta * ja.masked_sum(kl_term, ja.sequence_mean(mask)[0], axis=1)
         return each.mean()
 
     value, gradient = with_gradients(loss, x["per_token_logps"])

@@ -30,7 +30,7 @@ from jaxalign.recipes.prompts import Prompts
 from jaxalign.recipes.run import Run, open_run
 from jaxalign.recipes.sampler import TextTask
 from jaxalign.recipes.sft import train_sft
-from jaxalign.recipes.text_batches import bucketed
+from jaxalign.recipes.text_batches import bucketed_batches
 from jaxalign.recipes.text_models import TextModel, with_heads
 from jaxalign.sampling import sample
 from jaxalign.system.memory import keep_freed_memory, return_compiler_memory
@@ -114,7 +114,7 @@ def sft(work: Work, size: Size, run: Run, flags) -> None:
     policy = model_of(size, work.length)
     settings = fit_config(work.rows)
     places = {"pad_id": policy.tokenizer.pad_id, "seed": run.seed}
-    batches = bucketed(rows, work.rows, buckets=SFTConfig().buckets, **places)
+    batches = bucketed_batches(rows, work.rows, buckets=SFTConfig().buckets, **places)
     train_sft(run, "sft", policy, batches, settings=settings)
 
 

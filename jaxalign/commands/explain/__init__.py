@@ -1,4 +1,4 @@
-"""`jaxalign explain`: one batch of a method, token by token, as a page."""
+"""`jaxalign explain`: the loss of one batch, token by token, as an HTML page."""
 
 from jaxalign.commands.explain.page import run
 

@@ -1,14 +1,13 @@
-"""`jaxalign explain`: one batch of a method, token by token, as a page."""
+"""`jaxalign explain`: the loss of one batch, token by token, as an HTML page."""
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from jaxalign.commands.explain.responses import labelled, pairs, texts
+from jaxalign.commands.explain.responses import labelled_responses, pairs, texts
 from jaxalign.commands.explain.run_directory import of_run
 from jaxalign.commands.explain.samples import decisions, groups
 from jaxalign.config.explain import ExplainConfig
@@ -21,55 +20,53 @@ from jaxalign.recipes.stage import optimizer_of
 from jaxalign.report.explanation import explanation_page
 from jaxalign.system.files import write_atomically
 from jaxalign.train.checks import checked, truncated_fields, watched
-from jaxalign.train.step import initial_state, train_step
+from jaxalign.train.step import train_step
 
-PREPARE = {"sft": texts, "dpo": pairs, "kto": labelled, "ppo": decisions, "grpo": groups}
+PREPARE = {"sft": texts, "dpo": pairs, "kto": labelled_responses, "ppo": decisions, "grpo": groups}
 ROUNDING = 1e-5  # of float32 sums in another order, relative to the loss or to 1
 
 
 def run(config: ExplainConfig) -> Explanation:
-    """Write the page, print the sums that were compared and what `--check` found."""
+    """Explanation of one batch, written as a page; sums and checks are printed.
+
+    Args:
+      config: of a run (its models, data and settings are read from there), or of its own.
+    """
     if not config.run:
-        return explained(config)
+        return explain_batch(config)
     config = of_run(config)
     with fixed_template_date(
         started(Path(config.run))
     ):  # templates are told the date that the run was told
-        return explained(config)
+        return explain_batch(config)
 
 
-def explained(config: ExplainConfig) -> Explanation:
-    """The batch that a configuration without a run describes, as a page and in sums."""
+def explain_batch(config: ExplainConfig) -> Explanation:
+    """Explanation of the batch of a configuration whose run, if any, has been read."""
     prepared = PREPARE[config.method](config)
+    objective, learner = prepared.objective, prepared.objective.learner(prepared.policy)
     optimizer = optimizer_of(prepared.optimizer, max(config.updates, 1))
-    step = functools.partial(
-        train_step, optimizer=optimizer, track=prepared.shift.track, measure=prepared.measure
-    )
-    plain = jax.jit(functools.partial(step, loss_fn=prepared.make_loss(prepared.model)))
-    key = jax.random.key(config.seed)
-    state = initial_state(prepared.params, optimizer, key, statistics=prepared.shift.statistics)
+    step = jax.jit(learner.step(train_step, optimizer))
+    state = learner.state(jax.random.key(config.seed), optimizer)
     for _ in range(config.updates):
-        state, _ = plain(state, prepared.batch)
-    explanation = prepared.explain(state, jax.random.fold_in(state.key, state.step))
-    result = plain(state, prepared.batch)
+        state, _ = step(state, prepared.batch)
+    explanation = prepared.explanation(state)
+    result = step(state, prepared.batch)
     of_step = Sum(name="loss of the step", loss=float(result[1]["loss"]), table=explanation.loss)
-    explanation = dataclasses.replace(
-        explanation,
-        sums=[*explanation.sums, of_step],
-        notes=(*explanation.notes, *prepared.shift.notes),
-    )
+    explanation = dataclasses.replace(explanation, sums=[*explanation.sums, of_step])
     findings = []
     if config.check:
-        loss = watched(prepared.make_loss(prepared.watch(prepared.model)))
-        findings = check(functools.partial(step, loss_fn=loss), state, prepared.batch, result)
-    finish(config, explanation, prepared.tokenizer, findings)
+        loss = watched(objective.make_loss(prepared.watch(objective.read)))
+        watched_step = dataclasses.replace(learner, loss_fn=loss).step(train_step, optimizer)
+        findings = check(watched_step, state, prepared.batch, result)
+    finish(config, explanation, prepared.policy.tokenizer, findings)
     return explanation
 
 
 def check(
     watched_step: Callable[..., Any], state: Tree, batch: Tree, result: Any
 ) -> list[tuple[str, str | None]]:
-    """What was looked for, and what was found of it: None where all is well.
+    """Names of the checks of a training step, each with its finding: None where all is well.
 
     The page shows the numbers of the plain step, whether it is checked or not. The watched one is
     another program, which the compiler fuses in its own way: it may differ by rounding.
@@ -88,7 +85,7 @@ def check(
 def finish(
     config: ExplainConfig, explanation: Explanation, tokenizer: Tokenizer, findings: Any
 ) -> None:
-    """Write the page and say what stands on it."""
+    """Write the page; print sums, notes, findings and where the page lies."""
     page = explanation_page(config.method, explanation, tokenizer, findings)
     write_atomically(Path(config.output), page.encode())
     for total in explanation.sums:

@@ -1,4 +1,4 @@
-"""What a run directory says of the batch that is to be explained.
+"""Settings of `jaxalign explain --run`: models, data and method from a run directory.
 
 The run may be somebody else's. Its own files are data and are read; what else its `config.json`
 names is taken only where that runs no code and fetches nothing: a file or folder on this machine.
@@ -23,7 +23,7 @@ from jaxalign.config.sft import SFTConfig
 from jaxalign.errors import UserError
 from jaxalign.pretrained.sources import MODELS_IN_WHEELS
 from jaxalign.recipes.reward_functions import FUNCTION
-from jaxalign.system.files import exists, read_json, shown, shown_path
+from jaxalign.system.files import exists, quote, read_json, short_path
 
 KINDS = {  # by a field of theirs, beside that of the data
     "dpo": DPOConfig,
@@ -87,29 +87,29 @@ def refuse_others(config: ExplainConfig) -> None:
 
 
 def run_config(folder: Path) -> tuple[type, Any]:
-    """The class of a run's configuration, and the configuration itself.
+    """Configuration of a run and its class, from `config.json`.
 
     Raises:
       UserError: the directory holds none, one of another command, or one with a wrong value.
     """
     file = folder / "config.json"
     if not exists(file):
-        raise UserError(f"--run {shown_path(folder)}: no config.json there; give a run directory")
+        raise UserError(f"--run {short_path(folder)}: no config.json there; give a run directory")
     fields = read_json(file)
     known = [cls for name, cls in KINDS.items() if {name, "data"} <= fields.keys()]
     if not known:
         raise UserError(
-            f"--run {shown_path(folder)} is no run that explain takes; "
+            f"--run {short_path(folder)} is no run that explain takes; "
             "those are of sft, dpo, kto, ppo and grpo on text"
         )
     try:
         return known[0], restored(known[0], fields)
     except UserError as error:
-        raise UserError(f"{shown_path(file)}: {error}") from None
+        raise UserError(f"{short_path(file)}: {error}") from None
 
 
 def judges(config: ExplainConfig, run: TextPPOConfig | GRPOConfig) -> dict[str, Any]:
-    """What judges the samples: as given, or else reward models of the run.
+    """Reward fields of the configuration: those given beside the run, else its reward models.
 
     Raises:
       UserError: the run names a function, whose code is only run where the user gives it, or a
@@ -124,7 +124,7 @@ def judges(config: ExplainConfig, run: TextPPOConfig | GRPOConfig) -> dict[str, 
     for source in run.rewards or (run.reward,):
         if FUNCTION.fullmatch(source):
             raise UserError(
-                f"--run {shown_path(config.run)} names the function {shown(source)}; code that a "
+                f"--run {short_path(config.run)} names the function {quote(source)}; code that a "
                 f"run names is not run: if you trust that file, add --{option} {again}"
             )
         of_this_machine(config.run, source, option, again=again)
@@ -132,7 +132,7 @@ def judges(config: ExplainConfig, run: TextPPOConfig | GRPOConfig) -> dict[str, 
 
 
 def is_local_model(source: str) -> bool:
-    """Whether a model can be read without fetching it."""
+    """Whether a model lies on this machine, so that nothing is downloaded."""
     return source in MODELS_IN_WHEELS or os.path.exists(source)
 
 
@@ -149,6 +149,6 @@ def of_this_machine(
         return
     again = again or shlex.quote(source)
     raise UserError(
-        f"--run {shown_path(run)} names {shown(source)}, which is no file or folder here; nothing "
+        f"--run {short_path(run)} names {quote(source)}, which is no file or folder here; nothing "
         f"is fetched on the word of a run: if you want it, add --{option} {again}"
     )

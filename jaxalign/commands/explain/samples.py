@@ -1,4 +1,4 @@
-"""Batches of the methods that learn from responses that a policy samples: PPO and GRPO."""
+"""Batches of PPO and of group methods: responses sampled for prompts of the data, and scored."""
 
 import dataclasses
 import functools
@@ -7,152 +7,127 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from jaxalign import objectives
-from jaxalign.advantages import missing_eos_penalty, shaped_rewards
 from jaxalign.commands.explain.batch import (
     Prepared,
-    chosen_rows,
-    frozen,
+    new_head_key,
     optimizer_of_updates,
+    other_policy,
     policy_of,
+    refuse_empty,
 )
 from jaxalign.config.explain import ExplainConfig
-from jaxalign.data.batching import prompt_batch
+from jaxalign.config.grpo import GRPOSettings
+from jaxalign.config.ppo import PPOSettings
 from jaxalign.explanation import explain_decisions, explain_responses
-from jaxalign.kl import k1
-from jaxalign.models.functions import text_decisions, text_policy
-from jaxalign.numerics.types import Tree
-from jaxalign.recipes.iterations import read_prompts
-from jaxalign.recipes.reward_sources import judged_samples, judges_of, load_sources
+from jaxalign.recipes.grpo import groups_of, grpo_objective
+from jaxalign.recipes.iterations import text_task
+from jaxalign.recipes.ppo import ppo_experience, ppo_objective, ppo_samples, ppo_terms
+from jaxalign.recipes.prompts import prompt_batches
+from jaxalign.recipes.reward_sources import judges_of, with_total_scores
+from jaxalign.recipes.run import key_of
+from jaxalign.recipes.sampler import TextTask
 from jaxalign.recipes.text_models import TextModel, with_heads
-from jaxalign.recipes.user_data import fitting
-from jaxalign.rollouts.groups import learned_scores, response_batch, sample_groups
-from jaxalign.rollouts.text import sample_and_score, text_experience
+from jaxalign.rollouts.groups import learned_scores
+from jaxalign.rollouts.text import ScoredSamples, penalised_scores, reference_kl, token_rewards
 from jaxalign.train.checks import watched_decisions, watched_ratios
 from jaxalign.train.epochs import minibatch
 
 
 def sampled(
-    config: ExplainConfig, policy: TextModel, sample_from: Callable[..., Any], *, repeats: int = 1
-):
-    """Responses to prompts of the data, and `ScoredSamples -> (ScoredSamples, metrics)` by which
-    all judges have their say.
+    config: ExplainConfig,
+    policy: TextModel,
+    task: TextTask,
+    samples_of: Callable[..., Any],
+    *,
+    repeats: int = 1,
+) -> tuple[Any, Callable[[ScoredSamples], ScoredSamples]]:
+    """Sampled responses to a batch of prompts, and the function that scores them by all rewards.
+
+    The prompts and the draws are those of a run with this seed, if the behaviour policy is the one
+    that the run has reached.
 
     Args:
-      config: says who samples, who scores, and from which prompts.
-      policy: stands for a behaviour policy or a reference that is not given.
-      sample_from: `sample_and_score`, or `sample_groups`.
+      config: names the behaviour policy, the reference, and the batch.
+      policy: stands for both where the configuration names none.
+      task: prompts, rewards and sampling.
+      samples_of: of a recipe: `(task, behaviour, reference, judges)` to
+        `((policy, reference, reward parameters, key), prompts) -> samples`.
       repeats: responses to each prompt, in rows side by side.
     """
-    behaviour, reference = (frozen(config, name, policy) for name in ("behaviour", "reference"))
+    behaviour = other_policy(config, "behaviour", policy)
+    reference = other_policy(config, "reference", policy)
     heads = policy.model.config.heads_out
     if behaviour.model.config.heads_out != heads:
-        behaviour = with_heads(behaviour, heads, jax.random.key(config.seed))
-    tokenizer = policy.tokenizer
-    sources = load_sources(config.reward, config.rewards)
-    prompts = read_prompts(fitting(config.data, policy), sources, tokenizer, log=None)
-    judges = judges_of(sources, tokenizer, prompts, iterations=1)
-    chosen, index = chosen_rows(config, prompts.ids, "prompts")
-    ids = [prompt for prompt in chosen for _ in range(repeats)]
-    collect = sample_from(
-        behaviour.model,
-        reference.model,
-        judges.model,
-        temperature=config.temperature,
-        max_new_tokens=config.max_new_tokens,
-        eos_id=tokenizer.stop_ids,
-    )
-    key = jax.random.fold_in(jax.random.key(config.seed), config.batch)
-    shared = (behaviour.params, reference.params, judges.params, key)
-    samples = jax.jit(collect)(shared, prompt_batch(ids, pad_id=tokenizer.pad_id))
-    return samples, functools.partial(judged_samples, judges, index=np.repeat(index, repeats))
+        behaviour = with_heads(behaviour, heads, new_head_key(config))
+    refuse_empty(config, task.prompts.ids, "prompts")
+    judges = judges_of(task.reward, policy.tokenizer, task.prompts, iterations=1)
+    dealt = {"pad_id": policy.tokenizer.pad_id, "size": config.rows, "repeats": repeats}
+    rows, index = prompt_batches(task.prompts, seed=config.seed, **dealt)(config.batch)
+    collect = jax.jit(samples_of(task, behaviour, reference, judges))
+    models = behaviour.params, reference.params, judges.params
+    samples = collect((*models, sampling_key(config)), rows)
+    return samples, lambda scored: with_total_scores(judges, scored, index)[0]
+
+
+def sampling_key(config: ExplainConfig) -> jax.Array:
+    """Random key that a run with this seed samples the batch with."""
+    settings: PPOSettings | GRPOSettings = getattr(config, config.method)
+    updates = config.batch * settings.epochs * settings.minibatches  # before that iteration
+    return jax.random.fold_in(key_of(config.seed, config.method), updates)
 
 
 def decisions(config: ExplainConfig) -> Prepared:
-    """PPO on responses sampled for prompts of the data."""
-    policy = policy_of(config)
-    tokenizer, settings = policy.tokenizer, config.ppo
-    samples, judged = sampled(config, policy, sample_and_score)
-    scored, _ = judged(samples)
-    rows = scored.samples.batch
-    scores = missing_eos_penalty(
-        scored.scores,
-        rows.tokens,
-        rows.response_mask,
-        eos_id=tokenizer.stop_ids,
-        penalty=settings.missing_eos_penalty,
-    )
-    shaping = {"kl_coef": settings.kl_coef}
-    batch = text_experience(
-        scored, scores, gamma=settings.gamma, gae_lambda=settings.gae_lambda, **shaping
-    )
-    batch = minibatch(batch, jnp.arange(len(rows.tokens)))
-    kl = k1(scored.samples.logps, scored.reference_logps)
+    """Batch of PPO, from responses sampled for prompts of the data."""
+    policy, settings = policy_of(config), config.ppo
+    task = text_task(config, policy)
+    samples, judged = sampled(config, policy, task, ppo_samples)
+    scored, eos_id = judged(samples), policy.tokenizer.stop_ids
+    objective = ppo_objective(task, policy, settings)
+    kl_coef = objective.statistics
+    experience, _ = ppo_experience(scored, kl_coef, settings=settings, eos_id=eos_id)
+    scores = penalised_scores(scored, penalty=settings.missing_eos_penalty, eos_id=eos_id)
     recorded = {
         "reference": scored.reference_logps,
-        "KL": kl,
-        "reward": shaped_rewards(scores, kl, batch.mask, **shaping),
+        "KL": reference_kl(scored, scored.samples.logps),
+        "reward": token_rewards(scored, scores, kl_coef=kl_coef),
     }
-    clip = {"clip_range": settings.clip_range, "dual_clip": settings.dual_clip}
-    values = {"value_clip_range": settings.value_clip_range}
-    make_loss = functools.partial(
-        objectives.ppo,
-        value_coef=settings.value_coef,
-        entropy_coef=settings.entropy_coef,
-        **clip,
-        **values,
-    )
-    model = text_policy(policy.model, temperature=config.temperature)
-
-    def explain(state: Tree, key: jax.Array):
-        return explain_decisions(
-            make_loss, model, state.params, batch, clip=clip, recorded=recorded, key=key, **values
-        )
-
+    terms = ppo_terms(settings)
     return Prepared(
-        tokenizer=tokenizer,
-        params=policy.params,
-        batch=batch,
-        model=model,
-        make_loss=make_loss,
-        explain=explain,
+        policy=policy,
+        batch=minibatch(experience, jnp.arange(len(experience.index))),
+        objective=objective,
+        explain=functools.partial(
+            explain_decisions,
+            clip={name: terms[name] for name in ("clip_range", "dual_clip")},
+            value_clip_range=terms["value_clip_range"],
+            recorded=recorded,
+        ),
         optimizer=optimizer_of_updates(policy, settings.optimizer, "ppo"),
         watch=watched_ratios,
     )
 
 
 def groups(config: ExplainConfig) -> Prepared:
-    """A critic-free policy gradient on groups of responses to prompts of the data."""
-    policy = policy_of(config)
-    tokenizer, settings = policy.tokenizer, config.grpo
-    method = settings.method
-    limits = {"eos_id": tokenizer.stop_ids, "longest": config.max_new_tokens}
-    samples, judged = sampled(config, policy, sample_groups, repeats=settings.group_size)
-    samples = dataclasses.replace(samples, scored=judged(samples.scored)[0])
-    batch, _ = response_batch(samples, method, group_size=settings.group_size, **limits)
-    scores = {
-        "score": samples.scored.scores,
-        "learned score": learned_scores(samples, method, **limits),
-    }
-    recorded = {"KL": k1(samples.behaviour_logps, samples.scored.reference_logps)}
-    make_loss = functools.partial(
-        objectives.group_policy_gradient, method=method, length=config.max_new_tokens
-    )
-    model = text_decisions(policy.model, temperature=config.temperature)
-
-    def explain(state: Tree, key: jax.Array):
-        shown = {"method": method, "recorded": recorded, "totals": scores}
-        return explain_responses(make_loss, model, state.params, batch, key=key, **shown)
-
+    """Batch of a policy gradient without a critic, from groups of responses to the same prompts."""
+    policy, settings = policy_of(config), config.grpo
+    method, task = settings.method, text_task(config, policy)
+    plan = groups_of(policy, settings, task.max_new_tokens, devices=1)
+    plan = dataclasses.replace(plan, together=1, in_a_row=1)  # a response is explained as a row
+    samples, judged = sampled(config, policy, task, plan.samples, repeats=settings.group_size)
+    samples = dataclasses.replace(samples, scored=judged(samples.scored))
+    batch, _ = plan.responses(samples)
+    learned = learned_scores(samples, method, eos_id=plan.eos_id, longest=plan.longest)
     return Prepared(
-        tokenizer=tokenizer,
-        params=policy.params,
+        policy=policy,
         batch=batch,
-        model=model,
-        make_loss=make_loss,
-        explain=explain,
+        objective=grpo_objective(task, policy, settings),
+        explain=functools.partial(
+            explain_responses,
+            method=method,
+            recorded={"KL": reference_kl(samples.scored, samples.behaviour_logps)},
+            totals={"score": samples.scored.scores, "learned score": learned},
+        ),
         optimizer=optimizer_of_updates(policy, settings.optimizer, "grpo"),
         watch=lambda model: watched_decisions(model, batch),
     )

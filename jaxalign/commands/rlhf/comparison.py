@@ -1,4 +1,4 @@
-"""The comparison at the end of the main job, on texts and prompts that nothing was trained on."""
+"""Comparison of the main job's policies, on texts and prompts that nothing was trained on."""
 
 import dataclasses
 from typing import Any
@@ -40,7 +40,7 @@ WIN_RATES = tuple(
 
 
 class Comparison:
-    """The judges and held-out prompts that every policy meets, and what SFT says to them.
+    """Judges, held-out prompts and baseline that every policy of the main job is compared on.
 
     Args:
       config, run, corpus: of the main job.
@@ -79,7 +79,7 @@ class Comparison:
         self.baseline = self.sampler(models["sft"].params, run.key("evaluation/sft"))
 
     def point(self, method: str, params: dict[str, Any]) -> dict[str, float]:
-        """One point of a method's curve, on the first of the held-out prompts."""
+        """One point of a method's learning curve, on the first of the held-out prompts."""
         number = self.config.evaluation.curve_prompts
         samples = self.sampler(params, self.run.key(f"curve/{method}"), prompts=number)
         row = result_row(method, samples, first(self.baseline, number), self.setup)
@@ -87,7 +87,7 @@ class Comparison:
         return {name: row[name] for name in (*names, "length")}
 
     def results(self, reward_deviation: float) -> tuple[dict, list[dict]]:
-        """What `results.json` holds, short of the timing, and `samples.json`.
+        """Contents of `results.json`, but for the timing, and of `samples.json`.
 
         Args:
           reward_deviation: what a difference of scores is multiplied by to be a logit of
@@ -107,7 +107,7 @@ class Comparison:
         return results, self._shown(samples | {best_row["method"]: chosen})
 
     def _result_rows(self):
-        """A row for each policy, SFT first, then SFT against itself."""
+        """Result rows of all policies, SFT first, then SFT against itself, and their samples."""
         held_out = self._held_out()
         rows, samples = [], {"SFT": self.baseline}
         for method, name in METHODS.items():
@@ -125,19 +125,21 @@ class Comparison:
         return rows, samples
 
     def _held_out(self) -> list[TokenRow]:
-        """Human texts whose perplexity is measured."""
+        """Human texts for perplexities."""
         number = self.config.evaluation.perplexity_texts
         return spread(self.corpus.evaluation_rows, number)
 
     def _human_rows(self) -> list[dict]:
-        """What people wrote, under the model that the job started from; none for a new model."""
+        """Result row of held-out human texts under the pretrained model; none for a new model."""
         if self.base is None:
             return []
         value = perplexity(self.run, self.base, self._held_out())
         return [{"method": "held-out human texts", "base_perplexity": value}]
 
     def _row(self, method: str, samples: MethodSamples, baseline: MethodSamples) -> dict:
-        """A row of the table, with the perplexity under the model that the job started from."""
+        """Result row of a method, with the samples' perplexity under the pretrained model if there
+        is one.
+        """
         row = result_row(method, samples, baseline, self.setup)
         if self.base is None:
             return row
@@ -150,7 +152,7 @@ class Comparison:
         return row | {"base_perplexity": perplexity(self.run, self.base, rows)}
 
     def _best_of_n(self):
-        """The curve over n, the table row of the largest n, and its samples."""
+        """Best-of-n curve over n, the result row of the largest n, and its samples."""
         settings = self.config.evaluation
         n, number = settings.best_of, settings.best_of_prompts
         key = self.run.key("evaluation/best_of_n")
@@ -174,7 +176,7 @@ class Comparison:
         return curve, row, chosen
 
     def _reward_rows(self) -> list[dict]:
-        """The reward model beside its baselines, on texts that none of them saw."""
+        """Agreement of the reward model and of its baselines with people, on held-out texts."""
         held_out, rated = self.corpus.evaluation, self.corpus.rated
         same_data = RidgeJudge().fit(rated.texts, rated.means)
         rows = self.corpus.evaluation_rows
@@ -195,7 +197,7 @@ class Comparison:
         return [*table, scorer_row("one person against the rest", people)]
 
     def _calibration(self, deviation: float) -> list[dict]:
-        """How often single people agree with the reward model, over its own probability."""
+        """Calibration curve of the reward model against single people's preferences."""
         held_out = self.corpus.evaluation
         pairs = cross_block_pairs(held_out, CALIBRATION_PAIRS, self.config.seed)
         rows = self.corpus.evaluation_rows
@@ -204,7 +206,7 @@ class Comparison:
         return preference_calibration(differences, np.ones(len(pairs)))
 
     def _curves(self) -> list[dict]:
-        """The points that were measured along training."""
+        """Points of all methods' learning curves, from the metrics."""
         titles = {name: method for method, name in METHODS.items()} | {
             UNPENALISED: "PPO without KL penalty"
         }
@@ -234,7 +236,7 @@ class Comparison:
         ]
 
     def _shown(self, samples: dict[str, MethodSamples]) -> list[dict]:
-        """Samples of all methods side by side, of the first prompts."""
+        """Samples of all methods for the first prompts, for `samples.json`."""
         number = min(self.config.evaluation.shown, *(len(s.texts) for s in samples.values()))
         decode = self.corpus.tokenizer.decode
         return [
@@ -253,7 +255,7 @@ class Comparison:
         ]
 
     def _policy_params(self, name: str):
-        """Parameters without the value head."""
+        """Parameters of a model without the value head."""
         return {key: self.models[name].params[key] for key in self.models["sft"].params}
 
 
@@ -265,7 +267,7 @@ def first(samples: MethodSamples, number: int) -> MethodSamples:
 
 
 def best(pool: MethodSamples) -> MethodSamples:
-    """The one sample of each prompt that the reward model scores highest."""
+    """The sample of each prompt with the highest reward-model score."""
     index = pool.reward_scores.argmax(axis=1)
 
     def pick(values: list | np.ndarray) -> Any:
@@ -279,5 +281,5 @@ def best(pool: MethodSamples) -> MethodSamples:
 
 
 def wins_of_each(scores: np.ndarray, baseline: np.ndarray) -> np.ndarray:
-    """`[N, S]` whether each sample beats its prompt's baseline; a tie counts half."""
+    """`[N, S]` whether each sample beats the baseline's of its prompt; a tie counts half."""
     return np.stack([wins(column, baseline) for column in scores.T], axis=1)

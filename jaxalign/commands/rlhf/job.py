@@ -1,4 +1,4 @@
-"""The main job: people's ratings in, aligned policies and an honest comparison out."""
+"""The main job, `jaxalign rlhf`: from human ratings to aligned policies and their comparison."""
 
 import contextlib
 import dataclasses
@@ -38,7 +38,7 @@ from jaxalign.recipes.run import Run, keep_inputs, open_run
 from jaxalign.recipes.sampler import TextTask
 from jaxalign.recipes.sft import train_sft
 from jaxalign.recipes.stage import Evaluation
-from jaxalign.recipes.text_batches import TextBatches, bucketed
+from jaxalign.recipes.text_batches import TextBatches, bucketed_batches
 from jaxalign.recipes.text_models import TextModel, load_text_model, new_text_model, save_text_model
 from jaxalign.report import write_report
 from jaxalign.system.files import exists, read_json, write_atomically, writing
@@ -48,9 +48,7 @@ TABLE_WIDTH = 140  # characters; a narrower terminal wraps the lines of the tabl
 
 
 class Job:
-    """The stages of one main job, in order; each leaves its model in `models` and its time in
-    `timing`.
-    """
+    """Stages of the main job in order, with models in `models` and seconds in `timing`."""
 
     def __init__(self, config: RLHFConfig, run: Run):
         self.config, self.run = config, run
@@ -60,7 +58,7 @@ class Job:
 
     @contextlib.contextmanager
     def timed(self, stage: str):
-        """Announce a stage and add up its seconds, over resumed runs too."""
+        """Context that prints a stage's name and adds its seconds to those of earlier runs."""
         print(f"== {stage}", flush=True)
         path = self.run.directory / "timing.json"
         start = time.monotonic()
@@ -70,7 +68,7 @@ class Job:
         write_atomically(path, json.dumps(self.timing, indent=2).encode())
 
     def prepare(self) -> None:
-        """The model to start from, the data and the vocabulary."""
+        """Load the pretrained model, the data and the tokenizer."""
         config = self.config
         with self.timed("data"):
             if config.init:
@@ -85,7 +83,7 @@ class Job:
             keep_inputs(self.run.directory, inputs | {"ratings": rows_digest(rated)})
 
     def sft(self) -> None:
-        """The model, new or not, learns to write the policy's texts."""
+        """Supervised fine-tuning of the model, new or pretrained, on the policy's texts."""
         config, corpus = self.config, self.corpus
         with self.timed("sft"):
             start = self.base or new_text_model(
@@ -107,7 +105,7 @@ class Job:
             )
 
     def reward(self) -> None:
-        """The reward model, from soft preferences of all raters."""
+        """Reward model trained on soft preferences of all raters."""
         config, corpus = self.config, self.corpus
         with self.timed("reward"):
             compared = config.comparisons
@@ -129,7 +127,7 @@ class Job:
             self._keep("reward", model)
 
     def compare(self) -> None:
-        """The judges and prompts that every policy will meet, and what SFT says to them."""
+        """Set up the comparison: judges, prompts, samples of the SFT policy."""
         with self.timed("evaluation"):
             self.comparison = Comparison(
                 self.config, self.run, self.corpus, self.models, base=self.base
@@ -149,7 +147,7 @@ class Job:
             self._dpo("dpo_human", self._human_pairs(), self.config.dpo_human)
 
     def dpo_samples(self) -> None:
-        """DPO on samples of the SFT policy, the best against the worst by the reward model."""
+        """DPO on samples of the SFT policy: the best against the worst by the reward model."""
         with self.timed("dpo_samples"):
             self._dpo("dpo_samples", self._sampled_pairs(), self.config.dpo_samples)
 
@@ -173,7 +171,7 @@ class Job:
             self._keep(name, model)
 
     def results(self) -> dict:
-        """All that the report shows."""
+        """Results of the comparison, written to `results.json` and `samples.json`."""
         with self.timed("evaluation"):
             results, samples = self.comparison.results(self.reward_deviation)
         results |= {"timing": self.timing}
@@ -182,7 +180,7 @@ class Job:
         return results
 
     def _batches(self, rows: list[TokenRow], settings: FitConfig) -> TextBatches:
-        return bucketed(
+        return bucketed_batches(
             rows,
             settings.rows,
             buckets=self.config.length_buckets,
@@ -203,12 +201,12 @@ class Job:
         self._keep(name, model)
 
     def _curve(self, name: str, steps: int) -> Evaluation:
-        """The points of a method's curve, over so many steps or iterations."""
+        """Evaluation at the points of a method's learning curve, over this number of steps."""
         every = max(steps // self.config.evaluation.curve_points, 1)
         return Evaluation(metrics=functools.partial(self.comparison.point, name), every=every)
 
     def _prompts(self) -> Sequence[TokenIds]:
-        """The beginnings of the policy's texts."""
+        """Prompts from the beginnings of the policy's texts."""
         return first_tokens(self.corpus.policy_rows, self.config.prompt_tokens)
 
     def _human_pairs(self) -> list[Pair]:
@@ -244,8 +242,8 @@ class Job:
 
 
 def with_loops(config: RLHFConfig) -> RLHFConfig:
-    """The configuration with all training loops filled in; they do not follow the model here, since
-    the job says itself what it compares.
+    """The configuration with all training loops filled in, whatever the model: the job fixes what
+    it compares.
 
     Raises:
       UserError: one of them is shorter than its warm-up.
@@ -271,7 +269,7 @@ def with_loops(config: RLHFConfig) -> RLHFConfig:
 
 
 def run(config: RLHFConfig, directory: Path) -> dict:
-    """Everything, from the ratings to `report.html`; the same command again resumes it.
+    """All stages, from the ratings to `report.html`; the same command again resumes them.
 
     Returns:
       What `results.json` holds.
@@ -295,7 +293,7 @@ def run(config: RLHFConfig, directory: Path) -> dict:
 
 
 def show(results: dict) -> None:
-    """The two tables, on the terminal."""
+    """Print the two tables of results."""
     console = Console(width=max(Console().width, TABLE_WIDTH))
     console.print(
         rich_table(results["reward_model"], SCORER_COLUMNS, title="Scorers on held-out texts")

@@ -1,4 +1,4 @@
-"""The embedded human ratings as a language task: vocabulary, token rows, prompts, comparisons."""
+"""The human ratings as data of a language task: tokenizer, token rows, prompts, comparisons."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ Text = TypeVar("Text", str, TokenRow)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """The ratings, split, and the policy's texts as token rows.
+    """Splits of the ratings, and the policy's texts as token rows.
 
     policy, validation, judge, evaluation: disjoint movie sentences with their ratings.
     rated: policy and validation together, what the reward model learns from.
@@ -51,13 +51,13 @@ class Corpus:
     lowercase: bool
 
     def token_rows(self, texts: Sequence[str]) -> list[TokenRow]:
-        """BOS, text, EOS; a text that is too long is cut."""
+        """Token rows of texts: BOS, text, EOS; a text that is too long is cut."""
         texts = [text.lower() for text in texts] if self.lowercase else texts
         return [truncated_row(text_row(text, self.tokenizer), self.max_length) for text in texts]
 
     @property
     def policy_rows(self) -> list[TokenRow]:
-        """Of `policy`."""
+        """Token rows of the texts of `policy`."""
         return self.rows[: len(self.policy)]
 
 
@@ -77,16 +77,14 @@ def first_tokens(rows: Sequence[TokenRow], tokens: tuple[int, int]) -> list[np.n
 
 
 def spread(texts: Sequence[Text], number: int | None) -> list[Text]:
-    """So many of the texts at equal distances, for they are sorted by sentiment; None: all."""
+    """A number of texts at equal distances in the order of sentiment; None: all."""
     if number is None or number >= len(texts):
         return list(texts)
     return [texts[i * len(texts) // number] for i in range(number)]
 
 
 def read_corpus(config: RLHFConfig, tokenizer: Tokenizer | None = None) -> Corpus:
-    """Prepares the data set on first use, splits it and learns the vocabulary, unless that of a
-    model is given.
-    """
+    """Splits and tokenizer of the data set, which is prepared on first use."""
     movies, products = load_ratings("movies"), load_ratings("products")
     policy = movies.part("policy")
     product_texts = products.part("policy", "policy_validation").texts if config.products else []
@@ -136,15 +134,15 @@ def comparison_groups(
 
 
 def human_pairs(corpus: Corpus, config: RLHFConfig) -> Pairs:
-    """Single people's preferences among the rated texts that fit the length with their ends."""
+    """Preference pairs of single people, of rated texts that fit the length whole."""
     pairs = mixed_pairs(
         corpus.rated, config.pairs, config.seed, same_rater_share=config.same_rater_share
     )
     whole = np.array([row.tokens[-1] == corpus.tokenizer.eos_id for row in corpus.rows])
-    kept = np.flatnonzero(whole[pairs.chosen] & whole[pairs.rejected])
-    if not len(kept):
+    index = np.flatnonzero(whole[pairs.chosen] & whole[pairs.rejected])
+    if not len(index):
         raise UserError(
             f"each of the {len(pairs)} human pairs has a text of more than max_length "
             f"{config.max_length} tokens; raise pairs or max_length, in another run_dir"
         )
-    return pairs.take(kept)
+    return pairs.take(index)

@@ -45,8 +45,8 @@ class SampleBatch:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluationSetup:
-    """Prompts, judges and models that every policy is evaluated with; only the reward model among
-    them took part in training.
+    """Prompts, judges and models that every policy is evaluated with; of these, training reads the
+    reward model alone.
 
     prompts: N token prompts, BOS included.
     judge, rule: scorers of whole texts.
@@ -113,8 +113,8 @@ def make_sample_batch(
 
     def sample_batch(shared: tuple[Any, ...], prompts: TokenBatch) -> SampleBatch:
         params, reference_params, reward_params, key = shared
-        drawn = sample(policy, params, prompts, key, **decoding)
-        rows = drawn.batch
+        samples = sample(policy, params, prompts, key, **decoding)
+        rows = samples.batch
         ours, theirs = (
             policy.apply({"params": p}, rows.tokens, rows.mask) for p in (params, reference_params)
         )
@@ -126,7 +126,7 @@ def make_sample_batch(
             response_mask=mask,
             reward_scores=reward.apply({"params": reward_params}, rows.tokens, rows.mask).scores,
             kl=masked_sum(kl, mask, axis=1),
-            kl_estimate=masked_sum(drawn.logps - reference_logps, mask, axis=1),
+            kl_estimate=masked_sum(samples.logps - reference_logps, mask, axis=1),
             reference_logps=masked_sum(reference_logps, mask, axis=1),
         )
 
@@ -192,11 +192,13 @@ class EvaluationSampler:
         self, batch: SampleBatch, prompts: Sequence[TokenIds], count: int
     ) -> MethodSamples:
         setup, tokenizer = self.setup, self.setup.reference.tokenizer
-        drawn = [
+        token_lists = [
             row[mask].tolist() for row, mask in zip(batch.tokens, batch.response_mask, strict=True)
         ]
-        ends = [row[-1:] if row[-1:] and row[-1] in tokenizer.stop_ids else [] for row in drawn]
-        responses = [row[: len(row) - len(end)] for row, end in zip(drawn, ends, strict=True)]
+        ends = [
+            row[-1:] if row[-1:] and row[-1] in tokenizer.stop_ids else [] for row in token_lists
+        ]
+        responses = [row[: len(row) - len(end)] for row, end in zip(token_lists, ends, strict=True)]
         texts = [tokenizer.decode([*p, *row]) for p, row in zip(prompts, responses, strict=True)]
 
         def fold(values: Any) -> np.ndarray:
@@ -230,12 +232,12 @@ def result_row(
     statistics = sample_statistics(
         flat, ended=samples.ended.ravel().tolist(), training=setup.training
     )
-    judged = win_rate(samples.judge_scores, baseline.judge_scores).columns("win_rate")
-    ruled = win_rate(samples.rule_scores, baseline.rule_scores).columns("rule_win_rate")
+    by_judge = win_rate(samples.judge_scores, baseline.judge_scores).columns("win_rate")
+    by_rule = win_rate(samples.rule_scores, baseline.rule_scores).columns("rule_win_rate")
     return {
         "method": method,
-        **judged,
-        **ruled,
+        **by_judge,
+        **by_rule,
         "judge_score": float(samples.judge_scores.mean()),
         "reward_score": float(samples.reward_scores.mean()),
         "kl": float(samples.kl.mean()),

@@ -13,7 +13,7 @@ from jaxalign.errors import UserError
 from jaxalign.models.architecture import TransformerConfig
 from jaxalign.models.rope import RopeScaling, frequencies
 from jaxalign.pretrained.hugging_face.fields import Fields
-from jaxalign.system.files import shown, typed
+from jaxalign.system.files import as_type, quote
 
 Shapes = Mapping[str, tuple[int, ...]]
 # Gemma's largest models, by layers: their scale is 1 / sqrt(width / heads), not of a head's width.
@@ -39,11 +39,11 @@ def read_gguf_config(
     name = metadata.get("general.architecture")
     if metadata.get("general.type", "model") != "model":
         raise UserError(
-            f"{where}: general.type {shown(metadata['general.type'])} is not a whole model"
+            f"{where}: general.type {quote(metadata['general.type'])} is not a whole model"
         )
     if not isinstance(name, str) or name not in ARCHITECTURES:
         raise UserError(
-            f"{where}: general.architecture {shown(name)} is none of {', '.join(ARCHITECTURES)}"
+            f"{where}: general.architecture {quote(name)} is none of {', '.join(ARCHITECTURES)}"
         )
     below = {k.removeprefix(f"{name}."): v for k, v in metadata.items() if k.startswith(f"{name}.")}
     fields = Fields(below, f"{where}, {name}.*")
@@ -55,7 +55,7 @@ def read_gguf_config(
     if config.get("positions") != "learned":
         config |= _rope(fields, divisors, config, where)
     fields.finish()
-    return typed(config, TransformerConfig, where)
+    return as_type(config, TransformerConfig, where)
 
 
 def _common(fields: Fields, shapes: Shapes) -> dict[str, Any]:
@@ -210,7 +210,7 @@ def _scaling(fields: Fields) -> RopeScaling | None:
         return None
     where = f"{fields.where}: rope.scaling"
     if kind == "linear":
-        return typed({"kind": kind, "factor": factor}, RopeScaling, where)
+        return as_type({"kind": kind, "factor": factor}, RopeScaling, where)
     if kind != "yarn":
         fields.refuse("rope.scaling.type", "none, linear and yarn are")
     scaling = {
@@ -220,7 +220,7 @@ def _scaling(fields: Fields) -> RopeScaling | None:
         "beta_fast": fields.get("rope.scaling.yarn_beta_fast", 32.0),
         "beta_slow": fields.get("rope.scaling.yarn_beta_slow", 1.0),
     }
-    return typed(scaling, RopeScaling, where)
+    return as_type(scaling, RopeScaling, where)
 
 
 def _llama3(divisors: np.ndarray, size: int, theta: float, where: str) -> RopeScaling | None:
@@ -229,7 +229,7 @@ def _llama3(divisors: np.ndarray, size: int, theta: float, where: str) -> RopeSc
     if np.all(divisors == 1):
         return None
     llama3_fields = {"kind": "llama3", "factor": factor, "original_length": LLAMA3_LENGTH}
-    scaling = typed(llama3_fields, RopeScaling, f"{where}: rope_freqs.weight")
+    scaling = as_type(llama3_fields, RopeScaling, f"{where}: rope_freqs.weight")
     expected = frequencies(size, theta, None) / frequencies(size, theta, scaling)
     # The file's are computed in float32: 1e-4 is far above their rounding and below any other rule.
     if divisors.shape != expected.shape or not np.allclose(divisors, expected, rtol=1e-4, atol=0):

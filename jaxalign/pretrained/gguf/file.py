@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from jaxalign.errors import UserError
-from jaxalign.system.files import exists, reason, regular_file, shown, shown_path, typed
+from jaxalign.system.files import as_type, exists, quote, reason, regular_file, short_path
 
 PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
 NUMBERS = {
@@ -64,10 +64,10 @@ def open_gguf(path: str | Path) -> list[GGUFFile]:
     """
     first, *others = _parts(Path(path))
     files = [_read_file(first)]
-    count = typed(files[0].fields.get("split.count", 0), int, f"{shown_path(first)}: split.count")
+    count = as_type(files[0].fields.get("split.count", 0), int, f"{short_path(first)}: split.count")
     if max(count, 1) != 1 + len(others):
         raise UserError(
-            f"{shown_path(path)} is one of {shown(count)} parts; they are found by names such as "
+            f"{short_path(path)} is one of {quote(count)} parts; they are found by names such as "
             f"NAME-00001-of-{max(1, min(count, 99999)):05d}.gguf"
         )
     files += [_read_file(part) for part in others]
@@ -75,7 +75,7 @@ def open_gguf(path: str | Path) -> list[GGUFFile]:
         for other in files[:number]:
             if double := sorted(file.tensors.keys() & other.tensors.keys()):
                 raise UserError(
-                    f"{shown_path(file.path)}: tensor {shown_path(double[0])} stands in "
+                    f"{short_path(file.path)}: tensor {short_path(double[0])} stands in "
                     f"{other.path.name} too; one of them must go"
                 )
     return files
@@ -98,7 +98,7 @@ def _parts(path: Path) -> list[Path]:
     for i in range(2, int(count) + 1):
         paths.append(path.with_name(f"{name}-{i:05d}-of-{count}.gguf"))
         if not exists(paths[-1]):
-            raise UserError(f"{shown_path(paths[-1])} does not exist")
+            raise UserError(f"{short_path(paths[-1])} does not exist")
     return paths
 
 
@@ -108,9 +108,9 @@ def _read_file(path: Path) -> GGUFFile:
     try:
         return _Reader(path).file()
     except OSError as error:
-        raise UserError(f"{shown_path(path)} cannot be read: {reason(error)}") from None
+        raise UserError(f"{short_path(path)} cannot be read: {reason(error)}") from None
     except _DamagedFile as error:
-        raise UserError(f"{shown_path(path)} is no whole GGUF file ({error})") from None
+        raise UserError(f"{short_path(path)} is no whole GGUF file ({error})") from None
 
 
 class _DamagedFile(Exception):
@@ -145,7 +145,7 @@ class _Reader:
         for _ in range(keys):
             name = self.string("the name of a key")
             if name in fields:
-                raise _DamagedFile(f"{shown(name)} stands there twice")
+                raise _DamagedFile(f"{quote(name)} stands there twice")
             fields[name] = self.value(name)
         infos = [self.info() for _ in range(tensors)]
         return GGUFFile(path=self.path, fields=fields, tensors=self.tensors(infos, fields))
@@ -180,7 +180,7 @@ class _Reader:
         try:
             return str(self.header[start : self.at], "utf-8")
         except UnicodeDecodeError:
-            raise UserError(f"{shown_path(self.path)}: {shown_path(name)} is not UTF-8") from None
+            raise UserError(f"{short_path(self.path)}: {short_path(name)} is not UTF-8") from None
 
     def value(self, name: str) -> Any:
         """Next value, of the key `name`.
@@ -193,7 +193,7 @@ class _Reader:
         if kind == ARRAY:
             return self.array(name)
         if kind not in NUMBERS:
-            raise _DamagedFile(f"{shown(name)} is of the unknown type {kind}")
+            raise _DamagedFile(f"{quote(name)} is of the unknown type {kind}")
         number = self.number(kind)
         return float(str(np.float32(number))) if kind == FLOAT32 else number
 
@@ -202,18 +202,18 @@ class _Reader:
         kind, count = self.number(4), self.number(10)
         self.entries += count
         if self.entries > MOST_ENTRIES:
-            raise _DamagedFile(f"{shown(name)} would have {count:,} entries, which are too many")
+            raise _DamagedFile(f"{quote(name)} would have {count:,} entries, which are too many")
         if kind == STRING:
             return [self.string(name) for _ in range(count)]
         if kind not in NUMBERS:
-            raise _DamagedFile(f"{shown(name)} is a list of the type {kind}, which is not read")
+            raise _DamagedFile(f"{quote(name)} is a list of the type {kind}, which is not read")
         return self.numbers(kind, count).tolist()
 
     def info(self) -> Info:
         """Name, shape, type and offset of the next tensor."""
         name, dimensions = self.string("the name of a tensor"), self.number(4)
         if not 1 <= dimensions <= DIMENSIONS:
-            raise _DamagedFile(f"tensor {shown(name)} has {dimensions} dimensions")
+            raise _DamagedFile(f"tensor {quote(name)} has {dimensions} dimensions")
         return (
             name,
             tuple(self.numbers(10, dimensions).tolist()),
@@ -225,15 +225,15 @@ class _Reader:
         """All tensors by name, which lie one after another behind the header."""
         alignment = fields.get(ALIGNMENT, 32)
         if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
-            raise _DamagedFile(f"{ALIGNMENT} is {shown(alignment)}, no power of two")
+            raise _DamagedFile(f"{ALIGNMENT} is {quote(alignment)}, no power of two")
         start, end = self.at + -self.at % alignment, 0
         tensors: dict[str, GGUFTensor] = {}
         for name, shape, kind, offset in sorted(infos, key=lambda info: info[3]):
             if name in tensors:
-                raise _DamagedFile(f"tensor {shown(name)} stands there twice")
+                raise _DamagedFile(f"tensor {quote(name)} stands there twice")
             if offset < end or offset % alignment:
                 raise _DamagedFile(
-                    f"tensor {shown(name)} does not begin where the one before it ends"
+                    f"tensor {quote(name)} does not begin where the one before it ends"
                 )
             self.at = start + offset
             tensors[name] = self.tensor(name, shape, kind)
@@ -247,12 +247,12 @@ class _Reader:
         try:
             tensor_type = GGMLQuantizationType(kind)
         except ValueError:
-            raise _DamagedFile(f"tensor {shown(name)} is of the unknown type {kind}") from None
+            raise _DamagedFile(f"tensor {quote(name)} is of the unknown type {kind}") from None
         block, size = GGML_QUANT_SIZES[tensor_type]
         columns, *rows = shape
         if columns % block or 0 in shape:
             raise _DamagedFile(
-                f"tensor {shown(name)} has the shape {shape}, no whole blocks of {block}"
+                f"tensor {quote(name)} has the shape {shape}, no whole blocks of {block}"
             )
         count = columns // block * size
         for more in rows:

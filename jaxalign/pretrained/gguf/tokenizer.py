@@ -11,7 +11,7 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.errors import UserError
 from jaxalign.pretrained.gguf.file import metadata, open_gguf
-from jaxalign.system.files import shown, shown_path, typed
+from jaxalign.system.files import as_type, quote, short_path
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 SPACE = "▁"
@@ -81,14 +81,14 @@ def load_gguf_tokenizer(path: str | Path) -> Tokenizer:
     Raises:
       UserError: no tokenizer, one of an unsupported kind, or an incomplete one.
     """
-    fields, where = metadata(open_gguf(path)[0], "tokenizer."), shown_path(path)
+    fields, where = metadata(open_gguf(path)[0], "tokenizer."), short_path(path)
     settings = {k.removeprefix("ggml."): v for k, v in fields.items() if k.startswith("ggml.")}
     kind, template = settings.get("model"), fields.get("chat_template")
     if kind not in ("gpt2", "llama"):
-        raise UserError(f"{where}: tokenizer.ggml.model {shown(kind)} is none of gpt2, llama")
+        raise UserError(f"{where}: tokenizer.ggml.model {quote(kind)} is none of gpt2, llama")
     _check_settings(settings, where)
     if template is not None:
-        typed(template, str, f"{where}: tokenizer.chat_template")
+        as_type(template, str, f"{where}: tokenizer.chat_template")
     backend = (_byte_level if kind == "gpt2" else _sentence_piece)(settings, where)
     backend.add_tokens(_added_tokens(settings, USER_DEFINED))
     backend.add_special_tokens(_added_tokens(settings, CONTROL))
@@ -107,7 +107,7 @@ def _check_settings(settings: Mapping[str, Any], where: str) -> None:
     """Refuse keys of wrong types or lengths, ids that are no tokens, and unsupported settings."""
     for name, kind in KEYS.items():
         if name in settings:
-            typed(settings[name], kind, f"{where}: tokenizer.ggml.{name}")
+            as_type(settings[name], kind, f"{where}: tokenizer.ggml.{name}")
     tokens = settings.get("tokens", [])
     if not tokens:
         raise UserError(f"{where}: no tokenizer.ggml.tokens")
@@ -115,7 +115,7 @@ def _check_settings(settings: Mapping[str, Any], where: str) -> None:
         raise UserError(f"{where}: a token is listed twice in tokenizer.ggml.tokens")
     if long := [token for token in tokens if len(token) > LONGEST]:
         raise UserError(
-            f"{where}: tokenizer.ggml.tokens has {shown(long[0])}, more than {LONGEST} characters"
+            f"{where}: tokenizer.ggml.tokens has {quote(long[0])}, more than {LONGEST} characters"
         )
     for name in ("token_type", "scores"):
         if len(settings.get(name, tokens)) != len(tokens):
@@ -125,7 +125,7 @@ def _check_settings(settings: Mapping[str, Any], where: str) -> None:
     if not all(map(math.isfinite, settings.get("scores", []))):
         raise UserError(f"{where}: tokenizer.ggml.scores has a number that is not finite")
     if unknown := sorted(set(settings.get("token_type", [])) - set(range(BYTE + 1))):
-        raise UserError(f"{where}: tokenizer.ggml.token_type has {shown(unknown[0])}: no type")
+        raise UserError(f"{where}: tokenizer.ggml.token_type has {quote(unknown[0])}: no type")
     if settings.get("eos_token_id") is None:
         raise UserError(f"{where}: no tokenizer.ggml.eos_token_id")
     for name in ("padding", "bos", "eos", "eot", "eom", "unknown"):
@@ -168,7 +168,7 @@ def _byte_level(settings: Mapping[str, Any], where: str) -> tokenizers.Tokenizer
     """Tokenizer by byte-level BPE, with the pre-tokenizer that the file names."""
     kind = settings.get("pre")
     if kind not in PIECES:
-        raise UserError(f"{where}: tokenizer.ggml.pre {shown(kind)} is none of {', '.join(PIECES)}")
+        raise UserError(f"{where}: tokenizer.ggml.pre {quote(kind)} is none of {', '.join(PIECES)}")
     if settings.get("add_space_prefix"):
         raise UserError(f"{where}: add_space_prefix of a byte-level tokenizer is not supported")
     merges = [tuple(merge.split(" ")) for merge in settings.get("merges", [])]
@@ -178,7 +178,7 @@ def _byte_level(settings: Mapping[str, Any], where: str) -> tokenizers.Tokenizer
     known = vocabulary.keys()
     if lost := [m for m in merges if len(m) != 2 or not {*m, "".join(m)} <= known]:
         raise UserError(
-            f"{where}: tokenizer.ggml.merges has {shown(' '.join(lost[0]))}, which makes no token"
+            f"{where}: tokenizer.ggml.merges has {quote(' '.join(lost[0]))}, which makes no token"
         )
     backend = tokenizers.Tokenizer(
         models.BPE(vocabulary, merges, ignore_merges=kind in WHOLE_PIECES)

@@ -11,7 +11,7 @@ from jaxalign.errors import UserError
 from jaxalign.models.architecture import TransformerConfig
 from jaxalign.pretrained.gguf.config import read_gguf_config
 from jaxalign.pretrained.gguf.file import GGUFTensor, metadata, open_gguf
-from jaxalign.pretrained.hugging_face.names import LAYER
+from jaxalign.pretrained.hugging_face.llama_names import LAYER
 from jaxalign.pretrained.weights import (
     Put,
     StorageRule,
@@ -20,7 +20,7 @@ from jaxalign.pretrained.weights import (
     parameter_shapes,
     parameters,
 )
-from jaxalign.system.files import shown_path
+from jaxalign.system.files import short_path
 
 DIVISORS = "rope_freqs.weight"
 ROWS = 4096  # that are dequantised at once
@@ -66,7 +66,7 @@ def load_gguf(
     Raises:
       UserError: no such model, or one that would not be computed as the file means it.
     """
-    (fields, tensors), where = _metadata_and_tensors(path), shown_path(path)
+    (fields, tensors), where = _metadata_and_tensors(path), short_path(path)
     shapes = {name: tuple(reversed(x.shape)) for name, x in tensors.items()}
     divisors = float32_tensor(tensors[DIVISORS], where) if DIVISORS in tensors else None
     config = read_gguf_config(fields, shapes, divisors, where)

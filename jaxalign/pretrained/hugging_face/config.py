@@ -8,10 +8,11 @@ import re
 from typing import Any
 
 from jaxalign.errors import UserError
+from jaxalign.losses.declarations import by_name
 from jaxalign.models.architecture import TransformerConfig
 from jaxalign.pretrained.hugging_face.family import Family
 from jaxalign.pretrained.hugging_face.fields import Fields
-from jaxalign.system.files import shown, typed
+from jaxalign.system.files import as_type, quote
 
 # isort: off
 from jaxalign.pretrained.hugging_face.gpt2 import *
@@ -21,7 +22,7 @@ from jaxalign.pretrained.hugging_face.qwen import *
 from jaxalign.pretrained.hugging_face.gemma import *
 # isort: on
 
-FAMILIES = {x.model_type: x for x in vars().copy().values() if isinstance(x, Family)}
+FAMILIES = by_name([value for value in vars().copy().values() if isinstance(value, Family)])
 # Matches the names of classes of transformers that belong to one of these families.
 KINDS = "|".join(dict.fromkeys(family.classes for family in FAMILIES.values()))
 CLASS = re.compile(rf"({KINDS})(?:For|LMHead|Model|Text)")
@@ -49,14 +50,14 @@ def read_config(content: dict[str, Any], where: str) -> TransformerConfig:
             fields.refuse("architectures", f"model_type is {family.model_type}")
     classifies = any("SequenceClassification" in name for name in classes)
     if classifies and len(labels) != 1:
-        raise UserError(f"{where}: a reward model has one label, this has {shown(labels)}")
+        raise UserError(f"{where}: a reward model has one label, this has {quote(labels)}")
     heads = ("score",) if classifies else ("logits",)
-    return typed(config | {"heads_out": heads}, TransformerConfig, where)
+    return as_type(config | {"heads_out": heads}, TransformerConfig, where)
 
 
 def family_of(fields: dict[str, Any], where: str) -> str:
     """Family of models (`model_type`) that a `config.json` names."""
     family = fields.get("model_type")
     if not isinstance(family, str) or family not in FAMILIES:
-        raise UserError(f"{where}: model_type {shown(family)} is none of {', '.join(FAMILIES)}")
+        raise UserError(f"{where}: model_type {quote(family)} is none of {', '.join(FAMILIES)}")
     return family

@@ -5,7 +5,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from jaxalign.pretrained.hugging_face.fields import Fields
-from jaxalign.system.files import shown
+from jaxalign.pretrained.hugging_face.llama_names import llama_rule
+from jaxalign.pretrained.weights import StorageRule
+from jaxalign.system.files import quote
 
 TANH_GELU = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_accurate", "gelu_python_tanh")
 ACTIVATIONS = {
@@ -37,6 +39,7 @@ class Family:
     defaults: values of transformers for fields that a file leaves out; null does not count as such.
     read: fields of `TransformerConfig` from those of a file.
     prepared: fields of a file under their first names, `(fields, where) -> fields`.
+    rule: how the tensor of a parameter is stored, by the parameter's path.
     """
 
     model_type: str
@@ -44,10 +47,18 @@ class Family:
     defaults: Mapping[str, Any]
     read: Callable[[Fields], dict[str, Any]]
     prepared: Callable[[dict[str, Any], str], dict[str, Any]] = unchanged_fields
+    rule: Callable[[str], StorageRule] = llama_rule
+
+    @property
+    def name(self) -> str:
+        """The `model_type`."""
+        return self.model_type
 
 
 def llama_like(fields: Fields, **more: Any) -> dict[str, Any]:
     """Fields of `TransformerConfig` that Llama and its descendants share; `more` replaces them."""
+    if "norm_epsilon" not in more:
+        more["norm_epsilon"] = fields.need("rms_norm_eps")
     heads = fields.need("num_attention_heads")
     fields.check_multiple("num_attention_heads", "num_key_value_heads")
     if fields.get("head_dim") is None:
@@ -63,7 +74,6 @@ def llama_like(fields: Fields, **more: Any) -> dict[str, Any]:
         "kv_heads": fields.get("num_key_value_heads", heads),
         "head_size": fields.get("head_dim"),
         "mlp_width": fields.need("intermediate_size"),
-        "norm_epsilon": fields.need("rms_norm_eps"),
         "tie_embeddings": fields.need("tie_word_embeddings"),
     } | more
 
@@ -74,7 +84,7 @@ def windows(fields: Fields, default: list[str], window: int | None) -> tuple[int
     if len(kinds) != len(default):
         fields.refuse("layer_types", f"it must be a list of {len(default)}, one a layer")
     if unknown := [kind for kind in kinds if kind not in (SLIDING, FULL)]:
-        fields.refuse("layer_types", f"{shown(unknown[0])} is no kind of layer known here")
+        fields.refuse("layer_types", f"{quote(unknown[0])} is no kind of layer known here")
     if SLIDING in kinds and window is None:
         fields.refuse("layer_types", "a layer with a window needs a sliding_window in use")
     layer_windows = tuple(window or 0 if kind == SLIDING else 0 for kind in kinds)

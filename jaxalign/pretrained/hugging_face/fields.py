@@ -4,7 +4,7 @@ from typing import Any, NoReturn
 
 from jaxalign.errors import UserError
 from jaxalign.models.ranges import FROM_ZERO, LENGTH, POSITIVE, RANGES, Range
-from jaxalign.system.files import Kind, shown, shown_path, typed
+from jaxalign.system.files import Kind, as_type, quote, short_path
 
 # Bookkeeping, defaults of sampling, dropout: without effect on a forward pass without noise.
 WITHOUT_EFFECT = {
@@ -118,7 +118,7 @@ class Fields:
             if name in NUMBERS and value not in NUMBERS[name]:
                 self.refuse(name, f"it must be {NUMBERS[name]}")
             if name in TYPES:
-                typed(value, TYPES[name], f"{where}: {name}")
+                as_type(value, TYPES[name], f"{where}: {name}")
 
     def get(self, name: str, default: Any = None) -> Any:
         """Value of a field, or the default where the file has none (null counts as none)."""
@@ -134,13 +134,13 @@ class Fields:
 
     def of(self, name: str, kind: type[Kind], default: Kind) -> Kind:
         """Value of a field, validated against a type, or the default where the file has none."""
-        return typed(self.get(name, default), kind, f"{self.where}: {name}")
+        return as_type(self.get(name, default), kind, f"{self.where}: {name}")
 
     def agree(self, name: str, other: str, value: Any) -> None:
         """Refuse a field that repeats another one, under another name, with another value."""
         repeated = self.get(name)
         if repeated is not None and value is not None and repeated != value:
-            self.refuse(name, f"{other} is {shown(value)}")
+            self.refuse(name, f"{other} is {quote(value)}")
 
     def check_multiple(self, name: str, other: str) -> None:
         """Refuse a size that is no multiple of another field, by which it is divided."""
@@ -155,8 +155,8 @@ class Fields:
 
     def refuse(self, name: str, hint: str) -> NoReturn:
         """Raise the error that the value of a field is not supported."""
-        value = shown(self._fields.get(name))
-        raise UserError(f"{self.where}: {shown_path(name)} = {value} is not supported; {hint}")
+        value = quote(self._fields.get(name))
+        raise UserError(f"{self.where}: {short_path(name)} = {value} is not supported; {hint}")
 
     def finish(self) -> None:
         """Refuse fields that were not read, unless they change nothing."""

@@ -1,5 +1,6 @@
 """The families Gemma 2 and 3: norms behind each block, windows, soft caps."""
 
+import functools
 from typing import Any
 
 from jaxalign.errors import UserError
@@ -12,8 +13,9 @@ from jaxalign.pretrained.hugging_face.family import (
     windows,
 )
 from jaxalign.pretrained.hugging_face.fields import NUMBERS, TYPES, Fields
+from jaxalign.pretrained.hugging_face.llama_names import LLAMA_LAYER, llama_rule
 from jaxalign.pretrained.hugging_face.rope_fields import rope, two_ropes
-from jaxalign.system.files import shown
+from jaxalign.system.files import quote
 
 __all__ = (
     "GEMMA2",
@@ -45,6 +47,13 @@ GEMMA3_DEFAULTS = GEMMA2_DEFAULTS | {
     "sliding_window_pattern": 6,
 }
 
+GEMMA_LAYER = LLAMA_LAYER | {
+    "attention_out_norm": "post_attention_layernorm",
+    "feed_forward_norm": "pre_feedforward_layernorm",
+    "feed_forward_out_norm": "post_feedforward_layernorm",
+}
+GEMMA_RULE = functools.partial(llama_rule, layer=GEMMA_LAYER, gain_offset=1.0)
+
 
 def text_part(fields: dict[str, Any], where: str) -> dict[str, Any]:
     """Fields of the text model within a Gemma 3 that also reads images.
@@ -62,7 +71,7 @@ def text_part(fields: dict[str, Any], where: str) -> dict[str, Any]:
         )
         if fields[name] not in (None, inner):
             raise UserError(
-                f"{where}: {name} is {shown(fields[name])}, and in text_config {shown(inner)}"
+                f"{where}: {name} is {quote(fields[name])}, and in text_config {quote(inner)}"
             )
     outer = {k: fields[k] for k in ("tie_word_embeddings", "quantization_config") if k in fields}
     classes = {"architectures": fields.get("architectures"), "id2label": fields.get("id2label")}
@@ -121,17 +130,20 @@ GEMMA2 = Family(
     classes="Gemma2",
     defaults=GEMMA2_DEFAULTS,
     read=_gemma2,
+    rule=GEMMA_RULE,
 )
 GEMMA3_TEXT = Family(
     model_type="gemma3_text",
     classes="Gemma3",
     defaults=GEMMA3_DEFAULTS,
     read=_gemma3,
+    rule=GEMMA_RULE,
 )
 GEMMA3 = Family(
     model_type="gemma3",
     classes="Gemma3",
     defaults=GEMMA3_DEFAULTS,
     read=_gemma3,
+    rule=GEMMA_RULE,
     prepared=text_part,
 )

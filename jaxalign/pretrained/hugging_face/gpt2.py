@@ -5,7 +5,9 @@ from typing import Any
 from jaxalign.errors import UserError
 from jaxalign.pretrained.hugging_face.family import ACTIVATIONS, Family
 from jaxalign.pretrained.hugging_face.fields import Fields
-from jaxalign.system.files import shown
+from jaxalign.pretrained.hugging_face.llama_names import HEAD, HEADS, LAYER
+from jaxalign.pretrained.weights import StorageRule
+from jaxalign.system.files import quote
 
 __all__ = ("GPT2",)
 
@@ -26,6 +28,14 @@ GPT2_NAMES = {
     "num_hidden_layers": "n_layer",
 }
 
+GPT2_LAYER = {
+    "attention/output": "attn.c_proj",
+    "feed_forward/up": "mlp.c_fc",
+    "feed_forward/down": "mlp.c_proj",
+    "attention_norm": "ln_1",
+    "feed_forward_norm": "ln_2",
+}
+
 
 def _first_names(fields: dict[str, Any], where: str) -> dict[str, Any]:
     """Fields under their first names, of which transformers knows two."""
@@ -34,7 +44,7 @@ def _first_names(fields: dict[str, Any], where: str) -> dict[str, Any]:
         first = GPT2_NAMES.get(name, name)
         if first in renamed and renamed[first] != value:
             raise UserError(
-                f"{where}: {name} is {shown(value)}, {first} is {shown(renamed[first])}"
+                f"{where}: {name} is {quote(value)}, {first} is {quote(renamed[first])}"
             )
         renamed[first] = value
     return renamed
@@ -68,10 +78,32 @@ def _gpt2(fields: Fields) -> dict[str, Any]:
     }
 
 
+def _gpt2_rule(path: str) -> StorageRule:
+    """Rule by which GPT-2 stores a parameter: query, key and value side by side."""
+    plain = {
+        "trunk/embedding": StorageRule(name="transformer.wte.weight"),
+        "trunk/positions": StorageRule(name="transformer.wpe.weight"),
+        "trunk/norm/scale": StorageRule(name="transformer.ln_f.weight"),
+        "trunk/norm/bias": StorageRule(name="transformer.ln_f.bias"),
+        "unembedding": StorageRule(name=HEAD, transposed=True),
+        **HEADS,
+    }
+    if (layer := LAYER.match(path)) is None:
+        return plain[path]
+    number, module, kind = layer.groups()
+    prefix, suffix = f"transformer.h.{number}", "bias" if kind == "bias" else "weight"
+    joint = ("attention/query", "attention/key", "attention/value")
+    if module in joint:
+        name = f"{prefix}.attn.c_attn.{suffix}"
+        return StorageRule(name=name, part=joint.index(module), parts=3)
+    return StorageRule(name=f"{prefix}.{GPT2_LAYER[module]}.{suffix}")
+
+
 GPT2 = Family(
     model_type="gpt2",
     classes="GPT2",
     defaults=GPT2_DEFAULTS,
     read=_gpt2,
     prepared=_first_names,
+    rule=_gpt2_rule,
 )

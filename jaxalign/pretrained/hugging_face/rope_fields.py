@@ -7,7 +7,7 @@ from jaxalign.models.ranges import FROM_ZERO, RANGES, Range
 from jaxalign.models.rope import RopeScaling
 from jaxalign.pretrained.hugging_face.family import FULL, SLIDING
 from jaxalign.pretrained.hugging_face.fields import Fields
-from jaxalign.system.files import shown_path, typed
+from jaxalign.system.files import as_type, short_path
 
 
 def rope(fields: Fields) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def two_ropes(fields: Fields) -> dict[str, Any]:
     both, old = fields.get("rope_parameters", {}), fields.get("rope_scaling", {})
     for key in set(both) - {FULL, SLIDING}:  # transformers writes such beside the two, and no more
         if both[key] not in (None, "default"):
-            fields.refuse("rope_parameters", f"{shown_path(key)} stands in no kind of layer")
+            fields.refuse("rope_parameters", f"{short_path(key)} stands in no kind of layer")
     parts = {kind: {} if both.get(kind) is None else both[kind] for kind in (FULL, SLIDING)}
     for kind, part in parts.items():
         if not isinstance(part, dict):
@@ -99,7 +99,7 @@ def _scaling(
         scaling |= _mscale(part, scaling)
     if "factor" not in scaling:
         fields.refuse(name, "factor is missing")
-    return theta, typed({"kind": kind, **scaling}, RopeScaling, f"{fields.where}: {name}")
+    return theta, as_type({"kind": kind, **scaling}, RopeScaling, f"{fields.where}: {name}")
 
 
 def _check_scaling(fields: Fields, name: str, part: dict[str, Any]) -> None:
@@ -108,7 +108,7 @@ def _check_scaling(fields: Fields, name: str, part: dict[str, Any]) -> None:
         if key in SCALING_NUMBERS and value not in SCALING_NUMBERS[key]:
             fields.refuse(name, f"{key} must be {SCALING_NUMBERS[key]}")
         if key not in SCALING_NUMBERS and key not in ("rope_type", "type", "truncate"):
-            fields.refuse(name, f"{shown_path(key)} is not known here")
+            fields.refuse(name, f"{short_path(key)} is not known here")
 
 
 def _mscale(part: dict[str, Any], scaling: dict[str, Any]) -> dict[str, Any]:
