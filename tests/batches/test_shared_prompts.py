@@ -122,7 +122,7 @@ def test_an_empty_prompt_predicts_nothing_of_the_first_token():
     np.testing.assert_allclose(shared[0], alone, atol=1e-5)
 
 
-LOSSES = ["dpo", "wpo", *(pytest.param(x, marks=SLOW) for x in ("tpo", "ipo", "simpo", "orpo"))]
+LOSSES = ["wpo", *(pytest.param(x, marks=SLOW) for x in ("dpo", "ipo", "simpo", "tpo", "orpo"))]
 
 
 @pytest.mark.parametrize("loss", LOSSES)

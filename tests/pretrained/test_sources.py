@@ -88,6 +88,7 @@ def test_a_file_at_an_address_is_that_file(cache):
     assert cache in path.parents
 
 
+@pytest.mark.slow
 def test_a_model_in_parts_is_copied_whole(saved, cache):
     store = fsspec.filesystem("memory")
     for name in ("m-00001-of-00002.gguf", "m-00002-of-00002.gguf", "n-00001-of-00002.gguf"):

@@ -31,7 +31,6 @@ from jaxalign.sampling import Samples
 from jaxalign.train.metrics import read_metrics
 from tests.tiny_models import tiny_policy
 
-pytestmark = pytest.mark.slow
 ONE_PROMPT = Prompts(ids=[[1]])
 QUICK = OptimizerConfig(learning_rate=1e-2, schedule="constant", warmup_steps=0)
 
@@ -95,6 +94,7 @@ def learned(directory, **settings):
     return read_metrics(directory)
 
 
+@pytest.mark.slow
 def test_ppo_learns_to_write_what_is_rewarded(tmp_path):
     lines = learned(tmp_path, iterations=12, kl_coef=0.0)
     scores, kls = ([line[key] for line in lines] for key in ("scores/mean", "kl/reference"))
@@ -102,6 +102,7 @@ def test_ppo_learns_to_write_what_is_rewarded(tmp_path):
     assert abs(kls[0]) < 1e-3 and kls[-1] > 1
 
 
+@pytest.mark.slow
 def test_a_kl_penalty_keeps_the_policy_near_the_reference(tmp_path):
     last = learned(tmp_path, iterations=8, kl_coef=0.5, kl_target=0.5, kl_horizon=256)[-1]
     assert last["kl/reference"] < 1
@@ -125,6 +126,7 @@ def test_a_target_of_the_kl_is_reached_from_a_coefficient_ten_times_wrong():
     assert worst < 0.15
 
 
+@pytest.mark.slow
 def test_a_separate_trunk_of_values_starts_as_the_policys():
     tokenizer = train_bpe(["the film is good"], 270)
     config = ModelConfig(width=16, layers=2, heads=2, dropout=0.0, value_trunk="separate")

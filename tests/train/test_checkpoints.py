@@ -266,6 +266,7 @@ def two(tmp_path):
     return checkpoints, tmp_path / "stage"
 
 
+@pytest.mark.slow
 def test_every_flipped_byte_is_noticed(two):
     """In every file: the first and last 10 bytes, and every twentieth of the others."""
     _, folder = two
