@@ -15,15 +15,12 @@ from jaxalign.recipes import stage
 from jaxalign.train import loop
 from jaxalign.train.metrics import read_metrics
 
-pytestmark = pytest.mark.slow
-
-
 TINY_MODEL = ["--model.width", "16", "--model.layers", "1", "--model.heads", "2"]
 TEXT = "a fine film with a warm heart and a sly wit that never once loses its way"
 WORDS = TEXT.split(" ")
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="module")
 def steps_compile_once():
     """In every run of this file, a step that sees shapes for the second time compiles nothing.
 
@@ -101,7 +98,7 @@ def files(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def policy(files):
+def policy(steps_compile_once, files):
     """An SFT run, by the command line."""
     directory = files["folder"] / "sft"
     data = ["--data.path", files["texts"], "--data.evaluation_path", files["texts"]]
@@ -112,6 +109,7 @@ def policy(files):
     return directory, arguments
 
 
+@pytest.mark.slow
 def test_sft_writes_a_run_and_resumes_it(policy):
     directory, arguments = policy
     for name in ("config.json", "versions.json", "results.json", "report.html", "metrics.jsonl"):
@@ -130,6 +128,7 @@ def test_sft_writes_a_run_and_resumes_it(policy):
     assert read_metrics(directory) == lines
 
 
+@pytest.mark.slow
 def test_a_run_does_not_go_on_with_other_rows_in_the_same_file(policy, capsys):
     _, arguments = policy
     texts = Path(arguments[arguments.index("--data.path") + 1])
@@ -149,6 +148,7 @@ def test_a_run_does_not_go_on_with_other_rows_in_the_same_file(policy, capsys):
     texts.write_text(before)
 
 
+@pytest.mark.slow
 def test_another_configuration_does_not_go_on_in_the_same_directory(policy, capsys):
     _, arguments = policy
     with pytest.raises(SystemExit):
@@ -156,6 +156,7 @@ def test_another_configuration_does_not_go_on_in_the_same_directory(policy, caps
     assert "holds a run with seed = 0, this one has 1" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_reward_dpo_ppo_evaluate_and_generate(policy, files, capsys):
     directory, folder = str(policy[0]), files["folder"]
     pairs = ["--data.path", files["preferences"], "--data.max_length", "40"]
@@ -191,6 +192,7 @@ def test_reward_dpo_ppo_evaluate_and_generate(policy, files, capsys):
     assert len(texts) == 2 and all(text.startswith("a fine film") for text in texts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("loss", "rows"), [("simpo", "preferences"), ("tpo", "gold")])
 def test_dpo_by_another_loss(policy, files, tmp_path, loss, rows):
     run = str(tmp_path / loss)
@@ -204,6 +206,7 @@ def test_dpo_by_another_loss(policy, files, tmp_path, loss, rows):
     assert read_metrics(run)[-1]["step"] == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["kto", "bco"])
 def test_kto_and_bco_resume_to_the_same_bits_and_are_explained(
     policy, files, tmp_path, loss, interrupted, capsys
@@ -247,6 +250,7 @@ def test_kto_and_bco_resume_to_the_same_bits_and_are_explained(
     assert alone.metrics["bco/shift"] == pytest.approx(sum(both) / 2, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_grpo_resumes_to_the_same_bits_and_is_explained(
     policy, files, tmp_path, interrupted, capsys
 ):
@@ -345,6 +349,7 @@ def test_a_configuration_of_another_command_is_refused(tmp_path, capsys):
     assert "is a DPOConfig, which `jaxalign sft` does not take" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_what_a_command_could_only_ignore_is_refused(policy, files, tmp_path, capsys):
     """Labels that are all false, references of other vocabularies."""
     other = str(tmp_path / "other")
@@ -374,6 +379,7 @@ def test_what_a_command_could_only_ignore_is_refused(policy, files, tmp_path, ca
         assert line in errors and errors.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_row_that_the_model_cannot_read_is_named(policy, capsys, tmp_path):
     path = write_rows(tmp_path / "long.jsonl", [{"text": text(0)}, {"text": text(1) * 20}])
     for more in (["evaluate", "--model"], ["sft", "--run_dir", str(tmp_path / "run"), "--init"]):
@@ -383,6 +389,7 @@ def test_a_row_that_the_model_cannot_read_is_named(policy, capsys, tmp_path):
         assert "long.jsonl:2" in errors and "the limit is 40" in errors
 
 
+@pytest.mark.slow
 def test_a_loss_that_needs_a_third_text_names_the_row_without(policy, files, capsys):
     with pytest.raises(SystemExit):
         arguments = ["--policy", str(policy[0]), "--data.path", files["preferences"]]
@@ -391,6 +398,7 @@ def test_a_loss_that_needs_a_third_text_names_the_row_without(policy, files, cap
     assert "preferences.jsonl:1, " in errors and " and 19 more: no 'gold'" in errors
 
 
+@pytest.mark.slow
 def test_bad_rows_stop_or_are_named(files, capsys, tmp_path):
     rows = [{"text": text(0)}, {"text": ""}, {"txt": "x"}]
     path = write_rows(tmp_path / "bad.jsonl", rows)

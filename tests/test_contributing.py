@@ -117,6 +117,7 @@ def test_a_loss_is_one_file_and_one_line(page):
     ]
 
 
+@pytest.mark.slow
 def test_a_new_loss_on_pairs_trains(tree):
     chipo = ("dpo", "--loss", "chipo", "--data.path", "pairs.jsonl", *FIT, "--log_every", "1")
     lines = trained(tree, *chipo)
@@ -124,12 +125,14 @@ def test_a_new_loss_on_pairs_trains(tree):
     assert losses[0] == pytest.approx(0.693147, abs=1e-5) and losses[-1] < losses[0]
 
 
+@pytest.mark.slow
 def test_a_new_policy_gradient_trains(tree):
     topr = ("grpo", "--loss", "topr", "--data.path", "prompts.jsonl", "--reward", "rewards.py")
     lines = trained(tree, *topr, *ROUNDS, "--max_new_tokens", "4", "--grpo.largest_ratio", "0.5")
     assert len([line for line in lines if "policy/loss" in line]) == 2
 
 
+@pytest.mark.slow
 def test_a_new_loss_on_labels_trains(tree):
     brier = ("kto", "--loss", "brier", "--data.path", "labelled.jsonl", "--kto.sharpness", "0.5")
     fit = [flag.replace("dpo", "kto") for flag in FIT]
@@ -138,6 +141,7 @@ def test_a_new_loss_on_labels_trains(tree):
     assert len(losses) == 3 and losses[-1] < losses[0]
 
 
+@pytest.mark.slow
 def test_a_new_range_is_checked(tree):
     done = called(tree, "-m", "jaxalign", "dpo", "--loss", "chipo", "--dpo.largest_margin", "0")
     assert done.stderr == "jaxalign: --dpo.largest_margin is 0.0; it must be above 0\n"
@@ -172,6 +176,7 @@ for source in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_a_wrong_declaration_says_what_is_missing(tmp_path):
     files = [tmp_path / f"{number}.py" for number in range(len(WRONG))]
     for file, (given, wrong) in zip(files, WRONG, strict=True):
@@ -182,6 +187,7 @@ def test_a_wrong_declaration_says_what_is_missing(tmp_path):
         assert wanted in line
 
 
+@pytest.mark.slow
 def test_help_and_table_have_the_new_names(tree):
     helps = {name: python(tree, "-m", "jaxalign", name, "--help") for name in ("dpo", "grpo")}
     assert "chipo" in helps["dpo"] and "largest difference of rewards that" in helps["dpo"]
@@ -200,10 +206,12 @@ print(found.head_size, found.qkv_biases, found.output_biases, found.layers)
 """
 
 
+@pytest.mark.slow
 def test_a_new_family_is_read(tree):
     assert python(tree, "-c", READ).split() == ["128", "True", "False", "64"]
 
 
+@pytest.mark.slow
 def test_a_new_environment_is_learned(tree):
     """100 random steps give about 131, of which 31 are the far end's; going on gives over 300."""
     given = ("--total_steps", "40960", "--log_every", "8", "--checkpoint_every", "8")

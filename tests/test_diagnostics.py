@@ -127,6 +127,7 @@ def test_nothing_is_nothing():
     assert not any(found.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["pmap", "shard_map"])
 def test_eight_devices_as_one(layout):
     """Device 0 has everything, device 7 nothing; the largest ratio is on device 3."""

@@ -1,18 +1,17 @@
 """KL estimators and the exact KL: by hand, against the definition, at extremes, gradients."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.test_util import check_grads
 
+import jaxalign
 from jaxalign import (
     adapted_coef,
-    exact_kl,
     fused_exact_kl,
-    k1,
-    k2,
-    k3,
     log_softmax,
 )
 from tests.cases.kl import CASES
@@ -20,6 +19,10 @@ from tests.checks.of_cases import checks_of
 from tests.oracles import kl as oracle
 
 TestCases = checks_of(CASES)
+exact_kl = jax.jit(jaxalign.exact_kl)
+k1 = jax.jit(jaxalign.k1)
+k2 = jax.jit(jaxalign.k2)
+k3 = jax.jit(jaxalign.k3)
 
 
 def test_estimators_by_hand():
@@ -53,11 +56,11 @@ def test_k3_is_never_negative_and_exact_near_zero(dtype):
 def test_estimators_at_extremes_are_finite(size):
     d = jnp.array([-size, size], jnp.float32)
     for estimator in (k1, k2, k3):
-        value, grads = jax.value_and_grad(lambda d, e=estimator: e(d, jnp.zeros(2)).sum())(d)
+        total = jax.jit(jax.value_and_grad(lambda d, e=estimator: e(d, jnp.zeros(2)).sum()))
+        value, grads = total(d)
         assert jnp.isfinite(value) and jnp.isfinite(grads).all()
-    slopes = jax.grad(lambda d: k3(d, jnp.zeros(2)).sum())(d)
-    assert slopes[0] < -1e19  # not a dead gradient, as a clamp would leave
-    assert float(slopes[1]) == 1
+    # of k3, the last: not a dead gradient, as a clamp would leave
+    assert grads[0] < -1e19 and float(grads[1]) == 1
 
 
 def test_exact_kl_by_hand():
@@ -94,12 +97,13 @@ def test_exact_kl_at_extremes():
     # row 2: p is 1/2, 0, 1/2 against thirds: log(3/2); row 3: (2 log(2/3) + log(2/3) + 1e4) / 3
     expected = [2e4, np.log(1.5), np.log(2 / 3) + 1e4 / 3]
     np.testing.assert_allclose(exact_kl(logits, other), expected, rtol=1e-6)
-    grads = jax.grad(lambda logits: exact_kl(logits, other).sum())(logits)
+    grads = jax.jit(jax.grad(lambda logits: exact_kl(logits, other).sum()))(logits)
     assert jnp.isfinite(grads).all()
     forbidden = exact_kl(jnp.zeros(2), jnp.array([0.0, -jnp.inf]))
     assert float(forbidden) == np.inf  # p allows what q forbids
 
 
+@pytest.mark.slow
 def test_gradients(x64):
     rng = np.random.default_rng(3)
     policy, reference = rng.normal(size=(2, 4, 5))
@@ -114,15 +118,9 @@ def test_fused_exact_kl_is_dense(x64, temperature, softcaps):
     rng = np.random.default_rng(4)
     policy, reference = rng.normal(size=(2, 5, 3)), rng.normal(size=(2, 5, 4))
     policy_matrix, reference_matrix = rng.normal(size=(3, 7)), rng.normal(size=(4, 7))
-    fused = fused_exact_kl(
-        policy,
-        policy_matrix,
-        reference,
-        reference_matrix,
-        temperature=temperature,
-        softcaps=softcaps,
-        chunk_size=3,
-    )
+    settings = {"temperature": temperature, "softcaps": softcaps, "chunk_size": 3}
+    compiled = jax.jit(functools.partial(fused_exact_kl, **settings))
+    fused = compiled(policy, policy_matrix, reference, reference_matrix)
     assert not fused[:, 0].any()
     logits = policy @ policy_matrix, reference @ reference_matrix
     logits = [
@@ -172,13 +170,12 @@ class TestEstimatorsOfTheKL:
         """k1 and k3 are unbiased, k2 is not."""
         kl = float(exact_kl(*policies))
         for estimator, unbiased in ((k1, True), (k2, False), (k3, True)):
-            estimate = float(self.expectation(estimator, *policies))
+            estimate = float(jax.jit(self.expectation, static_argnums=0)(estimator, *policies))
             assert (abs(estimate - kl) < 1e-12) == unbiased
 
     def gradients(self, estimator, policies):
-        return jax.grad(lambda logits: self.expectation(estimator, logits, policies[1]))(
-            policies[0]
-        )
+        expected = functools.partial(self.expectation, estimator, reference=policies[1])
+        return jax.jit(jax.grad(expected))(policies[0])
 
     def test_k1_as_a_loss_teaches_nothing(self, policies):
         np.testing.assert_allclose(self.gradients(k1, policies), 0, atol=1e-15)
@@ -187,7 +184,7 @@ class TestEstimatorsOfTheKL:
         np.testing.assert_allclose(self.gradients(k2, policies), kl_gradient(*policies), atol=1e-14)
 
     def test_k3_as_a_loss_is_the_other_kl(self, policies):
-        forward = jax.grad(lambda logits: exact_kl(policies[1], logits))(policies[0])
+        forward = jax.jit(jax.grad(lambda logits: exact_kl(policies[1], logits)))(policies[0])
         np.testing.assert_allclose(self.gradients(k3, policies), forward, atol=1e-14)
         assert jnp.abs(forward - kl_gradient(*policies)).max() > 0.01
 

@@ -12,14 +12,9 @@ from jax.test_util import check_grads
 
 import jaxalign
 from jaxalign import (
-    action_logps,
-    entropy,
     fused_token_logps,
     fused_token_logps_and_entropy,
     log_softmax,
-    sequence_logps,
-    token_entropy,
-    token_logps,
 )
 from jaxalign.logprobs import (
     fused_action_logps_and_entropy,
@@ -33,6 +28,11 @@ from tests.checks.of_cases import checks_of
 from tests.oracles import logprobs as oracle
 
 TestCases = checks_of(CASES)
+token_logps = jax.jit(jaxalign.token_logps, static_argnames=("temperature",))
+token_entropy = jax.jit(jaxalign.token_entropy, static_argnames=("temperature",))
+action_logps = jax.jit(jaxalign.action_logps)
+entropy = jax.jit(jaxalign.entropy)
+sequence_logps = jax.jit(jaxalign.sequence_logps)
 
 
 B, T, D, V = 3, 7, 4, 11
@@ -104,7 +104,7 @@ def test_only_earlier_logits_matter():
     """Entry t depends on logits t - 1 and on tokens t, on nothing else."""
     hidden, unembedding, tokens = draw(2)
     logits = jnp.asarray(hidden @ unembedding)
-    jacobian = jax.jacobian(token_logps)(logits, tokens)  # [B, T, B, T, V]
+    jacobian = jax.jit(jax.jacobian(token_logps))(logits, tokens)  # [B, T, B, T, V]
     depends = np.asarray(jnp.any(jacobian != 0, axis=-1))
     expected = np.zeros((B, T, B, T), bool)
     for b, t in np.ndindex(B, T - 1):
@@ -137,7 +137,7 @@ def test_forbidden_outcomes_and_huge_logits_are_finite():
     def total(logits):
         return jnp.sum(action_logps(logits, jnp.array([1, 0, 0])) + entropy(logits))
 
-    value, grads = jax.value_and_grad(total)(logits)
+    value, grads = jax.jit(jax.value_and_grad(total))(logits)
     assert float(value) == pytest.approx(-2e4 - np.log(2) + np.log(2))
     assert jnp.isfinite(grads).all()
     np.testing.assert_allclose(grads.sum(axis=-1), 0, atol=1e-6)  # softmax ignores a constant
@@ -184,6 +184,7 @@ def test_fused_is_dense(x64, chunk_size, temperature, softcap):
     )
 
 
+@pytest.mark.slow
 def test_fused_second_order(x64):
     hidden, unembedding, tokens = draw(6, 0.5)
 
@@ -193,6 +194,7 @@ def test_fused_second_order(x64):
     check_grads(jax.jit(fused), (hidden, unembedding), order=2, modes=["rev"])
 
 
+@pytest.mark.slow
 def test_dense_second_order(x64):
     hidden, unembedding, tokens = draw(7, 0.5)
     logits = hidden @ unembedding
@@ -212,7 +214,7 @@ def test_fused_in_bfloat16_accumulates_in_float32():
     def total(unembedding):
         return fused_token_logps(hidden, unembedding, tokens, chunk_size=64).sum()
 
-    value, grads = jax.value_and_grad(total)(unembedding)
+    value, grads = jax.jit(jax.value_and_grad(total))(unembedding)
     assert value.dtype == jnp.float32
     assert float(value) == pytest.approx(rows * np.log(0.5), rel=1e-6)
     # d logp / d z = 1/2 for the token and -1/2 for the other, times hidden 1, summed over the rows
@@ -268,10 +270,11 @@ def test_fused_gradients_inside_shard_map(params):
 
     specs = (P(), P("i"), P("i"))
     sharded = jax.jit(jax.shard_map(shard, mesh=mesh, in_specs=specs, out_specs=P()))
-    expected = jax.grad(total)(unembedding, hidden, tokens)
+    expected = jax.jit(jax.grad(total))(unembedding, hidden, tokens)
     np.testing.assert_allclose(sharded(unembedding, hidden, tokens), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_fused_gradients_under_pmap():
     rng = np.random.default_rng(12)
     hidden = rng.normal(size=(8, 1, T, D)).astype(np.float32)
@@ -286,7 +289,7 @@ def test_fused_gradients_under_pmap():
         return jax.lax.psum(jax.grad(total)(own, hidden, tokens), "i")
 
     mapped = jax.pmap(device, axis_name="i", in_axes=(None, 0, 0), out_axes=None)
-    expected = jax.grad(total)(unembedding, hidden[:, 0], tokens[:, 0])
+    expected = jax.jit(jax.grad(total))(unembedding, hidden[:, 0], tokens[:, 0])
     np.testing.assert_allclose(mapped(unembedding, hidden, tokens), expected, rtol=1e-4, atol=1e-5)
 
 
@@ -312,11 +315,12 @@ def test_fused_memory_is_a_fraction_of_the_logits():
 def test_padding_and_order_change_nothing():
     """A row's numbers do not depend on its neighbours, on padding after it, or on its place."""
     hidden, unembedding, tokens = draw(13, dtype=np.float32)
-    logps = fused_token_logps(hidden, unembedding, tokens, chunk_size=8)
+    fused = jax.jit(functools.partial(fused_token_logps, chunk_size=8))
+    logps = fused(hidden, unembedding, tokens)
     order = np.array([2, 0, 1])
     padded = np.pad(hidden[order], ((0, 2), (0, 4), (0, 0)), constant_values=7.0)
     padded_tokens = np.pad(tokens[order], ((0, 2), (0, 4)))
-    longer = fused_token_logps(padded, unembedding, padded_tokens, chunk_size=8)
+    longer = fused(padded, unembedding, padded_tokens)
     np.testing.assert_allclose(longer[:B, :T], logps[order], rtol=1e-5, atol=1e-6)
 
 

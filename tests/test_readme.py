@@ -51,6 +51,7 @@ def test_the_first_two_blocks_are_the_two_commands():
     assert fences[:4] == ["```bash", "```", "```bash", "```"]  # .ci/run counts them
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("page", "number"),
     [(page, n) for page in GUIDES for n in range(len(blocks(page, "python")))],

@@ -14,7 +14,7 @@ from jaxalign.logprobs import token_logps
 from jaxalign.models.transformer import Transformer, TransformerConfig, unrolled
 from jaxalign.sampling import categorical, filtered_logits, sample, sample_mixture
 
-pytestmark = [pytest.mark.slow, pytest.mark.compiled]
+pytestmark = pytest.mark.compiled
 
 
 VOCABULARY, PROMPT, NEW = 11, 5, 6
@@ -64,6 +64,7 @@ def responses(samples):
     return np.where(mask, samples.batch.tokens[:, PROMPT:], -1), samples.logps[:, PROMPT:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temperature", [0.3, 0.7, 1.0, 1.5])
 def test_log_probabilities_equal_those_of_the_training_path(temperature):
     prompts = prompts_of("inside")
@@ -78,6 +79,7 @@ def test_log_probabilities_equal_those_of_the_training_path(temperature):
     np.testing.assert_allclose(samples.logps, logps, atol=1e-5 / temperature)
 
 
+@pytest.mark.slow
 def test_filtered_log_probabilities_equal_those_of_filtered_training_logits():
     settings = {"temperature": 0.7, "top_k": 5, "top_p": 0.8}
     samples = drawn(prompts_of(), **settings)
@@ -88,6 +90,7 @@ def test_filtered_log_probabilities_equal_those_of_filtered_training_logits():
     assert np.isfinite(samples.logps).all()
 
 
+@pytest.mark.slow
 def test_a_response_depends_neither_on_padding_nor_on_the_other_rows():
     expected = responses(drawn(prompts_of("left")))
     order = np.array([6, 2, 2, 0, 5, 1, 3, 7])
@@ -106,6 +109,7 @@ def test_a_response_depends_neither_on_padding_nor_on_the_other_rows():
     np.testing.assert_array_equal(alone[0], expected[0][3])
 
 
+@pytest.mark.slow
 def test_noise_depends_on_key_and_index_alone():
     same = prompts_of("left", [0] * len(LENGTHS))
     repeated, _ = responses(drawn(same))
@@ -119,6 +123,7 @@ def test_noise_depends_on_key_and_index_alone():
     assert np.any(other != first)
 
 
+@pytest.mark.slow
 def test_eos_ends_a_response_and_belongs_to_it():
     prompts = prompts_of()
     ended = cut = 0
@@ -139,6 +144,7 @@ def test_eos_ends_a_response_and_belongs_to_it():
     assert ended and cut
 
 
+@pytest.mark.slow
 def test_a_token_limit_cuts_and_edits_nothing():
     long, long_logps = responses(drawn(prompts_of()))
     short, short_logps = responses(drawn(prompts_of(), max_new_tokens=3))
@@ -146,6 +152,7 @@ def test_a_token_limit_cuts_and_edits_nothing():
     np.testing.assert_allclose(short_logps, long_logps[:, :3], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_minimal_length_forbids_eos_and_stays_normalised():
     samples = drawn(prompts_of(), min_new_tokens=NEW - 1)
     tokens, logps = responses(samples)
@@ -157,6 +164,7 @@ def test_minimal_length_forbids_eos_and_stays_normalised():
     np.testing.assert_allclose(logps[:, : NEW - 2], expected[:, : NEW - 2], atol=2e-5)
 
 
+@pytest.mark.slow
 def test_rows_of_padding_stay_empty():
     prompts = prompts_of()
     real = np.arange(len(LENGTHS)) != 2
@@ -167,6 +175,7 @@ def test_rows_of_padding_stay_empty():
     np.testing.assert_array_equal(tokens[real], responses(drawn(prompts_of()))[0][real])
 
 
+@pytest.mark.slow
 def test_the_loop_stops_when_every_row_has_ended():
     passes, (tokens, _) = [], responses(drawn(prompts_of()))
     short = np.any(tokens[:, :4] == EOS, axis=1)
@@ -190,6 +199,7 @@ def test_the_loop_stops_when_every_row_has_ended():
     assert passes == [PROMPT - 1] + [1] * longest and 1 < longest <= 4
 
 
+@pytest.mark.slow
 def test_one_trace_serves_all_calls_of_a_shape():
     drawn(prompts_of(), temperature=1.0)
     traces = sample._cache_size()
@@ -198,6 +208,7 @@ def test_one_trace_serves_all_calls_of_a_shape():
     assert sample._cache_size() == traces
 
 
+@pytest.mark.slow
 def test_draws_follow_the_distribution():
     rows = 4000
     tokens = np.tile(np.array([[1, 4]], np.int32), (rows, 1))
@@ -241,6 +252,7 @@ def mixed_logps(rows, mixture, temperature):
     return mixed - np.log(np.exp(mixed).sum(-1, keepdims=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temperature", [0.7, 1.0])
 def test_a_mixture_has_the_log_probabilities_of_its_normalised_logits(temperature):
     rows = (samples := drawn_of_both(prompts_of("inside"), 0.3, temperature=temperature)).batch
@@ -253,6 +265,7 @@ def test_a_mixture_has_the_log_probabilities_of_its_normalised_logits(temperatur
     assert np.any(ours != rows.tokens)
 
 
+@pytest.mark.slow
 def test_a_mixture_draws_each_token_as_often_as_it_should():
     rows = 4000
     tokens = np.tile(np.array([[1, 4]], np.int32), (rows, 1))
@@ -271,6 +284,7 @@ def test_a_mixture_draws_each_token_as_often_as_it_should():
         assert np.any(np.abs(shares - wrong) > bound)
 
 
+@pytest.mark.slow
 def test_the_ends_of_a_mixture_are_the_models():
     prompts = prompts_of()
     settings = {"max_new_tokens": NEW, "eos_id": EOS}
@@ -286,6 +300,7 @@ def test_the_ends_of_a_mixture_are_the_models():
         drawn_of_both(prompts, 1.5)
 
 
+@pytest.mark.slow
 def test_scanned_models_draw_the_same():
     scanned = Transformer(dataclasses.replace(CONFIG, scan_layers=True))
     model, params = unrolled(scanned, params_of(scanned))
@@ -295,6 +310,7 @@ def test_scanned_models_draw_the_same():
     np.testing.assert_array_equal(one.batch.tokens, two.batch.tokens)
 
 
+@pytest.mark.slow
 def test_devices_draw_what_one_device_draws():
     prompts = prompts_of()
     halves = jax.tree.map(lambda leaf: leaf.reshape(2, -1, *leaf.shape[1:]), prompts)
@@ -358,6 +374,7 @@ def test_filters_by_hand():
     np.testing.assert_allclose(colder, [squared / 0.3, [0.25] * 4], rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temperature", [1e-4, 0])
 def test_the_coldest_temperatures_take_the_likeliest_token_with_certainty(temperature):
     samples = drawn(prompts_of(), temperature=temperature)
@@ -369,6 +386,7 @@ def test_the_coldest_temperatures_take_the_likeliest_token_with_certainty(temper
     np.testing.assert_allclose(samples.logps, 0, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vocabulary", [1, 2, 10, 97, 1000])
 def test_categorical_inverts_the_distribution_function(vocabulary):
     rng = np.random.default_rng(vocabulary)

@@ -9,8 +9,18 @@ from jaxalign.config.model import ModelConfig
 from jaxalign.data.chat import TokenRow, token_row
 from jaxalign.data.tokenizer_training import train_bpe
 from jaxalign.models.rope import RopeScaling
+from jaxalign.models.transformer import TransformerConfig
 from jaxalign.recipes.text_models import TextModel, new_text_model
 
+LLAMA = TransformerConfig(
+    vocab_size=23,
+    max_length=16,
+    width=16,
+    layers=2,
+    heads=4,
+    kv_heads=2,
+    mlp_width=24,
+)
 # What of the architecture depends on distances between tokens, and what bounds logits.
 GEMMA = {
     "post_norms": True,

@@ -2,14 +2,15 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 import optax
 
-from jaxalign.layouts.layout import Layout
+from jaxalign.layouts.choice import make_layout
+from jaxalign.layouts.layout import Layout, pad_rows
 from jaxalign.train.step import initial_state, train_step
 
 KEY = jax.random.key(0)
@@ -24,6 +25,7 @@ class Updates:
     """What every loss starts from, and how it is applied.
 
     objective: from the name of a loss and the name of the devices' axis to the loss function.
+    batches: a batch of 13 rows for every loss.
     statistics: from the name of a loss to what the state carries beside its parameters.
     options: from the name and the number of parts to further arguments of `train_step`.
     """
@@ -31,9 +33,24 @@ class Updates:
     objective: Callable[[str, str | None], Callable]
     params: Any
     optimizer: optax.GradientTransformation
+    batches: Callable[[], Mapping[str, Any]]
     steps: int = 2
     statistics: Callable[[str], Any] = lambda name: None
     options: Callable[[str, int], dict[str, Any]] = no_options
+
+    @functools.cached_property
+    def plain(self):
+        """Outcome of the updates on one device, without padding."""
+        return self.after(make_layout("device"), self.batches())
+
+    def cut(self, layout: str, micro_batches: int = 1, names: Collection[str] | None = None):
+        """Outcome with rows of padding, on that layout and in that many parts; of some losses."""
+        padded = {
+            name: pad_rows(batch, 16)[0]
+            for name, batch in self.batches().items()
+            if names is None or name in names
+        }
+        return self.after(make_layout(layout), padded, micro_batches)
 
     def states(self, names) -> dict[str, Any]:
         """Those before the first update."""

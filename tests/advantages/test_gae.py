@@ -21,7 +21,9 @@ from tests.oracles import gae as oracle
 TestCases = checks_of(CASES)
 
 
-FORMS = {"scan": gae, "associative": gae_associative}
+compiled = partial(jax.jit, static_argnames=("gamma", "gae_lambda"))
+FORMS = {"scan": compiled(gae), "associative": compiled(gae_associative)}
+scan = FORMS["scan"]
 
 
 def draw(seed, rows=6, steps=11):
@@ -80,7 +82,7 @@ def test_ends_by_hand(form):
 def test_against_the_explicit_sum(x64, form, gamma, gae_lambda):
     case = draw(0)
     (rewards, values, mask), rest = split(case)
-    estimate = jax.jit(partial(form, gamma=gamma, gae_lambda=gae_lambda))
+    estimate = partial(form, gamma=gamma, gae_lambda=gae_lambda)
     ours = estimate(rewards, values, mask, **rest)
     expected = oracle.gae(rewards, values, mask, gamma, gae_lambda, **rest)
     for a, b in zip(ours, expected, strict=True):
@@ -93,7 +95,7 @@ def test_without_one_kind_of_end(x64, name):
     case = draw(1)
     del case[name]
     (rewards, values, mask), rest = split(case)
-    ours = jax.jit(partial(gae, gamma=0.9, gae_lambda=0.8))(rewards, values, mask, **rest)
+    ours = scan(rewards, values, mask, gamma=0.9, gae_lambda=0.8, **rest)
     expected = oracle.gae(rewards, values, mask, 0.9, 0.8, **rest)
     for a, b in zip(ours, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)
@@ -103,8 +105,8 @@ def test_associative_is_scan_over_a_thousand_steps(x64):
     rng = np.random.default_rng(2)
     rewards, values = rng.normal(size=(2, 2, 1000))
     mask = rng.random((2, 1000)) < 0.9
-    forms = [jax.jit(partial(form, gamma=0.999, gae_lambda=0.97)) for form in FORMS.values()]
-    one, other = (form(rewards, values, mask) for form in forms)
+    given = {"gamma": 0.999, "gae_lambda": 0.97}
+    one, other = (form(rewards, values, mask, **given) for form in FORMS.values())
     for a, b in zip(one, other, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)
 
@@ -112,7 +114,7 @@ def test_associative_is_scan_over_a_thousand_steps(x64):
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 def test_what_is_masked_never_counts(form):
     (rewards, values, mask), rest = split(draw(3))
-    estimate = jax.jit(partial(form, gamma=0.9, gae_lambda=0.8))
+    estimate = partial(form, gamma=0.9, gae_lambda=0.8)
     clean = estimate(rewards, values, mask, **rest)
     rewards, values = (np.where(mask, x, np.nan) for x in (rewards, values))
     rest["final_values"] = np.where(mask & rest["truncations"], rest["final_values"], np.nan)
@@ -125,7 +127,7 @@ def test_what_is_masked_never_counts(form):
 def test_padding_changes_nothing():
     """More masked steps, before or after, and rows in another order: the same bits."""
     (rewards, values, mask), rest = split(draw(4))
-    estimate = jax.jit(partial(gae, gamma=0.9, gae_lambda=0.8))
+    estimate = partial(scan, gamma=0.9, gae_lambda=0.8)
     expected = estimate(rewards, values, mask, **rest)[0]
 
     def pad(x):
@@ -140,7 +142,7 @@ def test_observation_tokens_in_between_change_nothing(form):
     """Masked steps put between the decisions, with any numbers in them: the same advantages."""
     rng = np.random.default_rng(8)
     rewards, values = rng.normal(size=(2, 2, 4)).astype(np.float32)
-    estimate = jax.jit(partial(form, gamma=0.9, gae_lambda=0.8))
+    estimate = partial(form, gamma=0.9, gae_lambda=0.8)
     expected = estimate(rewards, values, np.ones((2, 4), bool))
     places = np.array([0, 3, 4, 8])  # two, none and three observation tokens in between
 
@@ -160,16 +162,18 @@ def test_the_last_token_is_judged_alike_however_the_response_ended():
     mask = jnp.array([[True, True, False, False], [True, True, True, True]])
     kl, values = jnp.full((2, 4), 0.5), jnp.full((2, 4), 0.25)
     rewards = shaped_rewards(jnp.ones(2), kl, mask, kl_coef=0.1)
-    advantages, _ = gae(rewards, values, mask, gamma=0.9, gae_lambda=0.8)
+    advantages, _ = scan(rewards, values, mask, gamma=0.9, gae_lambda=0.8)
     np.testing.assert_allclose(advantages[[0, 1], [1, 3]], [0.7, 0.7], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_gradients(x64):
     (rewards, values, mask), rest = split(draw(5, rows=3, steps=4))
     fn = jax.jit(lambda r, v: gae(r, v, mask, gamma=0.9, gae_lambda=0.8, **rest))
     check_grads(fn, (rewards, values), order=2, modes=["rev"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 def test_inside_shard_map(form):
     (rewards, values, mask), rest = split(draw(6, rows=8, steps=5))
@@ -232,12 +236,12 @@ class TestAdvantages:
     mask = np.ones((3, 8), bool)
 
     def test_lambda_zero_is_the_td_error(self, x64):
-        advantages, _ = gae(self.rewards, self.values, self.mask, gamma=0.9, gae_lambda=0.0)
+        advantages, _ = scan(self.rewards, self.values, self.mask, gamma=0.9, gae_lambda=0.0)
         after = np.pad(self.values[:, 1:], ((0, 0), (0, 1)))
         np.testing.assert_allclose(advantages, self.rewards + 0.9 * after - self.values, atol=1e-12)
 
     def test_lambda_one_is_the_return_less_the_value(self, x64):
-        advantages, returns = gae(self.rewards, self.values, self.mask, gamma=0.9, gae_lambda=1.0)
+        advantages, returns = scan(self.rewards, self.values, self.mask, gamma=0.9, gae_lambda=1.0)
         expected = [
             [sum(0.9**k * row[t + k] for k in range(8 - t)) for t in range(8)]
             for row in self.rewards
@@ -248,13 +252,13 @@ class TestAdvantages:
     def test_the_true_value_function_leaves_no_advantage(self, x64):
         """Rewards known, values exact: every delta is 0, whatever lambda."""
         values = np.cumsum(self.rewards[:, ::-1], axis=1)[:, ::-1]
-        advantages, _ = gae(self.rewards, values, self.mask, gamma=1.0, gae_lambda=0.7)
+        advantages, _ = scan(self.rewards, values, self.mask, gamma=1.0, gae_lambda=0.7)
         np.testing.assert_allclose(advantages, 0, atol=1e-12)
 
     def test_a_baseline_of_the_state_moves_no_expected_gradient(self, x64):
         """Lambda 1: returns do not depend on the values at all."""
-        one = gae(self.rewards, self.values, self.mask, gamma=0.9, gae_lambda=1.0)[1]
-        other = gae(self.rewards, self.values * 3 + 1, self.mask, gamma=0.9, gae_lambda=1.0)[1]
+        one = scan(self.rewards, self.values, self.mask, gamma=0.9, gae_lambda=1.0)[1]
+        other = scan(self.rewards, self.values * 3 + 1, self.mask, gamma=0.9, gae_lambda=1.0)[1]
         np.testing.assert_allclose(one, other, atol=1e-12)
 
     def test_a_termination_is_a_wall(self, x64):
@@ -262,9 +266,9 @@ class TestAdvantages:
         flags = np.zeros((3, 8), bool)
         flags[:, 4] = True
         settings = {"gamma": 0.9, "gae_lambda": 0.8}
-        whole = gae(self.rewards, self.values, self.mask, terminations=flags, **settings)[0]
+        whole = scan(self.rewards, self.values, self.mask, terminations=flags, **settings)[0]
         for part in (slice(0, 5), slice(5, 8)):
-            alone = gae(*(x[:, part] for x in (self.rewards, self.values, self.mask)), **settings)
+            alone = scan(*(x[:, part] for x in (self.rewards, self.values, self.mask)), **settings)
             np.testing.assert_allclose(whole[:, part], alone[0], atol=1e-12)
 
     def test_truncation_at_the_next_state_is_no_cut_for_one_step_returns(self, x64):
@@ -273,7 +277,7 @@ class TestAdvantages:
         cut = {"truncations": self.mask, "final_values": after}
         settings = {"gamma": 0.9, "gae_lambda": 0.0}
         np.testing.assert_allclose(
-            gae(self.rewards, self.values, self.mask, **cut, **settings)[0],
-            gae(self.rewards, self.values, self.mask, **settings)[0],
+            scan(self.rewards, self.values, self.mask, **cut, **settings)[0],
+            scan(self.rewards, self.values, self.mask, **settings)[0],
             atol=1e-12,
         )

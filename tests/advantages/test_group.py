@@ -40,19 +40,21 @@ def lengths_of(mask):
     return 3 + np.arange(mask.size).reshape(mask.shape)
 
 
-FORMS = {  # of scores and mask: ours, the oracle
-    "centred": (centred_advantages, oracle.centred_advantages),
-    "group": (grpo_advantages, oracle.grpo_advantages),
-    "batch": (batch_scaled_advantages, oracle.batch_scaled_advantages),
-    "leave one out": (leave_one_out_advantages, oracle.leave_one_out_advantages),
-    "best": (best_of_group_advantages, oracle.best_of_group_advantages),
+FORMS = {  # of scores and mask: ours, compiled; the oracle
+    "centred": (jax.jit(centred_advantages), oracle.centred_advantages),
+    "group": (jax.jit(grpo_advantages), oracle.grpo_advantages),
+    "batch": (jax.jit(batch_scaled_advantages), oracle.batch_scaled_advantages),
+    "leave one out": (jax.jit(leave_one_out_advantages), oracle.leave_one_out_advantages),
+    "best": (jax.jit(best_of_group_advantages), oracle.best_of_group_advantages),
     "length weighted": (
-        lambda s, m: length_weighted_advantages(s, lengths_of(m), m),
+        jax.jit(lambda s, m: length_weighted_advantages(s, lengths_of(m), m)),
         lambda s, m: oracle.length_weighted_advantages(s, lengths_of(m), m),
     ),
 }
 
 
+SLOPES = {form: jax.jit(jax.jacobian(ours)) for form, (ours, _) in FORMS.items()}
+decoupled = jax.jit(decoupled_advantages)
 each_form = pytest.mark.parametrize("form", FORMS)
 
 
@@ -90,7 +92,7 @@ def test_against_loops(x64, form, scale, offset):
     ours, theirs = FORMS[form]
     scores, mask = draw(0)
     scores = scale * scores + offset
-    found = jax.jit(ours)(scores, mask)
+    found = ours(scores, mask)
     # 1e4 + 1e-3 x is known to 2e-12, so its standardised deviation to 2e-9
     accuracy = {"rtol": 1e-10, "atol": 1e-8} if offset else CLOSE
     np.testing.assert_allclose(found, theirs(scores, mask), **accuracy)
@@ -117,7 +119,7 @@ def test_several_rewards_against_loops(x64):
     expected, expected_given = oracle.weighted_scores(scores, weights)
     np.testing.assert_allclose(total, expected, **CLOSE)
     np.testing.assert_array_equal(given, expected_given)
-    ours = jax.jit(decoupled_advantages)(scores, weights)
+    ours = decoupled(scores, weights)
     np.testing.assert_allclose(ours, oracle.decoupled_advantages(scores, weights), **CLOSE)
     assert not ours[~given].any()
 
@@ -125,9 +127,9 @@ def test_several_rewards_against_loops(x64):
 def test_several_rewards_by_hand():
     # both rewards standardise to -1, 1 over root 2, whatever their scale; the second weighs half
     scores = jnp.array([[[1.0, 3.0]], [[700.0, 300.0]]])
-    ours = decoupled_advantages(scores, jnp.array([1.0, 0.5]))
+    ours = decoupled(scores, jnp.array([1.0, 0.5]))
     np.testing.assert_allclose(ours, [[-(0.5**0.5), 0.5**0.5]], rtol=1e-6)
-    assert decoupled_advantages(scores, jnp.array([1.0, 1.0])).tolist() == [[0, 0]]
+    assert decoupled(scores, jnp.array([1.0, 1.0])).tolist() == [[0, 0]]
     total, _ = weighted_scores(scores, jnp.array([1.0, 0.5]))
     assert total.tolist() == [[351, 153]]
 
@@ -149,13 +151,13 @@ def expected_gradient(advantages):
     """E[sum_i A_i grad log pi(y_i)] over every group of G responses."""
     groups = np.array(list(product(range(3), repeat=G)))
     policy = np.exp(BANDIT) / np.exp(BANDIT).sum()
-    found = np.asarray(advantages(SCORES[groups], np.ones(groups.shape, bool)))
+    found = np.asarray(jax.jit(advantages)(SCORES[groups], np.ones(groups.shape, bool)))
     slopes = np.eye(3)[groups] - policy
     return np.einsum("p,pg,pga->a", policy[groups].prod(axis=1), found, slopes)
 
 
 def true_gradient(objective):
-    return np.asarray(jax.grad(lambda z: objective(jax.nn.softmax(z)))(jnp.asarray(BANDIT)))
+    return np.asarray(jax.jit(jax.grad(lambda z: objective(jax.nn.softmax(z))))(BANDIT))
 
 
 def expected_score(policy):
@@ -236,10 +238,7 @@ def test_scores_that_differ_by_rounding_are_equal(form, scale):
     scores = jnp.array([group, -group, 3 * group])
     mask = np.ones((3, 4), bool)
     assert not FORMS[form][0](scores, mask).any()
-    slopes, exact = (
-        jax.jacobian(lambda s: FORMS[form][0](s, mask[:1]))(s)
-        for s in (scores[:1], jnp.full((1, 4), group[1]))
-    )
+    slopes, exact = (SLOPES[form](s, mask[:1]) for s in (scores[:1], jnp.full((1, 4), group[1])))
     if form != "best":  # which has a slope for one of equals, and equals here are not quite
         np.testing.assert_allclose(slopes, exact, rtol=1e-6)
 
@@ -264,7 +263,7 @@ def test_one_step_of_a_million_is_no_rounding():
 def test_rewards_that_cancel_are_not_scaled_up():
     """Standardised, 0.1 + 0.6 - 0.7 times the same is no order of responses."""
     one = jnp.array([[1.0, 3.0, 2.0]])
-    ours = decoupled_advantages(jnp.stack([one, 2 * one, 5 * one]), jnp.array([0.1, 0.6, -0.7]))
+    ours = decoupled(jnp.stack([one, 2 * one, 5 * one]), jnp.array([0.1, 0.6, -0.7]))
     assert not ours.any()
 
 
@@ -292,7 +291,7 @@ def test_leaving_one_out_does_not_cancel():
 @each_form
 def test_what_is_masked_never_counts(form):
     scores, mask = draw(6)
-    advantages = jax.jit(FORMS[form][0])
+    advantages = FORMS[form][0]
     found = advantages(np.where(mask, scores, np.nan), mask)
     np.testing.assert_array_equal(found, advantages(scores, mask))
     assert not found[~mask].any()
@@ -301,7 +300,7 @@ def test_what_is_masked_never_counts(form):
 @pytest.mark.parametrize("form", sorted(set(FORMS) - {"length weighted"}))  # lengths have places
 def test_padding_and_order_change_nothing(form):
     """Missing responses in between, missing groups, any order: the same numbers."""
-    advantages = jax.jit(FORMS[form][0])
+    advantages = FORMS[form][0]
     scores, mask = draw(6)
     wide, wide_mask = np.full((9, 8), np.nan), np.zeros((9, 8), bool)
     rows, columns = np.array([8, 1, 2, 6, 4, 5, 0])[:, None], np.array([6, 0, 7, 3, 2])
@@ -324,6 +323,7 @@ LAYOUTS = {  # of scores [16, 5], mask, axis_name: [16, 5]
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["pmap", "shard_map"])
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_eight_devices_as_one(name, layout):
@@ -332,16 +332,19 @@ def test_eight_devices_as_one(name, layout):
     mask = np.arange(16)[:, None] + np.arange(5) < 11
     fn = LAYOUTS[name]
     found = on_eight(partial(fn, axis_name="i"))[layout](scores, mask)
-    np.testing.assert_allclose(found, fn(scores, mask, axis_name=None), rtol=1e-5, atol=1e-5)
+    whole = jax.jit(partial(fn, axis_name=None))(scores, mask)
+    np.testing.assert_allclose(found, whole, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @each_form
 def test_gradients(x64, form):
     """Of scores, for those who learn them; the largest has none where it is not unique."""
     scores, mask = draw(8)
     fn = jax.jit(lambda s: FORMS[form][0](s, mask[4:]))
     check_grads(fn, (scores[4:],), order=2, modes=["rev"])
-    whole = jax.grad(lambda s: FORMS[form][0](s, mask).sum())(jnp.where(mask, scores, jnp.nan))
+    total = jax.jit(jax.grad(lambda s: FORMS[form][0](s, mask).sum()))
+    whole = total(np.where(mask, scores, np.nan))
     assert jnp.isfinite(whole).all() and not whole[~mask].any()
 
 
@@ -377,11 +380,11 @@ def test_other_shapes_must_agree():
 def test_decoupled_advantages_are_standardised(x64):
     scores, weights = several(1)
     mask = ~np.isnan(scores).all(axis=0)
-    ours = decoupled_advantages(scores, weights)
+    ours = decoupled(scores, weights)
     assert abs(float(masked_mean(ours, mask))) < 1e-12
     assert float(masked_variance(ours, mask, ddof=1)) == pytest.approx(1, abs=1e-12)
-    assert not decoupled_advantages(np.full((2, 3, 4), 0.1), np.ones(2)).any()
-    assert not decoupled_advantages(np.full((2, 3, 4), np.nan), np.ones(2)).any()
+    assert not decoupled(np.full((2, 3, 4), 0.1), np.ones(2)).any()
+    assert not decoupled(np.full((2, 3, 4), np.nan), np.ones(2)).any()
 
 
 def test_weighted_scores_takes_a_weight_a_reward_function():

@@ -43,12 +43,12 @@ def off_policy(**settings):
     return fn
 
 
-ESTIMATORS = {  # function of rewards, values, mask and ends
-    "discounted": lambda r, v, m, **ends: discounted_returns(r, m, gamma=0.9, **ends),
-    "lambda": partial(lambda_returns, gamma=0.9, trace_lambda=0.8),
-    "one step": partial(n_step_returns, gamma=0.9, steps=1),
-    "three steps": partial(n_step_returns, gamma=0.9, steps=3),
-    "vtrace": off_policy(gamma=0.9, trace_lambda=0.8, rho_clip=1.2, c_clip=0.9),
+ESTIMATORS = {  # compiled; of rewards, values, mask and ends
+    "discounted": jax.jit(lambda r, v, m, **ends: discounted_returns(r, m, gamma=0.9, **ends)),
+    "lambda": jax.jit(partial(lambda_returns, gamma=0.9, trace_lambda=0.8)),
+    "one step": jax.jit(partial(n_step_returns, gamma=0.9, steps=1)),
+    "three steps": jax.jit(partial(n_step_returns, gamma=0.9, steps=3)),
+    "vtrace": jax.jit(off_policy(gamma=0.9, trace_lambda=0.8, rho_clip=1.2, c_clip=0.9)),
 }
 
 
@@ -118,11 +118,19 @@ def test_against_explicit_sums(x64, missing):
 # --- Theorems --------------------------------------------------------------------------------
 def test_lambda_zero_is_one_step_and_lambda_one_is_monte_carlo(x64):
     steps, ends, _ = draw(1)
-    mixed = partial(lambda_returns, *steps, gamma=0.9, **ends)
-    one = n_step_returns(*steps, gamma=0.9, steps=1, **ends)
-    np.testing.assert_allclose(mixed(trace_lambda=0.0), one, **CLOSE)
-    everything = discounted_returns(steps[0], steps[2], gamma=0.9, **ends)
-    np.testing.assert_allclose(mixed(trace_lambda=1.0), everything, **CLOSE)
+
+    @jax.jit
+    def returns(steps, ends):
+        mixed = [
+            lambda_returns(*steps, gamma=0.9, trace_lambda=trace_lambda, **ends)
+            for trace_lambda in (0.0, 1.0)
+        ]
+        return mixed, discounted_returns(steps[0], steps[2], gamma=0.9, **ends)
+
+    mixed, everything = returns(steps, ends)
+    one = ESTIMATORS["one step"](*steps, **ends)
+    np.testing.assert_allclose(mixed[0], one, **CLOSE)
+    np.testing.assert_allclose(mixed[1], everything, **CLOSE)
 
 
 def test_advantages_and_values_make_the_lambda_return(x64):
@@ -146,19 +154,17 @@ def test_the_true_values_are_a_fixed_point(x64):
 @each_estimator
 def test_what_is_masked_never_counts(fn):
     (rewards, values, mask), ends, _ = draw(5)
-    estimate = jax.jit(fn)
-    clean = estimate(rewards, values, mask, **ends)
+    clean = fn(rewards, values, mask, **ends)
     rewards, values = (np.where(mask, x, np.nan) for x in (rewards, values))
     cut = mask & ends["truncations"]
     ends["final_values"] = np.where(cut, ends["final_values"], np.nan)
-    np.testing.assert_array_equal(estimate(rewards, values, mask, **ends), clean)
+    np.testing.assert_array_equal(fn(rewards, values, mask, **ends), clean)
 
 
 @each_estimator
 def test_masked_steps_in_between_change_nothing(fn):
     (rewards, values, mask), ends, _ = draw(6)
-    estimate = jax.jit(fn)
-    expected = np.asarray(estimate(rewards, values, mask, **ends))
+    expected = np.asarray(fn(rewards, values, mask, **ends))
     places = np.array([1, 2, 5, 6, 7, 9, 12, 13, 14])
 
     def spread(x):
@@ -171,10 +177,11 @@ def test_masked_steps_in_between_change_nothing(fn):
     wide_mask = np.zeros((len(mask), 16), bool)
     wide_mask[:, places] = mask
     wide_ends = {name: spread(x) for name, x in ends.items()}
-    found = estimate(spread(rewards), spread(values), wide_mask, **wide_ends)
+    found = fn(spread(rewards), spread(values), wide_mask, **wide_ends)
     np.testing.assert_allclose(np.asarray(found)[..., places], expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @each_estimator
 def test_inside_shard_map(fn):
     steps, ends, _ = draw(7, rows=8)
@@ -187,6 +194,7 @@ def test_inside_shard_map(fn):
     np.testing.assert_allclose(found, fn(*steps, **ends), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(ESTIMATORS) - {"vtrace"}))
 def test_gradients(x64, name):
     (rewards, values, mask), ends, _ = draw(8, rows=3, steps=4)

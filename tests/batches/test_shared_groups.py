@@ -33,9 +33,6 @@ from jaxalign.sampling import sample
 from jaxalign.train.epochs import minibatch_rows, ppo_epochs_loop, selected_rows
 from jaxalign.train.step import initial_state, summed_step
 
-pytestmark = pytest.mark.slow
-
-
 WORDS, PROMPT, NEW, EOS = 13, 6, 5, 2
 KEY = jax.random.key(0)
 SMALL = {"vocab_size": WORDS, "max_length": PROMPT + NEW, "width": 16, "layers": 2, "heads": 2}
@@ -121,6 +118,7 @@ def same(ours, theirs, **tolerance):
         np.testing.assert_allclose(x, y, **tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_logps_and_entropies_are_those_of_a_row_each(name):
     model, params = model_and_params(name)
@@ -143,6 +141,7 @@ def test_logps_and_entropies_are_those_of_a_row_each(name):
             np.testing.assert_allclose(np.where(mask, ours - theirs, 0), 0, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_loss_metrics_and_gradients_in_double_precision(x64, monkeypatch):
     monkeypatch.setattr(TransformerConfig, "dtype", property(lambda self: jnp.dtype("float64")))
     settings = SMALL | LEARNED | {"layers": 1, "kv_heads": 2, "mlp_width": 24}
@@ -164,6 +163,7 @@ def test_loss_metrics_and_gradients_in_double_precision(x64, monkeypatch):
     same(ours, expected, rtol=1e-10, atol=1e-11)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GROUP_LOSSES)
 def test_every_method_learns_the_same(name, x64):
     """With a table of log-probabilities and entropies in the place of a model."""
@@ -194,6 +194,7 @@ def bigrams(table, inputs, keys):
     return action_logps(logits, tokens), entropy(logits)
 
 
+@pytest.mark.slow
 def test_epochs_of_minibatches_in_parts_on_eight_devices():
     """Groups are dealt out whole; a step is that of the same responses in rows of their own."""
     group, minibatches, epochs = 2, 2, 2
@@ -233,6 +234,7 @@ def test_epochs_of_minibatches_in_parts_on_eight_devices():
     same(metrics, means, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["online_dpo", "xpo", "nash_md"])
 def test_fresh_pairs_share_their_prompt(loss, x64):
     rows = [sampled_rows(1, (4, 1, 6, 0), seed) for seed in (0, 1)]
@@ -266,6 +268,7 @@ def sampler():
     return model, random_params(model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("temperature", "shared"), [(0.0, 4), (1.0, 2)])
 def test_the_same_samples_from_prompts_read_once(temperature, shared):
     model, params = sampler()
@@ -289,6 +292,7 @@ class Half:
         return dataclasses.make_dataclass("Outputs", ["scores"])(scores)
 
 
+@pytest.mark.slow
 def test_policy_and_reference_read_what_was_sampled():
     model, params = sampler()
     reference = jax.tree.map(lambda x: 0.8 * x, params)

@@ -90,8 +90,8 @@ def outcomes(tmp_path_factory):
     trials = [Trial(kind="made up", name=name, act=act) for name, act in ACTS.items()]
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"os\.fork\(\) was called")  # no trial here uses jax
-        patch.setattr(pool, "MEMORY", 2**25)
-        found = pool.run_all(trials, Base(work), limit=0.5, workers=2, report=lambda found: None)
+        patch.setattr(pool, "MEMORY", 2**27)
+        found = pool.run_all(trials, Base(work), limit=3, workers=2, report=lambda found: None)
     assert not any(work.glob("trial-*")), "a room was left behind"
     return {outcome.trial.name: outcome for outcome in found}
 

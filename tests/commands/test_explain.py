@@ -50,9 +50,6 @@ from jaxalign.train.checks import (
     watched_ratios,
 )
 
-pytestmark = pytest.mark.slow
-
-
 KEY = jax.random.key(0)
 
 
@@ -111,6 +108,7 @@ def test_a_pair_by_hand():
     assert found.loss == pytest.approx(np.mean(losses), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_sums_of_pairs_count_tokens_as_the_loss_does():
     """LD-DPO: 3 and 1 response tokens, 2 and 4: what is beyond the shorter counts 0.25. And
     rewards per token, of 3, 2, 1 and 4.
@@ -184,6 +182,7 @@ def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
 
+@pytest.mark.slow
 def test_kto_by_hand():
     """The KL is the mean of 0.8 and -0.2; the padding's 9 is not in it. A value of sigmoid(u) has
     the slope sigmoid(u) sigmoid(-u), times beta and the weight of its label, over 2 responses.
@@ -208,11 +207,13 @@ def test_kto_by_hand():
     unpaired_gradients(found, slopes)
 
 
+@pytest.mark.slow
 def test_a_negative_kl_is_0():
     found = unpaired("kto", [-0.8, 0.2, 9.0])
     assert found.metrics["kl/reference"] == 0 and all(total.agrees for total in found.sums)
 
 
+@pytest.mark.slow
 def test_bco_by_hand():
     """-log sigmoid(r - shift) if good, -log sigmoid(shift - r) if bad; the shift is the mean of
     these two rewards and of six before, of mean 0.7.
@@ -228,6 +229,7 @@ def test_bco_by_hand():
     unpaired_gradients(found, [-0.5 * sigmoid(up) / 2, 0.5 * sigmoid(down) / 2, 0.0])
 
 
+@pytest.mark.slow
 def test_apo_zero_by_hand():
     """sigmoid(-r) if good, sigmoid(r) if bad: KTO without a KL."""
     found = unpaired("apo_zero_unpaired", None)
@@ -238,6 +240,7 @@ def test_apo_zero_by_hand():
     unpaired_gradients(found, [-slopes[0], slopes[1], 0.0])
 
 
+@pytest.mark.slow
 def test_labelled_responses_are_checked():
     """Running statistics pass through the conditions."""
     batch, _ = labelled(mismatched=None)
@@ -289,6 +292,7 @@ def decisions(drift):
     )
 
 
+@pytest.mark.slow
 def test_decisions_by_hand():
     """Ratio 1.5: good actions are clipped, bad ones are not; 5 decisions."""
     found = decisions(np.log(1.5))
@@ -335,6 +339,7 @@ def groups(loss, drift, **given):
     )
 
 
+@pytest.mark.slow
 def test_groups_by_hand():
     """Ratio 1.5, responses of 3 and 2 tokens; k3 = exp(d) - 1 - d at d = log 2 pulls by 1 - 2."""
     found = groups("grpo", np.log(1.5), kl_coef=0.3)
@@ -354,6 +359,7 @@ def test_groups_by_hand():
     assert found.loss == pytest.approx(((-1.2 + kl) + (1.5 + kl)) / 2, rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["rloo", "gspo", "cispo", "sapo"])
 def test_groups_of_other_losses_hold_all_that_the_loss_depends_on(loss):
     found = groups(loss, -0.4)
@@ -362,6 +368,7 @@ def test_groups_of_other_losses_hold_all_that_the_loss_depends_on(loss):
     assert sides == {"rloo": {"below", ""}, "gspo": {"below", ""}, "cispo": {""}}.get(loss, set())
 
 
+@pytest.mark.slow
 def test_groups_are_checked():
     method = GROUP_LOSSES["grpo"]
 
@@ -398,6 +405,7 @@ class HostileSpelling(Spelling):
         return "<img src=x onerror=alert(1)>\x1b[2J"
 
 
+@pytest.mark.slow
 def test_the_page_stands_alone():
     explained = decisions(0.3)
     page = explanation_page("ppo", explained, Spelling(), [("NaN", None), ("x", "bad & ugly")])
@@ -421,6 +429,7 @@ def grad_step(loss_fn):
     )
 
 
+@pytest.mark.slow
 def test_checks_are_silent_where_all_is_well_and_change_nothing():
     loss_fn, batch = loss_of(experience(0.1))
     message, ((loss, _), _) = checked(grad_step(loss_fn), PARAMS, batch)
@@ -429,6 +438,7 @@ def test_checks_are_silent_where_all_is_well_and_change_nothing():
     np.testing.assert_allclose(loss, plain, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -443,6 +453,7 @@ def test_checks_name_what_is_wrong(change, words):
     assert message is not None and words in message
 
 
+@pytest.mark.slow
 def test_a_nan_that_no_result_contains_is_no_finding():
     """0 / 0 in the branch that is not taken, as in clipping a gradient of 0 by its norm."""
 
@@ -495,6 +506,7 @@ def run_of(folder, config):
     return ExplainConfig(run=str(folder))
 
 
+@pytest.mark.slow
 def test_a_run_of_kto_gives_its_settings(tmp_path):
     (tmp_path / "start").mkdir()
     rows = tmp_path / "rows.jsonl"
@@ -518,6 +530,7 @@ def test_a_run_of_kto_gives_its_settings(tmp_path):
             of_run(dataclasses.replace(run_of(tmp_path, run), **wrong))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [TextPPOConfig, GRPOConfig])
 def test_no_code_that_a_run_names_is_run(make, tmp_path):
     """Only a function that the user gives beside the run is one."""
@@ -534,6 +547,7 @@ def test_no_code_that_a_run_names_is_run(make, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fields", "option"),
     [
@@ -561,6 +575,7 @@ def test_nothing_is_fetched_on_the_word_of_a_run(fields, option, tmp_path, monke
     assert f"add {option}" in str(error.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "line"),
     [
@@ -592,6 +607,7 @@ def test_a_wrong_value_in_a_run_is_one_line_with_file_and_field(change, line, tm
     assert line in str(error.value) and len(str(error.value).splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_run_is_explained_on_the_day_it_began(tmp_path, monkeypatch):
     """Its chat template may write the date: the batch is that of the run, on any later day."""
     began = datetime.datetime(2024, 2, 29, 23, 59)

@@ -25,9 +25,6 @@ from jaxalign.recipes.model_card import model_card
 from jaxalign.recipes.text_models import TextModel, load_text_model, new_parameters, save_text_model
 from tests.folders import FILES
 
-pytestmark = pytest.mark.slow
-
-
 HF = FILES / "hf"
 NAMES = sorted(path.name for path in HF.iterdir() if path.is_dir())
 SIZES = {
@@ -92,6 +89,7 @@ def same_parameters(ours, theirs, tolerance=0.0):
         np.testing.assert_allclose(one, other, rtol=0, atol=tolerance, err_msg=str(path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_published_model_goes_out_as_it_came_in(name, tokenizer, tmp_path):
     config, params = load_folder(HF / name)
@@ -108,6 +106,7 @@ def test_a_published_model_goes_out_as_it_came_in(name, tokenizer, tmp_path):
     assert read_config(fields, "out") == read_config(given, "in")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_kind_comes_back_as_it_was(kind, tokenizer, tmp_path):
     model = made(tokenizer, **KINDS[kind])
@@ -129,6 +128,7 @@ def test_each_kind_comes_back_as_it_was(kind, tokenizer, tmp_path):
     assert tuple(fields[name] for name in names) == special
 
 
+@pytest.mark.slow
 def test_a_scanned_model_has_the_same_logits(tokenizer, tmp_path):
     model = made(tokenizer, scan_layers=True, dropout=0.1, tie_embeddings=False)
     back = load_text_model(written(tmp_path / "out", model), "model")
@@ -143,6 +143,7 @@ def test_a_scanned_model_has_the_same_logits(tokenizer, tmp_path):
     np.testing.assert_allclose(ours[..., :266], theirs[..., :266], atol=1e-5)  # other sums
 
 
+@pytest.mark.slow
 def test_a_large_model_is_written_in_several_files(tokenizer, tmp_path):
     model = made(tokenizer, **KINDS["gpt2"])
     folder = written(tmp_path / "out", model, shard_bytes=8000)
@@ -157,6 +158,7 @@ def test_a_large_model_is_written_in_several_files(tokenizer, tmp_path):
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
 
 
+@pytest.mark.slow
 def test_a_score_head_keeps_its_bias_in_a_file_of_its_own(tokenizer, tmp_path):
     model = made(tokenizer, heads_out=("score",))
     folder = written(tmp_path / "out", model)
@@ -174,6 +176,7 @@ def test_a_score_head_keeps_its_bias_in_a_file_of_its_own(tokenizer, tmp_path):
     np.testing.assert_array_equal(back, np.zeros(1))
 
 
+@pytest.mark.slow
 def test_a_value_head_is_named_as_in_trl(tokenizer, tmp_path):
     model = made(tokenizer, heads_out=("logits", "value"))
     folder = written(tmp_path / "out", model)
@@ -207,6 +210,7 @@ def test_what_has_no_equivalent_is_named(fields, line):
         config_of(TransformerConfig(**SIZES | fields))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fields", "line"),
     [
@@ -245,6 +249,7 @@ def run_directory(folder, model):
     return folder
 
 
+@pytest.mark.slow
 def test_the_card_says_what_the_run_knows_and_no_more(tokenizer, tmp_path):
     run = run_directory(tmp_path / "run", made(tokenizer, heads_out=("logits", "value")))
     out = tmp_path / "out"
@@ -278,6 +283,7 @@ HOSTILE = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", HOSTILE)
 def test_nothing_that_a_run_says_is_obeyed_in_its_card(text, tokenizer, tmp_path):
     """Every text of every file, names of fields too, is shown: no link, image, HTML or heading."""
@@ -314,6 +320,7 @@ def test_nothing_that_a_run_says_is_obeyed_in_its_card(text, tokenizer, tmp_path
     assert not any(ord(letter) < 32 and letter != "\n" for letter in card)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "content", "line"),
     [
@@ -332,6 +339,7 @@ def test_a_card_of_a_damaged_run_names_file_and_field(name, content, line, token
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_the_card_of_a_folder_names_no_run(tokenizer, tmp_path):
     model = made(tokenizer, heads_out=("score",))
     folder = written(tmp_path / "model", model)
@@ -345,6 +353,7 @@ def test_the_card_of_a_folder_names_no_run(tokenizer, tmp_path):
     assert [line for line in text.splitlines() if line.startswith("## ")] == ["## Model"]
 
 
+@pytest.mark.slow
 def test_transformers_computes_the_same(tokenizer, tmp_path):
     torch, transformers = (pytest.importorskip(name) for name in ("torch", "transformers"))
     ids = np.arange(5, 21).reshape(2, 8)

@@ -30,9 +30,6 @@ from jaxalign.errors import UserError
 from jaxalign.recipes.text_models import load_text_model
 from jaxalign.train.metrics import read_metrics
 
-pytestmark = pytest.mark.slow
-
-
 FIT = FitConfig(
     steps=2,
     batch_size=8,
@@ -79,6 +76,7 @@ def job(tmp_path_factory, ratings_dir):
         yield directory, rlhf.run(CONFIG, directory)
 
 
+@pytest.mark.slow
 def test_every_method_is_compared(job):
     _, results = job
     methods = [row["method"] for row in results["rows"]]
@@ -101,6 +99,7 @@ def test_every_method_is_compared(job):
     assert 0.8 < people < 0.9 and scorers["bag-of-words ridge, same texts"] < people
 
 
+@pytest.mark.slow
 def test_the_run_directory_is_complete(job):
     directory, _ = job
     for name in ("config.json", "versions.json", "results.json", "samples.json", "report.html"):
@@ -113,6 +112,7 @@ def test_the_run_directory_is_complete(job):
     assert stages >= {"sft", "reward", "preferred_ft", "dpo_human", "dpo_samples", "ppo"}
 
 
+@pytest.mark.slow
 def test_dpo_starts_at_log_2_and_ppo_at_the_reference(job):
     directory, _ = job
     lines = [line for line in read_metrics(directory) if line["step"] == 1]
@@ -122,6 +122,7 @@ def test_dpo_starts_at_log_2_and_ppo_at_the_reference(job):
     assert first["ppo"]["kl/reference"] == pytest.approx(0, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_perplexity_of_human_texts_is_at_temperature_1(job):
     """And not at that of the policies, by a loop in double precision."""
     directory, results = job
@@ -140,6 +141,7 @@ def test_perplexity_of_human_texts_is_at_temperature_1(job):
     assert any("human texts" in note and note.endswith("from at 1.") for note in results["notes"])
 
 
+@pytest.mark.slow
 def test_the_same_command_again_gives_the_same_results(job):
     directory, results = job
     lines = read_metrics(directory)
@@ -149,6 +151,7 @@ def test_the_same_command_again_gives_the_same_results(job):
     assert read_metrics(directory) == lines
 
 
+@pytest.mark.slow
 def test_human_pairs_are_of_whole_texts(job):
     corpus = read_corpus(CONFIG)
     pairs = human_pairs(corpus, CONFIG)
@@ -159,6 +162,7 @@ def test_human_pairs_are_of_whole_texts(job):
         human_pairs(corpus, dataclasses.replace(CONFIG, pairs=1, seed=0))
 
 
+@pytest.mark.slow
 def test_splits_share_no_text_and_prompts_are_beginnings(job):
     corpus = read_corpus(CONFIG)
     parts = [corpus.policy, corpus.validation, corpus.judge, corpus.evaluation]
@@ -172,6 +176,7 @@ def test_splits_share_no_text_and_prompts_are_beginnings(job):
         assert text.lower().startswith(corpus.tokenizer.decode(prompt))
 
 
+@pytest.mark.slow
 def test_the_job_starts_from_a_known_model_with_adapters(job, tmp_path):
     directory, _ = job
     config = dataclasses.replace(

@@ -197,6 +197,7 @@ def test_groups_across_blocks_hold_what_random_raters_think(random_ratings):
     assert all(len(set(texts)) == 4 for texts in anybody.texts.tolist())
 
 
+@pytest.mark.slow
 def test_groups_are_seeded_and_complementary(movies):
     part = movies.part("policy_validation")
     for make_groups in (same_block_groups, cross_block_groups):

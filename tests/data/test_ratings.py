@@ -39,6 +39,7 @@ def published(name):
     return packed_records(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, published_texts, kept, num_ratings",
     [("movies", 10605, 10603, 198810), ("products", 3708, 3689, 74160)],

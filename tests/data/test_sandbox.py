@@ -1,8 +1,8 @@
 """Templates of strangers end soon and stay small, and others are rendered as Jinja renders them."""
 
 import json
+import math
 import threading
-import time
 import tracemalloc
 
 import jinja2
@@ -166,12 +166,12 @@ ENDLESS = {
 
 
 @pytest.mark.parametrize("name", ENDLESS)
-def test_a_template_ends(name):
-    before = time.process_time()
+def test_a_template_ends(name, monkeypatch):
+    """By its steps and sizes, however fast the machine is: the clock never stops it."""
+    monkeypatch.setattr("jaxalign.data.sandbox_budget.SECONDS", math.inf)
     wrong = (SecurityError, jinja2.UndefinedError, OverflowError)
     with pytest.raises(wrong):
         rendered(ENDLESS[name])
-    assert time.process_time() - before < 3  # under 1 on a machine that does nothing else
 
 
 @pytest.mark.parametrize("name", ["doubled text", "a growing list", "long comparisons", "a join"])
@@ -196,7 +196,7 @@ def test_namespaces_that_hold_one_another_are_not_written_out():
 def test_the_clock_stops_a_template_in_any_thread_and_leaves_none(monkeypatch):
     monkeypatch.setattr("jaxalign.data.sandbox_budget.SECONDS", 0.05)
     monkeypatch.setattr("jaxalign.data.sandbox_budget.STEPS", 10**9)
-    found, before = [], threading.active_count()
+    found, before = [], set(threading.enumerate())
 
     def work():
         with pytest.raises(SecurityError, match=r"more than 0\.05 seconds") as refusal:
@@ -205,8 +205,8 @@ def test_the_clock_stops_a_template_in_any_thread_and_leaves_none(monkeypatch):
 
     thread = threading.Thread(target=work)
     thread.start()
-    thread.join(5)
-    assert len(found) == 1 and threading.active_count() == before
+    thread.join()
+    assert len(found) == 1 and not set(threading.enumerate()) - before
 
 
 def test_a_long_conversation_is_within_the_bounds():

@@ -6,21 +6,24 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
+import jaxalign
 from jaxalign import (
     action_logps,
     masked_mean,
     ppo_loss,
-    ppo_policy_clipped,
-    ppo_policy_loss,
-    ppo_value_clipped,
-    ppo_value_loss,
-    probability_ratios,
 )
 from tests.cases.losses.ppo import CASES
 from tests.checks.of_cases import checks_of
 from tests.oracles import ppo as oracle
 
 TestCases = checks_of(CASES)
+ppo_policy_loss = jax.jit(jaxalign.ppo_policy_loss, static_argnames=("clip_range", "dual_clip"))
+ppo_policy_clipped = jax.jit(
+    jaxalign.ppo_policy_clipped, static_argnames=("clip_range", "dual_clip")
+)
+ppo_value_loss = jax.jit(jaxalign.ppo_value_loss, static_argnames=("value_clip_range",))
+ppo_value_clipped = jax.jit(jaxalign.ppo_value_clipped, static_argnames=("value_clip_range",))
+probability_ratios = jax.jit(jaxalign.probability_ratios)
 
 
 CLIPS = [(0.2, 0.2), (0.2, 0.28), (0.1, 0.5)]
@@ -151,6 +154,7 @@ def test_value_gradient_is_exactly_zero_where_clipped():
     np.testing.assert_allclose(grads[~clipped], (values - returns)[~clipped], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_gradients(x64):
     logps, behaviour, advantages = draw(5, 20)
     dual = {"clip_range": (0.2, 0.3), "dual_clip": 2.0}

@@ -27,20 +27,9 @@ from jaxalign.models.lora import (
 from jaxalign.models.quantised import quantised, to_int8, weights_of
 from jaxalign.models.transformer import Transformer, TransformerConfig, unrolled
 from jaxalign.sampling import sample
+from tests.tiny_models import LLAMA
 
-pytestmark = pytest.mark.slow
-
-
-PLAIN = TransformerConfig(
-    vocab_size=23,
-    max_length=16,
-    width=16,
-    layers=2,
-    heads=4,
-    kv_heads=2,
-    mlp_width=24,
-    qkv_biases=True,
-)
+PLAIN = dataclasses.replace(LLAMA, qkv_biases=True)
 SCANNED = dataclasses.replace(PLAIN, scan_layers=True, remat=True)
 ALL = LoraConfig().targets
 SCALE = 0.7
@@ -104,6 +93,7 @@ def one_layer(a, b, w, bias):
     return {"trunk": tree, ADAPTERS: {"trunk": {"layers_0": {"query": {"a": a, "b": b}}}}}
 
 
+@pytest.mark.slow
 def test_gradients_are_those_through_the_sum_of_matrices(x64):
     """y = x (W + s A B) + bias and L = sum(c y): dL/dA = s G B^T, dL/dB = s A^T G, G = x^T c."""
     rng = np.random.default_rng(0)
@@ -124,6 +114,7 @@ def test_gradients_are_those_through_the_sum_of_matrices(x64):
     np.testing.assert_allclose(grads["b"], SCALE * given["a"].T @ outer, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [PLAIN, SCANNED], ids=["plain", "scanned"])
 def test_the_whole_network_is_the_merged_one(config):
     """Logits, and by the chain rule gradients: dL/dA = s dL/dW B^T and dL/dB = s A^T dL/dW."""
@@ -155,6 +146,7 @@ def test_the_whole_network_is_the_merged_one(config):
         np.testing.assert_allclose(grads["b"], transposed["a"] @ outer, atol=2e-5 * size + 1e-5)
 
 
+@pytest.mark.slow
 def test_new_adapters_change_no_bit_and_start_as_in_peft():
     found = {}
     for config in (PLAIN, SCANNED):
@@ -182,6 +174,7 @@ def test_scales():
     assert adapter_scale(8, 16.0) == 2 and adapter_scale(4, 6.0, rslora=True) == 3
 
 
+@pytest.mark.slow
 def test_an_adapter_of_some_layers_leaves_the_others():
     patterns = ["trunk/layers_1/attention/(query|value)", ".*/down"]
     adapters = random_adapters(PLAIN, patterns)
@@ -205,6 +198,7 @@ def test_patterns_that_choose_nothing_or_half_a_stack_are_refused():
         random_adapters(PLAIN, ["("])
 
 
+@pytest.mark.slow
 def test_dropout_is_of_an_examples_features():
     """With A = B = 1 and W = 0 an output is s x_i / (1 - rate) or 0, alike at all positions."""
     eye, rate = np.eye(4, dtype=np.float32), 0.25
@@ -221,6 +215,7 @@ def test_dropout_is_of_an_examples_features():
     np.testing.assert_array_equal(model.apply({"params": params}, x), 2 * x)
 
 
+@pytest.mark.slow
 def test_dropout_of_scanned_layers_is_that_of_the_plain_ones():
     model = Adapted(transformer=Transformer(SCANNED), scale=SCALE, dropout=0.3)
     params = params_of(SCANNED) | {ADAPTERS: random_adapters(SCANNED)}
@@ -235,6 +230,7 @@ def test_dropout_of_scanned_layers_is_that_of_the_plain_ones():
     assert sorted(numbers) == list(range(14))
 
 
+@pytest.mark.slow
 def test_samples_are_those_of_the_merged_network():
     model = Adapted(transformer=Transformer(SCANNED), scale=SCALE)
     params = params_of(SCANNED) | {ADAPTERS: random_adapters(SCANNED)}
@@ -255,6 +251,7 @@ def test_int8_by_hand():
     np.testing.assert_allclose(scales, [2, 0.5 / 127, 1], rtol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [PLAIN, SCANNED], ids=["plain", "scanned"])
 @pytest.mark.parametrize("precision", ["bfloat16", "int8"])
 def test_a_quantised_base_computes_with_the_weights_that_it_stands_for(config, precision):
@@ -277,6 +274,7 @@ def test_a_quantised_base_computes_with_the_weights_that_it_stands_for(config, p
         assert (error <= step / 2 * 1.0001).all() and error.any()
 
 
+@pytest.mark.slow
 def test_an_int8_base_takes_a_quarter_of_the_memory():
     config = dataclasses.replace(PLAIN, vocab_size=256, width=128, mlp_width=344, heads=4)
     init = jax.eval_shape(Transformer(config).init, jax.random.key(0), TOKENS, MASK)["params"]

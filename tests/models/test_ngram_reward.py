@@ -1,6 +1,7 @@
 """The n-gram reward model against loops: features, idf, and what of it is never trained."""
 
 import dataclasses
+import functools
 import json
 
 import jax
@@ -35,13 +36,19 @@ def texts():
     return tokens, mask
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def scores_by(model, params, tokens, mask):
+    """What the model makes of the texts."""
+    return model.apply({"params": params}, tokens, mask).scores
+
+
 @pytest.mark.parametrize("read", [ALONE, dataclasses.replace(ALONE, token_characters=0)])
 def test_a_model_of_ngrams_alone_agrees_with_loops(read):
     """Whatever stands in the trunk, and on padding."""
     model = Transformer(CONFIG, ngrams=read)
     params = random_parameters(model)
     tokens, mask = texts()
-    scores = model.apply({"params": params}, tokens, mask).scores
+    scores = scores_by(model, params, tokens, mask)
     for score, row, n in zip(scores, tokens, mask.sum(axis=1), strict=True):
         expected = oracle.ngram_sum(row[:n], params["score"], params[FEATURES], read.power)
         np.testing.assert_allclose(score, params["score"]["bias"] + expected, atol=1e-5)
@@ -51,9 +58,9 @@ def test_ngrams_are_added_to_the_readout_of_hidden_states():
     both, plain = Transformer(CONFIG, ngrams=NGRAMS), Transformer(CONFIG)
     params = random_parameters(both)
     tokens, mask = texts()
-    with_ngrams = both.apply({"params": params}, tokens, mask).scores
+    with_ngrams = scores_by(both, params, tokens, mask)
     readout = {"trunk": params["trunk"], "score": {"readout": params["score"]["readout"]}}
-    without = plain.apply({"params": readout}, tokens, mask).scores
+    without = scores_by(plain, readout, tokens, mask)
     for row in range(3):
         text = tokens[row][mask[row]]
         expected = oracle.ngram_sum(text, params["score"], params[FEATURES], NGRAMS.power)
@@ -72,6 +79,7 @@ def test_inverse_document_frequencies_by_hand():
         assert idf[token] == pytest.approx(wanted, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_weight_decay_leaves_idf_and_spelling_alone():
     model = Transformer(CONFIG, ngrams=NGRAMS)
     params, frozen = split(model, random_parameters(model))

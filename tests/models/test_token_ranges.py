@@ -1,6 +1,7 @@
 """Ids that are no tokens have no probability, in sampling and in every log-probability alike."""
 
 import dataclasses
+import functools
 import json
 from types import SimpleNamespace
 
@@ -32,6 +33,12 @@ TOKENS = [0, 1, 2, 3, 5, 6, 7, 8]
 HOLES = Transformer(dataclasses.replace(CONFIG, token_ranges=RANGES))
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def logits_by(model, params, rows):
+    """What the model makes of the rows."""
+    return model.apply({"params": params}, rows.tokens, rows.mask).logits
+
+
 def weights(rng, *shape):
     return jnp.asarray(rng.normal(size=shape), jnp.float32)
 
@@ -45,12 +52,12 @@ def test_what_is_no_token_is_never_sampled_and_the_policies_agree(temperature):
     tokens, _ = responses(samples)
     assert np.isin(tokens, [-1, *TOKENS]).all()
     rows, params = samples.batch, params_of(MODEL)
-    logits = MODEL.apply({"params": params}, rows.tokens, rows.mask).logits[:, :, TOKENS]
+    logits = logits_by(MODEL, params, rows)[:, :, TOKENS]
     column = np.searchsorted(TOKENS, rows.tokens)
     wanted = token_logps(jnp.asarray(logits), jnp.asarray(column), temperature=temperature)
     wanted = np.where(rows.response_mask, wanted, 0)
     np.testing.assert_allclose(samples.logps, wanted, atol=1e-5 / temperature)
-    masked = HOLES.apply({"params": params}, rows.tokens, rows.mask).logits
+    masked = logits_by(HOLES, params, rows)
     found = token_logps(masked, jnp.asarray(rows.tokens), temperature=temperature)
     found = np.where(rows.response_mask, found, 0)
     np.testing.assert_allclose(found[:, PROMPT:], wanted[:, PROMPT:], atol=1e-5)
@@ -79,7 +86,9 @@ def test_fused_forms_are_those_of_the_columns_that_are_tokens(softcap):
         logits = logits_of(hidden, unembedding[:, jnp.array(TOKENS)], softcap) / 0.7
         return (action_logps(logits, actions) + 2 * entropy(logits)).sum()
 
-    found, wanted = (jax.value_and_grad(f, (0, 1))(hidden, unembedding) for f in (fused, columns))
+    found, wanted = (
+        jax.jit(jax.value_and_grad(f, (0, 1)))(hidden, unembedding) for f in (fused, columns)
+    )
     np.testing.assert_allclose(found[0], wanted[0], rtol=1e-5)
     for one, other in zip(found[1], wanted[1], strict=True):
         np.testing.assert_allclose(one, other, atol=2e-5)
@@ -89,7 +98,8 @@ def test_fused_forms_are_those_of_the_columns_that_are_tokens(softcap):
 def test_exact_kl_is_over_tokens_alone():
     rng = np.random.default_rng(1)
     sides = [(weights(rng, 1, 3, 4), weights(rng, 4, 11)) for _ in range(2)]
-    kl = fused_exact_kl(*sides[0], *sides[1], chunk_size=2, token_ranges=RANGES)
+    fused = jax.jit(functools.partial(fused_exact_kl, chunk_size=2, token_ranges=RANGES))
+    kl = fused(*sides[0], *sides[1])
     logits = [logits_of(hidden, w[:, jnp.array(TOKENS)]) for hidden, w in sides]
     np.testing.assert_allclose(kl[:, 1:], exact_kl(*logits)[:, :-1], atol=1e-6)
 
@@ -139,7 +149,7 @@ def test_a_teacher_that_is_padded_otherwise_teaches_the_same(vocab_size):
     teacher = TextModel(model=Transformer(config), params=taught, tokenizer=None)  # pyright: ignore
     run = SimpleNamespace(layout=make_layout("device"))
     batch = teacher_pass(run, teacher, 11)(rows)  # pyright: ignore[reportArgumentType]
-    logits = MODEL.apply({"params": params}, rows.tokens, rows.mask).logits
+    logits = logits_by(MODEL, params, rows)
     assert batch.teacher_logits.shape == logits.shape
     found = jax.nn.softmax(batch.teacher_logits)
     wanted = jax.nn.softmax(logits[..., jnp.array(TOKENS)])
@@ -147,10 +157,9 @@ def test_a_teacher_that_is_padded_otherwise_teaches_the_same(vocab_size):
     np.testing.assert_allclose(found[..., TOKENS][real], wanted[real], atol=1e-5)
     assert not found[..., [4, 9, 10]].any()
     student = {**params, "trunk": jax.tree.map(lambda x: x * 0.9, params["trunk"])}
-    divergences = text_divergences(HOLES)(
-        student, rows, None, batch.teacher_logits, forward_kl_loss
-    )
-    own = HOLES.apply({"params": student}, rows.tokens, rows.mask).logits[..., jnp.array(TOKENS)]
+    compared = jax.jit(text_divergences(HOLES), static_argnums=4)
+    divergences = compared(student, rows, None, batch.teacher_logits, forward_kl_loss)
+    own = logits_by(HOLES, student, rows)[..., jnp.array(TOKENS)]
     kl = jnp.sum(wanted * (jnp.log(wanted) - jax.nn.log_softmax(own)), axis=-1)
     both = real[:, 1:] & real[:, :-1]
     np.testing.assert_allclose(divergences[:, 1:][both], kl[:, :-1][both], atol=2e-4)

@@ -12,24 +12,13 @@ from jaxalign.errors import UserError
 from jaxalign.logprobs import token_logps
 from jaxalign.models.layers import drop
 from jaxalign.models.shared_prefix import SharedPrefix
-from jaxalign.models.transformer import Transformer, TransformerConfig, empty_cache, unrolled
+from jaxalign.models.transformer import Transformer, empty_cache, unrolled
+from tests import tiny_models
 from tests.oracles import transformer as oracle
 from tests.tiny_models import random_parameters
 
-pytestmark = pytest.mark.slow
-
-
 LENGTH = 7
-LLAMA = TransformerConfig(
-    vocab_size=23,
-    max_length=16,
-    width=16,
-    layers=2,
-    heads=4,
-    kv_heads=2,
-    mlp_width=24,
-    heads_out=("logits", "value", "score"),
-)
+LLAMA = dataclasses.replace(tiny_models.LLAMA, heads_out=("logits", "value", "score"))
 GPT2 = dataclasses.replace(
     LLAMA,
     kv_heads=4,
@@ -85,6 +74,7 @@ def trunk_oracle(config, weights, row):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [LLAMA, GPT2, MIXED], ids=["llama", "gpt2", "mixed"])
 def test_forward_pass_agrees_with_float64_loops(config):
     params = random_params(config)
@@ -119,6 +109,7 @@ def layouts_of(tokens, lengths, columns):
         yield padded, mask
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [LLAMA, GPT2, MIXED], ids=["llama", "gpt2", "mixed"])
 def test_padding_of_any_kind_changes_nothing(config):
     config = dataclasses.replace(config, dropout=0.3)
@@ -136,6 +127,7 @@ def test_padding_of_any_kind_changes_nothing(config):
             np.testing.assert_allclose(left, right, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_a_step_score_reads_the_token_it_stands_at():
     config = dataclasses.replace(MIXED, heads_out=("step_score",))
     params, lengths = random_params(config), (7, 4, 1)
@@ -150,6 +142,7 @@ def test_a_step_score_reads_the_token_it_stands_at():
             np.testing.assert_allclose(outputs.step_scores[row][mask[row]], scores, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_future_has_no_influence_at_all():
     params = random_params(LLAMA)
     tokens, mask = texts()
@@ -162,6 +155,7 @@ def test_the_future_has_no_influence_at_all():
         assert np.all(np.asarray(after.values[:, t + 1] != before.values[:, t + 1]))
 
 
+@pytest.mark.slow
 def test_grouped_queries_equal_repeated_key_value_heads():
     params = random_params(LLAMA)
     width = LLAMA.head_width
@@ -192,6 +186,7 @@ def gradient(config, params, tokens, mask, weights, keys=None):
     return jax.value_and_grad(total)(params)
 
 
+@pytest.mark.slow
 def test_scanned_and_recomputed_layers_change_neither_value_nor_gradient():
     scanned = dataclasses.replace(NOISY, scan_layers=True, remat=True)
     stacked = random_params(scanned)
@@ -213,6 +208,7 @@ ENDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ENDS)
 def test_the_last_columns_alone_are_what_they_are_among_all(name):
     """And so are their gradients; what is before them is 0."""
@@ -235,6 +231,7 @@ def test_the_last_columns_alone_are_what_they_are_among_all(name):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), given_slopes, slopes)
 
 
+@pytest.mark.slow
 def test_a_network_with_a_score_alone_works_for_the_last_column_alone():
     """Of the last layer: the same scores, with less work."""
     config = dataclasses.replace(LLAMA, heads_out=("score",))
@@ -264,6 +261,7 @@ def test_last_columns_that_do_not_stand_for_themselves_are_one_clear_line(last, 
         Transformer(LLAMA).apply({"params": params}, tokens, mask, last=last, **more)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "more",
     [{"heads_out": ("logits", "score"), "score_pooling": "mean"}, {"heads_out": ("step_score",)}],
@@ -275,6 +273,7 @@ def test_heads_that_read_all_columns_are_left_none_out(more):
         Transformer(config).apply({"params": random_params(config)}, *texts(), last=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [LLAMA, GPT2], ids=["llama", "gpt2"])
 def test_reading_in_pieces_with_a_cache_changes_nothing(config):
     params = random_params(config)
@@ -293,6 +292,7 @@ def test_reading_in_pieces_with_a_cache_changes_nothing(config):
         assert int(cache.length) == 7
 
 
+@pytest.mark.slow
 def test_bfloat16_computes_close_to_float32_and_sums_logits_in_float32():
     params = random_params(LLAMA)
     tokens, mask = texts()
@@ -307,6 +307,7 @@ def test_bfloat16_computes_close_to_float32_and_sums_logits_in_float32():
     assert 1e-6 * scale < float(jnp.abs(rough.logits - exact.logits).max()) < 0.05 * scale
 
 
+@pytest.mark.slow
 def test_dropout_belongs_to_the_example_and_is_off_without_keys():
     config = dataclasses.replace(LLAMA, dropout=0.3)
     params = random_params(config)
@@ -333,6 +334,7 @@ def test_drop_keeps_the_mean_and_drops_whole_features():
         assert np.all(np.ptp(dropped, axis=axis).mean() > 0.9)
 
 
+@pytest.mark.slow
 def test_separate_value_trunks_share_nothing_with_the_policy():
     _, shared = gradient(LLAMA, random_params(LLAMA), *texts(), VALUES)
     assert np.abs(shared["trunk"]["embedding"]).max() > 0
@@ -341,6 +343,7 @@ def test_separate_value_trunks_share_nothing_with_the_policy():
     assert np.abs(separate["value_trunk"]["embedding"]).max() > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [LLAMA, GPT2], ids=["last", "mean"])
 def test_a_row_without_tokens_scores_zero_and_has_finite_gradients(config):
     params = random_params(config)
@@ -359,6 +362,7 @@ def test_a_row_without_tokens_scores_zero_and_has_finite_gradients(config):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), with_empty, without)
 
 
+@pytest.mark.slow
 def test_what_the_heads_lack_is_none_and_has_no_parameters():
     config = dataclasses.replace(GPT2, heads_out=("score",))
     params = random_params(config)
@@ -383,6 +387,7 @@ def test_impossible_configurations_are_one_clear_line(changes, message):
         dataclasses.replace(LLAMA, **changes)
 
 
+@pytest.mark.slow
 def test_too_many_columns_and_scanned_caches_are_one_clear_line():
     params = random_params(LLAMA)
     with pytest.raises(UserError, match="17 columns of tokens, but the model's max_length is 16"):

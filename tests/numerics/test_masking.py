@@ -9,17 +9,18 @@ import pytest
 from jax.sharding import PartitionSpec as P
 from jax.test_util import check_grads
 
+import jaxalign
 from jaxalign import (
     masked_mean,
     masked_sum,
-    masked_variance,
-    whiten,
 )
 from tests.cases.numerics.masking import CASES
 from tests.checks.of_cases import checks_of
 from tests.oracles import statistics as oracle
 
 TestCases = checks_of(CASES)
+masked_variance = jax.jit(jaxalign.masked_variance, static_argnames=("ddof", "axis_name"))
+whiten = jax.jit(jaxalign.whiten, static_argnames=("shift_mean", "axis_name"))
 
 
 def draw(seed, shape=(8, 5), scale=3.0, offset=10.0):
@@ -116,6 +117,7 @@ def test_gradients_of_degenerate_masks_are_finite(kind):
         assert jnp.isfinite(value) and jnp.isfinite(grads).all()
 
 
+@pytest.mark.slow
 def test_gradients(x64):
     x, mask = draw(3, (3, 4))
     for fn in (masked_mean, whiten, lambda x, m: masked_variance(x, m, ddof=1)):
@@ -146,6 +148,7 @@ def on_eight(fn):
     return {"pmap": pmapped, "shard_map": shards}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["pmap", "shard_map"])
 def test_eight_devices_whiten_as_one(layout):
     """The masks are uneven: device 0 has everything, device 7 nothing."""
@@ -163,6 +166,7 @@ def test_eight_devices_whiten_as_one(layout):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["pmap", "shard_map"])
 def test_eight_devices_have_one_mean_and_variance(layout):
     x, _ = draw(5, (8, 6))

@@ -2,6 +2,7 @@
 
 import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -56,7 +57,14 @@ def step_of(loss_fn, measure, rate=RATE, micro_batches=1):
         measure=measure if micro_batches > 1 else None,
         micro_batches=micro_batches,
     )
-    return step, lambda params, shift: initial_state(params, sgd, KEY, statistics=shift)
+    return jax.jit(step), lambda params, shift: initial_state(params, sgd, KEY, statistics=shift)
+
+
+@functools.cache
+def step_at(beta):
+    """A step of ours at the rate 1, compiled once for all batches of a run."""
+    loss = BCO.given(beta=beta)
+    return step_of(objectives.unpaired(table, loss), objectives.unpaired_sums(table, loss), 1.0)
 
 
 def of_case(case, shift):
@@ -67,9 +75,7 @@ def of_case(case, shift):
         for who in ("policy", "ref")
     )
     labels = np.arange(len(policy)) < len(x["policy_chosen_logps"])
-    loss = BCO.given(beta=case.args["beta"])
-    sums = objectives.unpaired_sums(table, loss)
-    step, start = step_of(objectives.unpaired(table, loss), sums, rate=1.0)
+    step, start = step_at(case.args["beta"])
     before = start(jnp.asarray(policy), shift)
     after, metrics = step(before, labelled(reference, labels))
     return before.params - after.params, after.statistics, metrics

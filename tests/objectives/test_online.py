@@ -23,8 +23,6 @@ from jaxalign.config.online import OnlineSettings
 from jaxalign.config.place import PlaceConfig
 from jaxalign.data.tokenizer_training import train_bpe
 from jaxalign.errors import UserError
-from jaxalign.layouts.choice import make_layout
-from jaxalign.layouts.layout import pad_rows
 from jaxalign.losses import NASH_MD, ONLINE_LOSSES, nash_md_loss
 from jaxalign.recipes.online import train_online
 from jaxalign.recipes.prompts import Prompts
@@ -36,9 +34,6 @@ from jaxalign.train.metrics import read_metrics
 from tests.checks.close import assert_same
 from tests.table_policy import START, WORDS, summed, table_logps, texts
 from tests.updates import Updates
-
-pytestmark = pytest.mark.slow
-
 
 KEY, ROWS = jax.random.key(0), 16
 NAMES = (*ONLINE_LOSSES, "ipo")
@@ -101,6 +96,7 @@ def test_names_agree(capsys):
     assert f"online.pair_loss{{{','.join(ONLINE_PAIR_LOSSES)}}}" in shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ONLINE_PAIR_LOSSES)
 def test_online_dpo_is_the_loss_on_the_ranked_pairs(x64, name):
     """Value, weight and gradient are those of the same pairs read from a file."""
@@ -140,6 +136,7 @@ def nash_by_hand(batch, *, beta, score_scale):
     return total
 
 
+@pytest.mark.slow
 def test_xpo_and_nash_md_by_hand(x64):
     batch, params = online_batch(), jnp.asarray(PARAMS)
     loss, _ = objective("xpo", beta=0.3, alpha=0.2)(params, batch, KEY)
@@ -150,6 +147,7 @@ def test_xpo_and_nash_md_by_hand(x64):
     assert float(weight) == ROWS and 0 < metrics["nash/preference"] / ROWS < 1
 
 
+@pytest.mark.slow
 def test_gradients_of_xpo_and_nash_md(x64):
     """d log pi(y) / dz = counts of the words - length softmax(z); Nash-MD's weight is fixed."""
     batch, params = online_batch(), jnp.asarray(PARAMS)
@@ -173,6 +171,7 @@ def test_gradients_of_xpo_and_nash_md(x64):
     np.testing.assert_allclose(gradient("nash_md", beta=0.3), expected, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_xpo_without_a_bonus_is_online_dpo(x64):
     batch, params = online_batch(), jnp.asarray(PARAMS)
     losses = [objective("xpo", alpha=0.0), objective("online_dpo")]
@@ -183,6 +182,7 @@ def test_xpo_without_a_bonus_is_online_dpo(x64):
     np.testing.assert_array_equal(ones, others)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["online_dpo", "xpo", "nash_md"])
 def test_what_is_frozen_gets_no_gradient(x64, name):
     batch = online_batch()
@@ -206,27 +206,20 @@ UPDATES = Updates(
     objective=lambda name, axis_name: objective(name),
     params=jnp.asarray(PARAMS, jnp.float32),
     optimizer=OPTIMIZER,
+    batches=lambda: dict.fromkeys(NAMES, online_batch(13)),
 )
 CLOSE = {"rtol": 2e-4, "atol": 2e-6}
 
 
-@pytest.fixture(scope="module")
-def plain():
-    """The updates on one device, without padding."""
-    return UPDATES.after(make_layout("device"), dict.fromkeys(NAMES, online_batch(13)))
-
-
-def padded():
-    return dict.fromkeys(NAMES, pad_rows(online_batch(13), 16)[0])
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_update_does_not_depend_on_padding_and_devices(plain, layout):
-    assert_same(UPDATES.after(make_layout(layout), padded()), plain, **CLOSE)
+def test_update_does_not_depend_on_padding_and_devices(layout):
+    assert_same(UPDATES.cut(layout), UPDATES.plain, **CLOSE)
 
 
-def test_update_does_not_depend_on_micro_batches(plain):
-    assert_same(UPDATES.after(make_layout("device"), padded(), micro_batches=4), plain, **CLOSE)
+@pytest.mark.slow
+def test_update_does_not_depend_on_micro_batches():
+    assert_same(UPDATES.cut("device", micro_batches=4), UPDATES.plain, **CLOSE)
 
 
 SCORES = np.array([0.0, 1.0, -0.5, 2.0])
@@ -265,6 +258,7 @@ def expected_gradient(policy, preferences, reference, mixture):
     return np.asarray(jax.grad(loss)(jnp.log(policy)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preferences", [CYCLE, ORDER], ids=["cyclic", "transitive"])
 def test_the_nash_equilibrium_is_stationary(x64, preferences):
     reference = np.array([0.5, 0.3, 0.2])
@@ -283,6 +277,7 @@ def test_the_nash_equilibrium_is_stationary(x64, preferences):
     assert np.abs(expected_gradient(policy, preferences, reference, 0.3)).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_rock_paper_scissors_rests_at_uniform_against_any_mixture(x64):
     """The symmetric game: uniform is the equilibrium, the reference and every mixture of them."""
     beats = np.array([[0.5, 1.0, 0.0], [0.0, 0.5, 1.0], [1.0, 0.0, 0.5]])
@@ -293,6 +288,7 @@ def test_rock_paper_scissors_rests_at_uniform_against_any_mixture(x64):
     assert np.abs(expected_gradient(np.array([0.5, 0.3, 0.2]), beats, uniform, 0.125)).max() > 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mixture", [0.0, 0.3])
 def test_the_objective_rests_where_the_theory_says(x64, mixture):
     """All pairs of one-token responses, weighted by their probability, through the objective."""
@@ -347,6 +343,7 @@ LIKES_LOW_IDS = type("Reward", (), {"model": LowIds(), "params": jnp.zeros(())})
 DECODING = {"temperature": 0.7, "max_new_tokens": 4}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("opponent", [0.0, 0.3])
 def test_the_pass_judges_what_each_side_drew(opponent):
     """Another policy than the reference; scores, penalties and log-probabilities recomputed."""
@@ -421,10 +418,12 @@ def check_learning(lines):
     assert abs(lines[0]["kl/reference"]) < 1e-4 and lines[-1]["kl/reference"] > 0.5
 
 
+@pytest.mark.slow
 def test_nash_md_raises_the_reward(nash_run):
     check_learning(nash_run)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("loss", "settings"), [("online_dpo", {}), ("xpo", {"alpha": 1e-3})])
 def test_training_raises_the_reward(tmp_path, loss, settings):
     lines = train(tmp_path, loss, **settings)
@@ -434,11 +433,13 @@ def test_training_raises_the_reward(tmp_path, loss, settings):
     assert abs(opponents - (0.5 if loss == "xpo" else lines[-1]["scores/mean"])) < 0.15
 
 
+@pytest.mark.slow
 def test_a_run_that_was_cut_goes_on_to_the_same_bits(tmp_path, nash_run):
     train(tmp_path, "nash_md", steps=2, **NASH)
     assert train(tmp_path, "nash_md", steps=4, **NASH) == nash_run[:4]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS[1:])
 def test_layouts_sample_and_learn_the_same(tmp_path, nash_run, layout):
     for line, other in zip(

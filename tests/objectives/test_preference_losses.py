@@ -24,7 +24,6 @@ from jaxalign.data.chat import token_row
 from jaxalign.data.tokenizer_training import train_bpe
 from jaxalign.errors import UserError
 from jaxalign.layouts.choice import make_layout
-from jaxalign.layouts.layout import pad_rows
 from jaxalign.losses import DPO, PAIR_LOSSES, UNPAIRED_LOSSES
 from jaxalign.losses.bco import RunningMean, no_shift
 from jaxalign.recipes.preferences import train_unpaired
@@ -212,6 +211,7 @@ UPDATES = Updates(
     objective=lambda name, axis_name: objective(name, axis_name=axis_name),
     params=jnp.asarray(PARAMS),
     optimizer=OPTIMIZER,
+    batches=lambda: by_name(batches(13)),
     steps=6,
     statistics=lambda name: no_shift() if loss_of(name).needs("shift") else None,
     options=step_options,
@@ -223,38 +223,28 @@ def by_name(batch, names=NAMES):
     return {name: rows_for(name, batch) for name in names}
 
 
-@pytest.fixture(scope="module")
-def plain():
-    """The updates on one device, without padding."""
-    return UPDATES.after(make_layout("device"), by_name(batches(13)))
-
-
-def padded(names=NAMES):
-    return by_name(pad_rows(batches(13), 16)[0], names)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", ["device", "pmap", "shards", "mesh"])
-def test_update_does_not_depend_on_padding_and_devices(plain, layout):
-    assert_same(UPDATES.after(make_layout(layout), padded()), plain, **CLOSE)
+def test_update_does_not_depend_on_padding_and_devices(layout):
+    assert_same(UPDATES.cut(layout), UPDATES.plain, **CLOSE)
 
 
 @pytest.mark.compiled
 @pytest.mark.slow
-def test_update_does_not_depend_on_micro_batches(plain):
+def test_update_does_not_depend_on_micro_batches():
     names = tuple(name for name in NAMES if not loss_of(name).couples_rows)
     assert set(NAMES) - set(names) >= {"aot", "aot_unpaired"}
-    whole = tuple({name: part[name] for name in names} for part in plain)
-    parts = UPDATES.after(make_layout("device"), padded(names), micro_batches=4)
+    whole = tuple({name: part[name] for name in names} for part in UPDATES.plain)
+    parts = UPDATES.cut("device", micro_batches=4, names=names)
     assert_same(parts, whole, **CLOSE)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", ["pmap", "mesh"])
-def test_kto_in_parts_on_devices(plain, layout):
-    whole = tuple({"kto": part["kto"]} for part in plain)
+def test_kto_in_parts_on_devices(layout):
+    whole = tuple({"kto": part["kto"]} for part in UPDATES.plain)
     assert all(metrics["kto"]["kl/reference"] > 0 for metrics in whole[1:])
-    parts = UPDATES.after(make_layout(layout), padded(("kto",)), micro_batches=2)
+    parts = UPDATES.cut(layout, micro_batches=2, names=("kto",))
     assert_same(parts, whole, **CLOSE)
 
 
@@ -281,8 +271,8 @@ def test_the_stage_of_kto_in_parts(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_the_margin_grows(plain, name):
-    _, first, last = (part[name] for part in plain)
+def test_the_margin_grows(name):
+    _, first, last = (part[name] for part in UPDATES.plain)
     margins = [m["rewards/chosen"] - m["rewards/rejected"] for m in (first, last)]
     # at these defaults discopop's loss rises with the margin around 0; most of tpo's is the
     # likelihood of the third text, as may be with a new loss; bco's loss moves with its shift
@@ -351,9 +341,8 @@ def test_wpo_by_hand(x64):
         losses.append(np.log1p(np.exp(-margin)) * weights[-1] * float(pairs.weights[i]))
     assert min(weights) < 0.9 and max(weights) == 1
     loss_fn = objectives.paired(table_logps_and_collisions, DPO, wpo=True)
-    (total, (_, metrics)), slope = jax.value_and_grad(loss_fn, has_aux=True)(
-        jnp.asarray(table), pairs, KEY
-    )
+    compiled = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))
+    (total, (_, metrics)), slope = compiled(jnp.asarray(table), pairs, KEY)
     np.testing.assert_allclose(total, np.sum(losses), rtol=1e-6)
     real = np.asarray(pairs.weights, np.float64)
     np.testing.assert_allclose(metrics["wpo/weight"], (real * weights).sum(), rtol=1e-6)
@@ -366,7 +355,8 @@ def test_wpo_by_hand(x64):
         margin = logps[0] - pairs.reference.chosen - logps[1] + pairs.reference.rejected
         return (jax.nn.softplus(-0.1 * margin) * np.array(weights) * real).sum()
 
-    np.testing.assert_allclose(slope, jax.grad(fixed)(jnp.asarray(table)), rtol=1e-6, atol=1e-9)
+    expected = jax.jit(jax.grad(fixed))(jnp.asarray(table))
+    np.testing.assert_allclose(slope, expected, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -76,14 +76,14 @@ def test_the_patterns_of_published_adapters(pattern, expected):
     ],
 )
 def test_no_pattern_takes_long(pattern):
-    start = time.monotonic()
+    start = time.thread_time()  # of this thread: other work on the machine does not count
     try:
         patterns = Patterns([pattern], "adapter_config.json")
-        while patterns.first(MODULE) is None and time.monotonic() < start + 0.05:
-            pass
+        for _ in range(20):
+            patterns.first(MODULE)
     except UserError as error:
         assert str(error).startswith("adapter_config.json: ") and "\n" not in str(error)
-    assert time.monotonic() < start + 2  # a thousandth of it on a quiet machine
+    assert time.thread_time() < start + 10  # backtracking would take years
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,7 @@ def test_a_run_directory_and_its_model_folder_are_one_model(saved):
     np.testing.assert_array_equal(logits(folder / "model"), expected)
 
 
+@pytest.mark.slow
 def test_an_address_is_copied_once_and_again_when_it_changed(saved, cache):
     folder, expected = saved
     files = put_into_memory(folder / "model", "memory://first/model")
@@ -87,6 +88,7 @@ def test_a_file_at_an_address_is_that_file(cache):
     assert cache in path.parents
 
 
+@pytest.mark.slow
 def test_a_model_in_parts_is_copied_whole(saved, cache):
     store = fsspec.filesystem("memory")
     for name in ("m-00001-of-00002.gguf", "m-00002-of-00002.gguf", "n-00001-of-00002.gguf"):

@@ -32,9 +32,6 @@ from jaxalign.recipes.text_models import load_text_model, with_heads
 from jaxalign.train.metrics import read_metrics
 from tests.tiny_models import PAIRS, side_rows, tiny_policy
 
-pytestmark = pytest.mark.slow
-
-
 LORA = LoraConfig(rank=2, alpha=4.0)
 INT8 = dataclasses.replace(LORA, base="int8")
 KEY = jax.random.key(3)
@@ -78,6 +75,7 @@ def train(directory, lora, *, folder="", place=ONE, steps=4, micro_batches=1):
     return policy, trained, [[line[key] for key in keys] for line in read_metrics(directory)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["first", "second"])
 def test_the_reference_is_the_policy_at_the_start(request, name):
     """The first loss is log 2, also from an adapter that has been trained: its reference is not the
@@ -109,6 +107,7 @@ def logps_of(policy):
     return np.asarray(compiled_logps(policy.model, policy.params, batch))
 
 
+@pytest.mark.slow
 def test_a_run_that_was_cut_goes_on_to_the_same_bits(tmp_path, first, second):
     folder, (_, whole, lines) = str(first[0] / "adapter"), second[1]
     train(tmp_path, INT8, folder=folder, steps=2)
@@ -117,6 +116,7 @@ def test_a_run_that_was_cut_goes_on_to_the_same_bits(tmp_path, first, second):
     jax.tree.map(np.testing.assert_array_equal, whole.params, resumed.params)
 
 
+@pytest.mark.slow
 def test_devices_and_micro_batches_change_nothing(tmp_path, first):
     """Dropout neither: its noise is that of the example."""
     lora = dataclasses.replace(LORA, dropout=0.25)
@@ -137,6 +137,7 @@ class Shortness:
         return Outputs
 
 
+@pytest.mark.slow
 def test_ppo_trains_adapter_and_value_head_beside_one_base(tmp_path, first):
     """Policy and reference share the arrays of the base on the device."""
     policy = with_adapters(base_model(), str(first[0] / "adapter"), LORA, KEY)
@@ -175,6 +176,7 @@ def test_ppo_trains_adapter_and_value_head_beside_one_base(tmp_path, first):
     jax.tree.map(np.testing.assert_array_equal, trained.params["trunk"], policy.params["trunk"])
 
 
+@pytest.mark.slow
 def test_a_reward_model_keeps_the_adapters_and_trains_its_head():
     policy = with_adapters(base_model(), "", INT8, KEY)
     reward = with_heads(policy, ("score",), jax.random.key(0), score_pooling="last")
@@ -185,6 +187,7 @@ def test_a_reward_model_keeps_the_adapters_and_trains_its_head():
     assert scores.shape == (2,) and np.ptp(scores) > 0
 
 
+@pytest.mark.slow
 def test_an_adapter_that_is_not_continued_as_it_is_is_refused(first):
     wrong = {
         "has rank 2, lora.rank is 3; they must be equal": dataclasses.replace(LORA, rank=3),

@@ -17,9 +17,6 @@ from jaxalign.recipes.seeds import make_calls, make_model, make_ppo_step, seed_k
 from jaxalign.rollouts.control import Rollout
 from jaxalign.train.metrics import read_metrics
 
-pytestmark = pytest.mark.slow
-
-
 SMALL = ControlConfig(
     seeds=(3, 8),
     total_steps=20_480,
@@ -39,6 +36,7 @@ def finished(tmp_path_factory):
     return directory, control.run(SMALL, directory)
 
 
+@pytest.mark.slow
 def test_small_training_improves(finished):
     directory, results = finished
     lines = read_metrics(directory)
@@ -53,6 +51,7 @@ def test_small_training_improves(finished):
         )
 
 
+@pytest.mark.slow
 def test_run_directory_is_complete(finished):
     directory, results = finished
     assert json.loads((directory / "results.json").read_text()) == results
@@ -62,6 +61,7 @@ def test_run_directory_is_complete(finished):
         control.run(dataclasses.replace(SMALL, total_steps=30_000), directory)
 
 
+@pytest.mark.slow
 def test_resumed_run_ends_the_same(finished, tmp_path):
     directory, results = finished
     again = tmp_path / "run"
@@ -77,6 +77,7 @@ def test_resumed_run_ends_the_same(finished, tmp_path):
     assert numbers(again) == numbers(directory)
 
 
+@pytest.mark.slow
 def test_a_seed_does_not_depend_on_its_neighbour():
     model = make_model(SMALL.network, 2)
     optimizer, step = make_ppo_step(model, SMALL.ppo, updates=SMALL.cadence.updates)

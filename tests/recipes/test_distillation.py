@@ -26,8 +26,6 @@ from jaxalign.config.place import PlaceConfig
 from jaxalign.data.chat import token_row
 from jaxalign.data.tokenizer_training import train_bpe
 from jaxalign.errors import UserError
-from jaxalign.layouts.choice import make_layout
-from jaxalign.layouts.layout import pad_rows
 from jaxalign.losses import DISTILLATION_LOSSES
 from jaxalign.models import functions
 from jaxalign.recipes.distillation import train_distillation
@@ -37,9 +35,6 @@ from jaxalign.recipes.text_models import new_text_model, save_text_model, with_h
 from jaxalign.train.metrics import read_metrics
 from tests.checks.close import assert_same
 from tests.updates import Updates
-
-pytestmark = pytest.mark.slow
-
 
 KEY, LENGTH, WORDS = jax.random.key(0), 5, 7
 NAMES = tuple(DISTILLATION_LOSSES)
@@ -105,6 +100,7 @@ def test_names_agree(capsys):
     assert f"distill.loss{{{','.join(NAMES)}}}" in shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "mixture"), [("forward_kl", None), ("reverse_kl", None), ("jsd", None), ("jsd", 0.2)]
 )
@@ -124,6 +120,7 @@ def test_objective_is_the_loss(x64, name, mixture):
     assert np.abs(grads).max() > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_teacher_is_a_point_of_rest_and_gets_no_gradient(x64, name):
     batch, params = batch_of(6, teacher=START), jnp.asarray(START)
@@ -143,28 +140,21 @@ UPDATES = Updates(
     objective=lambda name, axis_name: objective(name),
     params=jnp.asarray(START, jnp.float32),
     optimizer=OPTIMIZER,
+    batches=lambda: dict.fromkeys(NAMES, batch_of(13)),
     steps=3,
 )
 CLOSE = {"rtol": 2e-5, "atol": 2e-6}
 
 
-@pytest.fixture(scope="module")
-def plain():
-    """The updates on one device, without padding."""
-    return UPDATES.after(make_layout("device"), dict.fromkeys(NAMES, batch_of(13)))
-
-
-def padded():
-    return dict.fromkeys(NAMES, pad_rows(batch_of(13), 16)[0])
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_update_does_not_depend_on_padding_and_devices(plain, layout):
-    assert_same(UPDATES.after(make_layout(layout), padded()), plain, **CLOSE)
+def test_update_does_not_depend_on_padding_and_devices(layout):
+    assert_same(UPDATES.cut(layout), UPDATES.plain, **CLOSE)
 
 
-def test_update_does_not_depend_on_micro_batches(plain):
-    assert_same(UPDATES.after(make_layout("device"), padded(), micro_batches=4), plain, **CLOSE)
+@pytest.mark.slow
+def test_update_does_not_depend_on_micro_batches():
+    assert_same(UPDATES.cut("device", micro_batches=4), UPDATES.plain, **CLOSE)
 
 
 @functools.cache
@@ -176,6 +166,7 @@ def model(width, seed, scale=1.0):
     return dataclasses.replace(made, params=params)
 
 
+@pytest.mark.slow
 def test_divergences_of_models_dense_and_in_chunks(monkeypatch):
     """Temperature divides both; entry t belongs to tokens[t]; chunks give the same gradients."""
     student, teacher = model(16, 0), model(8, 1)
@@ -233,6 +224,7 @@ def whole_run(tmp_path_factory):
     return train(tmp_path_factory.mktemp("distill"))
 
 
+@pytest.mark.slow
 def test_training_lowers_the_divergence(whole_run):
     lines, held_out = whole_run
     assert held_out[-1] < 0.7 * held_out[0]
@@ -243,12 +235,14 @@ def test_training_lowers_the_divergence(whole_run):
     assert {line["response/length"] for line in lines if not line["distill/on_policy"]} == {5.0}
 
 
+@pytest.mark.slow
 def test_a_run_that_was_cut_goes_on_to_the_same_bits(tmp_path, whole_run):
     train(tmp_path, steps=2)
     lines, _ = train(tmp_path, steps=4)
     assert lines == whole_run[0][:4]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS[1:])
 def test_layouts_sample_and_learn_the_same(tmp_path, whole_run, layout):
     lines, held_out = train(tmp_path, layout, steps=2)
@@ -313,6 +307,7 @@ def small(section):
     ]
 
 
+@pytest.mark.slow
 def test_distill_is_a_command(saved, tmp_path):
     rows = str(saved / "rows.jsonl")
     arguments = [
@@ -333,6 +328,7 @@ def test_distill_is_a_command(saved, tmp_path):
     assert (tmp_path / "report.html").exists() and (tmp_path / "model").is_dir()
 
 
+@pytest.mark.slow
 def test_online_is_a_command(saved, tmp_path):
     arguments = [
         *(
@@ -354,6 +350,7 @@ def test_online_is_a_command(saved, tmp_path):
     assert (tmp_path / "report.html").exists() and (tmp_path / "model").is_dir()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["online", "distill"])
 def test_models_of_different_vocabularies_are_refused(saved, tmp_path, capsys, command):
     option = {"online": "reward", "distill": "teacher"}[command]

@@ -16,9 +16,6 @@ from jaxalign.recipes import images
 from jaxalign.rollouts.control import rollout, start
 from jaxalign.train.metrics import read_metrics
 
-pytestmark = pytest.mark.slow
-
-
 KEY = jax.random.key(0)
 SMALL = ImagesConfig(
     seeds=(0,),
@@ -38,6 +35,7 @@ class Linear:
         return PolicyOutputs(logits=logits, values=jnp.zeros(logits.shape[:-1]))
 
 
+@pytest.mark.slow
 def test_small_training_improves(tmp_path):
     results = images.run(SMALL, tmp_path)
     before, after, labelled = results["rows"].values()
@@ -56,6 +54,7 @@ def test_small_training_improves(tmp_path):
     assert learned[-1]["rewards/right"] > learned[0]["rewards/right"]
 
 
+@pytest.mark.slow
 def test_penalty_is_the_log_ratio_to_the_reference():
     bandit = DigitsBandit(images=jnp.eye(3), labels=jnp.array([0, 1, 2]))
     policy = jnp.zeros((3, 3))
@@ -76,6 +75,7 @@ def test_penalty_is_the_log_ratio_to_the_reference():
     assert 0 < right.sum() < 64
 
 
+@pytest.mark.slow
 def test_left_out_images_have_no_part_in_the_loss():
     digits = Digits(
         images=jnp.eye(3), labels=jnp.array([0, 1, 1]), weights=jnp.array([1.0, 1.0, 0.0])

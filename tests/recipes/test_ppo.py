@@ -29,9 +29,10 @@ from jaxalign.recipes.text_models import new_text_model, with_heads
 from jaxalign.rollouts.text import ScoredSamples, text_experience
 from jaxalign.sampling import Samples
 from jaxalign.train.metrics import read_metrics
+from tests.tiny_models import tiny_policy
 
-pytestmark = pytest.mark.slow
 ONE_PROMPT = Prompts(ids=[[1]])
+QUICK = OptimizerConfig(learning_rate=1e-2, schedule="constant", warmup_steps=0)
 
 
 def scored_rows():
@@ -84,43 +85,26 @@ TASK = TextTask(
 )
 
 
+def learned(directory, **settings):
+    """The lines of metrics of a policy that learns to write low ids."""
+    given = {"batch_size": 64, "minibatches": 2, "missing_eos_penalty": 0.0, "optimizer": QUICK}
+    policy = tiny_policy(12)
+    with open_run(directory, policy.model.config, PlaceConfig(layout="device"), 0) as run:
+        train_ppo(run, "ppo", policy, TASK, settings=PPOSettings(**given, **settings))
+    return read_metrics(directory)
+
+
+@pytest.mark.slow
 def test_ppo_learns_to_write_what_is_rewarded(tmp_path):
-    tokenizer = train_bpe(["the film is good"], 270)
-    config = ModelConfig(width=16, layers=1, heads=2, dropout=0.0)
-    policy = new_text_model(config, tokenizer, jax.random.key(0), max_length=12)
-    settings = PPOSettings(
-        iterations=12,
-        batch_size=64,
-        minibatches=2,
-        kl_coef=0.0,
-        missing_eos_penalty=0.0,
-        optimizer=OptimizerConfig(learning_rate=1e-2, schedule="constant", warmup_steps=0),
-    )
-    with open_run(tmp_path, config, PlaceConfig(layout="device"), 0) as run:
-        train_ppo(run, "ppo", policy, TASK, settings=settings)
-    scores = [line["scores/mean"] for line in read_metrics(tmp_path)]
-    kls = [line["kl/reference"] for line in read_metrics(tmp_path)]
+    lines = learned(tmp_path, iterations=12, kl_coef=0.0)
+    scores, kls = ([line[key] for line in lines] for key in ("scores/mean", "kl/reference"))
     assert 0.4 < scores[0] < 0.65 and scores[-1] > 0.9
     assert abs(kls[0]) < 1e-3 and kls[-1] > 1
 
 
+@pytest.mark.slow
 def test_a_kl_penalty_keeps_the_policy_near_the_reference(tmp_path):
-    tokenizer = train_bpe(["the film is good"], 270)
-    config = ModelConfig(width=16, layers=1, heads=2, dropout=0.0)
-    policy = new_text_model(config, tokenizer, jax.random.key(0), max_length=12)
-    settings = PPOSettings(
-        iterations=8,
-        batch_size=64,
-        minibatches=2,
-        kl_coef=0.5,
-        kl_target=0.5,
-        kl_horizon=256,
-        missing_eos_penalty=0.0,
-        optimizer=OptimizerConfig(learning_rate=1e-2, schedule="constant", warmup_steps=0),
-    )
-    with open_run(tmp_path, config, PlaceConfig(layout="device"), 0) as run:
-        train_ppo(run, "ppo", policy, TASK, settings=settings)
-    last = read_metrics(tmp_path)[-1]
+    last = learned(tmp_path, iterations=8, kl_coef=0.5, kl_target=0.5, kl_horizon=256)[-1]
     assert last["kl/reference"] < 1
     assert last["kl/coef"] != 0.5  # adapted
 
@@ -142,6 +126,7 @@ def test_a_target_of_the_kl_is_reached_from_a_coefficient_ten_times_wrong():
     assert worst < 0.15
 
 
+@pytest.mark.slow
 def test_a_separate_trunk_of_values_starts_as_the_policys():
     tokenizer = train_bpe(["the film is good"], 270)
     config = ModelConfig(width=16, layers=2, heads=2, dropout=0.0, value_trunk="separate")

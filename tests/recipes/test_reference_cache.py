@@ -32,9 +32,6 @@ from jaxalign.recipes.text_models import save_text_model
 from jaxalign.train.metrics import read_metrics
 from tests.tiny_models import PAIRS, side_rows, tiny_policy
 
-pytestmark = pytest.mark.slow
-
-
 ONE = PlaceConfig(layout="device")
 ALONE = np.zeros(1, int)  # one pair, one prompt
 
@@ -71,6 +68,7 @@ def never(*arguments, **more):
     raise AssertionError("the reference was run")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ld_alpha", [None, 0.25, 0.75])
 def test_what_is_read_is_what_was_computed(run, folder, monkeypatch, ld_alpha):
     """LD-DPO mixes what is kept: another mixture needs no new pass."""
@@ -91,6 +89,7 @@ def test_what_is_read_is_what_was_computed(run, folder, monkeypatch, ld_alpha):
     np.testing.assert_array_equal(found.rejected, expected.rejected)
 
 
+@pytest.mark.slow
 def test_held_out_pairs_are_compared_as_the_loss_weighs_their_tokens(run, monkeypatch):
     """By hand, for responses of 2 and 4 tokens and made-up log-probabilities of a token."""
     short, long = (token_row(([1], False), (range(3, 3 + n), True)) for n in (2, 4))
@@ -192,6 +191,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES)
 def test_any_change_is_computed_anew(run, folder, passes, change):
     of_policy, of_rows, temperature = CHANGES[change]
@@ -231,6 +231,7 @@ def test_where_a_row_ends_is_in_the_key():
     assert digests[0] != digests[1]
 
 
+@pytest.mark.slow
 def test_adapters_count_once_they_add_something():
     base, key = policy_of(), jax.random.key(1)
     of_base = weights_digest(base)
@@ -248,6 +249,7 @@ def test_adapters_count_once_they_add_something():
     assert len(set(found)) == 4
 
 
+@pytest.mark.slow
 def test_a_file_says_what_it_holds_and_is_whole(run, folder, passes):
     cached_response_logps(str(folder), model="runs/sft", data="rows.jsonl")(
         run, policy_of(), rows(0), temperature=0.7
@@ -289,6 +291,7 @@ def nameless(file):
     save_file({"other": load_file(file)["logps"]}, file)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
@@ -349,6 +352,7 @@ def command(folder, name, kind, more=()):
     return dispatch([kind, "--run_dir", str(folder / name), *given, *more])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "more", "files"),
     [

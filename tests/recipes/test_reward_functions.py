@@ -45,9 +45,6 @@ from jaxalign.sampling import Samples
 from jaxalign.train.loop import fit
 from jaxalign.train.metrics import read_metrics
 
-pytestmark = pytest.mark.slow
-
-
 TOKENIZER = train_bpe(["the film is good"], 270)
 EOS = TOKENIZER.eos_id
 
@@ -214,6 +211,7 @@ def test_no_exception_ends_the_run_unseen(tmp_path, error):
         function_scores(lazy, [], ["x", "y"], {})
 
 
+@pytest.mark.slow
 def test_a_function_that_goes_elsewhere_takes_nobody_with_it(tmp_path):
     here = os.getcwd()
     reward = load(tmp_path, "import os\nos.chdir('/')\ndef reward(responses):\n    os.chdir('/')\n")
@@ -232,6 +230,7 @@ def test_a_function_may_not_change_the_precision_of_training(tmp_path):
     assert not jax.config.jax_enable_x64
 
 
+@pytest.mark.slow
 def test_ctrl_c_stays_what_it_is(tmp_path):
     text = "def reward(responses):\n    raise KeyboardInterrupt\n"
     with pytest.raises(KeyboardInterrupt):
@@ -448,6 +447,7 @@ def test_nobody_can_judge():
     assert metrics["scores/unjudged"] == pytest.approx(2 / 3) and metrics["scores/a"] == 1.0
 
 
+@pytest.mark.slow
 def test_a_model_always_judges():
     judges = mixed(lambda responses: [1.0] * 3, lambda responses: [1.0] * 3)
     for score in (np.nan, np.inf, -np.inf, 3e38, -1.1e9):
@@ -478,6 +478,7 @@ def test_weights_must_say_something(weights, message):
         judges_of(sources, TOKENIZER, Prompts(ids=[[1]], records=RECORDS))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rounds", "patience"), [(100, 3), (3, 3), (2, 2), (1, 1)])
 def test_a_run_without_any_score_stops(rounds, patience):
     """After three rounds in a row, or as many as there are; one score starts the count again."""
@@ -519,6 +520,7 @@ def compared(scores, method, *, group_size=4):
     return jax.device_get(jax.jit(compare)(group_samples(scores)))
 
 
+@pytest.mark.slow
 def test_a_response_that_nobody_judged_is_not_there():
     """Mean of 1 and 3 is 2, deviation (ddof 1) is sqrt 2; the fourth is alone in its group."""
     method = with_parts(GROUP_LOSSES["grpo"], missing_eos_penalty=0.5)  # of all that have a score
@@ -541,6 +543,7 @@ COMPARED = {  # of scores 1 and 3, of responses of one and two tokens
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMPARED)
 def test_no_comparison_counts_what_nobody_judged(name):
     method = dataclasses.replace(GROUP_LOSSES["grpo"], advantages=ADVANTAGES[name])
@@ -549,6 +552,7 @@ def test_no_comparison_counts_what_nobody_judged(name):
     np.testing.assert_allclose(batch.advantages, [first, 0, second, 0], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_tokens_of_a_response_that_nobody_judged_are_not_whitened_with_the_others():
     method = GROUP_LOSSES["reinforce_plus_plus"]
     batch, _ = compared([1.0, np.nan, 3.0, 5.0], method, group_size=1)
@@ -558,6 +562,7 @@ def test_tokens_of_a_response_that_nobody_judged_are_not_whitened_with_the_other
     assert not mask[1].any() and not advantages[1].any()
 
 
+@pytest.mark.slow
 def test_experience_leaves_out_what_nobody_judged():
     scored = group_samples([1.0, np.nan, 3.0, 5.0]).scored
     given = {"kl_coef": 0.0, "gamma": 1.0, "gae_lambda": 1.0}
@@ -566,6 +571,7 @@ def test_experience_leaves_out_what_nobody_judged():
     assert np.asarray(experience.returns).sum(axis=1).tolist() == [1, 0, 6, 5]
 
 
+@pytest.mark.slow
 def test_a_pair_weighs_nothing_if_one_side_was_not_judged():
     rows = response_rows("a", "b", "c")
     sides = [
@@ -578,6 +584,7 @@ def test_a_pair_weighs_nothing_if_one_side_was_not_judged():
     assert found.first.scores.tolist() == [1, 0, 0] and found.second.scores.tolist() == [3, 0, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("score", "penalty", "rest"), [(0.26, 0.25, 0.01), (1000.3, 1000.0, 0.3)])
 def test_scores_that_a_penalty_makes_equal_are_equal(score, penalty, rest):
     """0.26 less a penalty of 0.25 is 0.01, though float32 says 0.00999999: nothing is learned."""
@@ -629,6 +636,7 @@ def test_sources_are_named_apart(tmp_path):
     assert load_sources(str(a), {})[0].name == "reward"
 
 
+@pytest.mark.slow
 def test_the_loop_saves_the_state_before_a_refused_step():
     saved = []
 
@@ -716,6 +724,7 @@ def lines_of(run):
     return [{**line, "time": 0} for line in read_metrics(run)]
 
 
+@pytest.mark.slow
 def test_grpo_learns_from_a_mixture_and_goes_on_after_a_failure(files, tmp_path, capsys):
     """On eight devices; the grader fails in the third round, and none before is made again."""
     own = f"{files / 'rewards.py'}:ascii"
@@ -747,6 +756,7 @@ def test_grpo_learns_from_a_mixture_and_goes_on_after_a_failure(files, tmp_path,
         assert line["scores/unjudged"] == 0
 
 
+@pytest.mark.slow
 def test_ppo_learns_from_a_function(files, tmp_path):
     run = str(tmp_path / "ppo")
     arguments = [
@@ -769,6 +779,7 @@ def test_ppo_learns_from_a_function(files, tmp_path):
             assert returns[mask][-1] == pytest.approx(share, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_online_learns_from_a_function(files, tmp_path):
     run = str(tmp_path / "online")
     arguments = [
@@ -782,6 +793,7 @@ def test_online_learns_from_a_function(files, tmp_path):
     assert scores[-1] > scores[0] + 0.15
 
 
+@pytest.mark.slow
 def test_the_same_command_again_does_not_end_a_run_that_nobody_judges(files, tmp_path, capsys):
     """What is left of the rounds may be less than the patience; no model is written in the end."""
     (tmp_path / "none.py").write_text("def reward(responses): return [None] * len(responses)")
@@ -802,6 +814,7 @@ def test_the_same_command_again_does_not_end_a_run_that_nobody_judges(files, tmp
     assert not (tmp_path / "run" / "model").exists()
 
 
+@pytest.mark.slow
 def test_mistakes_come_before_sampling(files, tmp_path, capsys):
     run = tmp_path / "run"
     (tmp_path / "needs.py").write_text("def reward(responses, answer): ...\n")

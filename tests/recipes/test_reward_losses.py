@@ -32,9 +32,6 @@ from jaxalign.losses import BRADLEY_TERRY, PLACKETT_LUCE, PROCESS, REWARD_LOSSES
 from jaxalign.train.metrics import read_metrics
 from jaxalign.train.step import initial_state, train_step
 
-pytestmark = pytest.mark.slow
-
-
 V = 7  # tokens; the score of a text is the sum of its tokens' weights, that of a step of all so far
 TABLE = np.array([0.25, -1.0, 0.75, 2.0, -0.5, 0.125, 1.25])  # sums are exact: ties are ties
 KEY = jax.random.key(0)
@@ -111,6 +108,7 @@ def step_sums(rows, labels):
 SIZES, COUNTS = (3, 2, 4, 2, 3, 2, 2, 4), (1, 3, 2, 1, 2, 4, 1, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("centering", [0.0, 0.3])
 def test_rankings_against_loops(x64, centering):
     given = rankings(0, SIZES)
@@ -124,6 +122,7 @@ def test_rankings_against_loops(x64, centering):
         np.testing.assert_allclose(metrics[name], pair, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_ranking_of_two_is_a_preference(x64):
     """Loss, metrics and gradient are those of Bradley-Terry, penalties included."""
     given = rankings(1, (2,) * 6)
@@ -147,6 +146,7 @@ def test_a_ranking_of_two_is_a_preference(x64):
         np.testing.assert_allclose(total, bt_metrics[name], rtol=1e-14)
 
 
+@pytest.mark.slow
 def test_steps_against_loops(x64):
     rows, labels = solutions(0, COUNTS)
     loss_fn = objectives.process_reward(running_scores, PROCESS)
@@ -179,6 +179,7 @@ def padded(kind, wide):
 PLACES = [("device", 1, 1), ("device", 1, 4), ("pmap", 4, 2), ("shards", 8, 1), ("mesh", 8, 1)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wide", [False, True])
 @pytest.mark.parametrize(("name", "devices", "parts"), PLACES)
 @pytest.mark.parametrize("kind", ["ranking", "process"])
@@ -307,6 +308,7 @@ def no_report(monkeypatch):
     monkeypatch.setattr("jaxalign.recipes.finish.write_report", lambda directory: None)
 
 
+@pytest.mark.slow
 def test_rankings_from_the_command_line(tmp_path, no_report):
     rng = np.random.default_rng(0)
 
@@ -331,6 +333,7 @@ def test_rankings_from_the_command_line(tmp_path, no_report):
         dispatch([*on, "--on", "steps"])
 
 
+@pytest.mark.slow
 def test_steps_from_the_command_line(tmp_path, capsys):
     """A step is right if it says so: whether the head reads the step's own tokens shows at once."""
     rng = np.random.default_rng(0)
@@ -371,6 +374,7 @@ def test_steps_from_the_command_line(tmp_path, capsys):
     assert "a model with a logits head is needed" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_margins_and_centering_from_the_command_line(tmp_path, no_report):
     """All scores are 0 before the first update; with one pair, metrics give the scores after it."""
     pair = {"prompt": "It:", "chosen": " a fine film", "rejected": " dull", "margin": 2}

@@ -19,9 +19,6 @@ from jaxalign.recipes.run import open_run
 from jaxalign.recipes.scoring import score_rows
 from jaxalign.recipes.text_models import new_text_model
 
-pytestmark = pytest.mark.slow
-
-
 # Token ids. The answer to 3 is 5 and that to 4 is 6; asked 15, people like 7 better than 16.
 ASKED, RIGHT, WRONG, FILLERS = (3, 4, 15), (5, 6, 7), (6, 5, 16), (8, 14)
 LONGEST = 24
@@ -64,6 +61,7 @@ def trained(tmp_path_factory):
         }
 
 
+@pytest.mark.slow
 def test_whether_it_answers_is_learned_by_the_transformer_and_not_by_a_bag(trained):
     """A bag adds up the weights of question and answer: of two questions it gets one right."""
     held_out = [both for i, both in enumerate(pairs(150, 1)) if i % 3 < 2]
@@ -73,6 +71,7 @@ def test_whether_it_answers_is_learned_by_the_transformer_and_not_by_a_bag(train
     assert found["bag"]["pair_accuracy"] < 0.65
 
 
+@pytest.mark.slow
 def test_a_difference_of_answers_does_not_shrink_with_the_prompt(trained):
     """The same liked and disliked answer behind short and long prompts."""
     rng = np.random.default_rng(2)

@@ -25,9 +25,6 @@ from jaxalign.recipes.run import open_run
 from jaxalign.recipes.scoring import by_rows, score_rows
 from jaxalign.recipes.text_models import TextModel, new_parameters, shallow, with_heads
 
-pytestmark = pytest.mark.slow
-
-
 KEY = jax.random.key(0)
 CONFIG = TransformerConfig(
     vocab_size=16, max_length=8, width=8, layers=3, heads=2, kv_heads=1, mlp_width=8
@@ -76,6 +73,7 @@ def compared(rows) -> Groups:
     return Groups(groups, (first[:, :, None] > first[:, None, :]).astype(np.float32))
 
 
+@pytest.mark.slow
 def test_pooling_agrees_with_loops():
     rng = np.random.default_rng(0)
     hidden = rng.normal(size=(3, 4, 2)).astype(np.float32)
@@ -88,6 +86,7 @@ def test_pooling_agrees_with_loops():
             np.testing.assert_allclose(pooled(hidden, mask, pooling)[row], wanted, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scan", [False, True], ids=["unrolled", "scanned"])
 def test_a_shallow_trunk_is_one_whose_other_layers_add_nothing(scan):
     base = base_model(scan=scan, lora=LORA)
@@ -117,6 +116,7 @@ def test_a_shallow_trunk_is_one_whose_other_layers_add_nothing(scan):
     assert sizes[0] < sizes[1]
 
 
+@pytest.mark.slow
 def test_windows_are_cut_with_the_layers_and_none_are_made_up():
     base = base_model()
     config = dataclasses.replace(CONFIG, windows=(0, 2, 3))
@@ -126,6 +126,7 @@ def test_windows_are_cut_with_the_layers_and_none_are_made_up():
         shallow(base, 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lora", [LoraConfig(), LORA], ids=["plain", "adapted"])
 def test_a_frozen_trunk_stays_and_its_head_learns(tmp_path, lora):
     base, rows = base_model(lora=lora), text_rows()
@@ -145,6 +146,7 @@ def test_a_frozen_trunk_stays_and_its_head_learns(tmp_path, lora):
     assert (scores[:, None] > scores[None])[larger].mean() > 0.85  # chance is half
 
 
+@pytest.mark.slow
 def test_what_is_learned_above_a_frozen_trunk_is_the_gradient_of_the_whole_model(tmp_path):
     """The first step of both ways, by hand: same loss, same gradient of the head."""
     from jaxalign import objectives

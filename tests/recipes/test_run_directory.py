@@ -26,8 +26,6 @@ from jaxalign.recipes.inputs import (
 from jaxalign.recipes.run import open_run
 from jaxalign.recipes.run_directory import LOCK, directory_of, locked_directory
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.mark.parametrize(
     ("given", "words"),
@@ -92,6 +90,7 @@ def test_directories_that_cannot_be_written_to(tmp_path):
     assert (tmp_path / "file").read_text() == ""
 
 
+@pytest.mark.slow
 def test_a_resumed_run_keeps_the_date_of_its_start(tmp_path):
     now = template_date()
     begun = datetime.datetime(2024, 2, 29, 23, 59)
@@ -126,6 +125,7 @@ def test_rows_are_told_apart_by_content_and_order():
     assert rows_digest(ROWS) == rows_digest([dataclasses.replace(row) for row in ROWS])
 
 
+@pytest.mark.slow
 def test_what_changed_is_named(tmp_path, capsys):
     file = tmp_path / "judge.py"
     file.write_text("def reward(responses): ...")
@@ -164,6 +164,7 @@ def opened(directory: Path, config: SFTConfig, rows=ROWS):
         return run.name
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_as_it_began_from_wherever_the_same_files_are(tmp_path):
     config = SFTConfig(data=dataclasses.replace(SFTConfig().data, path="rows.jsonl"))
     elsewhere = SFTConfig(data=dataclasses.replace(config.data, path="/moved/rows.parquet"))
@@ -244,6 +245,7 @@ def test_an_address_is_no_run_directory(tmp_path, monkeypatch, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_what_ends_a_response_is_part_of_a_run():
     tokenizer = train_bpe(["the film is good"], 270)
     found = tokenizer_digests(tokenizer)

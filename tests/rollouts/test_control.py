@@ -198,6 +198,7 @@ def recording_step(state, part):
     return (count + 1, seen), metrics
 
 
+@pytest.mark.slow
 def test_scanned_and_looped_epochs_agree():
     batch = random_experience()
     outcomes = [

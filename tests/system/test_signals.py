@@ -71,7 +71,7 @@ def stopped(program: str, *numbers: int, before: Sequence[str] = ()) -> tuple[in
             assert process.stdout.read(1)
             process.send_signal(number)
         try:
-            output, errors = process.communicate(timeout=20)
+            output, errors = process.communicate(timeout=300)
         finally:
             process.kill()
     return process.returncode, output.decode(), errors.decode()
@@ -111,7 +111,7 @@ def test_a_program_stopped_while_it_imports_says_so_in_a_line():
     """In the second before `ending` begins, on the way to the package's own command."""
     code = f"import sys; sys.argv[0] = '/bin/jaxalign'\n{PROGRAM}\nos.kill(os.getpid(), 2)"
     command = [sys.executable, "-c", code, str(MODULE)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert (done.returncode, done.stderr) == (130, LINE.format("SIGINT"))
     init = (MODULE.parents[1] / "__init__.py").read_text()
     first = re.search(r"^(?:from|import) .*$", init, re.MULTILINE)
