@@ -1,7 +1,7 @@
 """The table of every function of the mathematics, generated from the docstrings.
 
 python -m benchmarks.catalogue            # print it
-python -m benchmarks.catalogue --write    # write jaxalign/losses/README.md
+python -m benchmarks.catalogue --write    # write jaxalign/losses/README.md and the guide's table
 """
 
 import argparse
@@ -34,6 +34,8 @@ from jaxalign.losses.declarations import (
 from jaxalign.losses.group_methods import GroupMethod
 
 PAGE = Path(jaxalign.__file__).parent / "losses" / "README.md"
+GUIDE = PAGE.parents[2] / "docs" / "guides" / "losses.md"
+BOUNDS = ("<!-- declared: python -m benchmarks.catalogue --write -->\n", "<!-- end -->")
 HEADER = """# Every loss and estimator
 
 Generated from the docstrings by `python -m benchmarks.catalogue --write`; a test writes it again
@@ -59,6 +61,17 @@ NAMES = """## Names on the command line
 
 `jaxalign COMMAND --loss NAME`; a hyper-parameter that is not given has the value that stands here.
 """
+REWARDED = {  # data of a reward model's loss, by the first of its inputs
+    "differences": "preferences, for a reward model, with or without `margin`",
+    "scores": "rankings (`prompt`, `responses`, the best first), for a reward model",
+    "logits": "labelled steps (`prompt`, `completions`, `labels`), for a reward of every step",
+}
+DATA = {  # of losses that are not on pairs, by the heading of their kind
+    UNPAIRED.heading: "labelled answers",
+    ONLINE.heading: "prompts and a reward model that compares two fresh samples",
+    SAMPLED.heading: "prompts and a reward model or functions, no value function",
+    DISTILLATION.heading: "texts and a larger model",
+}
 COLUMNS = ("function", "what it is", "equation", "when to use it", "TRL's name", "paper")
 
 
@@ -203,6 +216,35 @@ def names() -> str:
     return "\n".join((*lines, ""))
 
 
+def data_of(loss: Loss | GroupMethod) -> str:
+    """The data that a loss is for, from the inputs that it declares."""
+    if isinstance(loss, Loss) and loss.kind is REWARDS:
+        return REWARDED[loss.inputs[0]]
+    if not isinstance(loss, Loss) or loss.kind is not PAIRED:
+        return DATA[loss.kind.heading]
+    if loss.needs("gold_logps"):
+        return "pairs with a best answer `gold`"
+    if not loss.needs("reference"):
+        return "pairs, without a reference model"
+    return "pairs whose sides differ in length" if loss.needs("lengths") else "pairs"
+
+
+def choices() -> str:
+    """The table of the guide: the losses for each kind of data."""
+    rows: dict[tuple[str, str], list[str]] = {}
+    for loss in declarations():
+        rows.setdefault((data_of(loss), loss.kind.command), []).append(f"`{loss.name}`")
+    lines = ["| your data | command | `--loss` |", "|:--|:--|:--|"]
+    lines += [f"| {data} | `{command}` | {', '.join(n)} |" for (data, command), n in rows.items()]
+    return "\n".join((*lines, ""))
+
+
+def guide() -> str:
+    """The guide with that table in its place."""
+    before, _, rest = GUIDE.read_text().partition(BOUNDS[0])
+    return before + BOUNDS[0] + choices() + BOUNDS[1] + rest.partition(BOUNDS[1])[2]
+
+
 def page() -> str:
     """The whole document."""
     parts = [HEADER]
@@ -219,10 +261,11 @@ def page() -> str:
 def main() -> None:
     """Print the page, or write it."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", action="store_true", help=f"write {PAGE.name}")
+    parser.add_argument("--write", action="store_true", help=f"write {PAGE.name} and {GUIDE.name}")
     if parser.parse_args().write:
-        PAGE.write_text(page())
-        print(PAGE)
+        for path, text in ((PAGE, page()), (GUIDE, guide())):
+            path.write_text(text)
+            print(path)
     else:
         print(page())
 

@@ -1,5 +1,6 @@
 """The diffs of the pages on contributing, applied to a copy of the tree: the new losses train, and
-stand in the help and in the table of losses; the new family is read, the new environment learned.
+stand in the help and in the tables of losses; the new family is read, the new environment learned.
+So is a loss on labels without a beta; and a declaration that lacks something says what.
 """
 
 import json
@@ -23,6 +24,32 @@ FIT = ("--steps", "3", "--dpo.fit.batch_size", "2", "--warmup_steps", "0", "--la
 ROUNDS = ("--iterations", "2", "--prompts", "2", "--group_size", "2", "--layout", "device")
 
 
+# A loss on labels, of which a newcomer's declaration says no more than it must.
+BRIER = '''
+import jax
+from jaxalign.losses.declarations import UNPAIRED, Loss
+from jaxalign.numerics.bounds import Weight
+
+__all__ = ("BRIER", "brier_loss")
+
+
+def brier_loss(
+    policy_logps: jax.Array, labels: jax.Array, *, sharpness: Weight = 1.0
+) -> jax.Array:
+    """Squared error of a label.
+
+    Args:
+      policy_logps: `[B]` nats.
+      labels: `[B]` bool.
+      sharpness: of the step between labels, not negative.
+    """
+    return (jax.nn.sigmoid(sharpness * policy_logps) - labels) ** 2
+
+
+BRIER = Loss(name="brier", kind=UNPAIRED, function=brier_loss)
+'''
+
+
 def diffs(page: str) -> list[str]:
     """The diffs of a page."""
     return re.findall(r"^```diff\n(.*?)^```", (PAGES / page).read_text(), re.DOTALL | re.MULTILINE)
@@ -38,7 +65,15 @@ def tree(tmp_path_factory) -> Path:
     for page in LOSSES + OTHERS:
         (diff,) = diffs(page)
         subprocess.run(["git", "apply", "-"], input=diff, text=True, cwd=folder, check=True)
+    (folder / "jaxalign/losses/brier.py").write_text(BRIER)
+    importer = folder / "jaxalign/losses/__init__.py"
+    line = "from jaxalign.losses.kto import *\n"
+    importer.write_text(importer.read_text().replace(line, f"{line}{line.replace('kto', 'brier')}"))
     save_text_model(folder / "policy", tiny_policy(24))
+    labelled = [
+        {"prompt": "the", "completion": f" {x}", "label": x == "film"} for x in ("film", "is")
+    ]
+    (folder / "labelled.jsonl").write_text("".join(json.dumps(row) + "\n" for row in labelled * 2))
     rows = [{"prompt": "the", "chosen": " film", "rejected": " is"}] * 4
     (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     prompts = [{"prompt": word} for word in ("the", "film", "is", "good")]
@@ -49,11 +84,16 @@ def tree(tmp_path_factory) -> Path:
     return folder
 
 
-def python(tree: Path, *arguments: str) -> str:
-    """What a Python program prints in that tree."""
+def called(tree: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A Python program, ended, that saw that tree."""
     environment = os.environ | {"PYTHONPATH": str(tree), "COLUMNS": "100"}
     command = [sys.executable, *arguments]
-    done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True)
+    return subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True)
+
+
+def python(tree: Path, *arguments: str) -> str:
+    """What a Python program prints in that tree."""
+    done = called(tree, *arguments)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 
@@ -90,6 +130,60 @@ def test_a_new_policy_gradient_trains(tree):
     topr = ("grpo", "--loss", "topr", "--data.path", "prompts.jsonl", "--reward", "rewards.py")
     lines = trained(tree, *topr, *ROUNDS, "--max_new_tokens", "4", "--grpo.largest_ratio", "0.5")
     assert len([line for line in lines if "policy/loss" in line]) == 2
+
+
+@pytest.mark.slow
+def test_a_new_loss_on_labels_trains(tree):
+    brier = ("kto", "--loss", "brier", "--data.path", "labelled.jsonl", "--kto.sharpness", "0.5")
+    fit = [flag.replace("dpo", "kto") for flag in FIT]
+    lines = trained(tree, *brier, *fit, "--log_every", "1")
+    losses = [line["loss"] for line in lines if "loss" in line]
+    assert len(losses) == 3 and losses[-1] < losses[0]
+
+
+@pytest.mark.slow
+def test_a_new_range_is_checked(tree):
+    done = called(tree, "-m", "jaxalign", "dpo", "--loss", "chipo", "--dpo.largest_margin", "0")
+    assert done.stderr == "jaxalign: --dpo.largest_margin is 0.0; it must be above 0\n"
+
+
+WRONG = {  # what a newcomer may write instead, and what is said of it
+    (
+        "sharpness: Weight",
+        "sharpness: float",
+    ): "argument sharpness needs a type that says its range",
+    ("sharpness: of", "of"): "argument sharpness has no line under Args in the docstring",
+    ("labels: jax.Array, *", "label: jax.Array, *"): "takes label, which is no data",
+    ("labels: jax.Array, *,", "labels: jax.Array,"): "a hyper-parameter stands behind *",
+    ("sharpness: Weight = 1.0", "sharpness: Weight"): "needs a number for sharpness",
+    ('name="brier"', 'name="kto"'): "kto is declared twice; give one Loss another name",
+    ("sharpness", "fit"): "argument fit is a setting already; rename it",
+}
+TRY = """
+import runpy, sys
+from jaxalign.config.names import with_hyperparameters
+from jaxalign.losses import KTO
+from jaxalign.losses.declarations import by_name
+for source in sys.argv[1:]:
+    try:
+        loss = runpy.run_path(source)["BRIER"]
+        with_hyperparameters(by_name([KTO, loss]))(type("Settings", (), {"beta": None, "fit": 1,
+            "desirable_weight": None, "undesirable_weight": None, "__annotations__": dict.fromkeys(
+            ("beta", "fit", "desirable_weight", "undesirable_weight"), float)}))
+        print("nothing")
+    except TypeError as error:
+        print(error)
+"""
+
+
+def test_a_wrong_declaration_says_what_is_missing(tmp_path):
+    files = [tmp_path / f"{number}.py" for number in range(len(WRONG))]
+    for file, (given, wrong) in zip(files, WRONG, strict=True):
+        assert given in BRIER
+        file.write_text(BRIER.replace(given, wrong))
+    said = python(ROOT, "-c", TRY, *map(str, files)).splitlines()
+    for line, wanted in zip(said, WRONG.values(), strict=True):
+        assert wanted in line
 
 
 @pytest.mark.slow

@@ -1,11 +1,26 @@
 """What is exported is what trains: an exported function that no training reaches needs a reason."""
 
 import ast
+import importlib
 from pathlib import Path
 
 import pytest
 
 import jaxalign
+from jaxalign.envs import CONTROL_TASKS
+from jaxalign.envs.protocol import Task
+from jaxalign.losses import (
+    DISTILLATION_LOSSES,
+    GROUP_LOSSES,
+    ONLINE_LOSSES,
+    PAIR_LOSSES,
+    REWARD_LOSSES,
+    UNPAIRED_LOSSES,
+)
+from jaxalign.losses.declarations import Loss
+from jaxalign.losses.group_methods import GroupMethod
+from jaxalign.pretrained.hugging_face.config import FAMILIES
+from jaxalign.pretrained.hugging_face.family import Family
 
 PACKAGE = Path(jaxalign.__file__).parent
 # Formulas. A function of these is reached if code of the other parts names it, a declaration beside
@@ -99,3 +114,27 @@ def test_what_is_made_of_functions_that_train_has_no_arithmetic_of_its_own(name)
     nodes = [node for statement in body for node in ast.walk(statement)]
     assert not [node for node in nodes if isinstance(node, ast.BinOp | ast.UnaryOp)]
     assert not {"jnp", "jax", "np"} & set().union(*map(names_in, body))
+
+
+LOSSES = (
+    *(DISTILLATION_LOSSES, GROUP_LOSSES, ONLINE_LOSSES),
+    *(PAIR_LOSSES, REWARD_LOSSES, UNPAIRED_LOSSES),
+)
+DECLARED = {  # folder: what its files declare, where that is listed, and the file that imports them
+    "losses": (Loss | GroupMethod, LOSSES, "__init__.py"),
+    "envs": (Task, (CONTROL_TASKS,), "__init__.py"),
+    "pretrained/hugging_face": (Family, (FAMILIES,), "config.py"),
+}
+
+
+@pytest.mark.parametrize("folder", DECLARED)
+def test_every_declaration_is_offered(folder):
+    kind, tables, importer = DECLARED[folder]
+    offered = [one for table in tables for one in table.values()]
+    for path in sorted((PACKAGE / folder).glob("*.py")):
+        name = ".".join(("jaxalign", *path.relative_to(PACKAGE).with_suffix("").parts))
+        for key, value in vars(importlib.import_module(name.removesuffix(".__init__"))).items():
+            assert not isinstance(value, kind) or value in offered, (
+                f"{key} of {path.name} is not offered: import the file in {folder}/{importer}, "
+                f"and name {key} in its __all__"
+            )

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+from pathlib import Path
 
 import pytest
 
@@ -29,7 +30,16 @@ each_file = pytest.mark.parametrize("file", BY_FILE, ids=str)
 def test_every_public_function_has_one_case():
     exported = {name: getattr(jaxalign, name) for name in jaxalign.__all__}
     functions = sorted(n for n, x in exported.items() if callable(x) and not inspect.isclass(x))
-    assert functions == sorted(case.name for cases in BY_FILE.values() for case in cases)
+    cases = sorted(case.name for cases in BY_FILE.values() for case in cases)
+    missing = {name: expected_file(exported[name]) for name in functions if name not in cases}
+    assert not missing, f"without a Case in these files: {missing}"
+    assert functions == cases
+
+
+def expected_file(function):
+    """Where the case of a public function belongs."""
+    source = inspect.getsourcefile(inspect.unwrap(function))
+    return f"tests/cases/{Path(source).relative_to(ROOT / 'jaxalign').as_posix()}"
 
 
 @each_file

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 
 
 class Environment(Protocol):
@@ -46,3 +47,38 @@ class Task:
     environment: Callable[..., Environment]
     num_actions: int
     solved_return: float
+
+    def made(self, max_steps: int) -> Environment:
+        """The environment, whose steps are those that the protocol asks for.
+
+        Raises:
+          TypeError: they are not.
+        """
+        environment, key = self.environment(max_steps=max_steps), jax.random.key(0)
+        state, observation = jax.eval_shape(environment.reset, key)
+        self._require(observation.ndim == 1, f"reset gives an observation {_kind(observation)}")
+        action = jax.ShapeDtypeStruct((), jnp.int32)
+        result = jax.eval_shape(environment.step, state, action, key)
+        self._require(len(result) == 5, f"step gives {len(result)} results")
+        for name, before, after in (
+            ("state", state, result[0]),
+            ("observation", observation, result[1]),
+        ):
+            message = f"reset gives {name} {_kind(before)}, step {_kind(after)}"
+            self._require(_kind(before) == _kind(after), message)
+        for name, value in zip(("reward", "terminated", "truncated"), result[2:], strict=True):
+            self._require(value.shape == (), f"step gives {name} {_kind(value)}")
+        return environment
+
+    def _require(self, right: bool, found: str) -> None:
+        if not right:
+            raise TypeError(
+                f"environment {self.name}: {found}; wanted are a state and an observation [D] that "
+                "keep shapes and types, and a number each for reward, terminated, truncated"
+            )
+
+
+def _kind(tree: Any) -> str:
+    """Shapes and types of a pytree."""
+    leaves = jax.tree.leaves(tree)
+    return ", ".join(f"{leaf.dtype}{list(leaf.shape)}" for leaf in leaves)

@@ -178,7 +178,10 @@ def filled_hyperparameters(
             continue
         if argument.kind is not argument.KEYWORD_ONLY:
             given = ", ".join(sorted(inputs))
-            raise TypeError(f"{function.__name__} takes {name}, which is none of {given}")
+            raise TypeError(
+                f"{function.__name__} takes {name}, which is no data ({given}); a hyper-parameter "
+                "stands behind *"
+            )
         filled[name] = declared.get(name, argument.default)
         if filled[name] is argument.empty:
             raise TypeError(f"{function.__name__} needs a number for {name} in its declaration")
@@ -202,6 +205,8 @@ def by_name(declared: Sequence[Declaration]) -> dict[str, Declaration]:
     found: dict[str, Declaration] = {}
     for one in declared:
         if one.name in found:
-            raise TypeError(f"two of {type(one).__name__} are declared as {one.name}")
+            raise TypeError(
+                f"{one.name} is declared twice; give one {type(one).__name__} another name"
+            )
         found[one.name] = one
     return found

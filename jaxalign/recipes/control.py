@@ -45,7 +45,7 @@ RECENT = 100  # episodes
 
 def environment_of(config: ControlConfig) -> Environment:
     """One environment of the configured task."""
-    return CONTROL_TASKS[config.task].environment(max_steps=config.max_episode_steps)
+    return CONTROL_TASKS[config.task].made(config.max_episode_steps)
 
 
 @pytree

@@ -4,20 +4,23 @@ import dataclasses
 
 import pytest
 
-from benchmarks.catalogue import PAGE, declarations, entries, heading_of, page
+from benchmarks.catalogue import GUIDE, PAGE, declarations, entries, guide, heading_of, page
 
 DOCUMENTED = ("losses", "advantages", "kl", "diagnostics")
 
 
-def test_the_page_is_up_to_date():
-    assert PAGE.read_text() == page(), "run python -m benchmarks.catalogue --write"
+@pytest.mark.parametrize(("path", "write"), [(PAGE, page), (GUIDE, guide)])
+def test_the_pages_are_up_to_date(path, write):
+    assert path.read_text() == write(), "run python -m benchmarks.catalogue --write"
 
 
 @pytest.mark.parametrize(
     "entry", [e for e in entries() if e.module.startswith(DOCUMENTED)], ids=lambda e: e.name
 )
 def test_every_loss_says_when_and_whence(entry):
-    assert entry.summary and entry.source and entry.when and entry.trl
+    said = {"first sentence": entry.summary, "Source:": entry.source, "When:": entry.when}
+    missing = [part for part, text in (said | {"TRL:": entry.trl}).items() if not text]
+    assert not missing, f"the docstring of {entry.module}.{entry.name} has no {missing[0]}"
 
 
 def test_a_function_without_a_heading_is_an_error():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
@@ -95,6 +96,13 @@ class Case:
             name: x if name in self.shared else jax.tree.map(function, x)
             for name, x in arguments.items()
         }
+
+
+def case_of(function: Callable) -> Case:
+    """The example of a public function, which stands where the function does."""
+    module = importlib.import_module(function.__module__.replace("jaxalign", "tests.cases", 1))
+    (case,) = (case for case in module.CASES if case.name == function.__name__)
+    return case
 
 
 def real(leaf) -> bool:

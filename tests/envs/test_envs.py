@@ -1,12 +1,14 @@
 """CartPole against gymnasium step for step; the digits bandit; the policy MLP."""
 
+import dataclasses
+
 import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxalign.envs.cartpole import CartPole, CartPoleState
+from jaxalign.envs.cartpole import CARTPOLE, CartPole, CartPoleState
 from jaxalign.envs.digits import DigitsBandit, split_digits
 from jaxalign.models.mlp import PolicyMLP
 
@@ -135,3 +137,30 @@ def test_mlp_starts_nearly_uniform_and_has_two_networks():
     assert np.any(grads["value_0"]["kernel"] != 0)
     kernel = params["params"]["policy_1"]["kernel"]
     np.testing.assert_allclose(kernel.T @ kernel, 2 * np.eye(8), atol=1e-5)
+
+
+class Swaying(CartPole):
+    """A CartPole of which a step shows less than the start."""
+
+    def step(self, state, action, key):
+        after, observation, reward, fell, over = super().step(state, action, key)
+        return after, observation[:2], reward, fell, over
+
+
+class Endless(CartPole):
+    """A CartPole that no time limit cuts."""
+
+    def step(self, state, action, key):
+        return super().step(state, action, key)[:4]
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        (Swaying, r"cartpole: reset gives observation float32\[4\], step float32\[2\]; wanted are"),
+        (Endless, "cartpole: step gives 4 results; wanted are"),
+    ],
+)
+def test_steps_that_break_the_protocol_are_refused(environment, message):
+    with pytest.raises(TypeError, match=message):
+        dataclasses.replace(CARTPOLE, environment=environment).made(500)

@@ -129,9 +129,11 @@ METHODS = {  # name: loss of one response, aggregation
 }
 
 
-def aggregated(name, rows, *, length):
-    """Sum of losses, divisor, and slopes of the sum, of responses given as lists (may be empty)."""
-    response, aggregation = METHODS[name]
+def aggregated(method, rows, *, length):
+    """Sum of losses, divisor, and slopes of the sum, of responses given as lists (may be empty), by
+    a method as in `METHODS`.
+    """
+    response, aggregation = method
     total, slopes, tokens, responses = 0.0, [], 0, 0
     for row in rows:
         n = len(row[0])

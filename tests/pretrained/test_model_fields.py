@@ -22,6 +22,8 @@ from jaxalign.pretrained.gguf.file import open_gguf
 from jaxalign.pretrained.gguf.tokenizer import load_gguf_tokenizer
 from jaxalign.pretrained.gguf.weights import load_gguf
 from jaxalign.pretrained.hugging_face.config import read_config
+from jaxalign.pretrained.hugging_face.fields import Fields
+from jaxalign.pretrained.hugging_face.llama_names import LLAMA_LAYER, llama_rule
 from jaxalign.pretrained.peft import load_adapter
 from jaxalign.recipes.text_models import save_text_model
 from jaxalign.system.files import json_of
@@ -309,3 +311,16 @@ def test_flipped_bytes_of_headers_are_one_line_or_another_model(kind, tmp_path):
         file.write_bytes(damaged)
         refused += outcome([str(tmp_path)], load) is None
     assert refused > 75
+
+
+def test_a_family_declares_the_names_of_its_modules():
+    names = LLAMA_LAYER | {"feed_forward/up": "mlp.c_fc"}
+    rule = llama_rule("trunk/layers_1/feed_forward/up/kernel", layer=names)
+    assert rule.name == "model.layers.1.mlp.c_fc.weight" and rule.transposed
+    assert llama_rule("trunk/norm/bias").name == "model.norm.bias"
+
+
+def test_a_default_that_a_family_does_not_read_is_no_error():
+    Fields({}, "config.json", {"rms_norm_eps": 1e-6}).finish()
+    with pytest.raises(UserError, match="rms_norm_eps = 1e-06 is not supported"):
+        Fields({"rms_norm_eps": 1e-6}, "config.json").finish()

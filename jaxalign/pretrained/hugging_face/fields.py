@@ -111,7 +111,8 @@ class Fields:
         Raises:
           UserError: a number out of its range, or a value of another type.
         """
-        self._fields, self._read, self.where = (defaults or {}) | fields, set(), where
+        self._given, self._fields = fields, (defaults or {}) | fields
+        self._read, self.where = set(), where
         for name, value in self._fields.items():
             if value is None:
                 continue
@@ -159,8 +160,8 @@ class Fields:
         raise UserError(f"{self.where}: {short_path(name)} = {value} is not supported; {hint}")
 
     def finish(self) -> None:
-        """Refuse fields that were not read, unless they change nothing."""
-        for name, value in self._fields.items():
+        """Refuse fields of the file that were not read, unless they change nothing."""
+        for name, value in self._given.items():
             known = name in self._read or name in WITHOUT_EFFECT
             if not known and not any(value is x or value == x for x in NEUTRAL):
                 self.refuse(name, "if it does not change the mathematics, take it out of the file")
