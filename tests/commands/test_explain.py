@@ -26,9 +26,10 @@ from jaxalign.config.kto import KTOConfig, KTOSettings
 from jaxalign.config.loop import FitConfig, OptimizerConfig
 from jaxalign.config.online import OnlineConfig
 from jaxalign.config.overrides import restored
-from jaxalign.config.ppo import TextPPOConfig
+from jaxalign.config.ppo import PPOSettings, TextPPOConfig
 from jaxalign.config.reward import RewardConfig
 from jaxalign.config.rlhf import RLHFConfig
+from jaxalign.config.sft import SFTConfig
 from jaxalign.data.templates import template_date
 from jaxalign.errors import UserError
 from jaxalign.explanation import (
@@ -528,6 +529,29 @@ def test_a_run_of_kto_gives_its_settings(tmp_path):
     for wrong in ({"temperature": 0.5}, {"dpo": DPOSettings(beta=1)}, {"method": "sft"}):
         with pytest.raises(UserError, match="is that of the run with --run; leave it out"):
             of_run(dataclasses.replace(run_of(tmp_path, run), **wrong))
+
+
+def test_a_run_on_labels_does_not_pass_for_one_on_all_texts(tmp_path):
+    (tmp_path / "rows.jsonl").touch()
+    run = SFTConfig(labelled=True, data=DataConfig(path=str(tmp_path / "rows.jsonl")))
+    with pytest.raises(UserError, match=r"imitated the responses labelled good, .* --method sft"):
+        of_run(run_of(tmp_path, run))
+    assert of_run(run_of(tmp_path, dataclasses.replace(run, labelled=False))).method == "sft"
+
+
+@pytest.mark.parametrize(("target", "coefficient"), [(None, 0.2), (4.0, 0.7)])
+def test_a_run_that_followed_a_target_gives_its_last_kl_coefficient(target, coefficient, tmp_path):
+    for name in ("start", "reward", "rows"):
+        (tmp_path / name).mkdir()
+    lines = [{"stage": "ppo", "step": n, "kl/coef": value} for n, value in ((1, 0.2), (2, 0.7))]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run = TextPPOConfig(
+        policy=str(tmp_path / "start"),
+        reward=str(tmp_path / "reward"),
+        data=DataConfig(path=str(tmp_path / "rows")),
+        ppo=PPOSettings(kl_coef=0.2, kl_target=target),
+    )
+    assert of_run(run_of(tmp_path, run)).ppo == dataclasses.replace(run.ppo, kl_coef=coefficient)
 
 
 @pytest.mark.slow

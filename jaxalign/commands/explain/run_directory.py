@@ -18,12 +18,13 @@ from jaxalign.config.explain import ExplainConfig
 from jaxalign.config.grpo import GRPOConfig
 from jaxalign.config.kto import KTOConfig
 from jaxalign.config.overrides import changed_fields, restored
-from jaxalign.config.ppo import TextPPOConfig
+from jaxalign.config.ppo import PPOSettings, TextPPOConfig
 from jaxalign.config.sft import SFTConfig
 from jaxalign.errors import UserError
 from jaxalign.pretrained.sources import MODELS_IN_WHEELS
 from jaxalign.recipes.reward_functions import FUNCTION
 from jaxalign.system.files import exists, quote, read_json, short_path
+from jaxalign.train.metrics import logged
 
 KINDS = {  # by a field of theirs, beside that of the data
     "dpo": DPOConfig,
@@ -60,6 +61,7 @@ def of_run(config: ExplainConfig) -> ExplainConfig:
         of_this_machine(config.run, run.data.path, "data.path", is_local=os.path.exists)
     shared = {"policy": config.run, "data": data, "seed": run.seed}
     if kind is SFTConfig:
+        refuse_labels(config.run, labelled=run.labelled)
         return dataclasses.replace(config, method="sft", **shared)
     reference = config.reference
     if not reference:
@@ -70,6 +72,8 @@ def of_run(config: ExplainConfig) -> ExplainConfig:
     if kind in (TextPPOConfig, GRPOConfig):
         shared |= {"max_new_tokens": run.max_new_tokens, **judges(config, run)}
     own = {method: getattr(run, method)}
+    if kind is TextPPOConfig:
+        own = {"ppo": with_last_coefficient(Path(config.run), run.ppo)}
     return dataclasses.replace(config, method=method, **own, **shared)
 
 
@@ -84,6 +88,21 @@ def refuse_others(config: ExplainConfig) -> None:
         )
     if config.data != DataConfig() and not config.data.path:
         raise UserError("--run takes the data of the run; to change them, give --data.path too")
+
+
+def refuse_labels(run: str, *, labelled: bool) -> None:
+    """Raise a one-line `UserError` for a run that imitated only what is labelled good."""
+    if labelled:
+        raise UserError(
+            f"--run {short_path(run)} imitated the responses labelled good, which explain does not "
+            f"tell from the others: give --method sft, --policy {run} and --data.path with those"
+        )
+
+
+def with_last_coefficient(run: Path, settings: PPOSettings) -> PPOSettings:
+    """Settings with the KL coefficient that the run had come to, where it followed a target."""
+    logged_values = logged(run, "ppo", "kl/coef").values() if settings.kl_target else ()
+    return dataclasses.replace(settings, kl_coef=[settings.kl_coef, *logged_values][-1])
 
 
 def run_config(folder: Path) -> tuple[type, Any]:
