@@ -70,7 +70,7 @@ REWARDED = {  # data of a reward model's loss, by its kind
 }
 DATA = {  # of losses that are not on pairs, by the heading of their kind
     UNPAIRED.heading: "labelled answers",
-    ONLINE.heading: "prompts and a reward model that compares two fresh samples",
+    ONLINE.heading: "prompts and a reward model or functions that compare two fresh samples",
     SAMPLED.heading: "prompts and a reward model or functions, no value function",
     DISTILLATION.heading: "texts and a larger model",
 }

@@ -14,8 +14,8 @@ from jaxalign.config.reward import RewardConfig, RewardSettings
 
 
 def get_config() -> RewardConfig:
-    """A bag of tokens, pairs of tokens and runs of characters, which is enough to tell the mood of
-    a sentence.
+    """A bag of tokens, bigrams and character n-grams, which is enough to tell the mood of a
+    sentence.
     """
     return RewardConfig(
         init="runs/sft",

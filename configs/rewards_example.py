@@ -19,7 +19,7 @@ nothing, so that nobody wins by not being judged. It should depend on
 nothing else than what it gets, so that a run that was interrupted goes on as it would have.
 
 Device: CPU, two cores; 92 s of processor time.
-Expected from the first to the last of twenty rounds: mean score 1.28 to 1.84, different words 0.90
+Expected from the first to the last of twenty iterations: mean score 1.28 to 1.84, different words 0.90
 to 0.98, distance to 12 words 0.62 to 0.13, KL 12 nats (seed 0).
 """
 

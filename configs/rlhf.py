@@ -2,7 +2,8 @@
 
 jaxalign rlhf --config configs/rlhf.py
 
-The defaults; a starting point for variations. Two CPU cores; the README has time and results.
+The defaults; a starting point for variations. Device: CPU, two cores; about 4 minutes.
+Expected: the table in `benchmarks/results/rlhf.md`.
 """
 
 from jaxalign.config.rlhf import RLHFConfig

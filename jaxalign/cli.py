@@ -36,7 +36,7 @@ HELP = """usage: jaxalign COMMAND [--run_dir DIR] [--config FILE.py] [--field va
   grpo      GRPO against reward models or functions, without values; --loss NAME for its relatives
   dpo       Direct Preference Optimization from preferences; --loss NAME for its relatives
   kto       KTO from responses labelled good or bad; --loss NAME for its relatives
-  online    online DPO on the policy's own samples, ranked by a reward model; --loss xpo, nash_md
+  online    online DPO on the policy's own samples, ranked by rewards; --loss xpo, nash_md
   distill   a student from a teacher's distributions, on data and on its own samples
   evaluate  perplexity on texts, accuracy on preferences, rankings or steps
   generate  samples of a trained policy
@@ -237,17 +237,33 @@ def print_help(command: str, default: Config) -> None:
 
     shown_default = without_fields(default, REFUSED.get(command, ()))
     takes_directory = CONFIGS[type(default).__name__][1] is not None
+    names = [name for name in flags_of(type(default)) if name not in REFUSED.get(command, ())]
+    description = " ".join((type(default).__doc__ or "").split())
     also = "--run_dir DIR (where results go), " if takes_directory else ""
     tyro.cli(
         type(shown_default),
         default=shown_default,
         args=["--help"],
         prog=f"jaxalign {command}",
-        description=f"{type(default).__doc__}\n\nAlso: {also}--config FILE.py.\n"
-        "Where one flag alone ends so, its last words do: --learning_rate, --loss.",
+        description=f"{description}\n\nAlso: {also}--config FILE.py.\n{short_forms(names)}",
         config=(tyro.conf.FlagConversionOff,),
         use_underscores=True,
     )
+
+
+def short_forms(names: Sequence[str]) -> str:
+    """Sentence for the help on flags that may be given by their last word; empty: there are none.
+
+    >>> short_forms(["seed", "dpo.loss", "dpo.fit.steps"])
+    'The last word of a flag does where no other ends so: --loss for --dpo.loss.'
+    """
+    lasts = [name.rpartition(".")[2] for name in names]
+    short = [
+        n for n, last in zip(names, lasts, strict=True) if n != last and lasts.count(last) == 1
+    ]
+    known = [name for name in short if name.endswith((".loss", ".learning_rate"))] or short[:1]
+    examples = ", ".join(f"--{name.rpartition('.')[2]} for --{name}" for name in known)
+    return f"The last word of a flag does where no other ends so: {examples}." if known else ""
 
 
 def without_fields(config: Config, refused: Sequence[str], prefix: str = "") -> Config:

@@ -1,6 +1,7 @@
 """The order of the package: imports come from above or beside; public names are documented."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -62,6 +63,14 @@ def test_imports_come_from_above(path):
     assert part in ORDER, f"{part} has no place in the order yet: give it one here"
     below = sorted(part_below for part_below in own_parts(path) if is_below(part_below, part))
     assert not below, f"{path} imports {below}, which come after {part}"
+
+
+def test_the_design_shows_the_parts_in_this_order():
+    page = (PACKAGE.parent / "docs" / "design.md").read_text()
+    layers = page.partition("## The layers")[2].partition("\n## ")[0]
+    rows = [line.split("|")[1] for line in layers.splitlines() if line.startswith("| `")]
+    shown = [re.findall(r"`(\w+)(?:/|\.py)`", row) for row in rows]
+    assert [part for row in shown for part in row] == [*ORDER[:-1]]
 
 
 def is_below(other: str, part: str) -> bool:

@@ -12,6 +12,8 @@ import pytest
 
 from benchmarks.catalogue import entries
 from jaxalign import cli
+from jaxalign import config as configurations
+from jaxalign.config.flags import flags_of
 from tests.folders import ROOT
 
 DOCS = ROOT / "docs"
@@ -105,9 +107,9 @@ def test_paths_in_prose_exist(page):
     assert missing == []
 
 
-@pytest.mark.parametrize("name", ["equations", "docstrings"])
+@pytest.mark.parametrize("name", ["equations", "docstrings", "command_flags"])
 def test_extensions(name, monkeypatch):
-    """How ASCII equations become TeX, and docstrings reStructuredText."""
+    """How ASCII equations become TeX, docstrings reStructuredText, and fields a table of flags."""
     if name == "docstrings":
         pytest.importorskip("docutils")
     monkeypatch.syspath_prepend(str(DOCS / "extensions"))
@@ -117,6 +119,48 @@ def test_extensions(name, monkeypatch):
         sys.modules.pop(name, None)
     assert tried > 0
     assert failed == 0
+
+
+def test_every_flag_is_explained(monkeypatch):
+    """On the page of commands, by its whole name or in a block that commands share."""
+    monkeypatch.syspath_prepend(str(DOCS / "extensions"))
+    page = importlib.import_module("command_flags").commands_page()
+    parts = page.split("\n## ")
+    shared = parts[-1]
+    for name, (command, _) in cli.CONFIGS.items():
+        (part,) = (
+            p
+            for p in parts
+            if p.splitlines()[0] in (command, f"{command}, {name.removesuffix('Config').lower()}")
+            and p.splitlines()[2] == " ".join(getattr(configurations, name).__doc__.split())
+        )
+        for flag in flags_of(getattr(configurations, name)):
+            if flag not in cli.REFUSED.get(command, ()):
+                block, _, last = flag.rpartition(".")
+                known = f"`--{flag}`" in part or (
+                    any(f"`--{block[:end]}.…`" in part for end in range(len(block) + 1))
+                    and f"`--{last}`" in shared
+                )
+                assert known, (name, flag)
+
+
+METRIC = re.compile(r'f?"((?:[a-z]+/)[a-z_0-9]+(?:/[a-z]+)*)(?:_\{\w+\})?"')
+FAMILIES = ("rewards", "logps", "kl", "ppo", "policy", "ratio", "scores", "response", "bco", "wpo")
+FAMILIES += ("nash", "distill", "steps", "validation", "test", "returns")
+
+
+def test_every_metric_is_explained():
+    """Names of metrics in the code that writes them and in the guide's table are the same."""
+    page = (DOCS / "guides" / "reports.md").read_text().partition("## All metrics")[2]
+    shown = set(re.findall(r"`([a-z_]+/[a-z_0-9/]+)[`_]", page))
+    writers = ("objectives", "rollouts", "recipes", "diagnostics.py")
+    files = [
+        p for w in writers for p in [ROOT / "jaxalign" / w, *(ROOT / "jaxalign" / w).rglob("*")]
+    ]
+    code = "".join(path.read_text() for path in files if path.suffix == ".py")
+    written = {name for name in METRIC.findall(code) if name.split("/")[0] in FAMILIES}
+    assert {"kl/reference", "ratio/k3", "ppo/clip_fraction"} <= written
+    assert sorted(written - shown) == []
 
 
 def test_equations_of_all_functions_are_set(monkeypatch):

@@ -1,4 +1,4 @@
-"""Pages that are written from the code when the documentation is built: functions, losses, results.
+"""Pages written from the code when the documentation is built: functions, flags, losses, results.
 
 They stand in `docs/generated`, which git does not keep.
 """
@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from command_flags import commands_page
 from equations import is_mathematics, tex_of
 
 import jaxalign
@@ -38,7 +39,7 @@ PACKAGES = {  # of the reference beyond the mathematics: module or package, and 
 def write_pages() -> None:
     """Writes all of them; a page that has not changed keeps its date, so it is not built again."""
     headings = list(grouped(entries()))
-    pages = {"losses": losses_page(headings), "types": types_page()}
+    pages = {"losses": losses_page(headings), "types": types_page(), "commands": commands_page()}
     pages |= {f"mathematics/{slug(name)}": functions_page(name, rows) for name, rows in headings}
     pages |= {f"package/{name}": package_page(name, title) for name, title in PACKAGES.items()}
     results = sorted((DOCS.parent / "benchmarks" / "results").glob("*.md"))

@@ -21,9 +21,9 @@ class DataConfig:
     on_bad_row: Literal["error", "skip"] = "error"
     """Stop at bad rows, or leave them out and say how many and which."""
     max_length: Length | None = None
-    """Longest prompt and response together, in tokens, from 4; a longer row is a bad row. None:
-    1024 (as TRL) for a published model, or one of 10 million parameters, and 128 for a small one;
-    no more than the model reads."""
+    """Longest row in tokens, from 4: prompt and response together, or the prompt where responses are
+    sampled; a longer row is a bad row. None: 1024 (as TRL) for a published model, or one of 10
+    million parameters, and 128 for a small one; no more than the model reads."""
 
     @property
     def longest(self) -> int:

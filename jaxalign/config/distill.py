@@ -21,7 +21,7 @@ class DistillSettings:
     """Distillation loss, whose responses it is taken on, and the training loop."""
 
     loss: DistillationLossName = "forward_kl"
-    """Divergence between teacher and student at every token of a response; `--loss` for short."""
+    """Divergence between teacher and student at every token of a response."""
     mixture: float | None = None
     """Weight of the teacher in the middle of jsd, in (0, 1); 0.5 by default. Small values are like
     the forward KL, large ones like the reverse."""
@@ -68,9 +68,10 @@ class DistillConfig(PolicyFields):
     """
 
     policy: str = ""
-    """Run directory of the student to start from."""
+    """Student to start from: a run directory, a Hugging Face folder or hub id, a .gguf file, or
+    smollm2."""
     teacher: str = ""
-    """Run directory of the teacher; the same vocabulary."""
+    """Teacher of the same vocabulary, given as `policy` is."""
     data: DataConfig = DataConfig()
     """Rows with `text`, `messages`, or `prompt` and `completion`."""
     distill: DistillSettings = DistillSettings()

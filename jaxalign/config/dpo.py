@@ -22,7 +22,7 @@ class DPOSettings:
     """
 
     loss: PairLossName = "dpo"
-    """Loss on pairs; `--loss` for short."""
+    """Loss on pairs of responses."""
     beta: float | None = None
     """Strength of the pull towards the reference, or scale of the reward; 0.1 for most losses."""
     label_smoothing: FlipProbability | None = None
@@ -81,9 +81,10 @@ class DPOConfig(ReferenceFields):
     """Direct Preference Optimization of a policy from preferences, or a relative of it."""
 
     data: DataConfig = DataConfig()
-    """Rows with `chosen` and `rejected`, with or without `prompt`; with `gold` for tpo."""
+    """Rows with `chosen` and `rejected`, with or without `prompt`; with `gold` for tpo and tpo_l."""
     dpo: DPOSettings = DPOSettings()
-    """Loss and training loop."""
+    """Loss and training loop. A hyper-parameter that is None is that of the chosen loss, and one that
+    the loss does not take is refused."""
 
     def __post_init__(self):
         check_lora(self.lora, self.dpo.fit.optimizer)

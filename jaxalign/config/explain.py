@@ -27,13 +27,13 @@ class ExplainConfig:
     method: Literal["sft", "dpo", "kto", "ppo", "grpo"] = "dpo"
     """The training method whose loss is explained."""
     policy: str = ""
-    """Run directory of the policy."""
+    """Policy: a run directory, a Hugging Face folder or hub id, a .gguf file, or smollm2."""
     reference: str = ""
-    """Run directory of the reference; empty: the policy."""
+    """Reference, given as `policy` is; empty: the policy."""
     behaviour: str = ""
-    """Run directory of the policy that samples for PPO and GRPO; empty: the policy."""
+    """Policy that samples for PPO and GRPO, given as `policy` is; empty: the policy."""
     reward: str = ""
-    """Run directory of the reward model, or FILE.py:NAME, for PPO and GRPO."""
+    """Reward model, given as `policy` is, or a function, FILE.py:NAME; for PPO and GRPO."""
     rewards: dict[str, float] = dataclasses.field(default_factory=dict)
     """Several of them instead, each with its weight in the sum of scores."""
     data: DataConfig = DataConfig()
@@ -45,7 +45,7 @@ class ExplainConfig:
     ppo: PPOSettings = PPOSettings()
     """The PPO loss."""
     grpo: GRPOSettings = GRPOSettings()
-    """The critic-free loss and its groups."""
+    """The policy gradient without a value function, and its groups."""
     temperature: Temperature = 1.0
     """Of policy, reference and behaviour, > 0; supervised fine-tuning has none."""
     max_new_tokens: Size = 32
@@ -60,7 +60,7 @@ class ExplainConfig:
     check: bool = False
     """Run the step under checkify too: NaN, empty mask, ratio overflow, dtypes that truncate."""
     output: str = "explain.html"
-    """The page."""
+    """File for the page."""
     seed: Seed = 0
     """Of the order of rows and of sampling."""
 

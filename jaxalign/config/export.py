@@ -9,7 +9,7 @@ class ExportConfig:
     """A model as a Hugging Face folder: what `transformers` loads, and a model card."""
 
     model: str = ""
-    """Run directory, or whatever else `--model` of `jaxalign generate` takes."""
+    """Model: a run directory, a Hugging Face folder or hub id, a .gguf file, or smollm2."""
     output: str = ""
     """Folder to write; it must not exist, or be empty."""
     shard_gigabytes: Gigabytes = 5.0

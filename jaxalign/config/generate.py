@@ -9,7 +9,7 @@ class GenerateConfig:
     """Samples of a policy: number, prompt, and settings of sampling."""
 
     model: str = ""
-    """Run directory of the policy."""
+    """Policy: a run directory, a Hugging Face folder or hub id, a .gguf file, or smollm2."""
     prompt: str = ""
     """Text that the samples continue; empty: whole texts."""
     chat: bool = False

@@ -34,7 +34,7 @@ class GRPOSettings(IterationSettings):
     """
 
     loss: GroupLossName = "grpo"
-    """Published method: advantages, surrogate and aggregation; `--loss` for short."""
+    """Published method: advantages, surrogate, aggregation, KL."""
     prompts: Size = 32
     """Prompts of an iteration."""
     group_size: Size = 8
@@ -58,11 +58,11 @@ class GRPOSettings(IterationSettings):
     positive_temperature: Positive | None = None
     """How fast the gate of sapo closes where the advantage is positive, > 0."""
     negative_temperature: Positive | None = None
-    """The same elsewhere."""
+    """How fast it closes where the advantage is 0 or negative, > 0."""
     positive: tuple[float, float] | None = None
     """Exponent and rate of vespo's weight for advantages of at least 0."""
     negative: tuple[float, float] | None = None
-    """The same below."""
+    """Exponent and rate of vespo's weight for advantages below 0."""
     gamma: Share | None = None
     """Discount of reinforce_plus_plus advantages, in [0, 1]; None: 1."""
     kl_coef: Weight | None = None
@@ -138,7 +138,8 @@ class GRPOConfig(SampledFields):
     """
 
     grpo: GRPOSettings = GRPOSettings()
-    """Method and loop."""
+    """Method and loop. Of what belongs to the method, None is the choice of the chosen loss; what the
+    loss has no use for is refused."""
 
     def __post_init__(self):
         super().__post_init__()

@@ -22,7 +22,7 @@ class KTOSettings:
     """
 
     loss: UnpairedLossName = "kto"
-    """Loss on labelled responses; `--loss` for short."""
+    """Loss on labelled responses."""
     beta: float | None = None
     """Strength of the pull towards the reference; 0.1 by default."""
     desirable_weight: Weight | None = None
@@ -52,7 +52,8 @@ class KTOConfig(ReferenceFields):
     data: DataConfig = DataConfig()
     """Rows with `prompt`, `completion` and `label`."""
     kto: KTOSettings = KTOSettings()
-    """Loss and training loop."""
+    """Loss and training loop. A hyper-parameter that is None is that of the chosen loss, and one that
+    the loss does not take is refused."""
 
     def __post_init__(self):
         check_lora(self.lora, self.kto.fit.optimizer)

@@ -28,7 +28,7 @@ class OnlineSettings:
     """
 
     loss: OnlineLossName = "online_dpo"
-    """Who writes the second response and what is learned from the two; `--loss` for short."""
+    """Who writes the second response and what is learned from the two."""
     pair_loss: OnlinePairLossName = "dpo"
     """Loss on the ranked pair, for online_dpo."""
     beta: float | None = None
@@ -95,7 +95,8 @@ class OnlineConfig(SampledFields):
     """Online preference optimization of a policy: pairs of its own samples, ranked by rewards."""
 
     online: OnlineSettings = OnlineSettings()
-    """Loss and training loop."""
+    """Loss and training loop. A hyper-parameter that is None is that of the chosen loss, and one that
+    the loss does not take is refused."""
 
     def __post_init__(self):
         super().__post_init__()

@@ -23,8 +23,8 @@ class RewardSettings:
     """Reward model of whole texts: what its score reads, its loss and training loop."""
 
     loss: RewardLossName = "bradley_terry"
-    """On preferences, on rankings, or on labelled steps; `--loss` for short. Of this section, one
-    on steps reads nothing else but its hyper-parameters: `process` holds its settings."""
+    """Loss on preferences, on rankings, or on labelled steps. Of this section, one on steps reads
+    nothing else but its hyper-parameters: `process` holds its settings."""
     pooling: Literal["last", "mean", "both", "none"] = "last"
     """What the score reads of the transformer's trunk: its last token, the mean over tokens, both,
     or nothing, which leaves the bag."""
@@ -105,7 +105,8 @@ class RewardConfig(NewModelFields):
     """A reward model from preferences, from rankings or from labelled steps."""
 
     init: str = ""
-    """Run directory of the policy whose trunk and vocabulary it starts from; empty: new ones."""
+    """Policy whose trunk and vocabulary it starts from: a run directory, a Hugging Face folder or hub
+    id, a .gguf file, or smollm2; empty: new ones."""
     data: DataConfig = DataConfig()
     """Rows with `chosen` and `rejected`, with or without `prompt` and `margin`; with `prompt` and
     `responses`, the best first; or with `prompt`, `completions` (the steps) and `labels`."""

@@ -93,7 +93,7 @@ class RLHFConfig:
     )
     """Supervised fine-tuning."""
     length_buckets: Size = 3
-    """Ranges of lengths that its batches come from."""
+    """Ranges of lengths that the batches of supervised fine-tuning come from."""
     comparisons: ComparisonSettings = ComparisonSettings()
     """What the reward model learns from."""
     reward: RewardSettings = RewardSettings(
@@ -121,8 +121,8 @@ class RLHFConfig:
     are left out.
     """
     same_rater_share: Share = 0.0
-    """Share of them that one person made, within a block, in [0, 1]; the others are across
-    blocks."""
+    """Share of those pairs that one person made, within a block of raters, in [0, 1]; the others are
+    across blocks."""
     preferred: FitConfig = FitConfig(
         steps=60,
         batch_size=48,
@@ -154,11 +154,11 @@ class RLHFConfig:
     )
     """DPO on the policy's own samples, labelled by the reward model."""
     sampled_prompts: Size = 768
-    """Prompts that are sampled for that."""
+    """Prompts whose samples make the pairs of `dpo_samples`."""
     samples_per_prompt: Size = 4
-    """Samples of each; the best and the worst make a pair."""
+    """Samples of each of these prompts; the best and the worst make a pair."""
     unfinished_penalty: Weight = 1.0
-    """Taken there from the score of a sample that did not end by itself, >= 0."""
+    """Taken from the score of such a sample if it did not end by itself, >= 0."""
     unpenalised: PPOSettings = PPOSettings(
         kl_coef=0.0,
         missing_eos_penalty=0.25,

@@ -20,7 +20,8 @@ class TrainingFields:
     """Fields of every command that trains a transformer: adapters, rows, devices, seed."""
 
     adapter: str = ""
-    """Folder of a LoRA adapter in PEFT's format for it: merged, or trained on if lora.rank > 0."""
+    """Folder of a LoRA adapter in PEFT's format for the model that training starts from: merged, or
+    trained on if lora.rank > 0."""
     lora: LoraConfig = LoraConfig()
     """Train adapters instead of all parameters."""
     data: DataConfig = DataConfig()
@@ -36,7 +37,8 @@ class NewModelFields(TrainingFields):
     """Fields of a command that starts from a trained model or makes a new one."""
 
     init: str = ""
-    """Run directory of the policy to start from; empty: a new model and a new vocabulary."""
+    """Policy to start from: a run directory, a Hugging Face folder or hub id, a .gguf file, or
+    smollm2; empty: a new model and a new vocabulary."""
     model: ModelConfig = ModelConfig()
     """The new model."""
     tokenizer: TokenizerConfig = TokenizerConfig()
@@ -61,7 +63,8 @@ class PolicyFields(TrainingFields):
     """Fields of a command that fine-tunes a trained policy."""
 
     policy: str = ""
-    """Run directory of the policy to start from; it is the reference too."""
+    """Policy to start from: a run directory, a Hugging Face folder or hub id, a .gguf file, or
+    smollm2; it is the reference too."""
     temperature: Temperature = 1.0
     """Logits of the policy and of what it is compared with (reference, teacher) are divided by it,
     in training and in sampling alike, > 0; sample from the trained policy at the same one."""
@@ -81,7 +84,7 @@ class SampledFields(PolicyFields):
     """Fields of a command whose policy learns from rewards of its own samples."""
 
     reward: str = ""
-    """Run directory of a reward model of the same vocabulary, or FILE.py:NAME, a function that
+    """A reward model of the same vocabulary, as `policy` is given, or FILE.py:NAME, a function that
     gives a score for each sample, def NAME(prompts, responses, **columns); NAME may be left out
     if it is `reward`."""
     rewards: dict[str, float] = dataclasses.field(default_factory=dict)
