@@ -5,7 +5,8 @@ jaxalign ppo --config configs/ppo_ratings.py --run_dir runs/ppo
 after `configs/sft_ratings.py` and `configs/reward_ratings.py`.
 
 Device: CPU, two cores; 51 s.
-Expected over the ten iterations: mean score 0.75 (deviation 1 on the sentences), KL 1.9 nats (seed 0).
+Expected over the ten iterations: mean score 0.75 (deviation 1 on the sentences), KL 1.9 nats (seed
+0).
 """
 
 from jaxalign.config.data import DataConfig

@@ -15,12 +15,12 @@ texts without special tokens, and every other field of the rows that it takes by
 **columns) as a list; all lists have one entry a sample. It returns a list of as many numbers, None
 where it cannot judge. A function that judges no response to a prompt is left out there, so that
 each task of several can have its own; where it judges some, the others have no score and weigh
-nothing, so that nobody wins by not being judged. It should depend on
-nothing else than what it gets, so that a run that was interrupted goes on as it would have.
+nothing, so that nobody wins by not being judged. It should depend on nothing else than what it
+gets, so that a run that was interrupted goes on as it would have.
 
 Device: CPU, two cores; 92 s of processor time.
-Expected from the first to the last of twenty iterations: mean score 1.28 to 1.84, different words 0.90
-to 0.98, distance to 12 words 0.62 to 0.13, KL 12 nats (seed 0).
+Expected from the first to the last of twenty iterations: mean score 1.28 to 1.84, different words
+0.90 to 0.98, distance to 12 words 0.62 to 0.13, KL 12 nats (seed 0).
 """
 
 from jaxalign.config.data import DataConfig

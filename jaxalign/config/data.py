@@ -21,8 +21,8 @@ class DataConfig:
     on_bad_row: Literal["error", "skip"] = "error"
     """Stop at bad rows, or leave them out and say how many and which."""
     max_length: Length | None = None
-    """Longest row in tokens, from 4: prompt and response together, or the prompt where responses are
-    sampled; a longer row is a bad row. None: 1024 (as TRL) for a published model, or one of 10
+    """Longest row in tokens, from 4: prompt and response together, or the prompt where responses
+    are sampled; a longer row is a bad row. None: 1024 (as TRL) for a published model, or one of 10
     million parameters, and 128 for a small one; no more than the model reads."""
 
     @property

@@ -81,10 +81,11 @@ class DPOConfig(ReferenceFields):
     """Direct Preference Optimization of a policy from preferences, or a relative of it."""
 
     data: DataConfig = DataConfig()
-    """Rows with `chosen` and `rejected`, with or without `prompt`; with `gold` for tpo and tpo_l."""
+    """Rows with `chosen` and `rejected`, with or without `prompt`; with `gold` for tpo and
+    tpo_l."""
     dpo: DPOSettings = DPOSettings()
-    """Loss and training loop. A hyper-parameter that is None is that of the chosen loss, and one that
-    the loss does not take is refused."""
+    """Loss and training loop. A hyper-parameter that is None is that of the chosen loss, and one
+    that the loss does not take is refused."""
 
     def __post_init__(self):
         check_lora(self.lora, self.dpo.fit.optimizer)

@@ -17,7 +17,8 @@ class EvaluateConfig:
     model: str = ""
     """Model: a run directory, a Hugging Face folder or hub id, a .gguf file, or smollm2."""
     reference: str = ""
-    """Reference of a policy trained by DPO, given as `model` is; empty: plain log-probabilities. Their sums over responses are compared, also for a policy whose loss took means over tokens."""
+    """Reference of a policy trained by DPO, given as `model` is; empty: plain log-probabilities.
+    Their sums over responses are compared, also for a policy whose loss took means over tokens."""
     on: Literal["texts", "preferences", "rankings", "steps"] = "texts"
     """What the rows are: those that `sft` takes, those that `dpo` takes, or those that `reward`
     takes with the losses plackett_luce and process."""

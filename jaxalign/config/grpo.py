@@ -138,8 +138,8 @@ class GRPOConfig(SampledFields):
     """
 
     grpo: GRPOSettings = GRPOSettings()
-    """Method and loop. Of what belongs to the method, None is the choice of the chosen loss; what the
-    loss has no use for is refused."""
+    """Method and loop. Of what belongs to the method, None is the choice of the chosen loss; what
+    the loss has no use for is refused."""
 
     def __post_init__(self):
         super().__post_init__()

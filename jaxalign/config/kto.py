@@ -52,8 +52,8 @@ class KTOConfig(ReferenceFields):
     data: DataConfig = DataConfig()
     """Rows with `prompt`, `completion` and `label`."""
     kto: KTOSettings = KTOSettings()
-    """Loss and training loop. A hyper-parameter that is None is that of the chosen loss, and one that
-    the loss does not take is refused."""
+    """Loss and training loop. A hyper-parameter that is None is that of the chosen loss, and one
+    that the loss does not take is refused."""
 
     def __post_init__(self):
         check_lora(self.lora, self.kto.fit.optimizer)

@@ -95,8 +95,8 @@ class OnlineConfig(SampledFields):
     """Online preference optimization of a policy: pairs of its own samples, ranked by rewards."""
 
     online: OnlineSettings = OnlineSettings()
-    """Loss and training loop. A hyper-parameter that is None is that of the chosen loss, and one that
-    the loss does not take is refused."""
+    """Loss and training loop. A hyper-parameter that is None is that of the chosen loss, and one
+    that the loss does not take is refused."""
 
     def __post_init__(self):
         super().__post_init__()

@@ -105,8 +105,8 @@ class RewardConfig(NewModelFields):
     """A reward model from preferences, from rankings or from labelled steps."""
 
     init: str = ""
-    """Policy whose trunk and vocabulary it starts from: a run directory, a Hugging Face folder or hub
-    id, a .gguf file, or smollm2; empty: new ones."""
+    """Policy whose trunk and vocabulary it starts from: a run directory, a Hugging Face folder or
+    hub id, a .gguf file, or smollm2; empty: new ones."""
     data: DataConfig = DataConfig()
     """Rows with `chosen` and `rejected`, with or without `prompt` and `margin`; with `prompt` and
     `responses`, the best first; or with `prompt`, `completions` (the steps) and `labels`."""

@@ -121,8 +121,8 @@ class RLHFConfig:
     are left out.
     """
     same_rater_share: Share = 0.0
-    """Share of those pairs that one person made, within a block of raters, in [0, 1]; the others are
-    across blocks."""
+    """Share of those pairs that one person made, within a block of raters, in [0, 1]; the others
+    are across blocks."""
     preferred: FitConfig = FitConfig(
         steps=60,
         batch_size=48,
