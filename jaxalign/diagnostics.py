@@ -122,7 +122,7 @@ def _global_max(x: jax.Array, axis_name: str | None) -> jax.Array:
 def concordance(first: Any, second: Any) -> Any:
     """Whether the first of two scores is the larger: 1 where it is, 1/2 where they are equal.
 
-      c = 1[s_1 > s_2] + 1/2 1[s_1 = s_2]
+      c = 1[s_1 > s_2] + 1[s_1 = s_2] / 2
 
     Its mean over pairs whose first text people prefer is the accuracy of the scores.
 

@@ -23,7 +23,7 @@ def pair_accuracy(
 ) -> np.ndarray:
     """Share of pairs of texts that the scorer orders as the human means do.
 
-      sum_ij c_i c_j 1[h_i - h_j > gap] (1[s_i > s_j] + 1/2 1[s_i = s_j]) / sum_ij c_i c_j 1[...]
+      sum_ij c_i c_j 1[h_i - h_j > gap] (1[s_i > s_j] + 1[s_i = s_j] / 2) / sum_ij c_i c_j 1[...]
 
     over *all* pairs, which is what random pairs estimate. Pairs that people tie are left out; pairs
     that the scorer ties count half.

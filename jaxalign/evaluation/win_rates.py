@@ -10,7 +10,7 @@ from jaxalign.numerics.precision import rounding
 def wins(scores: np.ndarray, baseline_scores: np.ndarray) -> np.ndarray:
     """Share of a prompt's sample pairs won by the method, a tie being half a win.
 
-      w_i = mean over j, k of 1[s_ij > b_ik] + 1/2 1[s_ij = b_ik]
+      w_i = mean over j, k of 1[s_ij > b_ik] + 1[s_ij = b_ik] / 2
 
     Scores that differ by float32's rounding alone are a tie: the same text, scored in two batches,
     beats nobody.
