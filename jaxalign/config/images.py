@@ -58,5 +58,5 @@ class ImagesConfig(SeedsFields):
 
     @property
     def cadence(self) -> Cadence:
-        """How often the parameters are updated in all, in a compiled call, between checkpoints."""
+        """Cadence of the updates in all, in a compiled call, between checkpoints."""
         return self.cadence_of(self.updates)
