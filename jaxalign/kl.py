@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxalign.logprobs import Ranges, log_softmax, logits_of, map_time_chunks, shift_right, tempered
+from jaxalign.numerics.named import by_name
 from jaxalign.numerics.precision import saturating_exp, widen
 
 __all__ = (
@@ -296,4 +297,4 @@ K3 = KLEstimator(
     name="k3", reward=k3, loss=lambda logps, behaviour_logps, reference: k3(logps, reference)
 )
 CORRECTED = KLEstimator(name="corrected", loss=importance_corrected_k3)
-KL_ESTIMATORS = {one.name: one for one in (K1, K2, K3, CORRECTED)}
+KL_ESTIMATORS = by_name((K1, K2, K3, CORRECTED))

@@ -163,7 +163,7 @@ TRY = """
 import runpy, sys
 from jaxalign.config.names import with_hyperparameters
 from jaxalign.losses import KTO
-from jaxalign.losses.declarations import by_name
+from jaxalign.numerics.named import by_name
 for source in sys.argv[1:]:
     try:
         loss = runpy.run_path(source)["BRIER"]

@@ -29,14 +29,14 @@ from jaxalign.advantages.rewards import (
     shaped_rewards,
 )
 from jaxalign.advantages.vtrace import vtrace
+from jaxalign.numerics import named as _named
 
-ADVANTAGES = {
-    one.name: one
-    for one in (
+ADVANTAGES = _named.by_name(
+    (
         *(GROUP, BATCH, CENTRED, LEAVE_ONE_OUT, BEST_OF_GROUP, LENGTH_WEIGHTED),
         WHITENED_RETURNS,
     )
-}
+)
 
 __all__ = [
     "batch_scaled_advantages",

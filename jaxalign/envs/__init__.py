@@ -4,12 +4,12 @@ The line that imports a file with a control task here is all that a configuratio
 """
 
 from jaxalign.envs import protocol as _protocol
-from jaxalign.losses import declarations as _declarations
+from jaxalign.numerics import named as _named
 
 # isort: off
 from jaxalign.envs.cartpole import *
 # isort: on
 
-CONTROL_TASKS = _declarations.by_name(
+CONTROL_TASKS = _named.by_name(
     [value for value in vars().copy().values() if isinstance(value, _protocol.Task)]
 )

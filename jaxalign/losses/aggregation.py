@@ -12,6 +12,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from jaxalign.numerics.named import by_name
+
 __all__ = (
     "token_mean",
     "sequence_mean",
@@ -190,4 +192,4 @@ SEQUENCE_SUM = Aggregation(name="sequence_sum", weights=lambda mask, length: seq
 CONSTANT_LENGTH = Aggregation(
     name="constant_length", weights=lambda mask, length: constant_length(mask, length=length)
 )
-AGGREGATIONS = {one.name: one for one in (TOKEN_MEAN, SEQUENCE_MEAN, SEQUENCE_SUM, CONSTANT_LENGTH)}
+AGGREGATIONS = by_name((TOKEN_MEAN, SEQUENCE_MEAN, SEQUENCE_SUM, CONSTANT_LENGTH))

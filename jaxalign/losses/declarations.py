@@ -5,24 +5,13 @@ Names on the command line, defaults, help, checks, the table of losses and the t
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 
 from jaxalign.errors import UserError
-
-
-class Named(Protocol):
-    """Declaration of a loss or method under a name on the command line."""
-
-    @property
-    def name(self) -> str:
-        """After `--loss`."""
-        ...
-
-
-Declaration = TypeVar("Declaration", bound=Named)
+from jaxalign.numerics.named import by_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,19 +181,3 @@ def losses_of(namespace: Mapping[str, Any], *kinds: Kind) -> dict[str, Loss]:
     """The declared losses of some kinds among the values of a namespace, by name, in its order."""
     declared = [value for value in namespace.values() if isinstance(value, Loss)]
     return by_name([loss for loss in declared if loss.kind in kinds])
-
-
-def by_name(declared: Sequence[Declaration]) -> dict[str, Declaration]:
-    """Declarations by their names.
-
-    Raises:
-      TypeError: two of one name.
-    """
-    found: dict[str, Declaration] = {}
-    for one in declared:
-        if one.name in found:
-            raise TypeError(
-                f"{one.name} is declared twice; give one {type(one).__name__} another name"
-            )
-        found[one.name] = one
-    return found

@@ -16,13 +16,14 @@ from jaxalign.advantages.declarations import AdvantageEstimator
 from jaxalign.errors import UserError
 from jaxalign.kl import K1, K3, KLEstimator
 from jaxalign.losses.aggregation import SEQUENCE_MEAN, Aggregation
-from jaxalign.losses.declarations import SAMPLED, Kind, by_name, filled_hyperparameters
+from jaxalign.losses.declarations import SAMPLED, Kind, filled_hyperparameters
 from jaxalign.losses.importance import (
     ImportanceLevel,
     ImportanceWeights,
     of_tokens,
     truncated_importance_weights,
 )
+from jaxalign.numerics.named import by_name
 
 KLPlace = Literal["loss", "reward"]
 KL_IN: dict[KLPlace, KLEstimator] = {"loss": K3, "reward": K1}  # unless another one is given

@@ -8,8 +8,8 @@ import re
 from typing import Any
 
 from jaxalign.errors import UserError
-from jaxalign.losses.declarations import by_name
 from jaxalign.models.architecture import TransformerConfig
+from jaxalign.numerics.named import by_name
 from jaxalign.pretrained.hugging_face.family import Family
 from jaxalign.pretrained.hugging_face.fields import Fields
 from jaxalign.system.files import as_type, quote
