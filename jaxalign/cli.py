@@ -238,12 +238,13 @@ def print_help(command: str, default: Config) -> None:
     shown_default = without_fields(default, REFUSED.get(command, ()))
     takes_directory = CONFIGS[type(default).__name__][1] is not None
     also = "--run_dir DIR (where results go), " if takes_directory else ""
+    sentence = " ".join((type(default).__doc__ or "").split())
     tyro.cli(
         type(shown_default),
         default=shown_default,
         args=["--help"],
         prog=f"jaxalign {command}",
-        description=f"{type(default).__doc__}\n\nAlso: {also}--config FILE.py.\n"
+        description=f"{sentence}\n\nAlso: {also}--config FILE.py.\n"
         "Where one flag alone ends so, its last words do: --learning_rate, --loss.",
         config=(tyro.conf.FlagConversionOff,),
         use_underscores=True,
