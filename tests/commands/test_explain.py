@@ -539,6 +539,25 @@ def test_a_run_on_labels_does_not_pass_for_one_on_all_texts(tmp_path):
     assert of_run(run_of(tmp_path, dataclasses.replace(run, labelled=False))).method == "sft"
 
 
+@pytest.mark.parametrize(
+    ("make", "given"),
+    [
+        (SFTConfig, {"reference": "x"}),
+        (SFTConfig, {"reward": "x"}),
+        (DPOConfig, {"behaviour": "x"}),
+        (KTOConfig, {"rewards": {"x": 1.0}}),
+    ],
+)
+def test_what_a_run_does_not_read_is_refused_beside_it(make, given, tmp_path):
+    (tmp_path / "rows.jsonl").touch()
+    own = {} if make is SFTConfig else {"policy": str(tmp_path)}
+    run = run_of(tmp_path, make(data=DataConfig(path=str(tmp_path / "rows.jsonl")), **own))
+    assert of_run(run).run
+    (name,) = given
+    with pytest.raises(UserError, match=rf"--{name} is given beside .*, which does not read it"):
+        of_run(dataclasses.replace(run, **given))
+
+
 @pytest.mark.parametrize(("target", "coefficient"), [(None, 0.2), (4.0, 0.7)])
 def test_a_run_that_followed_a_target_gives_its_last_kl_coefficient(target, coefficient, tmp_path):
     for name in ("start", "reward", "rows"):

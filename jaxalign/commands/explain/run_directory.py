@@ -62,7 +62,7 @@ def of_run(config: ExplainConfig) -> ExplainConfig:
     shared = {"policy": config.run, "data": data, "seed": run.seed}
     if kind is SFTConfig:
         refuse_labels(config.run, labelled=run.labelled)
-        return dataclasses.replace(config, method="sft", **shared)
+        return refuse_unread(dataclasses.replace(config, method="sft", **shared))
     reference = config.reference
     if not reference:
         reference = run.policy
@@ -74,7 +74,7 @@ def of_run(config: ExplainConfig) -> ExplainConfig:
     own = {method: getattr(run, method)}
     if kind is TextPPOConfig:
         own = {"ppo": with_last_coefficient(Path(config.run), run.ppo)}
-    return dataclasses.replace(config, method=method, **own, **shared)
+    return refuse_unread(dataclasses.replace(config, method=method, **own, **shared))
 
 
 def refuse_others(config: ExplainConfig) -> None:
@@ -88,6 +88,16 @@ def refuse_others(config: ExplainConfig) -> None:
         )
     if config.data != DataConfig() and not config.data.path:
         raise UserError("--run takes the data of the run; to change them, give --data.path too")
+
+
+def refuse_unread(config: ExplainConfig) -> ExplainConfig:
+    """The configuration of a run; a one-line `UserError` where more is given than its method reads."""
+    if unread := config.unread:
+        raise UserError(
+            f"--{unread[0]} is given beside --run {short_path(config.run)}, a run of "
+            f"{config.method}, which does not read it; leave it out"
+        )
+    return config
 
 
 def refuse_labels(run: str, *, labelled: bool) -> None:
