@@ -536,7 +536,10 @@ def test_a_run_on_labels_does_not_pass_for_one_on_all_texts(tmp_path):
     run = SFTConfig(labelled=True, data=DataConfig(path=str(tmp_path / "rows.jsonl")))
     with pytest.raises(UserError, match=r"imitated the responses labelled good, .* --method sft"):
         of_run(run_of(tmp_path, run))
-    assert of_run(run_of(tmp_path, dataclasses.replace(run, labelled=False))).method == "sft"
+    fit = FitConfig(optimizer=OptimizerConfig(learning_rate=0.3))
+    explained = of_run(run_of(tmp_path, dataclasses.replace(run, labelled=False, fit=fit)))
+    assert explained.method == "sft"
+    assert explained.dpo.fit == fit  # that of `--updates`
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,8 @@ def of_run(config: ExplainConfig) -> ExplainConfig:
     shared = {"policy": config.run, "data": data, "seed": run.seed}
     if kind is SFTConfig:
         refuse_labels(config.run, labelled=run.labelled)
-        return refuse_unread(dataclasses.replace(config, method="sft", **shared))
+        updates = dataclasses.replace(config.dpo, fit=run.fit)  # whose optimizer sft reads too
+        return refuse_unread(dataclasses.replace(config, method="sft", dpo=updates, **shared))
     reference = config.reference
     if not reference:
         reference = run.policy
