@@ -92,7 +92,11 @@ def refuse_others(config: ExplainConfig) -> None:
 
 
 def refuse_unread(config: ExplainConfig) -> ExplainConfig:
-    """The configuration of a run; a one-line `UserError` where more is given than its method reads."""
+    """The configuration of a run, checked to hold nothing that its method does not read.
+
+    Raises:
+      UserError: it does.
+    """
     if unread := config.unread:
         raise UserError(
             f"--{unread[0]} is given beside --run {short_path(config.run)}, a run of "
