@@ -34,5 +34,5 @@ class ControlConfig(SeedsFields):
 
     @property
     def cadence(self) -> Cadence:
-        """Numbers of updates: in `total_steps`, in a compiled call, between checkpoints."""
+        """Cadence of the updates in `total_steps`, in a compiled call, between checkpoints."""
         return self.cadence_of(self.total_steps // self.steps_per_update)

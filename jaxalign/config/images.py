@@ -58,5 +58,5 @@ class ImagesConfig(SeedsFields):
 
     @property
     def cadence(self) -> Cadence:
-        """Numbers of updates: in all, in a compiled call, between checkpoints."""
+        """Cadence of the updates in all, in a compiled call, between checkpoints."""
         return self.cadence_of(self.updates)
