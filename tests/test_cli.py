@@ -309,6 +309,15 @@ def test_mistakes_are_one_line(arguments, line, capsys):
     assert line in errors and errors.count("\n") == 1
 
 
+@pytest.mark.parametrize("command", ["distill", "explain", "grpo", "rlhf"])
+def test_the_sentence_of_a_command_is_one_paragraph_of_its_help(command, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    usage, sentence, *_ = capsys.readouterr().out.split("\n\n")
+    assert usage.startswith(f"usage: jaxalign {command}") and sentence.endswith(".")
+    assert sentence == " ".join(sentence.split())
+
+
 def test_an_unknown_field_names_the_nearest(capsys):
     with pytest.raises(SystemExit):
         main(["dpo", "--polcy", "x"])

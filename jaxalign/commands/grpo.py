@@ -5,6 +5,7 @@ rewards.
 from pathlib import Path
 
 from jaxalign.config.grpo import GRPOConfig
+from jaxalign.config.names import part_name
 from jaxalign.losses.group_methods import PARTS, GroupMethod
 from jaxalign.recipes.grpo import train_grpo
 from jaxalign.recipes.iterations import finish_iterations, online_inputs
@@ -24,13 +25,14 @@ def run(config: GRPOConfig, directory: Path) -> dict:
 
 
 def description(method: GroupMethod) -> str:
-    """All parts of a method in a line, those it took from the loss included.
+    """All parts of a method in a line, by their names on the command line, also those of the loss.
 
     >>> from jaxalign.losses import SAPO
-    >>> description(SAPO)[:62]
-    'The method, sapo: positive_temperature 1.0, negative_temperatu'
+    >>> description(SAPO)[18:96]
+    'positive_temperature 1.0, negative_temperature 1.05, advantages group, aggrega'
     """
-    parts = dict(method.hyperparameters) | {name: getattr(method, name) for name in PARTS}
+    parts = dict(method.hyperparameters)
+    parts |= {name: part_name(name, getattr(method, name)) for name in PARTS}
     return (
         f"The method, {method.name}: {', '.join(f'{name} {part}' for name, part in parts.items())}."
     )

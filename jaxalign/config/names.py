@@ -57,6 +57,17 @@ else:
     ControlTaskName = Literal[tuple(CONTROL_TASKS)]
 
 
+def part_name(field: str, part: Any) -> Any:
+    """Name of a method's part on the command line; what has none, such as a number, as it is.
+
+    >>> from jaxalign.kl import K3
+    >>> part_name("kl_estimator", K3), part_name("kl_coef", 0.04)
+    ('k3', 0.04)
+    """
+    names = METHOD_PARTS.get(field, {})
+    return next((name for name, known in names.items() if known is part), part)
+
+
 def with_hyperparameters(*tables: Mapping[str, Loss | GroupMethod]) -> Callable[[Class], Class]:
     """Class decorator of settings: adds a field for every hyper-parameter of the losses.
 
@@ -72,8 +83,9 @@ def with_hyperparameters(*tables: Mapping[str, Loss | GroupMethod]) -> Callable[
     ...     label_smoothing: float | None = None
     >>> Settings.__annotations__["nll_coef"].__args__[0].__metadata__[0].interval
     '[0, 1e+30]'
-    >>> Settings.nll_coef.metadata["help"]
-    'Weight of the likelihood (cpo: 1.0); weight of the likelihood, alpha in the paper (tpo: 1.0).'
+    >>> print(Settings.nll_coef.metadata["help"].replace("; ", ";\\n"))
+    Weight of the likelihood of the chosen response (cpo: 1.0);
+    weight of the likelihood of the gold response, alpha in the paper (tpo: 1.0).
     """
     losses = [loss for table in tables for loss in table.values()]
 

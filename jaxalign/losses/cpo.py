@@ -33,7 +33,7 @@ def cpo_loss(
       policy: `[B]` nats a side, summed over the response.
       lengths: `[B]` response tokens a side; an empty response counts as one of one token.
       beta: reward units per nat, above 0.
-      nll_coef: weight of the likelihood.
+      nll_coef: weight of the likelihood of the chosen response.
       label_smoothing: assumed share of flipped labels, in [0, 0.5).
 
     Returns:

@@ -59,7 +59,8 @@ def tempered_discopop_loss(
 
     Args:
       policy, reference, beta: as in `discopop_loss`.
-      discopop_temperature: at which discopop goes over from one loss to the other, above 0.
+      discopop_temperature: temperature at which discopop goes over from one loss to the other,
+        above 0.
     """
     return discopop_loss(policy, reference, beta=beta, temperature=discopop_temperature)
 

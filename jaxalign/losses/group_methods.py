@@ -100,6 +100,7 @@ class GroupMethod:
     def __post_init__(self):
         filled = filled_hyperparameters(self.function, self.kind.inputs, self.hyperparameters)
         object.__setattr__(self, "hyperparameters", filled)
+        _check_parts(self)
 
     @property
     def kind(self) -> Kind:
@@ -173,7 +174,6 @@ def with_parts(method: GroupMethod, **given: Any) -> GroupMethod:
     numbers = dict(method.hyperparameters) | numbers
     changed = dataclasses.replace(method, hyperparameters=numbers, **own)
     _check_ranges(changed)
-    _check_parts(changed)
     _check_used(changed, given)
     return changed
 

@@ -123,7 +123,7 @@ def clipped_surrogate(
       formula, one_advantage, one_ratio: as in `Surrogate`.
     """
 
-    def losses(
+    def clipped_loss(
         logps: jax.Array,
         behaviour_logps: jax.Array,
         mask: jax.Array,
@@ -135,7 +135,7 @@ def clipped_surrogate(
         compared = decision(logps, behaviour_logps, mask, advantages)
         return ppo_policy_loss(*compared, clip_range=clip_range, dual_clip=dual_clip)
 
-    def clipped(
+    def clip_mask(
         logps: jax.Array,
         behaviour_logps: jax.Array,
         mask: jax.Array,
@@ -148,9 +148,9 @@ def clipped_surrogate(
         return ppo_policy_clipped(*compared, clip_range=clip_range, dual_clip=dual_clip)
 
     return Surrogate(
-        losses=losses,
+        losses=clipped_loss,
         formula=formula,
-        clipped=clipped,
+        clipped=clip_mask,
         one_advantage=one_advantage,
         one_ratio=one_ratio,
     )

@@ -78,7 +78,7 @@ def kto_loss(
     desirable_weight: float = 1.0,
     undesirable_weight: float = 1.0,
 ) -> jax.Array:
-    """KTO loss: one less the value of a response, as prospect theory has people value gains.
+    """KTO loss: one minus the value that prospect theory gives the gain or loss of a response.
 
       L = w_good (1 - sigmoid(beta (h - z))) if good,  w_bad (1 - sigmoid(beta (z - h))) if bad
 

@@ -53,7 +53,7 @@ def orpo_loss(
       policy: `[B]` nats a side, summed over the response.
       lengths: `[B]` response tokens a side; an empty response counts as one of one token.
       beta: weight of the odds ratio, lambda in the paper, above 0.
-      nll_coef: weight of the likelihood, 1 in the paper.
+      nll_coef: weight of the likelihood of the chosen response, 1 in the paper.
 
     Returns:
       `[B]` nats.

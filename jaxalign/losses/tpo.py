@@ -37,7 +37,7 @@ def tpo_loss(
       gold_logps: `[B]` nats, of the gold response, summed.
       gold_lengths: `[B]` its tokens; 0 counts as 1.
       beta: reward units per nat, above 0.
-      nll_coef: weight of the likelihood, alpha in the paper.
+      nll_coef: weight of the likelihood of the gold response, alpha in the paper.
       label_smoothing: assumed share of flipped labels, in [0, 0.5).
 
     Returns:
@@ -84,7 +84,7 @@ def tpo_l_loss(
       gold_lengths: `[B]` its tokens; 0 counts as 1.
       beta: reward units per nat and token, above 0.
       gamma: target margin, reward units.
-      nll_coef: weight of the likelihood, alpha in the paper.
+      nll_coef: weight of the likelihood of the gold response, alpha in the paper.
       label_smoothing: assumed share of flipped labels, in [0, 0.5).
 
     Returns:

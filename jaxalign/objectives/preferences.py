@@ -1,4 +1,4 @@
-"""Losses on pairs of responses."""
+"""Objectives on pairs of responses."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, cast

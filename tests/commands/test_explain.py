@@ -536,7 +536,29 @@ def test_a_run_on_labels_does_not_pass_for_one_on_all_texts(tmp_path):
     run = SFTConfig(labelled=True, data=DataConfig(path=str(tmp_path / "rows.jsonl")))
     with pytest.raises(UserError, match=r"imitated the responses labelled good, .* --method sft"):
         of_run(run_of(tmp_path, run))
-    assert of_run(run_of(tmp_path, dataclasses.replace(run, labelled=False))).method == "sft"
+    fit = FitConfig(optimizer=OptimizerConfig(learning_rate=0.3))
+    explained = of_run(run_of(tmp_path, dataclasses.replace(run, labelled=False, fit=fit)))
+    assert explained.method == "sft"
+    assert explained.dpo.fit == fit  # that of `--updates`
+
+
+@pytest.mark.parametrize(
+    ("make", "given"),
+    [
+        (SFTConfig, {"reference": "x"}),
+        (SFTConfig, {"reward": "x"}),
+        (DPOConfig, {"behaviour": "x"}),
+        (KTOConfig, {"rewards": {"x": 1.0}}),
+    ],
+)
+def test_what_a_run_does_not_read_is_refused_beside_it(make, given, tmp_path):
+    (tmp_path / "rows.jsonl").touch()
+    own = {} if make is SFTConfig else {"policy": str(tmp_path)}
+    run = run_of(tmp_path, make(data=DataConfig(path=str(tmp_path / "rows.jsonl")), **own))
+    assert of_run(run).run
+    (name,) = given
+    with pytest.raises(UserError, match=rf"--{name} is given beside .*, which does not read it"):
+        of_run(dataclasses.replace(run, **given))
 
 
 @pytest.mark.parametrize(("target", "coefficient"), [(None, 0.2), (4.0, 0.7)])

@@ -30,7 +30,7 @@ from jaxalign.config.place import PlaceConfig
 from jaxalign.data.batching import prompt_batch
 from jaxalign.data.tokenizer_training import train_bpe
 from jaxalign.errors import UserError
-from jaxalign.kl import K1
+from jaxalign.kl import CORRECTED, K1
 from jaxalign.losses import GROUP_LOSSES
 from jaxalign.losses.aggregation import AGGREGATIONS, SEQUENCE_MEAN
 from jaxalign.losses.group_methods import PARTS, with_parts
@@ -530,3 +530,11 @@ def test_the_defaults_of_the_methods_are_their_own():
         GRPOSettings(advantages="best")
     with pytest.raises(UserError, match="no kl_in 'both'; there are loss, reward"):
         with_parts(GROUP_LOSSES["grpo"], kl_in="both")
+
+
+def test_a_declaration_whose_kl_would_be_left_out_is_refused():
+    """From Python too, where no configuration has chosen the parts."""
+    with pytest.raises(UserError, match="k1 in the loss teaches nothing"):
+        dataclasses.replace(GROUP_LOSSES["grpo"], kl_estimator=K1)
+    with pytest.raises(UserError, match="corrected is about gradients and a reward has none"):
+        dataclasses.replace(GROUP_LOSSES["rloo"], kl_estimator=CORRECTED)

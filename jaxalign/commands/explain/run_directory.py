@@ -62,7 +62,8 @@ def of_run(config: ExplainConfig) -> ExplainConfig:
     shared = {"policy": config.run, "data": data, "seed": run.seed}
     if kind is SFTConfig:
         refuse_labels(config.run, labelled=run.labelled)
-        return dataclasses.replace(config, method="sft", **shared)
+        updates = dataclasses.replace(config.dpo, fit=run.fit)  # whose optimizer sft reads too
+        return refuse_unread(dataclasses.replace(config, method="sft", dpo=updates, **shared))
     reference = config.reference
     if not reference:
         reference = run.policy
@@ -74,7 +75,7 @@ def of_run(config: ExplainConfig) -> ExplainConfig:
     own = {method: getattr(run, method)}
     if kind is TextPPOConfig:
         own = {"ppo": with_last_coefficient(Path(config.run), run.ppo)}
-    return dataclasses.replace(config, method=method, **own, **shared)
+    return refuse_unread(dataclasses.replace(config, method=method, **own, **shared))
 
 
 def refuse_others(config: ExplainConfig) -> None:
@@ -90,6 +91,20 @@ def refuse_others(config: ExplainConfig) -> None:
         raise UserError("--run takes the data of the run; to change them, give --data.path too")
 
 
+def refuse_unread(config: ExplainConfig) -> ExplainConfig:
+    """The configuration of a run, checked to hold nothing that its method does not read.
+
+    Raises:
+      UserError: it does.
+    """
+    if unread := config.unread:
+        raise UserError(
+            f"--{unread[0]} is given beside --run {short_path(config.run)}, a run of "
+            f"{config.method}, which does not read it; leave it out"
+        )
+    return config
+
+
 def refuse_labels(run: str, *, labelled: bool) -> None:
     """Raise a one-line `UserError` for a run that imitated only what is labelled good."""
     if labelled:
@@ -100,7 +115,7 @@ def refuse_labels(run: str, *, labelled: bool) -> None:
 
 
 def with_last_coefficient(run: Path, settings: PPOSettings) -> PPOSettings:
-    """Settings with the KL coefficient that the run had come to, where it followed a target."""
+    """Settings with the KL coefficient of the run's last logged iteration, where it has a target."""
     logged_values = logged(run, "ppo", "kl/coef").values() if settings.kl_target else ()
     return dataclasses.replace(settings, kl_coef=[settings.kl_coef, *logged_values][-1])
 
