@@ -115,7 +115,7 @@ def refuse_labels(run: str, *, labelled: bool) -> None:
 
 
 def with_last_coefficient(run: Path, settings: PPOSettings) -> PPOSettings:
-    """Settings with the KL coefficient of the run's last logged iteration, where it has a target."""
+    """Settings with the KL coefficient of the last logged iteration, where there is a target."""
     logged_values = logged(run, "ppo", "kl/coef").values() if settings.kl_target else ()
     return dataclasses.replace(settings, kl_coef=[settings.kl_coef, *logged_values][-1])
 
