@@ -232,13 +232,13 @@ def _answer_spans(
 
 
 def _turn_ends(tail: str) -> list[str]:
-    """What ends a turn, read off the end of the last one: a special token, a text, or nothing."""
+    """Ends of the last turn, and so of others: a special token, a text, or nothing."""
     token = MARK.search(tail)
     return [token[0]] if token else [text for text in [tail.strip()] if text]
 
 
 def _inner_turn_ends(whole: Rendered, messages: Messages, tail: str) -> list[str]:
-    """What ends a turn before the last one, where another token ends the last one (gpt-oss).
+    """Ends of turns before the last one, where another token ends the last one (gpt-oss).
 
     It is the token right behind the content, if the turns of other roles end with it too and
     another token begins the next turn.

@@ -32,7 +32,7 @@ class RunningMean:
 
 
 def no_shift() -> RunningMean:
-    """What the running mean starts from: no rewards yet, a shift of 0."""
+    """Running mean of no rewards yet: a shift of 0."""
     return RunningMean(mean=jnp.zeros(()), count=jnp.zeros(()))
 
 

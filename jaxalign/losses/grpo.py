@@ -123,34 +123,25 @@ def clipped_surrogate(
       formula, one_advantage, one_ratio: as in `Surrogate`.
     """
 
-    def clipped_loss(
-        logps: jax.Array,
-        behaviour_logps: jax.Array,
-        mask: jax.Array,
-        advantages: jax.Array,
-        *,
-        clip_range: ClipRange,
-        dual_clip: float | None = None,
-    ) -> jax.Array:
-        compared = decision(logps, behaviour_logps, mask, advantages)
-        return ppo_policy_loss(*compared, clip_range=clip_range, dual_clip=dual_clip)
+    def compared_by(clip: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+        def clipped_loss(
+            logps: jax.Array,
+            behaviour_logps: jax.Array,
+            mask: jax.Array,
+            advantages: jax.Array,
+            *,
+            clip_range: ClipRange,
+            dual_clip: float | None = None,
+        ) -> jax.Array:
+            compared = decision(logps, behaviour_logps, mask, advantages)
+            return clip(*compared, clip_range=clip_range, dual_clip=dual_clip)
 
-    def clip_mask(
-        logps: jax.Array,
-        behaviour_logps: jax.Array,
-        mask: jax.Array,
-        advantages: jax.Array,
-        *,
-        clip_range: ClipRange,
-        dual_clip: float | None = None,
-    ) -> jax.Array:
-        compared = decision(logps, behaviour_logps, mask, advantages)
-        return ppo_policy_clipped(*compared, clip_range=clip_range, dual_clip=dual_clip)
+        return clipped_loss
 
     return Surrogate(
-        losses=clipped_loss,
+        losses=compared_by(ppo_policy_loss),
         formula=formula,
-        clipped=clip_mask,
+        clipped=compared_by(ppo_policy_clipped),
         one_advantage=one_advantage,
         one_ratio=one_ratio,
     )
