@@ -41,7 +41,7 @@ class DPOSettings:
     3e-4, cosine, 10 steps of warm-up, 120 steps, batches of 32, b2 0.99."""
 
     def __post_init__(self):
-        check_hyperparameters("dpo", self.declared_loss)
+        check_beta("dpo", self.declared_loss)
         check_modifiers(
             self.declared_loss, ld_alpha=self.ld_alpha, reference_free=self.reference_free
         )
@@ -61,19 +61,10 @@ class DPOSettings:
         return self.declared_loss.needs("reference") and not self.reference_free
 
 
-def check_hyperparameters(section: str, loss: Loss):
-    """Raise a one-line `UserError` for a hyper-parameter out of the range of all losses."""
-    values = loss.hyperparameters
-    beta = values.get("beta", 1.0)
+def check_beta(section: str, loss: Loss):
+    """Raise a one-line `UserError` for a beta that is not above 0."""
+    beta = loss.hyperparameters.get("beta", 1.0)
     require(beta > 0, f"{section}.beta is {beta}; it must be above 0")
-    smoothing = values.get("label_smoothing", 0.0)
-    require(
-        0 <= smoothing < 0.5,
-        f"{section}.label_smoothing is {smoothing}; it must lie in [0, 0.5)",
-    )
-    for name in ("nll_coef", "desirable_weight", "undesirable_weight"):
-        value = values.get(name, 1.0)
-        require(value >= 0, f"{section}.{name} is {value}; it must not be negative")
 
 
 @config

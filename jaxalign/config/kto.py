@@ -2,7 +2,7 @@
 
 from jaxalign.config.checks import config
 from jaxalign.config.data import DataConfig
-from jaxalign.config.dpo import check_hyperparameters
+from jaxalign.config.dpo import check_beta
 from jaxalign.config.loop import FitConfig
 from jaxalign.config.lora import check_lora
 from jaxalign.config.names import UnpairedLossName, given_hyperparameters, with_hyperparameters
@@ -36,7 +36,7 @@ class KTOSettings:
     cosine, 10 steps of warm-up, 120 steps, batches of 64, b2 0.99."""
 
     def __post_init__(self):
-        check_hyperparameters("kto", self.declared_loss)
+        check_beta("kto", self.declared_loss)
 
     @property
     def declared_loss(self) -> Loss:

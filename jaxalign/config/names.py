@@ -143,7 +143,7 @@ def without_range(hint: Any) -> bool:
 
 
 def help_text(takers: Sequence[Loss | GroupMethod], name: str) -> str:
-    """What the docstrings say of a hyper-parameter, each text with the losses and their defaults.
+    """Help of a hyper-parameter: its texts in the docstrings, each with its losses and defaults.
 
     Raises:
       TypeError: one says nothing.

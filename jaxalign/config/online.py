@@ -2,7 +2,7 @@
 
 from jaxalign.config.checks import config, require
 from jaxalign.config.data import require_no_held_out
-from jaxalign.config.dpo import check_hyperparameters
+from jaxalign.config.dpo import check_beta
 from jaxalign.config.loop import FitConfig
 from jaxalign.config.lora import check_lora
 from jaxalign.config.names import (
@@ -60,7 +60,7 @@ class OnlineSettings:
                 values["beta"] >= 0, f"online.beta is {values['beta']}; it must not be negative"
             )
         else:
-            check_hyperparameters("online", loss)
+            check_beta("online", loss)
             for name in ("mixture", "score_scale"):
                 require(getattr(self, name) is None, f"loss {self.loss} takes no {name}")
         if self.loss == "xpo":

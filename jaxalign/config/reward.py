@@ -5,7 +5,7 @@ from typing import Literal
 
 from jaxalign.config.checks import config, require
 from jaxalign.config.data import DataConfig
-from jaxalign.config.dpo import check_hyperparameters
+from jaxalign.config.dpo import check_beta
 from jaxalign.config.loop import FitConfig
 from jaxalign.config.lora import check_lora
 from jaxalign.config.model import ModelConfig
@@ -59,7 +59,7 @@ class RewardSettings:
     steps, 128, 0.999."""
 
     def __post_init__(self):
-        check_hyperparameters("reward", self.declared_loss)
+        check_beta("reward", self.declared_loss)
         require(
             self.bag or self.pooling != "none",
             "reward.pooling none without reward.bag leaves nothing to score; set reward.bag True, "
