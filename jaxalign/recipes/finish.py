@@ -11,10 +11,13 @@ from jaxalign.system.files import write_atomically, writing
 
 
 def finish(run: Run, trained: TextModel, row: dict, **results: Any) -> dict:
-    """Save the model, `results.json` and the report."""
+    """Save the model, `results.json` and the report, which say how training ended."""
     with writing(run.directory / "model"):
         save_trained(run.directory, trained)
     results = {"title": f"{row['method']} run", "rows": [row], **results}
+    for name, ending in run.endings.items():
+        results["notes"] = [*results.get("notes", []), *ending.notes]
+        results |= {"training": {name: ending.columns}} if ending.columns else {}
     write_atomically(run.directory / "results.json", json.dumps(results, indent=1).encode())
     with writing(run.directory / "report.html"):
         page = write_report(run.directory)

@@ -26,6 +26,7 @@ from jaxalign.losses.bco import no_shift
 from jaxalign.losses.declarations import Loss
 from jaxalign.losses.ld_dpo import discounted_excess
 from jaxalign.models.functions import text_logps, text_logps_and_collisions
+from jaxalign.recipes.held_out import held_out_evaluation, without_noise
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.scoring import longest, response_logps
 from jaxalign.recipes.stage import Evaluation, Objective, fit_batches
@@ -43,6 +44,7 @@ def train_dpo(
     settings: DPOSettings,
     temperature: float,
     score_reference: Callable[..., np.ndarray] | None = None,
+    held_out: Sequence[tuple[TokenRow, ...]] = (),
     evaluation: Evaluation | None = None,
 ) -> TextModel:
     """A policy trained by a loss on pairs of responses.
@@ -58,24 +60,55 @@ def train_dpo(
       settings: loss and loop.
       temperature: of policy and reference, in the loss as in sampling.
       score_reference: `response_logps`, which is the default, or one with a cache.
-      evaluation: along the way.
+      held_out: other pairs, on which the loss is evaluated along the way.
+      evaluation: along the way, where no pairs are held out.
     """
     policy = with_heads(policy, ("logits",), run.key(f"{name}/init"), dropout=0.0)
-    chosen, rejected, *_ = zip(*pairs, strict=True)
     score = functools.partial(score_reference or response_logps, run, policy)
-    reference = pair_reference(score, (chosen, rejected), settings, temperature=temperature)
-    shape = {"pad_id": policy.tokenizer.pad_id, "lengths": shared_lengths(pairs)}
+    scoring = {"settings": settings, "temperature": temperature, "pad_id": policy.tokenizer.pad_id}
+    batch = _pair_batches(score, pairs, **scoring)
+    fit = settings.fit
 
-    def batch(number: int) -> SharedPreferenceBatch:
-        index = batch_indices(number, len(pairs), settings.fit.rows, run.seed)
+    def batch_of_step(number: int) -> SharedPreferenceBatch:
+        return batch(batch_indices(number, len(pairs), fit.rows, run.seed))
+
+    objective = pair_objective(
+        policy, settings, temperature=temperature, axis_name=run.layout.axis_name
+    )
+    if held_out:
+        evaluation = held_out_evaluation(
+            run,
+            objective.make_loss(without_noise(objective.read)),
+            _pair_batches(score, held_out, **scoring),
+            rows=len(held_out),
+            size=fit.rows,
+            every=fit.eval_every,
+        )
+    learner = objective.learner(policy)
+    params = fit_batches(run, name, learner, batch_of_step, settings=fit, evaluation=evaluation)
+    return policy.with_trained(params)
+
+
+def _pair_batches(
+    score: Score,
+    pairs: Sequence[tuple[TokenRow, ...]],
+    *,
+    settings: DPOSettings,
+    temperature: float,
+    pad_id: int,
+) -> Callable[[np.ndarray], SharedPreferenceBatch]:
+    """Batches of pairs by their positions, with the reference's log-probabilities, which are
+    computed once; all of one shape.
+    """
+    chosen, rejected, *_ = zip(*pairs, strict=True)
+    reference = pair_reference(score, (chosen, rejected), settings, temperature=temperature)
+    shape = {"pad_id": pad_id, "lengths": shared_lengths(pairs)}
+
+    def batch(index: np.ndarray) -> SharedPreferenceBatch:
         rows = shared_preference_batch([pairs[i] for i in index], index=index, **shape)
         return dataclasses.replace(rows, reference=jax.tree.map(lambda x: x[index], reference))
 
-    learner = pair_objective(
-        policy, settings, temperature=temperature, axis_name=run.layout.axis_name
-    ).learner(policy)
-    params = fit_batches(run, name, learner, batch, settings=settings.fit, evaluation=evaluation)
-    return policy.with_trained(params)
+    return batch
 
 
 def train_unpaired(
@@ -88,6 +121,7 @@ def train_unpaired(
     settings: KTOSettings,
     temperature: float,
     score_reference: Callable[..., np.ndarray] | None = None,
+    held_out: tuple[Sequence[TokenRow], Sequence[bool]] | None = None,
 ) -> TextModel:
     """A policy trained by a loss on responses that are labelled good or bad.
 
@@ -96,21 +130,52 @@ def train_unpaired(
       rows: prompts with responses.
       labels: `[N]` whether each response is good.
       settings: loss and loop.
+      held_out: other rows and their labels, on which the loss is evaluated along the way.
     """
     policy = with_heads(policy, ("logits",), run.key(f"{name}/init"), dropout=0.0)
     score = functools.partial(score_reference or response_logps, run, policy)
+    fit, scoring = settings.fit, {"settings": settings, "temperature": temperature}
+    scoring |= {"pad_id": policy.tokenizer.pad_id}
+    batch = _labelled_batches(score, rows, labels, **scoring)
+
+    def batch_of_step(number: int) -> UnpairedBatch:
+        return batch(batch_indices(number, len(rows), fit.rows, run.seed))
+
+    objective = unpaired_objective(
+        policy, settings, temperature=temperature, axis_name=run.layout.axis_name
+    )
+    evaluation = None
+    if held_out is not None and held_out[0]:
+        evaluation = held_out_evaluation(
+            run,
+            objective.make_loss(without_noise(objective.read)),
+            _labelled_batches(score, *held_out, **scoring),
+            rows=len(held_out[0]),
+            size=fit.rows,
+            every=fit.eval_every,
+        )
+    learner = objective.learner(policy)
+    params = fit_batches(run, name, learner, batch_of_step, settings=fit, evaluation=evaluation)
+    return policy.with_trained(params)
+
+
+def _labelled_batches(
+    score: Score,
+    rows: Sequence[TokenRow],
+    labels: Sequence[bool],
+    *,
+    settings: KTOSettings,
+    temperature: float,
+    pad_id: int,
+) -> Callable[[np.ndarray], UnpairedBatch]:
+    """Batches of labelled responses by their positions, as `_pair_batches`."""
     data = with_mismatched(rows, labels, settings).scored(score, temperature=temperature)
     length = longest(rows)
 
-    def batch(number: int):
-        index = batch_indices(number, len(rows), settings.fit.rows, run.seed)
-        return data.take(index).batch(index=index, pad_id=policy.tokenizer.pad_id, length=length)
+    def batch(index: np.ndarray) -> UnpairedBatch:
+        return data.take(index).batch(index=index, pad_id=pad_id, length=length)
 
-    learner = unpaired_objective(
-        policy, settings, temperature=temperature, axis_name=run.layout.axis_name
-    ).learner(policy)
-    params = fit_batches(run, name, learner, batch, settings=settings.fit)
-    return policy.with_trained(params)
+    return batch
 
 
 def pair_objective(

@@ -19,6 +19,7 @@ from jaxalign.data.templates import template_date
 from jaxalign.errors import UserError
 from jaxalign.layouts.choice import make_layout
 from jaxalign.layouts.layout import Layout, pad_rows
+from jaxalign.recipes.endings import Ending
 from jaxalign.recipes.inputs import FILE, Digest, Inputs, check_same, read_inputs
 from jaxalign.system.files import (
     exists,
@@ -48,6 +49,7 @@ class Run:
     metrics: `metrics.jsonl` and TensorBoard events.
     seed: all randomness of the run comes from it.
     name: that no other run has; its checkpoints bear it.
+    endings: how the training of each stage ended, by name, as far as it has.
     """
 
     directory: Path
@@ -55,6 +57,7 @@ class Run:
     metrics: MetricsWriter
     seed: int
     name: str = ""
+    endings: dict[str, Ending] = dataclasses.field(default_factory=dict)
     passes: dict = dataclasses.field(default_factory=dict, repr=False)
 
     def __enter__(self) -> "Run":
@@ -87,9 +90,9 @@ class Run:
         """Random key of the run for a name."""
         return key_of(self.seed, name)
 
-    def checkpoints(self, name: str) -> Checkpoints:
-        """Checkpoints of a stage."""
-        return Checkpoints(self.directory / "checkpoints" / name, run=self.name)
+    def checkpoints(self, name: str, *, keep: int = 2) -> Checkpoints:
+        """Checkpoints of a stage, of which the newest `keep` stay."""
+        return Checkpoints(self.directory / "checkpoints" / name, keep=keep, run=self.name)
 
 
 def key_of(seed: int, name: str) -> jax.Array:

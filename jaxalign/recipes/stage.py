@@ -9,13 +9,18 @@ import jax
 import optax
 
 from jaxalign.batches.functions import BatchSums, LossFn, Metrics
+from jaxalign.config.checks import nearest
 from jaxalign.config.defaults import filled_optimizer
 from jaxalign.config.grpo import GRPOSettings
-from jaxalign.config.loop import FitConfig, OptimizerConfig
+from jaxalign.config.loop import FitConfig, LoopFields, OptimizerConfig
 from jaxalign.config.ppo import PPOSettings
+from jaxalign.errors import UserError
+from jaxalign.recipes.endings import Ending
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.text_models import TextModel
+from jaxalign.train.evaluations import Best, Evaluations
 from jaxalign.train.loop import fit
+from jaxalign.train.metrics import logged
 from jaxalign.train.optimizers import make_optimizer
 from jaxalign.train.step import Track, TrainState, initial_state, summed_step, train_step
 
@@ -84,23 +89,23 @@ class Objective:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Metrics computed along training: at the start, every so many steps, and at the end.
+    """Metrics of the state along training: at the start, every so many steps, and at the end.
 
     every: steps (or iterations) between them; None: at the start and at the end only.
     """
 
-    metrics: Callable[[Any], dict[str, float]]
+    metrics: Callable[[TrainState], dict[str, float]]
     every: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Loop:
-    """A training loop: its update (a gradient step or an iteration), batches, length and logging.
+    """A training loop: its update (a gradient step or an iteration), batches, length, settings.
 
     update: `(state, batch) -> (state, metrics)`; it may use the state up.
     batches: number of the batch -> the batch; a pure function.
     steps: updates of the whole run.
-    log_every, save_every: updates between lines of the metrics, and between checkpoints.
+    settings: of logging, checkpoints, and the choice of the state that becomes the model.
     evaluation: along the way; None: nothing is evaluated.
     tokens_per_step: for the progress; None: it tells none.
     """
@@ -108,8 +113,7 @@ class Loop:
     update: Callable[[TrainState, Any], tuple[TrainState, Metrics]]
     batches: Callable[[int], Any]
     steps: int
-    log_every: int = 1
-    save_every: int | None = None
+    settings: LoopFields
     evaluation: Evaluation | None = None
     tokens_per_step: int | None = None
 
@@ -124,8 +128,12 @@ def fit_loop(run: Run, name: str, state: TrainState, loop: Loop) -> Any:
       state: at the start, on the host.
       loop: what is done, and how often.
     """
-    checkpoints, evaluation = run.checkpoints(name), loop.evaluation
-    evaluate = None if evaluation is None else lambda state: evaluation.metrics(state.all_params)
+    settings, evaluation = loop.settings, loop.evaluation
+    checkpoints = run.checkpoints(name, keep=settings.keep_checkpoints)
+    best = None
+    if settings.best:
+        logged_so_far = functools.partial(logged, run.directory, name, settings.best)
+        best = Best(metric=settings.best, patience=settings.patience, logged=logged_so_far)
     state = fit(
         run.layout.place(state),
         loop.update,
@@ -133,16 +141,37 @@ def fit_loop(run: Run, name: str, state: TrainState, loop: Loop) -> Any:
         steps=loop.steps,
         on_metrics=functools.partial(run.metrics.write, name),
         on_start=functools.partial(run.metrics.resume, name),
-        log_every=loop.log_every,
+        log_every=settings.log_every,
         checkpoints=checkpoints,
-        save_every=loop.save_every,
-        evaluate=evaluate,
-        evaluate_every=None if evaluation is None else evaluation.every,
+        save_every=settings.save_every,
+        evaluations=None if evaluation is None else _evaluations(evaluation, best),
         label=name,
         tokens_per_step=loop.tokens_per_step,
     )
     checkpoints.close()
+    run.endings[name] = ending = Ending(stage=name, steps=loop.steps, best=best)
+    for note in ending.notes:
+        print(note, flush=True)
     return jax.device_get(state.params)
+
+
+def _evaluations(evaluation: Evaluation, best: Best | None) -> Evaluations:
+    """Evaluations of a loop, which know the metric that the best is chosen by.
+
+    Raises:
+      UserError: at the first evaluation, if there is no such metric.
+    """
+
+    def evaluate(state: TrainState) -> dict[str, float]:
+        metrics = evaluation.metrics(state)
+        if best is not None and best.metric not in metrics:
+            raise UserError(
+                f"best {best.metric} is no metric of the evaluation, which has "
+                f"{', '.join(metrics)}{nearest(best.metric, metrics)}"
+            )
+        return metrics
+
+    return Evaluations(evaluate=evaluate, every=evaluation.every, best=best)
 
 
 def fit_batches(
@@ -180,8 +209,7 @@ def fit_batches(
         update=prepared,
         batches=batches,
         steps=settings.updates,
-        log_every=settings.log_every,
-        save_every=settings.save_every,
+        settings=settings,
         evaluation=evaluation,
         tokens_per_step=tokens_per_step,
     )
@@ -216,8 +244,7 @@ def fit_iterations(
         update=iteration(step),
         batches=batches,
         steps=settings.total_iterations,
-        log_every=settings.log_every,
-        save_every=settings.save_every,
+        settings=settings,
         evaluation=evaluation,
     )
     return fit_loop(run, name, learner.state(run.key(name), optimizer), loop)

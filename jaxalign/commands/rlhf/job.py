@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 import json
 import time
 from collections.abc import Sequence
@@ -42,6 +41,7 @@ from jaxalign.recipes.text_batches import TextBatches, bucketed_batches
 from jaxalign.recipes.text_models import TextModel, load_text_model, new_text_model, save_text_model
 from jaxalign.report import write_report
 from jaxalign.system.files import exists, read_json, write_atomically, writing
+from jaxalign.train.step import TrainState
 
 Pair = tuple[TokenRow, TokenRow]  # chosen, rejected
 TABLE_WIDTH = 140  # characters; a narrower terminal wraps the lines of the table
@@ -84,7 +84,7 @@ class Job:
 
     def sft(self) -> None:
         """Supervised fine-tuning of the model, new or pretrained, on the policy's texts."""
-        config, corpus = self.config, self.corpus
+        config, corpus, updates = self.config, self.corpus, self.config.sft.updates
         with self.timed("sft"):
             start = self.base or new_text_model(
                 config.model, corpus.tokenizer, self.run.key("init"), max_length=config.max_length
@@ -99,7 +99,7 @@ class Job:
                     "sft",
                     with_adapters(start, "", config.lora, self.run.key("lora")),
                     self._batches(corpus.sft_rows, config.sft),
-                    settings=config.sft,
+                    settings=dataclasses.replace(config.sft, eval_every=max(updates // 5, 1)),
                     evaluation_rows=held_out,
                 ),
             )
@@ -203,7 +203,11 @@ class Job:
     def _curve(self, name: str, steps: int) -> Evaluation:
         """Evaluation at the points of a method's learning curve, over this number of steps."""
         every = max(steps // self.config.evaluation.curve_points, 1)
-        return Evaluation(metrics=functools.partial(self.comparison.point, name), every=every)
+
+        def point(state: TrainState) -> dict[str, float]:
+            return self.comparison.point(name, state.all_params)
+
+        return Evaluation(metrics=point, every=every)
 
     def _prompts(self) -> Sequence[TokenIds]:
         """Prompts from the beginnings of the policy's texts."""
