@@ -27,6 +27,11 @@ class Ending:
         return max(self.best.values)
 
     @property
+    def step(self) -> int:
+        """Step of the state that became the model."""
+        return self.steps if self.best is None or self.best.step is None else self.best.step
+
+    @property
     def columns(self) -> dict[str, Any]:
         """What `results.json` holds of it; nothing where all steps were made and the last won."""
         columns: dict[str, Any] = {}

@@ -29,6 +29,7 @@ def held_out_evaluation(
     size: int,
     every: int | None,
     params_of: Callable[[TrainState], Params] = lambda state: state.all_params,
+    prepare: Callable[[Any], Any] = lambda batch: batch,
 ) -> Evaluation | None:
     """Loss and metrics of training on held-out rows, `eval/loss` and so on; None without rows.
 
@@ -44,6 +45,7 @@ def held_out_evaluation(
       size: how many make a batch.
       every: steps between evaluations; None: at the start and the end.
       params_of: what the loss reads of a training state.
+      prepare: what frozen models say of a batch, whose rows the devices divide by now.
     """
     if not rows:
         return None
@@ -53,7 +55,8 @@ def held_out_evaluation(
     key = run.key("held-out")  # of a loss that draws nothing here
 
     def evaluate(state: TrainState) -> dict[str, float]:
-        batches = (pad_rows(batch(i), padded)[0] for i in evaluation_batches(rows, size))
+        parts = map(batch, evaluation_batches(rows, size))
+        batches = (prepare(pad_rows(part, padded)[0]) for part in parts)
         metrics = mean_metrics(sums, (params_of(state), key, state.statistics), batches)
         return {f"{HELD_OUT}{name}": value for name, value in metrics.items()}
 

@@ -18,7 +18,7 @@ from jaxalign.errors import UserError
 from jaxalign.recipes.endings import Ending
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.text_models import TextModel
-from jaxalign.train.evaluations import Best, Evaluations
+from jaxalign.train.evaluations import HELD_OUT, Best, Evaluations
 from jaxalign.train.loop import fit
 from jaxalign.train.metrics import logged
 from jaxalign.train.optimizers import make_optimizer
@@ -92,10 +92,12 @@ class Evaluation:
     """Metrics of the state along training: at the start, every so many steps, and at the end.
 
     every: steps (or iterations) between them; None: at the start and at the end only.
+    sign: one of its metrics, by which a run that goes on knows that it was evaluated before.
     """
 
     metrics: Callable[[TrainState], dict[str, float]]
     every: int | None = None
+    sign: str = f"{HELD_OUT}loss"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -128,12 +130,15 @@ def fit_loop(run: Run, name: str, state: TrainState, loop: Loop) -> Any:
       state: at the start, on the host.
       loop: what is done, and how often.
     """
-    settings, evaluation = loop.settings, loop.evaluation
+    settings, values_of = loop.settings, functools.partial(logged, run.directory, name)
     checkpoints = run.checkpoints(name, keep=settings.keep_checkpoints)
     best = None
     if settings.best:
-        logged_so_far = functools.partial(logged, run.directory, name, settings.best)
-        best = Best(metric=settings.best, patience=settings.patience, logged=logged_so_far)
+        best = Best(
+            metric=settings.best,
+            patience=settings.patience,
+            logged=lambda: values_of(settings.best),
+        )
     state = fit(
         run.layout.place(state),
         loop.update,
@@ -144,7 +149,7 @@ def fit_loop(run: Run, name: str, state: TrainState, loop: Loop) -> Any:
         log_every=settings.log_every,
         checkpoints=checkpoints,
         save_every=settings.save_every,
-        evaluations=None if evaluation is None else _evaluations(evaluation, best),
+        evaluations=loop.evaluation and _evaluations(loop.evaluation, best, values_of),
         label=name,
         tokens_per_step=loop.tokens_per_step,
     )
@@ -155,7 +160,9 @@ def fit_loop(run: Run, name: str, state: TrainState, loop: Loop) -> Any:
     return jax.device_get(state.params)
 
 
-def _evaluations(evaluation: Evaluation, best: Best | None) -> Evaluations:
+def _evaluations(
+    evaluation: Evaluation, best: Best | None, values_of: Callable[[str], dict[int, float]]
+) -> Evaluations:
     """Evaluations of a loop, which know the metric that the best is chosen by.
 
     Raises:
@@ -171,7 +178,12 @@ def _evaluations(evaluation: Evaluation, best: Best | None) -> Evaluations:
             )
         return metrics
 
-    return Evaluations(evaluate=evaluate, every=evaluation.every, best=best)
+    return Evaluations(
+        evaluate=evaluate,
+        every=evaluation.every,
+        best=best,
+        logged=lambda: bool(values_of(evaluation.sign)),
+    )
 
 
 def fit_batches(

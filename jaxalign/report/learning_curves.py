@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from jaxalign.evaluation.tables import number
 from jaxalign.report.labels import Label, end_labels
 from jaxalign.report.style import BLUE, COLOURS, MUTED, RED, empty, margins, new_figure, styled
+from jaxalign.train.evaluations import HELD_OUT
 
 Rows = Sequence[dict[str, Any]]
 MAX_PANELS = 12
@@ -49,8 +50,7 @@ _KNOWN = (
         opponent="scores/opponent",
     ),
     _panel("preferred to the opponent, share", "nash/preference"),
-    _panel("loss", training="loss", validation="validation/loss"),
-    _panel("perplexity of held-out texts", "perplexity"),
+    _panel("loss", "loss"),
     _panel("pairs in the right order, share", "rewards/accuracy"),
     _panel("steps on the right side of 1/2, share", "steps/accuracy"),
     _panel("predicted chance that a step is right", "steps/chance"),
@@ -82,9 +82,11 @@ def panels(metrics: Rows, *, without: Collection[str] = ()) -> list[Panel]:
     single = {name: re.sub(r"/seed_\w+$", "", name) for name in numeric}
     seeds = {name: base for name, base in single.items() if name != base}
     names = list(dict.fromkeys(single.values()))
-    known = [_among(panel, names) for panel in _KNOWN]
+    known = [_among(panel, names) for panel in map(_with_held_out, _KNOWN)]
     taken = {name for panel in known for name in panel.lines}
-    known += [_panel(name, name) for name in names if name not in taken]
+    others = [name for name in names if name not in taken]
+    bases = list(dict.fromkeys(name.removeprefix(HELD_OUT) for name in others))
+    known += [_among(_with_held_out(_panel(name, name)), others) for name in bases]
     chosen = [panel for panel in known if panel.lines][:MAX_PANELS]
     return [
         dataclasses.replace(
@@ -94,8 +96,19 @@ def panels(metrics: Rows, *, without: Collection[str] = ()) -> list[Panel]:
     ]
 
 
+def _with_held_out(panel: Panel) -> Panel:
+    """The panel with a line for the same metrics of held-out rows beside each of its own."""
+    lines: dict[str, str] = {}
+    for name, label in panel.lines.items():
+        lines[name] = label or "training"
+        lines[f"{HELD_OUT}{name}"] = f"{label}, held out" if label else "held out"
+    return dataclasses.replace(panel, lines=lines)
+
+
 def _among(panel: Panel, names: Collection[str]) -> Panel:
-    """The panel with those of its lines that are among the names."""
+    """The panel with those of its lines that are among the names; one that is alone needs no
+    label.
+    """
     lines = {name: label for name, label in panel.lines.items() if name in names}
     return dataclasses.replace(panel, lines=lines)
 

@@ -86,21 +86,25 @@ class Evaluations:
     evaluate: metrics of a state.
     every: steps between them; None: at the start and the end only.
     best: chooses the state that training returns, and may end it; None: it is the last one.
+    logged: whether a run that goes on has evaluated a state before.
     """
 
     evaluate: Evaluate
     every: int | None = None
     best: Best | None = None
+    logged: Callable[[], bool] = lambda: True
 
     def begin(self, start: int, state: Tree, report: Callable[..., None]) -> None:
-        """Evaluate the state that a run starts with, or goes on from where nothing can be best.
+        """Evaluate the state that a run starts with, or goes on from where there is no evaluation,
+        or none by the metric of the best.
 
         Args:
           start: its step.
           state: it is not changed.
           report: gets a step and its metrics.
         """
-        if start == 0 or (self.best is not None and not self.best.values):
+        uncompared = self.best is not None and not self.best.values
+        if start == 0 or uncompared or not self.logged():
             self.now(start, state, report)
 
     def now(self, step: int, state: Tree, report: Callable[..., None]) -> None:

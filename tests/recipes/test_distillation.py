@@ -214,7 +214,7 @@ def train(directory, layout="device", steps=16, on_policy=0.5, loss="jsd"):
         )  # fmt: skip
     hidden = ("time", "stage")
     lines = [{k: v for k, v in line.items() if k not in hidden} for line in read_metrics(directory)]
-    held_out = [line["validation/loss"] for line in lines if "validation/loss" in line]
+    held_out = [line["eval/loss"] for line in lines if "eval/loss" in line]
     return [line for line in lines if "loss" in line], held_out
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from jaxalign.errors import UserError
 from jaxalign.train.checkpoints import Checkpoints
+from jaxalign.train.evaluations import Evaluations
 from jaxalign.train.loop import fit
 
 
@@ -86,7 +87,7 @@ def test_evaluation_at_the_start_now_and_then_and_at_the_end():
     def evaluate(state):
         return {"seen": float(state)}
 
-    _, reported = run(5, evaluate=evaluate, evaluate_every=2, log_every=3)
+    _, reported = run(5, evaluations=Evaluations(evaluate=evaluate, every=2), log_every=3)
     assert reported == [
         (0, {"seen": 0}),
         (2, {"seen": 0b11}),
@@ -100,9 +101,9 @@ def test_evaluation_at_the_start_now_and_then_and_at_the_end():
 def test_going_on_from_a_checkpoint(checkpoints):
     starts = []
     run(4, checkpoints=checkpoints, on_start=starts.append)
-    state, reported = run(
-        6, checkpoints=checkpoints, on_start=starts.append, evaluate=lambda state: {"e": 0.0}
-    )
+    evaluations = Evaluations(evaluate=lambda state: {"e": 0.0})
+    options = {"checkpoints": checkpoints, "on_start": starts.append}
+    state, reported = run(6, evaluations=evaluations, **options)
     assert state == 0b111111
     assert starts == [0, 4]
     assert [step for step, _ in reported] == [5, 6, 6]  # no evaluation of the start again

@@ -207,7 +207,7 @@ class Job:
         def point(state: TrainState) -> dict[str, float]:
             return self.comparison.point(name, state.all_params)
 
-        return Evaluation(metrics=point, every=every)
+        return Evaluation(metrics=point, every=every, sign="kl")
 
     def _prompts(self) -> Sequence[TokenIds]:
         """Prompts from the beginnings of the policy's texts."""
