@@ -92,21 +92,19 @@ def read_split(
     kind: type[AnyRecord],
     *,
     seed: int,
-    held_out_kind: type[Record] | None = None,
     **reading: Any,
-) -> tuple[Rows[AnyRecord], Rows[Any]]:
+) -> tuple[Rows[AnyRecord], Rows[AnyRecord]]:
     """The usable rows of `path` to train on, and those held out: of `evaluation_path`, or a share
     of the rows of `path`; none where neither is given.
 
     Args:
       kind: of record, as in `read_rows`.
       seed: of the share that is held out.
-      held_out_kind: of the records of `evaluation_path`, where those need fewer fields.
       reading: `tokenizer` and `log`, as in `read_rows`.
     """
     rows = read_rows(data, kind, **reading)
     if data.evaluation_path:
-        return rows, read_rows(data, held_out_kind or kind, **reading, held_out=True)
+        return rows, read_rows(data, kind, **reading, held_out=True)
     apart = _held_out(data, rows.records, seed)
     return rows.at(~apart), rows.at(apart)
 
