@@ -21,8 +21,9 @@ from typing import Annotated, Any
 from jaxalign.config.checks import nearest
 from jaxalign.config.field_types import hints_of
 from jaxalign.config.flags import flags_of, given_flags, named_flags, with_flags
+from jaxalign.config.new_run import new_run
 from jaxalign.config.options import Options, RunOptions, given_options
-from jaxalign.errors import UserError, one_line
+from jaxalign.errors import CannotGoOn, UserError, one_line
 from jaxalign.system.cache import use_compilation_cache
 from jaxalign.system.files import FileError, quote, read_bytes, reason, remedy, short_path, writing
 from jaxalign.system.memory import keep_freed_memory, return_compiler_memory, with_huge_pages
@@ -210,7 +211,14 @@ def run_command(command: str, arguments: list[str]) -> Any:
     known = [name for name in hints if name not in refused or name in dict(flags)]
     known += hints_of(type(options))  # taken already: for suggestions
     settings = with_flags(default, named_flags(flags, known, command))
-    return run_configured(settings, options)
+    try:
+        return run_configured(settings, options)
+    except CannotGoOn as error:
+        directory = run_directory(settings, options)
+        again = new_run(
+            command, settings, given_flags(flag_words), directory=directory, field=error.field
+        )
+        raise UserError(f"{error}; {again}") from None
 
 
 def options_of_command(command: str) -> type[Options]:
@@ -235,11 +243,21 @@ def run_configured(config: Config, options: Options) -> Any:
     module = importlib.import_module(f"jaxalign.commands.{command}")
     if not isinstance(options, RunOptions):
         return module.run(config)
-    from jaxalign.recipes.run_directory import directory_of, locked_directory
+    from jaxalign.recipes.run_directory import locked_directory, set_aside
 
-    folder = directory_of(f"runs/{default}" if options.output is None else options.output)
-    with locked_directory(folder):
+    folder = run_directory(config, options)
+    emptied = set_aside(folder, config) if options.overwrite else contextlib.nullcontext()
+    with emptied, locked_directory(folder):
         return module.run(config, folder)
+
+
+def run_directory(config: Config, options: Options) -> Path:
+    """Directory of the run of a configuration: the given one, or that of the command."""
+    from jaxalign.recipes.run_directory import directory_of
+
+    _, default = CONFIGS[type(config).__name__]
+    given = options.output if isinstance(options, RunOptions) else None
+    return directory_of(f"runs/{default}" if given is None else given)
 
 
 def print_help(command: str, default: Config) -> None:
