@@ -239,7 +239,7 @@ def run_configured(config: Config, options: Options) -> Any:
       config: of the command.
       options: of the command line beside it.
     """
-    command, default = CONFIGS[type(config).__name__]
+    command, _ = CONFIGS[type(config).__name__]
     module = importlib.import_module(f"jaxalign.commands.{command}")
     if not isinstance(options, RunOptions):
         return module.run(config)
