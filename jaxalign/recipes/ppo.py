@@ -108,7 +108,7 @@ def _iteration(
             experience,
             jax.random.fold_in(key, settings.batch_size),
             step=step,
-            epochs=settings.epochs,
+            epochs=settings.update_epochs,
             minibatches=settings.minibatches,
         )
         if settings.kl_target is not None:

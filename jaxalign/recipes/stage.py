@@ -209,7 +209,7 @@ def fit_iterations(
       settings: of loop and optimizer.
       evaluation: along the way, every so many iterations.
     """
-    steps = settings.total_iterations * settings.epochs * settings.minibatches
+    steps = settings.total_iterations * settings.update_epochs * settings.minibatches
     optimizer = optimizer_of(settings.optimizer, steps)
     step = run.step(learner.step(summed_step, optimizer), micro_batches=settings.micro_batches)
     loop = Loop(
