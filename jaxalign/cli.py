@@ -20,7 +20,7 @@ from typing import Annotated, Any
 
 from jaxalign.config.checks import nearest
 from jaxalign.config.field_types import hints_of
-from jaxalign.config.flags import flags_of, given_flags, named_flags, with_flags
+from jaxalign.config.flags import flags_of, given_flags, settings_of
 from jaxalign.config.options import Options, RunOptions, given_options
 from jaxalign.errors import UserError, one_line
 from jaxalign.system.cache import use_compilation_cache
@@ -206,7 +206,7 @@ def run_command(command: str, arguments: list[str]) -> Any:
     refused = REFUSED.get(command, ())  # but where given by its whole name: the reason is told
     known = [name for name in hints if name not in refused or name in dict(flags)]
     known += hints_of(type(options))  # taken already: for suggestions
-    settings = with_flags(default, named_flags(flags, known, command))
+    settings = settings_of(default, flags, known=known, command=command)
     return run_configured(settings, options)
 
 

@@ -78,6 +78,12 @@ class ExplainConfig:
         )
 
     @property
+    def unread_sections(self) -> tuple[str, ...]:
+        """The sections of other methods."""
+        section = "dpo" if self.method == "sft" else self.method
+        return tuple(name for name in ALL if name != section)
+
+    @property
     def unread(self) -> list[str]:
         """Names of given fields that the method does not read."""
         changed = changed_fields(self, type(self), "")

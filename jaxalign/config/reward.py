@@ -144,11 +144,10 @@ class RewardConfig(NewModelFields):
             loss.kind is not COMPARISONS or texts is None or texts % 2 == 0,
             f"reward.fit.batch_size {texts} is odd; a batch counts texts, two a preference",
         )
-        section = "process" if scores_steps else "reward"
         require(
             not unread,
             f"loss {loss.name} does not read {', '.join(unread)}; its settings are those of "
-            f"{section}",
+            f"{'process' if scores_steps else 'reward'}",
         )
 
     @property
@@ -160,3 +159,8 @@ class RewardConfig(NewModelFields):
     def fit(self) -> FitConfig:
         """Training loop of the chosen loss."""
         return self.process.fit if self.scores_steps else self.reward.fit
+
+    @property
+    def unread_sections(self) -> tuple[str, ...]:
+        """The section whose training loop is not that of the chosen loss."""
+        return ("reward",) if self.scores_steps else ("process",)

@@ -13,7 +13,7 @@ from jaxalign.config.checks import config
 from jaxalign.config.control import ControlConfig
 from jaxalign.config.dpo import DPOConfig
 from jaxalign.config.field_types import fits, hints_of, options_of
-from jaxalign.config.flags import flags_of, given_flags, named_flags, value_of, with_flags
+from jaxalign.config.flags import flags_of, given_flags, settings_of, value_of, with_flags
 from jaxalign.config.generate import GenerateConfig
 from jaxalign.config.grpo import GRPOSettings
 from jaxalign.config.images import ImagesConfig
@@ -291,22 +291,11 @@ def test_a_flag_may_be_given_by_its_last_words():
     """Where several fields end so it is refused; the whole name is always one."""
     default, hints = flags("dpo")
     given = given_flags(["--learning-rate", "1e-6", "--loss=ipo", "--fit.steps", "7"])
-    made = with_flags(default, named_flags(given, hints, "dpo"))
+    made = settings_of(default, given, known=hints, command="dpo")
     assert made.dpo.fit.optimizer.learning_rate == 1e-6
     assert (made.dpo.loss, made.dpo.fit.steps) == ("ipo", 7)
-    assert made == with_flags(
-        default,
-        {
-            "dpo.fit.optimizer.learning_rate": ("1e-6",),
-            "dpo.loss": ("ipo",),
-            "dpo.fit.steps": ("7",),
-        },
-    )
-    for name in ("learning_rate", "batch_size", "loss", "steps", "seed", "path"):
-        for command in ("dpo", "kto", "online", "distill"):
-            _, known = flags(command)
-            (whole,) = named_flags([(name, ("1",))], known, command)
-            assert whole.rpartition(".")[2] == name
+    whole = {"dpo.fit.optimizer.learning_rate": "1e-6", "dpo.loss": "ipo", "dpo.fit.steps": "7"}
+    assert made == with_flags(default, {name: (word,) for name, word in whole.items()})
 
 
 def test_the_same_setting_has_the_same_flag_in_all_commands():
