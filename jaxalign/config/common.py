@@ -18,7 +18,7 @@ from jaxalign.config.generate import GenerateConfig
 from jaxalign.config.grpo import GRPOSettings
 from jaxalign.config.images import ImagesConfig
 from jaxalign.config.iterations import IterationSettings
-from jaxalign.config.loop import FitConfig, OptimizerConfig
+from jaxalign.config.loop import FitConfig, LoopFields, OptimizerConfig
 from jaxalign.config.ppo import PPOSettings
 from jaxalign.config.ratings import RatingsConfig
 from jaxalign.config.rlhf import RLHFConfig
@@ -31,23 +31,15 @@ SHORT_NAMES = (
 )  # in the order of the help; `output` is an option of the command line
 # block: its fields by their short names
 SHORT_FLAGS: Mapping[type, Mapping[str, str]] = {
-    FitConfig: {
-        "epochs": "epochs",
-        "steps": "steps",
-        "batch_size": "batch_size",
-        "save_every": "checkpoint_every",
-    },
-    IterationSettings: {
-        "epochs": "prompt_epochs",
-        "steps": "iterations",
-        "save_every": "checkpoint_every",
-    },
+    LoopFields: {"eval_every": "eval_every", "save_every": "save_every"},
+    FitConfig: {"epochs": "epochs", "steps": "steps", "batch_size": "batch_size"},
+    IterationSettings: {"epochs": "prompt_epochs", "steps": "iterations"},
     PPOSettings: {"batch_size": "batch_size"},
     GRPOSettings: {"batch_size": "prompts"},
     OptimizerConfig: {"learning_rate": "learning_rate", "warmup": "warmup_steps"},
     DataConfig: {"max_length": "max_length"},
     TrainingFields: {"seed": "seed"},
-    SeedsFields: {"seed": "seeds", "save_every": "checkpoint_every"},
+    SeedsFields: {"seed": "seeds", "save_every": "save_every"},
     UpdateSettings: {"learning_rate": "learning_rate"},
     ControlConfig: {"steps": "total_steps"},
     ImagesConfig: {"steps": "updates", "batch_size": "batch_size"},
