@@ -29,6 +29,9 @@ SHORT_NAMES = (
     *("epochs", "steps", "learning_rate", "batch_size", "warmup", "eval_every", "save_every"),
     *("max_length", "seed"),
 )  # in the order of the help; `output` is an option of the command line
+SHORT_TEXTS = {
+    "warmup": "Linear warm-up: a whole number of steps (1: one step), or below 1 a share of them"
+}
 # block: its fields by their short names
 SHORT_FLAGS: Mapping[type, Mapping[str, str]] = {
     LoopFields: {"eval_every": "eval_every", "save_every": "save_every"},
@@ -49,7 +52,7 @@ SHORT_FLAGS: Mapping[type, Mapping[str, str]] = {
 
 # configuration: short names that it does not have, since it describes loops that it does not run
 LEFT_OUT: Mapping[type, tuple[str, ...]] = {
-    ExplainConfig: ("epochs", "steps", "batch_size", "eval_every", "save_every"),
+    ExplainConfig: ("epochs", "steps", "batch_size", "warmup", "eval_every", "save_every"),
 }
 
 

@@ -12,6 +12,8 @@ from jaxalign.config.ranges import Temperature
 class EvaluateConfig:
     """Perplexity of a policy on texts, accuracy of a policy or reward model on preferences, of a
     reward model on rankings, of a process reward model on steps.
+
+    Example: jaxalign evaluate --model runs/dpo --on preferences --data.path pairs.jsonl
     """
 
     model: str = ""

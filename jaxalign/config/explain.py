@@ -19,6 +19,8 @@ ALL = ("sft", "dpo", "kto", "ppo", "grpo")
 class ExplainConfig:
     """Explanation of one batch, token by token: log-probabilities, rewards, advantages, clipping,
     gradients.
+
+    Example: jaxalign explain --run runs/dpo --batch 3
     """
 
     run: str = ""

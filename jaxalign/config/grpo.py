@@ -136,6 +136,8 @@ class GRPOSettings(IterationSettings):
 class GRPOConfig(SampledFields):
     """GRPO or a relative of it: a policy gradient with rewards of models and functions, without
     values.
+
+    Example: jaxalign grpo --policy smollm2 --reward rewards.py:brevity --data.path prompts.jsonl
     """
 
     grpo: GRPOSettings = GRPOSettings()

@@ -102,7 +102,10 @@ class ProcessSettings:
 
 @config
 class RewardConfig(NewModelFields):
-    """A reward model from preferences, from rankings or from labelled steps."""
+    """A reward model from preferences, from rankings or from labelled steps.
+
+    Example: jaxalign reward --init smollm2 --data.path pairs.jsonl --lora.rank 8
+    """
 
     init: str = ""
     """Policy whose trunk and vocabulary it starts from: a run directory, a Hugging Face folder or

@@ -263,7 +263,7 @@ def rate_in(text: str, number: float) -> bool:
 def test_help_says_the_values_of_the_tables(command, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "4000")
     with pytest.raises(SystemExit):
-        dispatch([command, "--help"])
+        dispatch([command, "--help", "all"])
     text = " ".join(capsys.readouterr().out.split())
     for loop in (command, *(("process",) if command == "reward" else ())):
         for values in (NEW[loop], PUBLISHED[loop]):
