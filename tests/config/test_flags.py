@@ -202,7 +202,7 @@ def test_help_shows_what_can_be_given(command, capsys):
     assert not stop.value.code
     for flag in hints:
         assert (f"--{flag} " in shown) != (flag in REFUSED.get(command, ())), flag
-    assert ("--run_dir" in shown) == (command != "generate")
+    assert ("--output" in shown) == (command != "generate")
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,8 @@ def test_help_shows_what_can_be_given(command, capsys):
         (["dpo", "--seed", "1", "--seed", "1"], "--seed is given twice"),
         (["dpo", "--seed", "1", "--seed=2"], "--seed is given twice"),
         (["sft", "--max-grad-norm", "1", "--fit.optimizer.max_grad_norm", "2"], "given twice"),
-        (["dpo", "--run_dir", "a", "--run-dir=b"], "--run_dir is given twice"),
+        (["dpo", "--run_dir", "a", "--output=b"], "--output is given twice"),
+        (["dpo", "--ouput", "a"], "has no flag --ouput; did you mean --output?"),
         (["dpo", "--config"], "--config needs a value"),
         (["dpo", "--seed"], "--seed needs a value: a whole number"),
         (["dpo", "--seed="], "--seed is ''; it must be a whole number"),
@@ -236,7 +237,8 @@ def test_help_shows_what_can_be_given(command, capsys):
         (["sft", "--seed", "-1"], "--seed is -1; it must not be negative"),
         (["sft", "--seed", str(2**32)], "--seed is 4294967296; it must lie in"),
         (["generate", "--sampling.temperature", "1"], "did you mean --temperature?"),
-        (["evaluate", "--run_dir", "x"], "writes no run directory"),
+        (["generate", "--run_dir", "x"], "`jaxalign generate` has no flag --run_dir"),
+        (["generate", "--output", "x"], "`jaxalign generate` has no flag --output"),
         (["report"], "usage: jaxalign report DIR"),
         (["report", "a", "b"], "usage: jaxalign report DIR"),
         (["report", "--directory=a"], "usage: jaxalign report DIR"),
