@@ -19,6 +19,7 @@ from jaxalign.recipes.run import Run, open_run
 from jaxalign.recipes.scoring import perplexity
 from jaxalign.recipes.text_models import TextModel, load_text_model
 from jaxalign.recipes.user_data import Rows, read_rows, with_max_length
+from jaxalign.system.console import output
 from jaxalign.system.files import write_atomically
 
 
@@ -37,7 +38,8 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     ):
         measures = measure(config, run, model)
     for name, value in measures.items():
-        print(name, "unknown" if value is None else f"{value:.4f}")
+        text = "unknown" if value is None else f"{value:.4f}"
+        output(f"{name} {text}", needed=not config.output)
     if config.output:
         write_atomically(Path(config.output), json.dumps(measures, indent=1).encode())
     return measures

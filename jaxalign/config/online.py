@@ -13,6 +13,7 @@ from jaxalign.config.names import (
     with_hyperparameters,
 )
 from jaxalign.config.ranges import FlipProbability, Penalty, Positive, Share
+from jaxalign.config.records import RecordFields
 from jaxalign.config.training import SampledFields
 from jaxalign.losses import ONLINE_LOSSES
 from jaxalign.losses.declarations import Loss
@@ -20,7 +21,7 @@ from jaxalign.losses.declarations import Loss
 
 @config
 @with_hyperparameters(ONLINE_LOSSES, ONLINE_PAIR_LOSSES)
-class OnlineSettings:
+class OnlineSettings(RecordFields):
     """Online preference loss: pairs of the policy's own responses, compared by their rewards.
 
     Of the hyper-parameters None is the default of the chosen loss; one that the loss does not take

@@ -13,7 +13,6 @@ from rich.text import Text
 from jaxalign.batches.tokens import TokenBatch
 from jaxalign.config.records import RecordFields
 from jaxalign.errors import printable
-from jaxalign.numerics.masking import is_end
 from jaxalign.recipes.reward_sources import Judged, Judges
 from jaxalign.recipes.run import Run
 from jaxalign.system.console import show
@@ -156,13 +155,12 @@ def sample_table(stage: str, lines: Sequence[dict[str, Any]]) -> Table:
 
 
 def _text(line: dict[str, Any]) -> Text:
-    """The end of a prompt, pale, and the beginning of its response, each on one line."""
-    prompt, response = (" ".join(part.split(" ")) for part in (_plain(line), line["response"]))
-    prompt = prompt if len(prompt) <= PROMPT_END else "…" + prompt[-PROMPT_END:]
-    more = "…" if len(response) > RESPONSE_START else ""
-    parts = (printable(part).strip() for part in (prompt, response[:RESPONSE_START]))
-    first, second = parts
-    return Text.assemble((first, "dim"), " | ", second + more)
+    """The end of a prompt, pale, and the beginning of its response, on one line."""
+    prompt, response = (" ".join(part.split()) for part in (_plain(line), line["response"]))
+    prompt = prompt if len(prompt) <= PROMPT_END else "..." + prompt[-PROMPT_END:]
+    more = "..." if len(response) > RESPONSE_START else ""
+    answer = printable(response[:RESPONSE_START] + more)
+    return Text.assemble((printable(prompt), "dim"), " | ", answer)
 
 
 def _plain(line: dict[str, Any]) -> str:

@@ -47,6 +47,7 @@ def train_sft(
         sft_objective(policy).learner(policy),
         batches.batch,
         settings=settings,
+        steps_per_epoch=batches.per_epoch,
         prepare=with_token_counts,
         evaluation=evaluation if evaluation_rows else None,
         tokens_per_step=batches.tokens,

@@ -14,9 +14,10 @@ from jaxalign.config.grpo import GRPOSettings
 from jaxalign.config.loop import FitConfig, OptimizerConfig
 from jaxalign.config.ppo import PPOSettings
 from jaxalign.recipes.run import Run
+from jaxalign.recipes.step_metrics import StepFacts, StepMetrics, training_flops
 from jaxalign.recipes.text_models import TextModel
 from jaxalign.train.loop import fit
-from jaxalign.train.optimizers import make_optimizer
+from jaxalign.train.optimizers import learning_rate_at, make_optimizer
 from jaxalign.train.step import Track, TrainState, initial_state, summed_step, train_step
 
 
@@ -29,6 +30,7 @@ class Learner:
     frozen: parameters that the loss reads beside them; None: there are none.
     statistics, track: running statistics of the loss, as in `train_step`; saved in checkpoints.
     measure: sums over a whole batch that the loss reads, as in `train_step`.
+    reads_all: whether every token of a batch goes through all these parameters, once.
     """
 
     params: Any
@@ -37,6 +39,7 @@ class Learner:
     statistics: Any = None
     track: Track | None = None
     measure: BatchSums | None = None
+    reads_all: bool = False
 
     def state(self, key: jax.Array, optimizer: optax.GradientTransformation) -> TrainState:
         """Training state before the first update; all noise comes from the key."""
@@ -79,6 +82,7 @@ class Objective:
             statistics=self.statistics,
             track=self.track,
             measure=self.measure,
+            reads_all=True,
         )
 
 
@@ -101,6 +105,7 @@ class Loop:
     batches: number of the batch -> the batch; a pure function.
     steps: updates of the whole run.
     log_every, save_every: updates between lines of the metrics, and between checkpoints.
+    facts: of its steps, for their metrics.
     evaluation: along the way; None: nothing is evaluated.
     tokens_per_step: for the progress; None: it tells none.
     """
@@ -108,6 +113,7 @@ class Loop:
     update: Callable[[TrainState, Any], tuple[TrainState, Metrics]]
     batches: Callable[[int], Any]
     steps: int
+    facts: StepFacts
     log_every: int = 1
     save_every: int | None = None
     evaluation: Evaluation | None = None
@@ -125,14 +131,25 @@ def fit_loop(run: Run, name: str, state: TrainState, loop: Loop) -> Any:
       loop: what is done, and how often.
     """
     checkpoints, evaluation = run.checkpoints(name), loop.evaluation
+    counts = StepMetrics(run.metrics, name, loop.facts)
+
+    def begin(step: int) -> None:
+        run.metrics.resume(name, step)
+        run.samples.resume(name, step)
+        counts.start(step, loop.batches)
+
+    def update(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
+        state, metrics = loop.update(state, batch)
+        return state, metrics | counts.of_step(batch, metrics)
+
     evaluate = None if evaluation is None else lambda state: evaluation.metrics(state.all_params)
     state = fit(
         run.layout.place(state),
-        loop.update,
+        update,
         loop.batches,
         steps=loop.steps,
-        on_metrics=functools.partial(run.metrics.write, name),
-        on_start=functools.partial(run.metrics.resume, name),
+        on_metrics=counts.write,
+        on_start=begin,
         log_every=loop.log_every,
         checkpoints=checkpoints,
         save_every=loop.save_every,
@@ -152,6 +169,7 @@ def fit_batches(
     batches: Callable[[int], Any],
     *,
     settings: FitConfig,
+    steps_per_epoch: float,
     prepare: Callable[[TrainState, Any], tuple[Any, Metrics]] | None = None,
     evaluation: Evaluation | None = None,
     tokens_per_step: int | None = None,
@@ -163,6 +181,7 @@ def fit_batches(
       learner: what is trained.
       batches: number of the batch -> global batch in NumPy.
       settings: of loop and optimizer.
+      steps_per_epoch: in which all rows come once; may be broken.
       prepare: `(state, batch) -> (batch of the loss, metrics)`, before every update: samples of
         the parameters of that moment, and what frozen models say of them. None: the batch is that
         of the loss.
@@ -180,6 +199,7 @@ def fit_batches(
         update=prepared,
         batches=batches,
         steps=settings.updates,
+        facts=step_facts(run, learner, settings.optimizer, settings.updates, steps_per_epoch),
         log_every=settings.log_every,
         save_every=settings.save_every,
         evaluation=evaluation,
@@ -196,6 +216,7 @@ def fit_iterations(
     *,
     batches: Callable[[int], Any],
     settings: PPOSettings | GRPOSettings,
+    steps_per_epoch: float,
     evaluation: Evaluation | None = None,
 ) -> Any:
     """Trained parameters after iterations of sampling and learning, on the host.
@@ -207,20 +228,62 @@ def fit_iterations(
         iteration that takes several of them.
       batches: number of the iteration -> what it samples from.
       settings: of loop and optimizer.
+      steps_per_epoch: iterations in which all prompts come once; may be broken.
       evaluation: along the way, every so many iterations.
     """
-    steps = settings.total_iterations * settings.epochs * settings.minibatches
+    updates = settings.epochs * settings.minibatches
+    steps = settings.total_iterations * updates
     optimizer = optimizer_of(settings.optimizer, steps)
+    facts = StepFacts(
+        learning_rate=_learning_rates(settings.optimizer, steps, updates=updates),
+        steps_per_epoch=steps_per_epoch,
+    )
     step = run.step(learner.step(summed_step, optimizer), micro_batches=settings.micro_batches)
     loop = Loop(
         update=iteration(step),
         batches=batches,
         steps=settings.total_iterations,
+        facts=facts,
         log_every=settings.log_every,
         save_every=settings.save_every,
         evaluation=evaluation,
     )
     return fit_loop(run, name, learner.state(run.key(name), optimizer), loop)
+
+
+def step_facts(
+    run: Run,
+    learner: Learner,
+    optimizer: OptimizerConfig,
+    total_steps: int,
+    steps_per_epoch: float,
+) -> StepFacts:
+    """Facts of a loop of gradient steps, for their metrics."""
+    flops = None
+    if learner.reads_all:
+        trained, frozen = (_size(tree) for tree in (learner.params, learner.frozen))
+        flops = training_flops(parameters=trained + frozen, trained=trained)
+    return StepFacts(
+        learning_rate=_learning_rates(optimizer, total_steps),
+        steps_per_epoch=steps_per_epoch,
+        flops_per_token=flops,
+        devices=tuple(run.layout.devices),
+    )
+
+
+def _size(tree: Any) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def _learning_rates(
+    settings: OptimizerConfig, total_steps: int, *, updates: int = 1
+) -> Callable[[int], float]:
+    """Number of a step, from 1 -> learning rate of the last of its updates."""
+    filled = filled_optimizer(settings, total_steps)
+    names = ("learning_rate", "schedule", "warmup_steps")
+    schedule: dict[str, Any] = {name: getattr(filled, name) for name in names}
+    rate = functools.partial(learning_rate_at, **schedule, total_steps=total_steps)
+    return lambda step: rate(step * updates - 1)
 
 
 def updates_left(run: Run, name: str, updates: int) -> int:

@@ -5,8 +5,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Generic
 
-from rich.console import Console
-
 from jaxalign.config.data import DataConfig
 from jaxalign.config.lora import LoraConfig
 from jaxalign.config.model import TokenizerConfig
@@ -18,6 +16,7 @@ from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.data.tokenizer_training import train_tokenizer
 from jaxalign.errors import UserError, one_line, printable
 from jaxalign.recipes.text_models import TextModel, start_of
+from jaxalign.system.console import warn
 from jaxalign.system.files import make_directory, write_atomically
 
 
@@ -118,14 +117,13 @@ def _load(
 
 def report_skipped(source: str, lines: list[str], log: Path | None) -> None:
     """Report rows that were left out: all of them in a file, or else on the terminal."""
-    console = Console(stderr=True, soft_wrap=True)
-    console.print(printable(f"{source}: skipped {len(lines)} bad rows"), markup=False)
+    warn(printable(f"{source}: skipped {len(lines)} bad rows"))
     named = lines if log is None else lines[:10]
-    console.print("\n".join(f"  {one_line(line)}" for line in named), markup=False)
+    warn("\n".join(f"  {one_line(line)}" for line in named))
     if log is not None:
         path = make_directory(log) / f"skipped_rows_{Path(source).name[:100]}.txt"
         write_atomically(path, "".join(f"{line}\n" for line in lines).encode())
-        console.print(f"  all of them: {path}", markup=False)
+        warn(f"  all of them: {path}")
 
 
 def learn_tokenizer(config: TokenizerConfig, records: Sequence[Record]) -> Tokenizer:

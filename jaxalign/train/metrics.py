@@ -1,13 +1,12 @@
-"""Metrics of a run on disk (JSON lines, TensorBoard events), and the progress display of a loop."""
+"""Metrics of a run on disk: JSON lines, TensorBoard events."""
 
-import contextlib
 import logging
 import os
 import secrets
 import struct
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -131,85 +130,3 @@ def logged(run_dir: str | os.PathLike[str], stage: str, name: str) -> dict[int, 
     return {
         line["step"]: float(line[name]) for line in lines if line["stage"] == stage and name in line
     }
-
-
-@contextlib.contextmanager
-def progress(
-    label: str, *, total: int, start: int = 0, tokens_per_step: int | None = None
-) -> Iterator[Callable[..., None]]:
-    """Progress display of a loop: a bar on a terminal, otherwise a plain line every tenth.
-
-    Args:
-      label: name of the loop.
-      total: steps of the whole loop.
-      start: steps done before.
-      tokens_per_step: for tokens per second; None: not shown.
-
-    Yields:
-      `advance(done, note="")`, to be called with the number of steps done so far.
-    """
-    rate = _Rate(total, tokens_per_step)
-    if sys.stdout.isatty():
-        with _bar(label, total, start, rate) as advance:
-            yield advance
-        return
-    shown = start * 10 // max(total, 1)
-
-    def advance(done: int, note: str = "") -> None:
-        nonlocal shown
-        text = rate(done)
-        if done * 10 // max(total, 1) > shown:
-            shown = done * 10 // max(total, 1)
-            with contextlib.suppress(OSError):  # a run goes on when nobody reads any longer
-                print(f"{label}: {done}/{total} {text} {note}".rstrip(), flush=True)
-
-    yield advance
-
-
-@contextlib.contextmanager
-def _bar(label: str, total: int, start: int, rate: "_Rate") -> Iterator[Callable[..., None]]:
-    """Progress bar on a terminal, as `progress`."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[text]}"),
-    )
-    with Progress(*columns, refresh_per_second=4) as bar:
-        task = bar.add_task(label, total=total, completed=start, text="")
-
-        def advance(done: int, note: str = "") -> None:
-            bar.update(task, completed=done, text=f"{rate(done)} {note}")
-
-        yield advance
-
-
-class _Rate:
-    """Steps per second and time left, from the second step on (the first one compiles)."""
-
-    def __init__(self, total: int, tokens_per_step: int | None):
-        self.total, self.tokens_per_step = total, tokens_per_step
-        self.first: tuple[int, float] | None = None
-
-    def __call__(self, done: int) -> str:
-        now = time.monotonic()
-        if self.first is None:
-            self.first = (done, now)
-        seconds = now - self.first[1]
-        if done == self.first[0] or seconds == 0:
-            return ""
-        per_second = (done - self.first[0]) / seconds
-        left = (self.total - done) / per_second
-        text = f"{per_second:.3g} steps/s"
-        if self.tokens_per_step is not None:
-            text += f", {per_second * self.tokens_per_step:,.0f} tokens/s"
-        return f"{text}, {_clock(left)} left"
-
-
-def _clock(seconds: float) -> str:
-    """1:02:03 for 3723 seconds."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}"
