@@ -53,7 +53,8 @@ def train_process(
 
     loss_fn = objectives.process_reward(text_step_scores(model.model), loss)
     learner = Learner(params=model.trained, frozen=model.frozen, loss_fn=loss_fn)
-    params = fit_batches(run, name, learner, batch, settings=settings.fit)
+    epoch = len(rows) / settings.fit.rows
+    params = fit_batches(run, name, learner, batch, settings=settings.fit, steps_per_epoch=epoch)
     return model.with_trained(params)
 
 

@@ -10,6 +10,8 @@ from jaxalign.batches.tokens import token_count
 from jaxalign.system.peaks import peak_flops
 from jaxalign.train.metrics import MetricsWriter, logged
 
+SAMPLING = "seconds/sampling"  # of steps that sample first
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StepFacts:
@@ -50,6 +52,7 @@ class StepMetrics:
         self.writer, self.stage, self.facts = writer, stage, facts
         self.step, self.tokens = 0, 0
         self.since: tuple[float, int] | None = None  # time and tokens
+        self.ends: dict[int, float] = {}  # of steps that had ended before they were handed on
 
     def start(self, step: int, batches: Callable[[int], Any]) -> None:
         """Go on from a step: its tokens are those of its line, or of the last line before it and
@@ -78,23 +81,28 @@ class StepMetrics:
             more["epoch"] = self.step / self.facts.steps_per_epoch
         if self.tokens:
             more["tokens_seen"] = float(self.tokens)
+        now = time.monotonic()
         if self.since is None:
-            self.since = time.monotonic(), self.tokens
+            self.since = now, self.tokens
+        if SAMPLING in metrics:  # which waited for the device
+            self.ends[self.step] = now
         return more
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         """Write the metrics of a step, with the speed since the line before."""
         is_step = "tokens_seen" in metrics
         tokens = int(metrics["tokens_seen"]) if is_step else self.tokens
-        speed = self._speed(tokens) if is_step else {}
+        now = self.ends.get(step, time.monotonic()) if is_step else time.monotonic()
+        speed = self._speed(tokens, now) if is_step else {}
         self.writer.write(self.stage, step, metrics | speed)
+        self.ends = {number: end for number, end in self.ends.items() if number > step}
         if self.since is not None:
-            self.since = time.monotonic(), max(tokens, self.since[1])
+            self.since = now, max(tokens, self.since[1])
 
-    def _speed(self, tokens: int) -> dict[str, float]:
-        if self.since is None or tokens <= self.since[1]:
+    def _speed(self, tokens: int, now: float) -> dict[str, float]:
+        if self.since is None or tokens <= self.since[1] or now <= self.since[0]:
             return {}
-        rate = (tokens - self.since[1]) / max(time.monotonic() - self.since[0], 1e-9)
+        rate = (tokens - self.since[1]) / (now - self.since[0])
         speed = {"tokens_per_second": rate}
         peaks = [peak_flops(device.device_kind) for device in self.facts.devices]
         if self.facts.flops_per_token is not None and peaks and None not in peaks:

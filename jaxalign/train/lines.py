@@ -49,9 +49,7 @@ class LinesWriter:
     def resume(self, stage: str, step: int) -> None:
         """Drop the lines of `stage` after `step` (all of them for step 0): they will come again."""
         if self._file is not None or exists(self.path):
-            self.reopen(
-                lambda line: line["stage"] != stage or (step > 0 and line["step"] <= step)
-            )
+            self.reopen(lambda line: line["stage"] != stage or (step > 0 and line["step"] <= step))
 
     def write(self, lines: Iterable[Mapping[str, Any]]) -> None:
         """Append lines.
