@@ -64,10 +64,10 @@ REFUSED = {
         *(f"{loop}.{field}" for loop in RLHF_LOOPS for field in ("eval_every", "best", "patience")),
     ),
     "reward": ("model.dropout", "model.value_trunk"),
-    "ppo": ("data.evaluation_path", "lora.dropout"),
-    "grpo": ("data.evaluation_path", "lora.dropout"),
-    "online": ("data.evaluation_path", "lora.dropout"),
-    "evaluate": ("data.evaluation_path",),
+    "ppo": ("data.evaluation_path", "data.evaluation_share", "lora.dropout"),
+    "grpo": ("data.evaluation_path", "data.evaluation_share", "lora.dropout"),
+    "online": ("data.evaluation_path", "data.evaluation_share", "lora.dropout"),
+    "evaluate": ("data.evaluation_path", "data.evaluation_share"),
     "explain": ("data.evaluation_path",),
 }
 # command: its default configuration, if it needs no file

@@ -212,7 +212,7 @@ def test_kto_and_bco_resume_to_the_same_bits_and_are_explained(
     policy, files, tmp_path, loss, interrupted, capsys
 ):
     data = ["--data.path", files["labelled"], "--data.max_length", "40"]
-    data += ["--data.evaluation_path", files["labelled"], "--policy", str(policy[0])]
+    data += ["--data.evaluation_share", "0.2", "--policy", str(policy[0])]
     data += [*fit("kto.", 6), "--kto.fit.save_every", "2"]
     whole, parts = str(tmp_path / "whole"), str(tmp_path / "parts")
     results = dispatch(["kto", "--loss", loss, "--run_dir", whole, *data])
@@ -242,6 +242,7 @@ def test_kto_and_bco_resume_to_the_same_bits_and_are_explained(
     assert found.metrics["bco/shift"] == pytest.approx(shift, rel=1e-4)
     arguments = ["--method", "kto", "--kto.loss", "bco", "--data.path", files["labelled"], *page]
     models = ["--policy", whole, "--reference", str(policy[0]), "--data.max_length", "40"]
+    models += ["--data.evaluation_share", "0.2"]  # the rows that were trained on
     alone = dispatch(["explain", *arguments, *models, "--updates", "1"])
     assert all(total.agrees for total in alone.sums)
     assert alone.notes == ("The shift starts from 0, as in training: no run is given.",)

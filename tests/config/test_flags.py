@@ -250,6 +250,8 @@ def test_help_shows_what_can_be_given(command, capsys):
         (["--version", "x"], "no command '--version'"),
         (["ppo", "--data.evaluation_path", "x"], "ppo reads no held-out rows"),
         (["explain", "--data.evaluation_path", "x"], "explain reads --data.path"),
+        (["grpo", "--data.evaluation_share", "0.1"], "grpo reads no held-out rows"),
+        (["evaluate", "--data.evaluation_share", "0.1"], "leave --data.evaluation_share out"),
         (["explain", "--method", "kto", "--dpo.beta", "1"], "method kto does not read dpo.beta"),
     ],
 )
