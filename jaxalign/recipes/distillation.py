@@ -94,7 +94,7 @@ def train_distillation(
     params = fit_batches(
         run,
         name,
-        Learner(params=student.trained, frozen=student.frozen, loss_fn=loss),
+        Learner(model=student, params=student.trained, frozen=student.frozen, loss_fn=loss),
         _mixed_batches(settings, prompts_of, responses, seed=run.seed),
         settings=settings.fit,
         prepare=_with_teacher_logits(run.layout.rows(draw), teach, samples),

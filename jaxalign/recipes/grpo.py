@@ -15,7 +15,7 @@ from jaxalign.models.functions import text_decisions
 from jaxalign.recipes.prompts import PromptBatch, prompt_batches
 from jaxalign.recipes.reward_sources import Judges, with_total_scores
 from jaxalign.recipes.run import Run
-from jaxalign.recipes.sampler import Sampler, TextTask, make_sampler
+from jaxalign.recipes.sampler import SAMPLE_METRICS, Sampler, TextTask, make_sampler
 from jaxalign.recipes.stage import Evaluation, Objective, fit_iterations
 from jaxalign.recipes.text_models import TextModel, with_heads
 from jaxalign.rollouts.groups import GroupSamples, response_batch, sample_groups
@@ -109,6 +109,7 @@ def grpo_objective(task: TextTask, actor: TextModel, settings: GRPOSettings) -> 
         make_loss=functools.partial(
             objectives.group_policy_gradient, method=settings.method, length=task.max_new_tokens
         ),
+        shown=SAMPLE_METRICS,
     )
 
 

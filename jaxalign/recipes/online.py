@@ -15,7 +15,7 @@ from jaxalign.models.functions import text_logps
 from jaxalign.recipes.prompts import PromptBatch, prompt_batches
 from jaxalign.recipes.reward_sources import Judges, mean_score
 from jaxalign.recipes.run import Run
-from jaxalign.recipes.sampler import Sampler, TextTask, make_sampler
+from jaxalign.recipes.sampler import SAMPLE_METRICS, Sampler, TextTask, make_sampler
 from jaxalign.recipes.stage import Learner, fit_batches
 from jaxalign.recipes.text_models import TextModel, with_heads
 from jaxalign.rollouts.pairs import sample_pairs, scored_pairs
@@ -55,7 +55,13 @@ def train_online(
     params = fit_batches(
         run,
         name,
-        Learner(params=policy.trained, frozen=policy.frozen, loss_fn=loss),
+        Learner(
+            model=policy,
+            params=policy.trained,
+            frozen=policy.frozen,
+            loss_fn=loss,
+            shown=(*SAMPLE_METRICS, "rewards/accuracy"),
+        ),
         prompt_batches(task.prompts, seed=run.seed, pad_id=pad_id, size=size),
         settings=settings.fit,
         prepare=_fresh_pairs(sampler, judges, settings, run.key(f"{name}/samples")),

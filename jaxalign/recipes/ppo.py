@@ -16,7 +16,7 @@ from jaxalign.models.functions import text_policy
 from jaxalign.recipes.prompts import PromptBatch, prompt_batches
 from jaxalign.recipes.reward_sources import Judges, with_total_scores
 from jaxalign.recipes.run import Run
-from jaxalign.recipes.sampler import Sampler, TextTask, make_sampler
+from jaxalign.recipes.sampler import SAMPLE_METRICS, Sampler, TextTask, make_sampler
 from jaxalign.recipes.stage import Evaluation, Objective, fit_iterations
 from jaxalign.recipes.text_models import TextModel, with_heads
 from jaxalign.rollouts.text import (
@@ -80,6 +80,7 @@ def ppo_objective(task: TextTask, actor: TextModel, settings: PPOSettings) -> Ob
         read=text_policy(actor.model, temperature=task.temperature, last=task.max_new_tokens),
         make_loss=functools.partial(objectives.ppo, **ppo_terms(settings)),
         statistics=jnp.float32(settings.kl_coef),
+        shown=SAMPLE_METRICS,
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 
 from jaxalign.batches.functions import BatchSums, LossFn, Metrics
@@ -15,6 +16,7 @@ from jaxalign.config.loop import FitConfig, OptimizerConfig
 from jaxalign.config.ppo import PPOSettings
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.text_models import TextModel
+from jaxalign.system.console import phase, tell
 from jaxalign.train.loop import fit
 from jaxalign.train.optimizers import make_optimizer
 from jaxalign.train.step import Track, TrainState, initial_state, summed_step, train_step
@@ -24,19 +26,23 @@ from jaxalign.train.step import Track, TrainState, initial_state, summed_step, t
 class Learner:
     """Trained and frozen parameters, and the loss that gradient steps lower.
 
+    model: what the checkpoints are of.
     params: trained parameters at the start.
     loss_fn: of an objective.
     frozen: parameters that the loss reads beside them; None: there are none.
     statistics, track: running statistics of the loss, as in `train_step`; saved in checkpoints.
     measure: sums over a whole batch that the loss reads, as in `train_step`.
+    shown: metrics that matter, which the progress shows.
     """
 
+    model: TextModel
     params: Any
     loss_fn: LossFn
     frozen: dict | None = None
     statistics: Any = None
     track: Track | None = None
     measure: BatchSums | None = None
+    shown: tuple[str, ...] = ("loss",)
 
     def state(self, key: jax.Array, optimizer: optax.GradientTransformation) -> TrainState:
         """Training state before the first update; all noise comes from the key."""
@@ -61,7 +67,7 @@ class Objective:
 
     read: outputs of the model: `(params, rows, keys) -> log-probabilities, ...`.
     make_loss: `read -> loss_fn`, a function of `objectives` with its numbers.
-    statistics, track, measure: as in `Learner`.
+    statistics, track, measure, shown: as in `Learner`.
     """
 
     read: Callable[..., Any]
@@ -69,16 +75,19 @@ class Objective:
     statistics: Any = None
     track: Track | None = None
     measure: BatchSums | None = None
+    shown: tuple[str, ...] = ("loss",)
 
     def learner(self, policy: TextModel) -> Learner:
         """A learner of the policy's trained parameters with this loss."""
         return Learner(
+            model=policy,
             params=policy.trained,
             frozen=policy.frozen,
             loss_fn=self.make_loss(self.read),
             statistics=self.statistics,
             track=self.track,
             measure=self.measure,
+            shown=self.shown,
         )
 
 
@@ -103,6 +112,7 @@ class Loop:
     log_every, checkpoint_every: updates between lines of the metrics, and between checkpoints.
     evaluation: along the way; None: nothing is evaluated.
     tokens_per_step: for the progress; None: it tells none.
+    shown: metrics that the progress shows.
     """
 
     update: Callable[[TrainState, Any], tuple[TrainState, Metrics]]
@@ -112,6 +122,7 @@ class Loop:
     checkpoint_every: int | None = None
     evaluation: Evaluation | None = None
     tokens_per_step: int | None = None
+    shown: tuple[str, ...] = ("loss",)
 
 
 def fit_loop(run: Run, name: str, state: TrainState, loop: Loop) -> Any:
@@ -125,7 +136,7 @@ def fit_loop(run: Run, name: str, state: TrainState, loop: Loop) -> Any:
       loop: what is done, and how often.
     """
     checkpoints, evaluation = run.checkpoints(name), loop.evaluation
-    evaluate = None if evaluation is None else lambda state: evaluation.metrics(state.all_params)
+    tell(f"{name}: {parameters_line(state)}")
     state = fit(
         run.layout.place(state),
         loop.update,
@@ -136,13 +147,40 @@ def fit_loop(run: Run, name: str, state: TrainState, loop: Loop) -> Any:
         log_every=loop.log_every,
         checkpoints=checkpoints,
         checkpoint_every=loop.checkpoint_every,
-        evaluate=evaluate,
+        evaluate=None if evaluation is None else _told(name, evaluation.metrics),
         evaluate_every=None if evaluation is None else evaluation.every,
         label=name,
+        shown=loop.shown,
         tokens_per_step=loop.tokens_per_step,
     )
     checkpoints.close()
     return jax.device_get(state.params)
+
+
+def parameters_line(state: TrainState) -> str:
+    """Numbers of trained parameters and of all, for people."""
+    trained, frozen = (
+        sum(int(np.size(leaf)) for leaf in jax.tree.leaves(tree))
+        for tree in (state.params, state.frozen)
+    )
+    types = sorted({str(leaf.dtype) for leaf in jax.tree.leaves(state.params)})
+    kept = f" of {trained + frozen:,}" if frozen else ""
+    return f"{trained:,}{kept} parameters are trained ({', '.join(types)})"
+
+
+def _told(
+    name: str, metrics: Callable[[Any], dict[str, float]]
+) -> Callable[[TrainState], dict[str, float]]:
+    """Evaluation of a state, told of while it lasts and by its result."""
+
+    def evaluate(state: TrainState) -> dict[str, float]:
+        with phase(f"{name}: evaluating"):
+            values = metrics(state.all_params)
+        numbers = ", ".join(f"{metric} {value:.4g}" for metric, value in values.items())
+        tell(f"{name}: step {int(state.step)}: {numbers}")
+        return values
+
+    return evaluate
 
 
 def fit_batches(
@@ -184,6 +222,7 @@ def fit_batches(
         checkpoint_every=settings.checkpoint_every,
         evaluation=evaluation,
         tokens_per_step=tokens_per_step,
+        shown=learner.shown,
     )
     return fit_loop(run, name, learner.state(run.key(name), optimizer), loop)
 
@@ -219,6 +258,7 @@ def fit_iterations(
         log_every=settings.log_every,
         checkpoint_every=settings.checkpoint_every,
         evaluation=evaluation,
+        shown=learner.shown,
     )
     return fit_loop(run, name, learner.state(run.key(name), optimizer), loop)
 
@@ -226,6 +266,14 @@ def fit_iterations(
 def updates_left(run: Run, name: str, updates: int) -> int:
     """Number of updates left of a stage that an earlier run may have begun."""
     return updates - max(run.checkpoints(name).steps(), default=0)
+
+
+def is_trained(run: Run, name: str, updates: int) -> bool:
+    """Whether a stage has had all its updates, by a checkpoint that is whole: what only they need
+    is left out then.
+    """
+    checkpoints = run.checkpoints(name)
+    return updates in checkpoints.steps() and checkpoints.is_whole(updates)
 
 
 def optimizer_of(settings: OptimizerConfig, total_steps: int) -> optax.GradientTransformation:
