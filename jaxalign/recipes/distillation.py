@@ -95,7 +95,7 @@ def train_distillation(
     params = fit_batches(
         run,
         name,
-        Learner(params=student.trained, frozen=student.frozen, loss_fn=loss),
+        Learner(model=student, params=student.trained, frozen=student.frozen, loss_fn=loss),
         _mixed_batches(settings, prompts_of, responses, seed=run.seed),
         settings=settings.fit,
         steps_per_epoch=len(rows) / size,
@@ -150,16 +150,16 @@ def _with_teacher_logits(
 
 def _held_out_loss(
     run: Run, held_out: Responses, teach: Teach, *, loss_fn: LossFn, key: jax.Array
-) -> Callable[[Any], dict[str, float]]:
-    """`params -> metrics`: divergence from the teacher on held-out responses."""
+) -> Callable[[TrainState], dict[str, float]]:
+    """`state -> metrics`: divergence from the teacher on held-out responses."""
     sums = run.layout.sums(functools.partial(loss_sums, loss_fn=loss_fn))
     devices = len(run.layout.devices)
     padded = -(-held_out.size // devices) * devices
 
-    def evaluate(params: Any) -> dict[str, float]:
+    def evaluate(state: TrainState) -> dict[str, float]:
         parts = map(held_out.batch, evaluation_batches(len(held_out.rows), held_out.size))
         taught = (teach(pad_rows(part, padded)[0]) for part in parts)
-        return {"validation/loss": mean_metrics(sums, (params, key), taught)["loss"]}
+        return {"validation/loss": mean_metrics(sums, (state.all_params, key), taught)["loss"]}
 
     return evaluate
 

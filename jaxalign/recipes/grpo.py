@@ -23,7 +23,7 @@ from jaxalign.recipes.sample_metrics import (
     response_metrics,
 )
 from jaxalign.recipes.sample_records import Drawn, SampleRecords, sample_records
-from jaxalign.recipes.sampler import Sampler, TextTask, make_sampler
+from jaxalign.recipes.sampler import SAMPLE_METRICS, Sampler, TextTask, make_sampler
 from jaxalign.recipes.stage import Evaluation, Objective, fit_iterations
 from jaxalign.recipes.text_models import TextModel, with_heads
 from jaxalign.rollouts.groups import GroupSamples, response_batch, sample_groups
@@ -120,6 +120,7 @@ def grpo_objective(task: TextTask, actor: TextModel, settings: GRPOSettings) -> 
         make_loss=functools.partial(
             objectives.group_policy_gradient, method=settings.method, length=task.max_new_tokens
         ),
+        shown=SAMPLE_METRICS,
     )
 
 

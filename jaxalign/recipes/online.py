@@ -17,7 +17,7 @@ from jaxalign.recipes.reward_sources import Judged, Judges, mean_score
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.sample_metrics import PhaseClock, response_metrics
 from jaxalign.recipes.sample_records import Drawn, SampleRecords, sample_records
-from jaxalign.recipes.sampler import Sampler, TextTask, make_sampler
+from jaxalign.recipes.sampler import SAMPLE_METRICS, Sampler, TextTask, make_sampler
 from jaxalign.recipes.stage import Learner, fit_batches
 from jaxalign.recipes.text_models import TextModel, with_heads
 from jaxalign.rollouts.pairs import sample_pairs, scored_pairs
@@ -61,7 +61,13 @@ def train_online(
     params = fit_batches(
         run,
         name,
-        Learner(params=policy.trained, frozen=policy.frozen, loss_fn=loss),
+        Learner(
+            model=policy,
+            params=policy.trained,
+            frozen=policy.frozen,
+            loss_fn=loss,
+            shown=(*SAMPLE_METRICS, "rewards/accuracy"),
+        ),
         prompt_batches(task.prompts, seed=run.seed, pad_id=pad_id, size=size),
         settings=settings.fit,
         steps_per_epoch=len(task.prompts) / size,

@@ -20,7 +20,7 @@ from jaxalign.recipes.reward_sources import Judges, with_total_scores
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.sample_metrics import PhaseClock, mean_advantages, response_metrics
 from jaxalign.recipes.sample_records import Drawn, SampleRecords, sample_records
-from jaxalign.recipes.sampler import Sampler, TextTask, make_sampler
+from jaxalign.recipes.sampler import SAMPLE_METRICS, Sampler, TextTask, make_sampler
 from jaxalign.recipes.stage import Evaluation, Objective, fit_iterations
 from jaxalign.recipes.text_models import TextModel, with_heads
 from jaxalign.rollouts.text import (
@@ -87,6 +87,7 @@ def ppo_objective(task: TextTask, actor: TextModel, settings: PPOSettings) -> Ob
         read=text_policy(actor.model, temperature=task.temperature, last=task.max_new_tokens),
         make_loss=functools.partial(objectives.ppo, **ppo_terms(settings)),
         statistics=jnp.float32(settings.kl_coef),
+        shown=SAMPLE_METRICS,
     )
 
 

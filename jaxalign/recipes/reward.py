@@ -112,7 +112,13 @@ def train_scores(
         l2=settings.bag_l2 if settings.bag else 0.0,
         penalised=lambda params: {k: v for k, v in params["score"].items() if k in NGRAMS},
     )
-    learner = Learner(params=params, frozen=frozen, loss_fn=loss_fn)
+    learner = Learner(
+        model=model,
+        params=params,
+        frozen=frozen,
+        loss_fn=loss_fn,
+        shown=("loss", "rewards/accuracy"),
+    )
     loop = {"settings": settings.fit, "steps_per_epoch": steps_per_epoch}
     params = fit_batches(run, name, learner, batches, **loop)
     trained = dataclasses.replace(model, params={**model.params, **params})

@@ -20,6 +20,7 @@ from jaxalign.errors import UserError
 from jaxalign.layouts.choice import make_layout
 from jaxalign.layouts.layout import Layout, pad_rows
 from jaxalign.recipes.inputs import FILE, Digest, Inputs, check_same, read_inputs
+from jaxalign.system.console import tell
 from jaxalign.system.files import (
     exists,
     make_directory,
@@ -142,6 +143,7 @@ def open_run(
         "started": time.strftime("%Y-%m-%d %H:%M:%S"),
     }
     _write_json(directory / "versions.json", versions)
+    tell(f"device: {versions['device']}")
     return Run(
         directory=directory,
         layout=layout,

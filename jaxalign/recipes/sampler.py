@@ -15,6 +15,8 @@ from jaxalign.recipes.stage import updates_left
 from jaxalign.recipes.text_models import TextModel
 from jaxalign.train.step import TrainState
 
+SAMPLE_METRICS = ("scores/mean", "kl/reference")  # that the progress of sampling methods shows
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TextTask:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 
 from jaxalign.batches.functions import BatchSums, LossFn, Metrics
@@ -16,6 +17,7 @@ from jaxalign.config.ppo import PPOSettings
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.step_metrics import StepFacts, StepMetrics, training_flops
 from jaxalign.recipes.text_models import TextModel
+from jaxalign.system.console import phase, tell
 from jaxalign.train.loop import fit
 from jaxalign.train.optimizers import learning_rate_at, make_optimizer
 from jaxalign.train.step import Track, TrainState, initial_state, summed_step, train_step
@@ -25,20 +27,24 @@ from jaxalign.train.step import Track, TrainState, initial_state, summed_step, t
 class Learner:
     """Trained and frozen parameters, and the loss that gradient steps lower.
 
+    model: what the checkpoints are of.
     params: trained parameters at the start.
     loss_fn: of an objective.
     frozen: parameters that the loss reads beside them; None: there are none.
     statistics, track: running statistics of the loss, as in `train_step`; saved in checkpoints.
     measure: sums over a whole batch that the loss reads, as in `train_step`.
+    shown: metrics that matter, which the progress shows.
     reads_all: whether every token of a batch goes through all these parameters, once.
     """
 
+    model: TextModel
     params: Any
     loss_fn: LossFn
     frozen: dict | None = None
     statistics: Any = None
     track: Track | None = None
     measure: BatchSums | None = None
+    shown: tuple[str, ...] = ("loss",)
     reads_all: bool = False
 
     def state(self, key: jax.Array, optimizer: optax.GradientTransformation) -> TrainState:
@@ -64,7 +70,7 @@ class Objective:
 
     read: outputs of the model: `(params, rows, keys) -> log-probabilities, ...`.
     make_loss: `read -> loss_fn`, a function of `objectives` with its numbers.
-    statistics, track, measure: as in `Learner`.
+    statistics, track, measure, shown: as in `Learner`.
     """
 
     read: Callable[..., Any]
@@ -72,28 +78,31 @@ class Objective:
     statistics: Any = None
     track: Track | None = None
     measure: BatchSums | None = None
+    shown: tuple[str, ...] = ("loss",)
 
     def learner(self, policy: TextModel) -> Learner:
         """A learner of the policy's trained parameters with this loss."""
         return Learner(
+            model=policy,
             params=policy.trained,
             frozen=policy.frozen,
             loss_fn=self.make_loss(self.read),
             statistics=self.statistics,
             track=self.track,
             measure=self.measure,
+            shown=self.shown,
             reads_all=True,
         )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Metrics computed along training: at the start, every so many steps, and at the end.
+    """Metrics of the state along training: at the start, every so many steps, and at the end.
 
     every: steps (or iterations) between them; None: at the start and at the end only.
     """
 
-    metrics: Callable[[Any], dict[str, float]]
+    metrics: Callable[[TrainState], dict[str, float]]
     every: int | None = None
 
 
@@ -108,6 +117,7 @@ class Loop:
     facts: of its steps, for their metrics.
     evaluation: along the way; None: nothing is evaluated.
     tokens_per_step: for the progress; None: it tells none.
+    shown: metrics that the progress shows.
     """
 
     update: Callable[[TrainState, Any], tuple[TrainState, Metrics]]
@@ -118,6 +128,7 @@ class Loop:
     save_every: int | None = None
     evaluation: Evaluation | None = None
     tokens_per_step: int | None = None
+    shown: tuple[str, ...] = ("loss",)
 
 
 def fit_loop(run: Run, name: str, state: TrainState, loop: Loop) -> Any:
@@ -131,6 +142,7 @@ def fit_loop(run: Run, name: str, state: TrainState, loop: Loop) -> Any:
       loop: what is done, and how often.
     """
     checkpoints, evaluation = run.checkpoints(name), loop.evaluation
+    tell(f"{name}: {parameters_line(state)}")
     counts = StepMetrics(run.metrics, name, loop.facts)
 
     def begin(step: int) -> None:
@@ -142,7 +154,6 @@ def fit_loop(run: Run, name: str, state: TrainState, loop: Loop) -> Any:
         state, metrics = loop.update(state, batch)
         return state, metrics | counts.of_step(batch, metrics)
 
-    evaluate = None if evaluation is None else lambda state: evaluation.metrics(state.all_params)
     state = fit(
         run.layout.place(state),
         update,
@@ -153,13 +164,40 @@ def fit_loop(run: Run, name: str, state: TrainState, loop: Loop) -> Any:
         log_every=loop.log_every,
         checkpoints=checkpoints,
         save_every=loop.save_every,
-        evaluate=evaluate,
+        evaluate=None if evaluation is None else _told(name, evaluation.metrics),
         evaluate_every=None if evaluation is None else evaluation.every,
         label=name,
+        shown=loop.shown,
         tokens_per_step=loop.tokens_per_step,
     )
     checkpoints.close()
     return jax.device_get(state.params)
+
+
+def parameters_line(state: TrainState) -> str:
+    """Numbers of trained parameters and of all, for people."""
+    trained, frozen = (
+        sum(int(np.size(leaf)) for leaf in jax.tree.leaves(tree))
+        for tree in (state.params, state.frozen)
+    )
+    types = sorted({str(leaf.dtype) for leaf in jax.tree.leaves(state.params)})
+    kept = f" of {trained + frozen:,}" if frozen else ""
+    return f"{trained:,}{kept} parameters are trained ({', '.join(types)})"
+
+
+def _told(
+    name: str, metrics: Callable[[TrainState], dict[str, float]]
+) -> Callable[[TrainState], dict[str, float]]:
+    """Evaluation of a state, told of while it lasts and by its result."""
+
+    def evaluate(state: TrainState) -> dict[str, float]:
+        with phase(f"{name}: evaluating"):
+            values = metrics(state)
+        numbers = ", ".join(f"{metric} {value:.4g}" for metric, value in values.items())
+        tell(f"{name}: step {int(state.step)}: {numbers}")
+        return values
+
+    return evaluate
 
 
 def fit_batches(
@@ -204,6 +242,7 @@ def fit_batches(
         save_every=settings.save_every,
         evaluation=evaluation,
         tokens_per_step=tokens_per_step,
+        shown=learner.shown,
     )
     return fit_loop(run, name, learner.state(run.key(name), optimizer), loop)
 
@@ -247,6 +286,7 @@ def fit_iterations(
         log_every=settings.log_every,
         save_every=settings.save_every,
         evaluation=evaluation,
+        shown=learner.shown,
     )
     return fit_loop(run, name, learner.state(run.key(name), optimizer), loop)
 
@@ -289,6 +329,14 @@ def _learning_rates(
 def updates_left(run: Run, name: str, updates: int) -> int:
     """Number of updates left of a stage that an earlier run may have begun."""
     return updates - max(run.checkpoints(name).steps(), default=0)
+
+
+def is_trained(run: Run, name: str, updates: int) -> bool:
+    """Whether a stage has had all its updates, by a checkpoint that is whole: what only they need
+    is left out then.
+    """
+    checkpoints = run.checkpoints(name)
+    return updates in checkpoints.steps() and checkpoints.is_whole(updates)
 
 
 def optimizer_of(settings: OptimizerConfig, total_steps: int) -> optax.GradientTransformation:

@@ -19,7 +19,7 @@ from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.data.tokenizer_training import train_tokenizer
 from jaxalign.errors import UserError, one_line, printable
 from jaxalign.recipes.text_models import TextModel, start_of
-from jaxalign.system.console import warn
+from jaxalign.system.console import phase, tell, warn
 from jaxalign.system.files import make_directory, write_atomically
 
 
@@ -81,10 +81,24 @@ def read_rows(
       held_out: read `evaluation_path` instead of `path`.
     """
     source = data.evaluation_path if held_out else data.path
-    loaded = _load(data, source, kind, tokenizer)
+    with phase(f"reading {printable(source)}" if source else "reading rows"):
+        loaded = _load(data, source, kind, tokenizer)
     if loaded.skipped:
         report_skipped(source, [f"{bad.place}: {bad.reason}" for bad in loaded.skipped], log)
+    tell(f"{printable(source)}: {summary_of(loaded.tokens)}")
     return Rows(records=loaded.records, tokens=loaded.tokens)
+
+
+def summary_of(tokens: Sequence[Sequence[TokenRow]]) -> str:
+    """Number of rows, and how long their texts are, for people."""
+    lengths = np.array([len(row) for rows in tokens for row in rows])
+    if not len(lengths):
+        return f"{len(tokens):,} rows"
+    least, median, most_of_them, largest = np.quantile(lengths, [0, 0.5, 0.9, 1])
+    return (
+        f"{len(tokens):,} rows; tokens of a text: {least:.0f} at least, median {median:.0f}, "
+        f"90% up to {most_of_them:.0f}, at most {largest:.0f}"
+    )
 
 
 def read_split(

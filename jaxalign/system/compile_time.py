@@ -34,12 +34,12 @@ def compile_time() -> Iterator[CompileTime]:
     """Context that measures what is compiled in it, by any thread."""
     time = CompileTime()
 
-    def took(event: str, duration: float, **fields: Any) -> None:
+    def took(event: str, duration_secs: float, **_: Any) -> None:
         if event == COMPILED:
             time.programs += 1
-            time.seconds += duration
+            time.seconds += duration_secs
 
-    def came(event: str, **fields: Any) -> None:
+    def came(event: str, **_: Any) -> None:
         time.from_cache += event == HIT
 
     jax.monitoring.register_event_duration_secs_listener(took)

@@ -12,10 +12,12 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
-Advance = Callable[..., None]  # `advance(done, note="")`: what is done so far, with a remark
+Advance = Callable[..., None]  # `advance(done, note)`: what is done so far, and a remark
+Update = Callable[[int, Callable[[], str]], None]  # of a display: what is done, and its text
 
 PATIENCE = 5.0  # seconds between two plain lines of a phase, at least
 SILENCE = 60.0  # seconds after which a phase is told of again, however little it has done
+REFRESH = 0.25  # seconds between two pictures of the live line
 BRIEF = 1.0  # seconds: a phase that took less leaves no line
 
 
@@ -125,13 +127,16 @@ def counted(
       tokens_per_step: of a part, for tokens per second; None: not told.
 
     Yields:
-      `advance(done, note="")`, to be called with the number of parts done so far.
+      `advance(done, note)`, to be called with the number of parts done so far; `note()` is a remark,
+      computed when it is shown.
     """
     rate = _Rate(total, unit, tokens_per_step)
-    with _phase(name, total=total, start=start) as update:
+    with _phase(name, total=total, start=start, brief=not unit) as update:
 
-        def advance(done: int, note: str = "") -> None:
-            update(done, ", ".join(filter(None, (rate(done), note))))
+        def advance(done: int, note: Callable[[], str] = str) -> None:
+            now = time.monotonic()
+            rate.begin(done, now)
+            update(done, lambda: ", ".join(filter(None, (rate.text(done, now), note()))))
 
         yield advance
 
@@ -167,7 +172,7 @@ def _set(**changes: Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _phase(name: str, *, total: int | None, start: int) -> Iterator[Callable[[int, str], None]]:
+def _phase(name: str, *, total: int | None, start: int, brief: bool = False) -> Iterator[Update]:
     """Context of a phase with its display: `update(done, text)`."""
     around = _telling.get()
     if around.quiet:
@@ -181,7 +186,7 @@ def _phase(name: str, *, total: int | None, start: int) -> Iterator[Callable[[in
             live = around.live or stack.enter_context(_live_line(around.stream))
             update = stack.enter_context(_task(live, name, total, start))
         else:
-            live, update = None, _Lines(name, total, start, announced=goes_on)
+            live, update = None, _Lines(name, total, start, announced=goes_on, brief=brief)
         stack.enter_context(_set(live=live, phase=name, unfinished=total is None))
         yield update
     if not around.phase and (took := time.monotonic() - began) >= BRIEF:
@@ -191,18 +196,19 @@ def _phase(name: str, *, total: int | None, start: int) -> Iterator[Callable[[in
 class _Lines:
     """Plain lines of a phase: its start, then its progress, not too often."""
 
-    def __init__(self, name: str, total: int | None, start: int, *, announced: bool):
-        self.name, self.total = name, total
+    def __init__(self, name: str, total: int | None, start: int, *, announced: bool, brief: bool):
+        self.name, self.total, self.brief = name, total, brief
         self.shown, self.time = start, time.monotonic()
         if not announced:
             tell(name if total is None else f"{name}: {start}/{total}")
 
-    def __call__(self, done: int, text: str) -> None:
+    def __call__(self, done: int, text: Callable[[], str]) -> None:
         total, now = self.total or 1, time.monotonic()
         waited, tenths = now - self.time, done * 10 // total - self.shown * 10 // total
-        if done == total or (waited >= PATIENCE and tenths) or waited >= SILENCE:
+        at_the_end = done == total and not self.brief
+        if at_the_end or (waited >= PATIENCE and tenths) or waited >= SILENCE:
             self.shown, self.time = done, now
-            tell(f"{self.name}: {done}/{total} {text}".rstrip())
+            tell(f"{self.name}: {done}/{total} {text()}".rstrip())
 
 
 @contextlib.contextmanager
@@ -217,7 +223,9 @@ def _live_line(stream: TextIO) -> Iterator[Any]:
         TextColumn("{task.fields[text]}", markup=False),
         TimeElapsedColumn(),
     )
-    live = Progress(*columns, console=Console(file=stream), refresh_per_second=4, transient=True)
+    live = Progress(
+        *columns, console=Console(file=stream), refresh_per_second=1 / REFRESH, transient=True
+    )
     with contextlib.suppress(OSError):
         live.start()
     try:
@@ -228,9 +236,7 @@ def _live_line(stream: TextIO) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def _task(
-    live: Any, name: str, total: int | None, start: int
-) -> Iterator[Callable[[int, str], None]]:
+def _task(live: Any, name: str, total: int | None, start: int) -> Iterator[Update]:
     """A phase on the live line, which takes the place of the one around it."""
     around = [task.id for task in live.tasks if task.visible]
     for task in around:
@@ -239,9 +245,14 @@ def _task(
     counts = "" if total is None else f"{start}/{total}"
     own = live.add_task(name, total=total, completed=start, text=counts)
 
-    def update(done: int, text: str) -> None:
-        text = _encodable(f"{done}/{total} {text}", live.console.file)
-        live.update(own, completed=done, text=text)
+    shown = 0.0
+
+    def update(done: int, text: Callable[[], str]) -> None:
+        nonlocal shown
+        if (now := time.monotonic()) - shown >= REFRESH or done == total:
+            shown = now
+            shown_text = _encodable(f"{done}/{total} {text()}", live.console.file)
+            live.update(own, completed=done, text=shown_text)
 
     try:
         yield update
@@ -258,11 +269,14 @@ class _Rate:
         self.total, self.unit, self.tokens_per_step = total, unit, tokens_per_step
         self.first: tuple[int, float] | None = None
 
-    def __call__(self, done: int) -> str:
-        now = time.monotonic()
-        if self.first is None:
-            self.first = (done, now)
-        took, parts = now - self.first[1], done - self.first[0]
+    def begin(self, done: int, now: float) -> None:
+        """Measure from here on, if nothing was measured before."""
+        self.first = self.first or (done, now)
+
+    def text(self, done: int, now: float) -> str:
+        """Speed and time left; empty where they are not known."""
+        first, began = self.first or (done, now)
+        took, parts = now - began, done - first
         if parts == 0 or took == 0:
             return ""
         texts = [f"{clock((self.total - done) * took / parts)} left"]

@@ -100,6 +100,8 @@ def fit(
                 saves.before_refused(done, state, start)
                 raise StepRefused(f"step {done}: {error}") from None
             log.add(done, metrics)
+            if done == steps:
+                log.flush()
             advance(done, log.note)
             evaluations.after(done, state)
             stopping = bool(signals)  # one that comes while this step is saved ends the next one
@@ -167,13 +169,18 @@ class _Log:
 
     def __init__(self, on_metrics: OnMetrics, log_every: int, steps: int, shown: Sequence[str]):
         self.on_metrics, self.log_every, self.steps = on_metrics, log_every, steps
-        self.shown, self.note = shown, ""
+        self.shown, self.ended = shown, Metrics()
         self.waiting = collections.deque()
 
     def add(self, done: int, metrics: Metrics) -> None:
         self.waiting.append((done, metrics))
         if len(self.waiting) > IN_FLIGHT:
             self._next()
+
+    def note(self) -> str:
+        """The metrics that matter, of the last step that has ended."""
+        named = {name: self.ended[name] for name in self.shown if name in self.ended}
+        return ", ".join(f"{name} {float(x):.4g}" for name, x in jax.device_get(named).items())
 
     def flush(self) -> None:
         """Wait for all steps; a state whose loss is not finite never gets past here."""
@@ -184,12 +191,10 @@ class _Log:
 
     def _next(self) -> None:
         done, metrics = self.waiting.popleft()
-        jax.block_until_ready(metrics)
+        self.ended = jax.block_until_ready(metrics)
         if _due(done, self.log_every, self.steps):
             _check_finite(done, metrics)
             numbers = {name: float(value) for name, value in jax.device_get(metrics).items()}
-            given = [name for name in self.shown if name in numbers]
-            self.note = ", ".join(f"{name} {numbers[name]:.4g}" for name in given)
             self.on_metrics(done, numbers)
 
 
