@@ -67,9 +67,9 @@ REFUSED = {
         *(f"{loop}.{field}" for loop in RLHF_LOOPS for field in ("eval_every", "best", "patience")),
     ),
     "reward": ("model.dropout", "model.value_trunk"),
-    "ppo": ("data.evaluation_path", "data.evaluation_share", "lora.dropout"),
-    "grpo": ("data.evaluation_path", "data.evaluation_share", "lora.dropout"),
-    "online": ("data.evaluation_path", "data.evaluation_share", "lora.dropout"),
+    "ppo": ("lora.dropout",),
+    "grpo": ("lora.dropout",),
+    "online": ("lora.dropout",),
     "evaluate": ("data.evaluation_path", "data.evaluation_share"),
     "explain": ("data.evaluation_path",),
 }

@@ -1,7 +1,6 @@
 """The configuration of `jaxalign online`."""
 
 from jaxalign.config.checks import config, require
-from jaxalign.config.data import require_no_held_out
 from jaxalign.config.dpo import check_beta
 from jaxalign.config.loop import FitConfig
 from jaxalign.config.lora import check_lora
@@ -101,5 +100,4 @@ class OnlineConfig(SampledFields):
 
     def __post_init__(self):
         super().__post_init__()
-        require_no_held_out(self.data, "online")
         check_lora(self.lora, self.online.fit.optimizer, sampled=True)

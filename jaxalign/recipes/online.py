@@ -15,6 +15,7 @@ from jaxalign.models.functions import text_logps
 from jaxalign.recipes.prompts import PromptBatch, prompt_batches
 from jaxalign.recipes.reward_sources import Judged, Judges, mean_score
 from jaxalign.recipes.run import Run
+from jaxalign.recipes.sample_evaluation import sampled_evaluation
 from jaxalign.recipes.sample_metrics import PhaseClock, response_metrics
 from jaxalign.recipes.sample_records import Drawn, SampleRecords, sample_records
 from jaxalign.recipes.sampler import SAMPLE_METRICS, Sampler, TextTask, make_sampler
@@ -58,6 +59,15 @@ def train_online(
     pad_id, size = policy.tokenizer.pad_id, settings.fit.rows
     kept = {"steps": settings.fit.updates, "responses": 2 * size}
     records = sample_records(run, name, judges, settings, **kept)
+    evaluation = sampled_evaluation(
+        run,
+        (policy, policy),
+        task,
+        records,
+        size=size,
+        every=settings.fit.eval_every,
+        updates=1,
+    )
     params = fit_batches(
         run,
         name,
@@ -71,6 +81,7 @@ def train_online(
         prompt_batches(task.prompts, seed=run.seed, pad_id=pad_id, size=size),
         settings=settings.fit,
         steps_per_epoch=len(task.prompts) / size,
+        evaluation=evaluation,
         prepare=_fresh_pairs(sampler, records, settings, run.key(f"{name}/samples")),
     )
     return policy.with_trained(params)

@@ -18,10 +18,11 @@ from jaxalign.models.functions import text_policy
 from jaxalign.recipes.prompts import PromptBatch, prompt_batches
 from jaxalign.recipes.reward_sources import Judges, with_total_scores
 from jaxalign.recipes.run import Run
+from jaxalign.recipes.sample_evaluation import sampled_evaluation
 from jaxalign.recipes.sample_metrics import PhaseClock, mean_advantages, response_metrics
 from jaxalign.recipes.sample_records import Drawn, SampleRecords, sample_records
 from jaxalign.recipes.sampler import SAMPLE_METRICS, Sampler, TextTask, make_sampler
-from jaxalign.recipes.stage import Evaluation, Objective, fit_iterations
+from jaxalign.recipes.stage import Evaluation, Objective, fit_iterations, updates_of
 from jaxalign.recipes.text_models import TextModel, with_heads
 from jaxalign.rollouts.text import (
     ScoredSamples,
@@ -49,7 +50,7 @@ def train_ppo(
       policy: start and reference.
       task: prompts, reward and sampling.
       settings: objective and loop.
-      evaluation: along the way, every so many iterations.
+      evaluation: along the way, every so many iterations; None: on the task's held-out prompts.
     """
     actor = with_heads(policy, ("logits", "value"), run.key(f"{name}/init"), dropout=0.0)
     judges = task.judges(run, name, policy.tokenizer, updates=settings.total_iterations)
@@ -58,6 +59,10 @@ def train_ppo(
     sizes = {"pad_id": policy.tokenizer.pad_id, "size": settings.batch_size}
     kept = {"steps": settings.total_iterations, "responses": settings.batch_size}
     records = sample_records(run, name, judges, settings, **kept)
+    if evaluation is None:
+        loop = {"every": settings.eval_every, "updates": updates_of(settings)}
+        size = settings.batch_size
+        evaluation = sampled_evaluation(run, (actor, policy), task, records, size=size, **loop)
     params = fit_iterations(
         run,
         name,

@@ -47,6 +47,9 @@ class Prompts:
         return max(map(len, self.ids), default=0)
 
 
+NO_PROMPTS = Prompts(ids=())
+
+
 def prompt_batches(
     prompts: Prompts, *, seed: int, pad_id: int, size: int, repeats: int = 1
 ) -> Callable[[int], PromptBatch]:

@@ -64,7 +64,7 @@ def mean_advantages(advantages: Any, mask: np.ndarray) -> np.ndarray:
 
 
 def response_metrics(rows: TokenBatch, stop_ids: tuple[int, ...]) -> dict[str, float]:
-    """Tokens of sampled responses by their ends, and all tokens with the prompts.
+    """Tokens of sampled responses, also of those alone that ended, and all tokens with the prompts.
 
     A response that was cut off has as many tokens as sampling allows.
 
@@ -74,10 +74,12 @@ def response_metrics(rows: TokenBatch, stop_ids: tuple[int, ...]) -> dict[str, f
     """
     lengths = np.asarray(rows.response_mask).sum(axis=1)
     whole = lengths[has_ended(rows, stop_ids)]
-    return {
+    metrics = {
         "response/length_min": float(lengths.min()),
         "response/length_max": float(lengths.max()),
-        "response/length_ended": float(whole.mean()) if len(whole) else float("nan"),
-        "response/length_ended_max": float(whole.max()) if len(whole) else float("nan"),
         "tokens": float(np.asarray(rows.mask).sum()),
     }
+    if len(whole):
+        metrics["response/length_ended"] = float(whole.mean())
+        metrics["response/length_ended_max"] = float(whole.max())
+    return metrics

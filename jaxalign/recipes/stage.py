@@ -270,7 +270,7 @@ def fit_iterations(
       steps_per_epoch: iterations in which all prompts come once; may be broken.
       evaluation: along the way, every so many iterations.
     """
-    updates = settings.epochs * settings.minibatches
+    updates = updates_of(settings)
     steps = settings.total_iterations * updates
     optimizer = optimizer_of(settings.optimizer, steps)
     facts = StepFacts(
@@ -289,6 +289,11 @@ def fit_iterations(
         shown=learner.shown,
     )
     return fit_loop(run, name, learner.state(run.key(name), optimizer), loop)
+
+
+def updates_of(settings: PPOSettings | GRPOSettings) -> int:
+    """Number of gradient steps in an iteration."""
+    return settings.epochs * settings.minibatches
 
 
 def step_facts(
