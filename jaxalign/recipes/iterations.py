@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxalign.config.data import DataConfig
 from jaxalign.config.defaults import following
+from jaxalign.config.evaluate import EvaluateConfig
 from jaxalign.config.explain import ExplainConfig
 from jaxalign.config.grpo import GRPOConfig, GRPOSettings
 from jaxalign.config.loop import FitConfig
@@ -97,7 +98,7 @@ def online_inputs(config: OnlineMethodConfig, directory: Path) -> OnlineInputs[O
 
 
 def text_task(
-    config: TextPPOConfig | GRPOConfig | OnlineConfig | ExplainConfig,
+    config: TextPPOConfig | GRPOConfig | OnlineConfig | ExplainConfig | EvaluateConfig,
     policy: TextModel,
     *,
     place: PlaceConfig | None = None,
@@ -116,8 +117,9 @@ def text_task(
     """
     sources = load_sources(config.reward, config.rewards, place=place)
     models = [source.judge for source in sources if not is_function(source.judge)]
+    of = "model" if isinstance(config, EvaluateConfig) else "policy"
     for model in models:
-        check_same_vocabulary(policy, model, "rewards" if config.rewards else "reward")
+        check_same_vocabulary(policy, model, "rewards" if config.rewards else "reward", of=of)
     data = with_max_length(config.data, policy)
     reading = {"tokenizer": policy.tokenizer, "log": log}
     prompts, held_out = read_prompts(data, sources, seed=config.seed, **reading)

@@ -11,12 +11,14 @@ import numpy as np
 from jaxalign.batches.tokens import TokenBatch
 from jaxalign.data.batching import prompt_batch
 from jaxalign.data.example_order import evaluation_batches
+from jaxalign.evaluation.bootstrap import mean_estimate, prompt_blocks
 from jaxalign.layouts.layout import pad_rows, trim_rows
 from jaxalign.recipes.prompts import Prompts
 from jaxalign.recipes.reward_sources import Judged, Judges, judges_of, mean_score
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.sample_records import Drawn, SampleRecords, has_ended, sample_lines
 from jaxalign.recipes.sampler import TextTask, make_sampler
+from jaxalign.recipes.scoring import SCORING_ROWS, SCORING_TOKENS
 from jaxalign.recipes.stage import Evaluation
 from jaxalign.recipes.text_models import TextModel
 from jaxalign.rollouts.text import sample_and_score
@@ -142,3 +144,48 @@ def answer_numbers(answered: Answered, judges: Judges) -> dict[str, np.ndarray]:
         "response/length": np.asarray(answered.rows.response_mask).sum(axis=1).astype(np.float64),
         "response/ended": has_ended(answered.rows, judges.tokenizer.stop_ids).astype(np.float64),
     }
+
+
+def answers_of(
+    run: Run,
+    policy: TextModel,
+    task: TextTask,
+    *,
+    reference: TextModel | None,
+    samples: int,
+    seed: int,
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Measures of a policy's sampled answers with their 95% intervals over prompts, and the answers
+    as lines of `samples.jsonl`.
+
+    Args:
+      task: prompts and rewards.
+      reference: what the KL is measured to; None: it is not.
+      samples: answers to each prompt.
+      seed: of the answers.
+    """
+    judges = judges_of(task.reward, policy.tokenizer, task.prompts)
+    frozen = reference or policy
+    models = policy.model, frozen.model, judges.model
+    collect = run.layout.rows(sample_and_score(*models, **task.decoding(policy.tokenizer)))
+    trees = run.layout.place((policy.params, frozen.params, judges.params))
+    shared = (*trees, jax.random.key(seed))
+    length = task.prompts.longest + task.max_new_tokens
+    size = min(SCORING_ROWS, SCORING_TOKENS // length) or 1
+    answers = PromptAnswers(prompts=task.prompts, judges=judges, size=size)
+    answered = answers(lambda prompts: collect(shared, prompts), repeats=samples)
+    blocks = prompt_blocks([judges.asked[number] for number in answered.index])
+    numbers = answer_numbers(answered, judges)
+    columns = {"score": numbers["scores/mean"]}
+    if len(judges.sources) > 1:
+        named = zip(judges.sources, answered.judged.columns.T, strict=True)
+        columns |= {f"score/{source.name}": scores for source, scores in named}
+    columns |= {"length": numbers["response/length"], "ended": numbers["response/ended"]}
+    if reference is not None:
+        columns["kl"] = numbers["kl/reference"]
+    measures: dict[str, Any] = {}
+    for name, values in columns.items():
+        there = ~np.isnan(values)
+        measures |= mean_estimate(values[there], blocks=blocks[there]).columns(name)
+    drawn = Drawn(step=0, rows=answered.rows, index=answered.index, judged=answered.judged)
+    return measures, list(sample_lines("evaluate", judges, drawn))
