@@ -102,6 +102,7 @@ _KNOWN = (
     ),
 )
 
+ENDS = ("", "/std")  # of the metrics of a reward, of which its panel or that of the score tells
 _OF_SCORES = {"scores/std", "scores/std_within_groups", "scores/tied", "scores/unjudged"}
 
 
@@ -114,8 +115,10 @@ def panels(metrics: Rows, *, without: Collection[str] = ()) -> list[Panel]:
     single = {name: re.sub(r"/seed_\w+$", "", name) for name in numeric}
     seeds = {name: base for name, base in single.items() if name != base}
     names = list(dict.fromkeys(single.values()))
-    known = [_among(panel, names) for panel in _with_rewards(names)]
+    rewards = _reward_names(names)
+    known = [_among(panel, names) for panel in _with_rewards(rewards)]
     taken = {name for panel in known for name in panel.lines}
+    taken |= {f"{of}{name}{end}" for of in ("", "eval/") for name in rewards for end in ENDS}
     known += [_panel(name, name) for name in names if name not in taken]
     chosen = [panel for panel in known if panel.lines][:MAX_PANELS]
     return [
@@ -126,15 +129,16 @@ def panels(metrics: Rows, *, without: Collection[str] = ()) -> list[Panel]:
     ]
 
 
-def _with_rewards(names: Collection[str]) -> list[Panel]:
-    """The known panels, and behind that of the score one of each reward where there are several."""
+def _reward_names(names: Collection[str]) -> list[str]:
+    """Metrics that are mean scores of single rewards, whose names a run chooses."""
     taken = {name for panel in _KNOWN for name in panel.lines} | _OF_SCORES
     own = dict.fromkeys(name.removeprefix("eval/") for name in names)
-    rewards = [
-        name
-        for name in own
-        if name.startswith("scores/") and name not in taken and not name.endswith("/std")
-    ]
+    is_mean = re.compile(r"scores/(?!.*/std$)").match
+    return [name for name in own if is_mean(name) and name not in taken]
+
+
+def _with_rewards(rewards: Sequence[str]) -> list[Panel]:
+    """The known panels, and behind that of the score one of each reward where there are several."""
     ordered: list[Panel] = []
     for panel in _KNOWN:
         ordered.append(panel)
