@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from jaxalign.config.field_types import hints_of
-from jaxalign.config.flags import Flag, flags_of, whole_name
-from jaxalign.config.options import OLD_SPELLINGS, RunOptions
+from jaxalign.config.flags import flags_of
+from jaxalign.config.options import OLD_SPELLINGS, Flag
 
+NEW_MODEL = {"model", "tokenizer"}  # sections of a model that is yet to be made
 # Settings that a model which is trained already has no use for, or that ask for another start.
 OF_THE_START = ("model", "tokenizer", "init", "policy", "teacher", "adapter", "lora", "seed")
 
@@ -31,17 +32,16 @@ def new_run(
     start = _start(command, config) if (directory / "model").is_dir() else None
     if field.partition(".")[0].partition(" ")[0] in OF_THE_START:
         start = None
-    known, dropped = [*flags_of(type(config)), *hints_of(RunOptions)], {"output", "overwrite"}
-    words = ["jaxalign", command]
+    dropped, words = {"output", *OLD_SPELLINGS, "overwrite"}, ["jaxalign", command]
     if start is not None:
         words += [f"--{start}", str(directory)]
         dropped |= {start, "adapter"}
     for name, values in flags:
-        whole = whole_name(OLD_SPELLINGS.get(name, name), known, command)
-        is_of_new_model = whole.partition(".")[0] in ("model", "tokenizer")
-        if whole in dropped or (start is not None and is_of_new_model):
-            continue
-        words += [f"--{name}", *values]
+        fields = [field for field in flags_of(type(config)) if f".{field}".endswith(f".{name}")]
+        sections = {field.partition(".")[0] for field in fields}
+        is_of_new_model = start is not None and bool(sections) and sections <= NEW_MODEL
+        if name not in dropped and not is_of_new_model:
+            words += [f"--{name}", *values]
     words += ["--output", str(_free(directory))]
     what = "to train on from its model with this" if start else "for a new run with this"
     return f"{what}: {shlex.join(words)}"

@@ -20,6 +20,7 @@ from jaxalign.numerics.types import Params, Tree
 from jaxalign.recipes.held_out import held_out_evaluation
 from jaxalign.recipes.prompts import PromptBatch, Prompts, prompt_batches
 from jaxalign.recipes.run import Run
+from jaxalign.recipes.sample_metrics import PhaseClock
 from jaxalign.recipes.scoring import longest
 from jaxalign.recipes.stage import Learner, fit_batches
 from jaxalign.recipes.text_models import TextModel, with_heads
@@ -101,9 +102,10 @@ def train_distillation(
     params = fit_batches(
         run,
         name,
-        Learner(params=student.trained, frozen=student.frozen, loss_fn=loss),
+        Learner(model=student, params=student.trained, frozen=student.frozen, loss_fn=loss),
         _mixed_batches(settings, prompts_of, responses, seed=run.seed),
         settings=settings.fit,
+        steps_per_epoch=len(rows) / size,
         prepare=_with_teacher_logits(run.layout.rows(draw), teach, samples),
         evaluation=evaluation,
     )
@@ -137,14 +139,18 @@ def _with_teacher_logits(
         state: TrainState, source: tuple[bool, TokenBatch]
     ) -> tuple[DistillationBatch, dict[str, float]]:
         on_policy, responses = source
+        clock = PhaseClock()
         if on_policy:
             key = jax.random.fold_in(samples, state.step)
             responses = draw((state.all_params, key), responses)
-        metrics = {
+        batch = teach(responses)
+        clock.end("sampling")
+        metrics = clock.metrics | {
             "distill/on_policy": float(on_policy),
+            "tokens": float(responses.mask.sum()),
             "response/length": float(responses.response_mask.sum(axis=1).mean()),
         }
-        return teach(responses), metrics
+        return batch, metrics
 
     return prepare
 

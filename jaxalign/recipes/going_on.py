@@ -13,6 +13,7 @@ from jaxalign.config.iterations import IterationSettings
 from jaxalign.config.loop import FitConfig, OptimizerConfig
 from jaxalign.config.overrides import restored
 from jaxalign.errors import CannotGoOn, UserError
+from jaxalign.system.console import tell
 from jaxalign.system.files import quote, short_path
 from jaxalign.train.optimizers import make_schedule
 
@@ -54,7 +55,7 @@ def check_config(directory: Path, saved: Mapping[str, Any], config: Any, *, done
         for name in path.split("."):
             was = was[name]
         if line := schedule_change(restored(type(settings), was), settings, done):
-            print(f"{path}: {line}", flush=True)
+            tell(f"{path}: {line}")
 
 
 def files_of(config: Any) -> Iterator[tuple[str, str]]:

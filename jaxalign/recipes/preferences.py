@@ -29,9 +29,11 @@ from jaxalign.models.functions import text_logps, text_logps_and_collisions
 from jaxalign.recipes.held_out import held_out_evaluation, without_noise
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.scoring import longest, response_logps
-from jaxalign.recipes.stage import Evaluation, Objective, fit_batches
+from jaxalign.recipes.stage import Evaluation, Objective, fit_batches, is_trained
 from jaxalign.recipes.text_models import TextModel, with_heads
+from jaxalign.system.console import phase
 
+PREFERENCE_METRICS = ("loss", "rewards/margin", "rewards/accuracy")  # that the progress shows
 Score = Callable[..., np.ndarray]  # `(rows, temperature=...) -> [N]`, of a model
 
 
@@ -66,11 +68,14 @@ def train_dpo(
     policy = with_heads(policy, ("logits",), run.key(f"{name}/init"), dropout=0.0)
     score = functools.partial(score_reference or response_logps, run, policy)
     scoring = {"settings": settings, "temperature": temperature, "pad_id": policy.tokenizer.pad_id}
-    batch = _pair_batches(score, pairs, **scoring)
+    batches = PairBatches(score=score, pairs=pairs, **scoring)
     fit = settings.fit
+    if not is_trained(run, name, fit.updates):
+        with phase("scoring the reference"):
+            _ = batches.reference
 
     def batch_of_step(number: int) -> SharedPreferenceBatch:
-        return batch(batch_indices(number, len(pairs), fit.rows, run.seed))
+        return batches(batch_indices(number, len(pairs), fit.rows, run.seed))
 
     objective = pair_objective(
         policy, settings, temperature=temperature, axis_name=run.layout.axis_name
@@ -79,36 +84,50 @@ def train_dpo(
         evaluation = held_out_evaluation(
             run,
             objective.make_loss(without_noise(objective.read)),
-            _pair_batches(score, held_out, **scoring),
+            PairBatches(score=score, pairs=held_out, **scoring),
             rows=len(held_out),
             size=fit.rows,
             every=fit.eval_every,
         )
     learner = objective.learner(policy)
-    params = fit_batches(run, name, learner, batch_of_step, settings=fit, evaluation=evaluation)
+    loop = {"settings": fit, "steps_per_epoch": len(pairs) / fit.rows, "evaluation": evaluation}
+    params = fit_batches(run, name, learner, batch_of_step, **loop)
     return policy.with_trained(params)
 
 
-def _pair_batches(
-    score: Score,
-    pairs: Sequence[tuple[TokenRow, ...]],
-    *,
-    settings: DPOSettings,
-    temperature: float,
-    pad_id: int,
-) -> Callable[[np.ndarray], SharedPreferenceBatch]:
-    """Batches of pairs by their positions, with the reference's log-probabilities, which are
-    computed once; all of one shape.
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class PairBatches:
+    """Batches of pairs by their positions, all of one shape, with the log-probabilities of the
+    reference, which are computed once.
+
+    score: `(rows, temperature=...) -> [N]` of the reference.
+    pairs, settings, temperature: as in `train_dpo`.
+    pad_id: of the vocabulary.
     """
-    chosen, rejected, *_ = zip(*pairs, strict=True)
-    reference = pair_reference(score, (chosen, rejected), settings, temperature=temperature)
-    shape = {"pad_id": pad_id, "lengths": shared_lengths(pairs)}
 
-    def batch(index: np.ndarray) -> SharedPreferenceBatch:
-        rows = shared_preference_batch([pairs[i] for i in index], index=index, **shape)
-        return dataclasses.replace(rows, reference=jax.tree.map(lambda x: x[index], reference))
+    score: Score
+    pairs: Sequence[tuple[TokenRow, ...]]
+    settings: DPOSettings
+    temperature: float
+    pad_id: int
 
-    return batch
+    @functools.cached_property
+    def reference(self) -> PairLogps | None:
+        """The reference's log-probabilities of all pairs; None where the loss has none."""
+        chosen, rejected, *_ = zip(*self.pairs, strict=True)
+        sides = (chosen, rejected)
+        return pair_reference(self.score, sides, self.settings, temperature=self.temperature)
+
+    @functools.cached_property
+    def _lengths(self) -> tuple[int, int]:
+        return shared_lengths(self.pairs)
+
+    def __call__(self, index: np.ndarray) -> SharedPreferenceBatch:
+        """Batch of the pairs at these positions."""
+        shape = {"pad_id": self.pad_id, "lengths": self._lengths}
+        rows = shared_preference_batch([self.pairs[i] for i in index], index=index, **shape)
+        reference = jax.tree.map(lambda x: x[index], self.reference)
+        return dataclasses.replace(rows, reference=reference)
 
 
 def train_unpaired(
@@ -136,10 +155,13 @@ def train_unpaired(
     score = functools.partial(score_reference or response_logps, run, policy)
     fit, scoring = settings.fit, {"settings": settings, "temperature": temperature}
     scoring |= {"pad_id": policy.tokenizer.pad_id}
-    batch = _labelled_batches(score, rows, labels, **scoring)
+    batches = LabelledBatches(score=score, rows=rows, labels=labels, **scoring)
+    if not is_trained(run, name, fit.updates):
+        with phase("scoring the reference"):
+            _ = batches.scored
 
     def batch_of_step(number: int) -> UnpairedBatch:
-        return batch(batch_indices(number, len(rows), fit.rows, run.seed))
+        return batches(batch_indices(number, len(rows), fit.rows, run.seed))
 
     objective = unpaired_objective(
         policy, settings, temperature=temperature, axis_name=run.layout.axis_name
@@ -149,33 +171,38 @@ def train_unpaired(
         evaluation = held_out_evaluation(
             run,
             objective.make_loss(without_noise(objective.read)),
-            _labelled_batches(score, *held_out, **scoring),
+            LabelledBatches(score=score, rows=held_out[0], labels=held_out[1], **scoring),
             rows=len(held_out[0]),
             size=fit.rows,
             every=fit.eval_every,
         )
     learner = objective.learner(policy)
-    params = fit_batches(run, name, learner, batch_of_step, settings=fit, evaluation=evaluation)
+    loop = {"settings": fit, "steps_per_epoch": len(rows) / fit.rows, "evaluation": evaluation}
+    params = fit_batches(run, name, learner, batch_of_step, **loop)
     return policy.with_trained(params)
 
 
-def _labelled_batches(
-    score: Score,
-    rows: Sequence[TokenRow],
-    labels: Sequence[bool],
-    *,
-    settings: KTOSettings,
-    temperature: float,
-    pad_id: int,
-) -> Callable[[np.ndarray], UnpairedBatch]:
-    """Batches of labelled responses by their positions, as `_pair_batches`."""
-    data = with_mismatched(rows, labels, settings).scored(score, temperature=temperature)
-    length = longest(rows)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class LabelledBatches:
+    """Batches of labelled responses by their positions, as `PairBatches`."""
 
-    def batch(index: np.ndarray) -> UnpairedBatch:
-        return data.take(index).batch(index=index, pad_id=pad_id, length=length)
+    score: Score
+    rows: Sequence[TokenRow]
+    labels: Sequence[bool]
+    settings: KTOSettings
+    temperature: float
+    pad_id: int
 
-    return batch
+    @functools.cached_property
+    def scored(self) -> "LabelledRows":
+        """The rows with the reference's log-probabilities."""
+        rows = with_mismatched(self.rows, self.labels, self.settings)
+        return rows.scored(self.score, temperature=self.temperature)
+
+    def __call__(self, index: np.ndarray) -> UnpairedBatch:
+        """Batch of the rows at these positions."""
+        taken = self.scored.take(index)
+        return taken.batch(index=index, pad_id=self.pad_id, length=longest(self.rows))
 
 
 def pair_objective(
@@ -195,6 +222,7 @@ def pair_objective(
         read=read,
         make_loss=functools.partial(objectives.paired, axis_name=axis_name, **given),
         measure=beforehand(objectives.paired_sums(read, **given), settings.fit),
+        shown=PREFERENCE_METRICS,
         **running_mean(settings.declared_loss),
     )
 
@@ -208,6 +236,7 @@ def unpaired_objective(
         read=read,
         make_loss=functools.partial(objectives.unpaired, loss=loss, axis_name=axis_name),
         measure=beforehand(objectives.unpaired_sums(read, loss), settings.fit),
+        shown=PREFERENCE_METRICS,
         **running_mean(loss),
     )
 

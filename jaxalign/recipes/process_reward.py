@@ -84,9 +84,15 @@ def train_process(
             size=fit.rows,
             every=fit.eval_every,
         )
-    loss_fn = objectives.process_reward(read, loss)
-    learner = Learner(params=model.trained, frozen=model.frozen, loss_fn=loss_fn)
-    params = fit_batches(run, name, learner, batch_of_step, settings=fit, evaluation=evaluation)
+    learner = Learner(
+        model=model,
+        params=model.trained,
+        frozen=model.frozen,
+        loss_fn=objectives.process_reward(read, loss),
+        shown=("loss", "steps/accuracy"),
+    )
+    loop = {"settings": fit, "steps_per_epoch": count / fit.rows, "evaluation": evaluation}
+    params = fit_batches(run, name, learner, batch_of_step, **loop)
     return model.with_trained(params)
 
 

@@ -159,8 +159,15 @@ def train_scores(
             every=fit.eval_every,
             params_of=lambda state: {**state.all_params, **features},
         )
-    learner = Learner(params=params, frozen=frozen, loss_fn=make_loss(scores_of))
-    params = fit_batches(run, name, learner, batch_of_step, settings=fit, evaluation=evaluation)
+    learner = Learner(
+        model=model,
+        params=params,
+        frozen=frozen,
+        loss_fn=make_loss(scores_of),
+        shown=("loss", "rewards/accuracy"),
+    )
+    loop = {"settings": fit, "steps_per_epoch": compared.count / size, "evaluation": evaluation}
+    params = fit_batches(run, name, learner, batch_of_step, **loop)
     trained = dataclasses.replace(model, params={**model.params, **params})
     scores = score_rows(run, trained, rows)
     head = standardised_head(trained.params["score"], mean=scores.mean(), deviation=scores.std())

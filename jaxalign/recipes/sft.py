@@ -41,6 +41,7 @@ def train_sft(
         objective.learner(policy),
         batches.batch,
         settings=settings,
+        steps_per_epoch=batches.per_epoch,
         prepare=with_token_counts,
         evaluation=_on_held_out(run, objective, evaluation_rows, policy, settings),
         tokens_per_step=batches.tokens,

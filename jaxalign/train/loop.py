@@ -3,7 +3,8 @@
 import collections
 import contextlib
 import math
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -12,10 +13,11 @@ import numpy as np
 from jaxalign.batches.functions import Metrics
 from jaxalign.errors import StepRefused, UserError
 from jaxalign.numerics.types import Tree
+from jaxalign.system.compile_time import compile_time
+from jaxalign.system.console import counted, phase, seconds, tell
 from jaxalign.system.signals import deferred, name_of, say
 from jaxalign.train.checkpoints import Checkpoints
 from jaxalign.train.evaluations import Evaluations
-from jaxalign.train.metrics import progress
 from jaxalign.train.saves import Saves, due
 
 IN_FLIGHT = 2  # steps that are handed to the device before an earlier one must have ended
@@ -38,6 +40,7 @@ def fit(
     save_every: int | None = None,
     evaluations: Evaluations | None = None,
     label: str | None = None,
+    shown: Sequence[str] = ("loss",),
     tokens_per_step: int | None = None,
 ) -> Tree:
     """The state after all steps of a run, or its best one; it goes on from the last checkpoint.
@@ -61,6 +64,7 @@ def fit(
       save_every: steps between saves; the last step is always saved.
       evaluations: metrics of the state, passed to `on_metrics`; None evaluates nothing.
       label: shows progress under this name; None shows nothing.
+      shown: metrics that the progress shows.
       tokens_per_step: lets the progress tell tokens per second.
 
     Returns:
@@ -74,7 +78,7 @@ def fit(
     on_start(start)
     silent = contextlib.nullcontext(lambda done, note: None)
     counts = {"total": steps, "start": start, "tokens_per_step": tokens_per_step}
-    log = _Log(on_metrics, log_every, steps)
+    log = _Log(on_metrics, log_every, steps, shown)
     best = None if evaluations is None else evaluations.best
     saves = Saves(
         checkpoints=checkpoints, every=save_every, steps=steps, best=best, flush=log.flush
@@ -86,18 +90,21 @@ def fit(
         saves.if_best(start, state)
     with (
         deferred() as signals,
-        silent if label is None else progress(label, **counts) as advance,
+        silent if label is None else counted(label, unit="step", **counts) as advance,
         _written(checkpoints),
     ):
         done = start
         has_ended = best is not None and best.exhausted
         for done in () if has_ended else range(start + 1, steps + 1):
             try:
-                state, metrics = step(state, batches(done - 1))
+                with _first(label if done == start + 1 else None):
+                    state, metrics = step(state, batches(done - 1))
             except StepRefused as error:
                 saves.before_refused(done, state, start)
                 raise StepRefused(f"step {done}: {error}") from None
             log.add(done, metrics)
+            if done == steps:
+                log.flush()
             advance(done, log.note)
             if evaluations is not None and due(done, evaluations.every, steps):
                 log.flush()
@@ -113,6 +120,19 @@ def fit(
     if best is None or best.step is None or checkpoints is None:
         return state
     return checkpoints.read(best.step, state)
+
+
+@contextlib.contextmanager
+def _first(label: str | None) -> Iterator[None]:
+    """Context of the first step, which is traced and compiled; None: of any other step."""
+    if label is None:
+        yield
+        return
+    began = time.monotonic()
+    with phase(f"{label}: compiling, first step"), compile_time() as compiled:
+        yield
+    took = seconds(time.monotonic() - began)
+    tell(f"{label}: first step after {took}" + (f", {compiled}" if str(compiled) else ""))
 
 
 @contextlib.contextmanager
@@ -155,14 +175,20 @@ class _Log:
     the running one.
     """
 
-    def __init__(self, on_metrics: OnMetrics, log_every: int, steps: int):
-        self.on_metrics, self.log_every, self.steps, self.note = on_metrics, log_every, steps, ""
+    def __init__(self, on_metrics: OnMetrics, log_every: int, steps: int, shown: Sequence[str]):
+        self.on_metrics, self.log_every, self.steps = on_metrics, log_every, steps
+        self.shown, self.ended = shown, Metrics()
         self.waiting = collections.deque()
 
     def add(self, done: int, metrics: Metrics) -> None:
         self.waiting.append((done, metrics))
         if len(self.waiting) > IN_FLIGHT:
             self._next()
+
+    def note(self) -> str:
+        """The metrics that matter, of the last step that has ended."""
+        named = {name: self.ended[name] for name in self.shown if name in self.ended}
+        return ", ".join(f"{name} {float(x):.4g}" for name, x in jax.device_get(named).items())
 
     def flush(self) -> None:
         """Wait for all steps; a state whose loss is not finite never gets past here."""
@@ -173,11 +199,10 @@ class _Log:
 
     def _next(self) -> None:
         done, metrics = self.waiting.popleft()
-        jax.block_until_ready(metrics)
+        self.ended = jax.block_until_ready(metrics)
         if due(done, self.log_every, self.steps):
             _check_finite(done, metrics)
             numbers = {name: float(value) for name, value in jax.device_get(metrics).items()}
-            self.note = f"loss {numbers['loss']:.4g}" if "loss" in numbers else ""
             self.on_metrics(done, numbers)
 
 

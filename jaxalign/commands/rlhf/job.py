@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 
 from jaxalign.commands.rlhf.comparison import UNPENALISED, Comparison
 from jaxalign.commands.rlhf.ratings import (
@@ -40,6 +39,8 @@ from jaxalign.recipes.stage import Evaluation
 from jaxalign.recipes.text_batches import TextBatches, bucketed_batches
 from jaxalign.recipes.text_models import TextModel, load_text_model, new_text_model, save_text_model
 from jaxalign.report import write_report
+from jaxalign.system.console import show as show_table
+from jaxalign.system.console import tell
 from jaxalign.system.files import exists, read_json, write_atomically, writing
 from jaxalign.train.step import TrainState
 
@@ -59,7 +60,7 @@ class Job:
     @contextlib.contextmanager
     def timed(self, stage: str):
         """Context that prints a stage's name and adds its seconds to those of earlier runs."""
-        print(f"== {stage}", flush=True)
+        tell(f"== {stage}")
         path = self.run.directory / "timing.json"
         start = time.monotonic()
         yield
@@ -292,14 +293,13 @@ def run(config: RLHFConfig, directory: Path) -> dict:
     show(results)
     with job.timed("report"), writing(directory / "report.html"):
         page = write_report(directory)
-    print(f"report: {page}")
+    tell(f"report: {page}")
     return results
 
 
 def show(results: dict) -> None:
     """Print the two tables of results."""
-    console = Console(width=max(Console().width, TABLE_WIDTH))
-    console.print(
-        rich_table(results["reward_model"], SCORER_COLUMNS, title="Scorers on held-out texts")
-    )
-    console.print(rich_table(results["rows"], METHOD_COLUMNS, title="Policies on held-out prompts"))
+    scorers = rich_table(results["reward_model"], SCORER_COLUMNS, title="Scorers on held-out texts")
+    policies = rich_table(results["rows"], METHOD_COLUMNS, title="Policies on held-out prompts")
+    for table in (scorers, policies):
+        show_table(table, width=TABLE_WIDTH)
