@@ -77,12 +77,14 @@ def schedule_change(before: Any, now: Any, done: int) -> str:
     rates = [_rate(settings, done * _updates(now)) for settings in (before, now)]
     if rates[0] == rates[1]:
         return ""
-    lengths = [f"{_length(settings):,}" for settings in (before, now)]
     kind = "iterations" if isinstance(now, IterationSettings) else "steps"
+    old, new = (
+        f"over {_length(settings):,} {kind} with {settings.optimizer.warmup_steps:,} steps of warm-up"
+        for settings in (before, now)
+    )
     return (
-        f"{lengths[1]} {kind} in place of {lengths[0]} are another {now.optimizer.schedule} "
-        f"schedule: after {done:,} of them the learning rate goes from {rates[0]:.3g} to "
-        f"{rates[1]:.3g}"
+        f"the {now.optimizer.schedule} schedule {new} takes the place of that {old}: at {done:,} "
+        f"the learning rate goes from {rates[0]:.3g} to {rates[1]:.3g}"
     )
 
 
@@ -131,7 +133,7 @@ def _length(settings: Any) -> Any:
 
 def _updates(settings: Any) -> int:
     """Optimizer steps of a step or iteration."""
-    return 1 if isinstance(settings, FitConfig) else settings.epochs * settings.minibatches
+    return 1 if isinstance(settings, FitConfig) else settings.update_epochs * settings.minibatches
 
 
 def _rate(settings: Any, done: int) -> float:

@@ -97,16 +97,17 @@ def set_aside(directory: Path, config: Any) -> Iterator[None]:
     if not directory.is_dir() or not any(directory.iterdir()):
         yield
         return
-    aside = _moved_aside(directory, config)
+    place, aside = directory.resolve(), _moved_aside(directory, config)
+    place.mkdir()  # to which a link may lead
     try:
         yield
     finally:
-        if has_saved(directory):
+        if has_saved(place):
             shutil.rmtree(aside, ignore_errors=True)
         else:
-            shutil.rmtree(directory, ignore_errors=True)
-            with writing(directory):
-                aside.rename(directory.resolve())
+            shutil.rmtree(place, ignore_errors=True)
+            with writing(place):
+                aside.rename(place)
 
 
 def _moved_aside(directory: Path, config: Any) -> Path:
