@@ -56,18 +56,21 @@ HELP_FLAGS = ("-h", "--help", "help")
 LARGEST_CONFIG = 2**24  # bytes of a --config file
 Config = Any  # a frozen dataclass of `jaxalign.config`
 
+RLHF_LOOPS = ("sft", "preferred", "reward.fit", "dpo_human.fit", "dpo_samples.fit", "ppo")
+RLHF_LOOPS += ("unpenalised",)
 # command: flags that it always refuses, which its help leaves out
 REFUSED = {
     "rlhf": (
         *("reward.loss", "lora.dropout", "sft.epochs", "preferred.epochs", "reward.fit.epochs"),
         *("dpo_human.fit.epochs", "dpo_samples.fit.epochs"),
         *("ppo.prompt_epochs", "unpenalised.prompt_epochs"),
+        *(f"{loop}.{field}" for loop in RLHF_LOOPS for field in ("eval_every", "best", "patience")),
     ),
     "reward": ("model.dropout", "model.value_trunk"),
-    "ppo": ("data.evaluation_path", "lora.dropout"),
-    "grpo": ("data.evaluation_path", "lora.dropout"),
-    "online": ("data.evaluation_path", "lora.dropout"),
-    "evaluate": ("data.evaluation_path",),
+    "ppo": ("data.evaluation_path", "data.evaluation_share", "lora.dropout"),
+    "grpo": ("data.evaluation_path", "data.evaluation_share", "lora.dropout"),
+    "online": ("data.evaluation_path", "data.evaluation_share", "lora.dropout"),
+    "evaluate": ("data.evaluation_path", "data.evaluation_share"),
     "explain": ("data.evaluation_path",),
 }
 # command: its default configuration, if it needs no file

@@ -194,7 +194,8 @@ def load_text_model(
     """A model with its tokenizer, from wherever `local_model` finds it.
 
     That is a run directory (its `model` folder), a checkpoint `RUN@STEP`, a folder that
-    `save_text_model` or Hugging Face's `transformers` wrote, or a GGUF file. It has no dropout unless it was trained here with some.
+    `save_text_model` or Hugging Face's `transformers` wrote, or a GGUF file. It has no dropout
+    unless it was trained here with some.
 
     Args:
       source: what the user gave.

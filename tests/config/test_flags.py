@@ -132,7 +132,10 @@ def test_every_number_has_a_range_that_its_default_lies_in(command):
 
 LORA = {"lora.rank": "8", "init": "x", "reward.pooling": "mean", "distill.on_policy": "0"}
 LOOPS = ("sft", "preferred", "reward.fit", "dpo_human.fit", "dpo_samples.fit", "ppo", "unpenalised")
+SECTIONS = ("fit", "dpo.fit", "kto.fit", "reward.fit", "process.fit", "online.fit", "distill.fit")
+SECTIONS += ("ppo", "grpo")
 CONTEXTS = (
+    *({f"{s}.best": "x", f"{s}.eval_every": "1", "method": s.partition(".")[0]} for s in SECTIONS),
     {f"{loop}.optimizer.warmup_steps": "None" for loop in LOOPS},
     *({}, {"init": "x"}, LORA | {"sft.optimizer.name": "adamw"}, {"reward.pooling": "mean"}),
     *({"on": "steps"}, {"on": "preferences"}, {"reward.bag": "True"}),
@@ -151,6 +154,7 @@ def contexts(default, hints):
         if flag.endswith("loss"):
             section = {"method": flag.partition(".")[0]} if "method" in hints else {}
             found += [{flag: name} | section for name in typing.get_args(hint)]
+    found += [one | other for one in found for other in found if "process.fit.best" in other]
     for context in found:
         try:
             yield with_flags(default, {name: (word,) for name, word in context.items()})
@@ -246,6 +250,8 @@ def test_help_shows_what_can_be_given(command, capsys):
         (["--version", "x"], "no command '--version'"),
         (["ppo", "--data.evaluation_path", "x"], "ppo reads no held-out rows"),
         (["explain", "--data.evaluation_path", "x"], "explain reads --data.path"),
+        (["grpo", "--data.evaluation_share", "0.1"], "grpo reads no held-out rows"),
+        (["evaluate", "--data.evaluation_share", "0.1"], "leave --data.evaluation_share out"),
         (["explain", "--method", "kto", "--dpo.beta", "1"], "method kto does not read dpo.beta"),
     ],
 )
