@@ -20,14 +20,15 @@ from typing import Annotated, Any
 
 from jaxalign.config.checks import nearest
 from jaxalign.config.field_types import hints_of
-from jaxalign.config.flags import flags_of, given_flags, named_flags, single, with_flags
+from jaxalign.config.flags import flags_of, given_flags, named_flags, with_flags
+from jaxalign.config.options import Options, RunOptions, given_options
 from jaxalign.errors import UserError, one_line
 from jaxalign.system.cache import use_compilation_cache
 from jaxalign.system.files import FileError, quote, read_bytes, reason, remedy, short_path, writing
 from jaxalign.system.memory import keep_freed_memory, return_compiler_memory, with_huge_pages
 from jaxalign.system.signals import ending, ignore
 
-HELP = """usage: jaxalign COMMAND [--run_dir DIR] [--config FILE.py] [--field value ...]
+HELP = """usage: jaxalign COMMAND [--output DIR] [--config FILE.py] [--field value ...]
 
   rlhf      SFT, reward model, PPO, DPO, best-of-N and their comparison, on human ratings
   sft       supervised fine-tuning on texts, or on prompts and completions
@@ -50,21 +51,23 @@ HELP = """usage: jaxalign COMMAND [--run_dir DIR] [--config FILE.py] [--field va
 
 HELP_FLAGS = ("-h", "--help", "help")
 LARGEST_CONFIG = 2**24  # bytes of a --config file
-Flag = tuple[str, tuple[str, ...]]  # its name, and the words that follow it
 Config = Any  # a frozen dataclass of `jaxalign.config`
 
+RLHF_LOOPS = ("sft", "preferred", "reward.fit", "dpo_human.fit", "dpo_samples.fit", "ppo")
+RLHF_LOOPS += ("unpenalised",)
 # command: flags that it always refuses, which its help leaves out
 REFUSED = {
     "rlhf": (
         *("reward.loss", "lora.dropout", "sft.epochs", "preferred.epochs", "reward.fit.epochs"),
         *("dpo_human.fit.epochs", "dpo_samples.fit.epochs"),
         *("ppo.prompt_epochs", "unpenalised.prompt_epochs"),
+        *(f"{loop}.{field}" for loop in RLHF_LOOPS for field in ("eval_every", "best", "patience")),
     ),
     "reward": ("model.dropout", "model.value_trunk"),
-    "ppo": ("data.evaluation_path", "lora.dropout"),
-    "grpo": ("data.evaluation_path", "lora.dropout"),
-    "online": ("data.evaluation_path", "lora.dropout"),
-    "evaluate": ("data.evaluation_path",),
+    "ppo": ("data.evaluation_path", "data.evaluation_share", "lora.dropout"),
+    "grpo": ("data.evaluation_path", "data.evaluation_share", "lora.dropout"),
+    "online": ("data.evaluation_path", "data.evaluation_share", "lora.dropout"),
+    "evaluate": ("data.evaluation_path", "data.evaluation_share"),
     "explain": ("data.evaluation_path",),
 }
 # command: its default configuration, if it needs no file
@@ -194,16 +197,26 @@ def dispatch(arguments: list[str]) -> Any:
 def run_command(command: str, arguments: list[str]) -> Any:
     """Result of a command run with these flags; with `--help`, its flags are printed instead."""
     flag_words = [word for word in arguments if word not in HELP_FLAGS[:2]]
-    file, flags = option(given_flags(flag_words), "config")
-    default = named_config(DEFAULTS[command]) if file is None else read_config(Path(file), command)
+    options, flags = given_options(given_flags(flag_words), options_of_command(command))
+    default = (
+        named_config(DEFAULTS[command])
+        if options.config is None
+        else read_config(Path(options.config), command)
+    )
     if asks_for_help(arguments):
         return print_help(command, default)
-    directory, flags = option(flags, "run_dir")
     hints = flags_of(type(default))
     refused = REFUSED.get(command, ())  # but where given by its whole name: the reason is told
     known = [name for name in hints if name not in refused or name in dict(flags)]
+    known += hints_of(type(options))  # taken already: for suggestions
     settings = with_flags(default, named_flags(flags, known, command))
-    return run_configured(settings, directory)
+    return run_configured(settings, options)
+
+
+def options_of_command(command: str) -> type[Options]:
+    """Options that a command takes beside the fields of its configuration."""
+    writes_run = any(owner == command and folder for owner, folder in CONFIGS.values())
+    return RunOptions if writes_run else Options
 
 
 def asks_for_help(arguments: list[str]) -> bool:
@@ -211,22 +224,20 @@ def asks_for_help(arguments: list[str]) -> bool:
     return bool({"-h", "--help"} & set(arguments))
 
 
-def run_configured(config: Config, directory: str | None) -> Any:
+def run_configured(config: Config, options: Options) -> Any:
     """Result of the command that this class of configuration belongs to.
 
     Args:
       config: of the command.
-      directory: run directory; None: the command's default.
+      options: of the command line beside it.
     """
     command, default = CONFIGS[type(config).__name__]
     module = importlib.import_module(f"jaxalign.commands.{command}")
-    if default is None:
-        if directory is not None:
-            raise UserError(f"`{command}` writes no run directory; leave --run_dir out")
+    if not isinstance(options, RunOptions):
         return module.run(config)
     from jaxalign.recipes.run_directory import directory_of, locked_directory
 
-    folder = directory_of(f"runs/{default}" if directory is None else directory)
+    folder = directory_of(f"runs/{default}" if options.output is None else options.output)
     with locked_directory(folder):
         return module.run(config, folder)
 
@@ -239,7 +250,7 @@ def print_help(command: str, default: Config) -> None:
     takes_directory = CONFIGS[type(default).__name__][1] is not None
     names = [name for name in flags_of(type(default)) if name not in REFUSED.get(command, ())]
     description = " ".join((type(default).__doc__ or "").split())
-    also = "--run_dir DIR (where results go), " if takes_directory else ""
+    also = "--output DIR (where results go), " if takes_directory else ""
     tyro.cli(
         type(shown_default),
         default=shown_default,
@@ -365,19 +376,6 @@ def _run_file(action: Callable[[], Any], *, file: str, origin: str) -> Any:
         message = error.msg if isinstance(error, SyntaxError) else str(error)
         kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
         raise UserError(f"{origin} does not run{where}: {kind}{message}") from None
-
-
-def option(flags: list[Flag], name: str) -> tuple[str | None, list[Flag]]:
-    """Value of one flag that is no field of the configuration, and the other flags.
-
-    >>> option([("seed", ("1",)), ("run_dir", ("runs/a",))], "run_dir")
-    ('runs/a', [('seed', ('1',))])
-    """
-    matches = [words for other, words in flags if other == name]
-    if len(matches) > 1:
-        raise UserError(f"--{name} is given twice; give it once")
-    rest = [flag for flag in flags if flag[0] != name]
-    return (single(name, matches[0]) if matches else None), rest
 
 
 def report(arguments: list[str]) -> Path | None:

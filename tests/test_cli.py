@@ -212,8 +212,8 @@ def test_kto_and_bco_resume_to_the_same_bits_and_are_explained(
     policy, files, tmp_path, loss, interrupted, capsys
 ):
     data = ["--data.path", files["labelled"], "--data.max_length", "40"]
-    data += ["--data.evaluation_path", files["labelled"], "--policy", str(policy[0])]
-    data += [*fit("kto.", 6), "--kto.fit.checkpoint_every", "2"]
+    data += ["--data.evaluation_share", "0.2", "--policy", str(policy[0])]
+    data += [*fit("kto.", 6), "--kto.fit.save_every", "2"]
     whole, parts = str(tmp_path / "whole"), str(tmp_path / "parts")
     results = dispatch(["kto", "--loss", loss, "--run_dir", whole, *data])
     assert 0 <= results["reward_model"][0]["pair_accuracy"] <= 1
@@ -242,6 +242,7 @@ def test_kto_and_bco_resume_to_the_same_bits_and_are_explained(
     assert found.metrics["bco/shift"] == pytest.approx(shift, rel=1e-4)
     arguments = ["--method", "kto", "--kto.loss", "bco", "--data.path", files["labelled"], *page]
     models = ["--policy", whole, "--reference", str(policy[0]), "--data.max_length", "40"]
+    models += ["--data.evaluation_share", "0.2"]  # the rows that were trained on
     alone = dispatch(["explain", *arguments, *models, "--updates", "1"])
     assert all(total.agrees for total in alone.sums)
     assert alone.notes == ("The shift starts from 0, as in training: no run is given.",)
@@ -258,7 +259,7 @@ def test_grpo_resumes_to_the_same_bits_and_is_explained(
     pairs = ["--data.path", files["preferences"], "--data.max_length", "40"]
     dispatch(["reward", "--run_dir", reward, "--init", directory, *pairs, *fit("reward.", 2)])
     data = ["--data.path", files["prompts"], "--data.max_length", "20", "--max_new_tokens", "6"]
-    data += ["--policy", directory, "--reward", reward, "--grpo.checkpoint_every", "1"]
+    data += ["--policy", directory, "--reward", reward, "--grpo.save_every", "1"]
     data += ["--grpo.iterations", "4", "--grpo.prompts", "8", "--grpo.group_size", "4"]
     data += ["--grpo.minibatches", "2", "--grpo.mask_truncated", "False", "--seed", "1"]
     data += ["--place.layout", "device"]

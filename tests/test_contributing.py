@@ -214,7 +214,7 @@ def test_a_new_family_is_read(tree):
 @pytest.mark.slow
 def test_a_new_environment_is_learned(tree):
     """100 random steps give about 131, of which 31 are the far end's; going on gives over 300."""
-    given = ("--total_steps", "40960", "--log_every", "8", "--checkpoint_every", "8")
+    given = ("--total_steps", "40960", "--log_every", "8", "--save_every", "8")
     chain = ("ppo", "--config", "configs/ppo_chain.py", *given)
     python(tree, "-m", "jaxalign", *chain, "--run_dir", "run")
     results = json.loads((tree / "run" / "results.json").read_text())

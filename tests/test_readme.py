@@ -69,7 +69,7 @@ def test_python_runs(page, number, tmp_path, monkeypatch):
 def test_shell_blocks_parse(page, monkeypatch):
     """The shell reads them, and the commands know every flag and accept every value."""
     read = []
-    monkeypatch.setattr(cli, "run_configured", lambda config, folder: read.append(config))
+    monkeypatch.setattr(cli, "run_configured", lambda config, options: read.append(config))
     monkeypatch.chdir(ROOT)
     for block in blocks(page, "bash"):
         subprocess.run(["bash", "-n"], input=block, text=True, check=True)

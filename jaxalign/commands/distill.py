@@ -23,7 +23,7 @@ from jaxalign.recipes.reward_sources import mean_score
 from jaxalign.recipes.run import open_run
 from jaxalign.recipes.scoring import longest, perplexity
 from jaxalign.recipes.text_models import load_text_model, start_of
-from jaxalign.recipes.user_data import read_held_out, read_rows, with_max_length
+from jaxalign.recipes.user_data import read_split, with_max_length
 from jaxalign.train.metrics import logged
 
 TITLES = {"forward_kl": "forward KL", "reverse_kl": "reverse KL", "jsd": "JSD"}
@@ -40,10 +40,8 @@ def run(config: DistillConfig, directory: Path) -> dict:
     fit = following(config.distill.fit, "distill", start_of(student, config.lora))
     data = with_max_length(with_max_length(config.data, student), teacher)
 
-    read, others = (
-        reader(data, PromptCompletion, tokenizer=student.tokenizer, log=directory)
-        for reader in (read_rows, read_held_out)
-    )
+    reading = {"tokenizer": student.tokenizer, "log": directory, "seed": config.seed}
+    read, others = read_split(data, PromptCompletion, **reading)
     rows, held_out = read.texts, others.texts
     settled = fit.settled(len(rows) / fit.settings.rows)
     config = dataclasses.replace(config, distill=dataclasses.replace(config.distill, fit=settled))

@@ -15,7 +15,7 @@ from jaxalign.recipes.preferences import train_dpo
 from jaxalign.recipes.reference_cache import cached_logps_of
 from jaxalign.recipes.run import open_run
 from jaxalign.recipes.text_models import load_text_model, start_of
-from jaxalign.recipes.user_data import read_held_out, read_rows, with_max_length
+from jaxalign.recipes.user_data import read_split, with_max_length
 
 
 def run(config: DPOConfig, directory: Path) -> dict:
@@ -25,8 +25,8 @@ def run(config: DPOConfig, directory: Path) -> dict:
     data = with_max_length(config.data, policy)
     loss = config.dpo.declared_loss
     kind = GoldPreference if loss.needs("gold_logps") else Preference
-    rows = read_rows(data, kind, tokenizer=policy.tokenizer, log=directory)
-    held_out = read_held_out(data, Preference, tokenizer=policy.tokenizer, log=directory)
+    reading = {"tokenizer": policy.tokenizer, "log": directory, "seed": config.seed}
+    rows, held_out = read_split(data, kind, held_out_kind=Preference, **reading)
     settled = fit.settled(len(rows) / fit.settings.rows)
     config = dataclasses.replace(config, dpo=dataclasses.replace(config.dpo, fit=settled))
     inputs = inputs_of(
@@ -53,7 +53,7 @@ def run(config: DPOConfig, directory: Path) -> dict:
                 run,
                 trained,
                 policy if config.dpo.uses_reference else None,
-                held_out.tokens,
+                [pair[:2] for pair in held_out.tokens],
                 blocks=prompt_blocks([record.prompt for record in held_out.records]),
                 temperature=config.temperature,
                 per_token=loss.per_token,

@@ -17,7 +17,7 @@ from jaxalign.recipes.preferences import train_unpaired
 from jaxalign.recipes.reference_cache import cached_logps_of
 from jaxalign.recipes.run import open_run
 from jaxalign.recipes.text_models import load_text_model, start_of
-from jaxalign.recipes.user_data import read_held_out, read_rows, with_max_length
+from jaxalign.recipes.user_data import read_split, with_max_length
 
 
 def run(config: KTOConfig, directory: Path) -> dict:
@@ -25,9 +25,9 @@ def run(config: KTOConfig, directory: Path) -> dict:
     policy = load_text_model(config.policy, "policy", head="logits", place=config.place)
     fit = following(config.kto.fit, "kto", start_of(policy, config.lora))
     data = with_max_length(config.data, policy)
-    rows = read_rows(data, Unpaired, tokenizer=policy.tokenizer, log=directory)
+    reading = {"tokenizer": policy.tokenizer, "log": directory, "seed": config.seed}
+    rows, held_out = read_split(data, Unpaired, **reading)
     labels = [record.label for record in rows.records]
-    held_out = read_held_out(data, Unpaired, tokenizer=policy.tokenizer, log=directory)
     settled = fit.settled(len(rows) / fit.settings.rows)
     config = dataclasses.replace(config, kto=dataclasses.replace(config.kto, fit=settled))
     inputs = inputs_of(

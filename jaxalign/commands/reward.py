@@ -26,8 +26,7 @@ from jaxalign.recipes.text_models import TextModel, load_text_model, new_text_mo
 from jaxalign.recipes.user_data import (
     Rows,
     learn_tokenizer,
-    read_held_out,
-    read_rows,
+    read_split,
     read_texts,
     with_max_length,
 )
@@ -47,11 +46,11 @@ def run(config: RewardConfig, directory: Path) -> dict:
     loss = config.reward.declared_loss
     data, kind = with_max_length(config.data, base), RECORDS[loss.kind]
     if base is None:
-        tokenizer = learn_tokenizer(config.tokenizer, read_texts(data, kind))
+        tokenizer = learn_tokenizer(config.tokenizer, read_texts(data, kind, seed=config.seed))
     else:
         tokenizer = base.tokenizer
-    rows = read_rows(data, kind, tokenizer=tokenizer, log=directory)
-    held_out = read_held_out(data, kind, tokenizer=tokenizer, log=directory)
+    reading = {"tokenizer": tokenizer, "log": directory, "seed": config.seed}
+    rows, held_out = read_split(data, kind, **reading)
     texts = len(rows) * (2 if loss.kind is COMPARISONS else 1)
     config = with_loop(config, loop.settled(texts / loop.settings.rows))
     inputs = inputs_of(

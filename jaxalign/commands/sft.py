@@ -19,8 +19,7 @@ from jaxalign.recipes.text_models import TextModel, load_text_model, new_text_mo
 from jaxalign.recipes.user_data import (
     Rows,
     learn_tokenizer,
-    read_held_out,
-    read_rows,
+    read_split,
     read_texts,
     with_max_length,
 )
@@ -33,7 +32,8 @@ def run(config: SFTConfig, directory: Path) -> dict:
     fit = following(config.fit, "sft", start_of(start, config.lora))
     tokenizer = None if start is None else start.tokenizer
     if tokenizer is None:
-        records = [record for record in read_texts(config.data, _kind(config)) if _good(record)]
+        records = read_texts(config.data, _kind(config), seed=config.seed)
+        records = [record for record in records if _good(record)]
         _check_imitated(records, config.data.path)
         tokenizer = learn_tokenizer(config.tokenizer, records)
     rows, held_out = _imitated(config, directory, tokenizer)
@@ -81,12 +81,11 @@ def _check_imitated(records: list, source: str) -> None:
 
 def _imitated(config: SFTConfig, directory: Path, tokenizer: Tokenizer) -> tuple[Rows, Rows]:
     """Rows to imitate, and held-out rows."""
-    reading = {"tokenizer": tokenizer, "log": directory}
-    rows = read_rows(config.data, _kind(config), **reading).where(_good)
-    _check_imitated(rows.records, config.data.path)
-    held_out = read_held_out(config.data, _kind(config), **reading).where(_good)
-    if config.data.evaluation_path:
-        _check_imitated(held_out.records, config.data.evaluation_path)
+    data, reading = config.data, {"tokenizer": tokenizer, "log": directory, "seed": config.seed}
+    rows, held_out = (part.where(_good) for part in read_split(data, _kind(config), **reading))
+    _check_imitated(rows.records, data.path)
+    if data.evaluation_path or data.evaluation_share:
+        _check_imitated(held_out.records, data.evaluation_path or f"rows held out of {data.path}")
     return rows, held_out
 
 

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Literal
 
 from jaxalign.config.checks import config, require
-from jaxalign.config.ranges import Length
+from jaxalign.config.ranges import InnerShare, Length
 
 
 @config
@@ -16,6 +16,9 @@ class DataConfig:
     pattern of files, a folder of Hugging Face datasets, or `tfds:NAME[/CONFIG]:SPLIT`."""
     evaluation_path: str = ""
     """Held-out rows, same forms; empty: none."""
+    evaluation_share: InnerShare | None = None
+    """Share of the rows of `path` that are held out instead, in (0, 1): drawn by the seed, all
+    rows of a prompt together."""
     fields: dict[str, str] = dataclasses.field(default_factory=dict)
     """Our field names to those of the source, where they differ: `prompt question`."""
     on_bad_row: Literal["error", "skip"] = "error"
@@ -24,6 +27,13 @@ class DataConfig:
     """Longest row in tokens, from 4: prompt and response together, or the prompt where responses
     are sampled; a longer row is a bad row. None: 1024 (as TRL) for a published model, or one of 10
     million parameters, and 128 for a small one; no more than the model reads."""
+
+    def __post_init__(self):
+        require(
+            not self.evaluation_path or self.evaluation_share is None,
+            f"--data.evaluation_path {self.evaluation_path} and --data.evaluation_share "
+            f"{self.evaluation_share} are both given; give one of them",
+        )
 
     @property
     def longest(self) -> int:
@@ -34,8 +44,8 @@ class DataConfig:
 
 def require_no_held_out(data: DataConfig, command: str):
     """Raise a one-line `UserError` where held-out rows are given to a command that reads none."""
-    require(
-        not data.evaluation_path,
-        f"{command} reads no held-out rows; leave data.evaluation_path out and use "
-        "`jaxalign evaluate`",
-    )
+    for name in ("evaluation_path", "evaluation_share"):
+        require(
+            not getattr(data, name),
+            f"{command} reads no held-out rows; leave data.{name} out and use `jaxalign evaluate`",
+        )

@@ -30,7 +30,7 @@ class DistillSettings:
     they come from the data."""
     max_logits_gib: Positive = 4.0
     """Most memory that the teacher's logits of a batch may take, over all devices, in GiB, > 0."""
-    fit: FitConfig = FitConfig(log_every=1, checkpoint_every=50)
+    fit: FitConfig = FitConfig(log_every=1, save_every=50)
     """Training loop; a batch counts responses. Where nothing is given: for a published student, or
     one of 10 million parameters, learning_rate 2e-5 (with LoRA 2e-4), cosine, warm-up of 3%,
     3 epochs, batches of 32, b2 0.999 (as for SFT; TRL's GKDConfig); for a small one learning_rate

@@ -35,10 +35,11 @@ class EvaluateConfig:
     """Where it computes."""
 
     def __post_init__(self):
-        require(
-            not self.data.evaluation_path,
-            "evaluate reads --data.path; leave --data.evaluation_path empty",
-        )
+        for name in ("evaluation_path", "evaluation_share"):
+            require(
+                not getattr(self.data, name),
+                f"evaluate reads --data.path; leave --data.{name} out",
+            )
         require(
             not self.reference or self.on == "preferences",
             f"--on {self.on} has no use for a reference; leave --reference out",

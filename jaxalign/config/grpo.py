@@ -98,6 +98,7 @@ class GRPOSettings(IterationSettings):
     and 40 iterations."""
 
     def __post_init__(self):
+        super().__post_init__()
         method = self.method
         require_one("grpo.", self, "iterations", "prompt_epochs")
         require(

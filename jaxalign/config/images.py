@@ -45,7 +45,7 @@ class ImagesConfig(SeedsFields):
     """KL coefficient: reward lost per nat of log-ratio to the pretrained classifier, >= 0."""
     log_every: Period = 10
     """Updates in one compiled call, and between lines of metrics."""
-    checkpoint_every: Period = 50
+    save_every: Period = 50
     """Updates between checkpoints, a multiple of `log_every`; the run resumes from the last one."""
     network: NetworkConfig = NetworkConfig(widths=(64,), activation="relu")
     """Classifier and value function."""

@@ -45,7 +45,7 @@ class OnlineSettings:
     `log_odds_per_score` in the reward model's results.json is what its own training found."""
     missing_eos_penalty: Penalty = 0.0
     """Taken from the score of a response that did not end by itself, >= 0; 0: nothing."""
-    fit: FitConfig = FitConfig(log_every=1, checkpoint_every=20)
+    fit: FitConfig = FitConfig(log_every=1, save_every=20)
     """Training loop; a batch counts prompts, and every step samples two responses to each. Where
     nothing is given: for a published model, or one of 10 million parameters, learning_rate 5e-7
     (with LoRA 5e-6), linear, warm-up of 10%, 1 epoch, batches of 64, b2 0.999 (Guo et al. 2024,

@@ -33,6 +33,7 @@ class PPOSettings(PPOUpdateFields, IterationSettings):
     iterations."""
 
     def __post_init__(self):
+        IterationSettings.__post_init__(self)
         require_one("ppo.", self, "iterations", "prompt_epochs")
         require(
             self.dual_clip is None or self.dual_clip > 1 + self.clip_range,

@@ -101,7 +101,7 @@ def train_seeds(
         on_metrics=_metrics_writer(run, name, cadence),
         on_start=lambda call: run.metrics.resume(name, cadence.done(call)),
         checkpoints=checkpoints,
-        checkpoint_every=cadence.checkpoint_every // cadence.log_every,
+        save_every=cadence.save_every // cadence.log_every,
         evaluate=evaluate,
         evaluate_every=1,
         label=name,

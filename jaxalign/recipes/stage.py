@@ -100,7 +100,7 @@ class Loop:
     update: `(state, batch) -> (state, metrics)`; it may use the state up.
     batches: number of the batch -> the batch; a pure function.
     steps: updates of the whole run.
-    log_every, checkpoint_every: updates between lines of the metrics, and between checkpoints.
+    log_every, save_every: updates between lines of the metrics, and between checkpoints.
     evaluation: along the way; None: nothing is evaluated.
     tokens_per_step: for the progress; None: it tells none.
     """
@@ -109,7 +109,7 @@ class Loop:
     batches: Callable[[int], Any]
     steps: int
     log_every: int = 1
-    checkpoint_every: int | None = None
+    save_every: int | None = None
     evaluation: Evaluation | None = None
     tokens_per_step: int | None = None
 
@@ -135,7 +135,7 @@ def fit_loop(run: Run, name: str, state: TrainState, loop: Loop) -> Any:
         on_start=functools.partial(run.metrics.resume, name),
         log_every=loop.log_every,
         checkpoints=checkpoints,
-        checkpoint_every=loop.checkpoint_every,
+        save_every=loop.save_every,
         evaluate=evaluate,
         evaluate_every=None if evaluation is None else evaluation.every,
         label=name,
@@ -181,7 +181,7 @@ def fit_batches(
         batches=batches,
         steps=settings.updates,
         log_every=settings.log_every,
-        checkpoint_every=settings.checkpoint_every,
+        save_every=settings.save_every,
         evaluation=evaluation,
         tokens_per_step=tokens_per_step,
     )
@@ -217,7 +217,7 @@ def fit_iterations(
         batches=batches,
         steps=settings.total_iterations,
         log_every=settings.log_every,
-        checkpoint_every=settings.checkpoint_every,
+        save_every=settings.save_every,
         evaluation=evaluation,
     )
     return fit_loop(run, name, learner.state(run.key(name), optimizer), loop)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Generic
 
+import numpy as np
 from rich.console import Console
 
 from jaxalign.config.data import DataConfig
@@ -12,6 +13,7 @@ from jaxalign.config.lora import LoraConfig
 from jaxalign.config.model import TokenizerConfig
 from jaxalign.data.chat import TokenRow
 from jaxalign.data.formats import AnyRecord, LoadedRecords, load_records
+from jaxalign.data.held_out import held_out_rows
 from jaxalign.data.records import Record
 from jaxalign.data.sources import FILES
 from jaxalign.data.tokenizer import Tokenizer
@@ -51,14 +53,14 @@ class Rows(Generic[AnyRecord]):
 
     def where(self, kept: Callable[[AnyRecord], bool]) -> "Rows[AnyRecord]":
         """The rows whose record meets a condition."""
-        pairs = zip(self.records, self.tokens, strict=True)
-        chosen = [pair for pair in pairs if kept(pair[0])]
-        return Rows(records=[record for record, _ in chosen], tokens=[rows for _, rows in chosen])
+        return self.at(np.array([kept(record) for record in self.records], bool))
 
-
-def no_rows() -> Rows:
-    """No rows, of a source that is not given."""
-    return Rows(records=[], tokens=[])
+    def at(self, kept: np.ndarray) -> "Rows[AnyRecord]":
+        """The rows where `kept`, `[N]` bool, is true."""
+        index = np.flatnonzero(kept)
+        return Rows(
+            records=[self.records[i] for i in index], tokens=[self.tokens[i] for i in index]
+        )
 
 
 def read_rows(
@@ -85,20 +87,45 @@ def read_rows(
     return Rows(records=loaded.records, tokens=loaded.tokens)
 
 
-def read_held_out(
-    data: DataConfig, kind: type[AnyRecord], *, tokenizer: Tokenizer, log: Path | None
-) -> Rows[AnyRecord]:
-    """The usable rows of `evaluation_path`; none where it is not given."""
-    if not data.evaluation_path:
-        return no_rows()
-    return read_rows(data, kind, tokenizer=tokenizer, log=log, held_out=True)
+def read_split(
+    data: DataConfig,
+    kind: type[AnyRecord],
+    *,
+    seed: int,
+    held_out_kind: type[Record] | None = None,
+    **reading: Any,
+) -> tuple[Rows[AnyRecord], Rows[Any]]:
+    """The usable rows of `path` to train on, and those held out: of `evaluation_path`, or a share
+    of the rows of `path`; none where neither is given.
 
-
-def read_texts(data: DataConfig, kind: type[AnyRecord]) -> list[AnyRecord]:
-    """The records that a tokenizer is trained on, before any is tokenised; skipped rows are
-    reported by `read_rows` later.
+    Args:
+      kind: of record, as in `read_rows`.
+      seed: of the share that is held out.
+      held_out_kind: of the records of `evaluation_path`, where those need fewer fields.
+      reading: `tokenizer` and `log`, as in `read_rows`.
     """
-    return _load(data, data.path, kind, None).records
+    rows = read_rows(data, kind, **reading)
+    if data.evaluation_path:
+        return rows, read_rows(data, held_out_kind or kind, **reading, held_out=True)
+    apart = _held_out(data, rows.records, seed)
+    return rows.at(~apart), rows.at(apart)
+
+
+def read_texts(data: DataConfig, kind: type[AnyRecord], *, seed: int) -> list[AnyRecord]:
+    """The records that a tokenizer is trained on, before any is tokenised: none that is held out.
+
+    Skipped rows are reported by `read_split` later.
+    """
+    records = _load(data, data.path, kind, None).records
+    apart = _held_out(data, records, seed)
+    return [record for record, away in zip(records, apart, strict=True) if not away]
+
+
+def _held_out(data: DataConfig, records: Sequence[Record], seed: int) -> np.ndarray:
+    """`[N]` bool, true for the records of `path` that are held out."""
+    if data.evaluation_share is None:
+        return np.zeros(len(records), bool)
+    return held_out_rows(records, share=data.evaluation_share, seed=seed)
 
 
 def _load(

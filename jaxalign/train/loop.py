@@ -35,7 +35,7 @@ def fit(
     log_every: int = 1,
     on_start: Callable[[int], None] = lambda step: None,
     checkpoints: Checkpoints | None = None,
-    checkpoint_every: int | None = None,
+    save_every: int | None = None,
     evaluate: Evaluate | None = None,
     evaluate_every: int | None = None,
     label: str | None = None,
@@ -59,7 +59,7 @@ def fit(
       log_every: steps between calls of `on_metrics`; the last step is always reported.
       on_start: gets the step that the run goes on from (0 for a new one), before anything else.
       checkpoints: where states are saved and found; None neither saves nor resumes.
-      checkpoint_every: steps between saves; the last step is always saved.
+      save_every: steps between saves; the last step is always saved.
       evaluate: metrics of a state, passed to `on_metrics`: at the start, every `evaluate_every`
         steps and at the end.
       evaluate_every: steps between evaluations; None for the start and the end only.
@@ -79,7 +79,7 @@ def fit(
     counts = {"total": steps, "start": start, "tokens_per_step": tokens_per_step}
     log = _Log(on_metrics, log_every, steps)
     evaluations = _Evaluations(evaluate, evaluate_every, steps, log)
-    saves = _Saves(checkpoints, checkpoint_every, steps, log)
+    saves = _Saves(checkpoints, save_every, steps, log)
     if start == 0:
         evaluations.at_the_start(state)
     with (

@@ -132,7 +132,10 @@ def test_every_number_has_a_range_that_its_default_lies_in(command):
 
 LORA = {"lora.rank": "8", "init": "x", "reward.pooling": "mean", "distill.on_policy": "0"}
 LOOPS = ("sft", "preferred", "reward.fit", "dpo_human.fit", "dpo_samples.fit", "ppo", "unpenalised")
+SECTIONS = ("fit", "dpo.fit", "kto.fit", "reward.fit", "process.fit", "online.fit", "distill.fit")
+SECTIONS += ("ppo", "grpo")
 CONTEXTS = (
+    *({f"{s}.best": "x", f"{s}.eval_every": "1", "method": s.partition(".")[0]} for s in SECTIONS),
     {f"{loop}.optimizer.warmup_steps": "None" for loop in LOOPS},
     *({}, {"init": "x"}, LORA | {"sft.optimizer.name": "adamw"}, {"reward.pooling": "mean"}),
     *({"on": "steps"}, {"on": "preferences"}, {"reward.bag": "True"}),
@@ -151,6 +154,7 @@ def contexts(default, hints):
         if flag.endswith("loss"):
             section = {"method": flag.partition(".")[0]} if "method" in hints else {}
             found += [{flag: name} | section for name in typing.get_args(hint)]
+    found += [one | other for one in found for other in found if "process.fit.best" in other]
     for context in found:
         try:
             yield with_flags(default, {name: (word,) for name, word in context.items()})
@@ -202,7 +206,7 @@ def test_help_shows_what_can_be_given(command, capsys):
     assert not stop.value.code
     for flag in hints:
         assert (f"--{flag} " in shown) != (flag in REFUSED.get(command, ())), flag
-    assert ("--run_dir" in shown) == (command != "generate")
+    assert ("--output" in shown) == (command != "generate")
 
 
 @pytest.mark.parametrize(
@@ -221,7 +225,8 @@ def test_help_shows_what_can_be_given(command, capsys):
         (["dpo", "--seed", "1", "--seed", "1"], "--seed is given twice"),
         (["dpo", "--seed", "1", "--seed=2"], "--seed is given twice"),
         (["sft", "--max-grad-norm", "1", "--fit.optimizer.max_grad_norm", "2"], "given twice"),
-        (["dpo", "--run_dir", "a", "--run-dir=b"], "--run_dir is given twice"),
+        (["dpo", "--run_dir", "a", "--output=b"], "--output is given twice"),
+        (["dpo", "--ouput", "a"], "has no flag --ouput; did you mean --output?"),
         (["dpo", "--config"], "--config needs a value"),
         (["dpo", "--seed"], "--seed needs a value: a whole number"),
         (["dpo", "--seed="], "--seed is ''; it must be a whole number"),
@@ -236,7 +241,8 @@ def test_help_shows_what_can_be_given(command, capsys):
         (["sft", "--seed", "-1"], "--seed is -1; it must not be negative"),
         (["sft", "--seed", str(2**32)], "--seed is 4294967296; it must lie in"),
         (["generate", "--sampling.temperature", "1"], "did you mean --temperature?"),
-        (["evaluate", "--run_dir", "x"], "writes no run directory"),
+        (["generate", "--run_dir", "x"], "`jaxalign generate` has no flag --run_dir"),
+        (["generate", "--output", "x"], "`jaxalign generate` has no flag --output"),
         (["report"], "usage: jaxalign report DIR"),
         (["report", "a", "b"], "usage: jaxalign report DIR"),
         (["report", "--directory=a"], "usage: jaxalign report DIR"),
@@ -244,6 +250,8 @@ def test_help_shows_what_can_be_given(command, capsys):
         (["--version", "x"], "no command '--version'"),
         (["ppo", "--data.evaluation_path", "x"], "ppo reads no held-out rows"),
         (["explain", "--data.evaluation_path", "x"], "explain reads --data.path"),
+        (["grpo", "--data.evaluation_share", "0.1"], "grpo reads no held-out rows"),
+        (["evaluate", "--data.evaluation_share", "0.1"], "leave --data.evaluation_share out"),
         (["explain", "--method", "kto", "--dpo.beta", "1"], "method kto does not read dpo.beta"),
     ],
 )

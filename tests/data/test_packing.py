@@ -336,7 +336,7 @@ def test_sft_packs_rows_counts_their_tokens_and_resumes_to_the_same_bits(
     fields |= {"data.path": tmp_path / "rows.jsonl", "data.max_length": 32, "packing": True}
     fields |= {
         "fit.log_every": 1,
-        "fit.checkpoint_every": 2,
+        "fit.save_every": 2,
         "fit.steps": 4,
         "fit.optimizer.warmup_steps": 1,
     }

@@ -20,7 +20,7 @@ from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.data.tokenizer_training import train_bpe
 from jaxalign.recipes.iterations import read_prompts
 from jaxalign.recipes.reward_sources import sources_of
-from jaxalign.recipes.user_data import read_held_out, read_rows
+from jaxalign.recipes.user_data import read_rows
 
 TOKENIZER = train_bpe(["the film is good"], 270)
 SO = {"prompt": "why", "completion": " so"}
@@ -66,9 +66,9 @@ def source_of(folder, *rows) -> DataConfig:
 def test_every_text_is_tokenised_once(kind, row, tmp_path, calls):
     """A prompt too, however many answers it has; the held-out rows as the others."""
     data = source_of(tmp_path, row)
-    for read in (read_rows, read_held_out):
+    for held_out in (False, True):
         calls.clear()
-        rows = read(data, kind, tokenizer=TOKENIZER, log=None)
+        rows = read_rows(data, kind, tokenizer=TOKENIZER, log=None, held_out=held_out)
         calls.pop("\n", None)  # the end of a step
         assert calls == dict.fromkeys(texts_of(row), 1)
         assert rows.tokens == [rows.records[0].token_rows(TOKENIZER)]

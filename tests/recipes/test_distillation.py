@@ -200,7 +200,7 @@ def train(directory, layout="device", steps=16, on_policy=0.5, loss="jsd"):
         steps=steps,
         batch_size=16,
         log_every=1,
-        checkpoint_every=2,
+        save_every=2,
         optimizer=OptimizerConfig(learning_rate=1e-2, schedule="constant", warmup_steps=0),
     )
     settings = DistillSettings(loss=loss, on_policy=on_policy, fit=fit)

@@ -345,7 +345,7 @@ def command(folder, name, kind, more=()):
     path.write_text("".join(json.dumps(row) + "\n" for row in data))
     fields = {"policy": folder / "sft", "data.path": path, "data.evaluation_path": path}
     fields |= {"reference_logps": folder / "kept", "place.layout": "device", "data.max_length": 60}
-    fit = {"steps": 3, "batch_size": 4, "micro_batches": 2, "log_every": 1, "checkpoint_every": 1}
+    fit = {"steps": 3, "batch_size": 4, "micro_batches": 2, "log_every": 1, "save_every": 1}
     fields |= {f"{kind}.fit.{name}": value for name, value in fit.items()}
     fields[f"{kind}.fit.optimizer.warmup_steps"] = 1
     given = [word for key, value in fields.items() for word in (f"--{key}", str(value))]

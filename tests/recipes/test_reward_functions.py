@@ -661,7 +661,7 @@ def test_the_loop_saves_the_state_before_a_refused_step():
     lines = []
     with pytest.raises(StepRefused, match=r"^step 4: no$"):
         fit(
-            0, step, lambda i: i, steps=9, checkpoints=Checkpoints(), checkpoint_every=100,
+            0, step, lambda i: i, steps=9, checkpoints=Checkpoints(), save_every=100,
             on_metrics=lambda done, metrics: lines.append(done),
         )  # fmt: skip
     assert saved == [(3, 3), "waited"] and lines == [1, 2, 3]

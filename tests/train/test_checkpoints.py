@@ -164,7 +164,7 @@ writer, checkpoints = MetricsWriter(directory), Checkpoints(directory + "/checkp
 step = functools.partial(train_step, loss_fn=loss_fn, optimizer=optimizer)
 state = fit(
     layout.place(state), layout.step(step), batches, steps=30, checkpoints=checkpoints,
-    checkpoint_every=3, on_metrics=functools.partial(writer.write, "toy"),
+    save_every=3, on_metrics=functools.partial(writer.write, "toy"),
     on_start=functools.partial(writer.resume, "toy"),
 )
 checkpoints.close()

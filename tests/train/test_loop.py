@@ -179,7 +179,7 @@ def test_a_loss_that_is_not_finite_is_never_saved(checkpoints):
             on_metrics=lambda step, metrics: None,
             log_every=100,
             checkpoints=checkpoints,
-            checkpoint_every=4,
+            save_every=4,
         )
     assert checkpoints.restore(jnp.float32(0)) == (4, 4)
 

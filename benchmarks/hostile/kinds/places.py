@@ -189,7 +189,7 @@ def sft(room: Room, steps: int = 40) -> list[str]:
     """A run of more steps."""
     arguments = command("sft", room.base)
     cut = arguments.index("--fit.steps")
-    return [*arguments[:cut], *loop(steps=steps, checkpoint_every=str(max(1, steps // 10)))]
+    return [*arguments[:cut], *loop(steps=steps, save_every=str(max(1, steps // 10)))]
 
 
 def limited(size: int) -> Callable[[], object]:

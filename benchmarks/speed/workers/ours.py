@@ -93,7 +93,7 @@ def token_rows(work: Work, size: Size, count: int, seed: int = 0) -> list[TokenR
 
 
 def fit_config(rows: int) -> FitConfig:
-    return FitConfig(steps=ENDLESS, batch_size=rows, checkpoint_every=ENDLESS, optimizer=ADAMW)
+    return FitConfig(steps=ENDLESS, batch_size=rows, save_every=ENDLESS, optimizer=ADAMW)
 
 
 def dpo(work: Work, size: Size, run: Run, flags) -> None:
@@ -157,7 +157,7 @@ def ppo(work: Work, size: Size, run: Run, flags) -> None:
         batch_size=work.rows,
         epochs=EPOCHS,
         minibatches=1,
-        checkpoint_every=ENDLESS,
+        save_every=ENDLESS,
         optimizer=ADAMW,
     )
     train_ppo(run, "ppo", policy, task_of(work, size, reward), settings=settings)
@@ -172,7 +172,7 @@ def grpo(work: Work, size: Size, run: Run, flags) -> None:
         group_size=GROUP,
         epochs=1,
         minibatches=1,
-        checkpoint_every=ENDLESS,
+        save_every=ENDLESS,
         optimizer=ADAMW,
     )
     train_grpo(run, "grpo", policy, task_of(work, size, reward), settings=settings)
