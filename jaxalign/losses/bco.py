@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxalign.batches.preferences import PairLogps
-from jaxalign.batches.tokens import pytree
+from jaxalign.batches.tokens import positional_pytree
 from jaxalign.losses.declarations import PAIRED, UNPAIRED, Loss
 from jaxalign.losses.dpo import implicit_rewards
 from jaxalign.numerics.arguments import assert_range, assert_same_shape, flags
@@ -24,7 +24,7 @@ __all__ = (
 )
 
 
-@pytree
+@positional_pytree
 class RunningMean:
     """Mean of all rewards seen so far: `mean` `[]` reward units, `count` `[]` float rewards."""
 
