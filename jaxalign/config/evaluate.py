@@ -16,6 +16,8 @@ OF_PROMPTS = ("reward", "rewards", "samples", "max_new_tokens", "seed", "respons
 class EvaluateConfig:
     """Perplexity of a policy on texts, rewards of its answers to prompts, accuracy of a policy or
     reward model on preferences, of a reward model on rankings, of a process reward model on steps.
+
+    Example: jaxalign evaluate --model runs/dpo --on preferences --data.path pairs.jsonl
     """
 
     model: str = ""

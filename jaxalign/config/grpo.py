@@ -38,7 +38,7 @@ class GRPOSettings(IterationSettings):
     """Prompts of an iteration."""
     group_size: Size = 8
     """Responses sampled for each of them."""
-    epochs: WholePasses = 1
+    update_epochs: WholePasses = 1
     """Passes over the responses of an iteration."""
     minibatches: Size = 1
     """Optimizer steps in a pass; after the first one of an iteration, ratios leave 1."""
@@ -111,9 +111,9 @@ class GRPOSettings(IterationSettings):
             "set grpo.group_size to at least 2",
         )
         require(
-            method.surrogate.uses_ratios or self.epochs * self.minibatches == 1,
+            method.surrogate.uses_ratios or self.update_epochs * self.minibatches == 1,
             f"loss {self.loss} knows no ratio to correct for an older policy; "
-            "set grpo.epochs and grpo.minibatches to 1",
+            "set grpo.update_epochs and grpo.minibatches to 1",
         )
 
     @property
@@ -135,6 +135,8 @@ class GRPOSettings(IterationSettings):
 class GRPOConfig(SampledFields):
     """GRPO or a relative of it: a policy gradient with rewards of models and functions, without
     values.
+
+    Example: jaxalign grpo --policy smollm2 --reward rewards.py:brevity --data.path prompts.jsonl
     """
 
     grpo: GRPOSettings = GRPOSettings()

@@ -92,7 +92,10 @@ class OnlineSettings(RecordFields):
 
 @config
 class OnlineConfig(SampledFields):
-    """Online preference optimization of a policy: pairs of its own samples, ranked by rewards."""
+    """Online preference optimization of a policy: pairs of its own samples, ranked by rewards.
+
+    Example: jaxalign online --policy smollm2 --reward runs/reward --data.path prompts.jsonl
+    """
 
     online: OnlineSettings = OnlineSettings()
     """Loss and training loop. A hyper-parameter that is None is that of the chosen loss, and one

@@ -55,7 +55,10 @@ class PPOSettings(PPOUpdateFields, IterationSettings):
 
 @config
 class TextPPOConfig(SampledFields):
-    """PPO of a policy against reward models and functions."""
+    """PPO of a policy against reward models and functions.
+
+    Example: jaxalign ppo --policy smollm2 --reward runs/reward --data.path prompts.jsonl
+    """
 
     ppo: PPOSettings = PPOSettings()
     """Objective and loop."""

@@ -180,7 +180,7 @@ def _iteration(
             batch,
             jax.random.fold_in(key, settings.batch_size),
             step=step,
-            epochs=settings.epochs,
+            epochs=settings.update_epochs,
             minibatches=settings.minibatches,
             take=_minibatch,
         )

@@ -125,7 +125,7 @@ def _iteration(
             experience,
             jax.random.fold_in(key, settings.batch_size),
             step=step,
-            epochs=settings.epochs,
+            epochs=settings.update_epochs,
             minibatches=settings.minibatches,
         )
         rows, mask = scored.samples.batch, np.asarray(experience.mask)

@@ -73,7 +73,7 @@ def sampled(
 def sampling_key(config: ExplainConfig) -> jax.Array:
     """Random key that a run with this seed samples the batch with."""
     settings: PPOSettings | GRPOSettings = getattr(config, config.method)
-    updates = config.batch * settings.epochs * settings.minibatches  # before that iteration
+    updates = config.batch * settings.update_epochs * settings.minibatches  # before that iteration
     return jax.random.fold_in(key_of(config.seed, config.method), updates)
 
 
