@@ -276,7 +276,7 @@ def _with_warmup(settings: Any, flag: str) -> Any:
     optimizer, length = settings.optimizer, _lengths(settings)[0]
     total = getattr(settings, length)
     if length == "iterations":
-        total *= settings.epochs * settings.minibatches
+        total *= settings.update_epochs * settings.minibatches
     require(
         total <= MOST_STEPS,
         f"--{flag}.{length} {getattr(settings, length)} is {total:,} optimizer steps; at most "

@@ -95,7 +95,7 @@ def make_update(config: ControlConfig, model: PolicyMLP, step: Callable[..., Any
             rows,
             order_key,
             step=step,
-            epochs=ppo.epochs,
+            epochs=ppo.update_epochs,
             minibatches=ppo.minibatches,
         )
         recent = keep_recent(state.recent, steps)

@@ -107,7 +107,7 @@ def make_update(config: ImagesConfig, model: PolicyMLP, step: Callable[..., Any]
             shaped, jnp.zeros_like(steps.values), gamma=ppo.gamma, gae_lambda=ppo.gae_lambda
         )
         state, metrics = ppo_epochs(
-            state, rows, order_key, step=step, epochs=ppo.epochs, minibatches=ppo.minibatches
+            state, rows, order_key, step=step, epochs=ppo.update_epochs, minibatches=ppo.minibatches
         )
         return state, metrics | {"rewards/right": steps.rewards.mean(), "kl/reference": kl.mean()}
 

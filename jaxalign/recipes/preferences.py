@@ -79,7 +79,8 @@ def train_dpo(
     learner = pair_objective(
         policy, settings, temperature=temperature, axis_name=run.layout.axis_name
     ).learner(policy)
-    params = fit_batches(run, name, learner, batch, settings=settings.fit, evaluation=evaluation)
+    loop = {"settings": settings.fit, "steps_per_epoch": len(pairs) / settings.fit.rows}
+    params = fit_batches(run, name, learner, batch, evaluation=evaluation, **loop)
     return policy.with_trained(params)
 
 
@@ -117,7 +118,8 @@ def train_unpaired(
     learner = unpaired_objective(
         policy, settings, temperature=temperature, axis_name=run.layout.axis_name
     ).learner(policy)
-    params = fit_batches(run, name, learner, batch, settings=settings.fit)
+    loop = {"settings": settings.fit, "steps_per_epoch": len(rows) / settings.fit.rows}
+    params = fit_batches(run, name, learner, batch, **loop)
     return policy.with_trained(params)
 
 

@@ -59,7 +59,8 @@ def train_process(
         loss_fn=loss_fn,
         shown=("loss", "steps/accuracy"),
     )
-    params = fit_batches(run, name, learner, batch, settings=settings.fit)
+    epoch = len(rows) / settings.fit.rows
+    params = fit_batches(run, name, learner, batch, settings=settings.fit, steps_per_epoch=epoch)
     return model.with_trained(params)
 
 

@@ -83,8 +83,9 @@ def read_rows(
     source = data.evaluation_path if held_out else data.path
     with phase(f"reading {printable(source)}" if source else "reading rows"):
         loaded = _load(data, source, kind, tokenizer)
-    if loaded.skipped:
-        report_skipped(source, [f"{bad.place}: {bad.reason}" for bad in loaded.skipped], log)
+    report_long(source, loaded, data.longest)
+    if bad := [f"{row.place}: {row.reason}" for row in loaded.skipped if not row.length]:
+        report_skipped(source, bad, log)
     tell(f"{printable(source)}: {summary_of(loaded.tokens)}")
     return Rows(records=loaded.records, tokens=loaded.tokens)
 
@@ -156,7 +157,21 @@ def _load(
         on_bad_row=data.on_bad_row,
         tokenizer=tokenizer,
         max_length=data.max_length,
+        on_long_row=data.on_long_row,
     )
+
+
+def report_long(source: str, loaded: LoadedRecords, max_length: int) -> None:
+    """Report how many rows were too long, and were cut or left out."""
+    left_out = [row.length for row in loaded.skipped if row.length]
+    total = len(loaded.records) + len(loaded.skipped)
+    for lengths, what in ((loaded.cut, "cut"), (left_out, "left out")):
+        if lengths:
+            line = (
+                f"{source}: {len(lengths):,} of {total:,} rows {what} for more than "
+                f"--max_length {max_length:,} tokens, the longest {max(lengths):,}"
+            )
+            warn(printable(line))
 
 
 def report_skipped(source: str, lines: list[str], log: Path | None) -> None:

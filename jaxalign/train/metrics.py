@@ -1,29 +1,17 @@
 """Metrics of a run on disk: JSON lines, TensorBoard events."""
 
-import json
 import logging
 import os
 import secrets
 import struct
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import Any, BinaryIO
 
-from jaxalign.system.files import (
-    FileError,
-    exists,
-    json_of,
-    make_directory,
-    quote,
-    read_text,
-    short_path,
-    write_atomically,
-    writing,
-)
-
-LARGEST_METRICS = 2**32  # bytes
+from jaxalign.system.files import FileError, make_directory, quote, writing
+from jaxalign.train.lines import LinesWriter, read_lines
 
 
 class MetricsWriter:
@@ -36,18 +24,13 @@ class MetricsWriter:
     def __init__(self, run_dir: str | os.PathLike[str]):
         """Open the files of `run_dir` for appending; a line torn by a kill is dropped."""
         self.directory = make_directory(run_dir)
-        self._path = self.directory / "metrics.jsonl"
+        self._lines = LinesWriter(self.directory / "metrics.jsonl", _check_numbers)
+        self._lines.reopen()
         self._events: dict[str, Any] = {}
-        self._file = _reopened(self._path, lambda line: True)
 
     def resume(self, stage: str, step: int) -> None:
         """Drop the lines of `stage` after `step` (all of them for step 0): they will come again."""
-
-        def keep(line: dict[str, Any]) -> bool:
-            return line["stage"] != stage or (step > 0 and line["step"] <= step)
-
-        self._file.close()
-        self._file = _reopened(self._path, keep)
+        self._lines.resume(stage, step)
         self._events[stage] = self._open_events(stage, purge_step=step + 1)
 
     def write(self, stage: str, step: int, metrics: Mapping[str, Any]) -> None:
@@ -58,10 +41,7 @@ class MetricsWriter:
         """
         numbers = {name: float(value) for name, value in metrics.items()}
         line = {"stage": stage, "step": int(step), "time": round(time.time(), 3), **numbers}
-        with writing(self._path):
-            self._check_in_place()
-            self._file.write(json.dumps(line) + "\n")
-            self._file.flush()
+        self._lines.write([line])
         if stage not in self._events:
             self._events[stage] = self._open_events(stage, purge_step=None)
         with writing(self.directory / "tensorboard" / stage):
@@ -70,15 +50,10 @@ class MetricsWriter:
 
     def close(self) -> None:
         """Close all files."""
-        with writing(self._path):
-            self._file.close()
+        self._lines.close()
+        with writing(self.directory / "tensorboard"):
             for events in self._events.values():
                 events.close()
-
-    def _check_in_place(self) -> None:
-        """Raise an error if the file was removed or replaced: the lines would be lost."""
-        if not os.path.samestat(os.stat(self._path), os.fstat(self._file.fileno())):
-            raise OSError("another file has taken its place while the run went on")
 
     def _open_events(self, stage: str, purge_step: int | None) -> BinaryIO:
         """New file of events, written by this thread, so that `write` raises its errors."""
@@ -122,41 +97,22 @@ def _record(event: Any) -> bytes:
     return b"".join((length, next(sums), content, next(sums)))
 
 
-def _reopened(path: Path, keep: Callable[[dict[str, Any]], bool]) -> TextIO:
-    """The file of metrics opened for appending, after all lines but those to keep are dropped."""
-    lines = [json.dumps(line) + "\n" for line in read_metrics(path.parent) if keep(line)]
-    write_atomically(path, "".join(lines).encode())
-    with writing(path):
-        return path.open("a")
-
-
 def read_metrics(run_dir: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """Lines of a run's `metrics.jsonl`; an unfinished last line (a kill) is left out.
 
     Raises:
       UserError: a line that is not JSON of our form, with its number.
     """
-    path = Path(run_dir) / "metrics.jsonl"
-    if not exists(path):
-        return []
-    whole, _, _ = read_text(path, largest=LARGEST_METRICS).rpartition("\n")
-    lines: list[dict[str, Any]] = []
-    for number, text in enumerate(whole.split("\n"), start=1) if whole else ():
-        where = f"{short_path(path)}:{number}"
-        try:
-            line = json_of(text, dict[str, Any], where)
-        except FileError as error:
-            raise FileError(f"{error}; remove that line") from None
-        if not isinstance(line.get("stage"), str) or type(line.get("step")) is not int:
-            raise FileError(f"{where} holds no metrics of a step; remove that line")
-        for name, value in line.items():
-            if name != "stage" and not _is_number(value):
-                raise FileError(
-                    f"{where}: {quote(name)} is {quote(value)}, which is no number; remove that "
-                    "line"
-                )
-        lines.append(line)
-    return lines
+    return read_lines(Path(run_dir) / "metrics.jsonl", _check_numbers)
+
+
+def _check_numbers(line: Mapping[str, Any], where: str) -> None:
+    """Check that all values of a line but its stage are numbers."""
+    for name, value in line.items():
+        if name != "stage" and not _is_number(value):
+            raise FileError(
+                f"{where}: {quote(name)} is {quote(value)}, which is no number; remove that line"
+            )
 
 
 def _is_number(value: Any) -> bool:

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 import json
 import time
 from collections.abc import Sequence
@@ -50,6 +49,7 @@ from jaxalign.system.files import (
     write_atomically,
     writing,
 )
+from jaxalign.train.step import TrainState
 
 Pair = tuple[TokenRow, TokenRow]  # chosen, rejected
 TABLE_WIDTH = 140  # characters; a narrower terminal wraps the lines of the table
@@ -211,7 +211,11 @@ class Job:
     def _curve(self, name: str, steps: int) -> Evaluation:
         """Evaluation at the points of a method's learning curve, over this number of steps."""
         every = max(steps // self.config.evaluation.curve_points, 1)
-        return Evaluation(metrics=functools.partial(self.comparison.point, name), every=every)
+
+        def point(state: TrainState) -> dict[str, float]:
+            return self.comparison.point(name, state.all_params)
+
+        return Evaluation(metrics=point, every=every)
 
     def _prompts(self) -> Sequence[TokenIds]:
         """Prompts from the beginnings of the policy's texts."""
