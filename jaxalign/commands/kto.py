@@ -11,7 +11,7 @@ from jaxalign.data.records import Unpaired
 from jaxalign.evaluation.bootstrap import prompt_blocks
 from jaxalign.recipes.accuracy import label_accuracy
 from jaxalign.recipes.adapters import with_adapters
-from jaxalign.recipes.finish import finish
+from jaxalign.recipes.finish import finish, keep_model
 from jaxalign.recipes.held_out import check_held_out
 from jaxalign.recipes.inputs import inputs_of
 from jaxalign.recipes.preferences import train_unpaired
@@ -19,6 +19,7 @@ from jaxalign.recipes.reference_cache import cached_logps_of, once_for_rows
 from jaxalign.recipes.run import open_run
 from jaxalign.recipes.text_models import load_text_model, start_of
 from jaxalign.recipes.user_data import read_split, with_max_length
+from jaxalign.system.console import phase
 
 
 def run(config: KTOConfig, directory: Path) -> dict:
@@ -52,16 +53,18 @@ def run(config: KTOConfig, directory: Path) -> dict:
             held_out=(held_out.texts, others),
             **shared,
         )
+        keep_model(run, trained)
         scorers = []
         if len(held_out):
-            accuracy = label_accuracy(
-                run,
-                trained,
-                policy,
-                held_out.texts,
-                labels=np.array(others),
-                blocks=prompt_blocks([record.prompt for record in held_out.records]),
-                **shared,
-            )
+            with phase("evaluating"):
+                accuracy = label_accuracy(
+                    run,
+                    trained,
+                    policy,
+                    held_out.texts,
+                    labels=np.array(others),
+                    blocks=prompt_blocks([record.prompt for record in held_out.records]),
+                    **shared,
+                )
             scorers = [{"scorer": "sign of the policy's implicit reward", **accuracy}]
-        return finish(run, trained, {"method": f"KTO ({config.kto.loss})"}, reward_model=scorers)
+        return finish(run, {"method": f"KTO ({config.kto.loss})"}, reward_model=scorers)

@@ -79,7 +79,8 @@ def schedule_change(before: Any, now: Any, done: int) -> str:
         return ""
     kind = "iterations" if isinstance(now, IterationSettings) else "steps"
     old, new = (
-        f"over {_length(settings):,} {kind} with {settings.optimizer.warmup_steps:,} steps of warm-up"
+        f"over {_length(settings):,} {kind} with {settings.optimizer.warmup_steps:,} steps of "
+        "warm-up"
         for settings in (before, now)
     )
     return (

@@ -10,11 +10,10 @@ import numpy as np
 from jaxalign.batches.functions import LossFn, Metrics
 from jaxalign.config.loop import FitConfig
 from jaxalign.data.example_order import evaluation_batches
-from jaxalign.errors import UserError
 from jaxalign.layouts.layout import pad_rows
 from jaxalign.numerics.types import Params, Tree
 from jaxalign.recipes.run import Run
-from jaxalign.recipes.stage import Evaluation
+from jaxalign.recipes.stage import Evaluation, check_evaluated
 from jaxalign.train.evaluations import HELD_OUT
 from jaxalign.train.loop import mean_metrics
 from jaxalign.train.step import TrainState, loss_sums
@@ -69,18 +68,13 @@ def without_noise(read: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def check_held_out(fit: FitConfig, held_out: Sized) -> None:
-    """Check that there are held-out rows where a setting needs them.
+    """Check before training that there are held-out rows where a setting needs them.
 
     Raises:
-      UserError: a setting of evaluation is given, and no rows for it.
+      UserError: there are none.
     """
-    given = {"eval_every": fit.eval_every, "best": fit.best or None, "patience": fit.patience}
-    wanted = [f"{name} {value}" for name, value in given.items() if value is not None]
-    if wanted and not len(held_out):
-        raise UserError(
-            f"{' and '.join(wanted)} need held-out rows; give --data.evaluation_path, or leave "
-            "them out"
-        )
+    if not len(held_out):
+        check_evaluated(fit)
 
 
 def _sums(

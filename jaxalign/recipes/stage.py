@@ -16,11 +16,13 @@ from jaxalign.config.grpo import GRPOSettings
 from jaxalign.config.loop import FitConfig, LoopFields, OptimizerConfig
 from jaxalign.config.ppo import PPOSettings
 from jaxalign.errors import UserError
+from jaxalign.recipes.checkpoint_models import ORIGINS, write_parts
 from jaxalign.recipes.endings import Ending
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.step_metrics import StepFacts, StepMetrics, training_flops
-from jaxalign.recipes.text_models import TextModel
+from jaxalign.recipes.text_models import TextModel, fields_of
 from jaxalign.system.console import phase, tell
+from jaxalign.system.files import make_directory, read_json
 from jaxalign.train.evaluations import HELD_OUT, Best, Evaluations
 from jaxalign.train.loop import fit
 from jaxalign.train.metrics import logged
@@ -148,6 +150,8 @@ def fit_loop(run: Run, name: str, state: TrainState, loop: Loop) -> Any:
       loop: what is done, and how often.
     """
     settings, values_of = loop.settings, functools.partial(logged, run.directory, name)
+    if loop.evaluation is None:
+        check_evaluated(settings)
     checkpoints = run.checkpoints(name, keep=settings.keep_checkpoints)
     tell(f"{name}: {parameters_line(state)}")
     counts = StepMetrics(run.metrics, name, loop.facts)
@@ -199,6 +203,21 @@ def parameters_line(state: TrainState) -> str:
     types = sorted({str(leaf.dtype) for leaf in jax.tree.leaves(state.params)})
     kept = f" of {trained + frozen:,}" if frozen else ""
     return f"{trained:,}{kept} parameters are trained ({', '.join(types)})"
+
+
+def check_evaluated(settings: LoopFields) -> None:
+    """Check that nothing is asked of a loop without held-out rows that needs them.
+
+    Raises:
+      UserError: a setting of the evaluation is given.
+    """
+    given = {name: getattr(settings, name) for name in ("eval_every", "best", "patience")}
+    wanted = [f"{name} {value}" for name, value in given.items() if value]
+    if wanted:
+        raise UserError(
+            f"without held-out rows nothing is evaluated, which {' and '.join(wanted)} would need; "
+            "give --data.evaluation_path or --data.evaluation_share, or leave them out"
+        )
 
 
 def _evaluations(
@@ -277,6 +296,7 @@ def fit_batches(
         tokens_per_step=tokens_per_step,
         shown=learner.shown,
     )
+    keep_parts(run, name, learner)
     return fit_loop(run, name, learner.state(run.key(name), optimizer), loop)
 
 
@@ -307,7 +327,7 @@ def fit_iterations(
     steps = settings.total_iterations * updates
     optimizer = optimizer_of(settings.optimizer, steps)
     facts = StepFacts(
-        learning_rate=_learning_rates(settings.optimizer, steps, updates=updates),
+        learning_rate=learning_rates(settings.optimizer, steps, updates=updates),
         steps_per_epoch=steps_per_epoch,
     )
     step = run.step(learner.step(summed_step, optimizer), micro_batches=settings.micro_batches)
@@ -320,6 +340,7 @@ def fit_iterations(
         evaluation=evaluation,
         shown=learner.shown,
     )
+    keep_parts(run, name, learner)
     return fit_loop(run, name, learner.state(run.key(name), optimizer), loop)
 
 
@@ -341,7 +362,7 @@ def step_facts(
         trained, frozen = (_size(tree) for tree in (learner.params, learner.frozen))
         flops = training_flops(parameters=trained + frozen, trained=trained)
     return StepFacts(
-        learning_rate=_learning_rates(optimizer, total_steps),
+        learning_rate=learning_rates(optimizer, total_steps),
         steps_per_epoch=steps_per_epoch,
         flops_per_token=flops,
         devices=tuple(run.layout.devices),
@@ -352,7 +373,7 @@ def _size(tree: Any) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
-def _learning_rates(
+def learning_rates(
     settings: OptimizerConfig, total_steps: int, *, updates: int = 1
 ) -> Callable[[int], float]:
     """Number of a step, from 1 -> learning rate of the last of its updates."""
@@ -361,6 +382,24 @@ def _learning_rates(
     schedule: dict[str, Any] = {name: getattr(filled, name) for name in names}
     rate = functools.partial(learning_rate_at, **schedule, total_steps=total_steps)
     return lambda step: rate(step * updates - 1)
+
+
+def keep_parts(run: Run, name: str, learner: Learner) -> None:
+    """Write what makes the checkpoints of a new stage models, before the first of them."""
+    checkpoints, model = run.checkpoints(name), learner.model
+    if checkpoints.steps():
+        return
+    config = read_json(run.directory / "config.json")
+    write_parts(
+        make_directory(checkpoints.directory),
+        model.model,
+        model.params,
+        fields=fields_of(model.model),
+        tokenizer=model.tokenizer,
+        trained=learner.params,
+        frozen=learner.frozen,
+        has_base=any(config.get(option) for option in ORIGINS),
+    )
 
 
 def updates_left(run: Run, name: str, updates: int) -> int:

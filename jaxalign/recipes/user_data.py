@@ -83,8 +83,9 @@ def read_rows(
     source = data.evaluation_path if held_out else data.path
     with phase(f"reading {printable(source)}" if source else "reading rows"):
         loaded = _load(data, source, kind, tokenizer)
-    if loaded.skipped:
-        report_skipped(source, [f"{bad.place}: {bad.reason}" for bad in loaded.skipped], log)
+    report_long(source, loaded, data.longest)
+    if bad := [f"{row.place}: {row.reason}" for row in loaded.skipped if not row.length]:
+        report_skipped(source, bad, log)
     tell(f"{printable(source)}: {summary_of(loaded.tokens)}")
     return Rows(records=loaded.records, tokens=loaded.tokens)
 
@@ -107,7 +108,7 @@ def read_split(
     *,
     seed: int,
     **reading: Any,
-) -> tuple[Rows[AnyRecord], Rows[AnyRecord]]:
+) -> tuple[Rows[AnyRecord], Rows[Any]]:
     """The usable rows of `path` to train on, and those held out: of `evaluation_path`, or a share
     of the rows of `path`; none where neither is given.
 
@@ -120,6 +121,8 @@ def read_split(
     if data.evaluation_path:
         return rows, read_rows(data, kind, **reading, held_out=True)
     apart = _held_out(data, rows.records, seed)
+    if apart.any():
+        tell(f"{printable(data.path)}: {apart.sum():,} of the rows are held out")
     return rows.at(~apart), rows.at(apart)
 
 
@@ -152,7 +155,21 @@ def _load(
         on_bad_row=data.on_bad_row,
         tokenizer=tokenizer,
         max_length=data.max_length,
+        on_long_row=data.on_long_row,
     )
+
+
+def report_long(source: str, loaded: LoadedRecords, max_length: int) -> None:
+    """Report how many rows were too long, and were cut or left out."""
+    left_out = [row.length for row in loaded.skipped if row.length]
+    total = len(loaded.records) + len(loaded.skipped)
+    for lengths, what in ((loaded.cut, "cut"), (left_out, "left out")):
+        if lengths:
+            line = (
+                f"{source}: {len(lengths):,} of {total:,} rows {what} for more than "
+                f"--max_length {max_length:,} tokens, the longest {max(lengths):,}"
+            )
+            warn(printable(line))
 
 
 def report_skipped(source: str, lines: list[str], log: Path | None) -> None:
