@@ -1,5 +1,6 @@
 """Supervised fine-tuning: a policy trained on token rows."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,7 +9,7 @@ from jaxalign import objectives
 from jaxalign.config.loop import FitConfig
 from jaxalign.data.batching import token_batch
 from jaxalign.data.chat import TokenRow
-from jaxalign.models.functions import text_logps
+from jaxalign.models.functions import text_logps, text_logps_and_likeliest
 from jaxalign.recipes.held_out import held_out_evaluation, without_noise
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.scoring import longest, rows_of_pass
@@ -34,7 +35,8 @@ def train_sft(
       settings: of the loop.
       evaluation_rows: held out; the loss on them is computed along the way.
     """
-    objective = sft_objective(policy)
+    read = text_logps_and_likeliest(policy.model)  # for the accuracy of tokens too
+    objective = dataclasses.replace(sft_objective(policy), read=read)
     params = fit_batches(
         run,
         name,

@@ -51,6 +51,7 @@ _KNOWN = (
     ),
     _panel("preferred to the opponent, share", "nash/preference"),
     _panel("loss", "loss"),
+    _panel("tokens that are the first choice, share", "tokens/accuracy"),
     _panel("pairs in the right order, share", "rewards/accuracy"),
     _panel("steps on the right side of 1/2, share", "steps/accuracy"),
     _panel("predicted chance that a step is right", "steps/chance"),
