@@ -42,10 +42,10 @@ SHORT_FLAGS: Mapping[type, Mapping[str, str]] = {
     OptimizerConfig: {"learning_rate": "learning_rate", "warmup": "warmup_steps"},
     DataConfig: {"max_length": "max_length"},
     TrainingFields: {"seed": "seed"},
-    SeedsFields: {"seed": "seeds", "save_every": "save_every"},
+    SeedsFields: {"save_every": "save_every"},
     UpdateSettings: {"learning_rate": "learning_rate"},
-    ControlConfig: {"steps": "total_steps"},
-    ImagesConfig: {"steps": "updates", "batch_size": "batch_size"},
+    ControlConfig: {"steps": "total_steps", "seed": "seeds"},
+    ImagesConfig: {"steps": "updates", "batch_size": "batch_size", "seed": "seeds"},
     RLHFConfig: {"seed": "seed", "max_length": "max_length"},
     **{block: {"seed": "seed"} for block in (ExplainConfig, GenerateConfig, RatingsConfig)},
 }

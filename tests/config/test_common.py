@@ -17,7 +17,7 @@ from tests.folders import ROOT
 ROWS = ("epochs", "steps", "batch_size", "eval_every", "save_every")
 OPTIMIZER = ("learning_rate", "warmup")
 ITERATIONS = {"epochs": "prompt_epochs", "steps": "iterations"}
-VALUES = {"epochs": ("2.5", 2.5), "learning_rate": ("0.125", 0.125)}  # of the others 34
+VALUES = {"epochs": ("2.5", 2.5), "learning_rate": ("0.125", 0.125)}  # of the others 64
 
 
 def of_rows(section):
@@ -90,7 +90,7 @@ def field(settings, name):
 def test_a_short_flag_is_the_field_that_it_says(command, read):
     words = command.split()
     for short, name in MEANT[command].items():
-        word, value = VALUES.get(short, ("34", 34))
+        word, value = VALUES.get(short, ("64", 64))
         if name == "save_every":  # of control and images: a multiple of log_every
             word, value = "320", 320
         settings, _ = read(*words, f"--{short}", word)

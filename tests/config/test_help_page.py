@@ -82,7 +82,8 @@ def test_flags_beside_help_say_what_would_apply(page):
 def test_a_run_directory_may_hold_a_model_of_any_size(page, tmp_path):
     (tmp_path / "versions.json").touch()
     for name in (str(tmp_path), f"{tmp_path}@12"):
-        assert "small models 3e-4" in page("dpo", "--policy", name)
+        text = page("dpo", "--policy", name)
+        assert text_of(text, "learning_rate").endswith("with LoRA 1e-5; small models 3e-4)")
 
 
 @pytest.mark.parametrize("loss", PAIR_LOSSES)
@@ -90,9 +91,10 @@ def test_hyper_parameters_are_those_of_the_chosen_loss(loss, page):
     text = page("dpo", "--loss", loss)
     takes = PAIR_LOSSES[loss].hyperparameters
     everywhere = {name for other in PAIR_LOSSES.values() for name in other.hyperparameters}
-    assert {*flags_on(text)} & everywhere == {*takes}
+    shown = {flag.rpartition(".")[2]: flag for flag in flags_on(text)}
+    assert {*shown} & everywhere == {*takes}
     for name, value in takes.items():
-        assert float(text_of(text, name).rpartition("(")[2].rstrip(")")) == value
+        assert float(text_of(text, shown[name]).rpartition("(")[2].rstrip(")")) == value
 
 
 def test_a_mistake_beside_help_is_told_below_it(capsys):
