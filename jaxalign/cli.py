@@ -11,6 +11,7 @@ import inspect
 import io
 import os
 import sys
+import time
 import traceback
 import types
 from collections.abc import Callable
@@ -23,8 +24,10 @@ from jaxalign.config.flags import flags_of, given_flags, settings_of
 from jaxalign.config.options import Flag, Options, RunOptions, given_options
 from jaxalign.errors import UserError, one_line
 from jaxalign.system.cache import use_compilation_cache
+from jaxalign.system.console import clock, output, tell, telling
 from jaxalign.system.files import FileError, quote, read_bytes, reason, remedy, short_path, writing
-from jaxalign.system.memory import keep_freed_memory, return_compiler_memory, with_huge_pages
+from jaxalign.system.memory import keep_freed_memory, return_compiler_memory
+from jaxalign.system.opening import BEGAN, PRINTING
 from jaxalign.system.signals import ending, ignore
 
 HELP = """usage: jaxalign COMMAND [--output DIR] [--config FILE.py] [--field value ...]
@@ -46,7 +49,8 @@ HELP = """usage: jaxalign COMMAND [--output DIR] [--config FILE.py] [--field val
   report    DIR: write report.html and the plots of a run directory again
 
 `jaxalign COMMAND --help` shows the flags that are used most, `--help all` all of them. The same
-command again resumes an interrupted run. `jaxalign --version` prints the version."""
+command again resumes an interrupted run. `jaxalign --version` prints the version; `--quiet` leaves
+nothing but warnings and errors."""
 
 HELP_FLAGS = ("-h", "--help", "help")
 LARGEST_CONFIG = 2**24  # bytes of a --config file
@@ -63,9 +67,9 @@ REFUSED = {
         *(f"{loop}.{field}" for loop in RLHF_LOOPS for field in ("eval_every", "best", "patience")),
     ),
     "reward": ("model.dropout", "model.value_trunk"),
-    "ppo": ("data.evaluation_path", "data.evaluation_share", "lora.dropout"),
-    "grpo": ("data.evaluation_path", "data.evaluation_share", "lora.dropout"),
-    "online": ("data.evaluation_path", "data.evaluation_share", "lora.dropout"),
+    "ppo": ("lora.dropout",),
+    "grpo": ("lora.dropout",),
+    "online": ("lora.dropout",),
     "evaluate": ("data.evaluation_path", "data.evaluation_share"),
     "explain": ("data.evaluation_path",),
 }
@@ -114,8 +118,6 @@ def program() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal may lack a letter of a name
             stream.reconfigure(errors="backslashreplace")
-    if arguments[:1] and arguments[0] in DEFAULTS and not asks_for_help(arguments):
-        with_huge_pages()
     try:
         main(arguments)
     finally:
@@ -183,6 +185,8 @@ def dispatch(arguments: list[str]) -> Any:
         version = importlib.metadata.version
         print(f"jaxalign {version('jaxalign')} (jax {version('jax')})")
         return None
+    if arguments[0] == "--quiet":  # before the command is as good as behind it
+        arguments = [*arguments[1:], "--quiet"]
     command, rest = arguments[0], arguments[1:]
     if command in HELP_FLAGS and len(rest) in (1, 2):  # jaxalign help dpo, help dpo all
         command, rest = rest[0], ["--help", *rest[1:]]
@@ -247,15 +251,19 @@ def run_configured(config: Config, options: Options) -> Any:
       config: of the command.
       options: of the command line beside it.
     """
+    began = BEGAN or time.monotonic()
     command, default = CONFIGS[type(config).__name__]
-    module = importlib.import_module(f"jaxalign.commands.{command}")
-    if not isinstance(options, RunOptions):
-        return module.run(config)
-    from jaxalign.recipes.run_directory import directory_of, locked_directory
+    with telling(quiet=options.quiet, stderr=command in PRINTING):
+        module = importlib.import_module(f"jaxalign.commands.{command}")
+        if not isinstance(options, RunOptions):
+            return module.run(config)
+        from jaxalign.recipes.run_directory import directory_of, locked_directory
 
-    folder = directory_of(f"runs/{default}" if options.output is None else options.output)
-    with locked_directory(folder):
-        return module.run(config, folder)
+        folder = directory_of(f"runs/{default}" if options.output is None else options.output)
+        with locked_directory(folder):
+            result = module.run(config, folder)
+        tell(f"done in {clock(time.monotonic() - began)}")
+    return result
 
 
 def print_help(command: str, settings: Config, topic: str) -> None:
@@ -361,11 +369,14 @@ def report(arguments: list[str]) -> Path | None:
     if asks_for_help(arguments):
         print(f"{usage}\n\nWrites DIR/report.html and DIR/plots/*.png again.")
         return None
+    quiet = "--quiet" in arguments
+    arguments = [word for word in arguments if word != "--quiet"]
     if len(arguments) != 1 or arguments[0].startswith("--"):
         raise UserError(usage)
     from jaxalign.report import write_report
 
     with writing(Path(arguments[0]) / "report.html"):
         page = write_report(Path(arguments[0]))
-    print(page)
+    with telling(quiet=quiet):
+        output(str(page), needed=False)
     return page

@@ -3,7 +3,6 @@
 from typing import Any
 
 from jaxalign.config.checks import config, require, require_one
-from jaxalign.config.data import require_no_held_out
 from jaxalign.config.iterations import IterationSettings
 from jaxalign.config.loop import OptimizerConfig
 from jaxalign.config.lora import check_lora
@@ -146,5 +145,4 @@ class GRPOConfig(SampledFields):
 
     def __post_init__(self):
         super().__post_init__()
-        require_no_held_out(self.data, "grpo")
         check_lora(self.lora, self.grpo.optimizer, sampled=True)

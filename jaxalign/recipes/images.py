@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from jaxalign.advantages import shaped_rewards
@@ -35,6 +34,7 @@ from jaxalign.recipes.seeds import (
     write_results,
 )
 from jaxalign.rollouts.control import Rollout, experience, rollout, start
+from jaxalign.system.console import show
 from jaxalign.train.epochs import ppo_epochs
 from jaxalign.train.metrics import read_metrics
 from jaxalign.train.optimizers import make_optimizer
@@ -209,7 +209,7 @@ def print_table(results: dict):
     for classifier, numbers in rows.items():
         cells = (f"{mean:.3f}\n± {sd:.3f}" for mean, sd in (numbers[name] for name in names))
         table.add_row(classifier, *cells)
-    Console(width=max(Console().width, TABLE_WIDTH)).print(table)
+    show(table, width=TABLE_WIDTH)
 
 
 def run(config: ImagesConfig, run_dir: Path) -> dict:

@@ -63,7 +63,7 @@ def sampled(
     refuse_empty(config, task.prompts.ids, "prompts")
     judges = judges_of(task.reward, policy.tokenizer, task.prompts, iterations=1)
     dealt = {"pad_id": policy.tokenizer.pad_id, "size": config.rows, "repeats": repeats}
-    rows, index = prompt_batches(task.prompts, seed=config.seed, **dealt)(config.batch)
+    rows, index, _ = prompt_batches(task.prompts, seed=config.seed, **dealt)(config.batch)
     collect = jax.jit(samples_of(task, behaviour, reference, judges))
     models = behaviour.params, reference.params, judges.params
     samples = collect((*models, sampling_key(config)), rows)
