@@ -1,6 +1,6 @@
 """DPO of the fine-tuned model on single people's preferences between two sentences.
 
-jaxalign dpo --config configs/dpo_ratings.py --run_dir runs/dpo
+jaxalign dpo --config configs/dpo_ratings.py --output runs/dpo
 
 after `configs/sft_ratings.py`.
 

@@ -1,6 +1,6 @@
 """PPO of the fine-tuned model against the reward model, on beginnings of sentences.
 
-jaxalign ppo --config configs/ppo_ratings.py --run_dir runs/ppo
+jaxalign ppo --config configs/ppo_ratings.py --output runs/ppo
 
 after `configs/sft_ratings.py` and `configs/reward_ratings.py`.
 

@@ -1,6 +1,6 @@
 """A reward model from single people's preferences between two sentences.
 
-jaxalign reward --config configs/reward_ratings.py --run_dir runs/reward
+jaxalign reward --config configs/reward_ratings.py --output runs/reward
 
 after `configs/sft_ratings.py`, whose vocabulary it reads.
 

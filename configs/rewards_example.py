@@ -1,6 +1,6 @@
 """GRPO against three reward functions in plain Python: this file holds them and the configuration.
 
-jaxalign grpo --config configs/rewards_example.py --run_dir runs/rewards_example
+jaxalign grpo --config configs/rewards_example.py --output runs/rewards_example
 
 after `configs/sft_ratings.py`. With a policy and prompts of your own, one function, and a function
 beside a reward model:

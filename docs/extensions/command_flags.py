@@ -25,7 +25,7 @@ def commands_page() -> str:
         config = getattr(configurations, cls)()
         parts += [f"## {OF_PPO.get(cls, command)}\n", f"{sentence_of(type(config))}\n"]
         if directory:
-            parts += [f"Results go to `--run_dir`, by default `runs/{directory}`.\n"]
+            parts += [f"Results go to `--output`, by default `runs/{directory}`.\n"]
         parts += table(rows(config, refused=cli.REFUSED.get(command, ())))
     parts += [
         "## report\n",
