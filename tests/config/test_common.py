@@ -48,7 +48,7 @@ MEANT = {
     "ppo": of_iterations("ppo", "batch_size") | BOTH,
     "grpo": of_iterations("grpo", "prompts") | BOTH,
     "rlhf": {"seed": "seed", "max_length": "max_length"},
-    "evaluate": {"max_length": "data.max_length"},
+    "evaluate": BOTH,
     "generate": {"seed": "seed"},
     "export": {},
     "ratings": {"seed": "seed"},

@@ -259,7 +259,7 @@ def test_help_all_shows_what_can_be_given(command, capsys):
         ),
         (["rlhf", "--epochs", "3"], "`jaxalign rlhf` has no flag --epochs"),
         (["rlhf", "--warmup", "0.1"], "--warmup_share may be any of --sft.optimizer.warmup_share"),
-        (["evaluate", "--seed", "3"], "`jaxalign evaluate` has no flag --seed"),
+        (["evaluate", "--epochs", "3"], "`jaxalign evaluate` has no flag --epochs"),
         (["export", "--steps", "3"], "`jaxalign export` has no flag --steps"),
         (["dpo", "--warmup", "1.0"], "--warmup is '1.0'; give steps as a whole number, or a share"),
         (["dpo", "--warmup", "-1"], "warmup_steps is -1; it must not be negative"),
