@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxalign import cli
 from jaxalign import config as configurations
-from jaxalign.config.common import Sections, short_flags
+from jaxalign.config.common import short_flags
 from jaxalign.config.field_texts import field_texts, sentence_of
 from jaxalign.config.field_types import hints_of, options_of
 from jaxalign.config.options import RunOptions
@@ -61,7 +61,7 @@ def short_line(cls: type, refused: tuple[str, ...]) -> str:
     parts = list[str]()
     for name, fields in short_flags(cls).items():
         meant = [field for field in fields if field not in refused]
-        if len(meant) == 1 or issubclass(cls, Sections):
+        if len(meant) == 1 or hasattr(cls, "unread_sections"):
             names = " or ".join(f"`--{field}`" for field in meant if field != name)
             parts.append(f"`--{name}`" + (f" ({names})" if names else ""))
     return f"Short flags: {', '.join(parts)}.\n" if parts else ""
