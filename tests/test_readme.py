@@ -23,7 +23,7 @@ BUILT = (DOCS / "_build", DOCS / "generated")
 PAGES = [README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 PAGES += sorted(p for p in DOCS.rglob("*.md") if not any(folder in p.parents for folder in BUILT))
 GUIDES = [README, *(DOCS / "guides").glob("*.md")]
-OURS = ("jaxalign", "tests", "benchmarks", "configs", "docs", ".ci")
+OURS = ("jaxalign", "tests", "benchmarks", "docs", ".ci")
 
 
 def blocks(page: Path, language: str) -> list[str]:

@@ -123,6 +123,8 @@ def read_split(
     if data.evaluation_path:
         return rows, read_rows(data, held_out_kind or kind, **reading, held_out=True)
     apart = _held_out(data, rows.records, seed)
+    if apart.any():
+        tell(f"{printable(data.path)}: {apart.sum():,} of the rows are held out")
     return rows.at(~apart), rows.at(apart)
 
 

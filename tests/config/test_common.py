@@ -55,11 +55,11 @@ MEANT = {
     "explain": {"learning_rate": "dpo.fit.optimizer.learning_rate"} | BOTH,
     "explain --method kto": {"learning_rate": "kto.fit.optimizer.learning_rate"} | BOTH,
     "explain --method grpo": {"learning_rate": "grpo.optimizer.learning_rate"} | BOTH,
-    "ppo --config configs/ppo_cartpole.py": {
+    "ppo --config ppo_cartpole": {
         **{"steps": "total_steps", "learning_rate": "ppo.learning_rate"},
         **{"save_every": "save_every", "seed": "seeds"},
     },
-    "ppo --config configs/ppo_digits.py": {
+    "ppo --config ppo_digits": {
         **{"steps": "updates", "learning_rate": "ppo.learning_rate"},
         **{"save_every": "save_every", "seed": "seeds", "batch_size": "batch_size"},
     },

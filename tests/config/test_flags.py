@@ -35,7 +35,6 @@ from jaxalign.data.tokenizer_training import train_bpe
 from jaxalign.errors import UserError
 from jaxalign.recipes.text_models import new_text_model
 from jaxalign.system.files import FileError, whole_directory, write_atomically
-from tests.folders import ROOT
 
 COMMANDS = sorted(DEFAULTS)
 DIGITS = "9" * 400
@@ -304,7 +303,7 @@ def test_version_and_help_are_printed(capsys):
 
 
 def test_a_configuration_file_says_which_flags_there_are(capsys):
-    cartpole = ["ppo", "--config", str(ROOT / "configs" / "ppo_cartpole.py")]
+    cartpole = ["ppo", "--config", "ppo_cartpole"]
     main([*cartpole, "--help"])
     shown = capsys.readouterr().out
     assert "--rollout_length" in shown and "--policy" not in shown
