@@ -14,6 +14,7 @@ from jaxalign.cli import dispatch, main
 from jaxalign.recipes import stage
 from jaxalign.train import loop
 from jaxalign.train.metrics import read_metrics
+from tests.metric_lines import lines_without_times
 
 TINY_MODEL = ["--model.width", "16", "--model.layers", "1", "--model.heads", "2"]
 TEXT = "a fine film with a warm heart and a sly wit that never once loses its way"
@@ -222,7 +223,7 @@ def test_kto_and_bco_resume_to_the_same_bits_and_are_explained(
     dispatch(["kto", "--loss", loss, "--output", parts, *data])
     files_of = [Path(run) / "model" / "model.safetensors" for run in (whole, parts)]
     assert files_of[0].read_bytes() == files_of[1].read_bytes()
-    numbers = [[{**line, "time": 0} for line in read_metrics(run)] for run in (whole, parts)]
+    numbers = [lines_without_times(run) for run in (whole, parts)]
     assert numbers[0] == numbers[1]
     name = {"kto": "kl/reference", "bco": "bco/shift"}[loss]
     assert numbers[0][0][name] == pytest.approx(0, abs=1e-5) and numbers[0][-1][name] != 0
@@ -262,6 +263,7 @@ def test_grpo_resumes_to_the_same_bits_and_is_explained(
     data += ["--policy", directory, "--reward", reward, "--grpo.save_every", "1"]
     data += ["--grpo.iterations", "4", "--grpo.prompts", "8", "--grpo.group_size", "4"]
     data += ["--grpo.minibatches", "2", "--grpo.mask_truncated", "False", "--seed", "1"]
+    data += ["--data.evaluation_path", files["prompts"], "--grpo.eval_every", "2"]
     data += ["--place.layout", "device"]
     whole, parts = str(tmp_path / "whole"), str(tmp_path / "parts")
     results = dispatch(["grpo", "--loss", "dapo", "--output", whole, *data])
@@ -272,9 +274,15 @@ def test_grpo_resumes_to_the_same_bits_and_is_explained(
     dispatch(["grpo", "--loss", "dapo", "--output", parts, *data])
     files_of = [Path(run) / "model" / "model.safetensors" for run in (whole, parts)]
     assert files_of[0].read_bytes() == files_of[1].read_bytes()
-    numbers = [[{**line, "time": 0} for line in read_metrics(run)] for run in (whole, parts)]
+    numbers = [lines_without_times(run) for run in (whole, parts)]
     assert numbers[0] == numbers[1]
-    first = numbers[0][0]
+    kept = [(Path(run) / "samples.jsonl").read_text() for run in (whole, parts)]
+    assert kept[0] == kept[1]
+    assert kept[0].count("\n") == 4 * 8 * 4 + 3 * min(len(WORDS), 16)
+    evaluated = [line for line in numbers[0] if "eval/scores/mean" in line]
+    assert [line["step"] for line in evaluated] == [0, 2, 4]
+    assert abs(evaluated[0]["eval/kl/reference"]) < 1e-4 < abs(evaluated[-1]["eval/kl/reference"])
+    first = numbers[0][1]
     assert abs(first["kl/reference"]) < 1e-4 and first["ratio/mean"] == pytest.approx(1, abs=1e-5)
     page = str(tmp_path / "explain.html")
     capsys.readouterr()
