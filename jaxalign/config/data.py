@@ -12,8 +12,12 @@ class DataConfig:
     """Where rows come from and what is done with bad ones."""
 
     path: str = ""
-    """A file of rows (.jsonl, .json, .csv, .tsv, gzipped or not, .parquet, .arrow, .feather), a
-    pattern of files, a folder of Hugging Face datasets, or `tfds:NAME[/CONFIG]:SPLIT`."""
+    """A file of rows (.jsonl, .json, .csv, .tsv, .txt, gzipped or not, .parquet, .arrow, .feather),
+    a pattern of files, a folder of Hugging Face datasets or of texts, a data set of the hub,
+    `hf:OWNER/NAME[:CONFIG][:SPLIT]`, or `tfds:NAME[/CONFIG]:SPLIT`."""
+    text: Literal["line", "document"] | None = None
+    """What of a .txt file is a row, `text`: a line, or the file. None: a line of a single file, and
+    a document where a pattern or a folder names several."""
     evaluation_path: str = ""
     """Held-out rows, same forms; empty: none."""
     evaluation_share: InnerShare | None = None

@@ -9,7 +9,7 @@ from jaxalign.data.chat import TokenRow
 from jaxalign.data.long_rows import cut_record, without_far_ends
 from jaxalign.data.records import FIELDS, Record
 from jaxalign.data.row_fields import BadRow, Row
-from jaxalign.data.sources import FieldNames, rows_of
+from jaxalign.data.sources import FieldNames, TextUnit, rows_of
 from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.errors import UserError
 from jaxalign.system.files import short_path
@@ -77,6 +77,7 @@ def load_records(
     tokenizer: Tokenizer | None = None,
     max_length: int | None = None,
     on_long_row: OnLongRow = "error",
+    text: TextUnit | None = None,
     data_dir: str | Path | None = None,
 ) -> LoadedRecords[AnyRecord]:
     """Validated records of one kind (`Prompt`, `Preference`, ... of `records.py`) from a source.
@@ -91,6 +92,7 @@ def load_records(
         with a field of more bytes than so many tokens can have.
       on_long_row: "error" takes a row that is too long as a bad one; "truncate" cuts it
         (`long_rows.py`); "skip" leaves it out.
+      text: what of a .txt file is a row; None: a line of a single file, each file of several.
       data_dir: where tensorflow-datasets keeps prepared data; its own default if None.
 
     Raises:
@@ -102,7 +104,7 @@ def load_records(
         raise UserError(f"no such fields: {sorted(unknown)}; there are {list(FIELDS)}")
     loaded = LoadedRecords[AnyRecord]([], [], [])
     parser = RowParser(kind, tokenizer, max_length, truncate=on_long_row == "truncate")
-    for place, row in rows_of(source, fields or {}, data_dir):
+    for place, row in rows_of(source, fields or {}, data_dir, text):
         try:
             parsed = parser.parse(row)
         except LongRow as long:

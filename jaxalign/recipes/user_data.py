@@ -142,6 +142,7 @@ def _load(
         tokenizer=tokenizer,
         max_length=data.max_length,
         on_long_row=data.on_long_row,
+        text=data.text,
     )
 
 
