@@ -7,6 +7,9 @@ What it offers of a file stands in the file's own `__all__`.
 from jaxalign.system import signals  # noqa: F401
 
 # isort: split
+from jaxalign.system import opening  # noqa: F401
+
+# isort: split
 import inspect
 import typing
 

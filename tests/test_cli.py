@@ -293,7 +293,7 @@ def test_grpo_resumes_to_the_same_bits_and_is_explained(
         (["sft"], "--data.path is empty"),
         (["sft", "--data.path", "no.jsonl"], "no.jsonl"),
         (["ppo", "--config", "no.py"], "--config no.py does not exist"),
-        (["sft", "--run_dir"], "--run_dir needs a value"),
+        (["sft", "--output"], "--output needs a value"),
         (["generate", "--run_dir", "x"], "writes no run directory"),
         (
             ["report", "/no/such/run"],
@@ -313,7 +313,7 @@ def test_mistakes_are_one_line(arguments, line, capsys):
 @pytest.mark.parametrize("command", ["distill", "explain", "grpo", "rlhf"])
 def test_the_sentence_of_a_command_is_one_paragraph_of_its_help(command, capsys):
     with pytest.raises(SystemExit):
-        main([command, "--help"])
+        main([command, "--help", "all"])
     usage, sentence, *_ = capsys.readouterr().out.split("\n\n")
     assert usage.startswith(f"usage: jaxalign {command}") and sentence.endswith(".")
     assert sentence == " ".join(sentence.split())

@@ -18,6 +18,7 @@ from jaxalign.pretrained.hugging_face.names import tensors_of_parameters
 from jaxalign.pretrained.hugging_face.writer import config_of, shards_of
 from jaxalign.recipes.model_card import model_card
 from jaxalign.recipes.text_models import TextModel, load_text_model
+from jaxalign.system import console
 from jaxalign.system.files import (
     exists,
     make_directory,
@@ -48,7 +49,7 @@ def run(config: ExportConfig) -> Path:
     with whole_directory(output) as aside:
         write_folder(aside, model, shard_bytes=round(config.shard_gigabytes * 1e9))
         write_atomically(aside / "README.md", card)
-    print(output)
+    console.output(str(output), needed=False)
     return output
 
 

@@ -23,6 +23,7 @@ from jaxalign.recipes.user_data import (
     read_texts,
     with_max_length,
 )
+from jaxalign.system.console import tell
 
 
 def run(config: SFTConfig, directory: Path) -> dict:
@@ -40,7 +41,7 @@ def run(config: SFTConfig, directory: Path) -> dict:
     batches = _batches(config, fit.settings.rows, tokenizer.pad_id, rows.texts)
     config = dataclasses.replace(config, fit=fit.settled(batches.per_epoch))
     if batches.note:
-        print(batches.note)
+        tell(batches.note)
     inputs = inputs_of(
         models={"init": start},
         tokenizer=tokenizer,

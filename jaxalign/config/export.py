@@ -6,7 +6,10 @@ from jaxalign.config.ranges import Gigabytes
 
 @config
 class ExportConfig:
-    """A model as a Hugging Face folder: what `transformers` loads, and a model card."""
+    """A model as a Hugging Face folder: what `transformers` loads, and a model card.
+
+    Example: jaxalign export --model runs/dpo --output dpo_model
+    """
 
     model: str = ""
     """Model: a run directory, a Hugging Face folder or hub id, a .gguf file, or smollm2."""

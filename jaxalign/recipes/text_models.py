@@ -24,6 +24,7 @@ from jaxalign.pretrained.folders import NGRAM_FIELD, is_hugging_face, load_folde
 from jaxalign.pretrained.pickles import refuse_pickles
 from jaxalign.pretrained.sources import local_model
 from jaxalign.pretrained.weights import Put
+from jaxalign.system.console import phase
 from jaxalign.system.files import reason, short_path
 from jaxalign.train.checkpoints import save_model
 
@@ -81,7 +82,8 @@ def new_text_model(
     )
     check_memory(transformer)
     model = Transformer(transformer)
-    params = new_parameters(model, key)
+    with phase("drawing new parameters"):
+        params = new_parameters(model, key)
     return TextModel(model=model, params=params, tokenizer=tokenizer)
 
 
@@ -212,9 +214,10 @@ def load_text_model(
     if place is not None:
         put = make_layout(place.layout, devices=place.devices).put
     try:
-        path = local_model(source)
-        published = _is_published(path)
-        made, params, tokenizer = _loaded(path, put)
+        with phase(f"loading {short_path(source)}"):
+            path = local_model(source)
+            published = _is_published(path)
+            made, params, tokenizer = _loaded(path, put)
     except UserError as error:
         raise UserError(f"--{option}: {error}") from None
     except OSError as error:

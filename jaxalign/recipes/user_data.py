@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, Generic
 
 import numpy as np
-from rich.console import Console
 
 from jaxalign.config.data import DataConfig
 from jaxalign.config.lora import LoraConfig
@@ -20,6 +19,7 @@ from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.data.tokenizer_training import train_tokenizer
 from jaxalign.errors import UserError, one_line, printable
 from jaxalign.recipes.text_models import TextModel, start_of
+from jaxalign.system.console import phase, tell, warn
 from jaxalign.system.files import make_directory, write_atomically
 
 
@@ -81,11 +81,25 @@ def read_rows(
       held_out: read `evaluation_path` instead of `path`.
     """
     source = data.evaluation_path if held_out else data.path
-    loaded = _load(data, source, kind, tokenizer)
+    with phase(f"reading {printable(source)}" if source else "reading rows"):
+        loaded = _load(data, source, kind, tokenizer)
     report_long(source, loaded, data.longest)
     if bad := [f"{row.place}: {row.reason}" for row in loaded.skipped if not row.length]:
         report_skipped(source, bad, log)
+    tell(f"{printable(source)}: {summary_of(loaded.tokens)}")
     return Rows(records=loaded.records, tokens=loaded.tokens)
+
+
+def summary_of(tokens: Sequence[Sequence[TokenRow]]) -> str:
+    """Number of rows, and how long their texts are, for people."""
+    lengths = np.array([len(row) for rows in tokens for row in rows])
+    if not len(lengths):
+        return f"{len(tokens):,} rows"
+    least, median, most_of_them, largest = np.quantile(lengths, [0, 0.5, 0.9, 1])
+    return (
+        f"{len(tokens):,} rows; tokens of a text: {least:.0f} at least, median {median:.0f}, "
+        f"90% up to {most_of_them:.0f}, at most {largest:.0f}"
+    )
 
 
 def read_split(
@@ -156,19 +170,18 @@ def report_long(source: str, loaded: LoadedRecords, max_length: int) -> None:
                 f"{source}: {len(lengths):,} of {total:,} rows {what} for more than "
                 f"--max_length {max_length:,} tokens, the longest {max(lengths):,}"
             )
-            Console(stderr=True, soft_wrap=True).print(printable(line), markup=False)
+            warn(printable(line))
 
 
 def report_skipped(source: str, lines: list[str], log: Path | None) -> None:
     """Report rows that were left out: all of them in a file, or else on the terminal."""
-    console = Console(stderr=True, soft_wrap=True)
-    console.print(printable(f"{source}: skipped {len(lines)} bad rows"), markup=False)
+    warn(printable(f"{source}: skipped {len(lines)} bad rows"))
     named = lines if log is None else lines[:10]
-    console.print("\n".join(f"  {one_line(line)}" for line in named), markup=False)
+    warn("\n".join(f"  {one_line(line)}" for line in named))
     if log is not None:
         path = make_directory(log) / f"skipped_rows_{Path(source).name[:100]}.txt"
         write_atomically(path, "".join(f"{line}\n" for line in lines).encode())
-        console.print(f"  all of them: {path}", markup=False)
+        warn(f"  all of them: {path}")
 
 
 def learn_tokenizer(config: TokenizerConfig, records: Sequence[Record]) -> Tokenizer:

@@ -117,6 +117,14 @@ class Checkpoints:
             ) from None
         return sorted(int(name) for name in names if STEP.fullmatch(name))
 
+    def is_whole(self, step: int) -> bool:
+        """Whether the checkpoint of a step has all that was written, and is of this run."""
+        try:
+            checked(self.directory / str(step), step, self.run)
+        except _Unusable:
+            return False
+        return True
+
     def save(self, step: int, state: Tree) -> None:
         """Write `state` as that of `step`; returns once the arrays are copied, not yet written.
 

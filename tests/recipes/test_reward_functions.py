@@ -313,7 +313,7 @@ def test_completions_come_as_trl_gives_them():
         return [float(len(c if isinstance(c, str) else c[0]["content"])) for c in completions]
 
     judges = judges_of(trl, TOKENIZER, TWO)
-    totals, _ = judges(response_rows("four", "b", "cd"), np.zeros((3, 1)), NUMBERS)
+    totals, *_ = judges(response_rows("four", "b", "cd"), np.zeros((3, 1)), NUMBERS)
     assert totals.tolist() == [4, 1, 2]
     assert seen["completions"] == [[{"role": "assistant", "content": "four"}], "b", "cd"]
     assert seen["others"] == ["answer", "responses", "tags"]
@@ -406,7 +406,7 @@ def test_without_rows_functions_get_decoded_prompts():
         return [len(prompt) for prompt in prompts]
 
     judges = judges_of(reward, TOKENIZER, Prompts(ids=[[1, *TOKENIZER.encode("the film")], [1]]))
-    totals, _ = judges(response_rows("a", "b", "c"), np.zeros((3, 1)), NUMBERS)
+    totals, *_ = judges(response_rows("a", "b", "c"), np.zeros((3, 1)), NUMBERS)
     assert totals.tolist() == [0, 8, 8]
     with pytest.raises(UserError, match="needs the field 'answer', which no row of the data has"):
         judges_of(lambda responses, answer: [], TOKENIZER, Prompts(ids=[[1]]))
@@ -430,10 +430,11 @@ def test_the_score_is_the_weighted_sum_of_the_judges():
     """
     judges = mixed(lambda responses: [1.0, None, 0.25], lambda responses: [None, 4, 6])
     scores = np.array([[3.0, np.nan, np.nan]] * 3)
-    totals, metrics = judges(response_rows("a", "b", "c"), scores, NUMBERS)
+    totals, metrics, *_ = judges(response_rows("a", "b", "c"), scores, NUMBERS)
     assert totals.dtype == np.float32 and str(totals.tolist()) == "[-0.5, nan, 1.0]"
     means = {"scores/model": 3.0, "scores/second": 0.625, "scores/third": 5.0}
-    assert metrics == means | {"scores/unjudged": pytest.approx(1 / 3)}
+    deviations = {"scores/model/std": 0.0, "scores/second/std": 0.375, "scores/third/std": 1.0}
+    assert metrics == means | deviations | {"scores/unjudged": pytest.approx(1 / 3)}
 
 
 def test_nobody_can_judge():
@@ -442,7 +443,7 @@ def test_nobody_can_judge():
         RewardSource(judge=lambda responses: [None, 1.0, None], name="b"),
     ]
     judges = judges_of(sources, TOKENIZER, TWO)
-    totals, metrics = judges(response_rows("a", "b", "c"), np.zeros((3, 2)), NUMBERS)
+    totals, metrics, *_ = judges(response_rows("a", "b", "c"), np.zeros((3, 2)), NUMBERS)
     np.testing.assert_array_equal(totals, [np.nan, 2.0, np.nan])
     assert metrics["scores/unjudged"] == pytest.approx(2 / 3) and metrics["scores/a"] == 1.0
 
