@@ -35,7 +35,7 @@ def run(config: SFTConfig, directory: Path) -> dict:
     if tokenizer is None:
         records = read_texts(config.data, _kind(config), seed=config.seed)
         records = [record for record in records if _good(record)]
-        _check_imitated(records, config.data.path)
+        _check_imitated(records, config.data.source)
         tokenizer = learn_tokenizer(config.tokenizer, records)
     rows, held_out = _imitated(config, directory, tokenizer)
     batches = _batches(config, fit.settings.rows, tokenizer.pad_id, rows.texts)
@@ -84,9 +84,9 @@ def _imitated(config: SFTConfig, directory: Path, tokenizer: Tokenizer) -> tuple
     """Rows to imitate, and held-out rows."""
     data, reading = config.data, {"tokenizer": tokenizer, "log": directory, "seed": config.seed}
     rows, held_out = (part.where(_good) for part in read_split(data, _kind(config), **reading))
-    _check_imitated(rows.records, data.path)
+    _check_imitated(rows.records, data.source)
     if data.evaluation_path or data.evaluation_share:
-        _check_imitated(held_out.records, data.evaluation_path or f"rows held out of {data.path}")
+        _check_imitated(held_out.records, data.evaluation_path or f"rows held out of {data.source}")
     return rows, held_out
 
 

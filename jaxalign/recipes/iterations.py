@@ -168,7 +168,7 @@ def read_prompts(
     """
     judged = has_functions(sources)
     both = read_split(data, PromptRow if judged else Prompt, seed=seed, **reading)
-    for rows, where in zip(both, (data.path, data.evaluation_path or data.path), strict=True):
+    for rows, where in zip(both, (data.source, data.evaluation_path or data.source), strict=True):
         if judged and len(rows):
             check_fields(sources, rows.records, where)
     first, held_out = (
