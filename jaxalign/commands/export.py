@@ -42,9 +42,10 @@ def run(config: ExportConfig) -> Path:
         raise UserError(
             f"--output {short_path(output)} exists; give a folder that does not, or an empty one"
         )
-    model = load_text_model(config.model, "model")
-    check_heads(model, config.model)
-    card = model_card(config.model, model)
+    source = config.model if config.step is None else f"{config.model}@{config.step}"
+    model = load_text_model(source, "model")
+    check_heads(model, source)
+    card = model_card(source, model)
     make_directory(output.parent)
     with whole_directory(output) as aside:
         write_folder(aside, model, shard_bytes=round(config.shard_gigabytes * 1e9))

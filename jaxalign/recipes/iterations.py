@@ -20,7 +20,7 @@ from jaxalign.data.records import Prompt, PromptRow
 from jaxalign.data.same_tokenizer import difference
 from jaxalign.errors import UserError
 from jaxalign.recipes.adapters import with_adapters
-from jaxalign.recipes.finish import finish
+from jaxalign.recipes.finish import finish, keep_model
 from jaxalign.recipes.inputs import Digest, inputs_of
 from jaxalign.recipes.prompts import Prompts
 from jaxalign.recipes.reward_functions import is_function
@@ -187,7 +187,8 @@ def finish_iterations(
         for key, metric in MEANS.items()
     }
     notes = ["Means of the last 10 logged iterations of training.", *notes]
-    return finish(run, trained, {"method": method, **means}, notes=notes)
+    keep_model(run, trained)
+    return finish(run, {"method": method, **means}, notes=notes)
 
 
 def check_same_vocabulary(

@@ -14,10 +14,12 @@ from jaxalign.config.defaults import filled_optimizer
 from jaxalign.config.grpo import GRPOSettings
 from jaxalign.config.loop import FitConfig, OptimizerConfig
 from jaxalign.config.ppo import PPOSettings
+from jaxalign.recipes.checkpoint_models import ORIGINS, write_parts
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.step_metrics import StepFacts, StepMetrics, training_flops
-from jaxalign.recipes.text_models import TextModel
+from jaxalign.recipes.text_models import TextModel, fields_of
 from jaxalign.system.console import phase, tell
+from jaxalign.system.files import make_directory, read_json
 from jaxalign.train.loop import fit
 from jaxalign.train.optimizers import learning_rate_at, make_optimizer
 from jaxalign.train.step import Track, TrainState, initial_state, summed_step, train_step
@@ -244,6 +246,7 @@ def fit_batches(
         tokens_per_step=tokens_per_step,
         shown=learner.shown,
     )
+    keep_parts(run, name, learner)
     return fit_loop(run, name, learner.state(run.key(name), optimizer), loop)
 
 
@@ -288,6 +291,7 @@ def fit_iterations(
         evaluation=evaluation,
         shown=learner.shown,
     )
+    keep_parts(run, name, learner)
     return fit_loop(run, name, learner.state(run.key(name), optimizer), loop)
 
 
@@ -329,6 +333,24 @@ def _learning_rates(
     schedule: dict[str, Any] = {name: getattr(filled, name) for name in names}
     rate = functools.partial(learning_rate_at, **schedule, total_steps=total_steps)
     return lambda step: rate(step * updates - 1)
+
+
+def keep_parts(run: Run, name: str, learner: Learner) -> None:
+    """Write what makes the checkpoints of a new stage models, before the first of them."""
+    checkpoints, model = run.checkpoints(name), learner.model
+    if checkpoints.steps():
+        return
+    config = read_json(run.directory / "config.json")
+    write_parts(
+        make_directory(checkpoints.directory),
+        model.model,
+        model.params,
+        fields=fields_of(model.model),
+        tokenizer=model.tokenizer,
+        trained=learner.params,
+        frozen=learner.frozen,
+        has_base=any(config.get(option) for option in ORIGINS),
+    )
 
 
 def updates_left(run: Run, name: str, updates: int) -> int:

@@ -140,6 +140,8 @@ def read_split(
     if data.evaluation_path:
         other = {"source": data.evaluation_path}
         return training, read_rows(data, held_out_kind or kind, **reading, **other)
+    if apart.any():
+        tell(f"{printable(data.source)}: {apart.sum():,} of the rows are held out")
     return training, rows.at(apart)
 
 

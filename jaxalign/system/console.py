@@ -127,8 +127,8 @@ def counted(
       tokens_per_step: of a part, for tokens per second; None: not told.
 
     Yields:
-      `advance(done, note)`, to be called with the number of parts done so far; `note()` is a remark,
-      computed when it is shown.
+      `advance(done, note)`, to be called with the number of parts done so far; `note()`, a remark,
+      is computed when it is shown.
     """
     rate = _Rate(total, unit, tokens_per_step)
     with _phase(name, total=total, start=start, brief=not unit) as update:

@@ -41,7 +41,14 @@ from jaxalign.recipes.text_models import TextModel, load_text_model, new_text_mo
 from jaxalign.report import write_report
 from jaxalign.system.console import show as show_table
 from jaxalign.system.console import tell
-from jaxalign.system.files import exists, read_json, write_atomically, writing
+from jaxalign.system.files import (
+    exists,
+    make_directory,
+    read_json,
+    replaced_directory,
+    write_atomically,
+    writing,
+)
 from jaxalign.train.step import TrainState
 
 Pair = tuple[TokenRow, TokenRow]  # chosen, rejected
@@ -239,8 +246,9 @@ class Job:
     def _keep(self, name: str, model: TextModel) -> None:
         self.models[name] = model
         folder = self.run.directory / "models" / name
-        with writing(folder):
-            save_text_model(folder, without_adapters(model))
+        make_directory(folder.parent)
+        with replaced_directory(folder) as aside:
+            save_text_model(aside, without_adapters(model))
 
     def _write(self, name: str, content: Any) -> None:
         write_atomically(self.run.directory / name, json.dumps(content, indent=1).encode())
