@@ -22,6 +22,7 @@ from jaxalign.config.checks import nearest
 from jaxalign.config.field_types import hints_of
 from jaxalign.config.flags import flags_of, given_flags, settings_of
 from jaxalign.config.options import Flag, Options, RunOptions, given_options
+from jaxalign.config.packaged import packaged, packaged_names
 from jaxalign.errors import UserError, one_line
 from jaxalign.system.cache import use_compilation_cache
 from jaxalign.system.console import clock, output, tell, telling
@@ -41,7 +42,7 @@ HELP = """usage: jaxalign COMMAND [--output DIR] [--config FILE.py] [--field val
   kto       KTO from responses labelled good or bad; --loss NAME for its relatives
   online    online DPO on the policy's own samples, ranked by rewards; --loss xpo, nash_md
   distill   a student from a teacher's distributions, on data and on its own samples
-  evaluate  perplexity on texts, accuracy on preferences, rankings or steps
+  evaluate  perplexity on texts, rewards of answers to prompts, accuracy on preferences and others
   generate  samples of a trained policy
   export    a model as a Hugging Face folder, with a model card
   explain   one batch of a run or of a file, token by token, as a page
@@ -315,20 +316,22 @@ def named_config(name: str) -> Config:
 
 
 def read_config(file: Path, command: str | None = None) -> Config:
-    """Configuration that `get_config()` of a user's Python file returns.
+    """Configuration that `get_config()` of a Python file returns.
 
     Args:
-      file: Python source, which is executed.
+      file: Python source, which is executed; or the name of one of the package's.
       command: that the configuration must belong to; None: any command.
 
     Raises:
       UserError: it cannot be read, does not run, or gives something else.
     """
-    origin = f"--config {short_path(file)}"
+    origin, file = f"--config {short_path(file)}", packaged(file)
     try:
         source = read_bytes(file, largest=LARGEST_CONFIG)
     except FileError as error:
-        raise UserError(f"--config {error}") from None
+        near = nearest(file.name.removesuffix(".py"), packaged_names())
+        known = near or f"; by name there are {', '.join(packaged_names())}"
+        raise UserError(f"--config {error}{known}") from None
     module = types.ModuleType(f"config_{file.stem}")
     module.__file__ = str(file)
     run = functools.partial(_run_file, file=str(file), origin=origin)

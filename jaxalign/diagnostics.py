@@ -2,11 +2,12 @@
 
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 
 from jaxalign.kl import k1, k3
+from jaxalign.numerics.arguments import assert_range, assert_same_shape, flags
+from jaxalign.numerics.bounds import ABOVE_ZERO
 from jaxalign.numerics.masking import masked_mean, masked_sum, masked_variance
 from jaxalign.numerics.precision import saturating_exp, widen
 
@@ -35,7 +36,7 @@ def effective_sample_size(
       A scalar in (0, 1]; 0 where everything is masked.
 
     Raises:
-      AssertionError: the shapes differ.
+      AssertionError: the shapes differ, or the mask holds real numbers.
 
     When: to see whether another update from these samples is worth it.
     TRL: not there.
@@ -45,7 +46,8 @@ def effective_sample_size(
     >>> float(effective_sample_size(even, mask))
     1.0
     """
-    chex.assert_equal_shape([log_weights, mask])
+    assert_same_shape(log_weights=log_weights, mask=mask)
+    mask = flags(mask=mask)
     (log_weights,) = widen(jnp.where(mask, log_weights, -jnp.inf))
     largest = _global_max(log_weights, axis_name)
     weights = jnp.exp(log_weights - largest)
@@ -83,7 +85,8 @@ def ratio_diagnostics(
       `ratio/capped_share`, `ratio/effective_samples`, `ratio/k1` and `ratio/k3`.
 
     Raises:
-      AssertionError: the shapes differ.
+      AssertionError: the shapes differ, or the mask holds real numbers.
+      ValueError: a number outside its range.
 
     When: always, beside the loss.
     TRL: `sampling/importance_sampling_ratio/*`, after the cap.
@@ -93,7 +96,9 @@ def ratio_diagnostics(
     >>> float(ratio_diagnostics(zero, zero, mask, cap=2.0)["ratio/mean"])
     1.0
     """
-    chex.assert_equal_shape([logps, behaviour_logps, mask])
+    assert_range(ABOVE_ZERO, cap=cap)
+    assert_same_shape(logps=logps, behaviour_logps=behaviour_logps, mask=mask)
+    mask = flags(mask=mask)
     logps, behaviour_logps = widen(logps, behaviour_logps)
     log_ratios = jnp.where(mask, logps - behaviour_logps, 0)
     ratios, zero = saturating_exp(log_ratios), jnp.zeros_like(log_ratios)
@@ -144,7 +149,8 @@ def explained_variance(
     >>> float(explained_variance(returns + 5, returns, mask))
     1.0
     """
-    chex.assert_equal_shape([values, returns, mask])
+    assert_same_shape(values=values, returns=returns, mask=mask)
+    mask = flags(mask=mask)
     values, returns = widen(values, returns)
     total = masked_variance(returns, mask, ddof=0, axis_name=axis_name)
     rest = masked_variance(returns - values, mask, ddof=0, axis_name=axis_name)

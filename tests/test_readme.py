@@ -23,7 +23,7 @@ BUILT = (DOCS / "_build", DOCS / "generated")
 PAGES = [README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 PAGES += sorted(p for p in DOCS.rglob("*.md") if not any(folder in p.parents for folder in BUILT))
 GUIDES = [README, *(DOCS / "guides").glob("*.md")]
-OURS = ("jaxalign", "tests", "benchmarks", "configs", "docs", ".ci")
+OURS = ("jaxalign", "tests", "benchmarks", "docs", ".ci")
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -147,7 +147,7 @@ def test_every_flag_is_explained(monkeypatch):
 
 METRIC = re.compile(r'f?"((?:[a-z]+/)[a-z_0-9]+(?:/[a-z]+)*)(?:_\{\w+\})?"')
 FAMILIES = ("rewards", "logps", "kl", "ppo", "policy", "ratio", "scores", "response", "bco", "wpo")
-FAMILIES += ("nash", "distill", "steps", "validation", "test", "returns")
+FAMILIES += ("nash", "distill", "steps", "validation", "test", "returns", "seconds")
 
 
 def test_every_metric_is_explained():

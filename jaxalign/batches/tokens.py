@@ -17,6 +17,12 @@ def pytree(cls: type[T]) -> type[T]:
     return jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True, kw_only=True)(cls))
 
 
+@dataclass_transform(frozen_default=True)
+def positional_pytree(cls: type[T]) -> type[T]:
+    """Class decorator: as `pytree`, of few fields in an obvious order, by position or by name."""
+    return jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True)(cls))
+
+
 @pytree
 class TokenBatch:
     """Token sequences: prompt, then response; padding may stand on either side.

@@ -1,6 +1,7 @@
 """`jaxalign sft`: supervised fine-tuning on a user's rows."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 from jaxalign.config.defaults import following
@@ -76,7 +77,7 @@ def _good(record: Unpaired | PromptCompletion) -> bool:
     return not isinstance(record, Unpaired) or record.label
 
 
-def _check_imitated(records: list, source: str) -> None:
+def _check_imitated(records: Sequence, source: str) -> None:
     if not records:
         raise UserError(f"{source}: no row has a true label, so there is nothing to imitate")
 
@@ -91,14 +92,14 @@ def _imitated(config: SFTConfig, directory: Path, tokenizer: Tokenizer) -> tuple
     return rows, held_out
 
 
-def _batches(config: SFTConfig, size: int, pad_id: int, rows: list) -> TextBatches:
+def _batches(config: SFTConfig, size: int, pad_id: int, rows: Sequence) -> TextBatches:
     shared = {"pad_id": pad_id, "seed": config.seed}
     if config.packing:
         return packed_batches(rows, size, length=config.data.longest, **shared)
     return bucketed_batches(rows, size, buckets=config.buckets, **shared)
 
 
-def _row(run: Run, trained: TextModel, held_out: list) -> dict:
+def _row(run: Run, trained: TextModel, held_out: Sequence) -> dict:
     row: dict = {"method": "SFT"}
     if held_out:
         with phase("evaluating"):

@@ -76,15 +76,6 @@ class DataConfig:
         return self.max_length
 
 
-def require_no_held_out(data: DataConfig, command: str):
-    """Raise a one-line `UserError` where held-out rows are given to a command that reads none."""
-    for name in ("evaluation_path", "evaluation_share"):
-        require(
-            not getattr(data, name),
-            f"{command} reads no held-out rows; leave data.{name} out and use `jaxalign evaluate`",
-        )
-
-
 def require_in_memory(data: DataConfig, command: str):
     """Raise a one-line `UserError` where rows on disk are asked of a command that needs them in
     memory.

@@ -84,15 +84,15 @@ class Chosen(Sequence[Item], Generic[Item]):
         index: np.ndarray,
         change: Callable[[Any], Item] | None = None,
     ):
-        self.items, self.index, self.change = items, index, change
+        self.items, self.positions, self.change = items, index, change
 
     def __len__(self) -> int:
-        return len(self.index)
+        return len(self.positions)
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
-            return Chosen(self.items, self.index[index], self.change)
-        item = self.items[int(self.index[index])]
+            return Chosen(self.items, self.positions[index], self.change)
+        item = self.items[int(self.positions[index])]
         return item if self.change is None else self.change(item)
 
 

@@ -167,7 +167,8 @@ def read_prompts(
     need them; `reading` and `seed` as in `read_split`.
     """
     judged = has_functions(sources)
-    both = read_split(data, PromptRow if judged else Prompt, seed=seed, **reading)
+    kind: Any = PromptRow if judged else Prompt
+    both = read_split(data, kind, seed=seed, **reading)
     for rows, where in zip(both, (data.source, data.evaluation_path or data.source), strict=True):
         if judged and len(rows):
             check_fields(sources, rows.records, where)

@@ -138,8 +138,8 @@ def read_split(
     apart = _held_out(data, rows.records, seed)
     training = _mixed(data, rows, [len(part) for part in parts], ~apart, seed)
     if data.evaluation_path:
-        other = {"source": data.evaluation_path}
-        return training, read_rows(data, held_out_kind or kind, **reading, **other)
+        reading |= {"source": data.evaluation_path}
+        return training, read_rows(data, held_out_kind or kind, **reading)
     if apart.any():
         tell(f"{printable(data.source)}: {apart.sum():,} of the rows are held out")
     return training, rows.at(apart)

@@ -198,7 +198,7 @@ class _Lines:
 
     def __init__(self, name: str, total: int | None, start: int, *, announced: bool, brief: bool):
         self.name, self.total, self.brief = name, total, brief
-        self.shown, self.time = start, time.monotonic()
+        self.shown, self.time, self.is_new = start, time.monotonic(), True
         if not announced:
             tell(name if total is None else f"{name}: {start}/{total}")
 
@@ -206,7 +206,9 @@ class _Lines:
         total, now = self.total or 1, time.monotonic()
         waited, tenths = now - self.time, done * 10 // total - self.shown * 10 // total
         at_the_end = done == total and not self.brief
-        if at_the_end or (waited >= PATIENCE and tenths) or waited >= SILENCE:
+        if self.is_new and not at_the_end:  # its rate is not known yet
+            self.is_new, self.time = False, now
+        elif at_the_end or (waited >= PATIENCE and tenths) or waited >= SILENCE:
             self.shown, self.time = done, now
             tell(f"{self.name}: {done}/{total} {text()}".rstrip())
 
@@ -226,12 +228,12 @@ def _live_line(stream: TextIO) -> Iterator[Any]:
     live = Progress(
         *columns, console=Console(file=stream), refresh_per_second=1 / REFRESH, transient=True
     )
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ValueError):
         live.start()
     try:
         yield live
     finally:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             live.stop()
 
 
@@ -291,10 +293,10 @@ class _Rate:
 def _print(text: str, stream: TextIO | None, live: Any) -> None:
     """Print text, above the live line if there is one, even if nobody reads it."""
     with contextlib.suppress(OSError, ValueError):  # a closed stream raises the second
-        text = _encodable(text, stream)
         if live is None:
-            print(text, file=stream, flush=True)
+            print(_encodable(text, stream), file=stream, flush=True)
         else:  # the live line stands on the same terminal, whatever the stream
+            text = _encodable(text, live.console.file)
             live.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 

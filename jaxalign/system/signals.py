@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 
+CURSOR = b"\x1b[?25h"  # shows it again
 CLEAR = "\r\x1b[2K"  # of a terminal: what is written on its line
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -149,6 +150,9 @@ def _exit(number: int) -> None:
     flush = threading.Thread(target=_flush, daemon=True)
     flush.start()
     flush.join(timeout=0.5)
+    with contextlib.suppress(OSError):
+        if os.isatty(1):  # the progress hides it
+            os.write(1, CURSOR)
     os._exit(128 + number)
 
 

@@ -179,8 +179,9 @@ class _Log:
 
     def note(self) -> str:
         """The metrics that matter, of the last step that has ended."""
-        named = {name: self.ended[name] for name in self.shown if name in self.ended}
-        return ", ".join(f"{name} {float(x):.4g}" for name, x in jax.device_get(named).items())
+        names = [name for name in self.shown if name in self.ended]
+        values = jax.device_get([self.ended[name] for name in names])
+        return ", ".join(f"{name} {float(x):.4g}" for name, x in zip(names, values, strict=True))
 
     def flush(self) -> None:
         """Wait for all steps; a state whose loss is not finite never gets past here."""
@@ -246,7 +247,7 @@ def _check_finite(done: int, metrics: Metrics) -> None:
         if name in metrics and not math.isfinite(value := float(np.asarray(metrics[name]))):
             raise UserError(
                 f"{name} is {value} at step {done}, and no state with it was saved; begin again "
-                "with a lower learning_rate or max_grad_norm and another run_dir"
+                "with a lower learning_rate or max_grad_norm and another --output"
             )
 
 

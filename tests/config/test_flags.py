@@ -35,7 +35,6 @@ from jaxalign.data.tokenizer_training import train_bpe
 from jaxalign.errors import UserError
 from jaxalign.recipes.text_models import new_text_model
 from jaxalign.system.files import FileError, whole_directory, write_atomically
-from tests.folders import ROOT
 
 COMMANDS = sorted(DEFAULTS)
 DIGITS = "9" * 400
@@ -250,24 +249,22 @@ def test_help_all_shows_what_can_be_given(command, capsys):
         (["--version", "x"], "no command '--version'"),
         (
             ["dpo", "--help", "dpo.fits"],
-            "is no section of `dpo`; there are all, data, dpo, dpo.fit,",
+            "is no section of `dpo`; there are all, data, dpo",
         ),
         (["ppo", "--epochs", "x"], "--ppo.prompt_epochs is 'x'; it must be a number or None"),
         (
             ["rlhf", "--steps", "3"],
-            "--steps may be any of --sft.steps, --reward.fit.steps, --ppo.it",
+            "--steps may be any of --sft.steps, --reward.fit.steps, ",
         ),
         (["rlhf", "--epochs", "3"], "`jaxalign rlhf` has no flag --epochs"),
         (["rlhf", "--warmup", "0.1"], "--warmup_share may be any of --sft.optimizer.warmup_share"),
-        (["evaluate", "--seed", "3"], "`jaxalign evaluate` has no flag --seed"),
+        (["evaluate", "--epochs", "3"], "`jaxalign evaluate` has no flag --epochs"),
         (["export", "--steps", "3"], "`jaxalign export` has no flag --steps"),
         (["dpo", "--warmup", "1.0"], "--warmup is '1.0'; give steps as a whole number, or a share"),
         (["dpo", "--warmup", "-1"], "warmup_steps is -1; it must not be negative"),
         (["dpo", "--warmup", "None"], "--warmup is 'None'; it must be a whole number or a number"),
         (["dpo", "--steps", "3", "--epochs", "1"], "steps 3 and epochs 1.0 are both given"),
-        (["ppo", "--data.evaluation_path", "x"], "ppo reads no held-out rows"),
         (["explain", "--data.evaluation_path", "x"], "explain reads --data.path"),
-        (["grpo", "--data.evaluation_share", "0.1"], "grpo reads no held-out rows"),
         (["evaluate", "--data.evaluation_share", "0.1"], "leave --data.evaluation_share out"),
         (["explain", "--method", "kto", "--dpo.beta", "1"], "method kto does not read dpo.beta"),
     ],
@@ -304,7 +301,7 @@ def test_version_and_help_are_printed(capsys):
 
 
 def test_a_configuration_file_says_which_flags_there_are(capsys):
-    cartpole = ["ppo", "--config", str(ROOT / "configs" / "ppo_cartpole.py")]
+    cartpole = ["ppo", "--config", "ppo_cartpole"]
     main([*cartpole, "--help"])
     shown = capsys.readouterr().out
     assert "--rollout_length" in shown and "--policy" not in shown
