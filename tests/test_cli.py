@@ -208,6 +208,39 @@ def test_dpo_by_another_loss(policy, files, tmp_path, loss, rows):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("command", ["sft", "dpo"])
+def test_rows_on_disk_train_the_same_model_and_resume(
+    policy, files, tmp_path, command, interrupted
+):
+    """Of a mixture with long rows and held-out ones; what is in memory is not interrupted."""
+    more = [{"prompt": f"{w} ", "chosen": f"good {text(i) * 3}", "rejected": "bad"}
+            for i, w in enumerate(WORDS)]  # fmt: skip
+    pairs = write_rows(tmp_path / "more.jsonl", more)
+    mixture = ["--data.mixture", files["preferences"], "1", pairs, "2"]
+    start = ["--policy", str(policy[0])]
+    if command == "sft":
+        start = ["--init", str(policy[0]), "--data.fields", "completion", "chosen"]
+    mixture += ["--data.on_long_row", "truncate"]
+    if command == "dpo":  # sft would tell of step 1 twice, and be stopped twice
+        mixture += ["--data.evaluation_share", "0.2"]
+    section = "" if command == "sft" else "dpo."
+    loop = [*fit(section, 6), f"--{section}fit.save_every", "2", "--data.max_length", "30"]
+    arguments = [*start, *mixture, *loop]
+    whole, parts = str(tmp_path / "whole"), str(tmp_path / "parts")
+    dispatch([command, "--run_dir", whole, *arguments])
+    streamed = [command, "--run_dir", parts, *arguments, "--data.streaming", "True"]
+    interrupted(lambda: dispatch(streamed))
+    assert 0 < read_metrics(parts)[-1]["step"] < 6
+    dispatch(streamed)
+    models = [Path(run) / "model" / "model.safetensors" for run in (whole, parts)]
+    assert models[0].read_bytes() == models[1].read_bytes()
+    inputs = [
+        json.loads((Path(run) / "inputs.json").read_text())["inputs"] for run in (whole, parts)
+    ]
+    assert inputs[0] == inputs[1]  # the digests of the rows too
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["kto", "bco"])
 def test_kto_and_bco_resume_to_the_same_bits_and_are_explained(
     policy, files, tmp_path, loss, interrupted, capsys

@@ -171,9 +171,9 @@ def read_prompts(
         first, held_out = (Prompts(ids=[row.tokens for row in rows.texts]) for rows in both)
         return first, held_out
     rows, apart = read_split(data, PromptRow, seed=seed, **reading)
-    check_fields(sources, rows.records, data.path)
+    check_fields(sources, rows.records, data.source)
     if len(apart):
-        check_fields(sources, apart.records, data.evaluation_path or data.path)
+        check_fields(sources, apart.records, data.evaluation_path or data.source)
     first, held_out = (
         Prompts(ids=[row.tokens for row in each.texts], records=each.records)
         for each in (rows, apart)
