@@ -19,8 +19,8 @@ class Options:
     """Options of every command. A truth value is a switch: a flag without a value."""
 
     config: str | None = None
-    """Python file whose get_config() returns the configuration that the flags change, or the name of
-    one that the package holds."""
+    """Python file whose get_config() returns the configuration that the flags change, or the name
+    of one that the package holds."""
     quiet: bool = False
     """Nothing is printed but warnings, errors, and results that no file holds."""
 
