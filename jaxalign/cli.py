@@ -42,7 +42,7 @@ HELP = """usage: jaxalign COMMAND [--output DIR] [--config FILE.py] [--field val
   kto       KTO from responses labelled good or bad; --loss NAME for its relatives
   online    online DPO on the policy's own samples, ranked by rewards; --loss xpo, nash_md
   distill   a student from a teacher's distributions, on data and on its own samples
-  evaluate  perplexity on texts, accuracy on preferences, rankings or steps
+  evaluate  perplexity on texts, rewards of answers to prompts, accuracy on preferences and others
   generate  samples of a trained policy
   export    a model as a Hugging Face folder, with a model card
   explain   one batch of a run or of a file, token by token, as a page

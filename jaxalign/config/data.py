@@ -43,12 +43,3 @@ class DataConfig:
         """`max_length` once it is settled, which happens before rows are read."""
         assert self.max_length is not None, "max_length follows the model, which nobody has asked"
         return self.max_length
-
-
-def require_no_held_out(data: DataConfig, command: str):
-    """Raise a one-line `UserError` where held-out rows are given to a command that reads none."""
-    for name in ("evaluation_path", "evaluation_share"):
-        require(
-            not getattr(data, name),
-            f"{command} reads no held-out rows; leave data.{name} out and use `jaxalign evaluate`",
-        )

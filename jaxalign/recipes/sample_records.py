@@ -84,11 +84,12 @@ def sample_records(
 ) -> SampleRecords:
     """Records of a stage of so many iterations with so many responses each."""
     every, show_every = settings.samples_every, settings.show_every
+    iterations = max(MOST // max(responses, 1), 1)
     return SampleRecords(
         run=run,
         stage=stage,
         judges=judges,
-        every=max(math.ceil(steps * responses / MOST), 1) if every is None else every,
+        every=max(math.ceil(steps / iterations), 1) if every is None else every,
         show_every=max(math.ceil(steps / 5), 1) if show_every is None else show_every,
     )
 

@@ -277,7 +277,7 @@ def fit_iterations(
     steps = settings.total_iterations * updates
     optimizer = optimizer_of(settings.optimizer, steps)
     facts = StepFacts(
-        learning_rate=_learning_rates(settings.optimizer, steps, updates=updates),
+        learning_rate=learning_rates(settings.optimizer, steps, updates=updates),
         steps_per_epoch=steps_per_epoch,
     )
     step = run.step(learner.step(summed_step, optimizer), micro_batches=settings.micro_batches)
@@ -313,7 +313,7 @@ def step_facts(
         trained, frozen = (_size(tree) for tree in (learner.params, learner.frozen))
         flops = training_flops(parameters=trained + frozen, trained=trained)
     return StepFacts(
-        learning_rate=_learning_rates(optimizer, total_steps),
+        learning_rate=learning_rates(optimizer, total_steps),
         steps_per_epoch=steps_per_epoch,
         flops_per_token=flops,
         devices=tuple(run.layout.devices),
@@ -324,7 +324,7 @@ def _size(tree: Any) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
-def _learning_rates(
+def learning_rates(
     settings: OptimizerConfig, total_steps: int, *, updates: int = 1
 ) -> Callable[[int], float]:
     """Number of a step, from 1 -> learning rate of the last of its updates."""
