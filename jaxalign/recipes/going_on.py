@@ -63,8 +63,9 @@ def files_of(config: Any) -> Iterator[tuple[str, str]]:
     for name, value in flat_fields(dataclasses.asdict(config)).items():
         if name in PATHS and value:
             yield name, value.partition(".py:")[0]
-        elif name.startswith("rewards."):
-            yield "rewards", name.removeprefix("rewards.").partition(".py:")[0]
+        for table in ("rewards", "data.mixture"):
+            if name.startswith(f"{table}."):
+                yield table, name.removeprefix(f"{table}.").partition(".py:")[0]
 
 
 def schedule_change(before: Any, now: Any, done: int) -> str:

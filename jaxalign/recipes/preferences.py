@@ -15,6 +15,7 @@ from jaxalign.config.dpo import DPOSettings
 from jaxalign.config.kto import KTOSettings
 from jaxalign.config.loop import FitConfig
 from jaxalign.data.chat import TokenRow, first_responses
+from jaxalign.data.disk_rows import column
 from jaxalign.data.example_order import batch_indices
 from jaxalign.data.preference_batches import (
     mismatched_rows,
@@ -114,8 +115,7 @@ class PairBatches:
     @functools.cached_property
     def reference(self) -> PairLogps | None:
         """The reference's log-probabilities of all pairs; None where the loss has none."""
-        chosen, rejected, *_ = zip(*self.pairs, strict=True)
-        sides = (chosen, rejected)
+        sides = column(self.pairs, 0), column(self.pairs, 1)
         return pair_reference(self.score, sides, self.settings, temperature=self.temperature)
 
     @functools.cached_property

@@ -171,8 +171,8 @@ def keep_inputs(directory: Path, inputs: Mapping[str, Digest]) -> None:
     record = read_inputs(directory)
     assert record is not None, directory
     if record.inputs is not None:
-        added = {name: one for name, one in inputs.items() if name == EVALUATION_ROWS}
-        check_same(added | record.inputs, inputs, directory)
+        added = inputs.keys() & {EVALUATION_ROWS} - record.inputs.keys()
+        check_same(record.inputs | {name: inputs[name] for name in added}, inputs, directory)
     updated = dataclasses.replace(record, inputs=dict(inputs))
     _write_json(directory / FILE, dataclasses.asdict(updated))
 
@@ -202,7 +202,7 @@ def _check_free(directory: Path) -> None:
     if there:
         raise UserError(
             f"{short_path(directory)} holds {there[0]} and no {FILE}, so it is no run's directory; "
-            "give another run_dir, one that is new or empty"
+            "give another --output, one that is new or empty"
         )
 
 
