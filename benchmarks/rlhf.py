@@ -2,7 +2,7 @@
 
 Runs `jaxalign rlhf --seed S` one after the other (finished runs are read, not repeated) and prints
 the mean of every number with its standard deviation over seeds, and the smallest lower end of a
-win rate's 95% interval. `--config configs/rlhf_smollm2.py --directory runs/smollm2` does the same
+win rate's 95% interval. `--config rlhf_smollm2 --directory runs/smollm2` does the same
 for the job from a known model.
 """
 
@@ -43,7 +43,7 @@ def run(seed: int, directory: Path, config: Path | None) -> dict:
     if not (directory / "results.json").exists():
         command = [sys.executable, "-m", "jaxalign", "rlhf", "--seed", str(seed)]
         command += ["--config", str(config)] if config else []
-        subprocess.run([*command, "--run_dir", str(directory)], check=True)
+        subprocess.run([*command, "--output", str(directory)], check=True)
         (directory / "seconds.json").write_text(json.dumps(time.monotonic() - start))
     results = json.loads((directory / "results.json").read_text())
     return results | {"seconds": json.loads((directory / "seconds.json").read_text())}

@@ -18,7 +18,7 @@ PUBLISHED = ("llama", "gpt2", "gemma2", "gemma3", "mistral", "qwen2", "qwen3")
 SIZE = ("--model.width", "16", "--model.layers", "2", "--model.heads", "2")
 VOCABULARY = ("--tokenizer.kind", "bpe", "--tokenizer.vocab_size", "300")
 # What no mend may change under the trials: defaults of loops are given.
-LOOP = {"batch_size": "4", "log_every": "1", "checkpoint_every": "1"}
+LOOP = {"batch_size": "4", "log_every": "1", "save_every": "1"}
 RATE = {"warmup_steps": "0", "learning_rate": "1e-3", "schedule": "constant"}
 
 
@@ -96,9 +96,9 @@ def loop(section: str = "", steps: int = 2, **changes: str) -> list[str]:
 
 def rounds(section: str, iterations: int = 2, **changes: str) -> list[str]:
     """Flags of a loop of rounds: `ppo`, `grpo`."""
-    own = {"ppo": {"batch_size": "4", "minibatches": "1", "epochs": "1"},
+    own = {"ppo": {"batch_size": "4", "minibatches": "1", "update_epochs": "1"},
            "grpo": {"prompts": "2", "group_size": "2"}}[section]  # fmt: skip
-    fields = {"iterations": str(iterations), "checkpoint_every": "1", **own} | {
+    fields = {"iterations": str(iterations), "save_every": "1", **own} | {
         name: x for name, x in changes.items() if name not in RATE
     }
     rate = RATE | {name: x for name, x in changes.items() if name in RATE}
@@ -132,7 +132,7 @@ def command(name: str, base: Base, run_dir: str = "run", **files: str) -> list[s
         "grpo": ["--policy", model, "--reward", reward, *room, *rounds("grpo")],
         "online": ["--policy", model, "--reward", reward, *room, *loop("online.")],
     }[name]
-    return [name, "--run_dir", run_dir, *data, *rest]
+    return [name, "--output", run_dir, *data, *rest]
 
 
 def make(base: Base) -> None:

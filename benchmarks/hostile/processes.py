@@ -16,9 +16,7 @@ def arguments(room: Room, name: str, steps: int, run_dir: str = "run", **files: 
     every = str(max(1, steps // 6))
     online = name in ("ppo", "grpo")
     last = (
-        rounds(name, steps, checkpoint_every=every)
-        if online
-        else loop(section, steps, checkpoint_every=every)
+        rounds(name, steps, save_every=every) if online else loop(section, steps, save_every=every)
     )
     return [*given[:cut], *last]
 

@@ -1,16 +1,15 @@
 """The page of commands: every flag with its values, its default and what it does, from the code."""
 
-import ast
 import dataclasses
-import inspect
-import textwrap
 import typing
-from collections.abc import Iterator
 from typing import Any
 
 from jaxalign import cli
 from jaxalign import config as configurations
+from jaxalign.config.common import short_flags
+from jaxalign.config.field_texts import field_texts, sentence_of
 from jaxalign.config.field_types import hints_of, options_of
+from jaxalign.config.options import RunOptions
 
 SHARED = ("Data", "Place", "Lora", "Model", "Tokenizer", "Fit", "Optimizer")  # blocks shown once
 OF_PPO = {"ControlConfig": "ppo, control", "ImagesConfig": "ppo, images", "TextPPOConfig": "ppo"}
@@ -20,16 +19,21 @@ def commands_page() -> str:
     """All commands with their own flags, then the blocks that they share."""
     parts = [
         "# Commands and their flags\n",
-        "`jaxalign COMMAND --help` shows the same in the terminal. A flag may be given by its last "
-        "word where no other flag of the command ends so: `--loss` for `--dpo.loss`. Below are the "
-        "flags of each command, and [the blocks](#shared-blocks) that several commands have.\n",
+        "`jaxalign COMMAND --help` shows what is used most, with the defaults that would apply; "
+        "`--help all` shows what is below, and `--help SECTION` a part of it. A flag may be given "
+        "by its last word where no other flag of the command ends so: `--loss` for `--dpo.loss`. "
+        "Below are the flags of each command, first the short ones, which mean the same in all "
+        "commands (`--warmup` counts steps, or below 1 is a share of them), and "
+        "[the blocks](#shared-blocks) that several commands have.\n",
+        *options_part(),
     ]
     for cls, (command, directory) in cli.CONFIGS.items():
         config = getattr(configurations, cls)()
-        parts += [f"## {OF_PPO.get(cls, command)}\n", f"{' '.join(type(config).__doc__.split())}\n"]
+        parts += [f"## {OF_PPO.get(cls, command)}\n", f"{sentence_of(type(config))}\n"]
         if directory:
-            parts += [f"Results go to `--run_dir`, by default `runs/{directory}`.\n"]
-        parts += table(rows(config, refused=cli.REFUSED.get(command, ())))
+            parts += [f"Results go to `--output`, by default `runs/{directory}`.\n"]
+        refused = cli.REFUSED.get(command, ())
+        parts += [short_line(type(config), refused), *table(rows(config, refused=refused))]
     parts += [
         "## report\n",
         "`jaxalign report DIR` writes `report.html` and `plots/` of a run again.\n",
@@ -37,9 +41,30 @@ def commands_page() -> str:
     parts += ["## Shared blocks\n"]
     for name in SHARED:
         config = getattr(configurations, f"{name}Config")()
-        parts += [f"### {name}Config\n", f"{' '.join(type(config).__doc__.split())}\n"]
+        parts += [f"### {name}Config\n", f"{sentence_of(type(config))}\n"]
         parts += table(rows(config, refused=()))
     return "\n".join(parts)
+
+
+def options_part() -> list[str]:
+    """The options of the command line, which are no fields."""
+    lines = [(f"`--{name}`", "", text) for name, text in field_texts(RunOptions).items()]
+    return ["## Options of all commands\n", *table(lines)]
+
+
+def short_line(cls: type, refused: tuple[str, ...]) -> str:
+    """The short flags of a command and the fields that they stand for; empty: it has none.
+
+    >>> short_line(configurations.EvaluateConfig, ())
+    'Short flags: `--max_length` (`--data.max_length`), `--seed`.\\n'
+    """
+    parts = list[str]()
+    for name, fields in short_flags(cls).items():
+        meant = [field for field in fields if field not in refused]
+        if len(meant) == 1 or hasattr(cls, "unread_sections"):
+            names = " or ".join(f"`--{field}`" for field in meant if field != name)
+            parts.append(f"`--{name}`" + (f" ({names})" if names else ""))
+    return f"Short flags: {', '.join(parts)}.\n" if parts else ""
 
 
 def table(lines: list[tuple[str, str, str]]) -> list[str]:
@@ -50,7 +75,7 @@ def table(lines: list[tuple[str, str, str]]) -> list[str]:
 
 def rows(config: Any, *, refused: tuple[str, ...], prefix: str = "") -> list[tuple[str, str, str]]:
     """Flag, default and meaning of every field; one line for a block that is shown once."""
-    lines, texts = [], dict(field_texts(type(config)))
+    lines, texts = [], field_texts(type(config))
     for name, hint in hints_of(type(config)).items():
         value, flag = getattr(config, name), f"{prefix}{name}"
         if flag in refused:
@@ -101,19 +126,3 @@ def meaning(text: str, hint: Any) -> str:
     named = [option for option in options_of(hint) if typing.get_origin(option) is typing.Literal]
     names = ", ".join(f"`{name}`" for option in named for name in typing.get_args(option))
     return f"{text} One of {names}." if names else text
-
-
-def field_texts(cls: type) -> Iterator[tuple[str, str]]:
-    """Names of the fields of a configuration and what their docstrings, or the losses', say."""
-    for base in reversed(cls.__mro__):
-        if not dataclasses.is_dataclass(base):
-            continue
-        (body,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
-        assert isinstance(body, ast.ClassDef)
-        for field, text in zip(body.body, body.body[1:], strict=False):
-            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
-                assert isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant), cls
-                yield field.target.id, " ".join(str(text.value.value).split())
-    for field in dataclasses.fields(cls):
-        if "help" in field.metadata:
-            yield field.name, field.metadata["help"]

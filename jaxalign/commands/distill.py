@@ -15,7 +15,7 @@ from jaxalign.data.records import PromptCompletion
 from jaxalign.errors import UserError
 from jaxalign.recipes.adapters import with_adapters
 from jaxalign.recipes.distillation import train_distillation
-from jaxalign.recipes.finish import finish
+from jaxalign.recipes.finish import finish, keep_model
 from jaxalign.recipes.inputs import inputs_of
 from jaxalign.recipes.iterations import check_room, check_same_vocabulary
 from jaxalign.recipes.prompts import Prompts
@@ -23,7 +23,8 @@ from jaxalign.recipes.reward_sources import mean_score
 from jaxalign.recipes.run import open_run
 from jaxalign.recipes.scoring import longest, perplexity
 from jaxalign.recipes.text_models import load_text_model, start_of
-from jaxalign.recipes.user_data import read_held_out, read_rows, with_max_length
+from jaxalign.recipes.user_data import read_split, with_max_length
+from jaxalign.system.console import phase
 from jaxalign.train.metrics import logged
 
 TITLES = {"forward_kl": "forward KL", "reverse_kl": "reverse KL", "jsd": "JSD"}
@@ -40,10 +41,8 @@ def run(config: DistillConfig, directory: Path) -> dict:
     fit = following(config.distill.fit, "distill", start_of(student, config.lora))
     data = with_max_length(with_max_length(config.data, student), teacher)
 
-    read, others = (
-        reader(data, PromptCompletion, tokenizer=student.tokenizer, log=directory)
-        for reader in (read_rows, read_held_out)
-    )
+    reading = {"tokenizer": student.tokenizer, "log": directory, "seed": config.seed}
+    read, others = read_split(data, PromptCompletion, **reading)
     rows, held_out = read.texts, others.texts
     settled = fit.settled(len(rows) / fit.settings.rows)
     config = dataclasses.replace(config, distill=dataclasses.replace(config.distill, fit=settled))
@@ -71,11 +70,13 @@ def run(config: DistillConfig, directory: Path) -> dict:
             max_new_tokens=config.max_new_tokens,
             evaluation_rows=held_out,
         )
+        keep_model(run, trained)
         row: dict[str, Any] = {"method": f"distillation ({TITLES[config.distill.loss]})"}
         row |= divergences(directory, settled.updates)
         if held_out:
-            row["perplexity"] = perplexity(run, trained, held_out)  # at 1, as its column says
-        return finish(run, trained, row, notes=[HELD_OUT if held_out else IN_TRAINING])
+            with phase("evaluating"):
+                row["perplexity"] = perplexity(run, trained, held_out)  # at 1, as its column says
+        return finish(run, row, notes=[HELD_OUT if held_out else IN_TRAINING])
 
 
 def divergences(directory: Path, updates: int) -> dict[str, float]:

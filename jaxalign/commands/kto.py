@@ -11,13 +11,14 @@ from jaxalign.data.records import Unpaired
 from jaxalign.evaluation.bootstrap import prompt_blocks
 from jaxalign.recipes.accuracy import label_accuracy
 from jaxalign.recipes.adapters import with_adapters
-from jaxalign.recipes.finish import finish
+from jaxalign.recipes.finish import finish, keep_model
 from jaxalign.recipes.inputs import inputs_of
 from jaxalign.recipes.preferences import train_unpaired
 from jaxalign.recipes.reference_cache import cached_logps_of
 from jaxalign.recipes.run import open_run
 from jaxalign.recipes.text_models import load_text_model, start_of
-from jaxalign.recipes.user_data import read_held_out, read_rows, with_max_length
+from jaxalign.recipes.user_data import read_split, with_max_length
+from jaxalign.system.console import phase
 
 
 def run(config: KTOConfig, directory: Path) -> dict:
@@ -25,9 +26,9 @@ def run(config: KTOConfig, directory: Path) -> dict:
     policy = load_text_model(config.policy, "policy", head="logits", place=config.place)
     fit = following(config.kto.fit, "kto", start_of(policy, config.lora))
     data = with_max_length(config.data, policy)
-    rows = read_rows(data, Unpaired, tokenizer=policy.tokenizer, log=directory)
+    reading = {"tokenizer": policy.tokenizer, "log": directory, "seed": config.seed}
+    rows, held_out = read_split(data, Unpaired, **reading)
     labels = [record.label for record in rows.records]
-    held_out = read_held_out(data, Unpaired, tokenizer=policy.tokenizer, log=directory)
     settled = fit.settled(len(rows) / fit.settings.rows)
     config = dataclasses.replace(config, kto=dataclasses.replace(config.kto, fit=settled))
     inputs = inputs_of(
@@ -42,16 +43,18 @@ def run(config: KTOConfig, directory: Path) -> dict:
         trained = train_unpaired(
             run, "kto", policy, rows.texts, labels=labels, settings=config.kto, **shared
         )
+        keep_model(run, trained)
         scorers = []
         if len(held_out):
-            accuracy = label_accuracy(
-                run,
-                trained,
-                policy,
-                held_out.texts,
-                labels=np.array([record.label for record in held_out.records]),
-                blocks=prompt_blocks([record.prompt for record in held_out.records]),
-                **shared,
-            )
+            with phase("evaluating"):
+                accuracy = label_accuracy(
+                    run,
+                    trained,
+                    policy,
+                    held_out.texts,
+                    labels=np.array([record.label for record in held_out.records]),
+                    blocks=prompt_blocks([record.prompt for record in held_out.records]),
+                    **shared,
+                )
             scorers = [{"scorer": "sign of the policy's implicit reward", **accuracy}]
-        return finish(run, trained, {"method": f"KTO ({config.kto.loss})"}, reward_model=scorers)
+        return finish(run, {"method": f"KTO ({config.kto.loss})"}, reward_model=scorers)

@@ -16,7 +16,7 @@ from jaxalign.losses.bradley_terry import BRADLEY_TERRY
 from jaxalign.losses.declarations import COMPARISONS, RANKINGS, STEPS, Kind
 from jaxalign.recipes.accuracy import pair_accuracy
 from jaxalign.recipes.adapters import with_adapters
-from jaxalign.recipes.finish import finish
+from jaxalign.recipes.finish import finish, keep_model
 from jaxalign.recipes.inputs import inputs_of
 from jaxalign.recipes.process_reward import step_accuracy, step_chances, train_process
 from jaxalign.recipes.rankings import ranking_accuracy, train_ranking
@@ -26,11 +26,11 @@ from jaxalign.recipes.text_models import TextModel, load_text_model, new_text_mo
 from jaxalign.recipes.user_data import (
     Rows,
     learn_tokenizer,
-    read_held_out,
-    read_rows,
+    read_split,
     read_texts,
     with_max_length,
 )
+from jaxalign.system.console import phase
 
 # What a loss learns from: the records of its rows.
 RECORDS = {COMPARISONS: MarginPreference, RANKINGS: Ranking, STEPS: Stepwise}
@@ -47,11 +47,11 @@ def run(config: RewardConfig, directory: Path) -> dict:
     loss = config.reward.declared_loss
     data, kind = with_max_length(config.data, base), RECORDS[loss.kind]
     if base is None:
-        tokenizer = learn_tokenizer(config.tokenizer, read_texts(data, kind))
+        tokenizer = learn_tokenizer(config.tokenizer, read_texts(data, kind, seed=config.seed))
     else:
         tokenizer = base.tokenizer
-    rows = read_rows(data, kind, tokenizer=tokenizer, log=directory)
-    held_out = read_held_out(data, kind, tokenizer=tokenizer, log=directory)
+    reading = {"tokenizer": tokenizer, "log": directory, "seed": config.seed}
+    rows, held_out = read_split(data, kind, **reading)
     texts = len(rows) * (2 if loss.kind is COMPARISONS else 1)
     config = with_loop(config, loop.settled(texts / loop.settings.rows))
     inputs = inputs_of(
@@ -69,11 +69,13 @@ def run(config: RewardConfig, directory: Path) -> dict:
         method = "reward model"
         if loss.name != BRADLEY_TERRY.name:
             method += f" ({loss.name})"
+        keep_model(run, trained)
         scorers = []
         if len(held_out):
-            measured = accuracy(run, trained, held_out, loss.kind)
+            with phase("evaluating"):
+                measured = accuracy(run, trained, held_out, loss.kind)
             scorers = [{"scorer": method, **measured}]
-        return finish(run, trained, {"method": method, **facts}, reward_model=scorers)
+        return finish(run, {"method": method, **facts}, reward_model=scorers)
 
 
 def following_model(config: RewardConfig, base: TextModel | None) -> Following:

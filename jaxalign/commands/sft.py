@@ -1,6 +1,7 @@
 """`jaxalign sft`: supervised fine-tuning on a user's rows."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 from jaxalign.config.defaults import following
@@ -9,7 +10,7 @@ from jaxalign.data.records import PromptCompletion, Unpaired
 from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.errors import UserError
 from jaxalign.recipes.adapters import with_adapters
-from jaxalign.recipes.finish import finish
+from jaxalign.recipes.finish import finish, keep_model
 from jaxalign.recipes.inputs import inputs_of
 from jaxalign.recipes.run import Run, open_run
 from jaxalign.recipes.scoring import perplexity
@@ -19,11 +20,11 @@ from jaxalign.recipes.text_models import TextModel, load_text_model, new_text_mo
 from jaxalign.recipes.user_data import (
     Rows,
     learn_tokenizer,
-    read_held_out,
-    read_rows,
+    read_split,
     read_texts,
     with_max_length,
 )
+from jaxalign.system.console import phase, tell
 
 
 def run(config: SFTConfig, directory: Path) -> dict:
@@ -33,14 +34,15 @@ def run(config: SFTConfig, directory: Path) -> dict:
     fit = following(config.fit, "sft", start_of(start, config.lora))
     tokenizer = None if start is None else start.tokenizer
     if tokenizer is None:
-        records = [record for record in read_texts(config.data, _kind(config)) if _good(record)]
-        _check_imitated(records, config.data.path)
+        records = read_texts(config.data, _kind(config), seed=config.seed)
+        records = [record for record in records if _good(record)]
+        _check_imitated(records, config.data.source)
         tokenizer = learn_tokenizer(config.tokenizer, records)
     rows, held_out = _imitated(config, directory, tokenizer)
     batches = _batches(config, fit.settings.rows, tokenizer.pad_id, rows.texts)
     config = dataclasses.replace(config, fit=fit.settled(batches.per_epoch))
     if batches.note:
-        print(batches.note)
+        tell(batches.note)
     inputs = inputs_of(
         models={"init": start},
         tokenizer=tokenizer,
@@ -57,7 +59,8 @@ def run(config: SFTConfig, directory: Path) -> dict:
         trained = train_sft(
             run, "sft", start, batches, settings=config.fit, evaluation_rows=held_out.texts
         )
-        return finish(run, trained, _row(run, trained, held_out.texts))
+        keep_model(run, trained)
+        return finish(run, _row(run, trained, held_out.texts))
 
 
 def starting_model(config: SFTConfig, directory: Path) -> TextModel:
@@ -74,29 +77,31 @@ def _good(record: Unpaired | PromptCompletion) -> bool:
     return not isinstance(record, Unpaired) or record.label
 
 
-def _check_imitated(records: list, source: str) -> None:
+def _check_imitated(records: Sequence, source: str) -> None:
     if not records:
         raise UserError(f"{source}: no row has a true label, so there is nothing to imitate")
 
 
 def _imitated(config: SFTConfig, directory: Path, tokenizer: Tokenizer) -> tuple[Rows, Rows]:
     """Rows to imitate, and held-out rows."""
-    reading = {"tokenizer": tokenizer, "log": directory}
-    rows = read_rows(config.data, _kind(config), **reading).where(_good)
-    _check_imitated(rows.records, config.data.path)
-    held_out = read_held_out(config.data, _kind(config), **reading).where(_good)
-    if config.data.evaluation_path:
-        _check_imitated(held_out.records, config.data.evaluation_path)
+    data, reading = config.data, {"tokenizer": tokenizer, "log": directory, "seed": config.seed}
+    rows, held_out = (part.where(_good) for part in read_split(data, _kind(config), **reading))
+    _check_imitated(rows.records, data.source)
+    if data.evaluation_path or data.evaluation_share:
+        _check_imitated(held_out.records, data.evaluation_path or f"rows held out of {data.source}")
     return rows, held_out
 
 
-def _batches(config: SFTConfig, size: int, pad_id: int, rows: list) -> TextBatches:
+def _batches(config: SFTConfig, size: int, pad_id: int, rows: Sequence) -> TextBatches:
     shared = {"pad_id": pad_id, "seed": config.seed}
     if config.packing:
         return packed_batches(rows, size, length=config.data.longest, **shared)
     return bucketed_batches(rows, size, buckets=config.buckets, **shared)
 
 
-def _row(run: Run, trained: TextModel, held_out: list) -> dict:
-    row = {"method": "SFT"}
-    return row | {"perplexity": perplexity(run, trained, held_out)} if held_out else row
+def _row(run: Run, trained: TextModel, held_out: Sequence) -> dict:
+    row: dict = {"method": "SFT"}
+    if held_out:
+        with phase("evaluating"):
+            row["perplexity"] = perplexity(run, trained, held_out)
+    return row

@@ -9,8 +9,8 @@ Blocks that commands share: training (adapters, rows, devices, seed, policy, rew
 lora, place, loop (steps and optimizer), iterations (of sampling and learning), ppo_update, seeds
 (network, PPO update and cadence of control and images).
 What they are made of: checks (decorator, one-line errors), ranges (numbers with their intervals),
-field_types, overrides (changed values, `config.json`), flags (the command line), names (of losses),
-defaults (what follows the model).
+field_types, overrides (changed values, `config.json`), flags and options (the command line), names
+(of losses), defaults (what follows the model).
 
 All classes can be imported from here: `from jaxalign.config import DPOConfig, DPOSettings`.
 """

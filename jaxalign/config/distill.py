@@ -1,7 +1,7 @@
 """The configuration of `jaxalign distill`."""
 
 from jaxalign.config.checks import config, require
-from jaxalign.config.data import DataConfig
+from jaxalign.config.data import DataConfig, require_in_memory
 from jaxalign.config.loop import FitConfig
 from jaxalign.config.lora import check_lora
 from jaxalign.config.names import (
@@ -30,7 +30,7 @@ class DistillSettings:
     they come from the data."""
     max_logits_gib: Positive = 4.0
     """Most memory that the teacher's logits of a batch may take, over all devices, in GiB, > 0."""
-    fit: FitConfig = FitConfig(log_every=1, checkpoint_every=50)
+    fit: FitConfig = FitConfig(log_every=1, save_every=50)
     """Training loop; a batch counts responses. Where nothing is given: for a published student, or
     one of 10 million parameters, learning_rate 2e-5 (with LoRA 2e-4), cosine, warm-up of 3%,
     3 epochs, batches of 32, b2 0.999 (as for SFT; TRL's GKDConfig); for a small one learning_rate
@@ -65,6 +65,8 @@ class DistillSettings:
 class DistillConfig(PolicyFields):
     """Distillation of a policy: a student trained on a teacher's distributions over every next
     token.
+
+    Example: jaxalign distill --policy runs/sft --teacher smollm2 --data.path texts.jsonl
     """
 
     policy: str = ""
@@ -80,5 +82,6 @@ class DistillConfig(PolicyFields):
     """Longest response that the student samples, in tokens."""
 
     def __post_init__(self):
+        require_in_memory(self.data, "distill")
         sampled = self.distill.on_policy > 0
         check_lora(self.lora, self.distill.fit.optimizer, sampled=sampled)

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Literal
 
 from jaxalign.config.checks import config, require, require_one_reward
-from jaxalign.config.data import DataConfig
+from jaxalign.config.data import DataConfig, require_in_memory
 from jaxalign.config.dpo import DPOSettings
 from jaxalign.config.grpo import GRPOSettings
 from jaxalign.config.kto import KTOSettings
@@ -19,6 +19,8 @@ ALL = ("sft", "dpo", "kto", "ppo", "grpo")
 class ExplainConfig:
     """Explanation of one batch, token by token: log-probabilities, rewards, advantages, clipping,
     gradients.
+
+    Example: jaxalign explain --run runs/dpo --batch 3
     """
 
     run: str = ""
@@ -66,6 +68,8 @@ class ExplainConfig:
 
     def __post_init__(self):
         require_one_reward(self.reward, self.rewards)
+        if self.method not in ("sft", "dpo"):
+            require_in_memory(self.data, f"explain --method {self.method}")
         require(
             not self.data.evaluation_path,
             "explain reads --data.path; leave --data.evaluation_path empty",
@@ -76,6 +80,12 @@ class ExplainConfig:
             f"method {self.method} does not read {', '.join(unread)}; leave them out, or set "
             "--method",
         )
+
+    @property
+    def unread_sections(self) -> tuple[str, ...]:
+        """The sections of other methods."""
+        section = "dpo" if self.method == "sft" else self.method
+        return tuple(name for name in ALL if name != section)
 
     @property
     def unread(self) -> list[str]:

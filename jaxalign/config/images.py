@@ -22,7 +22,10 @@ from jaxalign.config.seeds import (
 
 @config
 class ImagesConfig(SeedsFields):
-    """PPO of a digit classifier that hardly saw two of the classes, on right/wrong feedback."""
+    """PPO of a digit classifier that hardly saw two of the classes, on right/wrong feedback.
+
+    Example: jaxalign ppo --config ppo_digits --seed 0 1
+    """
 
     seeds: tuple[Seed, ...] = (0, 1, 2, 3, 4)
     """One split, pretraining and fine-tuning each; they run side by side."""
@@ -45,7 +48,7 @@ class ImagesConfig(SeedsFields):
     """KL coefficient: reward lost per nat of log-ratio to the pretrained classifier, >= 0."""
     log_every: Period = 10
     """Updates in one compiled call, and between lines of metrics."""
-    checkpoint_every: Period = 50
+    save_every: Period = 50
     """Updates between checkpoints, a multiple of `log_every`; the run resumes from the last one."""
     network: NetworkConfig = NetworkConfig(widths=(64,), activation="relu")
     """Classifier and value function."""

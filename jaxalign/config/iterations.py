@@ -1,12 +1,13 @@
 """The loop of PPO and GRPO on text: iterations of sampling and learning."""
 
 from jaxalign.config.checks import config
-from jaxalign.config.loop import OptimizerConfig
+from jaxalign.config.loop import LoopFields, OptimizerConfig
 from jaxalign.config.ranges import Passes, Penalty, Period, Size, Steps
+from jaxalign.config.records import RecordFields
 
 
 @config
-class IterationSettings:
+class IterationSettings(LoopFields, RecordFields):
     """Iterations of sampling and learning: each samples responses, scores them and learns from
     them.
     """
@@ -24,8 +25,8 @@ class IterationSettings:
     """Taken from the score of a response that did not end by itself, >= 0; 0: nothing."""
     log_every: Period = 1
     """Iterations between lines of metrics."""
-    checkpoint_every: Period = 10
-    """Iterations between checkpoints."""
+    save_every: Period = 10
+    """Iterations between checkpoints; the run resumes from the last one."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """Update rule and schedule."""
 

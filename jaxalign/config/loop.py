@@ -1,8 +1,8 @@
-"""The training loop over rows, and the optimizer of every training loop."""
+"""The training loop over rows; optimizer, logging and checkpoints of every training loop."""
 
 from typing import Literal
 
-from jaxalign.config.checks import config, require_one
+from jaxalign.config.checks import config, require, require_one
 from jaxalign.config.ranges import Passes, Period, Positive, Rate, Share, ShareBelowOne, Size, Steps
 
 
@@ -36,7 +36,38 @@ class OptimizerConfig:
 
 
 @config
-class FitConfig:
+class LoopFields:
+    """Logging, evaluation and checkpoints of a training loop, counted in its steps or iterations.
+
+    They change nothing of what is learned, but for where it stops and which state is the result.
+    """
+
+    log_every: Period = 20
+    """Steps (iterations) between lines of metrics."""
+    save_every: Period = 200
+    """Steps (iterations) between checkpoints; the run resumes from the last one."""
+    eval_every: Period | None = None
+    """Steps (iterations) between evaluations on held-out rows; None: at the start and the end."""
+    keep_checkpoints: Size = 2
+    """How many of the newest checkpoints stay; that of the best evaluation stays beside them."""
+    best: str = ""
+    """Metric of the held-out rows, such as `eval/loss`: the state that was best by it becomes the
+    model. Empty: the last state."""
+    patience: Period | None = None
+    """Evaluations without a better one by `best` after which training stops; None: it never does.
+    """
+
+    def __post_init__(self):
+        for name in ("best", "eval_every"):
+            require(
+                self.patience is None or bool(getattr(self, name)),
+                f"patience {self.patience} counts evaluations without a better one; give {name} "
+                "too",
+            )
+
+
+@config
+class FitConfig(LoopFields):
     """Training loop over rows: length, batch size, optimizer, logging and checkpoints."""
 
     steps: Steps | None = None
@@ -44,19 +75,16 @@ class FitConfig:
     epochs: Passes | None = None
     """Passes over the data in place of steps, above 0; a part of one is rounded up to steps."""
     batch_size: Size | None = None
-    """Rows of a step over all devices and micro-batches; what a row is, the training loop says.
+    """Rows of a step over all devices and micro-batches. What a row is, the training loop says.
     None follows the model, and is at most all rows where passes are counted."""
     micro_batches: Size = 1
     """Parts of a batch whose gradients are added up one after the other; the update is the same,
     also where they do not divide the batch."""
-    log_every: Period = 20
-    """Steps between lines of metrics."""
-    checkpoint_every: Period = 200
-    """Steps between checkpoints; the run resumes from the last one."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """Update rule and schedule."""
 
     def __post_init__(self):
+        super().__post_init__()
         require_one("", self, "steps", "epochs")
 
     @property

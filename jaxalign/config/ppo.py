@@ -1,7 +1,7 @@
 """The configuration of `jaxalign ppo` on text."""
 
 from jaxalign.config.checks import config, require, require_one
-from jaxalign.config.data import require_no_held_out
+from jaxalign.config.data import require_in_memory
 from jaxalign.config.iterations import IterationSettings
 from jaxalign.config.loop import OptimizerConfig
 from jaxalign.config.lora import check_lora
@@ -33,6 +33,7 @@ class PPOSettings(PPOUpdateFields, IterationSettings):
     iterations."""
 
     def __post_init__(self):
+        IterationSettings.__post_init__(self)
         require_one("ppo.", self, "iterations", "prompt_epochs")
         require(
             self.dual_clip is None or self.dual_clip > 1 + self.clip_range,
@@ -55,12 +56,15 @@ class PPOSettings(PPOUpdateFields, IterationSettings):
 
 @config
 class TextPPOConfig(SampledFields):
-    """PPO of a policy against reward models and functions."""
+    """PPO of a policy against reward models and functions.
+
+    Example: jaxalign ppo --policy smollm2 --reward runs/reward --data.path prompts.jsonl
+    """
 
     ppo: PPOSettings = PPOSettings()
     """Objective and loop."""
 
     def __post_init__(self):
         super().__post_init__()
-        require_no_held_out(self.data, "ppo")
+        require_in_memory(self.data, "ppo")
         check_lora(self.lora, self.ppo.optimizer, sampled=True)

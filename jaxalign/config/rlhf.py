@@ -56,6 +56,8 @@ NEW_TOKENIZER = TokenizerConfig(kind="word", vocab_size=8192)
 class RLHFConfig:
     """The main job: SFT, reward model, PPO, DPO and best-of-N on human ratings of review
     sentences.
+
+    Example: jaxalign rlhf --output runs/rlhf
     """
 
     init: str = ""
@@ -81,7 +83,7 @@ class RLHFConfig:
         batch_size=20,
         micro_batches=2,
         log_every=50,
-        checkpoint_every=400,
+        save_every=400,
         optimizer=OptimizerConfig(
             name="muon",
             learning_rate=0.02,
@@ -213,6 +215,13 @@ class RLHFConfig:
                 ppo.prompt_epochs is None,
                 f"rlhf counts iterations; give {name}.iterations, not {name}.prompt_epochs",
             )
+        for name, loop in (loops | {"ppo": self.ppo, "unpenalised": self.unpenalised}).items():
+            for field in ("eval_every", "best", "patience"):
+                require(
+                    not getattr(loop, field),
+                    f"rlhf compares its policies as evaluation.curve_points says; leave "
+                    f"{name}.{field} out",
+                )
         require(
             self.prompt_tokens[1] + 2 < self.max_length,
             f"prompts of {self.prompt_tokens[1]} tokens leave no room in "

@@ -11,7 +11,7 @@ from jaxalign.config.ranges import Period, Positive, Rate, Share, Size, Steps, W
 class UpdateSettings(PPOUpdateFields):
     """One PPO update of control and images: experience, objective and its optimizer (Adam)."""
 
-    epochs: WholePasses = 4
+    update_epochs: WholePasses = 4
     """Passes over the experience of one rollout."""
     gamma: Share = 0.99
     """Discount of later rewards, in [0, 1]."""
@@ -45,7 +45,7 @@ class Cadence:
 
     updates: Steps
     log_every: Period
-    checkpoint_every: Period
+    save_every: Period
 
     @property
     def calls(self) -> int:
@@ -63,7 +63,7 @@ class SeedsFields:
 
     log_every: Period = 16
     """Updates in one compiled call, and between lines of metrics."""
-    checkpoint_every: Period = 160
+    save_every: Period = 160
     """Updates between checkpoints, a multiple of `log_every`; the run resumes from the last one."""
     network: NetworkConfig = NetworkConfig()
     """Policy and value function."""
@@ -72,8 +72,8 @@ class SeedsFields:
 
     def __post_init__(self):
         require(
-            self.checkpoint_every % self.log_every == 0,
-            f"checkpoint_every is {self.checkpoint_every}, no multiple of log_every "
+            self.save_every % self.log_every == 0,
+            f"save_every is {self.save_every}, no multiple of log_every "
             f"{self.log_every}; choose a multiple",
         )
 
@@ -87,6 +87,4 @@ class SeedsFields:
 
     def cadence_of(self, updates: int) -> Cadence:
         """Cadence of so many updates."""
-        return Cadence(
-            updates=updates, log_every=self.log_every, checkpoint_every=self.checkpoint_every
-        )
+        return Cadence(updates=updates, log_every=self.log_every, save_every=self.save_every)

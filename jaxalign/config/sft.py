@@ -10,7 +10,10 @@ from jaxalign.config.training import NewModelFields
 
 @config
 class SFTConfig(NewModelFields):
-    """Supervised fine-tuning on texts, or on prompts and completions."""
+    """Supervised fine-tuning on texts, or on prompts and completions.
+
+    Example: jaxalign sft --init smollm2 --data.path chats.jsonl --lora.rank 8
+    """
 
     data: DataConfig = DataConfig()
     """Rows with `text`, `messages`, or `prompt` and `completion`."""
@@ -30,6 +33,11 @@ class SFTConfig(NewModelFields):
 
     def __post_init__(self):
         super().__post_init__()
+        require(
+            bool(self.init) or not self.data.streaming,
+            "without --init a tokenizer is learned from the rows, in memory; leave data.streaming "
+            "out, or give --init",
+        )
         check_lora(self.lora, self.fit.optimizer)
         require(
             not self.packing or self.length_buckets is None,

@@ -39,7 +39,7 @@ def make_ppo_step(model: PolicyMLP, ppo: UpdateSettings, *, updates: int):
     optimizer = make_optimizer(
         learning_rate=ppo.learning_rate,
         schedule=ppo.schedule,
-        total_steps=updates * ppo.epochs * ppo.minibatches,
+        total_steps=updates * ppo.update_epochs * ppo.minibatches,
         max_grad_norm=ppo.max_grad_norm,
         eps=ppo.adam_eps,
     )
@@ -101,7 +101,7 @@ def train_seeds(
         on_metrics=_metrics_writer(run, name, cadence),
         on_start=lambda call: run.metrics.resume(name, cadence.done(call)),
         checkpoints=checkpoints,
-        checkpoint_every=cadence.checkpoint_every // cadence.log_every,
+        save_every=cadence.save_every // cadence.log_every,
         evaluate=evaluate,
         evaluate_every=1,
         label=name,

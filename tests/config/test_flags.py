@@ -4,6 +4,7 @@ import dataclasses
 import typing
 from typing import Annotated, Literal
 
+import jax
 import pytest
 
 from jaxalign import cli
@@ -13,7 +14,7 @@ from jaxalign.config.checks import config
 from jaxalign.config.control import ControlConfig
 from jaxalign.config.dpo import DPOConfig
 from jaxalign.config.field_types import fits, hints_of, options_of
-from jaxalign.config.flags import flags_of, given_flags, named_flags, value_of, with_flags
+from jaxalign.config.flags import flags_of, given_flags, settings_of, value_of, with_flags
 from jaxalign.config.generate import GenerateConfig
 from jaxalign.config.grpo import GRPOSettings
 from jaxalign.config.images import ImagesConfig
@@ -34,7 +35,6 @@ from jaxalign.data.tokenizer_training import train_bpe
 from jaxalign.errors import UserError
 from jaxalign.recipes.text_models import new_text_model
 from jaxalign.system.files import FileError, whole_directory, write_atomically
-from tests.folders import ROOT
 
 COMMANDS = sorted(DEFAULTS)
 DIGITS = "9" * 400
@@ -132,7 +132,10 @@ def test_every_number_has_a_range_that_its_default_lies_in(command):
 
 LORA = {"lora.rank": "8", "init": "x", "reward.pooling": "mean", "distill.on_policy": "0"}
 LOOPS = ("sft", "preferred", "reward.fit", "dpo_human.fit", "dpo_samples.fit", "ppo", "unpenalised")
+SECTIONS = ("fit", "dpo.fit", "kto.fit", "reward.fit", "process.fit", "online.fit", "distill.fit")
+SECTIONS += ("ppo", "grpo")
 CONTEXTS = (
+    *({f"{s}.best": "x", f"{s}.eval_every": "1", "method": s.partition(".")[0]} for s in SECTIONS),
     {f"{loop}.optimizer.warmup_steps": "None" for loop in LOOPS},
     *({}, {"init": "x"}, LORA | {"sft.optimizer.name": "adamw"}, {"reward.pooling": "mean"}),
     *({"on": "steps"}, {"on": "preferences"}, {"reward.bag": "True"}),
@@ -151,6 +154,7 @@ def contexts(default, hints):
         if flag.endswith("loss"):
             section = {"method": flag.partition(".")[0]} if "method" in hints else {}
             found += [{flag: name} | section for name in typing.get_args(hint)]
+    found += [one | other for one in found for other in found if "process.fit.best" in other]
     for context in found:
         try:
             yield with_flags(default, {name: (word,) for name, word in context.items()})
@@ -194,15 +198,14 @@ def test_what_a_command_always_refuses_is_not_advertised_and_nothing_else(comman
 
 
 @pytest.mark.parametrize("command", ["ppo", "rlhf", "generate"])
-def test_help_shows_what_can_be_given(command, capsys):
+def test_help_all_shows_what_can_be_given(command, capsys):
     with pytest.raises(SystemExit) as stop:
-        main([command, "--help"])
+        main([command, "--help", "all"])
     shown = capsys.readouterr().out
     _, hints = flags(command)
     assert not stop.value.code
     for flag in hints:
         assert (f"--{flag} " in shown) != (flag in REFUSED.get(command, ())), flag
-    assert ("--run_dir" in shown) == (command != "generate")
 
 
 @pytest.mark.parametrize(
@@ -221,7 +224,8 @@ def test_help_shows_what_can_be_given(command, capsys):
         (["dpo", "--seed", "1", "--seed", "1"], "--seed is given twice"),
         (["dpo", "--seed", "1", "--seed=2"], "--seed is given twice"),
         (["sft", "--max-grad-norm", "1", "--fit.optimizer.max_grad_norm", "2"], "given twice"),
-        (["dpo", "--run_dir", "a", "--run-dir=b"], "--run_dir is given twice"),
+        (["dpo", "--run_dir", "a", "--output=b"], "--output is given twice"),
+        (["dpo", "--ouput", "a"], "has no flag --ouput; did you mean --output?"),
         (["dpo", "--config"], "--config needs a value"),
         (["dpo", "--seed"], "--seed needs a value: a whole number"),
         (["dpo", "--seed="], "--seed is ''; it must be a whole number"),
@@ -236,14 +240,32 @@ def test_help_shows_what_can_be_given(command, capsys):
         (["sft", "--seed", "-1"], "--seed is -1; it must not be negative"),
         (["sft", "--seed", str(2**32)], "--seed is 4294967296; it must lie in"),
         (["generate", "--sampling.temperature", "1"], "did you mean --temperature?"),
-        (["evaluate", "--run_dir", "x"], "writes no run directory"),
+        (["generate", "--run_dir", "x"], "`jaxalign generate` has no flag --run_dir"),
+        (["generate", "--output", "x"], "`jaxalign generate` has no flag --output"),
         (["report"], "usage: jaxalign report DIR"),
         (["report", "a", "b"], "usage: jaxalign report DIR"),
         (["report", "--directory=a"], "usage: jaxalign report DIR"),
         (["report", ""], "holds none of versions.json"),
         (["--version", "x"], "no command '--version'"),
-        (["ppo", "--data.evaluation_path", "x"], "ppo reads no held-out rows"),
+        (
+            ["dpo", "--help", "dpo.fits"],
+            "is no section of `dpo`; there are all, data, dpo",
+        ),
+        (["ppo", "--epochs", "x"], "--ppo.prompt_epochs is 'x'; it must be a number or None"),
+        (
+            ["rlhf", "--steps", "3"],
+            "--steps may be any of --sft.steps, --reward.fit.steps, ",
+        ),
+        (["rlhf", "--epochs", "3"], "`jaxalign rlhf` has no flag --epochs"),
+        (["rlhf", "--warmup", "0.1"], "--warmup_share may be any of --sft.optimizer.warmup_share"),
+        (["evaluate", "--epochs", "3"], "`jaxalign evaluate` has no flag --epochs"),
+        (["export", "--steps", "3"], "`jaxalign export` has no flag --steps"),
+        (["dpo", "--warmup", "1.0"], "--warmup is '1.0'; give steps as a whole number, or a share"),
+        (["dpo", "--warmup", "-1"], "warmup_steps is -1; it must not be negative"),
+        (["dpo", "--warmup", "None"], "--warmup is 'None'; it must be a whole number or a number"),
+        (["dpo", "--steps", "3", "--epochs", "1"], "steps 3 and epochs 1.0 are both given"),
         (["explain", "--data.evaluation_path", "x"], "explain reads --data.path"),
+        (["evaluate", "--data.evaluation_share", "0.1"], "leave --data.evaluation_share out"),
         (["explain", "--method", "kto", "--dpo.beta", "1"], "method kto does not read dpo.beta"),
     ],
 )
@@ -259,26 +281,28 @@ def test_mistakes_on_the_command_line_are_one_line(arguments, line, capsys, tmp_
 
 def test_version_and_help_are_printed(capsys):
     for arguments, line in (
-        (["--version"], "jaxalign 0."),
+        (["--version"], f"jaxalign 0.1.0 (jax {jax.__version__})"),
         ([], "usage: jaxalign COMMAND"),
         (["help"], "usage: jaxalign COMMAND"),
         (["--help"], "usage: jaxalign COMMAND"),
         (["report", "--help"], "usage: jaxalign report DIR"),
         (["help", "report"], "usage: jaxalign report DIR"),
+        (["-h", "export"], "usage: jaxalign export"),
+        (["help", "export"], "usage: jaxalign export"),
+        (["export", "-h"], "usage: jaxalign export"),
     ):
         main(arguments)
         assert capsys.readouterr().out.startswith(line)
-    for arguments in (["-h", "export"], ["help", "export"], ["export", "-h"]):
-        with pytest.raises(SystemExit) as stop:
-            main(arguments)
-        assert not stop.value.code
-        assert "usage: jaxalign export" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stop:
+        main(["help", "dpo", "dpo.fit"])
+    shown = capsys.readouterr().out
+    assert not stop.value.code
+    assert "--dpo.fit.steps" in shown and "--dpo.beta" not in shown and "--seed" not in shown
 
 
 def test_a_configuration_file_says_which_flags_there_are(capsys):
-    cartpole = ["ppo", "--config", str(ROOT / "configs" / "ppo_cartpole.py")]
-    with pytest.raises(SystemExit):
-        main([*cartpole, "--help"])
+    cartpole = ["ppo", "--config", "ppo_cartpole"]
+    main([*cartpole, "--help"])
     shown = capsys.readouterr().out
     assert "--rollout_length" in shown and "--policy" not in shown
     with pytest.raises(UserError, match=r"has no flag --data\.evaluation_path"):
@@ -289,22 +313,11 @@ def test_a_flag_may_be_given_by_its_last_words():
     """Where several fields end so it is refused; the whole name is always one."""
     default, hints = flags("dpo")
     given = given_flags(["--learning-rate", "1e-6", "--loss=ipo", "--fit.steps", "7"])
-    made = with_flags(default, named_flags(given, hints, "dpo"))
+    made = settings_of(default, given, known=hints, command="dpo")
     assert made.dpo.fit.optimizer.learning_rate == 1e-6
     assert (made.dpo.loss, made.dpo.fit.steps) == ("ipo", 7)
-    assert made == with_flags(
-        default,
-        {
-            "dpo.fit.optimizer.learning_rate": ("1e-6",),
-            "dpo.loss": ("ipo",),
-            "dpo.fit.steps": ("7",),
-        },
-    )
-    for name in ("learning_rate", "batch_size", "loss", "steps", "seed", "path"):
-        for command in ("dpo", "kto", "online", "distill"):
-            _, known = flags(command)
-            (whole,) = named_flags([(name, ("1",))], known, command)
-            assert whole.rpartition(".")[2] == name
+    whole = {"dpo.fit.optimizer.learning_rate": "1e-6", "dpo.loss": "ipo", "dpo.fit.steps": "7"}
+    assert made == with_flags(default, {name: (word,) for name, word in whole.items()})
 
 
 def test_the_same_setting_has_the_same_flag_in_all_commands():

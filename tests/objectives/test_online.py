@@ -386,7 +386,7 @@ def train(directory, loss, layout="device", steps=24, **settings):
         steps=steps,
         batch_size=32,
         log_every=1,
-        checkpoint_every=2,
+        save_every=2,
         optimizer=OptimizerConfig(learning_rate=3e-2, schedule="constant", warmup_steps=0),
     )
     settings = OnlineSettings(loss=loss, fit=fit, missing_eos_penalty=0.0, **settings)

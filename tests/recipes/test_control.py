@@ -23,9 +23,9 @@ SMALL = ControlConfig(
     environments=8,
     rollout_length=64,
     log_every=4,
-    checkpoint_every=16,
+    save_every=16,
     network=NetworkConfig(widths=(32,)),
-    ppo=UpdateSettings(learning_rate=3e-3, epochs=8),
+    ppo=UpdateSettings(learning_rate=3e-3, update_epochs=8),
 )
 
 
@@ -120,7 +120,7 @@ def test_recent_returns_are_in_order_of_time():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"log_every": 16, "checkpoint_every": 40}, "40.*16"),
+        ({"log_every": 16, "save_every": 40}, "40.*16"),
         ({"environments": 3, "rollout_length": 5}, "15 decisions.*4"),
     ],
 )

@@ -34,6 +34,7 @@ from jaxalign.recipes.run import open_run
 from jaxalign.recipes.text_models import new_text_model, save_text_model, with_heads
 from jaxalign.train.metrics import read_metrics
 from tests.checks.close import assert_same
+from tests.metric_lines import lines_without_times
 from tests.updates import Updates
 
 KEY, LENGTH, WORDS = jax.random.key(0), 5, 7
@@ -200,7 +201,7 @@ def train(directory, layout="device", steps=16, on_policy=0.5, loss="jsd"):
         steps=steps,
         batch_size=16,
         log_every=1,
-        checkpoint_every=2,
+        save_every=2,
         optimizer=OptimizerConfig(learning_rate=1e-2, schedule="constant", warmup_steps=0),
     )
     settings = DistillSettings(loss=loss, on_policy=on_policy, fit=fit)
@@ -212,8 +213,10 @@ def train(directory, layout="device", steps=16, on_policy=0.5, loss="jsd"):
             prompts=Prompts(ids=[[1]]), settings=settings, temperature=0.8,
             max_new_tokens=5, evaluation_rows=rows[:20],
         )  # fmt: skip
-    hidden = ("time", "stage")
-    lines = [{k: v for k, v in line.items() if k not in hidden} for line in read_metrics(directory)]
+    lines = [
+        {name: x for name, x in line.items() if name != "stage"}
+        for line in lines_without_times(directory)
+    ]
     held_out = [line["validation/loss"] for line in lines if "validation/loss" in line]
     return [line for line in lines if "loss" in line], held_out
 
@@ -317,7 +320,7 @@ def test_distill_is_a_command(saved, tmp_path):
             "jsd",
             "--policy",
             str(saved / "student"),
-            "--run_dir",
+            "--output",
             str(tmp_path),
         ),
         *("--teacher", str(saved / "teacher"), "--data.path", rows, "--data.evaluation_path", rows),
@@ -337,7 +340,7 @@ def test_online_is_a_command(saved, tmp_path):
             "xpo",
             "--policy",
             str(saved / "student"),
-            "--run_dir",
+            "--output",
             str(tmp_path),
         ),
         *("--reward", str(saved / "reward"), "--data.path", str(saved / "prompts.jsonl")),
@@ -358,7 +361,7 @@ def test_models_of_different_vocabularies_are_refused(saved, tmp_path, capsys, c
     with pytest.raises(SystemExit):
         main([
             *(command, "--policy", str(saved / names[0]), f"--{option}", str(saved / names[1])),
-            *("--data.path", str(saved / "rows.jsonl"), "--run_dir", str(tmp_path)),
+            *("--data.path", str(saved / "rows.jsonl"), "--output", str(tmp_path)),
         ])  # fmt: skip
     line = capsys.readouterr().err
     assert f"--policy and --{option} have different vocabularies" in line and line.count("\n") == 1

@@ -21,7 +21,7 @@ SMALL = ImagesConfig(
     seeds=(0,),
     pretraining_steps=60,
     updates=40,
-    checkpoint_every=20,
+    save_every=20,
     network=NetworkConfig(widths=(32,), activation="relu"),
 )
 

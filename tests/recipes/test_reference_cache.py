@@ -29,7 +29,7 @@ from jaxalign.recipes.reference_cache import cached_response_logps, digest, weig
 from jaxalign.recipes.run import open_run
 from jaxalign.recipes.scoring import response_logps
 from jaxalign.recipes.text_models import save_text_model
-from jaxalign.train.metrics import read_metrics
+from tests.metric_lines import lines_without_times
 from tests.tiny_models import PAIRS, side_rows, tiny_policy
 
 ONE = PlaceConfig(layout="device")
@@ -345,11 +345,11 @@ def command(folder, name, kind, more=()):
     path.write_text("".join(json.dumps(row) + "\n" for row in data))
     fields = {"policy": folder / "sft", "data.path": path, "data.evaluation_path": path}
     fields |= {"reference_logps": folder / "kept", "place.layout": "device", "data.max_length": 60}
-    fit = {"steps": 3, "batch_size": 4, "micro_batches": 2, "log_every": 1, "checkpoint_every": 1}
+    fit = {"steps": 3, "batch_size": 4, "micro_batches": 2, "log_every": 1, "save_every": 1}
     fields |= {f"{kind}.fit.{name}": value for name, value in fit.items()}
     fields[f"{kind}.fit.optimizer.warmup_steps"] = 1
     given = [word for key, value in fields.items() for word in (f"--{key}", str(value))]
-    return dispatch([kind, "--run_dir", str(folder / name), *given, *more])
+    return dispatch([kind, "--output", str(folder / name), *given, *more])
 
 
 @pytest.mark.slow
@@ -376,10 +376,7 @@ def test_a_second_run_and_a_resumed_one_never_run_the_reference(
     interrupted(lambda: command(tmp_path, "second", kind, more))
     assert command(tmp_path, "second", kind, more)["reward_model"] == first["reward_model"]
     assert counted.calls == (2 if kind == "dpo" else 0)
-    lines = [
-        [{**line, "time": 0} for line in read_metrics(tmp_path / name)]
-        for name in ("first", "second")
-    ]
+    lines = [lines_without_times(tmp_path / name) for name in ("first", "second")]
     assert lines[0] == lines[1] and len(lines[0]) == 3
     assert [file.stat().st_mtime_ns for file in kept] == times
     models = [

@@ -93,7 +93,7 @@ def token_rows(work: Work, size: Size, count: int, seed: int = 0) -> list[TokenR
 
 
 def fit_config(rows: int) -> FitConfig:
-    return FitConfig(steps=ENDLESS, batch_size=rows, checkpoint_every=ENDLESS, optimizer=ADAMW)
+    return FitConfig(steps=ENDLESS, batch_size=rows, save_every=ENDLESS, optimizer=ADAMW)
 
 
 def dpo(work: Work, size: Size, run: Run, flags) -> None:
@@ -155,9 +155,9 @@ def ppo(work: Work, size: Size, run: Run, flags) -> None:
     settings = PPOSettings(
         iterations=ENDLESS,
         batch_size=work.rows,
-        epochs=EPOCHS,
+        update_epochs=EPOCHS,
         minibatches=1,
-        checkpoint_every=ENDLESS,
+        save_every=ENDLESS,
         optimizer=ADAMW,
     )
     train_ppo(run, "ppo", policy, task_of(work, size, reward), settings=settings)
@@ -170,9 +170,9 @@ def grpo(work: Work, size: Size, run: Run, flags) -> None:
         iterations=ENDLESS,
         prompts=work.rows // GROUP,
         group_size=GROUP,
-        epochs=1,
+        update_epochs=1,
         minibatches=1,
-        checkpoint_every=ENDLESS,
+        save_every=ENDLESS,
         optimizer=ADAMW,
     )
     train_grpo(run, "grpo", policy, task_of(work, size, reward), settings=settings)

@@ -16,6 +16,7 @@ from jaxalign.commands.explain.batch import (
 )
 from jaxalign.config.explain import ExplainConfig
 from jaxalign.data.batching import token_batch
+from jaxalign.data.formats import AnyRecord
 from jaxalign.data.preference_batches import preference_batch
 from jaxalign.data.records import Preference, PromptCompletion, Unpaired
 from jaxalign.errors import UserError
@@ -29,14 +30,14 @@ from jaxalign.recipes.preferences import (
 )
 from jaxalign.recipes.scoring import longest
 from jaxalign.recipes.sft import sft_objective
-from jaxalign.recipes.user_data import read_rows, with_max_length
+from jaxalign.recipes.text_models import TextModel
+from jaxalign.recipes.user_data import Rows, read_split, with_max_length
 
 
 def texts(config: ExplainConfig) -> Prepared:
     """Batch of supervised fine-tuning, from texts of the data."""
     policy = policy_of(config)
-    data = with_max_length(config.data, policy)
-    read = read_rows(data, PromptCompletion, tokenizer=policy.tokenizer, log=None)
+    read = rows_trained_on(config, PromptCompletion, policy)
     rows, index = chosen_rows(config, read.texts, "texts")
     return Prepared(
         policy=policy,
@@ -50,8 +51,7 @@ def texts(config: ExplainConfig) -> Prepared:
 def pairs(config: ExplainConfig) -> Prepared:
     """Batch of a preference loss, from pairs of the data."""
     policy = policy_of(config)
-    data = with_max_length(config.data, policy)
-    pairs_read = read_rows(data, Preference, tokenizer=policy.tokenizer, log=None)
+    pairs_read = rows_trained_on(config, Preference, policy)
     rows, index = chosen_rows(config, pairs_read.tokens, "pairs")
     chosen, rejected = zip(*rows, strict=True)
     batch = preference_batch(chosen, rejected, pad_id=policy.tokenizer.pad_id, index=index)
@@ -84,8 +84,8 @@ def pairs(config: ExplainConfig) -> Prepared:
 def labelled_responses(config: ExplainConfig) -> Prepared:
     """Batch of KTO, BCO and the like, from responses of the data that are labelled good or bad."""
     policy = policy_of(config)
-    data, settings = with_max_length(config.data, policy), config.kto
-    read = read_rows(data, Unpaired, tokenizer=policy.tokenizer, log=None)
+    settings = config.kto
+    read = rows_trained_on(config, Unpaired, policy)
     everything = read.texts
     _, index = chosen_rows(config, everything, "labelled responses")
     given = {"temperature": config.temperature}
@@ -105,3 +105,11 @@ def labelled_responses(config: ExplainConfig) -> Prepared:
         optimizer=optimizer_of_updates(policy, settings.fit.optimizer, "kto"),
     )
     return with_shift(prepared, config, settings.fit)
+
+
+def rows_trained_on(
+    config: ExplainConfig, kind: type[AnyRecord], policy: TextModel
+) -> Rows[AnyRecord]:
+    """The rows of the data without those that a run holds out for evaluation."""
+    data = with_max_length(config.data, policy)
+    return read_split(data, kind, seed=config.seed, tokenizer=policy.tokenizer, log=None)[0]

