@@ -21,9 +21,10 @@ from typing import Any
 from jaxalign.config.checks import nearest
 from jaxalign.config.field_types import hints_of
 from jaxalign.config.flags import flags_of, given_flags, settings_of
+from jaxalign.config.new_run import new_run
 from jaxalign.config.options import Flag, Options, RunOptions, given_options
 from jaxalign.config.packaged import packaged, packaged_names
-from jaxalign.errors import UserError, one_line
+from jaxalign.errors import CannotGoOn, UserError, one_line
 from jaxalign.system.cache import use_compilation_cache
 from jaxalign.system.console import clock, output, tell, telling
 from jaxalign.system.files import FileError, quote, read_bytes, reason, remedy, short_path, writing
@@ -225,7 +226,12 @@ def run_command(command: str, arguments: list[str]) -> Any:
         raise
     if topic is not None:
         return print_help(command, settings, topic)
-    return run_configured(settings, options)
+    try:
+        return run_configured(settings, options)
+    except CannotGoOn as error:
+        directory, given = run_directory(settings, options), given_flags(arguments)
+        again = new_run(command, settings, given, directory=directory, field=error.field)
+        raise UserError(f"{error}; {again}") from None
 
 
 def help_topic(flags: list[Flag]) -> tuple[str | None, list[Flag]]:
@@ -257,18 +263,28 @@ def run_configured(config: Config, options: Options) -> Any:
       options: of the command line beside it.
     """
     began = BEGAN or time.monotonic()
-    command, default = CONFIGS[type(config).__name__]
+    command, _ = CONFIGS[type(config).__name__]
     with telling(quiet=options.quiet, stderr=command in PRINTING):
         module = importlib.import_module(f"jaxalign.commands.{command}")
         if not isinstance(options, RunOptions):
             return module.run(config)
-        from jaxalign.recipes.run_directory import directory_of, locked_directory
+        from jaxalign.recipes.run_directory import locked_directory, set_aside
 
-        folder = directory_of(f"runs/{default}" if options.output is None else options.output)
-        with locked_directory(folder):
+        folder = run_directory(config, options)
+        emptied = set_aside(folder, config) if options.overwrite else contextlib.nullcontext()
+        with emptied, locked_directory(folder):
             result = module.run(config, folder)
         tell(f"done in {clock(time.monotonic() - began)}")
     return result
+
+
+def run_directory(config: Config, options: Options) -> Path:
+    """Directory of the run of a configuration: the given one, or that of the command."""
+    from jaxalign.recipes.run_directory import directory_of
+
+    _, default = CONFIGS[type(config).__name__]
+    given = options.output if isinstance(options, RunOptions) else None
+    return directory_of(f"runs/{default}" if given is None else given)
 
 
 def print_help(command: str, settings: Config, topic: str) -> None:

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from jaxalign.config.field_types import hints_of
-from jaxalign.config.flags import single
+from jaxalign.config.flags import Flag, single
 from jaxalign.errors import UserError
 from jaxalign.system.files import quote
 
-Flag = tuple[str, tuple[str, ...]]  # its name, and the words that follow it
 OLD_SPELLINGS = {"run_dir": "output"}
 
 
@@ -31,6 +30,8 @@ class RunOptions(Options):
 
     output: str | None = None
     """Directory for results, checkpoints and the model; the same command again resumes there."""
+    overwrite: bool = False
+    """Begin anew where the directory holds a run, which is removed when the new one is through."""
 
 
 Given = TypeVar("Given", bound=Options)

@@ -12,7 +12,7 @@ import numpy as np
 from jaxalign.errors import printable
 from jaxalign.pretrained.sources import HUB_ID
 from jaxalign.recipes.checkpoint_models import checkpoint_name
-from jaxalign.recipes.run import flat_fields
+from jaxalign.recipes.going_on import flat_fields
 from jaxalign.recipes.text_models import TextModel
 from jaxalign.report.run import Scalar, read_part, read_results
 from jaxalign.system.files import exists

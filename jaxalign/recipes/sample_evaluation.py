@@ -118,7 +118,7 @@ def sampled_evaluation(
             run.samples.write(sample_lines(records.stage, judges, first))
         return {f"eval/{name}": x for name, x in answer_metrics(answered, judges).items()}
 
-    return Evaluation(metrics=metrics, every=every)
+    return Evaluation(metrics=metrics, every=every, sign="eval/scores/mean")
 
 
 def first_answers(answered: Answered, count: int, *, step: int) -> Drawn:

@@ -26,6 +26,11 @@ def longest(rows: Sequence[TokenRow]) -> int:
     return max(len(row) for row in rows)
 
 
+def rows_of_pass(length: int) -> int:
+    """Most rows of this many tokens in a scoring pass."""
+    return min(SCORING_ROWS, SCORING_TOKENS // length) or 1
+
+
 def by_rows(
     run: Run, fn: Callable[..., Any], shared: Tree, rows: Sequence[TokenRow], *, pad_id: int
 ) -> np.ndarray:
@@ -34,7 +39,7 @@ def by_rows(
     """
     compiled = run.rows(fn)
     length, parts = longest(rows), []
-    size = min(SCORING_ROWS, SCORING_TOKENS // length) or 1
+    size = rows_of_pass(length)
     with counted("scoring", -(-len(rows) // size)) as advance:
         for index in evaluation_batches(len(rows), size):
             batch = token_batch([rows[i] for i in index], pad_id=pad_id, length=length, index=index)
