@@ -196,7 +196,7 @@ def _told(
         with phase(f"{name}: evaluating"):
             values = metrics(state)
         numbers = ", ".join(f"{metric} {value:.4g}" for metric, value in values.items())
-        tell(f"{name}: step {int(state.step)}: {numbers}")
+        tell(f"{name}: evaluation: {numbers}")
         return values
 
     return evaluate
