@@ -21,7 +21,7 @@ from typing import Annotated, Any
 from jaxalign.config.checks import nearest
 from jaxalign.config.field_types import hints_of
 from jaxalign.config.flags import flags_of, given_flags, named_flags, with_flags
-from jaxalign.config.options import Options, RunOptions, given_options
+from jaxalign.config.options import Options, ReportOptions, RunOptions, given_options
 from jaxalign.config.packaged import packaged, packaged_names
 from jaxalign.errors import UserError, one_line
 from jaxalign.system.cache import use_compilation_cache
@@ -45,7 +45,7 @@ HELP = """usage: jaxalign COMMAND [--output DIR] [--config FILE.py] [--field val
   export    a model as a Hugging Face folder, with a model card
   explain   one batch of a run or of a file, token by token, as a page
   ratings   the embedded human ratings as files that the commands read
-  report    DIR: write report.html and the plots of a run directory again
+  report    DIR: write report.html and the plots of a run directory again; --watch shows it
 
 `jaxalign COMMAND --help` lists the fields. The same command again resumes an interrupted run.
 `jaxalign --version` prints the version."""
@@ -237,9 +237,13 @@ def run_configured(config: Config, options: Options) -> Any:
     if not isinstance(options, RunOptions):
         return module.run(config)
     from jaxalign.recipes.run_directory import directory_of, locked_directory
+    from jaxalign.recipes.tracking import keep_services, services_of
 
     folder = directory_of(f"runs/{default}" if options.output is None else options.output)
+    services = None if options.track is None else services_of(options.track)
     with locked_directory(folder):
+        if services is not None:
+            keep_services(folder, services)
         return module.run(config, folder)
 
 
@@ -252,13 +256,14 @@ def print_help(command: str, default: Config) -> None:
     names = [name for name in flags_of(type(default)) if name not in REFUSED.get(command, ())]
     description = " ".join((type(default).__doc__ or "").split())
     known = ", ".join(packaged_names())
-    also = "--output DIR (where results go), " if takes_directory else ""
+    also = "--output DIR (where results go), --track wandb or trackio, " if takes_directory else ""
     tyro.cli(
         type(shown_default),
         default=shown_default,
         args=["--help"],
         prog=f"jaxalign {command}",
-        description=f"{description}\n\nAlso: {also}--config FILE.py (or one of {known}).\n{short_forms(names)}",
+        description=f"{description}\n\nAlso: {also}--config FILE.py (or one of {known}).\n"
+        f"{short_forms(names)}",
         config=(tyro.conf.FlagConversionOff,),
         use_underscores=True,
     )
@@ -383,16 +388,39 @@ def _run_file(action: Callable[[], Any], *, file: str, origin: str) -> Any:
 
 
 def report(arguments: list[str]) -> Path | None:
-    """Path of the report of a run directory, written again."""
-    usage = "usage: jaxalign report DIR, with DIR a run directory"
+    """Path of the report of a run directory, written again; with `--watch` it is served."""
+    usage = "usage: jaxalign report DIR [--watch [--port N]], with DIR a run directory"
     if asks_for_help(arguments):
-        print(f"{usage}\n\nWrites DIR/report.html and DIR/plots/*.png again.")
+        print(
+            f"{usage}\n\nWrites DIR/report.html and DIR/plots/*.png again. --watch shows the page "
+            f"of a run that goes on in a browser on this machine, until Ctrl-C."
+        )
         return None
-    if len(arguments) != 1 or arguments[0].startswith("--"):
+    if not arguments or arguments[0].startswith("--"):
         raise UserError(usage)
+    options, rest = given_options(given_flags(arguments[1:]), ReportOptions)
+    if rest or (options.port is not None and not options.watch):
+        raise UserError(usage)
+    directory = Path(arguments[0])
+    if options.watch:
+        return watch_report(directory, options.port)
     from jaxalign.report import write_report
 
-    with writing(Path(arguments[0]) / "report.html"):
-        page = write_report(Path(arguments[0]))
+    with writing(directory / "report.html"):
+        page = write_report(directory)
     print(page)
     return page
+
+
+def watch_report(directory: Path, port: str | None) -> None:
+    """Serve the report of a run, which is written first where there is none."""
+    from jaxalign.report import write_report
+    from jaxalign.report.watch import PAGE, PORT, watch
+
+    number = PORT if port is None else int(port) if port.isdecimal() and len(port) < 6 else -1
+    if number not in range(2**16):
+        raise UserError(f"--port {quote(port)} is no port; give a whole number up to {2**16 - 1}")
+    if not (directory / PAGE).exists():
+        with writing(directory / PAGE):
+            write_report(directory)
+    watch(directory, number)

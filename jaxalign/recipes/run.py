@@ -20,6 +20,8 @@ from jaxalign.errors import UserError
 from jaxalign.layouts.choice import make_layout
 from jaxalign.layouts.layout import Layout, pad_rows
 from jaxalign.recipes.inputs import FILE, Digest, Inputs, check_same, read_inputs
+from jaxalign.recipes.reproduction import configuration_name
+from jaxalign.recipes.tracking import trackers_of
 from jaxalign.system.files import (
     exists,
     make_directory,
@@ -61,7 +63,7 @@ class Run:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self.metrics.close()
+        self.metrics.close(failed=error[0] is not None)
 
     def rows(self, fn: Callable[..., Any]):
         """`layout.rows(fn)`, compiled once for every function."""
@@ -135,11 +137,12 @@ def open_run(
         "device": f"{len(layout.devices)} x {layout.devices[0].device_kind} ({layout.name})",
         "started": time.strftime("%Y-%m-%d %H:%M:%S"),
     }
+    versions["configuration"] = configuration_name(config)
     _write_json(directory / "versions.json", versions)
     return Run(
         directory=directory,
         layout=layout,
-        metrics=MetricsWriter(directory),
+        metrics=MetricsWriter(directory, trackers_of(directory, config, key=record.run)),
         seed=seed,
         name=record.run,
     )
