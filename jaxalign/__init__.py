@@ -8,6 +8,9 @@ whole numbers do, 0 for false. `help(jaxalign.dpo_loss)` has equation, units, ra
 from jaxalign.system import signals  # noqa: F401
 
 # isort: split
+from jaxalign.system import opening  # noqa: F401
+
+# isort: split
 import inspect
 import typing
 

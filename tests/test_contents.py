@@ -9,6 +9,7 @@ import pytest
 import jaxalign
 from jaxalign import contents
 from jaxalign.contents import HEADINGS, themes
+from tests.folders import ROOT
 
 
 def offered():
@@ -41,9 +42,7 @@ def test_a_function_without_a_theme_is_an_error():
 
 def test_the_version_is_that_of_the_package():
     assert re.fullmatch(r"\d+\.\d+\.\d+", jaxalign.__version__)
-    citation = (jaxalign.contents.__file__.removesuffix("jaxalign/contents.py")) + "CITATION.cff"
-    with open(citation) as file:
-        assert f"version: {jaxalign.__version__}\n" in file.read()
+    assert f"version: {jaxalign.__version__}\n" in (ROOT / "CITATION.cff").read_text()
 
 
 @pytest.mark.parametrize("pair", [jaxalign.PairLogps, jaxalign.PairLengths])

@@ -1,9 +1,10 @@
 """Rows of tokens: one text a row, packed texts, prompts that several responses share."""
 
 import dataclasses
-from typing import TypeVar, dataclass_transform
+from typing import Any, TypeVar, dataclass_transform
 
 import jax
+import numpy as np
 
 __all__ = ("TokenBatch",)
 
@@ -84,3 +85,17 @@ class SharedPrompts:
     mask: jax.Array
     response_mask: jax.Array
     index: jax.Array
+
+
+def token_count(batch: Any) -> int:
+    """Number of real tokens of a batch in NumPy, a shared prompt once; 0 where it has no rows of
+    tokens.
+
+    Args:
+      batch: a pytree that may hold `TokenBatch`, `PackedBatch` and `SharedPrompts`.
+    """
+    kinds = (TokenBatch, PackedBatch, SharedPrompts)
+    parts = jax.tree.leaves(batch, is_leaf=lambda part: isinstance(part, kinds))
+    rows = [part for part in parts if isinstance(part, kinds)]
+    prompts = [part.prompt_mask for part in rows if isinstance(part, SharedPrompts)]
+    return sum(int(np.sum(mask)) for mask in [*(part.mask for part in rows), *prompts])

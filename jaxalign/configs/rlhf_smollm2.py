@@ -44,7 +44,7 @@ def get_config() -> RLHFConfig:
         ppo=PPOSettings(
             iterations=16,
             batch_size=64,
-            epochs=2,
+            update_epochs=2,
             minibatches=2,
             kl_coef=0.1,
             missing_eos_penalty=0.25,

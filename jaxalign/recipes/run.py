@@ -22,6 +22,7 @@ from jaxalign.layouts.layout import Layout, pad_rows
 from jaxalign.recipes.inputs import FILE, Digest, Inputs, check_same, read_inputs
 from jaxalign.recipes.reproduction import configuration_name
 from jaxalign.recipes.tracking import trackers_of
+from jaxalign.system.console import tell
 from jaxalign.system.files import (
     exists,
     make_directory,
@@ -31,13 +32,15 @@ from jaxalign.system.files import (
     write_atomically,
 )
 from jaxalign.train.checkpoints import Checkpoints
+from jaxalign.train.lines import LinesWriter
 from jaxalign.train.metrics import MetricsWriter
 
 # Options that name files: of them `inputs.json` keeps the content. The last names a cache.
 PATHS = {"init", "policy", "teacher", "adapter", "reward", "data.path", "data.evaluation_path"}
 PATHS |= {"reference_logps"}
 # what a run writes, and never over what was there before it
-WRITTEN = ("config.json", "results.json", "samples.json", "metrics.jsonl", "report.html", "model")
+WRITTEN = ("config.json", "results.json", "samples.json", "metrics.jsonl", "samples.jsonl")
+WRITTEN += ("report.html", "model")
 PACKAGES = ("jaxalign", "jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
 
 
@@ -48,6 +51,7 @@ class Run:
     directory: where everything is written.
     layout: where it computes.
     metrics: `metrics.jsonl` and TensorBoard events.
+    samples: `samples.jsonl`, which methods that sample write.
     seed: all randomness of the run comes from it.
     name: that no other run has; its checkpoints bear it.
     """
@@ -55,6 +59,7 @@ class Run:
     directory: Path
     layout: Layout
     metrics: MetricsWriter
+    samples: LinesWriter
     seed: int
     name: str = ""
     passes: dict = dataclasses.field(default_factory=dict, repr=False)
@@ -64,6 +69,7 @@ class Run:
 
     def __exit__(self, *error: Any) -> None:
         self.metrics.close(failed=error[0] is not None)
+        self.samples.close()
 
     def rows(self, fn: Callable[..., Any]):
         """`layout.rows(fn)`, compiled once for every function."""
@@ -125,7 +131,8 @@ def open_run(
     else:
         record = Inputs(run=secrets.token_hex(8), started=template_date().isoformat())
         _write_json(directory / FILE, dataclasses.asdict(record))
-        (directory / "metrics.jsonl").unlink(missing_ok=True)
+        for name in ("metrics.jsonl", "samples.jsonl"):
+            (directory / name).unlink(missing_ok=True)
     if inputs is not None:
         keep_inputs(directory, inputs)
     _write_json(directory / "config.json", dataclasses.asdict(config))
@@ -139,10 +146,12 @@ def open_run(
     }
     versions["configuration"] = configuration_name(config)
     _write_json(directory / "versions.json", versions)
+    tell(f"device: {versions['device']}")
     return Run(
         directory=directory,
         layout=layout,
         metrics=MetricsWriter(directory, trackers_of(directory, config, key=record.run)),
+        samples=LinesWriter(directory / "samples.jsonl"),
         seed=seed,
         name=record.run,
     )

@@ -14,6 +14,7 @@ from jaxalign.models.functions import response_logps_of, text_scores
 from jaxalign.numerics.types import Tree
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.text_models import TextModel
+from jaxalign.system.console import counted
 
 # Tokens and rows of a scoring pass, at most; all passes over some rows have one shape.
 SCORING_TOKENS = 16_384
@@ -34,10 +35,12 @@ def by_rows(
     compiled = run.rows(fn)
     length, parts = longest(rows), []
     size = min(SCORING_ROWS, SCORING_TOKENS // length) or 1
-    for index in evaluation_batches(len(rows), size):
-        batch = token_batch([rows[i] for i in index], pad_id=pad_id, length=length, index=index)
-        batch, real = pad_rows(batch, size)
-        parts.append(trim_rows(compiled(shared, batch), real))
+    with counted("scoring", -(-len(rows) // size)) as advance:
+        for index in evaluation_batches(len(rows), size):
+            batch = token_batch([rows[i] for i in index], pad_id=pad_id, length=length, index=index)
+            batch, real = pad_rows(batch, size)
+            parts.append(trim_rows(compiled(shared, batch), real))
+            advance(len(parts))
     return np.concatenate(parts)
 
 

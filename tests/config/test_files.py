@@ -36,7 +36,7 @@ def test_configurations_are_found_by_name_from_anywhere(tmp_path, monkeypatch):
     assert read_config(Path("rlhf_smollm2.py")) == read_config(Path("rlhf_smollm2"))
     (tmp_path / "dpo_ratings.py").write_text((FOLDER / "ppo_cartpole.py").read_text())
     assert type(read_config(Path("dpo_ratings.py"))).__name__ == "ControlConfig"  # the user's own
-    with pytest.raises(UserError, match="rlhf_smol does not exist; did you mean rlhf_smollm2?"):
+    with pytest.raises(UserError, match=r"rlhf_smol does not exist; did you mean rlhf_smollm2\?"):
         read_config(Path("rlhf_smol"))
     with pytest.raises(UserError, match="by name there are dpo_ratings, ppo_cartpole"):
         read_config(Path("elsewhere/xyz.py"))

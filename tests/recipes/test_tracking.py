@@ -76,7 +76,7 @@ def test_the_page_that_the_run_wrote_at_its_end_stays(live):
 
 
 def test_what_writing_takes_decides_how_often(live, monkeypatch):
-    directory, clock, metrics = live
+    _, clock, metrics = live
     written = []
 
     def slow(directory, state):
@@ -122,6 +122,6 @@ def test_services_of_a_run_are_kept(tmp_path, monkeypatch):
     ],
 )
 def test_a_tracker_that_is_not_there_is_one_line(given, line, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(tracking.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=line):
         services_of(given)

@@ -66,7 +66,7 @@ def test_page_and_plots_are_served(server):
     "path",
     [
         *("/config.json", "/../secret.png", "/plots/../config.json", "/plots/../../secret.png"),
-        *("/plots/%2e%2e/config.json", "/plots/link.png", "/plots/inner.png", "/plots/", "//"),
+        *("/plots/%2e%2e/config.json", "/plots/link.png", "/plots/inner.png", "/plots/"),
         *("/plots/..%2f..%2fsecret.png", "/plots/loss.png/", "/plots/none.png", "/metrics.jsonl"),
     ],
 )

@@ -79,7 +79,7 @@ class Broken:
 
 @pytest.mark.parametrize(
     ("where", "why"),
-    [("make", "no network"), ("write", "rejected by the service"), ("close", "gone")],
+    [("make", "no network"), ("write", "rejected; by the service"), ("close", "gone")],
 )
 def test_a_tracker_that_fails_ends_no_run_and_is_told_of_once(where, why, tmp_path, capfd):
     broken = Broken(where)
