@@ -271,8 +271,8 @@ def test_the_card_says_what_the_run_knows_and_no_more(tokenizer, tmp_path):
         *("# DPO", "- Started from: `org/base-model`", "- Trained on: `pairs: 1.jsonl`"),
         "- DPO, win_rate: 0.625 (95% interval 0.5 to 0.75)",
         "- Base model: `org/base-model`, licence: unknown",
-        "- `jaxalign dpo --policy org/base-model --dpo.beta 0.25 --data.path 'pairs: 1.jsonl' "
-        "--place.layout mesh --seed 3`",
+        "- `jaxalign dpo --data.path 'pairs: 1.jsonl' --place.layout mesh --seed 3 "
+        "--policy org/base-model --dpo.beta 0.25`",
         *("- Two raters.", "- `dpo.beta`: 0.25", "- jax: 0.10.2"),
         "- 2 layers of width 16, 2 heads",
     ):
@@ -311,7 +311,7 @@ def test_nothing_that_a_run_says_is_obeyed_in_its_card(text, tokenizer, tmp_path
     card = model_card(str(tmp_path), model)
     card.encode()
     _, front, body = card.split("---\n", 2)
-    assert yaml.safe_load(front).keys() == {"library_name", "pipeline_tag", "tags"}
+    assert yaml.safe_load(front).keys() == {"library_name", "license", "pipeline_tag", "tags"}
     parser = MarkdownIt("commonmark", {"linkify": True}).enable(["table", "strikethrough"])
     tokens = parser.parse(body)
     inline = [child for token in tokens for child in token.children or ()]
