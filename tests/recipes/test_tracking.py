@@ -91,6 +91,7 @@ def test_what_writing_takes_decides_how_often(live, monkeypatch):
         "Running: dpo, step 21",
         "Running: dpo, step 540",
     ]
+    metrics.close()
 
 
 @dataclasses.dataclass(frozen=True)
