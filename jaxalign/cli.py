@@ -59,6 +59,8 @@ Config = Any  # a frozen dataclass of `jaxalign.config`
 
 RLHF_LOOPS = ("sft", "preferred", "reward.fit", "dpo_human.fit", "dpo_samples.fit", "ppo")
 RLHF_LOOPS += ("unpenalised",)
+# what says more of the rows than where they are
+ONE_SOURCE = ("evaluation_path", "evaluation_share", "mixture", "streaming")
 # command: flags that it always refuses, which its help leaves out
 REFUSED = {
     "rlhf": (
@@ -67,11 +69,13 @@ REFUSED = {
         *("ppo.prompt_epochs", "unpenalised.prompt_epochs"),
         *(f"{loop}.{field}" for loop in RLHF_LOOPS for field in ("eval_every", "best", "patience")),
     ),
-    "reward": ("model.dropout", "model.value_trunk"),
-    "ppo": ("lora.dropout",),
-    "grpo": ("lora.dropout",),
-    "online": ("lora.dropout",),
-    "evaluate": ("data.evaluation_path", "data.evaluation_share"),
+    "reward": ("model.dropout", "model.value_trunk", "data.streaming"),
+    "ppo": ("lora.dropout", "data.streaming"),
+    "grpo": ("lora.dropout", "data.streaming"),
+    "online": ("lora.dropout", "data.streaming"),
+    "kto": ("data.streaming",),
+    "distill": ("data.streaming",),
+    "evaluate": tuple(f"data.{name}" for name in ONE_SOURCE),
     "explain": ("data.evaluation_path",),
 }
 # command: its default configuration, if it needs no file

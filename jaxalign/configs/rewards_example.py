@@ -1,6 +1,6 @@
 """GRPO against three reward functions in plain Python: this file holds them and the configuration.
 
-jaxalign grpo --config rewards_example --run_dir runs/rewards_example
+jaxalign grpo --config rewards_example --output runs/rewards_example
 
 after `sft_ratings`. With a policy and prompts of your own, one function, and a function
 beside a reward model:

@@ -164,7 +164,7 @@ def check_same(before: Mapping[str, Digest], now: Mapping[str, Digest], director
             continue
         raise UserError(
             f"{short_path(directory)} holds a run with {_difference(name, old, new)}; "
-            "bring back what it began with to resume it, or give another run_dir"
+            "bring back what it began with to resume it, or give another --output"
         )
 
 

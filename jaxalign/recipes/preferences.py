@@ -15,6 +15,7 @@ from jaxalign.config.dpo import DPOSettings
 from jaxalign.config.kto import KTOSettings
 from jaxalign.config.loop import FitConfig
 from jaxalign.data.chat import TokenRow, first_responses
+from jaxalign.data.disk_rows import column
 from jaxalign.data.example_order import batch_indices
 from jaxalign.data.preference_batches import (
     mismatched_rows,
@@ -63,7 +64,7 @@ def train_dpo(
       evaluation: along the way.
     """
     policy = with_heads(policy, ("logits",), run.key(f"{name}/init"), dropout=0.0)
-    chosen, rejected, *_ = zip(*pairs, strict=True)
+    chosen, rejected = column(pairs, 0), column(pairs, 1)
     score = functools.partial(score_reference or response_logps, run, policy)
     reference = None
     if not is_trained(run, name, settings.fit.updates):

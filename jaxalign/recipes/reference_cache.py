@@ -62,7 +62,7 @@ def cached_response_logps(folder: str, *, model: str, data: str) -> Callable[...
 def cached_logps_of(config: DPOConfig | KTOConfig) -> Callable[..., np.ndarray]:
     """`response_logps` with the cache of a configuration; without one where it names none."""
     model = f"{config.policy} with adapter {config.adapter}" if config.adapter else config.policy
-    return cached_response_logps(config.reference_logps, model=model, data=config.data.path)
+    return cached_response_logps(config.reference_logps, model=model, data=config.data.source)
 
 
 def digest(weights: str, platform: str, rows: Sequence[TokenRow], *, temperature: float) -> str:

@@ -186,7 +186,7 @@ def _check_free(directory: Path) -> None:
     if there:
         raise UserError(
             f"{short_path(directory)} holds {there[0]} and no {FILE}, so it is no run's directory; "
-            "give another run_dir, one that is new or empty"
+            "give another --output, one that is new or empty"
         )
 
 
@@ -200,7 +200,7 @@ def _check_config(directory: Path, config: Any) -> None:
             raise UserError(
                 f"{short_path(directory)} holds a run with {name} = {quote(before.get(name))}, "
                 f"this one has {quote(now.get(name))}; use the same configuration to resume it, or "
-                "another run_dir"
+                "another --output"
             )
 
 

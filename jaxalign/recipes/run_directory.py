@@ -33,12 +33,12 @@ def directory_of(given: str) -> Path:
     """
     name = short_path(given)
     if not given or given.startswith("--"):
-        raise UserError(f"--run_dir {name!r} is no directory; give one, such as runs/first")
+        raise UserError(f"--output {name!r} is no directory; give one, such as runs/first")
     if "\0" in given:
-        raise UserError(f"--run_dir {name}: a directory's name has no zero character")
+        raise UserError(f"--output {name}: a directory's name has no zero character")
     if ADDRESS.match(given):
         raise UserError(
-            f"--run_dir {name} is an address; runs are written to a directory of this machine "
+            f"--output {name} is an address; runs are written to a directory of this machine "
             "(one that is mounted there will do)"
         )
     try:
@@ -46,9 +46,9 @@ def directory_of(given: str) -> Path:
         directory = Path(given).expanduser()
     except (UnicodeEncodeError, RuntimeError) as error:
         why = "is not UTF-8" if isinstance(error, UnicodeEncodeError) else str(error)
-        raise UserError(f"--run_dir {given.encode(errors='replace').decode()}: {why}") from None
+        raise UserError(f"--output {given.encode(errors='replace').decode()}: {why}") from None
     if len(os.fsencode(directory.absolute())) > LONGEST:
-        raise UserError(f"--run_dir {name} is too long; give one of at most {LONGEST:,} bytes")
+        raise UserError(f"--output {name} is too long; give one of at most {LONGEST:,} bytes")
     with plain(directory.absolute()):  # or its checkpoints could not be kept
         pass
     return directory
@@ -92,7 +92,7 @@ def _locked(path: Path) -> int:
                 continue
             raise UserError(
                 f"{short_path(path.parent)} is in use by process {who if who.isprintable() else ''}"
-                "; wait for its end, or give another run_dir"
+                "; wait for its end, or give another --output"
             ) from None
         except OSError as error:
             say(f"{short_path(path)}: no lock here ({error.strerror}); start no other run in it")

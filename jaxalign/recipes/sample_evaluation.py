@@ -32,13 +32,13 @@ class Answered(NamedTuple):
     """Responses to prompts in the order of the prompts, in NumPy.
 
     rows: `[N, T]` prompts and responses.
-    index: `[N]` which of the prompts each answers.
+    prompt_index: `[N]` which of the prompts each answers.
     judged: their scores.
     kl: `[N]` nats, log-ratio of policy and reference, summed over the response.
     """
 
     rows: TokenBatch
-    index: np.ndarray
+    prompt_index: np.ndarray
     judged: Judged
     kl: np.ndarray
 
@@ -126,7 +126,7 @@ def first_answers(answered: Answered, count: int, *, step: int) -> Drawn:
     rows, judged = trim_rows(answered.rows, count), answered.judged
     texts = judged.texts and judged.texts[:count]
     judged = Judged(judged.totals[:count], {}, judged.columns[:count], texts)
-    index = answered.index[:count]
+    index = answered.prompt_index[:count]
     return Drawn(step=step, rows=rows, index=index, judged=judged, more={"evaluation": True})
 
 
@@ -174,7 +174,7 @@ def answers_of(
     size = min(SCORING_ROWS, SCORING_TOKENS // length) or 1
     answers = PromptAnswers(prompts=task.prompts, judges=judges, size=size)
     answered = answers(lambda prompts: collect(shared, prompts), repeats=samples)
-    blocks = prompt_blocks([judges.asked[number] for number in answered.index])
+    blocks = prompt_blocks([judges.asked[number] for number in answered.prompt_index])
     numbers = answer_numbers(answered, judges)
     columns = {"score": numbers["scores/mean"]}
     if len(judges.sources) > 1:
@@ -187,5 +187,5 @@ def answers_of(
     for name, values in columns.items():
         there = ~np.isnan(values)
         measures |= mean_estimate(values[there], blocks=blocks[there]).columns(name)
-    drawn = Drawn(step=0, rows=answered.rows, index=answered.index, judged=answered.judged)
+    drawn = Drawn(step=0, rows=answered.rows, index=answered.prompt_index, judged=answered.judged)
     return measures, list(sample_lines("evaluate", judges, drawn))

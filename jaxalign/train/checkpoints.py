@@ -448,7 +448,7 @@ def _link_to(directory: Path, strange: str, behind: contextlib.ExitStack) -> Pat
         why = reason(error)
     raise UserError(
         f"{short_path(directory)} has the character {strange!r}, which checkpoints need a link "
-        f"without, and no temporary directory takes one ({why}); give a run_dir without that "
+        f"without, and no temporary directory takes one ({why}); give an --output without that "
         "character, or set TMPDIR to a directory that you may write to"
     )
 

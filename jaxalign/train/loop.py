@@ -247,7 +247,7 @@ def _check_finite(done: int, metrics: Metrics) -> None:
         if name in metrics and not math.isfinite(value := float(np.asarray(metrics[name]))):
             raise UserError(
                 f"{name} is {value} at step {done}, and no state with it was saved; begin again "
-                "with a lower learning_rate or max_grad_norm and another run_dir"
+                "with a lower learning_rate or max_grad_norm and another --output"
             )
 
 

@@ -13,7 +13,7 @@ from jaxalign.config.generate import GenerateConfig
 from jaxalign.config.grpo import GRPOConfig, GRPOSettings
 from jaxalign.config.loop import FitConfig, OptimizerConfig
 from jaxalign.config.model import ModelConfig
-from jaxalign.config.online import OnlineConfig, OnlineSettings
+from jaxalign.config.online import OnlineSettings
 from jaxalign.config.packaged import FOLDER, packaged_names
 from jaxalign.config.ppo import PPOSettings, TextPPOConfig
 from jaxalign.config.reward import RewardConfig, RewardSettings
@@ -96,9 +96,6 @@ def test_defaults_are_valid_and_frozen(name):
         (lambda: GRPOSettings(minibatches=0), "minibatches is 0; it must be at least 1"),
         (lambda: TextPPOConfig(max_new_tokens=0), "max_new_tokens is 0; it must be at least 1"),
         (lambda: GRPOConfig(max_new_tokens=-1), "max_new_tokens is -1; it must be at least 1"),
-        (lambda: TextPPOConfig(data=HELD_OUT), "ppo reads no held-out rows"),
-        (lambda: GRPOConfig(data=HELD_OUT), "grpo reads no held-out rows"),
-        (lambda: OnlineConfig(data=HELD_OUT), "online reads no held-out rows"),
         (lambda: RewardConfig(model=ModelConfig(dropout=0.5)), "leave model.dropout out"),
         (
             lambda: RewardConfig(model=ModelConfig(value_trunk="separate")),

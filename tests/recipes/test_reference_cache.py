@@ -349,7 +349,7 @@ def command(folder, name, kind, more=()):
     fields |= {f"{kind}.fit.{name}": value for name, value in fit.items()}
     fields[f"{kind}.fit.optimizer.warmup_steps"] = 1
     given = [word for key, value in fields.items() for word in (f"--{key}", str(value))]
-    return dispatch([kind, "--run_dir", str(folder / name), *given, *more])
+    return dispatch([kind, "--output", str(folder / name), *given, *more])
 
 
 @pytest.mark.slow
