@@ -383,7 +383,7 @@ def report(arguments: list[str]) -> Path | None:
             f"of a run that goes on in a browser on this machine, until Ctrl-C."
         )
         return None
-    if not arguments or arguments[0].startswith("--"):
+    if [word.startswith("--") for word in arguments[:2]] not in ([False], [False, True]):
         raise UserError(usage)
     options, rest = given_options(given_flags(arguments[1:]), ReportOptions)
     if rest or (options.port is not None and not options.watch):
