@@ -72,7 +72,9 @@ def policy(folder: Path, rank: int):
 
 def texts(tokenizer, row: dict, response: str) -> tuple[list[int], list[int]]:
     """Tokens of the prompt and of the response, in the model's chat template."""
-    prompt = tokenizer.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True)
+    prompt = tokenizer.apply_chat_template(
+        row["prompt"], tokenize=False, add_generation_prompt=True
+    )
     whole = tokenizer.apply_chat_template(row["prompt"] + row[response], tokenize=False)
     encode = tokenizer.encode
     return encode(prompt), encode(whole.removeprefix(prompt))
@@ -100,7 +102,9 @@ def pair_batch(tokenizer, rows: list[dict]) -> dpo_trainer.TrainingInput:
 def text_batch(tokenizer, rows: list[dict]) -> peft_trainer.TrainingInput:
     pairs = [texts(tokenizer, row, "completion") for row in rows]
     length = LONGEST_PROMPT + LONGEST
-    ids, _ = padded([prompt + response for prompt, response in pairs], length, tokenizer.pad_token_id)
+    ids, _ = padded(
+        [prompt + response for prompt, response in pairs], length, tokenizer.pad_token_id
+    )
     trained = np.zeros_like(ids)
     for number, (prompt, response) in enumerate(pairs):
         trained[number, len(prompt) : len(prompt) + len(response)] = 1
