@@ -32,9 +32,24 @@ class RunOptions(Options):
     """Directory for results, checkpoints and the model; the same command again resumes there."""
     overwrite: bool = False
     """Begin anew where the directory holds a run, which is removed when the new one is through."""
+    track: str | None = None
+    """Services that follow the run beside TensorBoard: wandb, trackio, or both, separated by a
+    comma. A run that goes on is followed on; an empty text ends it."""
 
 
-Given = TypeVar("Given", bound=Options)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    """Options of `jaxalign report`."""
+
+    watch: bool = False
+    """Serve the page on the loopback until Ctrl-C."""
+    port: str | None = None
+    """Port to serve it at."""
+    quiet: bool = False
+    """Leave out the line that names the page."""
+
+
+Given = TypeVar("Given", bound=Options | ReportOptions)
 
 
 def given_options(flags: Sequence[Flag], kind: type[Given]) -> tuple[Given, list[Flag]]:

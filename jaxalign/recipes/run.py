@@ -29,6 +29,8 @@ from jaxalign.recipes.inputs import (
     check_same,
     read_inputs,
 )
+from jaxalign.recipes.reproduction import configuration_name
+from jaxalign.recipes.tracking import trackers_of
 from jaxalign.system.console import tell
 from jaxalign.system.files import (
     exists,
@@ -73,7 +75,7 @@ class Run:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self.metrics.close()
+        self.metrics.close(failed=error[0] is not None)
         self.samples.close()
 
     def rows(self, fn: Callable[..., Any]):
@@ -150,12 +152,13 @@ def open_run(
         "device": f"{len(layout.devices)} x {layout.devices[0].device_kind} ({layout.name})",
         "started": time.strftime("%Y-%m-%d %H:%M:%S"),
     }
+    versions["configuration"] = configuration_name(config)
     _write_json(directory / "versions.json", versions)
     tell(f"device: {versions['device']}")
     return Run(
         directory=directory,
         layout=layout,
-        metrics=MetricsWriter(directory),
+        metrics=MetricsWriter(directory, trackers_of(directory, config, key=record.run)),
         samples=LinesWriter(directory / "samples.jsonl"),
         seed=seed,
         name=record.run,

@@ -242,7 +242,7 @@ def _evaluations(
                 f"{', '.join(values)}{nearest(best.metric, values)}"
             )
         numbers = ", ".join(f"{metric} {value:.4g}" for metric, value in values.items())
-        tell(f"{name}: step {int(state.step)}: {numbers}")
+        tell(f"{name}: evaluation: {numbers}")
         return values
 
     return Evaluations(
