@@ -155,6 +155,6 @@ def _last(name: str) -> str:
 
 
 def _is_path(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Whether a field names a file in both configurations, or is the key of a reward source."""
+    """Whether a field names a file in both configurations, or a source of rewards or of rows."""
     both = isinstance(before.get(name), str) and isinstance(now.get(name), str)
-    return name.startswith("rewards.") or (name in PATHS and both)
+    return name.startswith(("rewards.", "data.mixture.")) or (name in PATHS and both)
