@@ -60,6 +60,12 @@ class Layout:
             return array
         return jax.device_put(array, self.shardings(array)).block_until_ready()
 
+    def put_shared(self, tree: Tree) -> Tree:
+        """What several calls of a compiled function read, on the devices; what is there already
+        stays, and no step may overwrite it.
+        """
+        return _moved(tree, self.shardings(tree))
+
     def step(self, fn: Callable[..., Any]) -> Callable[..., Any]:
         """Compiled training step `fn(state, batch, axis_name=...) -> (state, metrics)`.
 
@@ -93,7 +99,7 @@ class Layout:
 
         def run(shared: Tree, batch: Tree) -> Any:
             check_rows(batch, len(self.devices))
-            return compiled(_moved(shared, self.shardings(shared)), self.put_rows(batch))
+            return compiled(self.put_shared(shared), self.put_rows(batch))
 
         return run
 

@@ -15,7 +15,7 @@ from jaxalign.config.dpo import DPOSettings
 from jaxalign.config.kto import KTOSettings
 from jaxalign.config.loop import FitConfig
 from jaxalign.data.chat import TokenRow, first_responses
-from jaxalign.data.example_order import batch_indices
+from jaxalign.data.example_order import batch_indices, drawn_examples
 from jaxalign.data.preference_batches import (
     mismatched_rows,
     shared_preference_batch,
@@ -47,8 +47,8 @@ def train_dpo(
 ) -> TextModel:
     """A policy trained by a loss on pairs of responses.
 
-    The reference's log-probabilities are computed once, and not at all for a loss without a
-    reference. Without dropout, so that policy and reference are the same function at the first
+    The reference's log-probabilities of the pairs that training draws are computed once, and not at
+    all for a loss without a reference. Without dropout, so that policy and reference are the same function at the first
     step; only a trained adapter that goes on with `lora.dropout` differs from itself by that noise.
 
     Args:
@@ -63,7 +63,10 @@ def train_dpo(
     policy = with_heads(policy, ("logits",), run.key(f"{name}/init"), dropout=0.0)
     chosen, rejected, *_ = zip(*pairs, strict=True)
     score = functools.partial(score_reference or response_logps, run, policy)
-    reference = pair_reference(score, (chosen, rejected), settings, temperature=temperature)
+    drawn = drawn_examples(len(pairs), settings.fit.updates * settings.fit.rows, run.seed)
+    sides = [chosen[i] for i in drawn], [rejected[i] for i in drawn]
+    logps = pair_reference(score, sides, settings, temperature=temperature)
+    reference = jax.tree.map(lambda x: _at(x, drawn, len(pairs)), logps)
     shape = {"pad_id": policy.tokenizer.pad_id, "lengths": shared_lengths(pairs)}
 
     def batch(number: int) -> SharedPreferenceBatch:
@@ -99,7 +102,9 @@ def train_unpaired(
     """
     policy = with_heads(policy, ("logits",), run.key(f"{name}/init"), dropout=0.0)
     score = functools.partial(score_reference or response_logps, run, policy)
-    data = with_mismatched(rows, labels, settings).scored(score, temperature=temperature)
+    drawn = drawn_examples(len(rows), settings.fit.updates * settings.fit.rows, run.seed)
+    labelled = with_mismatched(rows, labels, settings)
+    data = labelled.scored(score, temperature=temperature, drawn=drawn)
     length = longest(rows)
 
     def batch(number: int):
@@ -188,14 +193,17 @@ def pair_logps(
     temperature: float,
 ) -> PairLogps:
     """Response log-probabilities of both sides, `[N]`; with `ld_alpha` those of LD-DPO."""
-    logps: list[Any] = [score(side, temperature=temperature) for side in sides]
+    texts = [list(side) for side in sides]
     if ld_alpha is not None:
         pairs = list(zip(*sides, strict=True))
         public = [min(int(row.is_response.sum()) for row in pair) for pair in pairs]
-        for number, side in enumerate(sides):
-            prefixes = [first_responses(row, n) for row, n in zip(side, public, strict=True)]
-            beginnings: Any = score(prefixes, temperature=temperature)
-            logps[number] = np.asarray(discounted_excess(logps[number], beginnings, alpha=ld_alpha))
+        texts += [[first_responses(row, n) for row, n in zip(side, public, strict=True)]
+                  for side in sides]  # fmt: skip
+    # in one pass, whose batches take rows of all of them
+    together: Any = score([row for part in texts for row in part], temperature=temperature)
+    logps = together.reshape(len(texts), -1)
+    if ld_alpha is not None:
+        logps = np.asarray(discounted_excess(logps[:2], logps[2:], alpha=ld_alpha))
     return PairLogps(chosen=logps[0], rejected=logps[1])
 
 
@@ -214,13 +222,20 @@ class LabelledRows:
     reference: np.ndarray | None = None
     mismatched_reference: np.ndarray | None = None
 
-    def scored(self, score: Score, *, temperature: float) -> "LabelledRows":
-        """The same rows with the reference's log-probabilities."""
-        logps = [
-            None if rows is None else score(rows, temperature=temperature)
-            for rows in (self.rows, self.mismatched)
-        ]
-        return dataclasses.replace(self, reference=logps[0], mismatched_reference=logps[1])
+    def scored(
+        self, score: Score, *, temperature: float, drawn: np.ndarray | None = None
+    ) -> "LabelledRows":
+        """The same rows with the reference's log-probabilities, NaN but at the drawn positions;
+        None: all are drawn.
+        """
+        drawn = np.arange(len(self.rows)) if drawn is None else drawn
+        kinds = [self.rows] if self.mismatched is None else [self.rows, self.mismatched]
+        # in one pass, whose batches take rows of both
+        together = score([rows[i] for rows in kinds for i in drawn], temperature=temperature)
+        parts = together.reshape(len(kinds), -1)
+        logps = [_at(part, drawn, len(self.rows)) for part in parts]
+        mismatched = logps[1] if len(logps) > 1 else None
+        return dataclasses.replace(self, reference=logps[0], mismatched_reference=mismatched)
 
     def take(self, index: np.ndarray) -> "LabelledRows":
         """The rows at these positions."""
@@ -231,6 +246,13 @@ class LabelledRows:
         """Batch of all rows; `index` says which rows of the data set they are."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return unpaired_batch(**fields, index=index, pad_id=pad_id, length=length)
+
+
+def _at(values: np.ndarray, index: np.ndarray, count: int) -> np.ndarray:
+    """`[count]` numbers with the values at these positions, and NaN where nothing is read."""
+    found = np.full(count, np.nan, values.dtype)
+    found[index] = values
+    return found
 
 
 def _taken(values: Any, index: np.ndarray) -> Any:

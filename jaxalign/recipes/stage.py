@@ -16,7 +16,7 @@ from jaxalign.config.ppo import PPOSettings
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.text_models import TextModel
 from jaxalign.train.loop import fit
-from jaxalign.train.optimizers import make_optimizer
+from jaxalign.train.optimizers import Rates, make_optimizer, rates_of
 from jaxalign.train.step import Track, TrainState, initial_state, summed_step, train_step
 
 
@@ -38,10 +38,17 @@ class Learner:
     track: Track | None = None
     measure: BatchSums | None = None
 
-    def state(self, key: jax.Array, optimizer: optax.GradientTransformation) -> TrainState:
+    def state(
+        self, key: jax.Array, optimizer: optax.GradientTransformation, rates: Rates | None = None
+    ) -> TrainState:
         """Training state before the first update; all noise comes from the key."""
         return initial_state(
-            self.params, optimizer, key, statistics=self.statistics, frozen=self.frozen
+            self.params,
+            optimizer,
+            key,
+            statistics=self.statistics,
+            frozen=self.frozen,
+            rates=rates,
         )
 
     def step(self, kind: Callable, optimizer: optax.GradientTransformation) -> Callable:
@@ -185,7 +192,8 @@ def fit_batches(
         evaluation=evaluation,
         tokens_per_step=tokens_per_step,
     )
-    return fit_loop(run, name, learner.state(run.key(name), optimizer), loop)
+    rates = schedule_of(settings.optimizer, settings.updates)
+    return fit_loop(run, name, learner.state(run.key(name), optimizer, rates), loop)
 
 
 def fit_iterations(
@@ -220,7 +228,8 @@ def fit_iterations(
         save_every=settings.save_every,
         evaluation=evaluation,
     )
-    return fit_loop(run, name, learner.state(run.key(name), optimizer), loop)
+    rates = schedule_of(settings.optimizer, steps)
+    return fit_loop(run, name, learner.state(run.key(name), optimizer, rates), loop)
 
 
 def updates_left(run: Run, name: str, updates: int) -> int:
@@ -230,6 +239,17 @@ def updates_left(run: Run, name: str, updates: int) -> int:
 
 def optimizer_of(settings: OptimizerConfig, total_steps: int) -> optax.GradientTransformation:
     """Optax transformation of a configuration; fields that are None are as for a small model."""
+    return make_optimizer(**_optimizer_fields(settings, total_steps), total_steps=total_steps)
+
+
+def schedule_of(settings: OptimizerConfig, total_steps: int) -> Rates:
+    """Numbers of the schedule of a configuration, as the optimizer's."""
+    fields = _optimizer_fields(settings, total_steps)
+    named = {name: fields[name] for name in ("learning_rate", "warmup_steps")}
+    return rates_of(**named, total_steps=total_steps)
+
+
+def _optimizer_fields(settings: OptimizerConfig, total_steps: int) -> dict[str, Any]:
     fields = dataclasses.asdict(filled_optimizer(settings, total_steps))
     del fields["warmup_share"]  # in steps now
-    return make_optimizer(**fields, total_steps=total_steps)
+    return fields
