@@ -7,21 +7,12 @@ python -m benchmarks.catalogue --write    # write jaxalign/losses/README.md and 
 import argparse
 import inspect
 import re
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import jaxalign
-from jaxalign import losses
-from jaxalign.losses import (
-    DISTILLATION_LOSSES,
-    GROUP_LOSSES,
-    ONLINE_LOSSES,
-    PAIR_LOSSES,
-    REWARD_LOSSES,
-    UNPAIRED_LOSSES,
-)
+from jaxalign.contents import declarations, themes
 from jaxalign.losses.declarations import (
     COMPARISONS,
     DISTILLATION,
@@ -44,21 +35,6 @@ Generated from the docstrings by `python -m benchmarks.catalogue --write`; a tes
 and compares. All losses are unreduced: sum them over a mask, divide once by the global weight.
 `from jaxalign import NAME` finds every one of them.
 """
-# The headings, in this order; below each the files whose functions are declared as no loss.
-HEADINGS = {
-    "Supervised": ("losses.cross_entropy",),
-    COMPARISONS.heading: (),
-    PAIRED.heading: ("losses.ld_dpo", "losses.wpo"),
-    UNPAIRED.heading: (),
-    ONLINE.heading: (),
-    SAMPLED.heading: ("losses.ppo", "losses.aggregation", "losses.importance"),
-    DISTILLATION.heading: (),
-    "Advantages and rewards per step": ("advantages",),
-    "KL divergence": ("kl",),
-    "Diagnostics": ("diagnostics",),
-    "Log-probabilities": ("logprobs",),
-    "Masks": ("numerics.masking",),
-}
 NAMES = """## Names on the command line
 
 `jaxalign COMMAND --loss NAME`; a hyper-parameter that is not given has the value that stands here.
@@ -156,44 +132,11 @@ def entries() -> list[Entry]:
     return [entry_of(inspect.unwrap(function)) for function in functions]
 
 
-def declarations() -> list[Loss | GroupMethod]:
-    """Every declared loss."""
-    tables = (
-        *(REWARD_LOSSES, PAIR_LOSSES, UNPAIRED_LOSSES, ONLINE_LOSSES),
-        *(DISTILLATION_LOSSES, GROUP_LOSSES),
-    )
-    return [loss for table in tables for loss in table.values()]
-
-
-def heading_of(entry: Entry) -> str:
-    """The heading that a function stands under: that of the loss which it is declared as, or which
-    its file declares first; of other files the table says it.
-
-    Raises:
-      LookupError: nothing says it.
-    """
-    file = vars(sys.modules[f"jaxalign.{entry.module}"]).values()
-    in_file = [value for value in file if isinstance(value, Loss | GroupMethod)]
-    own = [loss for loss in declarations() if loss.formula.__name__ == entry.name]
-    if own or in_file:
-        return (own or in_file)[0].kind.heading
-    for heading, modules in HEADINGS.items():
-        if any(f"{entry.module}.".startswith(f"{module}.") for module in modules):
-            return heading
-    raise LookupError(
-        f"{entry.name} has no heading: declare a loss in jaxalign.{entry.module}, or give the file "
-        "a line in benchmarks.catalogue.HEADINGS"
-    )
-
-
 def grouped(found: list[Entry]) -> Iterator[tuple[str, list[Entry]]]:
     """Headings with their entries, losses in the order of their declarations."""
-    order = {name: place for place, name in enumerate(losses.__all__)}
-    rows = sorted(found, key=lambda e: (order.get(e.name, len(order)), e.module, e.name))
-    headings = {entry.name: heading_of(entry) for entry in rows}
-    for heading in HEADINGS:
-        if below := [entry for entry in rows if headings[entry.name] == heading]:
-            yield heading, below
+    entry_of_name = {entry.name: entry for entry in found}
+    for heading, names in themes([getattr(jaxalign, entry.name) for entry in found]).items():
+        yield heading, [entry_of_name[name] for name in names]
 
 
 def cell(text: str) -> str:

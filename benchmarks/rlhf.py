@@ -2,7 +2,7 @@
 
 Runs `jaxalign rlhf --seed S` one after the other (finished runs are read, not repeated) and prints
 the mean of every number with its standard deviation over seeds, and the smallest lower end of a
-win rate's 95% interval. `--config configs/rlhf_smollm2.py --directory runs/smollm2` does the same
+win rate's 95% interval. `--config rlhf_smollm2 --directory runs/smollm2` does the same
 for the job from a known model.
 """
 

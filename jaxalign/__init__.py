@@ -1,15 +1,20 @@
 """Alignment fine-tuning in JAX; here its mathematics: pure, unreduced, jit, vmap and grad safe.
 
-What it offers of a file stands in the file's own `__all__`.
+Losses come one a row or token: add them up over a mask and divide once. Where an argument is `bool`
+whole numbers do, 0 for false. `help(jaxalign.dpo_loss)` has equation, units, ranges and the paper.
 """
 
 # First: a program may be stopped while it imports the rest.
 from jaxalign.system import signals  # noqa: F401
 
 # isort: split
+from jaxalign.system import opening  # noqa: F401
+
+# isort: split
 import inspect
 import typing
 
+from jaxalign import contents as _contents
 from jaxalign.advantages import *
 from jaxalign.batches.experience import *
 from jaxalign.batches.preferences import *
@@ -26,3 +31,6 @@ if not typing.TYPE_CHECKING:  # which follows the imports themselves
         for name, value in vars().items()
         if inspect.isclass(value) or inspect.isfunction(inspect.unwrap(value))
     )
+    __doc__ += "\n" + _contents.contents([globals()[name] for name in __all__]) + "\n"
+
+__version__ = "0.1.0"

@@ -4,7 +4,6 @@ A mistake of the user (`UserError`) is one line on standard error and exit statu
 """
 
 import contextlib
-import dataclasses
 import functools
 import importlib
 import importlib.metadata
@@ -12,20 +11,24 @@ import inspect
 import io
 import os
 import sys
+import time
 import traceback
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from jaxalign.config.checks import nearest
 from jaxalign.config.field_types import hints_of
-from jaxalign.config.flags import flags_of, given_flags, named_flags, with_flags
-from jaxalign.config.options import Options, RunOptions, given_options
+from jaxalign.config.flags import flags_of, given_flags, settings_of
+from jaxalign.config.options import Flag, Options, RunOptions, given_options
+from jaxalign.config.packaged import packaged, packaged_names
 from jaxalign.errors import UserError, one_line
 from jaxalign.system.cache import use_compilation_cache
+from jaxalign.system.console import clock, output, tell, telling
 from jaxalign.system.files import FileError, quote, read_bytes, reason, remedy, short_path, writing
-from jaxalign.system.memory import keep_freed_memory, return_compiler_memory, with_huge_pages
+from jaxalign.system.memory import keep_freed_memory, return_compiler_memory
+from jaxalign.system.opening import BEGAN, PRINTING
 from jaxalign.system.signals import ending, ignore
 
 HELP = """usage: jaxalign COMMAND [--output DIR] [--config FILE.py] [--field value ...]
@@ -39,15 +42,16 @@ HELP = """usage: jaxalign COMMAND [--output DIR] [--config FILE.py] [--field val
   kto       KTO from responses labelled good or bad; --loss NAME for its relatives
   online    online DPO on the policy's own samples, ranked by rewards; --loss xpo, nash_md
   distill   a student from a teacher's distributions, on data and on its own samples
-  evaluate  perplexity on texts, accuracy on preferences, rankings or steps
+  evaluate  perplexity on texts, rewards of answers to prompts, accuracy on preferences and others
   generate  samples of a trained policy
   export    a model as a Hugging Face folder, with a model card
   explain   one batch of a run or of a file, token by token, as a page
   ratings   the embedded human ratings as files that the commands read
   report    DIR: write report.html and the plots of a run directory again
 
-`jaxalign COMMAND --help` lists the fields. The same command again resumes an interrupted run.
-`jaxalign --version` prints the version."""
+`jaxalign COMMAND --help` shows the flags that are used most, `--help all` all of them. The same
+command again resumes an interrupted run. `jaxalign --version` prints the version; `--quiet` leaves
+nothing but warnings and errors."""
 
 HELP_FLAGS = ("-h", "--help", "help")
 LARGEST_CONFIG = 2**24  # bytes of a --config file
@@ -64,9 +68,9 @@ REFUSED = {
         *(f"{loop}.{field}" for loop in RLHF_LOOPS for field in ("eval_every", "best", "patience")),
     ),
     "reward": ("model.dropout", "model.value_trunk"),
-    "ppo": ("data.evaluation_path", "data.evaluation_share", "lora.dropout"),
-    "grpo": ("data.evaluation_path", "data.evaluation_share", "lora.dropout"),
-    "online": ("data.evaluation_path", "data.evaluation_share", "lora.dropout"),
+    "ppo": ("lora.dropout",),
+    "grpo": ("lora.dropout",),
+    "online": ("lora.dropout",),
     "evaluate": ("data.evaluation_path", "data.evaluation_share"),
     "explain": ("data.evaluation_path",),
 }
@@ -115,8 +119,6 @@ def program() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal may lack a letter of a name
             stream.reconfigure(errors="backslashreplace")
-    if arguments[:1] and arguments[0] in DEFAULTS and not asks_for_help(arguments):
-        with_huge_pages()
     try:
         main(arguments)
     finally:
@@ -181,11 +183,14 @@ def dispatch(arguments: list[str]) -> Any:
         print(HELP)
         return None
     if arguments == ["--version"]:
-        print(f"jaxalign {importlib.metadata.version('jaxalign')}")
+        version = importlib.metadata.version
+        print(f"jaxalign {version('jaxalign')} (jax {version('jax')})")
         return None
+    if arguments[0] == "--quiet":  # before the command is as good as behind it
+        arguments = [*arguments[1:], "--quiet"]
     command, rest = arguments[0], arguments[1:]
-    if command in HELP_FLAGS and len(rest) == 1:  # jaxalign help dpo
-        command, rest = rest[0], ["--help"]
+    if command in HELP_FLAGS and len(rest) in (1, 2):  # jaxalign help dpo, help dpo all
+        command, rest = rest[0], ["--help", *rest[1:]]
     if command == "report":
         return report(rest)
     if command not in DEFAULTS:
@@ -196,21 +201,37 @@ def dispatch(arguments: list[str]) -> Any:
 
 def run_command(command: str, arguments: list[str]) -> Any:
     """Result of a command run with these flags; with `--help`, its flags are printed instead."""
-    flag_words = [word for word in arguments if word not in HELP_FLAGS[:2]]
-    options, flags = given_options(given_flags(flag_words), options_of_command(command))
+    given = given_flags(["--help" if word == "-h" else word for word in arguments])
+    options, flags = given_options(given, options_of_command(command))
     default = (
         named_config(DEFAULTS[command])
         if options.config is None
         else read_config(Path(options.config), command)
     )
-    if asks_for_help(arguments):
-        return print_help(command, default)
+    topic, flags = help_topic(flags)
     hints = flags_of(type(default))
     refused = REFUSED.get(command, ())  # but where given by its whole name: the reason is told
     known = [name for name in hints if name not in refused or name in dict(flags)]
     known += hints_of(type(options))  # taken already: for suggestions
-    settings = with_flags(default, named_flags(flags, known, command))
+    try:
+        settings = settings_of(default, flags, known=known, command=command)
+    except UserError:
+        if topic is not None:
+            print_help(command, default, topic)
+        raise
+    if topic is not None:
+        return print_help(command, settings, topic)
     return run_configured(settings, options)
+
+
+def help_topic(flags: list[Flag]) -> tuple[str | None, list[Flag]]:
+    """What `--help` asks about, empty for the first page, None where it is not given; other flags.
+
+    >>> help_topic([("help", ("all",)), ("loss", ("ipo",))]), help_topic([])
+    (('all', [('loss', ('ipo',))]), (None, []))
+    """
+    topics = [" ".join(words) for name, words in flags if name == "help"]
+    return (topics[0] if topics else None), [flag for flag in flags if flag[0] != "help"]
 
 
 def options_of_command(command: str) -> type[Options]:
@@ -231,88 +252,53 @@ def run_configured(config: Config, options: Options) -> Any:
       config: of the command.
       options: of the command line beside it.
     """
+    began = BEGAN or time.monotonic()
     command, default = CONFIGS[type(config).__name__]
-    module = importlib.import_module(f"jaxalign.commands.{command}")
-    if not isinstance(options, RunOptions):
-        return module.run(config)
-    from jaxalign.recipes.run_directory import directory_of, locked_directory
+    with telling(quiet=options.quiet, stderr=command in PRINTING):
+        module = importlib.import_module(f"jaxalign.commands.{command}")
+        if not isinstance(options, RunOptions):
+            return module.run(config)
+        from jaxalign.recipes.run_directory import directory_of, locked_directory
 
-    folder = directory_of(f"runs/{default}" if options.output is None else options.output)
-    with locked_directory(folder):
-        return module.run(config, folder)
-
-
-def print_help(command: str, default: Config) -> None:
-    """Print the flags of a command, except those that it always refuses."""
-    import tyro
-
-    shown_default = without_fields(default, REFUSED.get(command, ()))
-    takes_directory = CONFIGS[type(default).__name__][1] is not None
-    names = [name for name in flags_of(type(default)) if name not in REFUSED.get(command, ())]
-    description = " ".join((type(default).__doc__ or "").split())
-    also = "--output DIR (where results go), " if takes_directory else ""
-    tyro.cli(
-        type(shown_default),
-        default=shown_default,
-        args=["--help"],
-        prog=f"jaxalign {command}",
-        description=f"{description}\n\nAlso: {also}--config FILE.py.\n{short_forms(names)}",
-        config=(tyro.conf.FlagConversionOff,),
-        use_underscores=True,
-    )
+        folder = directory_of(f"runs/{default}" if options.output is None else options.output)
+        with locked_directory(folder):
+            result = module.run(config, folder)
+        tell(f"done in {clock(time.monotonic() - began)}")
+    return result
 
 
-def short_forms(names: Sequence[str]) -> str:
-    """Sentence for the help on flags that may be given by their last word; empty: there are none.
-
-    >>> short_forms(["seed", "dpo.loss", "dpo.fit.steps"])
-    'The last word of a flag does where no other ends so: --loss for --dpo.loss.'
-    """
-    lasts = [name.rpartition(".")[2] for name in names]
-    short = [
-        n for n, last in zip(names, lasts, strict=True) if n != last and lasts.count(last) == 1
-    ]
-    known = [name for name in short if name.endswith((".loss", ".learning_rate"))] or short[:1]
-    examples = ", ".join(f"--{name.rpartition('.')[2]} for --{name}" for name in known)
-    return f"The last word of a flag does where no other ends so: {examples}." if known else ""
-
-
-def without_fields(config: Config, refused: Sequence[str], prefix: str = "") -> Config:
-    """Equal configuration of a subclass whose help leaves fields out.
+def print_help(command: str, settings: Config, topic: str) -> None:
+    """Print the first page of a command's help, or all its fields, or those of a section.
 
     Args:
-      config: a configuration or a block of one.
-      refused: dotted names of the fields to leave out.
-      prefix: dotted name of the block, with a dot behind it.
-    """
-    import tyro
+      command: its name.
+      settings: its configuration, with the flags that are given beside --help.
+      topic: empty, `all`, or the name of a section.
 
-    cls = type(config)
-    fields, values = [], {}
-    help_texts = {field.name: field.metadata.get("help") for field in dataclasses.fields(cls)}
-    for name, hint in hints_of(cls).items():
-        value = getattr(config, name)
-        if prefix + name in refused:
-            hint = Annotated[hint, tyro.conf.Suppress]
-        elif help_texts[name]:
-            hint = Annotated[hint, tyro.conf.arg(help=help_texts[name])]
-        elif dataclasses.is_dataclass(value):
-            value = without_fields(value, refused, f"{prefix}{name}.")
-            hint = type(value)
-        values[name] = value
-        fields.append((name, hint))
-    subclass = dataclasses.make_dataclass(
-        cls.__name__,
-        fields,
-        bases=(cls,),
-        frozen=True,
-        kw_only=True,
-        namespace={"__doc__": cls.__doc__},
-    )
-    instance = object.__new__(subclass)  # its checks are for what a user gives
-    for name, value in values.items():
-        object.__setattr__(instance, name, value)
-    return instance
+    Raises:
+      UserError: there is no such section.
+    """
+    from jaxalign.config.all_fields import print_fields
+    from jaxalign.config.help_page import Page, print_first_page
+
+    fields = [name for name in flags_of(type(settings)) if name not in REFUSED.get(command, ())]
+    if not topic:
+        page = Page(
+            command=command,
+            settings=settings,
+            fields=tuple(fields),
+            options=options_of_command(command),
+            directory=CONFIGS[type(settings).__name__][1],
+        )
+        return print_first_page(page)
+    shown = [name for name in fields if topic == "all" or name.startswith(f"{topic}.")]
+    if not shown:
+        sections = {name.rpartition(".")[0] for name in fields if "." in name}
+        raise UserError(
+            f"--help {quote(topic)[1:-1]} is no section of `{command}`; there are "
+            f"{', '.join(['all', *sorted(sections)])}{nearest(topic, sections)}"
+        )
+    print_fields(command, settings, shown)
 
 
 def named_config(name: str) -> Config:
@@ -326,20 +312,22 @@ def named_config(name: str) -> Config:
 
 
 def read_config(file: Path, command: str | None = None) -> Config:
-    """Configuration that `get_config()` of a user's Python file returns.
+    """Configuration that `get_config()` of a Python file returns.
 
     Args:
-      file: Python source, which is executed.
+      file: Python source, which is executed; or the name of one of the package's.
       command: that the configuration must belong to; None: any command.
 
     Raises:
       UserError: it cannot be read, does not run, or gives something else.
     """
-    origin = f"--config {short_path(file)}"
+    origin, file = f"--config {short_path(file)}", packaged(file)
     try:
         source = read_bytes(file, largest=LARGEST_CONFIG)
     except FileError as error:
-        raise UserError(f"--config {error}") from None
+        near = nearest(file.name.removesuffix(".py"), packaged_names())
+        known = near or f"; by name there are {', '.join(packaged_names())}"
+        raise UserError(f"--config {error}{known}") from None
     module = types.ModuleType(f"config_{file.stem}")
     module.__file__ = str(file)
     run = functools.partial(_run_file, file=str(file), origin=origin)
@@ -384,11 +372,14 @@ def report(arguments: list[str]) -> Path | None:
     if asks_for_help(arguments):
         print(f"{usage}\n\nWrites DIR/report.html and DIR/plots/*.png again.")
         return None
+    quiet = "--quiet" in arguments
+    arguments = [word for word in arguments if word != "--quiet"]
     if len(arguments) != 1 or arguments[0].startswith("--"):
         raise UserError(usage)
     from jaxalign.report import write_report
 
     with writing(Path(arguments[0]) / "report.html"):
         page = write_report(Path(arguments[0]))
-    print(page)
+    with telling(quiet=quiet):
+        output(str(page), needed=False)
     return page

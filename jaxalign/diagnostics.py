@@ -2,16 +2,18 @@
 
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 
 from jaxalign.kl import k1, k3
-from jaxalign.numerics.masking import masked_mean, masked_sum
+from jaxalign.numerics.arguments import assert_range, assert_same_shape, flags
+from jaxalign.numerics.bounds import ABOVE_ZERO
+from jaxalign.numerics.masking import masked_mean, masked_sum, masked_variance
 from jaxalign.numerics.precision import saturating_exp, widen
 
 __all__ = (
     "effective_sample_size",
+    "explained_variance",
     "ratio_diagnostics",
 )
 
@@ -34,7 +36,7 @@ def effective_sample_size(
       A scalar in (0, 1]; 0 where everything is masked.
 
     Raises:
-      AssertionError: the shapes differ.
+      AssertionError: the shapes differ, or the mask holds real numbers.
 
     When: to see whether another update from these samples is worth it.
     TRL: not there.
@@ -44,7 +46,8 @@ def effective_sample_size(
     >>> float(effective_sample_size(even, mask))
     1.0
     """
-    chex.assert_equal_shape([log_weights, mask])
+    assert_same_shape(log_weights=log_weights, mask=mask)
+    mask = flags(mask=mask)
     (log_weights,) = widen(jnp.where(mask, log_weights, -jnp.inf))
     largest = _global_max(log_weights, axis_name)
     weights = jnp.exp(log_weights - largest)
@@ -82,7 +85,8 @@ def ratio_diagnostics(
       `ratio/capped_share`, `ratio/effective_samples`, `ratio/k1` and `ratio/k3`.
 
     Raises:
-      AssertionError: the shapes differ.
+      AssertionError: the shapes differ, or the mask holds real numbers.
+      ValueError: a number outside its range.
 
     When: always, beside the loss.
     TRL: `sampling/importance_sampling_ratio/*`, after the cap.
@@ -92,7 +96,9 @@ def ratio_diagnostics(
     >>> float(ratio_diagnostics(zero, zero, mask, cap=2.0)["ratio/mean"])
     1.0
     """
-    chex.assert_equal_shape([logps, behaviour_logps, mask])
+    assert_range(ABOVE_ZERO, cap=cap)
+    assert_same_shape(logps=logps, behaviour_logps=behaviour_logps, mask=mask)
+    mask = flags(mask=mask)
     logps, behaviour_logps = widen(logps, behaviour_logps)
     log_ratios = jnp.where(mask, logps - behaviour_logps, 0)
     ratios, zero = saturating_exp(log_ratios), jnp.zeros_like(log_ratios)
@@ -111,6 +117,45 @@ def ratio_diagnostics(
     statistics |= {"ratio/max": largest, "ratio/capped_max": jnp.minimum(largest, cap)}
     ess = effective_sample_size(log_ratios, mask, axis_name=axis_name)
     return statistics | {"ratio/effective_samples": ess}
+
+
+def explained_variance(
+    values: jax.Array, returns: jax.Array, mask: jax.Array, *, axis_name: str | None = None
+) -> jax.Array:
+    """Explained variance of value predictions: the share of the variance of returns they foresee.
+
+      1 - Var(R - V) / Var(R)
+
+    1 for values that are the returns up to a constant, 0 for constant ones, below 0 for worse.
+
+    Args:
+      values: `[...]` V, predicted.
+      returns: `[...]` R, in the same units.
+      mask: `[...]` bool.
+      axis_name: mapped axis that the rest of the batch is on, or None.
+
+    Returns:
+      A scalar, at most 1; 0 where the returns do not vary.
+
+    Raises:
+      AssertionError: the shapes differ.
+
+    When: beside PPO's value loss, whose size says nothing without that of the returns.
+    TRL: not there.
+    Source: Huang et al. 2022, https://iclr-blog-track.github.io/2022/03/25/ppo-implementation-details/,
+    debug variables.
+
+    >>> returns, mask = jnp.array([1.0, 2.0, 3.0]), jnp.ones(3, bool)
+    >>> float(explained_variance(returns + 5, returns, mask))
+    1.0
+    """
+    assert_same_shape(values=values, returns=returns, mask=mask)
+    mask = flags(mask=mask)
+    values, returns = widen(values, returns)
+    total = masked_variance(returns, mask, ddof=0, axis_name=axis_name)
+    rest = masked_variance(returns - values, mask, ddof=0, axis_name=axis_name)
+    explained = 1 - rest / jnp.where(total > 0, total, 1)
+    return jnp.where(total > 0, explained, 0)
 
 
 def _global_max(x: jax.Array, axis_name: str | None) -> jax.Array:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxalign.logprobs import Ranges, log_softmax, logits_of, map_time_chunks, shift_right, tempered
+from jaxalign.numerics.arguments import assert_rank, assert_same_shape
 from jaxalign.numerics.named import by_name
 from jaxalign.numerics.precision import saturating_exp, widen
 
@@ -63,7 +64,7 @@ def k1(policy_logps: jax.Array, reference_logps: jax.Array) -> jax.Array:
     >>> float(k1(jnp.float32(-1.0), jnp.float32(-1.5)))
     0.5
     """
-    chex.assert_equal_shape([policy_logps, reference_logps])
+    assert_same_shape(policy_logps=policy_logps, reference_logps=reference_logps)
     policy_logps, reference_logps = widen(policy_logps, reference_logps)
     return policy_logps - reference_logps
 
@@ -152,7 +153,7 @@ def importance_corrected_k3(
     >>> float(importance_corrected_k3(jnp.float32(0.0), jnp.float32(0.0), jnp.float32(0.0)))
     0.0
     """
-    chex.assert_equal_shape([logps, behaviour_logps, reference_logps])
+    assert_same_shape(logps=logps, behaviour_logps=behaviour_logps, reference_logps=reference_logps)
     logps, behaviour_logps = widen(logps, behaviour_logps)
     ratios = saturating_exp(logps - jax.lax.stop_gradient(behaviour_logps))
     return ratios * k3(logps, reference_logps)
@@ -194,7 +195,7 @@ def exact_kl(policy_logits: jax.Array, reference_logits: jax.Array) -> jax.Array
     >>> round(float(kl), 6)  # log 2
     0.693147
     """
-    chex.assert_equal_shape([policy_logits, reference_logits])
+    assert_same_shape(policy_logits=policy_logits, reference_logits=reference_logits)
     log_p, log_q = map(log_softmax, widen(policy_logits, reference_logits))
     p, q = jnp.exp(log_p), jnp.exp(log_q)
     d = jnp.where(p > 0, log_p - log_q, 0)
@@ -237,8 +238,8 @@ def fused_exact_kl(
     TRL: not there.
     Source: Kullback and Leibler 1951, https://doi.org/10.1214/aoms/1177729694.
     """
-    chex.assert_rank([policy_hidden, reference_hidden], 3)
-    chex.assert_equal_shape_prefix([policy_hidden, reference_hidden], 2)
+    assert_rank(3, policy_hidden=policy_hidden, reference_hidden=reference_hidden)
+    assert_same_shape(axes=2, policy_hidden=policy_hidden, reference_hidden=reference_hidden)
     chex.assert_equal(policy_unembedding.shape[-1], reference_unembedding.shape[-1])
 
     def chunk_kl(policy: jax.Array, reference: jax.Array) -> jax.Array:
@@ -285,7 +286,7 @@ def adapted_coef(
     0.11
     """
     coef, kl = widen(coef, kl)
-    chex.assert_rank([coef, kl], 0)
+    assert_rank(0, coef=coef, kl=kl)
     return coef * (1 + jnp.clip(kl / target - 1, -0.2, 0.2) * batch_size / horizon)
 
 

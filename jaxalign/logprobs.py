@@ -17,6 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxalign.numerics.arguments import assert_range, assert_rank, assert_same_shape, flags
+from jaxalign.numerics.bounds import ABOVE_ZERO, COUNT
 from jaxalign.numerics.masking import masked_sum
 from jaxalign.numerics.matmul import product
 from jaxalign.numerics.precision import widen
@@ -97,7 +99,7 @@ def tempered(logits: jax.Array, temperature: float) -> jax.Array:
     >>> tempered(jnp.array([3.0, 1.0, -jnp.inf]), 0.5).tolist()
     [0.0, -4.0, -inf]
     """
-    _check_temperature(temperature)
+    assert_range(ABOVE_ZERO, temperature=temperature)
     if temperature == 1:
         return logits
     (logits,) = widen(logits)
@@ -123,7 +125,7 @@ def action_logps(logits: jax.Array, actions: jax.Array) -> jax.Array:
     >>> print(action_logps(logits, jnp.array([1, 0])).round(4))  # log 1/2, 0
     [-0.6931  0.    ]
     """
-    chex.assert_equal_shape([logits[..., 0], actions])
+    assert_same_shape(logits=logits[..., 0], actions=actions)
     chex.assert_type(actions, int)
     (logits,) = widen(logits)
     shifted = logits - jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
@@ -186,14 +188,14 @@ def token_logps(logits: jax.Array, tokens: jax.Array, *, temperature: float = 1.
 
     Raises:
       AssertionError: shapes do not fit.
-      ValueError: the temperature is not positive.
+      ValueError: a number outside its range.
 
     >>> logits = jnp.array([[[0.0, 0.0], [jnp.log(3.0), 0.0], [9.0, 9.0]]])
     >>> print(token_logps(logits, jnp.array([[1, 1, 0]])).round(4))  # 0, log 1/2, log 3/4
     [[ 0.     -0.6931 -0.2877]]
     """
-    chex.assert_rank(logits, 3)
-    chex.assert_equal_shape([logits[..., 0], tokens])
+    assert_rank(3, logits=logits)
+    assert_same_shape(logits=logits[..., 0], tokens=tokens)
     return shift_right(action_logps(tempered(logits, temperature), jnp.roll(tokens, -1, axis=1)))
 
 
@@ -211,12 +213,12 @@ def token_entropy(logits: jax.Array, *, temperature: float = 1.0) -> jax.Array:
 
     Raises:
       AssertionError: `logits` is not `[B, T, V]`.
-      ValueError: the temperature is not positive.
+      ValueError: a number outside its range.
 
     >>> print(token_entropy(jnp.zeros((1, 2, 4))).round(4))  # log 4
     [[0.     1.3863]]
     """
-    chex.assert_rank(logits, 3)
+    assert_rank(3, logits=logits)
     return shift_right(entropy(tempered(logits, temperature)))
 
 
@@ -233,13 +235,14 @@ def sequence_logps(token_logps: jax.Array, mask: jax.Array) -> jax.Array:
       `[B]` nats; 0 for an empty response.
 
     Raises:
-      AssertionError: the shapes differ or are not `[B, T]`.
+      AssertionError: the shapes differ or are not `[B, T]`, or the mask holds real numbers.
 
     >>> sequence_logps(jnp.array([[-9.0, -1.0, -2.0]]), jnp.array([[False, True, True]])).tolist()
     [-3.0]
     """
-    chex.assert_rank(token_logps, 2)
-    return masked_sum(token_logps, mask, axis=1)
+    assert_rank(2, token_logps=token_logps)
+    assert_same_shape(token_logps=token_logps, mask=mask)
+    return masked_sum(token_logps, flags(mask=mask), axis=1)
 
 
 def softcapped(x: jax.Array, cap: float | None) -> jax.Array:
@@ -374,7 +377,7 @@ def fused_token_logps_and_entropy(
       AssertionError: shapes do not fit.
       ValueError: the temperature or the chunk size is not positive.
     """
-    chex.assert_equal_shape_prefix([hidden, tokens], 2)
+    assert_same_shape(axes=2, hidden=hidden, tokens=tokens)
     both = fused_action_logps_and_entropy(
         hidden,
         unembedding,
@@ -412,19 +415,15 @@ def fused_action_logps_and_entropy(
       AssertionError: shapes do not fit.
       ValueError: the temperature or the chunk size is not positive.
     """
-    chex.assert_rank([hidden, unembedding, actions], [3, 2, 2])
-    chex.assert_equal_shape_prefix([hidden, actions], 2)
+    assert_rank(3, hidden=hidden)
+    assert_rank(2, unembedding=unembedding, actions=actions)
+    assert_same_shape(axes=2, hidden=hidden, actions=actions)
     chex.assert_equal(hidden.shape[2], unembedding.shape[0])
     chex.assert_type(actions, int)
-    _check_temperature(temperature)
+    assert_range(ABOVE_ZERO, temperature=temperature)
     hidden, unembedding = _on_same_axes(hidden, unembedding, actions)
     settings = FusedSettings(temperature, softcap, chunk_size, token_ranges)
     return _fused(settings, hidden, unembedding, actions)
-
-
-def _check_temperature(temperature: float) -> None:
-    if temperature <= 0:
-        raise ValueError(f"temperature must be above 0, got {temperature}")
 
 
 def _on_same_axes(
@@ -438,8 +437,7 @@ def _on_same_axes(
 
 def _time_chunks(x: jax.Array, chunk_size: int) -> jax.Array:
     """`[B, T, ...]` as `[chunks, B, steps, ...]` of about `chunk_size` tokens, zeros at the end."""
-    if chunk_size <= 0:
-        raise ValueError(f"chunk_size must be above 0, got {chunk_size}")
+    assert_range(COUNT, chunk_size=chunk_size)
     batch, length = x.shape[:2]
     chunks = -(-length // max(1, chunk_size // max(1, batch)))
     steps = -(-length // chunks)

@@ -14,6 +14,7 @@ from jaxalign.cli import dispatch, main
 from jaxalign.recipes import stage
 from jaxalign.train import loop
 from jaxalign.train.metrics import read_metrics
+from tests.metric_lines import lines_without_times
 
 TINY_MODEL = ["--model.width", "16", "--model.layers", "1", "--model.heads", "2"]
 TEXT = "a fine film with a warm heart and a sly wit that never once loses its way"
@@ -222,7 +223,7 @@ def test_kto_and_bco_resume_to_the_same_bits_and_are_explained(
     dispatch(["kto", "--loss", loss, "--run_dir", parts, *data])
     files_of = [Path(run) / "model" / "model.safetensors" for run in (whole, parts)]
     assert files_of[0].read_bytes() == files_of[1].read_bytes()
-    numbers = [[{**line, "time": 0} for line in read_metrics(run)] for run in (whole, parts)]
+    numbers = [lines_without_times(run) for run in (whole, parts)]
     assert numbers[0] == numbers[1]
     name = {"kto": "kl/reference", "bco": "bco/shift"}[loss]
     assert numbers[0][0][name] == pytest.approx(0, abs=1e-5) and numbers[0][-1][name] != 0
@@ -262,6 +263,7 @@ def test_grpo_resumes_to_the_same_bits_and_is_explained(
     data += ["--policy", directory, "--reward", reward, "--grpo.save_every", "1"]
     data += ["--grpo.iterations", "4", "--grpo.prompts", "8", "--grpo.group_size", "4"]
     data += ["--grpo.minibatches", "2", "--grpo.mask_truncated", "False", "--seed", "1"]
+    data += ["--data.evaluation_path", files["prompts"], "--grpo.eval_every", "2"]
     data += ["--place.layout", "device"]
     whole, parts = str(tmp_path / "whole"), str(tmp_path / "parts")
     results = dispatch(["grpo", "--loss", "dapo", "--run_dir", whole, *data])
@@ -272,9 +274,15 @@ def test_grpo_resumes_to_the_same_bits_and_is_explained(
     dispatch(["grpo", "--loss", "dapo", "--run_dir", parts, *data])
     files_of = [Path(run) / "model" / "model.safetensors" for run in (whole, parts)]
     assert files_of[0].read_bytes() == files_of[1].read_bytes()
-    numbers = [[{**line, "time": 0} for line in read_metrics(run)] for run in (whole, parts)]
+    numbers = [lines_without_times(run) for run in (whole, parts)]
     assert numbers[0] == numbers[1]
-    first = numbers[0][0]
+    kept = [(Path(run) / "samples.jsonl").read_text() for run in (whole, parts)]
+    assert kept[0] == kept[1]
+    assert kept[0].count("\n") == 4 * 8 * 4 + 3 * min(len(WORDS), 16)
+    evaluated = [line for line in numbers[0] if "eval/scores/mean" in line]
+    assert [line["step"] for line in evaluated] == [0, 2, 4]
+    assert abs(evaluated[0]["eval/kl/reference"]) < 1e-4 < abs(evaluated[-1]["eval/kl/reference"])
+    first = numbers[0][1]
     assert abs(first["kl/reference"]) < 1e-4 and first["ratio/mean"] == pytest.approx(1, abs=1e-5)
     page = str(tmp_path / "explain.html")
     capsys.readouterr()
@@ -293,7 +301,7 @@ def test_grpo_resumes_to_the_same_bits_and_is_explained(
         (["sft"], "--data.path is empty"),
         (["sft", "--data.path", "no.jsonl"], "no.jsonl"),
         (["ppo", "--config", "no.py"], "--config no.py does not exist"),
-        (["sft", "--run_dir"], "--run_dir needs a value"),
+        (["sft", "--output"], "--output needs a value"),
         (["generate", "--run_dir", "x"], "writes no run directory"),
         (
             ["report", "/no/such/run"],
@@ -313,7 +321,7 @@ def test_mistakes_are_one_line(arguments, line, capsys):
 @pytest.mark.parametrize("command", ["distill", "explain", "grpo", "rlhf"])
 def test_the_sentence_of_a_command_is_one_paragraph_of_its_help(command, capsys):
     with pytest.raises(SystemExit):
-        main([command, "--help"])
+        main([command, "--help", "all"])
     usage, sentence, *_ = capsys.readouterr().out.split("\n\n")
     assert usage.startswith(f"usage: jaxalign {command}") and sentence.endswith(".")
     assert sentence == " ".join(sentence.split())

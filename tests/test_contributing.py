@@ -215,7 +215,7 @@ def test_a_new_family_is_read(tree):
 def test_a_new_environment_is_learned(tree):
     """100 random steps give about 131, of which 31 are the far end's; going on gives over 300."""
     given = ("--total_steps", "40960", "--log_every", "8", "--save_every", "8")
-    chain = ("ppo", "--config", "configs/ppo_chain.py", *given)
+    chain = ("ppo", "--config", "ppo_chain", *given)
     python(tree, "-m", "jaxalign", *chain, "--run_dir", "run")
     results = json.loads((tree / "run" / "results.json").read_text())
     assert results["mean_return"] > 200

@@ -14,11 +14,11 @@ PACKAGE = Path(jaxalign.__file__).parent
 # A part imports from those above it, and within itself.
 ORDER = (
     *("errors", "numerics", "system", "batches"),
-    *("logprobs", "kl", "diagnostics", "advantages", "losses"),
+    *("logprobs", "kl", "diagnostics", "advantages", "losses", "contents"),
     *("models", "data", "pretrained", "envs"),
     *("sampling", "objectives", "rollouts", "train", "layouts"),
     *("explanation", "evaluation", "report"),
-    *("config", "recipes", "commands", "cli", "__main__"),
+    *("config", "configs", "recipes", "commands", "cli", "__main__"),
 )
 FILES = sorted(
     path for path in PACKAGE.rglob("*.py") if path.relative_to(PACKAGE) != Path("__init__.py")

@@ -363,10 +363,12 @@ def test_actions_at_temperature_1():
     np.testing.assert_allclose(entropies, [2 * [-p @ np.log(p)]], rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["temperature", "chunk_size"])
-def test_what_must_be_positive(name):
+@pytest.mark.parametrize(
+    ("name", "wanted"), [("temperature", "above 0"), ("chunk_size", "at least 1")]
+)
+def test_what_must_be_positive(name, wanted):
     settings = {"temperature": 1.0, "chunk_size": 4} | {name: 0}
-    with pytest.raises(ValueError, match=f"{name} must be above 0, got 0"):
+    with pytest.raises(ValueError, match=f"{name} must be {wanted}, got 0"):
         fused_token_logps(
             jnp.zeros((1, 2, 3)), jnp.zeros((3, 4)), jnp.zeros((1, 2), int), **settings
         )

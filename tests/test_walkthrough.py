@@ -61,7 +61,7 @@ def calls_of(arguments: list[str], steps: list[tuple[str, str]]) -> Iterator[tup
 def folder(tmp_path, monkeypatch):
     """Working directory with a small policy, pairs, prompts and a reward function."""
     monkeypatch.chdir(tmp_path)
-    shutil.copy(ROOT / "configs" / "ppo_cartpole.py", "cartpole.py")
+    shutil.copy(ROOT / "jaxalign" / "configs" / "ppo_cartpole.py", "cartpole.py")
     save_text_model(tmp_path / "policy", tiny_policy(24))
     Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in PAIRS))
     Path("length.py").write_text(

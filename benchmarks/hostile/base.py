@@ -96,7 +96,7 @@ def loop(section: str = "", steps: int = 2, **changes: str) -> list[str]:
 
 def rounds(section: str, iterations: int = 2, **changes: str) -> list[str]:
     """Flags of a loop of rounds: `ppo`, `grpo`."""
-    own = {"ppo": {"batch_size": "4", "minibatches": "1", "epochs": "1"},
+    own = {"ppo": {"batch_size": "4", "minibatches": "1", "update_epochs": "1"},
            "grpo": {"prompts": "2", "group_size": "2"}}[section]  # fmt: skip
     fields = {"iterations": str(iterations), "save_every": "1", **own} | {
         name: x for name, x in changes.items() if name not in RATE

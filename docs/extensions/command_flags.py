@@ -1,15 +1,12 @@
 """The page of commands: every flag with its values, its default and what it does, from the code."""
 
-import ast
 import dataclasses
-import inspect
-import textwrap
 import typing
-from collections.abc import Iterator
 from typing import Any
 
 from jaxalign import cli
 from jaxalign import config as configurations
+from jaxalign.config.field_texts import field_texts, sentence_of
 from jaxalign.config.field_types import hints_of, options_of
 
 SHARED = ("Data", "Place", "Lora", "Model", "Tokenizer", "Fit", "Optimizer")  # blocks shown once
@@ -26,7 +23,7 @@ def commands_page() -> str:
     ]
     for cls, (command, directory) in cli.CONFIGS.items():
         config = getattr(configurations, cls)()
-        parts += [f"## {OF_PPO.get(cls, command)}\n", f"{' '.join(type(config).__doc__.split())}\n"]
+        parts += [f"## {OF_PPO.get(cls, command)}\n", f"{sentence_of(type(config))}\n"]
         if directory:
             parts += [f"Results go to `--run_dir`, by default `runs/{directory}`.\n"]
         parts += table(rows(config, refused=cli.REFUSED.get(command, ())))
@@ -37,7 +34,7 @@ def commands_page() -> str:
     parts += ["## Shared blocks\n"]
     for name in SHARED:
         config = getattr(configurations, f"{name}Config")()
-        parts += [f"### {name}Config\n", f"{' '.join(type(config).__doc__.split())}\n"]
+        parts += [f"### {name}Config\n", f"{sentence_of(type(config))}\n"]
         parts += table(rows(config, refused=()))
     return "\n".join(parts)
 
@@ -50,7 +47,7 @@ def table(lines: list[tuple[str, str, str]]) -> list[str]:
 
 def rows(config: Any, *, refused: tuple[str, ...], prefix: str = "") -> list[tuple[str, str, str]]:
     """Flag, default and meaning of every field; one line for a block that is shown once."""
-    lines, texts = [], dict(field_texts(type(config)))
+    lines, texts = [], field_texts(type(config))
     for name, hint in hints_of(type(config)).items():
         value, flag = getattr(config, name), f"{prefix}{name}"
         if flag in refused:
@@ -101,19 +98,3 @@ def meaning(text: str, hint: Any) -> str:
     named = [option for option in options_of(hint) if typing.get_origin(option) is typing.Literal]
     names = ", ".join(f"`{name}`" for option in named for name in typing.get_args(option))
     return f"{text} One of {names}." if names else text
-
-
-def field_texts(cls: type) -> Iterator[tuple[str, str]]:
-    """Names of the fields of a configuration and what their docstrings, or the losses', say."""
-    for base in reversed(cls.__mro__):
-        if not dataclasses.is_dataclass(base):
-            continue
-        (body,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
-        assert isinstance(body, ast.ClassDef)
-        for field, text in zip(body.body, body.body[1:], strict=False):
-            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
-                assert isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant), cls
-                yield field.target.id, " ".join(str(text.value.value).split())
-    for field in dataclasses.fields(cls):
-        if "help" in field.metadata:
-            yield field.name, field.metadata["help"]

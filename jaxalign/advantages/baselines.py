@@ -1,9 +1,10 @@
 """Baselines without groups: the greedy response, and a running mean of scores."""
 
-import chex
 import jax
 import jax.numpy as jnp
 
+from jaxalign.numerics.arguments import assert_range, assert_rank, assert_same_shape, flags
+from jaxalign.numerics.bounds import SHARE_BELOW_ONE
 from jaxalign.numerics.masking import masked_mean, masked_sum
 from jaxalign.numerics.precision import widen
 
@@ -26,7 +27,7 @@ def greedy_baseline_advantages(
       `[P, G]`, reward units, 0 where masked.
 
     Raises:
-      AssertionError: the shapes do not fit.
+      AssertionError: the shapes do not fit, or the mask holds real numbers.
 
     When: one response a prompt, and greedy decoding is cheaper than a value model (ReMax).
     TRL: not there.
@@ -36,9 +37,11 @@ def greedy_baseline_advantages(
     >>> greedy_baseline_advantages(scores, jnp.array([2.0]), mask).tolist()
     [[-1.0, 1.0]]
     """
-    chex.assert_rank([scores, greedy_scores], [2, 1])
-    chex.assert_equal_shape([scores, mask])
-    chex.assert_equal_shape([scores[:, 0], greedy_scores])
+    assert_rank(2, scores=scores)
+    assert_rank(1, greedy_scores=greedy_scores)
+    assert_same_shape(scores=scores, mask=mask)
+    mask = flags(mask=mask)
+    assert_same_shape(axes=1, scores=scores, greedy_scores=greedy_scores)
     scores, greedy_scores = widen(scores, greedy_scores)
     return jnp.where(mask, scores - greedy_scores[:, None], 0)
 
@@ -68,8 +71,8 @@ def running_baseline(
       `[]`, reward units; the same baseline where everything is masked.
 
     Raises:
-      AssertionError: the shapes do not fit.
-      ValueError: `decay` outside [0, 1).
+      AssertionError: the shapes do not fit, or the mask holds real numbers.
+      ValueError: a number outside its range.
 
     When: REINFORCE with one response a prompt and no value model.
     TRL: not there.
@@ -79,9 +82,10 @@ def running_baseline(
     >>> float(running_baseline(jnp.float32(0.0), scores, mask, decay=0.75))
     0.5
     """
-    chex.assert_rank(baseline, 0)
-    if not 0 <= decay < 1:
-        raise ValueError(f"decay must be in [0, 1), got {decay}")
+    assert_rank(0, baseline=baseline)
+    assert_range(SHARE_BELOW_ONE, decay=decay)
+    assert_same_shape(scores=scores, mask=mask)
+    mask = flags(mask=mask)
     mean = masked_mean(scores, mask, axis_name=axis_name)
     count = masked_sum(jnp.ones_like(scores), mask, axis_name=axis_name)
     return jnp.where(count > 0, baseline + (1 - decay) * (mean - baseline), baseline)

@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
+
+from jaxalign.numerics.arguments import assert_rank, assert_same_shape, flags
 
 Recurrence = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
@@ -45,26 +46,29 @@ def episode_ends(
       terminations, truncations, final_values, bootstrap_values: as in `gae`.
 
     Raises:
-      AssertionError: the shapes differ, or mask or flags are not bool.
+      AssertionError: the shapes differ, or flags are real numbers.
       ValueError: truncations without final_values.
     """
-    present = [x for x in (terminations, truncations, final_values) if x is not None]
-    chex.assert_rank(values, 2)
-    chex.assert_equal_shape([values, mask, *present])
-    flags = [mask, *(x for x in (terminations, truncations) if x is not None)]
-    chex.assert_type(flags, bool)  # ~1 is -2, which is true
+    assert_rank(2, values=values)
+    assert_same_shape(
+        values=values,
+        mask=mask,
+        terminations=terminations,
+        truncations=truncations,
+        final_values=final_values,
+    )
     if truncations is not None and final_values is None:
         raise ValueError(
             "truncations need final_values, the values of the observations they cut at"
         )
     after_last = jnp.zeros_like(values[:, 0])
     if bootstrap_values is not None:
-        chex.assert_equal_shape([bootstrap_values, after_last])
+        assert_same_shape(bootstrap_values=bootstrap_values, after_last=after_last)
         after_last = jnp.asarray(bootstrap_values, values.dtype)
     nowhere = jnp.zeros_like(mask, bool)
     return EpisodeEnds(
-        terminations=nowhere if terminations is None else terminations,
-        truncations=nowhere if truncations is None else truncations,
+        terminations=nowhere if terminations is None else flags(terminations=terminations),
+        truncations=nowhere if truncations is None else flags(truncations=truncations),
         final_values=jnp.asarray(values if final_values is None else final_values, values.dtype),
         bootstrap_values=after_last,
     )

@@ -5,7 +5,6 @@ say) are skipped: the step "after" a decision is the next unmasked one, and noth
 reaches any result.
 """
 
-import chex
 import jax
 import jax.numpy as jnp
 
@@ -16,6 +15,8 @@ from jaxalign.advantages.episodes import (
     recurrence_scan,
     values_after,
 )
+from jaxalign.numerics.arguments import assert_range, assert_same_shape, flags
+from jaxalign.numerics.bounds import SHARE
 from jaxalign.numerics.precision import widen
 
 
@@ -61,8 +62,8 @@ def gae(
       Advantages and returns, both `[B, T]` in reward units, 0 where masked.
 
     Raises:
-      AssertionError: the shapes differ.
-      ValueError: truncations without final_values.
+      AssertionError: the shapes differ, or the mask holds real numbers.
+      ValueError: a number outside its range, or truncations without final_values.
 
     When: a value function is trained beside the policy.
     TRL: inside `PPOTrainer`, `lam`.
@@ -140,7 +141,9 @@ def _gae(
     **ends: jax.Array | None,
 ) -> tuple[jax.Array, jax.Array]:
     """Advantages and returns by that recurrence; arguments of `gae`."""
-    chex.assert_equal_shape([rewards, values, mask])
+    assert_range(SHARE, gamma=gamma, gae_lambda=gae_lambda)
+    assert_same_shape(rewards=rewards, values=values, mask=mask)
+    mask = flags(mask=mask)
     rewards, values = widen(rewards, jnp.where(mask, values, 0))
     limits = episode_ends(values, mask, **ends)
     following = values_after(values, mask, limits, recurrence)

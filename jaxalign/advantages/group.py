@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxalign.advantages.declarations import AdvantageEstimator
+from jaxalign.numerics.arguments import assert_rank, assert_same_shape, flags
 from jaxalign.numerics.masking import (
     equal_entries,
     masked_sum,
@@ -33,7 +34,7 @@ def centred_advantages(scores: jax.Array, mask: jax.Array) -> jax.Array:
       `[P, G]`, reward units, 0 where masked.
 
     Raises:
-      AssertionError: the shapes differ.
+      AssertionError: the shapes differ, or the mask holds real numbers.
 
     When: Dr. GRPO: groups keep the scale of their rewards.
     TRL: `scale_rewards="none"`.
@@ -42,8 +43,9 @@ def centred_advantages(scores: jax.Array, mask: jax.Array) -> jax.Array:
     >>> centred_advantages(jnp.array([[1.0, 3.0]]), jnp.ones((1, 2), bool)).tolist()
     [[-1.0, 1.0]]
     """
-    chex.assert_rank(scores, 2)
-    chex.assert_equal_shape([scores, mask])
+    assert_rank(2, scores=scores)
+    assert_same_shape(scores=scores, mask=mask)
+    mask = flags(mask=mask)
     (scores,) = widen(scores)
     lowest = jnp.min(jnp.where(mask, scores, jnp.inf), axis=1, keepdims=True)
     above = jnp.where(mask, scores - lowest, 0)
@@ -65,7 +67,7 @@ def grpo_advantages(scores: jax.Array, mask: jax.Array) -> jax.Array:
       `[P, G]`, dimensionless, 0 where masked and in groups of equal scores.
 
     Raises:
-      AssertionError: the shapes differ.
+      AssertionError: the shapes differ, or the mask holds real numbers.
 
     When: GRPO as published.
     TRL: `scale_rewards="group"`, plus 1e-4 in the denominator.
@@ -74,6 +76,8 @@ def grpo_advantages(scores: jax.Array, mask: jax.Array) -> jax.Array:
     >>> print(grpo_advantages(jnp.array([[1.0, 3.0]]), jnp.ones((1, 2), bool)).round(4))
     [[-0.7071  0.7071]]
     """
+    assert_same_shape(scores=scores, mask=mask)
+    mask = flags(mask=mask)
     centred = centred_advantages(scores, mask)
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(centred), axis=1, keepdims=True))
     some = largest > 0
@@ -99,7 +103,7 @@ def batch_scaled_advantages(
       `[P, G]`, dimensionless, 0 where masked and in groups of equal scores.
 
     Raises:
-      AssertionError: the shapes differ.
+      AssertionError: the shapes differ, or the mask holds real numbers.
 
     When: easy and hard prompts should keep their relative scale.
     TRL: `scale_rewards="batch"`, plus 1e-4 in the denominator.
@@ -110,6 +114,8 @@ def batch_scaled_advantages(
     [[-1.2247  1.2247]
      [ 0.      0.    ]]
     """
+    assert_same_shape(scores=scores, mask=mask)
+    mask = flags(mask=mask)
     variance = masked_variance(scores, mask, ddof=1, axis_name=axis_name)
     deviation = jnp.sqrt(jnp.where(variance > 0, variance, 1))
     return centred_advantages(scores, mask) / deviation
@@ -128,7 +134,7 @@ def leave_one_out_advantages(scores: jax.Array, mask: jax.Array) -> jax.Array:
       `[P, G]`, reward units, 0 where masked and in groups of one.
 
     Raises:
-      AssertionError: the shapes differ.
+      AssertionError: the shapes differ, or the mask holds real numbers.
 
     When: RLOO.
     TRL: `RLOOTrainer`.
@@ -137,6 +143,8 @@ def leave_one_out_advantages(scores: jax.Array, mask: jax.Array) -> jax.Array:
     >>> leave_one_out_advantages(jnp.array([[1.0, 3.0]]), jnp.ones((1, 2), bool)).tolist()
     [[-2.0, 2.0]]
     """
+    assert_same_shape(scores=scores, mask=mask)
+    mask = flags(mask=mask)
     centred = centred_advantages(scores, mask)
     count = jnp.sum(mask, axis=1, keepdims=True).astype(centred.dtype)
     return centred * count / jnp.maximum(count - 1, 1)
@@ -156,7 +164,7 @@ def length_weighted_advantages(scores: jax.Array, lengths: jax.Array, mask: jax.
       `[P, G]`, reward units, 0 where masked.
 
     Raises:
-      AssertionError: the shapes differ.
+      AssertionError: the shapes differ, or the mask holds real numbers.
 
     When: on-policy training without clip and KL (OPO).
     TRL: not there.
@@ -166,8 +174,10 @@ def length_weighted_advantages(scores: jax.Array, lengths: jax.Array, mask: jax.
     >>> length_weighted_advantages(scores, lengths, jnp.ones((1, 2), bool)).tolist()
     [[-2.0, 1.0]]
     """
+    assert_same_shape(scores=scores, mask=mask)
+    mask = flags(mask=mask)
     centred = centred_advantages(scores, mask)
-    chex.assert_equal_shape([scores, lengths])
+    assert_same_shape(scores=scores, lengths=lengths)
     weights = jnp.where(mask, lengths, 0).astype(centred.dtype)
     total = jnp.maximum(jnp.sum(weights, axis=1, keepdims=True), 1)
     offset = jnp.sum(weights * centred, axis=1, keepdims=True) / total
@@ -190,7 +200,7 @@ def best_of_group_advantages(scores: jax.Array, mask: jax.Array) -> jax.Array:
       `[P, G]`, reward units, at least 0; 0 where masked, in ties and in groups of one.
 
     Raises:
-      AssertionError: the shapes differ.
+      AssertionError: the shapes differ, or the mask holds real numbers.
 
     When: several attempts are allowed and one has to be right.
     TRL: not there.
@@ -199,8 +209,9 @@ def best_of_group_advantages(scores: jax.Array, mask: jax.Array) -> jax.Array:
     >>> best_of_group_advantages(jnp.array([[1.0, 4.0, 2.0]]), jnp.ones((1, 3), bool)).tolist()
     [[0.0, 2.0, 0.0]]
     """
-    chex.assert_rank(scores, 2)
-    chex.assert_equal_shape([scores, mask])
+    assert_rank(2, scores=scores)
+    assert_same_shape(scores=scores, mask=mask)
+    mask = flags(mask=mask)
     (scores,) = widen(scores)
     ordered = jnp.sort(jnp.where(mask, scores, -jnp.inf), axis=1)
     best = ordered[:, -1:]
@@ -237,7 +248,7 @@ def weighted_scores(scores: jax.Array, weights: jax.Array) -> tuple[jax.Array, j
     >>> scores.tolist(), mask.tolist()
     ([3.0, 0.0], [True, False])
     """
-    chex.assert_rank(weights, 1)
+    assert_rank(1, weights=weights)
     chex.assert_axis_dimension(scores, 0, len(weights))
     scores, weights = widen(scores, weights)
     mask = ~jnp.isnan(scores)
@@ -278,7 +289,8 @@ def decoupled_advantages(
     >>> print(decoupled_advantages(one, jnp.ones(1)).round(4))
     [[-0.7071  0.7071]]
     """
-    chex.assert_rank([scores, weights], [3, 1])
+    assert_rank(3, scores=scores)
+    assert_rank(1, weights=weights)
     chex.assert_axis_dimension(scores, 0, len(weights))
     has_score = ~jnp.isnan(scores)
     each = jax.vmap(grpo_advantages)(scores, has_score)

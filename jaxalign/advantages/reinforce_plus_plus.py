@@ -24,7 +24,8 @@ def reinforce_plus_plus_advantages(
       `[B, T]`, dimensionless, 0 where masked.
 
     Raises:
-      AssertionError: the shapes differ.
+      AssertionError: the shapes differ, or the mask holds real numbers.
+      ValueError: a number outside its range.
 
     When: one response a prompt and no value model. For its baseline variant subtract the mean of
       the group from the scores first.

@@ -2,12 +2,13 @@
 
 from typing import cast
 
-import chex
 import jax
 import jax.numpy as jnp
 
 from jaxalign.advantages.episodes import episode_ends, recurrence_scan, values_after
 from jaxalign.advantages.gae import gae
+from jaxalign.numerics.arguments import assert_range, assert_same_shape, flags
+from jaxalign.numerics.bounds import COUNT, SHARE
 from jaxalign.numerics.precision import widen
 
 
@@ -32,8 +33,8 @@ def discounted_returns(
       `[B, T]`, reward units, 0 where masked.
 
     Raises:
-      AssertionError: the shapes differ.
-      ValueError: truncations without final_values.
+      AssertionError: the shapes differ, or the mask holds real numbers.
+      ValueError: a number outside its range, or truncations without final_values.
 
     When: REINFORCE with any baseline; targets without a value function.
     TRL: not there.
@@ -69,8 +70,8 @@ def lambda_returns(
       `[B, T]`, reward units, 0 where masked.
 
     Raises:
-      AssertionError: the shapes differ.
-      ValueError: truncations without final_values.
+      AssertionError: the shapes differ, or the mask holds real numbers.
+      ValueError: a number outside its range, or truncations without final_values.
 
     When: targets of a value function.
     TRL: the `returns` of `PPOTrainer`.
@@ -81,6 +82,7 @@ def lambda_returns(
     >>> lambda_returns(rewards, values, mask, gamma=1.0, trace_lambda=0.5).tolist()
     [[0.75, 1.0]]
     """
+    assert_range(SHARE, trace_lambda=trace_lambda)
     return gae(rewards, values, mask, gamma=gamma, gae_lambda=trace_lambda, **ends)[1]
 
 
@@ -110,8 +112,8 @@ def n_step_returns(
       `[B, T]`, reward units, 0 where masked.
 
     Raises:
-      AssertionError: the shapes differ.
-      ValueError: `steps` below 1, or truncations without final_values.
+      AssertionError: the shapes differ, or the mask holds real numbers.
+      ValueError: a number outside its range.
 
     When: Q-learning and actor-critics with short traces.
     TRL: not there.
@@ -122,9 +124,10 @@ def n_step_returns(
     >>> n_step_returns(rewards, values, mask, gamma=1.0, steps=2).tolist()
     [[9.0, 2.0, 1.0]]
     """
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}")
-    chex.assert_equal_shape([rewards, values, mask])
+    assert_range(SHARE, gamma=gamma)
+    assert_range(COUNT, steps=steps)
+    assert_same_shape(rewards=rewards, values=values, mask=mask)
+    mask = flags(mask=mask)
     rewards, values = widen(rewards, jnp.where(mask, values, 0))
     limits = episode_ends(values, mask, **ends)
 

@@ -1,9 +1,9 @@
 """Per-token rewards of a response, and penalties of its score."""
 
-import chex
 import jax
 import jax.numpy as jnp
 
+from jaxalign.numerics.arguments import assert_rank, assert_same_shape, flags
 from jaxalign.numerics.masking import is_end
 from jaxalign.numerics.precision import settled_sum, widen
 
@@ -25,7 +25,7 @@ def shaped_rewards(
       `[B, T]`, reward units, 0 where masked; 0 in a row without response.
 
     Raises:
-      AssertionError: the shapes do not fit.
+      AssertionError: the shapes do not fit, or the mask holds real numbers.
 
     When: RLHF with PPO, RLOO or REINFORCE.
     TRL: inside `PPOTrainer`, `kl_coef`; since 0.12 the score stands one position later.
@@ -36,9 +36,11 @@ def shaped_rewards(
     >>> shaped_rewards(jnp.array([0.75]), kl, mask, kl_coef=0.5).tolist()
     [[-0.5, 0.25, 0.0]]
     """
-    chex.assert_rank([scores, kl], [1, 2])
-    chex.assert_equal_shape([kl, mask])
-    chex.assert_equal_shape([kl[:, 0], scores])
+    assert_rank(1, scores=scores)
+    assert_rank(2, kl=kl)
+    assert_same_shape(kl=kl, mask=mask)
+    mask = flags(mask=mask)
+    assert_same_shape(axes=1, kl=kl, scores=scores)
     scores, kl = widen(scores, kl)
     remaining = jnp.cumsum(mask[:, ::-1], axis=1)[:, ::-1]
     rewards = jnp.where(mask & (remaining == 1), scores[:, None], 0) - kl_coef * kl
@@ -68,7 +70,7 @@ def missing_eos_penalty(
       `[B]`, reward units; rows without response are left as they are.
 
     Raises:
-      AssertionError: the shapes do not fit.
+      AssertionError: the shapes do not fit, or the mask holds real numbers.
 
     When: responses should end by themselves.
     TRL: `missing_eos_penalty`.
@@ -78,8 +80,9 @@ def missing_eos_penalty(
     >>> missing_eos_penalty(jnp.array([1.0, 1.0]), tokens, mask, eos_id=2, penalty=3.0).tolist()
     [1.0, -2.0]
     """
-    chex.assert_equal_shape([tokens, mask])
-    chex.assert_equal_shape([tokens[:, 0], scores])
+    assert_same_shape(tokens=tokens, mask=mask)
+    mask = flags(mask=mask)
+    assert_same_shape(tokens=tokens[:, 0], scores=scores)
     (scores,) = widen(scores)
     ended = jnp.any(mask & is_end(tokens, eos_id), axis=1)
     penalised = settled_sum(scores, jnp.full_like(scores, -penalty))
@@ -114,6 +117,6 @@ def overlong_penalties(lengths: jax.Array, *, longest: int, cache: int) -> jax.A
     """
     if not 1 <= cache <= longest:
         raise ValueError(f"cache must be in 1 ... {longest}, got {cache}")
-    chex.assert_rank(lengths, 1)
+    assert_rank(1, lengths=lengths)
     (lengths,) = widen(lengths)
     return jnp.clip((longest - cache - lengths) / cache, -1, 0)

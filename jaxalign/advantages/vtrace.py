@@ -1,10 +1,11 @@
 """V-trace: value targets and advantages from the actions of another policy."""
 
-import chex
 import jax
 import jax.numpy as jnp
 
 from jaxalign.advantages.episodes import episode_ends, recurrence_scan, values_after
+from jaxalign.numerics.arguments import assert_range, assert_same_shape, flags
+from jaxalign.numerics.bounds import SHARE
 from jaxalign.numerics.precision import saturating_exp, widen
 
 
@@ -42,8 +43,8 @@ def vtrace(
       Advantages and targets, `[B, T]` in reward units, 0 where masked.
 
     Raises:
-      AssertionError: the shapes differ.
-      ValueError: truncations without final_values.
+      AssertionError: the shapes differ, or the mask holds real numbers.
+      ValueError: a number outside its range, or truncations without final_values.
 
     When: actors lag behind the learner.
     TRL: not there.
@@ -54,7 +55,9 @@ def vtrace(
     >>> advantages.tolist(), targets.tolist()
     ([[1.0, 1.0]], [[1.0, 1.0]])
     """
-    chex.assert_equal_shape([log_ratios, rewards, values, mask])
+    assert_range(SHARE, gamma=gamma, trace_lambda=trace_lambda)
+    assert_same_shape(log_ratios=log_ratios, rewards=rewards, values=values, mask=mask)
+    mask = flags(mask=mask)
     arrays = widen(log_ratios, rewards, jnp.where(mask, values, 0))
     log_ratios, rewards, values = jax.lax.stop_gradient(arrays)
     limits = jax.lax.stop_gradient(episode_ends(values, mask, **ends))

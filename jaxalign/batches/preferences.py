@@ -2,7 +2,7 @@
 
 import jax
 
-from jaxalign.batches.tokens import SharedPrompts, TokenBatch, pytree
+from jaxalign.batches.tokens import SharedPrompts, TokenBatch, positional_pytree, pytree
 
 __all__ = (
     "PairLogps",
@@ -14,7 +14,7 @@ __all__ = (
 )
 
 
-@pytree
+@positional_pytree
 class PairLogps:
     """Two `[B]` arrays of summed response log-probabilities in nats, one a side of the pair."""
 
@@ -22,7 +22,7 @@ class PairLogps:
     rejected: jax.Array
 
 
-@pytree
+@positional_pytree
 class PairLengths:
     """Two `[B]` arrays of response lengths in tokens, one a side of the pair."""
 

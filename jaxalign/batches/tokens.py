@@ -1,9 +1,10 @@
 """Rows of tokens: one text a row, packed texts, prompts that several responses share."""
 
 import dataclasses
-from typing import TypeVar, dataclass_transform
+from typing import Any, TypeVar, dataclass_transform
 
 import jax
+import numpy as np
 
 __all__ = ("TokenBatch",)
 
@@ -14,6 +15,12 @@ T = TypeVar("T")
 def pytree(cls: type[T]) -> type[T]:
     """Class decorator: a frozen, keyword-only dataclass that is a pytree of its fields."""
     return jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True, kw_only=True)(cls))
+
+
+@dataclass_transform(frozen_default=True)
+def positional_pytree(cls: type[T]) -> type[T]:
+    """Class decorator: as `pytree`, of few fields in an obvious order, by position or by name."""
+    return jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True)(cls))
 
 
 @pytree
@@ -78,3 +85,17 @@ class SharedPrompts:
     mask: jax.Array
     response_mask: jax.Array
     index: jax.Array
+
+
+def token_count(batch: Any) -> int:
+    """Number of real tokens of a batch in NumPy, a shared prompt once; 0 where it has no rows of
+    tokens.
+
+    Args:
+      batch: a pytree that may hold `TokenBatch`, `PackedBatch` and `SharedPrompts`.
+    """
+    kinds = (TokenBatch, PackedBatch, SharedPrompts)
+    parts = jax.tree.leaves(batch, is_leaf=lambda part: isinstance(part, kinds))
+    rows = [part for part in parts if isinstance(part, kinds)]
+    prompts = [part.prompt_mask for part in rows if isinstance(part, SharedPrompts)]
+    return sum(int(np.sum(mask)) for mask in [*(part.mask for part in rows), *prompts])

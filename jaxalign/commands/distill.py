@@ -15,7 +15,7 @@ from jaxalign.data.records import PromptCompletion
 from jaxalign.errors import UserError
 from jaxalign.recipes.adapters import with_adapters
 from jaxalign.recipes.distillation import train_distillation
-from jaxalign.recipes.finish import finish
+from jaxalign.recipes.finish import finish, keep_model
 from jaxalign.recipes.inputs import inputs_of
 from jaxalign.recipes.iterations import check_room, check_same_vocabulary
 from jaxalign.recipes.prompts import Prompts
@@ -24,6 +24,7 @@ from jaxalign.recipes.run import open_run
 from jaxalign.recipes.scoring import longest, perplexity
 from jaxalign.recipes.text_models import load_text_model, start_of
 from jaxalign.recipes.user_data import read_split, with_max_length
+from jaxalign.system.console import phase
 from jaxalign.train.metrics import logged
 
 TITLES = {"forward_kl": "forward KL", "reverse_kl": "reverse KL", "jsd": "JSD"}
@@ -69,11 +70,13 @@ def run(config: DistillConfig, directory: Path) -> dict:
             max_new_tokens=config.max_new_tokens,
             evaluation_rows=held_out,
         )
+        keep_model(run, trained)
         row: dict[str, Any] = {"method": f"distillation ({TITLES[config.distill.loss]})"}
         row |= divergences(directory, settled.updates)
         if held_out:
-            row["perplexity"] = perplexity(run, trained, held_out)  # at 1, as its column says
-        return finish(run, trained, row, notes=[HELD_OUT if held_out else IN_TRAINING])
+            with phase("evaluating"):
+                row["perplexity"] = perplexity(run, trained, held_out)  # at 1, as its column says
+        return finish(run, row, notes=[HELD_OUT if held_out else IN_TRAINING])
 
 
 def divergences(directory: Path, updates: int) -> dict[str, float]:

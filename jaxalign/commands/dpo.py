@@ -9,13 +9,14 @@ from jaxalign.data.records import GoldPreference, Preference
 from jaxalign.evaluation.bootstrap import prompt_blocks
 from jaxalign.recipes.accuracy import implicit_accuracy
 from jaxalign.recipes.adapters import with_adapters
-from jaxalign.recipes.finish import finish
+from jaxalign.recipes.finish import finish, keep_model
 from jaxalign.recipes.inputs import inputs_of
 from jaxalign.recipes.preferences import train_dpo
 from jaxalign.recipes.reference_cache import cached_logps_of
 from jaxalign.recipes.run import open_run
 from jaxalign.recipes.text_models import load_text_model, start_of
 from jaxalign.recipes.user_data import read_split, with_max_length
+from jaxalign.system.console import phase
 
 
 def run(config: DPOConfig, directory: Path) -> dict:
@@ -47,23 +48,24 @@ def run(config: DPOConfig, directory: Path) -> dict:
             temperature=config.temperature,
             score_reference=score_reference,
         )
+        keep_model(run, trained)
         scorers = []
         if len(held_out):
-            accuracy = implicit_accuracy(
-                run,
-                trained,
-                policy if config.dpo.uses_reference else None,
-                [pair[:2] for pair in held_out.tokens],
-                blocks=prompt_blocks([record.prompt for record in held_out.records]),
-                temperature=config.temperature,
-                per_token=loss.per_token,
-                ld_alpha=config.dpo.ld_alpha,
-                score_reference=score_reference,
-            )
+            with phase("evaluating"):
+                accuracy = implicit_accuracy(
+                    run,
+                    trained,
+                    policy if config.dpo.uses_reference else None,
+                    [pair[:2] for pair in held_out.tokens],
+                    blocks=prompt_blocks([record.prompt for record in held_out.records]),
+                    temperature=config.temperature,
+                    per_token=loss.per_token,
+                    ld_alpha=config.dpo.ld_alpha,
+                    score_reference=score_reference,
+                )
             scorers = [{"scorer": "implicit reward of the policy", **accuracy}]
         return finish(
             run,
-            trained,
             {"method": "DPO" if loss.name == "dpo" else f"DPO ({loss.name})"},
             reward_model=scorers,
         )

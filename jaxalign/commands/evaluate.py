@@ -1,4 +1,6 @@
-"""`jaxalign evaluate`: perplexity on texts, accuracy on preferences, rankings or steps."""
+"""`jaxalign evaluate`: perplexity on texts, rewards of answers to prompts, accuracy on preferences,
+rankings or steps.
+"""
 
 import json
 import tempfile
@@ -12,13 +14,15 @@ from jaxalign.data.records import Preference, PromptCompletion, Ranking, Stepwis
 from jaxalign.errors import UserError
 from jaxalign.evaluation.bootstrap import prompt_blocks
 from jaxalign.recipes.accuracy import implicit_accuracy, pair_accuracy
-from jaxalign.recipes.iterations import check_same_vocabulary
+from jaxalign.recipes.iterations import check_same_vocabulary, text_task
 from jaxalign.recipes.process_reward import step_accuracy, step_chances
 from jaxalign.recipes.rankings import ranking_accuracy
 from jaxalign.recipes.run import Run, open_run
+from jaxalign.recipes.sample_evaluation import answers_of
 from jaxalign.recipes.scoring import perplexity
 from jaxalign.recipes.text_models import TextModel, load_text_model
 from jaxalign.recipes.user_data import Rows, read_rows, with_max_length
+from jaxalign.system.console import output
 from jaxalign.system.files import write_atomically
 
 
@@ -27,6 +31,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     model = load_text_model(config.model, "model", place=config.place)
     measure = {
         "texts": perplexity_on_texts,
+        "prompts": rewards_on_prompts,
         "preferences": accuracy_on_preferences,
         "rankings": accuracy_on_rankings,
         "steps": accuracy_on_steps,
@@ -37,7 +42,8 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     ):
         measures = measure(config, run, model)
     for name, value in measures.items():
-        print(name, "unknown" if value is None else f"{value:.4f}")
+        text = "unknown" if value is None else f"{value:.4f}"
+        output(f"{name} {text}", needed=not config.output)
     if config.output:
         write_atomically(Path(config.output), json.dumps(measures, indent=1).encode())
     return measures
@@ -49,6 +55,29 @@ def perplexity_on_texts(config: EvaluateConfig, run: Run, model: TextModel) -> d
     data = with_max_length(config.data, model)
     rows = read_rows(data, PromptCompletion, tokenizer=model.tokenizer, log=None)
     return {"perplexity": perplexity(run, model, rows.texts, temperature=config.temperature)}
+
+
+def rewards_on_prompts(config: EvaluateConfig, run: Run, model: TextModel) -> dict[str, Any]:
+    """Means of each reward, length, share that ended and KL of sampled answers, with 95% intervals
+    over prompts; writes the answers.
+    """
+    require_head(config, model, "logits")
+    task = text_task(config, model, place=config.place)
+    if not len(task.prompts):
+        raise UserError(f"--data.path {config.data.path} holds no prompt to answer")
+    reference = None
+    if config.reference:
+        reference = load_text_model(
+            config.reference, "reference", head="logits", place=config.place
+        )
+        check_same_vocabulary(model, reference, "reference", of="model")
+    answered, lines = answers_of(
+        run, model, task, reference=reference, samples=config.samples, seed=config.seed
+    )
+    if config.responses:
+        text = "".join(f"{json.dumps(line)}\n" for line in lines)
+        write_atomically(Path(config.responses), text.encode())
+    return answered
 
 
 def accuracy_on_preferences(config: EvaluateConfig, run: Run, model: TextModel) -> dict[str, float]:

@@ -18,6 +18,7 @@ from jaxalign.pretrained.hugging_face.names import tensors_of_parameters
 from jaxalign.pretrained.hugging_face.writer import config_of, shards_of
 from jaxalign.recipes.model_card import model_card
 from jaxalign.recipes.text_models import TextModel, load_text_model
+from jaxalign.system import console
 from jaxalign.system.files import (
     exists,
     make_directory,
@@ -41,14 +42,15 @@ def run(config: ExportConfig) -> Path:
         raise UserError(
             f"--output {short_path(output)} exists; give a folder that does not, or an empty one"
         )
-    model = load_text_model(config.model, "model")
-    check_heads(model, config.model)
-    card = model_card(config.model, model)
+    source = config.model if config.step is None else f"{config.model}@{config.step}"
+    model = load_text_model(source, "model")
+    check_heads(model, source)
+    card = model_card(source, model)
     make_directory(output.parent)
     with whole_directory(output) as aside:
         write_folder(aside, model, shard_bytes=round(config.shard_gigabytes * 1e9))
         write_atomically(aside / "README.md", card)
-    print(output)
+    console.output(str(output), needed=False)
     return output
 
 

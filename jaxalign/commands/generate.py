@@ -1,7 +1,5 @@
 """`jaxalign generate`: samples of a trained policy."""
 
-import sys
-
 import jax
 import numpy as np
 
@@ -14,6 +12,7 @@ from jaxalign.errors import UserError, printable
 from jaxalign.recipes.iterations import check_room
 from jaxalign.recipes.text_models import load_text_model
 from jaxalign.sampling import Samples, sample
+from jaxalign.system.console import output, tell
 from jaxalign.system.files import quote
 
 
@@ -42,8 +41,8 @@ def run(config: GenerateConfig) -> list[str]:
         top_p=config.top_p,
     )
     texts = _texts(samples, ids, policy.tokenizer, prompt)
-    print(printable(_settings(config, policy.tokenizer)), file=sys.stderr)
-    print(printable("\n\n".join(texts)))
+    tell(printable(_settings(config, policy.tokenizer)))
+    output(printable("\n\n".join(texts)))
     return texts
 
 

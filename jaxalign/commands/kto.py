@@ -11,13 +11,14 @@ from jaxalign.data.records import Unpaired
 from jaxalign.evaluation.bootstrap import prompt_blocks
 from jaxalign.recipes.accuracy import label_accuracy
 from jaxalign.recipes.adapters import with_adapters
-from jaxalign.recipes.finish import finish
+from jaxalign.recipes.finish import finish, keep_model
 from jaxalign.recipes.inputs import inputs_of
 from jaxalign.recipes.preferences import train_unpaired
 from jaxalign.recipes.reference_cache import cached_logps_of
 from jaxalign.recipes.run import open_run
 from jaxalign.recipes.text_models import load_text_model, start_of
 from jaxalign.recipes.user_data import read_split, with_max_length
+from jaxalign.system.console import phase
 
 
 def run(config: KTOConfig, directory: Path) -> dict:
@@ -42,16 +43,18 @@ def run(config: KTOConfig, directory: Path) -> dict:
         trained = train_unpaired(
             run, "kto", policy, rows.texts, labels=labels, settings=config.kto, **shared
         )
+        keep_model(run, trained)
         scorers = []
         if len(held_out):
-            accuracy = label_accuracy(
-                run,
-                trained,
-                policy,
-                held_out.texts,
-                labels=np.array([record.label for record in held_out.records]),
-                blocks=prompt_blocks([record.prompt for record in held_out.records]),
-                **shared,
-            )
+            with phase("evaluating"):
+                accuracy = label_accuracy(
+                    run,
+                    trained,
+                    policy,
+                    held_out.texts,
+                    labels=np.array([record.label for record in held_out.records]),
+                    blocks=prompt_blocks([record.prompt for record in held_out.records]),
+                    **shared,
+                )
             scorers = [{"scorer": "sign of the policy's implicit reward", **accuracy}]
-        return finish(run, trained, {"method": f"KTO ({config.kto.loss})"}, reward_model=scorers)
+        return finish(run, {"method": f"KTO ({config.kto.loss})"}, reward_model=scorers)

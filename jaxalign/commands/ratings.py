@@ -6,6 +6,7 @@ from pathlib import Path
 from jaxalign.config.ratings import RatingsConfig
 from jaxalign.data.preferences import Pairs, mixed_pairs
 from jaxalign.data.ratings import Ratings, load_ratings
+from jaxalign.system.console import tell
 from jaxalign.system.files import make_directory, write_atomically
 
 PARTS = {"train": "policy", "validation": "policy_validation", "test": "evaluation"}
@@ -29,7 +30,7 @@ def run(config: RatingsConfig, directory: Path) -> dict[str, int]:
             lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
             write_atomically(directory / name, lines.encode())
             counts[name] = len(rows)
-            print(f"{directory / name}: {len(rows)} rows")
+            tell(f"{directory / name}: {len(rows)} rows")
     return counts
 
 

@@ -16,7 +16,7 @@ from jaxalign.losses.bradley_terry import BRADLEY_TERRY
 from jaxalign.losses.declarations import COMPARISONS, RANKINGS, STEPS, Kind
 from jaxalign.recipes.accuracy import pair_accuracy
 from jaxalign.recipes.adapters import with_adapters
-from jaxalign.recipes.finish import finish
+from jaxalign.recipes.finish import finish, keep_model
 from jaxalign.recipes.inputs import inputs_of
 from jaxalign.recipes.process_reward import step_accuracy, step_chances, train_process
 from jaxalign.recipes.rankings import ranking_accuracy, train_ranking
@@ -30,6 +30,7 @@ from jaxalign.recipes.user_data import (
     read_texts,
     with_max_length,
 )
+from jaxalign.system.console import phase
 
 # What a loss learns from: the records of its rows.
 RECORDS = {COMPARISONS: MarginPreference, RANKINGS: Ranking, STEPS: Stepwise}
@@ -68,11 +69,13 @@ def run(config: RewardConfig, directory: Path) -> dict:
         method = "reward model"
         if loss.name != BRADLEY_TERRY.name:
             method += f" ({loss.name})"
+        keep_model(run, trained)
         scorers = []
         if len(held_out):
-            measured = accuracy(run, trained, held_out, loss.kind)
+            with phase("evaluating"):
+                measured = accuracy(run, trained, held_out, loss.kind)
             scorers = [{"scorer": method, **measured}]
-        return finish(run, trained, {"method": method, **facts}, reward_model=scorers)
+        return finish(run, {"method": method, **facts}, reward_model=scorers)
 
 
 def following_model(config: RewardConfig, base: TextModel | None) -> Following:

@@ -9,7 +9,7 @@ from jaxalign.data.records import PromptCompletion, Unpaired
 from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.errors import UserError
 from jaxalign.recipes.adapters import with_adapters
-from jaxalign.recipes.finish import finish
+from jaxalign.recipes.finish import finish, keep_model
 from jaxalign.recipes.inputs import inputs_of
 from jaxalign.recipes.run import Run, open_run
 from jaxalign.recipes.scoring import perplexity
@@ -23,6 +23,7 @@ from jaxalign.recipes.user_data import (
     read_texts,
     with_max_length,
 )
+from jaxalign.system.console import phase, tell
 
 
 def run(config: SFTConfig, directory: Path) -> dict:
@@ -40,7 +41,7 @@ def run(config: SFTConfig, directory: Path) -> dict:
     batches = _batches(config, fit.settings.rows, tokenizer.pad_id, rows.texts)
     config = dataclasses.replace(config, fit=fit.settled(batches.per_epoch))
     if batches.note:
-        print(batches.note)
+        tell(batches.note)
     inputs = inputs_of(
         models={"init": start},
         tokenizer=tokenizer,
@@ -57,7 +58,8 @@ def run(config: SFTConfig, directory: Path) -> dict:
         trained = train_sft(
             run, "sft", start, batches, settings=config.fit, evaluation_rows=held_out.texts
         )
-        return finish(run, trained, _row(run, trained, held_out.texts))
+        keep_model(run, trained)
+        return finish(run, _row(run, trained, held_out.texts))
 
 
 def starting_model(config: SFTConfig, directory: Path) -> TextModel:
@@ -97,5 +99,8 @@ def _batches(config: SFTConfig, size: int, pad_id: int, rows: list) -> TextBatch
 
 
 def _row(run: Run, trained: TextModel, held_out: list) -> dict:
-    row = {"method": "SFT"}
-    return row | {"perplexity": perplexity(run, trained, held_out)} if held_out else row
+    row: dict = {"method": "SFT"}
+    if held_out:
+        with phase("evaluating"):
+            row["perplexity"] = perplexity(run, trained, held_out)
+    return row

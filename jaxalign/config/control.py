@@ -8,7 +8,10 @@ from jaxalign.config.seeds import Cadence, SeedsFields
 
 @config
 class ControlConfig(SeedsFields):
-    """PPO from scratch on a control task, all seeds in one compiled call."""
+    """PPO from scratch on a control task, all seeds in one compiled call.
+
+    Example: jaxalign ppo --config configs/ppo_cartpole.py --seed 0 1
+    """
 
     task: ControlTaskName = "cartpole"
     """What is learned."""

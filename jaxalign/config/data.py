@@ -25,8 +25,11 @@ class DataConfig:
     """Stop at bad rows, or leave them out and say how many and which."""
     max_length: Length | None = None
     """Longest row in tokens, from 4: prompt and response together, or the prompt where responses
-    are sampled; a longer row is a bad row. None: 1024 (as TRL) for a published model, or one of 10
-    million parameters, and 128 for a small one; no more than the model reads."""
+    are sampled. None: 1024 (as TRL) for a published model, or one of 10 million parameters, and
+    128 for a small one; no more than the model reads."""
+    on_long_row: Literal["error", "truncate", "skip"] = "error"
+    """Take a longer row as a bad one; or cut it: the prompt loses its beginning, the answer its
+    end, after which nothing is learned about ending; or leave it out. It is said of how many."""
 
     def __post_init__(self):
         require(

@@ -14,6 +14,7 @@ from jaxalign.config.grpo import GRPOSettings
 from jaxalign.config.loop import FitConfig, OptimizerConfig
 from jaxalign.config.ppo import PPOSettings
 from jaxalign.config.reward import RewardSettings
+from jaxalign.system.console import tell
 
 LARGE = 10_000_000  # parameters from which a model of this program is treated as a published one
 MOST_STEPS = 2**31 - 1  # what the counter of a training state holds
@@ -160,7 +161,7 @@ class Following:
             settled = dataclasses.replace(settled, **{length: steps, epochs: None})
         settled = _with_warmup(settled, self.flag)
         if announce and (line := self._line(settled, passes)):
-            print(f"defaults of {self.start.name}: {line}", flush=True)
+            tell(f"defaults of {self.start.name}: {line}")
         return settled
 
     def _line(self, settled: Any, passes: float | None) -> str:
@@ -275,7 +276,7 @@ def _with_warmup(settings: Any, flag: str) -> Any:
     optimizer, length = settings.optimizer, _lengths(settings)[0]
     total = getattr(settings, length)
     if length == "iterations":
-        total *= settings.epochs * settings.minibatches
+        total *= settings.update_epochs * settings.minibatches
     require(
         total <= MOST_STEPS,
         f"--{flag}.{length} {getattr(settings, length)} is {total:,} optimizer steps; at most "

@@ -65,6 +65,8 @@ class DistillSettings:
 class DistillConfig(PolicyFields):
     """Distillation of a policy: a student trained on a teacher's distributions over every next
     token.
+
+    Example: jaxalign distill --policy runs/sft --teacher smollm2 --data.path texts.jsonl
     """
 
     policy: str = ""

@@ -69,7 +69,10 @@ def check_beta(section: str, loss: Loss):
 
 @config
 class DPOConfig(ReferenceFields):
-    """Direct Preference Optimization of a policy from preferences, or a relative of it."""
+    """Direct Preference Optimization of a policy from preferences, or a relative of it.
+
+    Example: jaxalign dpo --policy smollm2 --data.path pairs.jsonl --lora.rank 8
+    """
 
     data: DataConfig = DataConfig()
     """Rows with `chosen` and `rejected`, with or without `prompt`; with `gold` for tpo and

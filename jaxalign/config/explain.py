@@ -19,6 +19,8 @@ ALL = ("sft", "dpo", "kto", "ppo", "grpo")
 class ExplainConfig:
     """Explanation of one batch, token by token: log-probabilities, rewards, advantages, clipping,
     gradients.
+
+    Example: jaxalign explain --run runs/dpo --batch 3
     """
 
     run: str = ""
@@ -76,6 +78,12 @@ class ExplainConfig:
             f"method {self.method} does not read {', '.join(unread)}; leave them out, or set "
             "--method",
         )
+
+    @property
+    def unread_sections(self) -> tuple[str, ...]:
+        """The sections of other methods."""
+        section = "dpo" if self.method == "sft" else self.method
+        return tuple(name for name in ALL if name != section)
 
     @property
     def unread(self) -> list[str]:

@@ -1,7 +1,8 @@
 """The flags of a command: `--name value` on the command line as fields of a configuration.
 
-A flag is a field by its whole name, `--dpo.fit.optimizer.learning_rate 1e-6`, or by its last words
-where one field alone ends so, `--learning_rate 1e-6`. Dashes and underscores are the same.
+A flag is a field by its whole name, `--dpo.fit.optimizer.learning_rate 1e-6`; by a short name that
+all commands have, `--steps 100`; or by its last words where one field alone ends so, `--beta 0.1`.
+Dashes and underscores are the same.
 """
 
 import dataclasses
@@ -10,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 from jaxalign.config.checks import FieldError, nearest
+from jaxalign.config.common import read_fields, short_flags
 from jaxalign.config.field_types import hints_of, options_of, type_in_words
 from jaxalign.config.overrides import Config, changed
 from jaxalign.errors import UserError
@@ -18,6 +20,9 @@ from jaxalign.system.files import quote
 Given = dict[str, tuple[str, ...]]  # what follows each flag on the command line
 Value = TypeVar("Value")
 WORDS = {"true": True, "false": False}
+ALTERNATIVES = (
+    *(("steps", "epochs"), ("iterations", "prompt_epochs"), ("warmup_steps", "warmup_share")),
+)
 DIGITS = 100  # of a number on the command line
 
 
@@ -43,45 +48,107 @@ def given_flags(arguments: Sequence[str]) -> list[tuple[str, tuple[str, ...]]]:
     return flags
 
 
-def named_flags(
-    given: Sequence[tuple[str, tuple[str, ...]]], known: Collection[str], command: str
-) -> Given:
-    """Words of every flag by its full name.
+def settings_of(
+    default: Config,
+    given: Sequence[tuple[str, tuple[str, ...]]],
+    *,
+    known: Collection[str],
+    command: str,
+) -> Config:
+    """A configuration with the flags of a command line.
 
     Args:
+      default: what the flags change.
       given: of `given_flags`.
-      known: the names of all flags.
+      known: whole names of all flags.
       command: for the error message.
 
     Raises:
-      UserError: a flag that there is not, that stands for several, or is given twice.
+      UserError: a flag that there is not, that stands for several, or is given twice; a value that
+        is no such value, or that cannot be.
     """
-    words_of: Given = {}
+    short = {
+        name: kept
+        for name, fields in short_flags(type(default)).items()
+        if (kept := [field for field in fields if field in known])
+    }
+    found = list[tuple[str, list[str], tuple[str, ...]]]()
     for name, words in given:
-        whole = whole_name(name, known, command)
-        if whole in words_of:
-            raise UserError(f"--{whole} is given twice; give it once")
-        words_of[whole] = words
+        name = warmup_field(words) if name == "warmup" and name in short else name
+        found.append((name, fields_of(name, known, short, command), words))
+    certain = _by_name([(fields[0], words) for _, fields, words in found if len(fields) == 1])
+    if len(certain) < len(found):
+        chosen = with_flags(default, certain)
+        certain = _by_name([(one_of(name, f, chosen), words) for name, f, words in found])
+    return with_flags(default, certain)
+
+
+def _by_name(flags: Sequence[tuple[str, tuple[str, ...]]]) -> Given:
+    """Words of each flag by its whole name."""
+    words_of: Given = {}
+    for name, words in flags:
+        if name in words_of:
+            raise UserError(f"--{name} is given twice; give it once")
+        words_of[name] = words
     return words_of
 
 
-def whole_name(name: str, known: Collection[str], command: str) -> str:
-    """Full name of a flag: itself, or the only flag that ends with it."""
+def warmup_field(words: Sequence[str]) -> str:
+    """Field that `--warmup` stands for: steps where it is a whole number, or a share of them.
+
+    >>> warmup_field(["10"]), warmup_field(["1"]), warmup_field(["0.1"])
+    ('warmup_steps', 'warmup_steps', 'warmup_share')
+
+    Raises:
+      UserError: it is neither.
+    """
+    value = value_of("warmup", words, int | float)
+    if isinstance(value, float) and not 0 <= value < 1:
+        raise UserError(
+            f"--warmup is {quote(words[0])}; give steps as a whole number, or a share of them "
+            "below 1"
+        )
+    return "warmup_steps" if isinstance(value, int) else "warmup_share"
+
+
+def fields_of(
+    name: str, known: Collection[str], short: Mapping[str, Sequence[str]], command: str
+) -> list[str]:
+    """Whole names that a flag may stand for: itself, those of a short flag, or those that end so.
+
+    >>> known, short = ["ppo.iterations", "ppo.kl_coef"], {"steps": ["ppo.iterations"]}
+    >>> [fields_of(name, known, short, "ppo") for name in ("steps", "kl_coef")]
+    [['ppo.iterations'], ['ppo.kl_coef']]
+
+    Raises:
+      UserError: there is none.
+    """
     if name in known:
-        return name
-    ends = [flag for flag in known if flag.endswith(f".{name}")] if name else []
-    if len(ends) == 1:
-        return ends[0]
-    if ends:
-        some = ", ".join(f"--{flag}" for flag in ends[:4]) + (", ..." if len(ends) > 4 else "")
-        raise UserError(f"--{name} may be any of {some}; give the whole name")
-    lasts = [flag.rpartition(".")[2] for flag in known]
-    near = nearest(name, known) or nearest(name.rpartition(".")[2], lasts)
+        return [name]
+    ends = [field for field in known if name and field.endswith(f".{name}")]
+    if meant := list(short.get(name, ends)):
+        return meant
+    names = [*known, *short]
+    lasts = [flag.rpartition(".")[2] for flag in names]
+    near = nearest(name, names) or nearest(name.rpartition(".")[2], lasts)
     text = quote(name)[1:-1]
     near = near.replace("did you mean ", "did you mean --")
     raise UserError(
         f"`jaxalign {command}` has no flag --{text}{near or '; its --help lists those it has'}"
     )
+
+
+def one_of(name: str, fields: list[str], settings: Any) -> str:
+    """The field that a flag stands for, of several the one that the chosen loss or method reads.
+
+    Raises:
+      UserError: it reads several.
+    """
+    read = fields if len(fields) == 1 else read_fields(fields, settings)
+    if len(read) == 1:
+        return read[0]
+    some = ", ".join(f"--{field}" for field in fields[:4]) + (", ..." if len(fields) > 4 else "")
+    raise UserError(f"--{name} may be any of {some}; give the whole name")
 
 
 def flags_of(cls: type, prefix: str = "") -> dict[str, Any]:
@@ -95,14 +162,32 @@ def flags_of(cls: type, prefix: str = "") -> dict[str, Any]:
     return types
 
 
+def replaced_by(name: str) -> str:
+    """The other of two fields that say the same thing, of which one is None; empty: there is none.
+
+    >>> replaced_by("fit.epochs"), replaced_by("fit.steps"), replaced_by("seed")
+    ('fit.steps', 'fit.epochs', '')
+    """
+    section, dot, last = name.rpartition(".")
+    for pair in ALTERNATIVES:
+        if last in pair:
+            return f"{section}{dot}{pair[1 - pair.index(last)]}"
+    return ""
+
+
 def with_flags(settings: Config, given: Mapping[str, tuple[str, ...]]) -> Config:
-    """A configuration with the values that the command line gives.
+    """A configuration with the values that the command line gives, each also in place of what says
+    the same in other words: `epochs` of `steps`.
 
     Raises:
       UserError: a value that is no such value, or that cannot be.
     """
     hints = flags_of(type(settings))
     values = {name: value_of(name, words, hints[name]) for name, words in given.items()}
+    for name, value in list(values.items()):
+        other = replaced_by(name)
+        if value is not None and other in hints:
+            values.setdefault(other, None)
     try:
         return changed(settings, values)
     except FieldError as error:

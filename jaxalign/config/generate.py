@@ -6,7 +6,10 @@ from jaxalign.config.ranges import Seed, ShareAboveZero, Size, Temperature, TopK
 
 @config
 class GenerateConfig:
-    """Samples of a policy: number, prompt, and settings of sampling."""
+    """Samples of a policy: number, prompt, and settings of sampling.
+
+    Example: jaxalign generate --model runs/dpo --prompt "Why is the sky blue?" --chat True
+    """
 
     model: str = ""
     """Policy: a run directory, a Hugging Face folder or hub id, a .gguf file, or smollm2."""

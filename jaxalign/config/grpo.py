@@ -3,7 +3,6 @@
 from typing import Any
 
 from jaxalign.config.checks import config, require, require_one
-from jaxalign.config.data import require_no_held_out
 from jaxalign.config.iterations import IterationSettings
 from jaxalign.config.loop import OptimizerConfig
 from jaxalign.config.lora import check_lora
@@ -39,7 +38,7 @@ class GRPOSettings(IterationSettings):
     """Prompts of an iteration."""
     group_size: Size = 8
     """Responses sampled for each of them."""
-    epochs: WholePasses = 1
+    update_epochs: WholePasses = 1
     """Passes over the responses of an iteration."""
     minibatches: Size = 1
     """Optimizer steps in a pass; after the first one of an iteration, ratios leave 1."""
@@ -112,9 +111,9 @@ class GRPOSettings(IterationSettings):
             "set grpo.group_size to at least 2",
         )
         require(
-            method.surrogate.uses_ratios or self.epochs * self.minibatches == 1,
+            method.surrogate.uses_ratios or self.update_epochs * self.minibatches == 1,
             f"loss {self.loss} knows no ratio to correct for an older policy; "
-            "set grpo.epochs and grpo.minibatches to 1",
+            "set grpo.update_epochs and grpo.minibatches to 1",
         )
 
     @property
@@ -136,6 +135,8 @@ class GRPOSettings(IterationSettings):
 class GRPOConfig(SampledFields):
     """GRPO or a relative of it: a policy gradient with rewards of models and functions, without
     values.
+
+    Example: jaxalign grpo --policy smollm2 --reward rewards.py:brevity --data.path prompts.jsonl
     """
 
     grpo: GRPOSettings = GRPOSettings()
@@ -144,5 +145,4 @@ class GRPOConfig(SampledFields):
 
     def __post_init__(self):
         super().__post_init__()
-        require_no_held_out(self.data, "grpo")
         check_lora(self.lora, self.grpo.optimizer, sampled=True)

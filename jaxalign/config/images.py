@@ -22,7 +22,10 @@ from jaxalign.config.seeds import (
 
 @config
 class ImagesConfig(SeedsFields):
-    """PPO of a digit classifier that hardly saw two of the classes, on right/wrong feedback."""
+    """PPO of a digit classifier that hardly saw two of the classes, on right/wrong feedback.
+
+    Example: jaxalign ppo --config configs/ppo_digits.py --seed 0 1
+    """
 
     seeds: tuple[Seed, ...] = (0, 1, 2, 3, 4)
     """One split, pretraining and fine-tuning each; they run side by side."""

@@ -3,10 +3,11 @@
 from jaxalign.config.checks import config
 from jaxalign.config.loop import LoopFields, OptimizerConfig
 from jaxalign.config.ranges import Passes, Penalty, Period, Size, Steps
+from jaxalign.config.records import RecordFields
 
 
 @config
-class IterationSettings(LoopFields):
+class IterationSettings(LoopFields, RecordFields):
     """Iterations of sampling and learning: each samples responses, scores them and learns from
     them.
     """

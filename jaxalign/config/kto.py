@@ -47,7 +47,10 @@ class KTOSettings:
 
 @config
 class KTOConfig(ReferenceFields):
-    """Kahneman-Tversky optimization of a policy from responses labelled good or bad."""
+    """Kahneman-Tversky optimization of a policy from responses labelled good or bad.
+
+    Example: jaxalign kto --policy smollm2 --data.path labelled.jsonl --lora.rank 8
+    """
 
     data: DataConfig = DataConfig()
     """Rows with `prompt`, `completion` and `label`."""

@@ -75,7 +75,7 @@ class FitConfig(LoopFields):
     epochs: Passes | None = None
     """Passes over the data in place of steps, above 0; a part of one is rounded up to steps."""
     batch_size: Size | None = None
-    """Rows of a step over all devices and micro-batches; what a row is, the training loop says.
+    """Rows of a step over all devices and micro-batches. What a row is, the training loop says.
     None follows the model, and is at most all rows where passes are counted."""
     micro_batches: Size = 1
     """Parts of a batch whose gradients are added up one after the other; the update is the same,

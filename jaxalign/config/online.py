@@ -1,7 +1,6 @@
 """The configuration of `jaxalign online`."""
 
 from jaxalign.config.checks import config, require
-from jaxalign.config.data import require_no_held_out
 from jaxalign.config.dpo import check_beta
 from jaxalign.config.loop import FitConfig
 from jaxalign.config.lora import check_lora
@@ -13,6 +12,7 @@ from jaxalign.config.names import (
     with_hyperparameters,
 )
 from jaxalign.config.ranges import FlipProbability, Penalty, Positive, Share
+from jaxalign.config.records import RecordFields
 from jaxalign.config.training import SampledFields
 from jaxalign.losses import ONLINE_LOSSES
 from jaxalign.losses.declarations import Loss
@@ -20,7 +20,7 @@ from jaxalign.losses.declarations import Loss
 
 @config
 @with_hyperparameters(ONLINE_LOSSES, ONLINE_PAIR_LOSSES)
-class OnlineSettings:
+class OnlineSettings(RecordFields):
     """Online preference loss: pairs of the policy's own responses, compared by their rewards.
 
     Of the hyper-parameters None is the default of the chosen loss; one that the loss does not take
@@ -92,7 +92,10 @@ class OnlineSettings:
 
 @config
 class OnlineConfig(SampledFields):
-    """Online preference optimization of a policy: pairs of its own samples, ranked by rewards."""
+    """Online preference optimization of a policy: pairs of its own samples, ranked by rewards.
+
+    Example: jaxalign online --policy smollm2 --reward runs/reward --data.path prompts.jsonl
+    """
 
     online: OnlineSettings = OnlineSettings()
     """Loss and training loop. A hyper-parameter that is None is that of the chosen loss, and one
@@ -100,5 +103,4 @@ class OnlineConfig(SampledFields):
 
     def __post_init__(self):
         super().__post_init__()
-        require_no_held_out(self.data, "online")
         check_lora(self.lora, self.online.fit.optimizer, sampled=True)

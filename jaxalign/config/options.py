@@ -19,7 +19,10 @@ class Options:
     """Options of every command. A truth value is a switch: a flag without a value."""
 
     config: str | None = None
-    """Python file whose get_config() returns the configuration that the flags change."""
+    """Python file whose get_config() returns the configuration that the flags change, or the name
+    of one that the package holds."""
+    quiet: bool = False
+    """Nothing is printed but warnings, errors, and results that no file holds."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,7 +40,7 @@ def given_options(flags: Sequence[Flag], kind: type[Given]) -> tuple[Given, list
     """Options among the flags of a command line, and the other flags.
 
     >>> given_options([("seed", ("1",)), ("run_dir", ("runs/a",))], RunOptions)
-    (RunOptions(config=None, output='runs/a'), [('seed', ('1',))])
+    (RunOptions(config=None, quiet=False, output='runs/a'), [('seed', ('1',))])
 
     Raises:
       UserError: an option is given twice, without its value, or with one that it does not take.

@@ -1,7 +1,6 @@
 """The configuration of `jaxalign ppo` on text."""
 
 from jaxalign.config.checks import config, require, require_one
-from jaxalign.config.data import require_no_held_out
 from jaxalign.config.iterations import IterationSettings
 from jaxalign.config.loop import OptimizerConfig
 from jaxalign.config.lora import check_lora
@@ -56,12 +55,14 @@ class PPOSettings(PPOUpdateFields, IterationSettings):
 
 @config
 class TextPPOConfig(SampledFields):
-    """PPO of a policy against reward models and functions."""
+    """PPO of a policy against reward models and functions.
+
+    Example: jaxalign ppo --policy smollm2 --reward runs/reward --data.path prompts.jsonl
+    """
 
     ppo: PPOSettings = PPOSettings()
     """Objective and loop."""
 
     def __post_init__(self):
         super().__post_init__()
-        require_no_held_out(self.data, "ppo")
         check_lora(self.lora, self.ppo.optimizer, sampled=True)

@@ -8,7 +8,7 @@ from jaxalign.config.ranges import Positive, Share, Size, Weight, WholePasses
 class PPOUpdateFields:
     """One PPO update: passes over the experience, advantages and the clipped objective."""
 
-    epochs: WholePasses = 2
+    update_epochs: WholePasses = 2
     """Passes over the responses of an iteration."""
     minibatches: Size = 4
     """Optimizer steps in a pass."""

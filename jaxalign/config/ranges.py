@@ -11,7 +11,9 @@ from typing import Annotated, Any, get_args, get_origin
 
 from jaxalign.config.field_types import options_of
 from jaxalign.numerics.bounds import (
+    INNER_SHARE,
     LARGEST,
+    SHARE_ABOVE_ZERO,
     Range,
     whole,
 )
@@ -40,8 +42,8 @@ WholePasses = Annotated[int, whole(10**6)]
 Seed = Annotated[int, whole(2**32 - 1, least=0)]  # beyond, jax takes two seeds as one
 DigitClass = Annotated[int, whole(9, least=0)]
 
-ShareAboveZero = Annotated[float, Range(least=0, most=1, above=True)]
-InnerShare = Annotated[float, Range(least=0, most=1, above=True, below=True)]
+ShareAboveZero = Annotated[float, SHARE_ABOVE_ZERO]
+InnerShare = Annotated[float, INNER_SHARE]
 Rate = Annotated[float, Range(least=0, most=1000)]  # of learning and of weight decay
 Power = Annotated[float, Range(least=0, most=10)]
 Temperature = Annotated[float, Range(least=1e-6, most=1e6)]

@@ -6,7 +6,10 @@ from jaxalign.config.ranges import Count, Seed, Size
 
 @config
 class RatingsConfig:
-    """The embedded human ratings as files for the commands: texts, prompts and preferences."""
+    """The embedded human ratings as files for the commands: texts, prompts and preferences.
+
+    Example: jaxalign ratings --output data
+    """
 
     pairs: Count = 4000
     """Preferences of single people in each part."""

@@ -102,7 +102,10 @@ class ProcessSettings:
 
 @config
 class RewardConfig(NewModelFields):
-    """A reward model from preferences, from rankings or from labelled steps."""
+    """A reward model from preferences, from rankings or from labelled steps.
+
+    Example: jaxalign reward --init smollm2 --data.path pairs.jsonl --lora.rank 8
+    """
 
     init: str = ""
     """Policy whose trunk and vocabulary it starts from: a run directory, a Hugging Face folder or
@@ -144,11 +147,10 @@ class RewardConfig(NewModelFields):
             loss.kind is not COMPARISONS or texts is None or texts % 2 == 0,
             f"reward.fit.batch_size {texts} is odd; a batch counts texts, two a preference",
         )
-        section = "process" if scores_steps else "reward"
         require(
             not unread,
             f"loss {loss.name} does not read {', '.join(unread)}; its settings are those of "
-            f"{section}",
+            f"{'process' if scores_steps else 'reward'}",
         )
 
     @property
@@ -160,3 +162,8 @@ class RewardConfig(NewModelFields):
     def fit(self) -> FitConfig:
         """Training loop of the chosen loss."""
         return self.process.fit if self.scores_steps else self.reward.fit
+
+    @property
+    def unread_sections(self) -> tuple[str, ...]:
+        """The section whose training loop is not that of the chosen loss."""
+        return ("reward",) if self.scores_steps else ("process",)

@@ -56,6 +56,8 @@ NEW_TOKENIZER = TokenizerConfig(kind="word", vocab_size=8192)
 class RLHFConfig:
     """The main job: SFT, reward model, PPO, DPO and best-of-N on human ratings of review
     sentences.
+
+    Example: jaxalign rlhf --output runs/rlhf
     """
 
     init: str = ""

@@ -11,7 +11,7 @@ from jaxalign.config.ranges import Period, Positive, Rate, Share, Size, Steps, W
 class UpdateSettings(PPOUpdateFields):
     """One PPO update of control and images: experience, objective and its optimizer (Adam)."""
 
-    epochs: WholePasses = 4
+    update_epochs: WholePasses = 4
     """Passes over the experience of one rollout."""
     gamma: Share = 0.99
     """Discount of later rewards, in [0, 1]."""

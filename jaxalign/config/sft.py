@@ -10,7 +10,10 @@ from jaxalign.config.training import NewModelFields
 
 @config
 class SFTConfig(NewModelFields):
-    """Supervised fine-tuning on texts, or on prompts and completions."""
+    """Supervised fine-tuning on texts, or on prompts and completions.
+
+    Example: jaxalign sft --init smollm2 --data.path chats.jsonl --lora.rank 8
+    """
 
     data: DataConfig = DataConfig()
     """Rows with `text`, `messages`, or `prompt` and `completion`."""

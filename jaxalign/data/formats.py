@@ -1,10 +1,12 @@
 """Loading of users' data: every row becomes a record or is named with its place and its fault."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
 from jaxalign.data.chat import TokenRow
+from jaxalign.data.long_rows import cut_record, without_far_ends
 from jaxalign.data.records import FIELDS, Record
 from jaxalign.data.row_fields import BadRow, Row
 from jaxalign.data.sources import FieldNames, rows_of
@@ -12,6 +14,7 @@ from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.errors import UserError
 from jaxalign.system.files import short_path
 
+OnLongRow = Literal["error", "truncate", "skip"]
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 SHOWN = 5
 ANSWERS = ("completion", "chosen", "rejected", "responses", "gold")
@@ -25,10 +28,12 @@ class SkippedRow:
 
     place: file and line, Parquet file and row, or data set and example.
     reason: what is wrong with it.
+    length: its tokens, where they are too many; 0: something else is wrong.
     """
 
     place: str
     reason: str
+    length: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,11 +41,13 @@ class LoadedRecords(Generic[AnyRecord]):
     """The records of a source, and its rows that were skipped.
 
     tokens: token sequences of every record; empty without a tokenizer.
+    cut: what the records that were cut had in tokens.
     """
 
     records: list[AnyRecord]
     skipped: list[SkippedRow]
     tokens: list[tuple[TokenRow, ...]]
+    cut: list[int] = dataclasses.field(default_factory=list)
 
     def __str__(self) -> str:
         """Summary: the number of rows used, and a line for each of the first few reasons."""
@@ -69,6 +76,7 @@ def load_records(
     on_bad_row: Literal["error", "skip"] = "error",
     tokenizer: Tokenizer | None = None,
     max_length: int | None = None,
+    on_long_row: OnLongRow = "error",
     data_dir: str | Path | None = None,
 ) -> LoadedRecords[AnyRecord]:
     """Validated records of one kind (`Prompt`, `Preference`, ... of `records.py`) from a source.
@@ -79,8 +87,10 @@ def load_records(
         empty name hides a field: `{"prompt": ""}` makes a preference's prompt implicit.
       on_bad_row: "error" names the bad rows and stops; "skip" leaves them out and returns them too.
       tokenizer: makes the token rows; None: nothing is tokenised.
-      max_length: a row of more tokens (BOS and EOS included) is bad; without a tokenizer, one with
-        a field of more bytes than so many tokens can have.
+      max_length: a row of more tokens (BOS and EOS included) is too long; without a tokenizer, one
+        with a field of more bytes than so many tokens can have.
+      on_long_row: "error" takes a row that is too long as a bad one; "truncate" cuts it
+        (`long_rows.py`); "skip" leaves it out.
       data_dir: where tensorflow-datasets keeps prepared data; its own default if None.
 
     Raises:
@@ -91,35 +101,123 @@ def load_records(
     if unknown := set(fields or {}) - set(FIELDS):
         raise UserError(f"no such fields: {sorted(unknown)}; there are {list(FIELDS)}")
     loaded = LoadedRecords[AnyRecord]([], [], [])
+    parser = RowParser(kind, tokenizer, max_length, truncate=on_long_row == "truncate")
     for place, row in rows_of(source, fields or {}, data_dir):
         try:
-            record = _record(row, kind, max_length)
-            if tokenizer is not None:
-                loaded.tokens.append(_token_rows(record, tokenizer, max_length))
-            loaded.records.append(record)
+            parsed = parser.parse(row)
+        except LongRow as long:
+            loaded.skipped.append(SkippedRow(place, str(long), long.length))
         except BadRow as reason:
             loaded.skipped.append(SkippedRow(place, str(reason)))
-    _check_loaded(loaded, short_path(source), may_skip=on_bad_row == "skip")
+        else:
+            loaded.records.append(parsed.record)
+            loaded.tokens.extend([parsed.tokens] if parsed.tokens else [])
+            loaded.cut.extend([parsed.cut] if parsed.cut else [])
+    skipped = {"bad": on_bad_row == "skip", "long": "skip" in (on_bad_row, on_long_row)}
+    _check_loaded(loaded, short_path(source), skipped, max_length)
     return loaded
 
 
-def _record(row: Row | BadRow, kind: type[AnyRecord], max_length: int | None) -> AnyRecord:
-    """Record of a row, without fields of more bytes than `max_length` tokens can have."""
-    if isinstance(row, BadRow):
-        raise row
-    record = kind.parse(row)
-    if max_length is not None:
-        _check_bytes(record, max_length)
-    return record
+@dataclasses.dataclass(frozen=True)
+class ParsedRow(Generic[AnyRecord]):
+    """A row that can be used.
+
+    record: what it says.
+    tokens: its token rows; empty without a tokenizer.
+    cut: how many tokens it had before it was cut, or as many as were read of them; 0: it is whole.
+    """
+
+    record: AnyRecord
+    tokens: tuple[TokenRow, ...]
+    cut: int = 0
 
 
-def _check_loaded(loaded: LoadedRecords[AnyRecord], source: str, *, may_skip: bool) -> None:
-    """Refuse a source with bad rows, without any record, or whose responses repeat the prompts."""
-    reasons = _reason_lines(loaded.skipped)
-    if loaded.skipped and not may_skip:
-        bad, rows = len(loaded.skipped), len(loaded.skipped) + len(loaded.records)
-        advice = 'mend them, or leave them out with on_bad_row="skip"'
-        raise UserError(f"{source}: {bad} of {rows} rows are bad; {advice}{reasons}")
+@dataclasses.dataclass(frozen=True)
+class RowParser(Generic[AnyRecord]):
+    """The way from a row to its record and its tokens; arguments as in `load_records`.
+
+    truncate: cut rows that are too long.
+    """
+
+    kind: type[AnyRecord]
+    tokenizer: Tokenizer | None
+    max_length: int | None
+    truncate: bool
+
+    def parse(self, row: Row | BadRow) -> ParsedRow[AnyRecord]:
+        """Record and tokens of a row.
+
+        Raises:
+          BadRow: the row cannot be used; `LongRow`: it has too many tokens.
+        """
+        if isinstance(row, BadRow):
+            raise row
+        record = self.kind.parse(row)
+        if self.max_length is not None:
+            record = self._within_bytes(record, self.max_length)
+        if self.tokenizer is None:
+            return ParsedRow(record, ())
+        try:
+            rows = record.token_rows(self.tokenizer)
+            longest = max(len(row) for row in rows)
+            if self.max_length is None or longest <= self.max_length:
+                return ParsedRow(record, rows)
+            if not self.truncate:
+                raise LongRow(f"{longest} tokens, the limit is {self.max_length}", longest)
+            return ParsedRow(*cut_record(record, self.tokenizer, self.max_length), cut=longest)
+        except UserError as refusal:  # of a chat template, say: roles that do not alternate
+            raise BadRow(str(refusal)) from None
+
+    def _within_bytes(self, record: AnyRecord, max_length: int) -> AnyRecord:
+        """The record if no field has more bytes than `max_length` tokens can have, which are too
+        many to tokenise: some tokenizers take sixty times a text's size.
+        """
+        allowed = LEAST_BYTES + BYTES_A_TOKEN * max_length
+        for field, value in vars(record).items():
+            if field == "columns" or (size := _bytes_of(value)) <= allowed:
+                continue
+            if self.truncate and field != "variables":
+                return without_far_ends(record, allowed)
+            raise LongRow(
+                f"{field} has {size:,} bytes, more than {max_length} tokens, the limit, can have",
+                max_length + 1,
+            )
+        return record
+
+
+class LongRow(BadRow):
+    """A row of too many tokens.
+
+    length: how many, or as many as are certain.
+    """
+
+    def __init__(self, reason: str, length: int):
+        super().__init__(reason)
+        self.length = length
+
+
+def _check_loaded(
+    loaded: LoadedRecords[AnyRecord],
+    source: str,
+    may_skip: Mapping[str, bool],
+    max_length: int | None,
+) -> None:
+    """Refuse a source with bad or long rows, without any record, or whose responses repeat the
+    prompts.
+    """
+    reasons, rows = _reason_lines(loaded.skipped), len(loaded.skipped) + len(loaded.records)
+    long = [row.length for row in loaded.skipped if row.length]
+    bad, faults = len(loaded.skipped) - len(long), []
+    if bad and not may_skip["bad"]:
+        advice = "mend them, or leave them out with --data.on_bad_row skip"
+        faults.append(f"{bad} of {rows} rows are bad; {advice}")
+    if long and not may_skip["long"]:
+        faults.append(
+            f"{len(long)} of {rows} rows have more than {max_length:,} tokens, the longest "
+            f"{max(long):,}; give a larger --max_length, or --data.on_long_row truncate or skip"
+        )
+    if faults:
+        raise UserError(f"{source}: {'; '.join(faults)}{reasons}")
     if not loaded.records:
         raise UserError(f"{source}: no usable row{reasons}")
     if all(map(_responses_repeat_prompt, loaded.records)):
@@ -141,19 +239,6 @@ def _responses_repeat_prompt(record: Record) -> bool:
     return all(isinstance(text, str) and text.startswith(prompt) for text in texts)
 
 
-def _check_bytes(record: Record, max_length: int) -> None:
-    """Refuse a field with more bytes than `max_length` tokens can have, before it is tokenized.
-
-    Some tokenizers take sixty times a text's size.
-    """
-    allowed = LEAST_BYTES + BYTES_A_TOKEN * max_length
-    for field, value in vars(record).items():
-        if field != "columns" and (size := _bytes_of(value)) > allowed:
-            raise BadRow(
-                f"{field} has {size:,} bytes, more than {max_length} tokens, the limit, can have"
-            )
-
-
 def _bytes_of(value: object) -> int:
     """Number of bytes of all texts in a value, lists and messages included."""
     size, left = 0, [value]
@@ -164,17 +249,3 @@ def _bytes_of(value: object) -> int:
         elif isinstance(part, dict | list):
             left += part.values() if isinstance(part, dict) else part
     return size
-
-
-def _token_rows(
-    record: Record, tokenizer: Tokenizer, max_length: int | None
-) -> tuple[TokenRow, ...]:
-    """Token sequences of a record, none longer than `max_length`."""
-    try:
-        rows = record.token_rows(tokenizer)
-    except UserError as refusal:  # of a chat template, say: roles that do not alternate
-        raise BadRow(str(refusal)) from None
-    longest = max(len(row) for row in rows)
-    if max_length is not None and longest > max_length:
-        raise BadRow(f"{longest} tokens, the limit is {max_length}")
-    return rows

@@ -160,11 +160,8 @@ class Tokenizer:
         """
         prefix_ids = [np.asarray(row).tolist() for row in prefixes]
         ids = [np.asarray(row).tolist() for row in continuations]
-        prefix_texts, alone_texts = (
-            self._texts_with_prefix(prefix_ids),
-            self._texts_with_prefix(ids),
-        )
-        whole_texts = self._texts_with_prefix([a + b for a, b in zip(prefix_ids, ids, strict=True)])
+        both = [a + b for a, b in zip(prefix_ids, ids, strict=True)]
+        prefix_texts, alone_texts, whole_texts = map(self._decoded, (prefix_ids, ids, both))
         return [
             self._continuation_text(ids, head, whole, text)
             for ids, head, whole, text in zip(
@@ -181,7 +178,10 @@ class Tokenizer:
 
     def _texts_with_prefix(self, rows: Sequence[Sequence[int] | np.ndarray]) -> list[str]:
         """Texts of rows, with the dummy prefix."""
-        ids = [np.asarray(row).tolist() for row in rows]
+        return self._decoded([np.asarray(row).tolist() for row in rows])
+
+    def _decoded(self, ids: list[list[int]]) -> list[str]:
+        """Texts of rows of plain numbers, with the dummy prefix."""
         with one_line("the tokenizer"):
             return self._plain.decode_batch(ids, skip_special_tokens=True)
 

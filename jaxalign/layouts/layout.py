@@ -48,6 +48,9 @@ class Layout:
     def place(self, tree: Tree) -> Tree:
         """Copy of a state (or parameters) on the devices, whose memory a step may overwrite."""
         shardings = self.shardings(tree)
+        if len(self.devices) == 1:
+            return jax.device_put(tree, shardings, may_alias=False)
+        # several devices: what is there already would not be copied
         copy = jax.jit(lambda leaves: jax.tree.map(jnp.copy, leaves), out_shardings=shardings)
         return copy(jax.device_put(tree, shardings))
 

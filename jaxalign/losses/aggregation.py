@@ -8,10 +8,11 @@ every cut of the batch, which means of means do not.
 import dataclasses
 from collections.abc import Callable
 
-import chex
 import jax
 import jax.numpy as jnp
 
+from jaxalign.numerics.arguments import assert_range, assert_rank, assert_same_shape, flags
+from jaxalign.numerics.bounds import COUNT
 from jaxalign.numerics.named import by_name
 
 __all__ = (
@@ -49,7 +50,7 @@ def token_mean(mask: jax.Array) -> Weights:
       Token weights `[B, T]` and the divisor `[]`: the number of tokens.
 
     Raises:
-      AssertionError: mask is no matrix.
+      AssertionError: the mask is no matrix, or holds real numbers.
 
     When: DAPO; the usual choice.
     TRL: `loss_type="dapo"`, and `"bnpo"` for the tokens of one micro-batch.
@@ -77,7 +78,7 @@ def sequence_mean(mask: jax.Array, rows: jax.Array | None = None) -> Weights:
       Token weights `[B, T]` and the divisor `[]`: the number of responses.
 
     Raises:
-      AssertionError: the shapes do not fit.
+      AssertionError: the shapes do not fit, or the mask holds real numbers.
 
     When: GRPO as published; GSPO.
     TRL: `loss_type="grpo"`.
@@ -106,7 +107,7 @@ def constant_length(mask: jax.Array, rows: jax.Array | None = None, *, length: i
       Token weights `[B, T]` and the divisor `[]`: responses times `length`.
 
     Raises:
-      AssertionError: the shapes do not fit.
+      AssertionError: the shapes do not fit, or the mask holds real numbers.
       ValueError: `length` below 1.
 
     When: Dr. GRPO: no bias towards short right or long wrong responses.
@@ -117,8 +118,7 @@ def constant_length(mask: jax.Array, rows: jax.Array | None = None, *, length: i
     >>> weights.tolist(), float(divisor)
     ([[1.0, 1.0], [1.0, 0.0]], 8.0)
     """
-    if length < 1:
-        raise ValueError(f"length must be at least 1, got {length}")
+    assert_range(COUNT, length=length)
     return _real(mask), _counted(mask, rows) * length
 
 
@@ -135,7 +135,7 @@ def sequence_sum(mask: jax.Array, rows: jax.Array | None = None) -> Weights:
       Token weights `[B, T]` and the divisor `[]`: the number of responses.
 
     Raises:
-      AssertionError: the shapes do not fit.
+      AssertionError: the shapes do not fit, or the mask holds real numbers.
 
     When: LUSPO (with the ratio of the sequence); the policy gradient of the paper.
     TRL: `loss_type="luspo"`.
@@ -161,7 +161,7 @@ def without_truncated(mask: jax.Array, ended: jax.Array) -> jax.Array:
       `[B, T]` bool.
 
     Raises:
-      AssertionError: the shapes do not fit.
+      AssertionError: the shapes do not fit, or the mask holds real numbers.
 
     When: the limit of length is tight, and a cut answer says nothing of its quality.
     TRL: `mask_truncated_completions`.
@@ -170,19 +170,21 @@ def without_truncated(mask: jax.Array, ended: jax.Array) -> jax.Array:
     >>> without_truncated(jnp.ones((2, 1), bool), jnp.array([True, False])).tolist()
     [[True], [False]]
     """
-    chex.assert_rank([mask, ended], [2, 1])
-    chex.assert_equal_shape([mask[:, 0], ended])
-    return mask & ended[:, None]
+    assert_rank(2, mask=mask)
+    assert_rank(1, ended=ended)
+    assert_same_shape(axes=1, mask=mask, ended=ended)
+    return flags(mask=mask) & flags(ended=ended)[:, None]
 
 
 def _real(mask: jax.Array) -> jax.Array:
-    chex.assert_rank(mask, 2)
-    return jnp.asarray(mask, float)
+    assert_rank(2, mask=mask)
+    return jnp.asarray(flags(mask=mask), float)
 
 
 def _counted(mask: jax.Array, rows: jax.Array | None) -> jax.Array:
     counted = jnp.any(mask, axis=1) if rows is None else rows
-    chex.assert_equal_shape([mask[:, 0], counted])
+    assert_rank(1, rows=counted)
+    assert_same_shape(axes=1, mask=mask, rows=counted)
     return jnp.sum(jnp.asarray(counted, float))
 
 

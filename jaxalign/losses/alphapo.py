@@ -7,7 +7,8 @@ from jaxalign.batches.preferences import PairLengths, PairLogps
 from jaxalign.losses.declarations import PAIRED, Loss
 from jaxalign.losses.dpo import dpo_loss, no_reference
 from jaxalign.losses.length_normalised_dpo import per_token
-from jaxalign.numerics.bounds import Real
+from jaxalign.numerics.arguments import assert_range
+from jaxalign.numerics.bounds import ABOVE_ZERO, Real
 from jaxalign.numerics.precision import saturating_expm1
 
 __all__ = (
@@ -45,7 +46,7 @@ def alphapo_loss(
 
     Raises:
       AssertionError: the shapes differ.
-      ValueError: alpha is 0, or `label_smoothing` outside [0, 0.5).
+      ValueError: alpha is 0, or a number outside its range.
 
     When: SimPO moves likelihoods too far or not far enough.
     TRL: `CPOTrainer` with `loss_type="alphapo"`, `alpha`.
@@ -59,6 +60,7 @@ def alphapo_loss(
     """
     if alpha == 0:
         raise ValueError("alpha must not be 0; there it is simpo_loss")
+    assert_range(ABOVE_ZERO, beta=beta)
     averages = per_token(policy, lengths)
 
     def shaped(x: jax.Array) -> jax.Array:

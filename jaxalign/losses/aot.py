@@ -1,12 +1,12 @@
 """Alignment via optimal transport: distributions of rewards are ordered, not single pairs."""
 
-import chex
 import jax
 import jax.numpy as jnp
 
 from jaxalign.batches.preferences import PairLogps
 from jaxalign.losses.declarations import PAIRED, Loss
 from jaxalign.losses.dpo import dpo_loss, log_ratios
+from jaxalign.numerics.arguments import assert_same_shape
 from jaxalign.numerics.collectives import gather, own_rows
 from jaxalign.numerics.precision import widen
 
@@ -46,7 +46,7 @@ def _sorted_loss(
     axis_name: str | None,
 ) -> jax.Array:
     """DPO loss on margins of equal rank: sorted `values` against sorted `others`."""
-    chex.assert_equal_shape([values, others, weights])
+    assert_same_shape(values=values, others=others, weights=weights)
     others = _of_same_rank(values, others, weights, axis_name)
     margins = PairLogps(chosen=values, rejected=others)
     zero = jnp.zeros_like(values)
@@ -82,7 +82,7 @@ def aot_loss(
 
     Raises:
       AssertionError: the shapes differ.
-      ValueError: `label_smoothing` outside [0, 0.5).
+      ValueError: a number outside its range.
 
     When: pairs are noisy, but their distribution is to be trusted; large batches.
     TRL: `loss_type="aot"`.
@@ -94,7 +94,7 @@ def aot_loss(
     [0.6931]
     """
     arrays = [policy.chosen, policy.rejected, reference.chosen, reference.rejected]
-    chex.assert_equal_shape([*arrays, weights])
+    assert_same_shape(policy=policy, reference=reference, weights=weights)
     chosen, rejected, reference_chosen, reference_rejected = widen(*arrays)
     margins = chosen - rejected
     theirs = jax.lax.stop_gradient(reference_chosen - reference_rejected)
@@ -136,7 +136,7 @@ def aot_unpaired_loss(
 
     Raises:
       AssertionError: the shapes differ.
-      ValueError: `label_smoothing` outside [0, 0.5).
+      ValueError: a number outside its range.
 
     When: as many good as bad responses, not to the same prompts.
     TRL: `loss_type="aot_unpaired"` (until 0.24 `"aot_pair"`).

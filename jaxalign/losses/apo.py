@@ -1,12 +1,13 @@
 """Anchored preference optimization: a direction for each side of a pair."""
 
-import chex
 import jax
 import jax.numpy as jnp
 
 from jaxalign.batches.preferences import PairLogps
 from jaxalign.losses.declarations import PAIRED, UNPAIRED, Loss
 from jaxalign.losses.dpo import implicit_rewards
+from jaxalign.numerics.arguments import assert_range, assert_same_shape, flags
+from jaxalign.numerics.bounds import ABOVE_ZERO
 from jaxalign.numerics.precision import widen
 
 __all__ = (
@@ -34,6 +35,7 @@ def apo_zero_loss(policy: PairLogps, reference: PairLogps, *, beta: float) -> ja
 
     Raises:
       AssertionError: the shapes differ.
+      ValueError: a number outside its range.
 
     When: the chosen responses are better than what the model writes.
     TRL: `loss_type="apo_zero"`.
@@ -63,6 +65,7 @@ def apo_down_loss(policy: PairLogps, reference: PairLogps, *, beta: float) -> ja
 
     Raises:
       AssertionError: the shapes differ.
+      ValueError: a number outside its range.
 
     When: the model already writes better than the chosen responses.
     TRL: `loss_type="apo_down"`.
@@ -95,7 +98,8 @@ def apo_zero_unpaired_loss(
       `[B]` in [0, 1]; 1/2 where policy and reference agree.
 
     Raises:
-      AssertionError: the shapes differ.
+      AssertionError: the shapes differ, or labels are real numbers.
+      ValueError: a number outside its range.
 
     When: as `kto_loss`, without its estimate of the KL.
     TRL: `loss_type="apo_zero_unpaired"` of `KTOTrainer`.
@@ -105,7 +109,9 @@ def apo_zero_unpaired_loss(
     >>> apo_zero_unpaired_loss(zero, zero, jnp.array([True, False]), beta=0.1).tolist()
     [0.5, 0.5]
     """
-    chex.assert_equal_shape([policy_logps, reference_logps, labels])
+    assert_range(ABOVE_ZERO, beta=beta)
+    assert_same_shape(policy_logps=policy_logps, reference_logps=reference_logps, labels=labels)
+    labels = flags(labels=labels)
     policy_logps, reference_logps = widen(policy_logps, reference_logps)
     rewards = beta * (policy_logps - jax.lax.stop_gradient(reference_logps))
     return jax.nn.sigmoid(jnp.where(labels, -rewards, rewards))

@@ -1,13 +1,14 @@
 """Binary classifier optimization: good and bad responses on two sides of a moving threshold."""
 
-import chex
 import jax
 import jax.numpy as jnp
 
 from jaxalign.batches.preferences import PairLogps
-from jaxalign.batches.tokens import pytree
+from jaxalign.batches.tokens import positional_pytree
 from jaxalign.losses.declarations import PAIRED, UNPAIRED, Loss
 from jaxalign.losses.dpo import implicit_rewards
+from jaxalign.numerics.arguments import assert_range, assert_same_shape, flags
+from jaxalign.numerics.bounds import ABOVE_ZERO
 from jaxalign.numerics.collectives import psum
 from jaxalign.numerics.masking import masked_sum
 from jaxalign.numerics.precision import widen
@@ -23,7 +24,7 @@ __all__ = (
 )
 
 
-@pytree
+@positional_pytree
 class RunningMean:
     """Mean of all rewards seen so far: `mean` `[]` reward units, `count` `[]` float rewards."""
 
@@ -58,7 +59,7 @@ def running_shift(
       The new state.
 
     Raises:
-      AssertionError: the shapes differ.
+      AssertionError: the shapes differ, or the mask holds real numbers.
 
     When: with `bco_loss`.
     TRL: `RunningMoments.update` in `BCOTrainer.bco_loss`, which sees each device's micro-batch
@@ -69,6 +70,8 @@ def running_shift(
     >>> float(running_shift(no_shift(), jnp.array([1.0, 3.0]), jnp.array([True, True])).mean)
     2.0
     """
+    assert_same_shape(rewards=rewards, mask=mask)
+    mask = flags(mask=mask)
     return shift_after(state, psum(implicit_reward_sums(rewards, mask), axis_name))
 
 
@@ -113,7 +116,8 @@ def bco_loss(
       `[B]` nats.
 
     Raises:
-      AssertionError: the shapes differ.
+      AssertionError: the shapes differ, or labels are real numbers.
+      ValueError: a number outside its range.
 
     When: labels of single responses (thumbs up, thumbs down).
     TRL: `BCOTrainer` (until 0.24).
@@ -124,7 +128,9 @@ def bco_loss(
     >>> print(loss.round(4))  # log 2
     [0.6931 0.6931]
     """
-    chex.assert_equal_shape([policy_logps, reference_logps, labels])
+    assert_range(ABOVE_ZERO, beta=beta)
+    assert_same_shape(policy_logps=policy_logps, reference_logps=reference_logps, labels=labels)
+    labels = flags(labels=labels)
     policy_logps, reference_logps = widen(policy_logps, reference_logps)
     rewards = beta * (policy_logps - jax.lax.stop_gradient(reference_logps))
     shifted = rewards - jax.lax.stop_gradient(shift)
@@ -150,6 +156,7 @@ def bco_pair_loss(
 
     Raises:
       AssertionError: the shapes differ.
+      ValueError: a number outside its range.
 
     When: as `bco_loss`, on pairs.
     TRL: `loss_type="bco_pair"`; 1.16 has no shift.
@@ -177,6 +184,9 @@ def density_ratios(probabilities: jax.Array, *, lowest: float, highest: float) -
     Returns:
       `[B]`; multiply the losses of bad responses by it. No gradient.
 
+    Raises:
+      ValueError: a number outside its range.
+
     When: good and bad responses answer different kinds of prompts.
     TRL: `prompt_sample_size`, `min_density_ratio`, `max_density_ratio` (until 0.24).
     Source: Jung et al. 2024, https://arxiv.org/abs/2404.04656, underlying distribution matching.
@@ -184,6 +194,7 @@ def density_ratios(probabilities: jax.Array, *, lowest: float, highest: float) -
     >>> density_ratios(jnp.array([0.5, 0.75, 1.0]), lowest=0.5, highest=10.0).tolist()
     [1.0, 3.0, 10.0]
     """
+    assert_range(ABOVE_ZERO, lowest=lowest, highest=highest)
     (probabilities,) = widen(jax.lax.stop_gradient(probabilities))
     return jnp.clip(probabilities / (1 - probabilities), lowest, highest)
 

@@ -1,9 +1,9 @@
 """Reward modelling from comparisons."""
 
-import chex
 import jax
 
 from jaxalign.losses.declarations import COMPARISONS, Loss
+from jaxalign.numerics.arguments import assert_same_shape
 from jaxalign.numerics.precision import widen
 
 __all__ = (
@@ -41,7 +41,7 @@ def bradley_terry_loss(differences: jax.Array, *, margins: float | jax.Array = 0
     """
     differences, minimum = widen(differences, margins)
     if minimum.ndim:
-        chex.assert_equal_shape([differences, minimum])
+        assert_same_shape(differences=differences, minimum=minimum)
     return jax.nn.softplus(minimum - differences)
 
 
@@ -68,7 +68,7 @@ def centering_penalty(chosen: jax.Array, rejected: jax.Array) -> jax.Array:
     >>> centering_penalty(jnp.array([3.0, 1.0]), jnp.array([-1.0, -1.0])).tolist()
     [4.0, 0.0]
     """
-    chex.assert_equal_shape([chosen, rejected])
+    assert_same_shape(chosen=chosen, rejected=rejected)
     chosen, rejected = widen(chosen, rejected)
     return (chosen + rejected) ** 2
 

@@ -1,12 +1,13 @@
 """Clipped importance sampling policy optimization: clip the weight, keep every gradient."""
 
-import chex
 import jax
 import jax.numpy as jnp
 
 from jaxalign.losses.aggregation import TOKEN_MEAN
 from jaxalign.losses.group_methods import GroupMethod, Surrogate
 from jaxalign.losses.ppo import probability_ratios
+from jaxalign.numerics.arguments import assert_range, assert_same_shape
+from jaxalign.numerics.bounds import NOT_NEGATIVE
 
 __all__ = (
     "CISPO",
@@ -32,7 +33,7 @@ def cispo_loss(
       logps: `[...]` nats under the policy that is trained.
       behaviour_logps: `[...]` under the policy that acted; get no gradient.
       advantages: `[...]`; get no gradient.
-      highest: cap of the ratio itself (not of its distance from 1), above 0.
+      highest: cap of the ratio itself (not of its distance from 1), above `lowest`.
       lowest: floor of the ratio, at least 0.
 
     Returns:
@@ -40,7 +41,7 @@ def cispo_loss(
 
     Raises:
       AssertionError: the shapes differ.
-      ValueError: bounds that leave no room.
+      ValueError: a number outside its range.
 
     When: rare tokens that matter are silenced by the clip.
     TRL: `loss_type="cispo"`, `epsilon_high` for `highest`.
@@ -51,10 +52,11 @@ def cispo_loss(
     >>> print(f"{loss[0]:.4f}")  # 2 log 2
     1.3863
     """
-    if not 0 <= lowest < highest:
-        raise ValueError(f"bounds must be 0 <= lowest < highest, got {lowest}, {highest}")
+    assert_range(NOT_NEGATIVE, lowest=lowest)
+    if not lowest < highest:
+        raise ValueError(f"highest must be above lowest = {lowest}, got {highest}")
     ratios = probability_ratios(logps, behaviour_logps)
-    chex.assert_equal_shape([ratios, advantages])
+    assert_same_shape(ratios=ratios, advantages=advantages)
     weights = jnp.clip(ratios, lowest, highest) * advantages
     return -jax.lax.stop_gradient(weights) * logps
 

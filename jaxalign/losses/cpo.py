@@ -41,7 +41,7 @@ def cpo_loss(
 
     Raises:
       AssertionError: the shapes differ.
-      ValueError: `label_smoothing` outside [0, 0.5).
+      ValueError: a number outside its range.
 
     When: no memory for a reference, and the chosen texts are worth imitating.
     TRL: `CPOTrainer` with `loss_type="sigmoid"`, `cpo_alpha`.

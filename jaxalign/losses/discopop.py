@@ -5,7 +5,8 @@ import jax
 from jaxalign.batches.preferences import PairLogps
 from jaxalign.losses.declarations import PAIRED, Loss
 from jaxalign.losses.dpo import implicit_rewards
-from jaxalign.numerics.bounds import Positive
+from jaxalign.numerics.arguments import assert_range
+from jaxalign.numerics.bounds import ABOVE_ZERO, Positive
 from jaxalign.numerics.precision import saturating_exp
 
 __all__ = (
@@ -35,6 +36,7 @@ def discopop_loss(
 
     Raises:
       AssertionError: the shapes differ.
+      ValueError: a number outside its range.
 
     When: as an alternative to DPO with less weight on pairs that are told apart.
     TRL: `loss_type="discopop"`, `discopop_tau`.
@@ -45,6 +47,7 @@ def discopop_loss(
     >>> print(discopop_loss(pair, pair, beta=0.1).round(4))
     [0.8466]
     """
+    assert_range(ABOVE_ZERO, temperature=temperature)
     rewards = implicit_rewards(policy, reference, beta=beta)
     margin = rewards.chosen - rewards.rejected
     blend = margin / temperature

@@ -2,13 +2,14 @@
 
 import math
 
-import chex
 import jax
 import jax.numpy as jnp
 
 from jaxalign.kl import exact_kl
 from jaxalign.logprobs import log_softmax
 from jaxalign.losses.declarations import DISTILLATION, Loss
+from jaxalign.numerics.arguments import assert_range, assert_same_shape
+from jaxalign.numerics.bounds import INNER_SHARE
 from jaxalign.numerics.precision import widen
 
 __all__ = (
@@ -93,7 +94,7 @@ def generalised_jsd_loss(
 
     Raises:
       AssertionError: the shapes differ.
-      ValueError: `mixture` outside (0, 1).
+      ValueError: a number outside its range.
 
     When: a bounded loss; on-policy distillation (GKD).
     TRL: `GKDTrainer`, `beta`, which is the KLs themselves at 0 and 1.
@@ -103,9 +104,8 @@ def generalised_jsd_loss(
     >>> print(f"{generalised_jsd_loss(certain, certain[::-1], mixture=0.5):.4f}")  # log 2
     0.6931
     """
-    if not 0 < mixture < 1:
-        raise ValueError(f"mixture must be in (0, 1), got {mixture}; its ends are the two KLs")
-    chex.assert_equal_shape([student_logits, teacher_logits])
+    assert_range(INNER_SHARE, mixture=mixture)
+    assert_same_shape(student_logits=student_logits, teacher_logits=teacher_logits)
     student, teacher = map(log_softmax, widen(student_logits, teacher_logits))
     teacher = jax.lax.stop_gradient(teacher)
     middle = _log_mixture(student, teacher, mixture)

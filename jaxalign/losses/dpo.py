@@ -1,11 +1,12 @@
 """Direct Preference Optimization, with two ways to allow for wrong labels."""
 
-import chex
 import jax
 import jax.numpy as jnp
 
 from jaxalign.batches.preferences import PairLogps
 from jaxalign.losses.declarations import PAIRED, Loss
+from jaxalign.numerics.arguments import assert_range, assert_same_shape
+from jaxalign.numerics.bounds import ABOVE_ZERO, FLIP_PROBABILITY
 from jaxalign.numerics.precision import widen
 
 __all__ = (
@@ -45,8 +46,8 @@ def log_ratios(policy: PairLogps, reference: PairLogps) -> PairLogps:
     >>> log_ratios(pair, start).chosen.tolist()
     [2.0]
     """
+    assert_same_shape(policy=policy, reference=reference)
     arrays = [policy.chosen, policy.rejected, reference.chosen, reference.rejected]
-    chex.assert_equal_shape(arrays)
     chosen, rejected, reference_chosen, reference_rejected = widen(*arrays)
     return PairLogps(
         chosen=chosen - jax.lax.stop_gradient(reference_chosen),
@@ -78,7 +79,7 @@ def no_reference(policy: PairLogps) -> PairLogps:
     >>> no_reference(pair).chosen.tolist()
     [0.0]
     """
-    chex.assert_equal_shape([policy.chosen, policy.rejected])
+    assert_same_shape(policy=policy)
     chosen, rejected = (jnp.zeros_like(widen(x)[0]) for x in (policy.chosen, policy.rejected))
     return PairLogps(chosen=chosen, rejected=rejected)
 
@@ -98,6 +99,7 @@ def implicit_rewards(policy: PairLogps, reference: PairLogps, *, beta: float) ->
 
     Raises:
       AssertionError: the shapes differ.
+      ValueError: a number outside its range.
 
     When: rewards, margins and accuracies for logs.
     TRL: `rewards/chosen`, `rewards/rejected`.
@@ -110,6 +112,7 @@ def implicit_rewards(policy: PairLogps, reference: PairLogps, *, beta: float) ->
     >>> rewards.chosen.tolist(), rewards.rejected.tolist()
     ([1.0], [-0.5])
     """
+    assert_range(ABOVE_ZERO, beta=beta)
     ratios = log_ratios(policy, reference)
     return PairLogps(chosen=beta * ratios.chosen, rejected=beta * ratios.rejected)
 
@@ -141,7 +144,7 @@ def dpo_loss(
 
     Raises:
       AssertionError: the shapes differ.
-      ValueError: `label_smoothing` outside [0, 0.5).
+      ValueError: a number outside its range.
 
     When: the first thing to try on pairs; smoothing where some labels are wrong.
     TRL: `loss_type="sigmoid"`; 1.16 ignores `label_smoothing` there.
@@ -153,7 +156,7 @@ def dpo_loss(
     >>> print(dpo_loss(pair, pair, beta=0.1).round(4))  # log 2
     [0.6931]
     """
-    _check_smoothing(label_smoothing)
+    assert_range(FLIP_PROBABILITY, label_smoothing=label_smoothing)
     right, flipped = _log_likelihoods(policy, reference, beta)
     return -(1 - label_smoothing) * right - label_smoothing * flipped
 
@@ -178,7 +181,7 @@ def robust_dpo_loss(
 
     Raises:
       AssertionError: the shapes differ.
-      ValueError: `label_smoothing` outside [0, 0.5).
+      ValueError: a number outside its range.
 
     When: labels are flipped at a rate that is known.
     TRL: `loss_type="robust"`.
@@ -189,14 +192,9 @@ def robust_dpo_loss(
     >>> print(robust_dpo_loss(pair, pair, beta=0.1, label_smoothing=0.2).round(4))  # log 2
     [0.6931]
     """
-    _check_smoothing(label_smoothing)
+    assert_range(FLIP_PROBABILITY, label_smoothing=label_smoothing)
     right, flipped = _log_likelihoods(policy, reference, beta)
     return (-(1 - label_smoothing) * right + label_smoothing * flipped) / (1 - 2 * label_smoothing)
-
-
-def _check_smoothing(label_smoothing: float):
-    if not 0 <= label_smoothing < 0.5:
-        raise ValueError(f"label_smoothing must be in [0, 0.5), got {label_smoothing}")
 
 
 DPO = Loss(name="dpo", kind=PAIRED, function=dpo_loss, hyperparameters={"beta": 0.1})

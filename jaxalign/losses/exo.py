@@ -7,6 +7,8 @@ import jax
 from jaxalign.batches.preferences import PairLogps
 from jaxalign.losses.declarations import PAIRED, Loss
 from jaxalign.losses.dpo import implicit_rewards
+from jaxalign.numerics.arguments import assert_range
+from jaxalign.numerics.bounds import POSITIVE_FLIP_PROBABILITY
 
 __all__ = (
     "EXO_PAIR",
@@ -34,7 +36,7 @@ def exo_pair_loss(
 
     Raises:
       AssertionError: the shapes differ.
-      ValueError: `label_smoothing` outside (0, 0.5).
+      ValueError: a number outside its range.
 
     When: the policy should seek the mode of the preferences, as PPO does.
     TRL: `loss_type="exo_pair"`.
@@ -45,8 +47,7 @@ def exo_pair_loss(
     >>> print(f"{exo_pair_loss(pair, pair, beta=0.1, label_smoothing=0.2)[0]:.4f}")  # log 1.25
     0.2231
     """
-    if not 0 < label_smoothing < 0.5:
-        raise ValueError(f"label_smoothing must be in (0, 0.5), got {label_smoothing}")
+    assert_range(POSITIVE_FLIP_PROBABILITY, label_smoothing=label_smoothing)
     rewards = implicit_rewards(policy, reference, beta=beta)
     margin = rewards.chosen - rewards.rejected
     right, flipped = -jax.nn.softplus(-margin), -jax.nn.softplus(margin)

@@ -150,7 +150,7 @@ def f_dpo_loss(
 
     Raises:
       AssertionError: the shapes differ.
-      ValueError: `label_smoothing` outside [0, 0.5).
+      ValueError: a number outside its range.
 
     When: the diversity of the policy matters.
     TRL: `f_divergence_type`.

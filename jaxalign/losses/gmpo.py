@@ -1,11 +1,12 @@
 """Geometric-mean policy optimization: the clip acts on tokens, the mean on logarithms."""
 
-import chex
 import jax
 import jax.numpy as jnp
 
 from jaxalign.losses.aggregation import SEQUENCE_MEAN
 from jaxalign.losses.group_methods import GroupMethod, Surrogate
+from jaxalign.numerics.arguments import assert_range, assert_rank, assert_same_shape, flags
+from jaxalign.numerics.bounds import ABOVE_ZERO
 from jaxalign.numerics.masking import masked_sum
 from jaxalign.numerics.precision import saturating_exp, widen
 
@@ -40,8 +41,8 @@ def gmpo_loss(
       `[B]`, in the unit of the advantages.
 
     Raises:
-      AssertionError: the shapes do not fit.
-      ValueError: a clip range that is not positive.
+      AssertionError: the shapes do not fit, or the mask holds real numbers.
+      ValueError: a number outside its range.
 
     When: outliers among token ratios make GRPO unstable.
     TRL: `GMPOTrainer`.
@@ -51,12 +52,13 @@ def gmpo_loss(
     >>> gmpo_loss(zero, zero, mask, jnp.array([2.0]), clip_range=0.4).tolist()
     [-2.0]
     """
+    assert_range(ABOVE_ZERO, clip_range=clip_range)
     low, high = clip_range if isinstance(clip_range, tuple) else (clip_range, clip_range)
-    if low <= 0 or high <= 0:
-        raise ValueError(f"clip_range must be above 0, got {clip_range}")
-    chex.assert_rank([logps, advantages], [2, 1])
-    chex.assert_equal_shape([logps, behaviour_logps, mask])
-    chex.assert_equal_shape([logps[:, 0], advantages])
+    assert_rank(2, logps=logps)
+    assert_rank(1, advantages=advantages)
+    assert_same_shape(logps=logps, behaviour_logps=behaviour_logps, mask=mask)
+    mask = flags(mask=mask)
+    assert_same_shape(axes=1, logps=logps, advantages=advantages)
     logps, behaviour_logps, advantages = widen(logps, behaviour_logps, advantages)
     advantages = jax.lax.stop_gradient(advantages)
     ratios = logps - jax.lax.stop_gradient(behaviour_logps)

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 
-import chex
 import jax
 import jax.numpy as jnp
 
 from jaxalign.losses.aggregation import SEQUENCE_MEAN
 from jaxalign.losses.group_methods import GroupMethod, Surrogate
 from jaxalign.losses.ppo import ClipRange, ppo_policy_clipped, ppo_policy_loss
+from jaxalign.numerics.arguments import assert_rank, assert_same_shape
 from jaxalign.numerics.precision import widen
 
 __all__ = (
@@ -40,8 +40,9 @@ def each_token(advantages: jax.Array, logps: jax.Array) -> jax.Array:
     >>> each_token(jnp.array([2.0]), jnp.zeros((1, 2))).tolist()
     [[2.0, 2.0]]
     """
-    chex.assert_rank([advantages, logps], [1, 2])
-    chex.assert_equal_shape([advantages, logps[:, 0]])
+    assert_rank(1, advantages=advantages)
+    assert_rank(2, logps=logps)
+    assert_same_shape(axes=1, advantages=advantages, logps=logps)
     (advantages,) = widen(advantages)
     return jnp.broadcast_to(advantages[:, None], logps.shape)
 
@@ -89,7 +90,7 @@ def grpo_loss(
     >>> grpo_loss(zero, zero, jnp.array([2.0]), zero, clip_range=0.2, kl_coef=0.1).tolist()
     [[-2.0, -2.0]]
     """
-    chex.assert_equal_shape([logps, behaviour_logps, kl])
+    assert_same_shape(logps=logps, behaviour_logps=behaviour_logps, kl=kl)
     repeated, (kl,) = each_token(advantages, logps), widen(kl)
     policy_losses = ppo_policy_loss(
         logps, behaviour_logps, repeated, clip_range=clip_range, dual_clip=dual_clip

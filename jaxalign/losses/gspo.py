@@ -4,13 +4,13 @@ The functions return log-ratios; give them to `grpo_loss` or `ppo_policy_loss` a
 zeros as `behaviour_logps`.
 """
 
-import chex
 import jax
 import jax.numpy as jnp
 
 from jaxalign.losses.aggregation import SEQUENCE_MEAN
 from jaxalign.losses.group_methods import GroupMethod
 from jaxalign.losses.grpo import Decision, clipped_surrogate, each_token
+from jaxalign.numerics.arguments import assert_rank, assert_same_shape, flags
 from jaxalign.numerics.masking import masked_sum
 from jaxalign.numerics.precision import widen
 
@@ -38,7 +38,7 @@ def sequence_log_ratios(logps: jax.Array, behaviour_logps: jax.Array, mask: jax.
       `[B, T]` nats, the same along a row; 0 for an empty response.
 
     Raises:
-      AssertionError: the shapes differ.
+      AssertionError: the shapes differ, or the mask holds real numbers.
 
     When: rewards are for whole responses; mixtures of experts, whose token ratios are noisy.
     TRL: `importance_sampling_level="sequence"`.
@@ -48,8 +48,9 @@ def sequence_log_ratios(logps: jax.Array, behaviour_logps: jax.Array, mask: jax.
     >>> sequence_log_ratios(logps, jnp.zeros((1, 2)), mask).tolist()
     [[-2.0, -2.0]]
     """
-    chex.assert_rank(logps, 2)
-    chex.assert_equal_shape([logps, behaviour_logps, mask])
+    assert_rank(2, logps=logps)
+    assert_same_shape(logps=logps, behaviour_logps=behaviour_logps, mask=mask)
+    mask = flags(mask=mask)
     logps, behaviour_logps = widen(logps, behaviour_logps)
     ratios = logps - jax.lax.stop_gradient(behaviour_logps)
     lengths = jnp.maximum(jnp.sum(mask, axis=1), 1)
@@ -73,7 +74,7 @@ def token_log_ratios(logps: jax.Array, behaviour_logps: jax.Array, mask: jax.Arr
       `[B, T]` nats.
 
     Raises:
-      AssertionError: the shapes differ.
+      AssertionError: the shapes differ, or the mask holds real numbers.
 
     When: GSPO with advantages that differ from token to token.
     TRL: not there.

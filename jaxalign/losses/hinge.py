@@ -27,6 +27,7 @@ def hinge_loss(policy: PairLogps, reference: PairLogps, *, beta: float) -> jax.A
 
     Raises:
       AssertionError: the shapes differ.
+      ValueError: a number outside its range.
 
     When: pairs that are already told apart should be left alone.
     TRL: `loss_type="hinge"`.

@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from typing import Protocol
 
-import chex
 import jax
 import jax.numpy as jnp
 
 from jaxalign.logprobs import sequence_logps
 from jaxalign.losses.ppo import probability_ratios
+from jaxalign.numerics.arguments import assert_range, assert_rank, assert_same_shape, flags
+from jaxalign.numerics.bounds import ABOVE_ZERO, SHARE_ABOVE_ZERO
 from jaxalign.numerics.collectives import gather
 from jaxalign.numerics.masking import masked_sum
 from jaxalign.numerics.precision import widen
@@ -40,7 +41,7 @@ def truncated_importance_weights(
 
     Raises:
       AssertionError: the shapes differ.
-      ValueError: a cap that is not positive.
+      ValueError: a number outside its range.
 
     When: sampling runs in another precision or engine than training.
     TRL: `vllm_importance_sampling_correction`, mode `truncate`.
@@ -71,7 +72,7 @@ def masked_importance_weights(
 
     Raises:
       AssertionError: the shapes differ.
-      ValueError: a cap that is not positive.
+      ValueError: a number outside its range.
 
     When: large mismatches are errors rather than luck.
     TRL: `vllm_importance_sampling_correction`, mode `mask`.
@@ -87,8 +88,7 @@ def masked_importance_weights(
 
 def _weights(trainer_logps: jax.Array, sampler_logps: jax.Array, cap: float) -> jax.Array:
     """Importance ratios without gradient; raises `ValueError` for a cap that is not positive."""
-    if cap <= 0:
-        raise ValueError(f"cap must be above 0, got {cap}")
+    assert_range(ABOVE_ZERO, cap=cap)
     return jax.lax.stop_gradient(probability_ratios(trainer_logps, sampler_logps))
 
 
@@ -115,7 +115,7 @@ def on_policy_rows(
       `[B]` bool.
 
     Raises:
-      AssertionError: the shapes do not fit.
+      AssertionError: the shapes do not fit, or the mask holds real numbers.
 
     When: many updates from one round of samples.
     TRL: `off_policy_mask_threshold`.
@@ -126,9 +126,11 @@ def on_policy_rows(
     >>> on_policy_rows(logps, jnp.zeros((2, 1)), mask, good_and_bad, threshold=1.0).tolist()
     [True, False]
     """
-    chex.assert_rank([logps, advantages], [2, 1])
-    chex.assert_equal_shape([logps, behaviour_logps, mask])
-    chex.assert_equal_shape([logps[:, 0], advantages])
+    assert_rank(2, logps=logps)
+    assert_rank(1, advantages=advantages)
+    assert_same_shape(logps=logps, behaviour_logps=behaviour_logps, mask=mask)
+    mask = flags(mask=mask)
+    assert_same_shape(axes=1, logps=logps, advantages=advantages)
     logps, behaviour_logps = widen(logps, behaviour_logps)
     lengths = jnp.maximum(jnp.sum(mask, axis=1), 1)
     drift = masked_sum(behaviour_logps - logps, mask, axis=1) / lengths
@@ -152,8 +154,8 @@ def top_entropy_mask(
       `[B, T]` bool.
 
     Raises:
-      AssertionError: the shapes differ.
-      ValueError: share outside (0, 1].
+      AssertionError: the shapes differ, or the mask holds real numbers.
+      ValueError: a number outside its range.
 
     When: most tokens are foregone conclusions; reasoning.
     TRL: `top_entropy_quantile`.
@@ -163,9 +165,9 @@ def top_entropy_mask(
     >>> top_entropy_mask(entropies, mask, share=0.5).tolist()
     [[False, True, True]]
     """
-    if not 0 < share <= 1:
-        raise ValueError(f"share must be in (0, 1], got {share}")
-    chex.assert_equal_shape([entropies, mask])
+    assert_range(SHARE_ABOVE_ZERO, share=share)
+    assert_same_shape(entropies=entropies, mask=mask)
+    mask = flags(mask=mask)
     (entropies,) = widen(entropies)
     of_batch = gather(jnp.where(mask, entropies, jnp.nan), axis_name)
     threshold = jnp.nanquantile(of_batch, 1 - share)

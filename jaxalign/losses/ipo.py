@@ -4,6 +4,8 @@ from jaxalign.batches.preferences import PairLengths, PairLogps
 from jaxalign.losses.declarations import PAIRED, Loss
 from jaxalign.losses.dpo import log_ratios
 from jaxalign.losses.length_normalised_dpo import per_token
+from jaxalign.numerics.arguments import assert_range
+from jaxalign.numerics.bounds import ABOVE_ZERO
 
 __all__ = (
     "IPO",
@@ -28,6 +30,7 @@ def ipo_loss(policy: PairLogps, reference: PairLogps, *, beta: float):
 
     Raises:
       AssertionError: the shapes differ.
+      ValueError: a number outside its range.
 
     When: pairs that everybody agrees on push DPO too far; lengths of both sides are alike.
     TRL: not there (`"ipo"` averages over tokens).
@@ -38,6 +41,7 @@ def ipo_loss(policy: PairLogps, reference: PairLogps, *, beta: float):
     >>> ipo_loss(pair, pair, beta=0.5).tolist()  # (0 - 1)^2
     [1.0]
     """
+    assert_range(ABOVE_ZERO, beta=beta)
     ratios = log_ratios(policy, reference)
     return (ratios.chosen - ratios.rejected - 1 / (2 * beta)) ** 2
 
@@ -60,6 +64,7 @@ def averaged_ipo_loss(
 
     Raises:
       AssertionError: the shapes differ.
+      ValueError: a number outside its range.
 
     When: IPO on texts of different lengths.
     TRL: `loss_type="ipo"`.
@@ -71,6 +76,7 @@ def averaged_ipo_loss(
     >>> averaged_ipo_loss(pair, pair, lengths, beta=0.25).tolist()  # (0 - 2)^2
     [4.0]
     """
+    assert_range(ABOVE_ZERO, beta=beta)
     ratios = per_token(log_ratios(policy, reference), lengths)
     return (ratios.chosen - ratios.rejected - 1 / (2 * beta)) ** 2
 

@@ -1,10 +1,11 @@
 """Kahneman-Tversky optimization: labels of single responses, valued against the KL."""
 
-import chex
 import jax
 import jax.numpy as jnp
 
 from jaxalign.losses.declarations import UNPAIRED, Loss
+from jaxalign.numerics.arguments import assert_range, assert_same_shape, flags
+from jaxalign.numerics.bounds import ABOVE_ZERO
 from jaxalign.numerics.collectives import psum
 from jaxalign.numerics.masking import masked_sum
 from jaxalign.numerics.precision import widen
@@ -56,7 +57,7 @@ def log_ratio_sums(
     policy_logps: jax.Array, reference_logps: jax.Array, weights: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Sums of log-ratios and of weights, whose quotient is `kto_kl`; they add up over batches."""
-    chex.assert_equal_shape([policy_logps, reference_logps, weights])
+    assert_same_shape(policy_logps=policy_logps, reference_logps=reference_logps, weights=weights)
     policy_logps, reference_logps = widen(policy_logps, reference_logps)
     ratios = policy_logps - reference_logps
     return masked_sum(ratios, weights), masked_sum(jnp.ones_like(ratios), weights)
@@ -97,7 +98,8 @@ def kto_loss(
       `[B]`; half a weight where policy and reference agree and `kl` is 0.
 
     Raises:
-      AssertionError: the shapes differ.
+      AssertionError: the shapes differ, or labels are real numbers.
+      ValueError: a number outside its range.
 
     When: labels of single responses (thumbs up, thumbs down), also very uneven ones.
     TRL: `KTOTrainer`.
@@ -107,7 +109,9 @@ def kto_loss(
     >>> kto_loss(zero, zero, jnp.array([True, False]), beta=0.1, kl=0.0).tolist()
     [0.5, 0.5]
     """
-    chex.assert_equal_shape([policy_logps, reference_logps, labels])
+    assert_range(ABOVE_ZERO, beta=beta)
+    assert_same_shape(policy_logps=policy_logps, reference_logps=reference_logps, labels=labels)
+    labels = flags(labels=labels)
     policy_logps, reference_logps = widen(policy_logps, reference_logps)
     ratios = policy_logps - jax.lax.stop_gradient(reference_logps)
     gains = beta * (ratios - jax.lax.stop_gradient(kl))

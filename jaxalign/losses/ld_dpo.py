@@ -1,9 +1,10 @@
 """Length-desensitised DPO: tokens beyond the shorter response count less."""
 
-import chex
 import jax
 import jax.numpy as jnp
 
+from jaxalign.numerics.arguments import assert_range, assert_rank, assert_same_shape, flags
+from jaxalign.numerics.bounds import SHARE
 from jaxalign.numerics.masking import masked_sum
 from jaxalign.numerics.precision import widen
 
@@ -29,8 +30,8 @@ def length_desensitised_logps(
       `[B]` nats.
 
     Raises:
-      AssertionError: the shapes do not fit.
-      ValueError: alpha outside [0, 1].
+      AssertionError: the shapes do not fit, or the mask holds real numbers.
+      ValueError: a number outside its range.
 
     When: DPO makes texts longer than they should be.
     TRL: `ld_alpha`.
@@ -40,9 +41,11 @@ def length_desensitised_logps(
     >>> length_desensitised_logps(logps, mask, jnp.array([2]), alpha=0.5).tolist()
     [-5.0]
     """
-    chex.assert_rank(token_logps, 2)
-    chex.assert_equal_shape([token_logps, mask])
-    chex.assert_shape(public_lengths, token_logps.shape[:1])
+    assert_rank(2, token_logps=token_logps)
+    assert_same_shape(token_logps=token_logps, mask=mask)
+    assert_rank(1, public_lengths=public_lengths)
+    assert_same_shape(axes=1, token_logps=token_logps, public_lengths=public_lengths)
+    mask = flags(mask=mask)
     public = mask & public_tokens(mask, public_lengths)
     sums = (masked_sum(token_logps, counted, axis=1) for counted in (mask, public))
     return discounted_excess(*sums, alpha=alpha)
@@ -64,7 +67,6 @@ def discounted_excess(logps: jax.Array, public_logps: jax.Array, *, alpha: float
 
     log pi(y) = alpha log pi(y_all) + (1 - alpha) log pi(y_public)
     """
-    if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha must be in [0, 1], got {alpha}")
+    assert_range(SHARE, alpha=alpha)
     logps, public_logps = widen(logps, public_logps)
     return alpha * logps + (1 - alpha) * public_logps

@@ -1,12 +1,12 @@
 """DPO on log-ratios per token."""
 
-import chex
 import jax
 import jax.numpy as jnp
 
 from jaxalign.batches.preferences import PairLengths, PairLogps
 from jaxalign.losses.declarations import PAIRED, Loss
 from jaxalign.losses.dpo import dpo_loss, log_ratios, no_reference
+from jaxalign.numerics.arguments import assert_same_shape
 from jaxalign.numerics.precision import widen
 
 __all__ = (
@@ -40,7 +40,7 @@ def per_token(logps: PairLogps, lengths: PairLengths) -> PairLogps:
     >>> per_token(logps, lengths).chosen.tolist()
     [-0.5]
     """
-    chex.assert_equal_shape([logps.chosen, logps.rejected, lengths.chosen, lengths.rejected])
+    assert_same_shape(logps=logps, lengths=lengths)
     chosen, rejected, n_chosen, n_rejected = widen(
         logps.chosen, logps.rejected, lengths.chosen, lengths.rejected
     )
@@ -73,7 +73,7 @@ def length_normalised_dpo_loss(
 
     Raises:
       AssertionError: the shapes differ.
-      ValueError: `label_smoothing` outside [0, 0.5).
+      ValueError: a number outside its range.
 
     When: DPO makes texts longer than they should be.
     TRL: `loss_type="sigmoid_norm"`.

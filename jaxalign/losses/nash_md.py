@@ -1,11 +1,12 @@
 """Nash learning from human feedback by mirror descent."""
 
-import chex
 import jax
 import jax.numpy as jnp
 
 from jaxalign.logprobs import log_softmax
 from jaxalign.losses.declarations import ONLINE, Loss
+from jaxalign.numerics.arguments import assert_range, assert_same_shape
+from jaxalign.numerics.bounds import NOT_NEGATIVE, SHARE
 from jaxalign.numerics.precision import widen
 
 __all__ = (
@@ -31,7 +32,7 @@ def mixture_logits(
 
     Raises:
       AssertionError: the shapes differ.
-      ValueError: `mixture` outside [0, 1].
+      ValueError: a number outside its range.
 
     When: sampling the opponent of `nash_md_loss`.
     TRL: `GeometricMixtureWrapper`, `mixture_coef`.
@@ -42,9 +43,8 @@ def mixture_logits(
     >>> print(f"{mixed[1] - mixed[0]:.4f}")
     1.0000
     """
-    if not 0 <= mixture <= 1:
-        raise ValueError(f"mixture must be in [0, 1], got {mixture}")
-    chex.assert_equal_shape([policy_logits, reference_logits])
+    assert_range(SHARE, mixture=mixture)
+    assert_same_shape(policy_logits=policy_logits, reference_logits=reference_logits)
     policy_logits, reference_logits = widen(policy_logits, reference_logits)
     mixed = _scaled(log_softmax(policy_logits), 1 - mixture)
     return mixed + _scaled(log_softmax(reference_logits), mixture)
@@ -76,6 +76,7 @@ def nash_md_loss(
 
     Raises:
       AssertionError: the shapes differ.
+      ValueError: a number outside its range.
 
     When: a judge compares, and its preferences need not be transitive.
     TRL: `NashMDTrainer`, where the KL is a term of the loss.
@@ -85,7 +86,10 @@ def nash_md_loss(
     >>> nash_md_loss(jnp.array([-2.0]), jnp.array([-2.0]), jnp.array([1.0]), beta=0.1).tolist()
     [1.0]
     """
-    chex.assert_equal_shape([policy_logps, reference_logps, preferences])
+    assert_range(NOT_NEGATIVE, beta=beta)
+    assert_same_shape(
+        policy_logps=policy_logps, reference_logps=reference_logps, preferences=preferences
+    )
     policy_logps, reference_logps, preferences = widen(policy_logps, reference_logps, preferences)
     value = preferences - 0.5 - beta * (policy_logps - reference_logps)
     return -policy_logps * jax.lax.stop_gradient(value)

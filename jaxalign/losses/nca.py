@@ -29,6 +29,7 @@ def nca_pair_loss(policy: PairLogps, reference: PairLogps, *, beta: float) -> ja
 
     Raises:
       AssertionError: the shapes differ.
+      ValueError: a number outside its range.
 
     When: the likelihood of good responses falls under DPO.
     TRL: `loss_type="nca_pair"`.

@@ -1,12 +1,12 @@
 """Online preferences: two responses of the policy itself, ranked by a judge."""
 
-import chex
 import jax
 import jax.numpy as jnp
 
 from jaxalign.batches.preferences import PairLogps
 from jaxalign.losses.declarations import ONLINE, Loss
 from jaxalign.losses.dpo import dpo_loss
+from jaxalign.numerics.arguments import assert_same_shape
 from jaxalign.numerics.precision import rounding, widen
 
 __all__ = (
@@ -42,7 +42,9 @@ def ranked(
     >>> pair.chosen.tolist(), weights.tolist()
     ([-2.0], [1.0])
     """
-    chex.assert_equal_shape([first, second, first_scores, second_scores])
+    assert_same_shape(
+        first=first, second=second, first_scores=first_scores, second_scores=second_scores
+    )
     first, second = widen(first, second)
     first_scores, second_scores = widen(first_scores, second_scores)
     wins = first_scores >= second_scores

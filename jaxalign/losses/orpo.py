@@ -6,7 +6,8 @@ import jax.numpy as jnp
 from jaxalign.batches.preferences import PairLengths, PairLogps
 from jaxalign.losses.declarations import PAIRED, Loss
 from jaxalign.losses.length_normalised_dpo import per_token
-from jaxalign.numerics.bounds import Weight
+from jaxalign.numerics.arguments import assert_range
+from jaxalign.numerics.bounds import NOT_NEGATIVE, Weight
 from jaxalign.numerics.precision import log1mexp, widen
 
 __all__ = (
@@ -52,7 +53,7 @@ def orpo_loss(
     Args:
       policy: `[B]` nats a side, summed over the response.
       lengths: `[B]` response tokens a side; an empty response counts as one of one token.
-      beta: weight of the odds ratio, lambda in the paper, above 0.
+      beta: weight of the odds ratio, lambda in the paper, at least 0.
       nll_coef: weight of the likelihood of the chosen response, 1 in the paper.
 
     Returns:
@@ -60,6 +61,7 @@ def orpo_loss(
 
     Raises:
       AssertionError: the shapes differ.
+      ValueError: a number outside its range.
 
     When: no supervised stage before, no reference.
     TRL: `ORPOTrainer`, `beta`; its likelihood includes the prompt.
@@ -71,6 +73,7 @@ def orpo_loss(
     >>> print(orpo_loss(pair, lengths, beta=0.0).round(4))
     [1.]
     """
+    assert_range(NOT_NEGATIVE, beta=beta)
     averages = per_token(policy, lengths)
     odds = log_odds(averages.chosen) - log_odds(averages.rejected)
     return beta * jax.nn.softplus(-odds) - nll_coef * averages.chosen

@@ -2,11 +2,11 @@
 
 from typing import cast
 
-import chex
 import jax
 import jax.numpy as jnp
 
 from jaxalign.losses.declarations import RANKINGS, Loss
+from jaxalign.numerics.arguments import assert_rank, assert_same_shape, flags
 from jaxalign.numerics.precision import widen
 
 __all__ = ("PLACKETT_LUCE", "plackett_luce_loss")
@@ -27,7 +27,7 @@ def plackett_luce_loss(scores: jax.Array, mask: jax.Array) -> jax.Array:
       `[B]` nats; 0 for a row of fewer than two candidates.
 
     Raises:
-      AssertionError: the shapes differ.
+      AssertionError: the shapes differ, or the mask holds real numbers.
 
     When: people ranked several responses.
     TRL: not there.
@@ -38,8 +38,9 @@ def plackett_luce_loss(scores: jax.Array, mask: jax.Array) -> jax.Array:
     >>> print(f"{loss[0]:.4f}")  # log 3 + log 2
     1.7918
     """
-    chex.assert_rank(scores, 2)
-    chex.assert_equal_shape([scores, mask])
+    assert_rank(2, scores=scores)
+    assert_same_shape(scores=scores, mask=mask)
+    mask = flags(mask=mask)
     (scores,) = widen(scores)
     floor = cast(float, jnp.finfo(scores.dtype).min)
     among = jnp.where(mask, scores, floor)

@@ -1,9 +1,10 @@
 """Proximal Policy Optimization: clipped policy and value losses, their sum, what was clipped."""
 
-import chex
 import jax
 import jax.numpy as jnp
 
+from jaxalign.numerics.arguments import assert_range, assert_same_shape
+from jaxalign.numerics.bounds import ABOVE_ZERO
 from jaxalign.numerics.precision import saturating_exp, widen
 
 __all__ = (
@@ -42,7 +43,7 @@ def probability_ratios(logps: jax.Array, behaviour_logps: jax.Array) -> jax.Arra
     >>> print(probability_ratios(jnp.log(jnp.array([0.5, 0.75])), jnp.log(jnp.array([0.5, 0.5]))))
     [1.  1.5]
     """
-    chex.assert_equal_shape([logps, behaviour_logps])
+    assert_same_shape(logps=logps, behaviour_logps=behaviour_logps)
     logps, behaviour_logps = widen(logps, behaviour_logps)
     return saturating_exp(logps - jax.lax.stop_gradient(behaviour_logps))
 
@@ -89,7 +90,7 @@ def ppo_policy_loss(
     """
     low, high = _bounds(clip_range, dual_clip)
     ratios = probability_ratios(logps, behaviour_logps)
-    chex.assert_equal_shape([ratios, advantages])
+    assert_same_shape(ratios=ratios, advantages=advantages)
     advantages = jax.lax.stop_gradient(advantages)
     clipped = jnp.where(advantages < 0, jnp.maximum(ratios, 1 - low), jnp.minimum(ratios, 1 + high))
     if dual_clip is not None:  # above 1 + high, so that it acts where the advantage is negative
@@ -127,16 +128,15 @@ def ppo_policy_clipped(
     """
     low, high = _bounds(clip_range, dual_clip)
     ratios = probability_ratios(logps, behaviour_logps)
-    chex.assert_equal_shape([ratios, advantages])
+    assert_same_shape(ratios=ratios, advantages=advantages)
     cap = jnp.inf if dual_clip is None else dual_clip
     outside = jnp.where(advantages < 0, (ratios < 1 - low) | (ratios > cap), ratios > 1 + high)
     return outside & (advantages != 0)
 
 
 def _bounds(clip_range: ClipRange, dual_clip: float | None) -> tuple[float, float]:
+    assert_range(ABOVE_ZERO, clip_range=clip_range)
     low, high = clip_range if isinstance(clip_range, tuple) else (clip_range, clip_range)
-    if low <= 0 or high <= 0:
-        raise ValueError(f"clip_range must be above 0, got {clip_range}")
     if dual_clip is not None and dual_clip <= 1 + high:
         raise ValueError(f"dual_clip must be above 1 + clip range = {1 + high}, got {dual_clip}")
     return low, high
@@ -219,13 +219,12 @@ def _value_errors(
     value_clip_range: float | None,
 ) -> tuple[jax.Array, jax.Array]:
     """Errors of the values, and of the values clipped around the earlier ones."""
-    chex.assert_equal_shape([values, behaviour_values, returns])
+    assert_same_shape(values=values, behaviour_values=behaviour_values, returns=returns)
     values, old, returns = widen(values, behaviour_values, returns)
     old, returns = jax.lax.stop_gradient((old, returns))
     if value_clip_range is None:
         return values - returns, values - returns
-    if value_clip_range <= 0:
-        raise ValueError(f"value_clip_range must be above 0 or None, got {value_clip_range}")
+    assert_range(ABOVE_ZERO, value_clip_range=value_clip_range)
     clipped = jnp.clip(values, old - value_clip_range, old + value_clip_range)
     return values - returns, clipped - returns
 
@@ -262,6 +261,6 @@ def ppo_loss(
     >>> ppo_loss(one, one, one, value_coef=0.5, entropy_coef=0.25).tolist()
     [1.25]
     """
-    chex.assert_equal_shape([policy_losses, value_losses, entropies])
+    assert_same_shape(policy_losses=policy_losses, value_losses=value_losses, entropies=entropies)
     policy_losses, value_losses, entropies = widen(policy_losses, value_losses, entropies)
     return policy_losses + value_coef * value_losses - entropy_coef * entropies

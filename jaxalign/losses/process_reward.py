@@ -1,9 +1,9 @@
 """Rewards of single steps of a solution."""
 
-import chex
 import jax
 
 from jaxalign.losses.declarations import STEPS, Loss
+from jaxalign.numerics.arguments import assert_same_shape
 from jaxalign.numerics.precision import widen
 
 __all__ = ("PROCESS", "process_reward_loss")
@@ -33,7 +33,7 @@ def process_reward_loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
     >>> print(process_reward_loss(jnp.zeros(2), jnp.array([1.0, 0.5])).round(4))  # log 2
     [0.6931 0.6931]
     """
-    chex.assert_equal_shape([logits, labels])
+    assert_same_shape(logits=logits, labels=labels)
     logits, labels = widen(logits, labels)
     return labels * jax.nn.softplus(-logits) + (1 - labels) * jax.nn.softplus(logits)
 

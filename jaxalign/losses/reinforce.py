@@ -1,6 +1,5 @@
 """REINFORCE: the policy gradient itself, and its form for whole responses."""
 
-import chex
 import jax
 import jax.numpy as jnp
 
@@ -10,6 +9,7 @@ from jaxalign.logprobs import sequence_logps
 from jaxalign.losses.aggregation import SEQUENCE_MEAN, SEQUENCE_SUM
 from jaxalign.losses.group_methods import GroupMethod, Surrogate
 from jaxalign.losses.ppo import ClipRange, ppo_policy_clipped, ppo_policy_loss
+from jaxalign.numerics.arguments import assert_same_shape
 from jaxalign.numerics.masking import masked_sum
 from jaxalign.numerics.precision import widen
 
@@ -45,7 +45,7 @@ def reinforce_loss(logps: jax.Array, advantages: jax.Array) -> jax.Array:
     >>> reinforce_loss(jnp.array([-1.0]), jnp.array([2.0])).tolist()
     [2.0]
     """
-    chex.assert_equal_shape([logps, advantages])
+    assert_same_shape(logps=logps, advantages=advantages)
     logps, advantages = widen(logps, advantages)
     return -jax.lax.stop_gradient(advantages) * logps
 
@@ -73,8 +73,8 @@ def rloo_loss(
       `[B]`, in the unit of the advantages.
 
     Raises:
-      AssertionError: the shapes do not fit.
-      ValueError: a clip range that is not positive.
+      AssertionError: the shapes do not fit, or the mask holds real numbers.
+      ValueError: a number outside its range.
 
     When: several responses a prompt and no value model.
     TRL: `RLOOTrainer`.
@@ -85,6 +85,8 @@ def rloo_loss(
     >>> rloo_loss(zero, zero, mask, jnp.array([2.0]), clip_range=0.2).tolist()
     [-2.0]
     """
+    assert_same_shape(logps=logps, behaviour_logps=behaviour_logps, mask=mask)
+    assert_same_shape(axes=1, logps=logps, advantages=advantages)
     summed, behaviour = sequence_logps(logps, mask), sequence_logps(behaviour_logps, mask)
     return ppo_policy_loss(summed, behaviour, advantages, clip_range=clip_range)
 

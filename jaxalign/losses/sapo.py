@@ -1,12 +1,13 @@
 """Soft adaptive policy optimization: a gate in place of the clip."""
 
-import chex
 import jax
 import jax.numpy as jnp
 
 from jaxalign.losses.aggregation import SEQUENCE_MEAN
 from jaxalign.losses.group_methods import GroupMethod, Surrogate
 from jaxalign.losses.ppo import probability_ratios
+from jaxalign.numerics.arguments import assert_range, assert_same_shape
+from jaxalign.numerics.bounds import ABOVE_ZERO
 from jaxalign.numerics.precision import widen
 
 __all__ = (
@@ -41,7 +42,7 @@ def sapo_loss(
 
     Raises:
       AssertionError: the shapes differ.
-      ValueError: a temperature that is not positive.
+      ValueError: a number outside its range.
 
     When: the clip is too abrupt; mixtures of experts.
     TRL: `loss_type="sapo"`, `sapo_temperature_pos`, `sapo_temperature_neg`.
@@ -51,12 +52,10 @@ def sapo_loss(
     >>> sapo_loss(zero, zero, jnp.array([1.0])).tolist()
     [-2.0]
     """
-    if min(positive_temperature, negative_temperature) <= 0:
-        raise ValueError(
-            f"temperatures must be above 0, got {positive_temperature}, {negative_temperature}"
-        )
+    assert_range(ABOVE_ZERO, positive_temperature=positive_temperature)
+    assert_range(ABOVE_ZERO, negative_temperature=negative_temperature)
     ratios = probability_ratios(logps, behaviour_logps)
-    chex.assert_equal_shape([ratios, advantages])
+    assert_same_shape(ratios=ratios, advantages=advantages)
     advantages = jax.lax.stop_gradient(widen(advantages)[0])
     above = jnp.asarray(positive_temperature, ratios.dtype)
     temperatures = jnp.where(advantages > 0, above, negative_temperature)

@@ -6,7 +6,8 @@ from jaxalign.batches.preferences import PairLengths, PairLogps
 from jaxalign.losses.declarations import PAIRED, Loss
 from jaxalign.losses.dpo import dpo_loss, no_reference
 from jaxalign.losses.length_normalised_dpo import per_token
-from jaxalign.numerics.bounds import Real
+from jaxalign.numerics.arguments import assert_range
+from jaxalign.numerics.bounds import ABOVE_ZERO, Real
 
 __all__ = (
     "SIMPO",
@@ -38,7 +39,7 @@ def simpo_loss(
 
     Raises:
       AssertionError: the shapes differ.
-      ValueError: `label_smoothing` outside [0, 0.5).
+      ValueError: a number outside its range.
 
     When: no memory for a reference, and lengths should not be rewarded.
     TRL: `CPOTrainer` with `loss_type="simpo"`, `cpo_alpha=0`, `simpo_gamma`.
@@ -50,6 +51,7 @@ def simpo_loss(
     >>> print(simpo_loss(pair, lengths, beta=2.0, gamma=0.0).round(4))  # log 2
     [0.6931]
     """
+    assert_range(ABOVE_ZERO, beta=beta)
     averages = per_token(policy, lengths)
     rewards = PairLogps(chosen=beta * averages.chosen - gamma, rejected=beta * averages.rejected)
     return dpo_loss(rewards, no_reference(rewards), beta=1.0, label_smoothing=label_smoothing)

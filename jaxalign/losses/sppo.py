@@ -5,6 +5,8 @@ import jax
 from jaxalign.batches.preferences import PairLogps
 from jaxalign.losses.declarations import PAIRED, Loss
 from jaxalign.losses.dpo import log_ratios
+from jaxalign.numerics.arguments import assert_range
+from jaxalign.numerics.bounds import ABOVE_ZERO
 
 __all__ = (
     "SPPO_HARD",
@@ -27,6 +29,7 @@ def sppo_hard_loss(policy: PairLogps, reference: PairLogps, *, beta: float) -> j
 
     Raises:
       AssertionError: the shapes differ.
+      ValueError: a number outside its range.
 
     When: rounds of self-play with a judge whose verdicts are taken as certain.
     TRL: `loss_type="sppo_hard"`.
@@ -37,6 +40,7 @@ def sppo_hard_loss(policy: PairLogps, reference: PairLogps, *, beta: float) -> j
     >>> sppo_hard_loss(pair, pair, beta=0.5).tolist()  # 1 + 1
     [2.0]
     """
+    assert_range(ABOVE_ZERO, beta=beta)
     ratios = log_ratios(policy, reference)
     target = 1 / (2 * beta)
     return (ratios.chosen - target) ** 2 + (ratios.rejected + target) ** 2

@@ -1,6 +1,5 @@
 """Triple preference optimization: a gold response to imitate beside a pair to tell apart."""
 
-import chex
 import jax
 import jax.numpy as jnp
 
@@ -8,6 +7,7 @@ from jaxalign.batches.preferences import PairLengths, PairLogps
 from jaxalign.losses.declarations import PAIRED, Loss
 from jaxalign.losses.dpo import dpo_loss, no_reference
 from jaxalign.losses.simpo import simpo_loss
+from jaxalign.numerics.arguments import assert_same_shape
 from jaxalign.numerics.bounds import Real, Weight
 from jaxalign.numerics.precision import widen
 
@@ -45,7 +45,7 @@ def tpo_loss(
 
     Raises:
       AssertionError: the shapes differ.
-      ValueError: `label_smoothing` outside [0, 0.5).
+      ValueError: a number outside its range.
 
     When: there is a good answer and two of the model's own, ranked.
     TRL: `TPOTrainer` with `loss_type="sigmoid"`, `tpo_alpha`.
@@ -92,7 +92,7 @@ def tpo_l_loss(
 
     Raises:
       AssertionError: the shapes differ.
-      ValueError: `label_smoothing` outside [0, 0.5).
+      ValueError: a number outside its range.
 
     When: as TPO, where lengths differ.
     TRL: `TPOTrainer` with `loss_type="tpo-l"`, `tpo_l_gamma`.
@@ -111,7 +111,7 @@ def tpo_l_loss(
 
 def _gold_loss(contrast: jax.Array, gold_logps: jax.Array, gold_lengths: jax.Array) -> jax.Array:
     """Negative log-likelihood a token of the gold responses, `[B]` nats."""
-    chex.assert_equal_shape([contrast, gold_logps, gold_lengths])
+    assert_same_shape(contrast=contrast, gold_logps=gold_logps, gold_lengths=gold_lengths)
     gold_logps, gold_lengths = widen(gold_logps, gold_lengths)
     return -gold_logps / jnp.maximum(gold_lengths, 1)
 

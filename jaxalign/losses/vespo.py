@@ -1,6 +1,5 @@
 """Variational sequence-level soft policy optimization: a smooth weight for each response."""
 
-import chex
 import jax
 import jax.numpy as jnp
 
@@ -8,6 +7,7 @@ from jaxalign.losses.aggregation import TOKEN_MEAN
 from jaxalign.losses.group_methods import GroupMethod, Surrogate
 from jaxalign.losses.grpo import each_token
 from jaxalign.losses.reinforce import reinforce_loss
+from jaxalign.numerics.arguments import assert_rank, assert_same_shape, flags
 from jaxalign.numerics.masking import masked_sum
 from jaxalign.numerics.precision import saturating_exp, widen
 
@@ -43,7 +43,8 @@ def vespo_weights(
       `[B]`, 1 where w is 1.
 
     Raises:
-      AssertionError: the shapes do not fit.
+      AssertionError: the shapes do not fit, or the mask holds real numbers.
+      ValueError: a number outside its range.
 
     When: samples are old, or come from another engine.
     TRL: `loss_type="vespo"`.
@@ -53,9 +54,11 @@ def vespo_weights(
     >>> vespo_weights(zero, zero, mask, jnp.array([2.0])).tolist()
     [1.0]
     """
-    chex.assert_rank([logps, advantages], [2, 1])
-    chex.assert_equal_shape([logps, behaviour_logps, mask])
-    chex.assert_equal_shape([logps[:, 0], advantages])
+    assert_rank(2, logps=logps)
+    assert_rank(1, advantages=advantages)
+    assert_same_shape(logps=logps, behaviour_logps=behaviour_logps, mask=mask)
+    mask = flags(mask=mask)
+    assert_same_shape(axes=1, logps=logps, advantages=advantages)
     logps, behaviour_logps, advantages = widen(logps, behaviour_logps, advantages)
     log_w = masked_sum(logps - behaviour_logps, mask, axis=1)
     good = advantages >= 0

@@ -1,9 +1,9 @@
 """Weighted preference optimization: pairs count by how likely the policy is to write them."""
 
-import chex
 import jax
 import jax.numpy as jnp
 
+from jaxalign.numerics.arguments import assert_same_shape, flags
 from jaxalign.numerics.masking import masked_sum
 from jaxalign.numerics.precision import saturating_exp, widen
 
@@ -31,7 +31,7 @@ def wpo_weights(
       `[B]`, dimensionless; 1 for an empty response.
 
     Raises:
-      AssertionError: the shapes differ.
+      AssertionError: the shapes differ, or the mask holds real numbers.
 
     When: pairs were written by other models than the one that is trained.
     TRL: `use_weighting=True` (with `log_collisions`).
@@ -42,7 +42,8 @@ def wpo_weights(
     [0.5]
     """
     collisions = jnp.zeros_like(token_logps) if log_collisions is None else log_collisions
-    chex.assert_equal_shape([token_logps, mask, collisions])
+    assert_same_shape(token_logps=token_logps, mask=mask, log_collisions=collisions)
+    mask = flags(mask=mask)
     token_logps, collisions = widen(token_logps, collisions)
     lengths = jnp.maximum(jnp.sum(mask, axis=1), 1)
     mean = masked_sum(token_logps - collisions, mask, axis=1) / lengths

@@ -1,11 +1,12 @@
 """Exploratory preference optimization: online DPO with a bonus for leaving the reference."""
 
-import chex
 import jax
 
 from jaxalign.batches.preferences import PairLogps
 from jaxalign.losses.declarations import ONLINE, Loss
 from jaxalign.losses.dpo import dpo_loss
+from jaxalign.numerics.arguments import assert_range, assert_same_shape
+from jaxalign.numerics.bounds import NOT_NEGATIVE
 from jaxalign.numerics.precision import widen
 
 __all__ = (
@@ -40,6 +41,7 @@ def xpo_loss(
 
     Raises:
       AssertionError: the shapes differ.
+      ValueError: a number outside its range.
 
     When: online DPO stops finding better responses.
     TRL: `XPOTrainer`, `alpha`.
@@ -50,8 +52,9 @@ def xpo_loss(
     >>> print(f"{xpo_loss(pair, pair, pair.rejected, beta=0.1, alpha=0.1)[0]:.4f}")  # log 2 - 0.2
     0.4931
     """
+    assert_range(NOT_NEGATIVE, alpha=alpha)
     losses = dpo_loss(policy, reference, beta=beta)
-    chex.assert_equal_shape([losses, reference_sample_logps])
+    assert_same_shape(losses=losses, reference_sample_logps=reference_sample_logps)
     return losses + alpha * widen(reference_sample_logps)[0]
 
 

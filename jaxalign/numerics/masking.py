@@ -7,10 +7,10 @@ counts are added up over that mapped axis first, so every device gets the number
 
 import functools
 
-import chex
 import jax
 import jax.numpy as jnp
 
+from jaxalign.numerics.arguments import assert_same_shape, flags
 from jaxalign.numerics.collectives import psum
 from jaxalign.numerics.precision import rounding, widen
 
@@ -61,7 +61,7 @@ def masked_sum(
     >>> float(masked_sum(jnp.array([1.0, 2.0, jnp.nan]), jnp.array([True, True, False])))
     3.0
     """
-    chex.assert_equal_shape([x, mask])
+    assert_same_shape(x=x, mask=mask)
     (x,) = widen(x)
     kept = jnp.where(mask != 0, x, 0) * jnp.asarray(mask, x.dtype)
     return psum(jnp.sum(kept, axis=axis), axis_name)
@@ -140,7 +140,7 @@ def with_ties_restored(x: jax.Array, scale: jax.Array, mask: jax.Array, *, axis:
     >>> [float(jnp.ptp(x)) > 0 for x in (sums, with_ties_restored(sums, scale, mask, axis=1))]
     [True, False]
     """
-    chex.assert_equal_shape([x, scale, mask])
+    assert_same_shape(x=x, scale=scale, mask=mask)
     lowest, highest = _range(x, mask, axis, None)
     _, largest = _range(scale, mask, axis, None)
     equal = (mask != 0) & (highest - lowest <= rounding(largest))
@@ -177,7 +177,7 @@ def _deviations(
     The mean is taken relative to the smallest entry, or the rounding of the mean would give equal
     entries a variance.
     """
-    chex.assert_equal_shape([x, mask])
+    assert_same_shape(x=x, mask=mask)
     (x,) = widen(jnp.where(mask != 0, x, 0))
     smallest, _ = _range(x, mask, None, axis_name)
     mean_above = masked_mean(x - smallest, mask, axis_name=axis_name)
@@ -236,7 +236,7 @@ def whiten(
       `[...]`, dimensionless, 0 where masked.
 
     Raises:
-      AssertionError: the shapes differ.
+      AssertionError: the shapes differ, or the mask holds real numbers.
 
     Source: Ziegler et al. 2019, https://arxiv.org/abs/1909.08593, published code
       (`whiten`, less its epsilon).
@@ -244,7 +244,8 @@ def whiten(
     >>> whiten(jnp.array([1.0, 3.0, 9.0]), jnp.array([True, True, False])).tolist()
     [-1.0, 1.0, 0.0]
     """
+    mask = flags(mask=mask)
     deviations, mean = _deviations(x, mask, axis_name)
     variance = masked_variance(x, mask, ddof=0, axis_name=axis_name)
     scaled = deviations / jnp.sqrt(jnp.where(variance == 0, 1, variance))
-    return jnp.where(mask != 0, scaled if shift_mean else scaled + mean, 0)
+    return jnp.where(mask, scaled if shift_mean else scaled + mean, 0)

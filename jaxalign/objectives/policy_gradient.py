@@ -55,12 +55,15 @@ def ppo(
         loss = ppo_loss(
             policy_loss, value_loss, entropy, value_coef=value_coef, entropy_coef=entropy_coef
         )
+        clipped = ppo_policy_clipped(*decision, **clip)
         per_decision = {
             "ppo/policy_loss": policy_loss,
             "ppo/value_loss": value_loss,
             "ppo/entropy": entropy,
             "ppo/approx_kl": k3(batch.behaviour_logps, logps),
-            "ppo/clip_fraction": ppo_policy_clipped(*decision, **clip),
+            "ppo/clip_fraction": clipped,
+            "ppo/clip_fraction_low": clipped * (logps < batch.behaviour_logps),
+            "ppo/clip_fraction_high": clipped * (logps > batch.behaviour_logps),
             "ppo/value_clip_fraction": ppo_value_clipped(*target, value_clip_range=value_clip),
         }
         sums = {name: masked_sum(value, batch.mask) for name, value in per_decision.items()}
@@ -110,6 +113,8 @@ def group_policy_gradient(evaluate: TokenPairs, method: GroupMethod, *, length: 
         if method.surrogate.clipped is not None:
             clipped = method.surrogate.clipped(*decision, **method.hyperparameters)
             per_token["policy/clip_fraction"] = clipped
+            per_token["policy/clip_fraction_low"] = clipped * (logps < behaviour)
+            per_token["policy/clip_fraction_high"] = clipped * (logps > behaviour)
         tokens = batch.mask.sum().astype(logps.dtype)
         means = {name: (masked_sum(x, batch.mask), tokens) for name, x in per_token.items()}
         weights, divisor = method.aggregation.weights(batch.mask, length)

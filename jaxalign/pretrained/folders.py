@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from jaxalign.pretrained.weights import (
     parameter_shapes,
     parameters,
 )
+from jaxalign.system.console import warn
 from jaxalign.system.files import (
     as_type,
     exists,
@@ -76,10 +76,9 @@ def load_folder(folder: Path, *, put: Put = np.asarray) -> tuple[TransformerConf
             and _has_own_head(weights, family)
         ):
             config = dataclasses.replace(config, tie_embeddings=False)
-            print(
+            warn(
                 f"jaxalign: {short_path(folder)}: {HEAD} differs from the embedding, so it is used "
-                "although config.json says tie_word_embeddings",
-                file=sys.stderr,
+                "although config.json says tie_word_embeddings"
             )
         return config, nested_parameters(parameters_of_tensors(config, family, weights), put)
 

@@ -4,6 +4,7 @@ runs/sft    models/SmolLM2-135M    model.gguf    smollm2
 gs://bucket/model    memory://model.gguf    HuggingFaceTB/SmolLM2-135M
 """
 
+import contextlib
 import hashlib
 import importlib.metadata
 import re
@@ -50,6 +51,25 @@ def local_model(source: str | Path) -> Path:
         f"{short_path(name)} does not exist; give a run directory, a Hugging Face folder, a .gguf "
         "file, an address such as gs://bucket/folder or a hub id such as org/name"
     )
+
+
+def local_copy(source: str) -> Path:
+    """Local folder or file of a model, for which nothing is fetched: a run may be somebody else's.
+
+    Raises:
+      UserError: it is not on this machine.
+    """
+    if exists(Path(source)):
+        return Path(source)
+    if source in MODELS_IN_WHEELS:
+        return _in_wheel(source)
+    if HUB_ID.fullmatch(source):
+        import huggingface_hub
+
+        with contextlib.suppress(OSError, ValueError):
+            return Path(huggingface_hub.snapshot_download(source, local_files_only=True))
+    where = "is not on this machine, and nothing is fetched on the word of a run"
+    raise UserError(f"{short_path(source)} {where}")
 
 
 def _in_wheel(name: str) -> Path:

@@ -23,6 +23,7 @@ from jaxalign.models.quantised import quantised
 from jaxalign.models.transformer import Transformer
 from jaxalign.pretrained.peft import load_adapter, save_adapter
 from jaxalign.recipes.text_models import TextModel, save_text_model
+from jaxalign.system.files import make_directory, replaced_directory
 
 
 def with_adapters(base: TextModel, folder: str, lora: LoraConfig, key: jax.Array) -> TextModel:
@@ -88,6 +89,9 @@ def without_adapters(trained: TextModel) -> TextModel:
 
 def save_trained(directory: Path, trained: TextModel) -> None:
     """Write the folder `model`, with adapters merged, and those of a policy as `adapter` too."""
-    save_text_model(directory / "model", without_adapters(trained))
+    make_directory(directory)
+    with replaced_directory(directory / "model") as aside:
+        save_text_model(aside, without_adapters(trained))
     if isinstance(trained.model, Adapted) and "logits" in trained.model.config.heads_out:
-        save_adapter(directory / "adapter", trained.model, trained.params)
+        with replaced_directory(directory / "adapter") as aside:
+            save_adapter(aside, trained.model, trained.params)

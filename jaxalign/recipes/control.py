@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from rich.console import Console
 from rich.table import Table
 
 from jaxalign.batches.tokens import pytree
@@ -35,6 +34,7 @@ from jaxalign.rollouts.control import (
     rollout,
     start,
 )
+from jaxalign.system.console import show
 from jaxalign.train.epochs import ppo_epochs
 from jaxalign.train.metrics import read_metrics
 from jaxalign.train.step import TrainState, initial_state
@@ -95,7 +95,7 @@ def make_update(config: ControlConfig, model: PolicyMLP, step: Callable[..., Any
             rows,
             order_key,
             step=step,
-            epochs=ppo.epochs,
+            epochs=ppo.update_epochs,
             minibatches=ppo.minibatches,
         )
         recent = keep_recent(state.recent, steps)
@@ -156,7 +156,7 @@ def print_table(task: Task, results: dict):
         table.add_row(str(row["seed"]), f"{row['mean_return']:.1f}", steps)
     mean = f"{results['mean_return']:.1f} ± {results['sd_return']:.1f}"
     table.add_row("mean ± sd", mean, f"of {results['steps_per_seed']:,}")
-    Console().print(table)
+    show(table)
 
 
 def run(config: ControlConfig, run_dir: Path) -> dict:

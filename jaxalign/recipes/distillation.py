@@ -21,6 +21,7 @@ from jaxalign.models.functions import text_divergences, text_logits
 from jaxalign.numerics.types import Params, Tree
 from jaxalign.recipes.prompts import PromptBatch, Prompts, prompt_batches
 from jaxalign.recipes.run import Run
+from jaxalign.recipes.sample_metrics import PhaseClock
 from jaxalign.recipes.scoring import longest
 from jaxalign.recipes.stage import Evaluation, Learner, fit_batches
 from jaxalign.recipes.text_models import TextModel, with_heads
@@ -94,9 +95,10 @@ def train_distillation(
     params = fit_batches(
         run,
         name,
-        Learner(params=student.trained, frozen=student.frozen, loss_fn=loss),
+        Learner(model=student, params=student.trained, frozen=student.frozen, loss_fn=loss),
         _mixed_batches(settings, prompts_of, responses, seed=run.seed),
         settings=settings.fit,
+        steps_per_epoch=len(rows) / size,
         prepare=_with_teacher_logits(run.layout.rows(draw), teach, samples),
         evaluation=evaluation if evaluation_rows else None,
     )
@@ -130,30 +132,34 @@ def _with_teacher_logits(
         state: TrainState, source: tuple[bool, TokenBatch]
     ) -> tuple[DistillationBatch, dict[str, float]]:
         on_policy, responses = source
+        clock = PhaseClock()
         if on_policy:
             key = jax.random.fold_in(samples, state.step)
             responses = draw((state.all_params, key), responses)
-        metrics = {
+        batch = teach(responses)
+        clock.end("sampling")
+        metrics = clock.metrics | {
             "distill/on_policy": float(on_policy),
+            "tokens": float(responses.mask.sum()),
             "response/length": float(responses.response_mask.sum(axis=1).mean()),
         }
-        return teach(responses), metrics
+        return batch, metrics
 
     return prepare
 
 
 def _held_out_loss(
     run: Run, held_out: Responses, teach: Teach, *, loss_fn: LossFn, key: jax.Array
-) -> Callable[[Any], dict[str, float]]:
-    """`params -> metrics`: divergence from the teacher on held-out responses."""
+) -> Callable[[TrainState], dict[str, float]]:
+    """`state -> metrics`: divergence from the teacher on held-out responses."""
     sums = run.layout.sums(functools.partial(loss_sums, loss_fn=loss_fn))
     devices = len(run.layout.devices)
     padded = -(-held_out.size // devices) * devices
 
-    def evaluate(params: Any) -> dict[str, float]:
+    def evaluate(state: TrainState) -> dict[str, float]:
         parts = map(held_out.batch, evaluation_batches(len(held_out.rows), held_out.size))
         taught = (teach(pad_rows(part, padded)[0]) for part in parts)
-        return {"validation/loss": mean_metrics(sums, (params, key), taught)["loss"]}
+        return {"validation/loss": mean_metrics(sums, (state.all_params, key), taught)["loss"]}
 
     return evaluate
 

@@ -1,4 +1,4 @@
-"""Saving of a finished run: model, results and report."""
+"""Saving of a run: the model as soon as it is trained, results and report once it is evaluated."""
 
 import json
 from typing import Any
@@ -7,16 +7,39 @@ from jaxalign.recipes.adapters import save_trained
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.text_models import TextModel
 from jaxalign.report import write_report
+from jaxalign.system.console import phase, tell
 from jaxalign.system.files import write_atomically, writing
 
 
-def finish(run: Run, trained: TextModel, row: dict, **results: Any) -> dict:
-    """Save the model, `results.json` and the report."""
-    with writing(run.directory / "model"):
+def keep_model(run: Run, trained: TextModel) -> None:
+    """Write the folder `model`, before anything is evaluated: what comes later may be killed."""
+    with phase("saving the model"), writing(run.directory / "model"):
         save_trained(run.directory, trained)
+    tell(f"model: {run.directory / 'model'}")
+
+
+def finish(run: Run, row: dict, **results: Any) -> dict:
+    """Write `results.json` and the report of a run whose model is kept."""
     results = {"title": f"{row['method']} run", "rows": [row], **results}
     write_atomically(run.directory / "results.json", json.dumps(results, indent=1).encode())
-    with writing(run.directory / "report.html"):
+    for line in result_lines([*results["rows"], *results.get("reward_model", [])]):
+        tell(line)
+    with phase("writing the report"), writing(run.directory / "report.html"):
         page = write_report(run.directory)
-    print(f"model: {run.directory / 'model'}\nreport: {page}")
+    tell(f"report: {page}")
     return results
+
+
+def result_lines(rows: list[dict]) -> list[str]:
+    """Rows of results as lines, those with numbers.
+
+    >>> result_lines([{"method": "DPO"}, {"scorer": "implicit reward", "pair_accuracy": 0.5}])
+    ['implicit reward: pair_accuracy 0.5']
+    """
+    lines: list[str] = []
+    for row in rows:
+        numbers = {k: v for k, v in row.items() if isinstance(v, int | float)}
+        if numbers:
+            name = next((str(value) for value in row.values() if isinstance(value, str)), "result")
+            lines.append(f"{name}: {', '.join(f'{k} {v:.4g}' for k, v in numbers.items())}")
+    return lines

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 
 from jaxalign import objectives
 from jaxalign.batches.experience import ResponseBatch
@@ -15,8 +16,16 @@ from jaxalign.models.functions import text_decisions
 from jaxalign.recipes.prompts import PromptBatch, prompt_batches
 from jaxalign.recipes.reward_sources import Judges, with_total_scores
 from jaxalign.recipes.run import Run
-from jaxalign.recipes.sampler import Sampler, TextTask, make_sampler
-from jaxalign.recipes.stage import Evaluation, Objective, fit_iterations
+from jaxalign.recipes.sample_evaluation import sampled_evaluation
+from jaxalign.recipes.sample_metrics import (
+    EqualGroups,
+    PhaseClock,
+    mean_advantages,
+    response_metrics,
+)
+from jaxalign.recipes.sample_records import Drawn, SampleRecords, sample_records
+from jaxalign.recipes.sampler import SAMPLE_METRICS, Sampler, TextTask, make_sampler
+from jaxalign.recipes.stage import Evaluation, Objective, fit_iterations, updates_of
 from jaxalign.recipes.text_models import TextModel, with_heads
 from jaxalign.rollouts.groups import GroupSamples, response_batch, sample_groups
 from jaxalign.train.epochs import ppo_epochs_loop, selected_rows
@@ -38,7 +47,7 @@ def train_grpo(
       policy: start and reference.
       task: prompts, reward and sampling.
       settings: method and loop.
-      evaluation: along the way, every so many iterations.
+      evaluation: along the way, every so many iterations; None: on the task's held-out prompts.
     """
     actor = with_heads(policy, ("logits",), run.key(f"{name}/init"), dropout=0.0)
     judges = task.judges(run, name, policy.tokenizer, updates=settings.total_iterations)
@@ -47,13 +56,20 @@ def train_grpo(
     sampler = make_sampler(run, collect, reference=policy, judges=judges)
     sizes = {"size": settings.prompts, "repeats": settings.group_size}
     sizes |= {"pad_id": policy.tokenizer.pad_id}
+    kept = {"steps": settings.total_iterations, "responses": settings.batch_size}
+    records = sample_records(run, name, judges, settings, **kept)
+    if evaluation is None:
+        loop = {"every": settings.eval_every, "updates": updates_of(settings)}
+        size = settings.batch_size
+        evaluation = sampled_evaluation(run, (actor, policy), task, records, size=size, **loop)
     params = fit_iterations(
         run,
         name,
         grpo_objective(task, actor, settings).learner(actor),
-        functools.partial(_iteration, sampler, judges, groups),
+        functools.partial(_iteration, sampler, records, groups),
         batches=prompt_batches(task.prompts, seed=run.seed, **sizes),
         settings=settings,
+        steps_per_epoch=len(task.prompts) / settings.prompts,
         evaluation=evaluation,
     )
     return actor.with_trained(params)
@@ -109,6 +125,7 @@ def grpo_objective(task: TextTask, actor: TextModel, settings: GRPOSettings) -> 
         make_loss=functools.partial(
             objectives.group_policy_gradient, method=settings.method, length=task.max_new_tokens
         ),
+        shown=SAMPLE_METRICS,
     )
 
 
@@ -143,27 +160,39 @@ def shared_responses(settings: GRPOSettings, *, devices: int) -> tuple[int, int]
 
 
 def _iteration(
-    sampler: Sampler, judges: Judges, groups: GroupPlan, step: Callable
+    sampler: Sampler, records: SampleRecords, groups: GroupPlan, step: Callable
 ) -> Callable[[TrainState, PromptBatch], tuple[TrainState, dict[str, Any]]]:
     """One iteration of sampling and learning."""
     compare, settings = jax.jit(groups.compared), groups.settings
+    watch = EqualGroups(records.stage)
 
     def iterate(state: TrainState, prompt_batch: PromptBatch) -> tuple[TrainState, dict[str, Any]]:
-        prompts, index = prompt_batch
+        prompts, index, number = prompt_batch
+        clock = PhaseClock()
         key = jax.random.fold_in(state.key, state.step)
         samples = sampler(state, key, prompts)
-        scored, of_sources = with_total_scores(judges, samples.scored, index)
+        clock.end("sampling")
+        scored, judged = with_total_scores(records.judges, samples.scored, index)
+        clock.end("rewards")
         batch, metrics = compare(dataclasses.replace(samples, scored=scored))
         state, learned = ppo_epochs_loop(
             state,
             batch,
             jax.random.fold_in(key, settings.batch_size),
             step=step,
-            epochs=settings.epochs,
+            epochs=settings.update_epochs,
             minibatches=settings.minibatches,
             take=_minibatch,
         )
-        return state, learned | metrics | of_sources
+        rows, mask = scored.samples.batch, np.asarray(batch.mask).reshape(len(index), -1)
+        advantages = mean_advantages(batch.advantages, mask)
+        drawn = Drawn(step=number + 1, rows=rows, index=index, judged=judged, advantages=advantages)
+        records(drawn)
+        jax.block_until_ready(learned)
+        clock.end("learning")
+        watch(float(metrics["scores/equal_groups"]))
+        measured = judged.metrics | response_metrics(rows, groups.eos_id) | clock.metrics
+        return state, learned | metrics | measured
 
     return iterate
 

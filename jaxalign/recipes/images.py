@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from jaxalign.advantages import shaped_rewards
@@ -35,6 +34,7 @@ from jaxalign.recipes.seeds import (
     write_results,
 )
 from jaxalign.rollouts.control import Rollout, experience, rollout, start
+from jaxalign.system.console import show
 from jaxalign.train.epochs import ppo_epochs
 from jaxalign.train.metrics import read_metrics
 from jaxalign.train.optimizers import make_optimizer
@@ -107,7 +107,7 @@ def make_update(config: ImagesConfig, model: PolicyMLP, step: Callable[..., Any]
             shaped, jnp.zeros_like(steps.values), gamma=ppo.gamma, gae_lambda=ppo.gae_lambda
         )
         state, metrics = ppo_epochs(
-            state, rows, order_key, step=step, epochs=ppo.epochs, minibatches=ppo.minibatches
+            state, rows, order_key, step=step, epochs=ppo.update_epochs, minibatches=ppo.minibatches
         )
         return state, metrics | {"rewards/right": steps.rewards.mean(), "kl/reference": kl.mean()}
 
@@ -209,7 +209,7 @@ def print_table(results: dict):
     for classifier, numbers in rows.items():
         cells = (f"{mean:.3f}\n± {sd:.3f}" for mean, sd in (numbers[name] for name in names))
         table.add_row(classifier, *cells)
-    Console(width=max(Console().width, TABLE_WIDTH)).print(table)
+    show(table, width=TABLE_WIDTH)
 
 
 def run(config: ImagesConfig, run_dir: Path) -> dict:

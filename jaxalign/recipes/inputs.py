@@ -19,6 +19,7 @@ from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.errors import UserError
 from jaxalign.models.lora import ADAPTERS, Adapted
 from jaxalign.recipes.text_models import TextModel, fields_of
+from jaxalign.system.console import tell
 from jaxalign.system.files import read_json, regular_file, short_path
 
 FILE = "inputs.json"
@@ -159,7 +160,7 @@ def check_same(before: Mapping[str, Digest], now: Mapping[str, Digest], director
         if old == new:
             continue
         if old and new and old.get("function") and _without_file(old) == _without_file(new):
-            print(f"{name}: the function's file has changed; from here on the new one judges")
+            tell(f"{name}: the function's file has changed; from here on the new one judges")
             continue
         raise UserError(
             f"{short_path(directory)} holds a run with {_difference(name, old, new)}; "

@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxalign.config.data import DataConfig
 from jaxalign.config.defaults import following
+from jaxalign.config.evaluate import EvaluateConfig
 from jaxalign.config.explain import ExplainConfig
 from jaxalign.config.grpo import GRPOConfig, GRPOSettings
 from jaxalign.config.loop import FitConfig
@@ -17,10 +18,9 @@ from jaxalign.config.place import PlaceConfig
 from jaxalign.config.ppo import PPOSettings, TextPPOConfig
 from jaxalign.data.records import Prompt, PromptRow
 from jaxalign.data.same_tokenizer import difference
-from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.errors import UserError
 from jaxalign.recipes.adapters import with_adapters
-from jaxalign.recipes.finish import finish
+from jaxalign.recipes.finish import finish, keep_model
 from jaxalign.recipes.inputs import Digest, inputs_of
 from jaxalign.recipes.prompts import Prompts
 from jaxalign.recipes.reward_functions import is_function
@@ -35,7 +35,7 @@ from jaxalign.recipes.reward_sources import (
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.sampler import TextTask
 from jaxalign.recipes.text_models import TextModel, load_text_model, start_of
-from jaxalign.recipes.user_data import read_rows, with_max_length
+from jaxalign.recipes.user_data import read_split, with_max_length
 from jaxalign.train.metrics import logged
 
 OnlineMethodConfig = TypeVar("OnlineMethodConfig", TextPPOConfig, GRPOConfig, OnlineConfig)
@@ -76,6 +76,7 @@ class OnlineInputs(Generic[OnlineMethodConfig]):
         return inputs_of(
             models={"policy": self.policy},
             data=self.task.prompts.records or self.task.prompts.ids,
+            held_out=self.task.held_out.records or self.task.held_out.ids,
             adapter=config.adapter,
             rewards=rewards,
         )
@@ -97,7 +98,7 @@ def online_inputs(config: OnlineMethodConfig, directory: Path) -> OnlineInputs[O
 
 
 def text_task(
-    config: TextPPOConfig | GRPOConfig | OnlineConfig | ExplainConfig,
+    config: TextPPOConfig | GRPOConfig | OnlineConfig | ExplainConfig | EvaluateConfig,
     policy: TextModel,
     *,
     place: PlaceConfig | None = None,
@@ -116,14 +117,18 @@ def text_task(
     """
     sources = load_sources(config.reward, config.rewards, place=place)
     models = [source.judge for source in sources if not is_function(source.judge)]
+    of = "model" if isinstance(config, EvaluateConfig) else "policy"
     for model in models:
-        check_same_vocabulary(policy, model, "rewards" if config.rewards else "reward")
+        check_same_vocabulary(policy, model, "rewards" if config.rewards else "reward", of=of)
     data = with_max_length(config.data, policy)
-    prompts = read_prompts(data, sources, policy.tokenizer, log=log)
+    reading = {"tokenizer": policy.tokenizer, "log": log}
+    prompts, held_out = read_prompts(data, sources, seed=config.seed, **reading)
+    longest = max(prompts.longest, held_out.longest)
     for model in (policy, *models):
-        check_room(model, prompts.longest, config.max_new_tokens)
+        check_room(model, longest, config.max_new_tokens)
     return TextTask(
         prompts=prompts,
+        held_out=held_out,
         reward=sources,
         temperature=config.temperature,
         max_new_tokens=config.max_new_tokens,
@@ -156,17 +161,21 @@ def with_settings(config: OnlineMethodConfig, settings: Any) -> OnlineMethodConf
 
 
 def read_prompts(
-    data: DataConfig, sources: Sequence[RewardSource], tokenizer: Tokenizer, *, log: Path | None
-) -> Prompts:
-    """Prompts of a source, with their rows where reward functions need them; `log` as in
-    `read_rows`.
+    data: DataConfig, sources: Sequence[RewardSource], *, seed: int, **reading: Any
+) -> tuple[Prompts, Prompts]:
+    """Prompts of a source to train on, and those held out, with their rows where reward functions
+    need them; `reading` and `seed` as in `read_split`.
     """
-    if not has_functions(sources):
-        rows = read_rows(data, Prompt, tokenizer=tokenizer, log=log)
-        return Prompts(ids=[row.tokens for row in rows.texts])
-    rows = read_rows(data, PromptRow, tokenizer=tokenizer, log=log)
-    check_fields(sources, rows.records, data.path)
-    return Prompts(ids=[row.tokens for row in rows.texts], records=rows.records)
+    judged = has_functions(sources)
+    both = read_split(data, PromptRow if judged else Prompt, seed=seed, **reading)
+    for rows, where in zip(both, (data.path, data.evaluation_path or data.path), strict=True):
+        if judged and len(rows):
+            check_fields(sources, rows.records, where)
+    first, held_out = (
+        Prompts(ids=[row.tokens for row in rows.texts], records=rows.records if judged else None)
+        for rows in both
+    )
+    return first, held_out
 
 
 def finish_iterations(
@@ -178,7 +187,8 @@ def finish_iterations(
         for key, metric in MEANS.items()
     }
     notes = ["Means of the last 10 logged iterations of training.", *notes]
-    return finish(run, trained, {"method": method, **means}, notes=notes)
+    keep_model(run, trained)
+    return finish(run, {"method": method, **means}, notes=notes)
 
 
 def check_same_vocabulary(

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxalign.errors import printable
 from jaxalign.pretrained.sources import HUB_ID
+from jaxalign.recipes.checkpoint_models import checkpoint_name
 from jaxalign.recipes.run import flat_fields
 from jaxalign.recipes.text_models import TextModel
 from jaxalign.report.run import Scalar, read_part, read_results
@@ -56,12 +57,14 @@ def model_card(source: str, text_model: TextModel) -> str:
     Raises:
       UserError: a file of the run is not what it should be.
     """
+    checkpoint = checkpoint_name(source)
     folder = Path(source).parent if Path(source).name == "model" else Path(source)
+    folder = checkpoint.run if checkpoint else folder
     versions = config = results = {}
     if exists(folder / "versions.json"):  # else its config.json is that of a model
         versions = read_part(folder / "versions.json", dict[str, Scalar])
         config = read_part(folder / "config.json", Origins)
-        results = read_results(folder)
+        results = {} if checkpoint else read_results(folder)  # which are of its end
     rows = results.get("rows", [])
     title = " ".join(str(row["method"]) for row in rows[:1] if "method" in row)
     parts = [

@@ -13,13 +13,18 @@ from jaxalign.batches.preferences import OnlineBatch
 from jaxalign.config.online import OnlineSettings
 from jaxalign.models.functions import text_logps
 from jaxalign.recipes.prompts import PromptBatch, prompt_batches
-from jaxalign.recipes.reward_sources import Judges, mean_score
+from jaxalign.recipes.reward_sources import Judged, Judges, mean_score
 from jaxalign.recipes.run import Run
-from jaxalign.recipes.sampler import Sampler, TextTask, make_sampler
+from jaxalign.recipes.sample_evaluation import sampled_evaluation
+from jaxalign.recipes.sample_metrics import PhaseClock, response_metrics
+from jaxalign.recipes.sample_records import Drawn, SampleRecords, sample_records
+from jaxalign.recipes.sampler import SAMPLE_METRICS, Sampler, TextTask, make_sampler
 from jaxalign.recipes.stage import Learner, fit_batches
 from jaxalign.recipes.text_models import TextModel, with_heads
 from jaxalign.rollouts.pairs import sample_pairs, scored_pairs
 from jaxalign.train.step import TrainState
+
+OPPONENT = {"opponent": True}  # in the lines of the second samples
 
 
 def train_online(
@@ -52,21 +57,41 @@ def train_online(
     )
     sampler = make_sampler(run, collect, reference=policy, judges=judges)
     pad_id, size = policy.tokenizer.pad_id, settings.fit.rows
+    kept = {"steps": settings.fit.updates, "responses": 2 * size}
+    records = sample_records(run, name, judges, settings, **kept)
+    evaluation = sampled_evaluation(
+        run,
+        (policy, policy),
+        task,
+        records,
+        size=size,
+        every=settings.fit.eval_every,
+        updates=1,
+    )
     params = fit_batches(
         run,
         name,
-        Learner(params=policy.trained, frozen=policy.frozen, loss_fn=loss),
+        Learner(
+            model=policy,
+            params=policy.trained,
+            frozen=policy.frozen,
+            loss_fn=loss,
+            shown=(*SAMPLE_METRICS, "rewards/accuracy"),
+        ),
         prompt_batches(task.prompts, seed=run.seed, pad_id=pad_id, size=size),
         settings=settings.fit,
-        prepare=_fresh_pairs(sampler, judges, settings, run.key(f"{name}/samples")),
+        steps_per_epoch=len(task.prompts) / size,
+        evaluation=evaluation,
+        prepare=_fresh_pairs(sampler, records, settings, run.key(f"{name}/samples")),
     )
     return policy.with_trained(params)
 
 
 def _fresh_pairs(
-    sampler: Sampler, judges: Judges, settings: OnlineSettings, samples: jax.Array
+    sampler: Sampler, records: SampleRecords, settings: OnlineSettings, samples: jax.Array
 ) -> Callable[[TrainState, PromptBatch], tuple[OnlineBatch, dict[str, Any]]]:
     """Two sampled and scored responses of the current policy to every prompt."""
+    judges = records.judges
     learned = jax.jit(
         functools.partial(
             scored_pairs,
@@ -76,31 +101,54 @@ def _fresh_pairs(
     )
 
     def prepare(state: TrainState, prompt_batch: PromptBatch) -> tuple[OnlineBatch, dict[str, Any]]:
-        rows, index = prompt_batch
+        rows, index, number = prompt_batch
+        clock = PhaseClock()
         batch, measured = sampler(state, jax.random.fold_in(samples, state.step), rows)
+        clock.end("sampling")
         means = {
             metric: np.average(values, weights=batch.weights) for metric, values in measured.items()
         }
-        batch, scores = pairs_with_total_scores(judges, batch, index)
-        return learned(batch), means | scores
+        batch, judged, scores = pairs_with_total_scores(judges, batch, index)
+        clock.end("rewards")
+        sides = batch.first.responses, batch.second.responses
+        records(
+            *(
+                Drawn(step=number + 1, rows=side, index=index, judged=said, more=more)
+                for side, said, more in zip(sides, judged, ({}, OPPONENT), strict=True)
+            )
+        )
+        of_both = {"tokens": float(sum(int(side.mask.sum()) for side in sides))}
+        lengths = response_metrics(sides[0], judges.tokenizer.stop_ids) | of_both
+        return learned(batch), means | scores | lengths | clock.metrics
 
     return prepare
 
 
 def pairs_with_total_scores(
     judges: Judges, batch: OnlineBatch, index: np.ndarray
-) -> tuple[OnlineBatch, dict[str, float]]:
-    """Pairs with the weighted sums of all sources' scores, and means of the first side's scores."""
+) -> tuple[OnlineBatch, tuple[Judged, Judged], dict[str, float]]:
+    """Pairs with the weighted sums of all sources' scores, what the sources said of each side, and
+    metrics of the first side's scores.
+    """
+    both = batch.first, batch.second
+    texts = [judges.texts(side.responses, index) for side in both]
     columns = [
-        judges.columns(side.responses, side.scores, index) for side in (batch.first, batch.second)
+        judges.columns(side.scores, of_side, index)
+        for side, of_side in zip(both, texts, strict=True)
     ]
     totals = judges.totals(np.concatenate(columns), np.concatenate([index, index]))
-    sides: Any = np.split(totals, 2)
-    first, second = sides
+    first, second = (
+        Judged(of_side, judges.metrics(scores, of_side), scores, said)
+        for of_side, scores, said in zip(np.split(totals, 2), columns, texts, strict=True)
+    )
+    sides: Any = first.totals, second.totals
     batch = dataclasses.replace(
         batch,
         first=dataclasses.replace(batch.first, scores=sides[0]),
         second=dataclasses.replace(batch.second, scores=sides[1]),
     )
-    means = {"scores/mean": mean_score(first), "scores/opponent": mean_score(second)}
-    return batch, judges.means(columns[0], first) | means
+    means = {
+        "scores/mean": mean_score(first.totals),
+        "scores/opponent": mean_score(second.totals),
+    }
+    return batch, (first, second), first.metrics | means

@@ -7,17 +7,22 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxalign import objectives
 from jaxalign.batches.experience import Experience
 from jaxalign.config.ppo import PPOSettings
+from jaxalign.diagnostics import explained_variance
 from jaxalign.kl import adapted_coef
 from jaxalign.models.functions import text_policy
 from jaxalign.recipes.prompts import PromptBatch, prompt_batches
 from jaxalign.recipes.reward_sources import Judges, with_total_scores
 from jaxalign.recipes.run import Run
-from jaxalign.recipes.sampler import Sampler, TextTask, make_sampler
-from jaxalign.recipes.stage import Evaluation, Objective, fit_iterations
+from jaxalign.recipes.sample_evaluation import sampled_evaluation
+from jaxalign.recipes.sample_metrics import PhaseClock, mean_advantages, response_metrics
+from jaxalign.recipes.sample_records import Drawn, SampleRecords, sample_records
+from jaxalign.recipes.sampler import SAMPLE_METRICS, Sampler, TextTask, make_sampler
+from jaxalign.recipes.stage import Evaluation, Objective, fit_iterations, updates_of
 from jaxalign.recipes.text_models import TextModel, with_heads
 from jaxalign.rollouts.text import (
     ScoredSamples,
@@ -45,20 +50,27 @@ def train_ppo(
       policy: start and reference.
       task: prompts, reward and sampling.
       settings: objective and loop.
-      evaluation: along the way, every so many iterations.
+      evaluation: along the way, every so many iterations; None: on the task's held-out prompts.
     """
     actor = with_heads(policy, ("logits", "value"), run.key(f"{name}/init"), dropout=0.0)
     judges = task.judges(run, name, policy.tokenizer, updates=settings.total_iterations)
     collect = ppo_samples(task, actor, policy, judges)
     sampler = make_sampler(run, collect, reference=policy, judges=judges)
     sizes = {"pad_id": policy.tokenizer.pad_id, "size": settings.batch_size}
+    kept = {"steps": settings.total_iterations, "responses": settings.batch_size}
+    records = sample_records(run, name, judges, settings, **kept)
+    if evaluation is None:
+        loop = {"every": settings.eval_every, "updates": updates_of(settings)}
+        size = settings.batch_size
+        evaluation = sampled_evaluation(run, (actor, policy), task, records, size=size, **loop)
     params = fit_iterations(
         run,
         name,
         ppo_objective(task, actor, settings).learner(actor),
-        functools.partial(_iteration, sampler, judges, settings),
+        functools.partial(_iteration, sampler, records, settings),
         batches=prompt_batches(task.prompts, seed=run.seed, **sizes),
         settings=settings,
+        steps_per_epoch=len(task.prompts) / settings.batch_size,
         evaluation=evaluation,
     )
     return actor.with_trained(params)
@@ -80,6 +92,7 @@ def ppo_objective(task: TextTask, actor: TextModel, settings: PPOSettings) -> Ob
         read=text_policy(actor.model, temperature=task.temperature, last=task.max_new_tokens),
         make_loss=functools.partial(objectives.ppo, **ppo_terms(settings)),
         statistics=jnp.float32(settings.kl_coef),
+        shown=SAMPLE_METRICS,
     )
 
 
@@ -90,17 +103,21 @@ def ppo_terms(settings: PPOSettings) -> dict[str, Any]:
 
 
 def _iteration(
-    sampler: Sampler, judges: Judges, settings: PPOSettings, step: Callable
+    sampler: Sampler, records: SampleRecords, settings: PPOSettings, step: Callable
 ) -> Callable[[TrainState, PromptBatch], tuple[TrainState, dict[str, Any]]]:
     """One iteration of sampling and learning; the state's statistics are the KL coefficient."""
+    judges = records.judges
     eos_id = judges.tokenizer.stop_ids
     assess = jax.jit(functools.partial(ppo_experience, settings=settings, eos_id=eos_id))
 
     def iterate(state: TrainState, prompt_batch: PromptBatch) -> tuple[TrainState, dict[str, Any]]:
-        prompts, index = prompt_batch
+        prompts, index, number = prompt_batch
+        clock = PhaseClock()
         key = jax.random.fold_in(state.key, state.step)
         samples = sampler(state, key, prompts)
-        scored, of_sources = with_total_scores(judges, samples, index)
+        clock.end("sampling")
+        scored, judged = with_total_scores(judges, samples, index)
+        clock.end("rewards")
         kl_coef = jnp.array(state.statistics)  # a copy, since the steps use up the state
         experience, metrics = assess(scored, kl_coef)
         state, learned = ppo_epochs_loop(
@@ -108,9 +125,13 @@ def _iteration(
             experience,
             jax.random.fold_in(key, settings.batch_size),
             step=step,
-            epochs=settings.epochs,
+            epochs=settings.update_epochs,
             minibatches=settings.minibatches,
         )
+        rows, mask = scored.samples.batch, np.asarray(experience.mask)
+        advantages = mean_advantages(experience.advantages, mask)
+        drawn = Drawn(step=number + 1, rows=rows, index=index, judged=judged, advantages=advantages)
+        records(drawn)
         if settings.kl_target is not None:
             adapted = adapted_coef(
                 kl_coef,
@@ -120,7 +141,10 @@ def _iteration(
                 batch_size=settings.batch_size,
             )
             state = dataclasses.replace(state, statistics=adapted)
-        return state, learned | metrics | of_sources | {"kl/coef": kl_coef}
+        jax.block_until_ready(learned)
+        clock.end("learning")
+        measured = judged.metrics | response_metrics(rows, eos_id) | clock.metrics
+        return state, learned | metrics | measured | {"kl/coef": kl_coef}
 
     return iterate
 
@@ -144,4 +168,6 @@ def ppo_experience(
     experience = text_experience(
         scored, scores, kl_coef=kl_coef, gamma=settings.gamma, gae_lambda=settings.gae_lambda
     )
-    return experience, sample_metrics(scored, scored.samples.logps, eos_id=eos_id)
+    metrics = sample_metrics(scored, scored.samples.logps, eos_id=eos_id)
+    explained = explained_variance(experience.values, experience.returns, experience.mask)
+    return experience, metrics | {"ppo/explained_variance": explained}

@@ -28,9 +28,11 @@ from jaxalign.losses.ld_dpo import discounted_excess
 from jaxalign.models.functions import text_logps, text_logps_and_collisions
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.scoring import longest, response_logps
-from jaxalign.recipes.stage import Evaluation, Objective, fit_batches
+from jaxalign.recipes.stage import Evaluation, Objective, fit_batches, is_trained
 from jaxalign.recipes.text_models import TextModel, with_heads
+from jaxalign.system.console import phase
 
+PREFERENCE_METRICS = ("loss", "rewards/margin", "rewards/accuracy")  # that the progress shows
 Score = Callable[..., np.ndarray]  # `(rows, temperature=...) -> [N]`, of a model
 
 
@@ -63,10 +65,13 @@ def train_dpo(
     policy = with_heads(policy, ("logits",), run.key(f"{name}/init"), dropout=0.0)
     chosen, rejected, *_ = zip(*pairs, strict=True)
     score = functools.partial(score_reference or response_logps, run, policy)
-    drawn = drawn_examples(len(pairs), settings.fit.updates * settings.fit.rows, run.seed)
-    sides = [chosen[i] for i in drawn], [rejected[i] for i in drawn]
-    logps = pair_reference(score, sides, settings, temperature=temperature)
-    reference = jax.tree.map(lambda x: _at(x, drawn, len(pairs)), logps)
+    reference = None
+    if not is_trained(run, name, settings.fit.updates):
+        drawn = drawn_examples(len(pairs), settings.fit.updates * settings.fit.rows, run.seed)
+        sides = [chosen[i] for i in drawn], [rejected[i] for i in drawn]
+        with phase("scoring the reference"):
+            logps = pair_reference(score, sides, settings, temperature=temperature)
+        reference = jax.tree.map(lambda x: _at(x, drawn, len(pairs)), logps)
     shape = {"pad_id": policy.tokenizer.pad_id, "lengths": shared_lengths(pairs)}
 
     def batch(number: int) -> SharedPreferenceBatch:
@@ -77,7 +82,8 @@ def train_dpo(
     learner = pair_objective(
         policy, settings, temperature=temperature, axis_name=run.layout.axis_name
     ).learner(policy)
-    params = fit_batches(run, name, learner, batch, settings=settings.fit, evaluation=evaluation)
+    loop = {"settings": settings.fit, "steps_per_epoch": len(pairs) / settings.fit.rows}
+    params = fit_batches(run, name, learner, batch, evaluation=evaluation, **loop)
     return policy.with_trained(params)
 
 
@@ -102,9 +108,11 @@ def train_unpaired(
     """
     policy = with_heads(policy, ("logits",), run.key(f"{name}/init"), dropout=0.0)
     score = functools.partial(score_reference or response_logps, run, policy)
-    drawn = drawn_examples(len(rows), settings.fit.updates * settings.fit.rows, run.seed)
-    labelled = with_mismatched(rows, labels, settings)
-    data = labelled.scored(score, temperature=temperature, drawn=drawn)
+    data = with_mismatched(rows, labels, settings)
+    if not is_trained(run, name, settings.fit.updates):
+        drawn = drawn_examples(len(rows), settings.fit.updates * settings.fit.rows, run.seed)
+        with phase("scoring the reference"):
+            data = data.scored(score, temperature=temperature, drawn=drawn)
     length = longest(rows)
 
     def batch(number: int):
@@ -114,7 +122,8 @@ def train_unpaired(
     learner = unpaired_objective(
         policy, settings, temperature=temperature, axis_name=run.layout.axis_name
     ).learner(policy)
-    params = fit_batches(run, name, learner, batch, settings=settings.fit)
+    loop = {"settings": settings.fit, "steps_per_epoch": len(rows) / settings.fit.rows}
+    params = fit_batches(run, name, learner, batch, **loop)
     return policy.with_trained(params)
 
 
@@ -135,6 +144,7 @@ def pair_objective(
         read=read,
         make_loss=functools.partial(objectives.paired, axis_name=axis_name, **given),
         measure=beforehand(objectives.paired_sums(read, **given), settings.fit),
+        shown=PREFERENCE_METRICS,
         **running_mean(settings.declared_loss),
     )
 
@@ -148,6 +158,7 @@ def unpaired_objective(
         read=read,
         make_loss=functools.partial(objectives.unpaired, loss=loss, axis_name=axis_name),
         measure=beforehand(objectives.unpaired_sums(read, loss), settings.fit),
+        shown=PREFERENCE_METRICS,
         **running_mean(loss),
     )
 

@@ -52,8 +52,15 @@ def train_process(
         return step_batch(chosen, targets, pad_id=pad_id, length=length, index=index)
 
     loss_fn = objectives.process_reward(text_step_scores(model.model), loss)
-    learner = Learner(params=model.trained, frozen=model.frozen, loss_fn=loss_fn)
-    params = fit_batches(run, name, learner, batch, settings=settings.fit)
+    learner = Learner(
+        model=model,
+        params=model.trained,
+        frozen=model.frozen,
+        loss_fn=loss_fn,
+        shown=("loss", "steps/accuracy"),
+    )
+    epoch = len(rows) / settings.fit.rows
+    params = fit_batches(run, name, learner, batch, settings=settings.fit, steps_per_epoch=epoch)
     return model.with_trained(params)
 
 

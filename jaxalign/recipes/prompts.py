@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,7 +12,18 @@ from jaxalign.data.chat import TokenIds
 from jaxalign.data.example_order import batch_indices
 from jaxalign.data.records import PromptRow
 
-PromptBatch = tuple[TokenBatch, np.ndarray]
+
+class PromptBatch(NamedTuple):
+    """Prompts of an iteration.
+
+    rows: `[B, T]` token prompts.
+    index: `[B]` which of all prompts each is.
+    number: of the iteration, from 0.
+    """
+
+    rows: TokenBatch
+    index: np.ndarray
+    number: int
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,10 +47,13 @@ class Prompts:
         return max(map(len, self.ids), default=0)
 
 
+NO_PROMPTS = Prompts(ids=())
+
+
 def prompt_batches(
     prompts: Prompts, *, seed: int, pad_id: int, size: int, repeats: int = 1
 ) -> Callable[[int], PromptBatch]:
-    """`iteration -> (TokenBatch, prompt index [B])`: prompts in random order.
+    """`iteration -> PromptBatch`: prompts in random order.
 
     Args:
       prompts: all of them.
@@ -54,6 +69,6 @@ def prompt_batches(
         rows = prompt_batch(
             [ids[i] for i in index], pad_id=pad_id, length=length, index=np.arange(len(index))
         )
-        return rows, index
+        return PromptBatch(rows, index, number)
 
     return batch

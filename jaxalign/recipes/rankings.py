@@ -46,7 +46,10 @@ def train_ranking(
         )
 
     learned = {"objective": objectives.ranking, "batches": batch}
-    return train_scores(run, name, base, rows, settings=settings, **learned)[0]
+    epoch = len(rankings) / settings.fit.rows
+    return train_scores(run, name, base, rows, settings=settings, steps_per_epoch=epoch, **learned)[
+        0
+    ]
 
 
 def ranking_accuracy(

@@ -18,6 +18,7 @@ from jaxalign.recipes.inputs import weights_digest
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.scoring import response_logps
 from jaxalign.recipes.text_models import TextModel
+from jaxalign.system.console import tell
 from jaxalign.system.files import exists, make_directory, short_path, write_atomically
 
 ARRAY = "logps"
@@ -47,12 +48,12 @@ def cached_response_logps(folder: str, *, model: str, data: str) -> Callable[...
         key = digest(weights.of(policy), platform, rows, temperature=temperature)
         path = Path(folder) / f"{key}.safetensors"
         if exists(path):
-            print(f"reference: {len(rows):,} log-probabilities from {path}")
+            tell(f"reference: {len(rows):,} log-probabilities from {path}")
             return read(path, len(rows))
         logps = response_logps(run, policy, rows, temperature=temperature)
         fields = {"model": model, "data": data, "temperature": repr(float(temperature))}
         write(path, logps, fields)
-        print(f"reference: {len(rows):,} log-probabilities kept in {path}")
+        tell(f"reference: {len(rows):,} log-probabilities kept in {path}")
         return logps
 
     return cached

@@ -68,7 +68,8 @@ def train_reward(
         )
 
     learned = {"objective": objectives.reward, "batches": batch}
-    return train_scores(run, name, base, rows, settings=settings, **learned)
+    epoch = len(groups.texts) / groups_per_batch
+    return train_scores(run, name, base, rows, settings=settings, steps_per_epoch=epoch, **learned)
 
 
 def train_scores(
@@ -80,6 +81,7 @@ def train_scores(
     settings: RewardSettings,
     objective: Callable,
     batches: Callable[[int], Any],
+    steps_per_epoch: float,
 ) -> tuple[TextModel, float]:
     """A reward model with scores of mean 0 and standard deviation 1 over `rows`.
 
@@ -89,6 +91,7 @@ def train_scores(
       settings: of head, loss and loop.
       objective: `objectives.reward` or `objectives.ranking`.
       batches: batch number -> what the objective takes.
+      steps_per_epoch: in which all of them come once; may be broken.
 
     Returns:
       The reward model, and the deviation that its scores had before: times that, a difference of
@@ -110,8 +113,15 @@ def train_scores(
         l2=settings.bag_l2 if settings.bag else 0.0,
         penalised=lambda params: {k: v for k, v in params["score"].items() if k in NGRAMS},
     )
-    learner = Learner(params=params, frozen=frozen, loss_fn=loss_fn)
-    params = fit_batches(run, name, learner, batches, settings=settings.fit)
+    learner = Learner(
+        model=model,
+        params=params,
+        frozen=frozen,
+        loss_fn=loss_fn,
+        shown=("loss", "rewards/accuracy"),
+    )
+    loop = {"settings": settings.fit, "steps_per_epoch": steps_per_epoch}
+    params = fit_batches(run, name, learner, batches, **loop)
     trained = dataclasses.replace(model, params={**model.params, **params})
     scores = score_rows(run, trained, rows)
     head = standardised_head(trained.params["score"], mean=scores.mean(), deviation=scores.std())

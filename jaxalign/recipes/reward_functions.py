@@ -28,6 +28,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxalign.config.packaged import packaged
 from jaxalign.errors import StepRefused, UserError
 from jaxalign.numerics.bounds import LARGEST
 from jaxalign.system.files import SHOWN, read_bytes
@@ -61,7 +62,7 @@ def load_function(source: str, option: str, modules: dict[str, dict[str, Any]]) 
     """
     file, name = file_and_name(source)
     if file not in modules:
-        modules[file] = _contents(Path(file), option)
+        modules[file] = _contents(packaged(Path(file)), option)
     function = modules[file].get(name)
     if function is None:
         named = [

@@ -5,7 +5,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -113,6 +113,21 @@ def _short_name(source: str, judge: Any) -> str:
     return file_and_name(source)[1] if is_function(judge) else Path(source).resolve().name
 
 
+class Judged(NamedTuple):
+    """Scores of sampled responses.
+
+    totals: `[B]` float32 weighted sums of the sources' scores; NaN where there is none.
+    metrics: of the scores of each source.
+    columns: `[B, F]` scores of each source; NaN where a function gave none.
+    texts: the responses as functions got them; None: no function judges.
+    """
+
+    totals: np.ndarray
+    metrics: dict[str, float]
+    columns: np.ndarray
+    texts: list[str] | None
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Judges:
     """All reward sources of a run with the prompts that samples answer; from `judges_of`.
@@ -148,41 +163,38 @@ class Judges:
 
     def __call__(
         self, samples: TokenBatch, scores: jax.Array | np.ndarray | None, index: np.ndarray
-    ) -> tuple[np.ndarray, dict[str, float]]:
-        """Weighted sums of the scores, and the mean of each source.
+    ) -> Judged:
+        """Scores of all sources and their weighted sums.
 
         Args:
           samples: `[B, T]` prompts and responses.
           scores: `[B, F]` of `model`.
           index: `[B]` which of the prompts each row answers.
 
-        Returns:
-          `[B]` float32 from `totals`, and `means`.
-
         Raises:
           StepRefused: see `columns` and `totals`.
         """
-        columns = self.columns(samples, scores, index)
+        texts = self.texts(samples, index) if has_functions(self.sources) else None
+        columns = self.columns(scores, texts or [], index)
         totals = self.totals(columns, index)
-        return totals, self.means(columns, totals)
+        return Judged(totals, self.metrics(columns, totals), columns, texts)
 
     def columns(
-        self, samples: TokenBatch, scores: jax.Array | np.ndarray | None, index: np.ndarray
+        self, scores: jax.Array | np.ndarray | None, texts: list[str], index: np.ndarray
     ) -> np.ndarray:
         """Scores `[B, F]` float64 of each source; NaN where a function gave none.
 
         Args:
-          samples, scores, index: as in `__call__`.
+          scores, index: as in `__call__`.
+          texts: `[B]` the responses, for functions.
 
         Raises:
           StepRefused: a model's score is not finite or beyond `LARGEST`, or a function fails.
         """
         columns = np.array(scores, np.float64)
-        functions = [i for i, source in enumerate(self.sources) if is_function(source.judge)]
-        responses = self._responses(samples, index) if functions else []
         for i, source in enumerate(self.sources):
-            if i in functions:
-                columns[:, i] = self._of_function(source.judge, responses, index)
+            if is_function(source.judge):
+                columns[:, i] = self._of_function(source.judge, texts, index)
             elif (wrong := columns[~(np.abs(columns[:, i]) <= LARGEST), i]).size:
                 raise StepRefused(
                     f"reward model {source.name} gives a score of {wrong[0]}; it must be finite "
@@ -215,10 +227,15 @@ class Judges:
             raise StepRefused(self._nothing(columns))
         return totals.astype(np.float32)
 
-    def means(self, columns: np.ndarray, totals: np.ndarray) -> dict[str, float]:
-        """`scores/NAME` of each source, with functions also `scores/unjudged`, the share of NaN."""
-        names = (f"scores/{source.name}" for source in self.sources)
-        metrics = dict(zip(names, map(mean_score, columns.T), strict=True))
+    def metrics(self, columns: np.ndarray, totals: np.ndarray) -> dict[str, float]:
+        """`scores/NAME` and `scores/NAME/std` of each source; with functions also
+        `scores/unjudged`, the share of NaN.
+        """
+        metrics: dict[str, float] = {}
+        for source, scores in zip(self.sources, columns.T, strict=True):
+            there = scores[~np.isnan(scores)]
+            metrics[f"scores/{source.name}"] = mean_score(scores)
+            metrics[f"scores/{source.name}/std"] = float(there.std()) if len(there) else math.nan
         if has_functions(self.sources):
             metrics["scores/unjudged"] = float(np.isnan(totals).mean())
         return metrics
@@ -235,7 +252,8 @@ class Judges:
         rule = " (a score takes a number of each that judges others to the same prompt)" * several
         return f"no response of {span} has a score: {', '.join(silent)}{rule}; {AGAIN}"
 
-    def _responses(self, samples: TokenBatch, index: np.ndarray) -> list[str]:
+    def texts(self, samples: TokenBatch, index: np.ndarray) -> list[str]:
+        """Texts `[B]` of the responses, without special tokens; of chats, the answers alone."""
         tokens, mask = np.asarray(samples.tokens), np.asarray(samples.response_mask)
         mask = mask & ~np.isin(tokens, self.tokenizer.stop_ids)
         prompt_mask = np.asarray(samples.prompt_mask)
@@ -289,8 +307,7 @@ def judges_of(
     sources = sources_of(reward)
     records = prompts.records
     if records is None:
-        asked = prompts.ids if has_functions(sources) else []
-        records = [PromptRow(text) for text in tokenizer.decode_all(asked)]
+        records = [PromptRow(text) for text in tokenizer.decode_all(prompts.ids)]
     rows = [record.columns for record in records]
     check_fields(sources, records, "the data")
     return Judges(
@@ -305,11 +322,11 @@ def judges_of(
 
 def with_total_scores(
     judges: Judges, scored: ScoredSamples, index: np.ndarray
-) -> tuple[ScoredSamples, dict[str, float]]:
-    """Samples with the weighted sums of all sources' scores, and the mean score of each source."""
-    totals: Any
-    totals, metrics = judges(scored.samples.batch, scored.scores, index)
-    return dataclasses.replace(scored, scores=totals), metrics
+) -> tuple[ScoredSamples, Judged]:
+    """Samples with the weighted sums of all sources' scores, and what the sources said."""
+    judged = judges(scored.samples.batch, scored.scores, index)
+    totals: Any = judged.totals
+    return dataclasses.replace(scored, scores=totals), judged
 
 
 def mean_score(scores: np.ndarray) -> float:

@@ -20,6 +20,7 @@ from jaxalign.errors import UserError
 from jaxalign.layouts.choice import make_layout
 from jaxalign.layouts.layout import Layout, pad_rows
 from jaxalign.recipes.inputs import FILE, Digest, Inputs, check_same, read_inputs
+from jaxalign.system.console import tell
 from jaxalign.system.files import (
     exists,
     make_directory,
@@ -29,13 +30,15 @@ from jaxalign.system.files import (
     write_atomically,
 )
 from jaxalign.train.checkpoints import Checkpoints
+from jaxalign.train.lines import LinesWriter
 from jaxalign.train.metrics import MetricsWriter
 
 # Options that name files: of them `inputs.json` keeps the content. The last names a cache.
 PATHS = {"init", "policy", "teacher", "adapter", "reward", "data.path", "data.evaluation_path"}
 PATHS |= {"reference_logps"}
 # what a run writes, and never over what was there before it
-WRITTEN = ("config.json", "results.json", "samples.json", "metrics.jsonl", "report.html", "model")
+WRITTEN = ("config.json", "results.json", "samples.json", "metrics.jsonl", "samples.jsonl")
+WRITTEN += ("report.html", "model")
 PACKAGES = ("jaxalign", "jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
 
 
@@ -46,6 +49,7 @@ class Run:
     directory: where everything is written.
     layout: where it computes.
     metrics: `metrics.jsonl` and TensorBoard events.
+    samples: `samples.jsonl`, which methods that sample write.
     seed: all randomness of the run comes from it.
     name: that no other run has; its checkpoints bear it.
     """
@@ -53,6 +57,7 @@ class Run:
     directory: Path
     layout: Layout
     metrics: MetricsWriter
+    samples: LinesWriter
     seed: int
     name: str = ""
     passes: dict = dataclasses.field(default_factory=dict, repr=False)
@@ -62,6 +67,7 @@ class Run:
 
     def __exit__(self, *error: Any) -> None:
         self.metrics.close()
+        self.samples.close()
 
     def rows(self, fn: Callable[..., Any]):
         """`layout.rows(fn)`, compiled once for every function."""
@@ -123,7 +129,8 @@ def open_run(
     else:
         record = Inputs(run=secrets.token_hex(8), started=template_date().isoformat())
         _write_json(directory / FILE, dataclasses.asdict(record))
-        (directory / "metrics.jsonl").unlink(missing_ok=True)
+        for name in ("metrics.jsonl", "samples.jsonl"):
+            (directory / name).unlink(missing_ok=True)
     if inputs is not None:
         keep_inputs(directory, inputs)
     _write_json(directory / "config.json", dataclasses.asdict(config))
@@ -136,10 +143,12 @@ def open_run(
         "started": time.strftime("%Y-%m-%d %H:%M:%S"),
     }
     _write_json(directory / "versions.json", versions)
+    tell(f"device: {versions['device']}")
     return Run(
         directory=directory,
         layout=layout,
         metrics=MetricsWriter(directory),
+        samples=LinesWriter(directory / "samples.jsonl"),
         seed=seed,
         name=record.run,
     )

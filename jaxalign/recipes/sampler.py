@@ -8,12 +8,14 @@ import jax
 
 from jaxalign.batches.tokens import TokenBatch
 from jaxalign.data.tokenizer import Tokenizer
-from jaxalign.recipes.prompts import Prompts
+from jaxalign.recipes.prompts import NO_PROMPTS, Prompts
 from jaxalign.recipes.reward_sources import Judges, Reward, judges_of
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.stage import updates_left
 from jaxalign.recipes.text_models import TextModel
 from jaxalign.train.step import TrainState
+
+SAMPLE_METRICS = ("scores/mean", "kl/reference")  # that the progress of sampling methods shows
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,12 +26,14 @@ class TextTask:
     reward: of prompt and response together: a reward model, a function, or several with weights.
     temperature: of policy and reference, in sampling and training.
     max_new_tokens: longest response.
+    held_out: prompts on which the policy is evaluated along the way.
     """
 
     prompts: Prompts
     reward: Reward
     temperature: float
     max_new_tokens: int
+    held_out: Prompts = NO_PROMPTS
 
     def judges(self, run: Run, name: str, tokenizer: Tokenizer, *, updates: int) -> Judges:
         """The judges of all samples that a stage of so many updates has still to draw."""

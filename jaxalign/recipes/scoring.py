@@ -15,6 +15,7 @@ from jaxalign.models.functions import response_logps_of, text_scores
 from jaxalign.numerics.types import Tree
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.text_models import TextModel
+from jaxalign.system.console import counted
 
 # What a program costs to compile, as tokens times parameters computed in that time (2 seconds).
 COMPILATION = {"cpu": 1e11}
@@ -41,13 +42,15 @@ def scored_batches(
     compilation = COMPILATION.get(layout.devices[0].platform, COMPILATION_ON_ACCELERATOR)
     lengths, devices = [len(row) for row in rows], len(layout.devices)
     cost = compilation / parameters
-    for part in scoring_batches(lengths, shape_cost=cost, multiple=devices):
-        index = part.index
-        batch = token_batch(
-            [rows[i] for i in index], pad_id=pad_id, length=part.length, index=index
-        )
-        batch, real = pad_rows(batch, part.rows)
-        yield index, trim_rows(compiled(shared, batch), real)
+    parts = scoring_batches(lengths, shape_cost=cost, multiple=devices)
+    with counted("scoring", len(parts)) as advance:
+        for done, part in enumerate(parts, start=1):
+            index = part.index
+            chosen = [rows[i] for i in index]
+            batch = token_batch(chosen, pad_id=pad_id, length=part.length, index=index)
+            batch, real = pad_rows(batch, part.rows)
+            yield index, trim_rows(compiled(shared, batch), real)
+            advance(done)
 
 
 def by_rows(

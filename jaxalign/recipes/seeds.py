@@ -39,7 +39,7 @@ def make_ppo_step(model: PolicyMLP, ppo: UpdateSettings, *, updates: int):
     optimizer = make_optimizer(
         learning_rate=ppo.learning_rate,
         schedule=ppo.schedule,
-        total_steps=updates * ppo.epochs * ppo.minibatches,
+        total_steps=updates * ppo.update_epochs * ppo.minibatches,
         max_grad_norm=ppo.max_grad_norm,
         eps=ppo.adam_eps,
     )

@@ -7,12 +7,12 @@ from jaxalign import objectives
 from jaxalign.config.loop import FitConfig
 from jaxalign.data.chat import TokenRow
 from jaxalign.models.functions import text_logps
-from jaxalign.numerics.types import Params
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.scoring import perplexity
 from jaxalign.recipes.stage import Evaluation, Objective, fit_batches
 from jaxalign.recipes.text_batches import TextBatches, with_token_counts
 from jaxalign.recipes.text_models import TextModel
+from jaxalign.train.step import TrainState
 
 
 def train_sft(
@@ -33,12 +33,9 @@ def train_sft(
       evaluation_rows: held out; their perplexity is computed along the way.
     """
 
-    def evaluate(params: Params):
-        return {
-            "perplexity": perplexity(
-                run, dataclasses.replace(policy, params=params), evaluation_rows
-            )
-        }
+    def evaluate(state: TrainState):
+        trained = dataclasses.replace(policy, params=state.all_params)
+        return {"perplexity": perplexity(run, trained, evaluation_rows)}
 
     evaluation = Evaluation(metrics=evaluate, every=max(settings.updates // 5, 1))
     params = fit_batches(
@@ -47,6 +44,7 @@ def train_sft(
         sft_objective(policy).learner(policy),
         batches.batch,
         settings=settings,
+        steps_per_epoch=batches.per_epoch,
         prepare=with_token_counts,
         evaluation=evaluation if evaluation_rows else None,
         tokens_per_step=batches.tokens,

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 
 from jaxalign.batches.functions import BatchSums, LossFn, Metrics
@@ -13,10 +14,14 @@ from jaxalign.config.defaults import filled_optimizer
 from jaxalign.config.grpo import GRPOSettings
 from jaxalign.config.loop import FitConfig, OptimizerConfig
 from jaxalign.config.ppo import PPOSettings
+from jaxalign.recipes.checkpoint_models import ORIGINS, write_parts
 from jaxalign.recipes.run import Run
-from jaxalign.recipes.text_models import TextModel
+from jaxalign.recipes.step_metrics import StepFacts, StepMetrics, training_flops
+from jaxalign.recipes.text_models import TextModel, fields_of
+from jaxalign.system.console import phase, tell
+from jaxalign.system.files import make_directory, read_json
 from jaxalign.train.loop import fit
-from jaxalign.train.optimizers import Rates, make_optimizer, rates_of
+from jaxalign.train.optimizers import Rates, learning_rate_at, make_optimizer, rates_of
 from jaxalign.train.step import Track, TrainState, initial_state, summed_step, train_step
 
 
@@ -24,19 +29,25 @@ from jaxalign.train.step import Track, TrainState, initial_state, summed_step, t
 class Learner:
     """Trained and frozen parameters, and the loss that gradient steps lower.
 
+    model: what the checkpoints are of.
     params: trained parameters at the start.
     loss_fn: of an objective.
     frozen: parameters that the loss reads beside them; None: there are none.
     statistics, track: running statistics of the loss, as in `train_step`; saved in checkpoints.
     measure: sums over a whole batch that the loss reads, as in `train_step`.
+    shown: metrics that matter, which the progress shows.
+    reads_all: whether every token of a batch goes through all these parameters, once.
     """
 
+    model: TextModel
     params: Any
     loss_fn: LossFn
     frozen: dict | None = None
     statistics: Any = None
     track: Track | None = None
     measure: BatchSums | None = None
+    shown: tuple[str, ...] = ("loss",)
+    reads_all: bool = False
 
     def state(
         self, key: jax.Array, optimizer: optax.GradientTransformation, rates: Rates | None = None
@@ -68,7 +79,7 @@ class Objective:
 
     read: outputs of the model: `(params, rows, keys) -> log-probabilities, ...`.
     make_loss: `read -> loss_fn`, a function of `objectives` with its numbers.
-    statistics, track, measure: as in `Learner`.
+    statistics, track, measure, shown: as in `Learner`.
     """
 
     read: Callable[..., Any]
@@ -76,27 +87,31 @@ class Objective:
     statistics: Any = None
     track: Track | None = None
     measure: BatchSums | None = None
+    shown: tuple[str, ...] = ("loss",)
 
     def learner(self, policy: TextModel) -> Learner:
         """A learner of the policy's trained parameters with this loss."""
         return Learner(
+            model=policy,
             params=policy.trained,
             frozen=policy.frozen,
             loss_fn=self.make_loss(self.read),
             statistics=self.statistics,
             track=self.track,
             measure=self.measure,
+            shown=self.shown,
+            reads_all=True,
         )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Metrics computed along training: at the start, every so many steps, and at the end.
+    """Metrics of the state along training: at the start, every so many steps, and at the end.
 
     every: steps (or iterations) between them; None: at the start and at the end only.
     """
 
-    metrics: Callable[[Any], dict[str, float]]
+    metrics: Callable[[TrainState], dict[str, float]]
     every: int | None = None
 
 
@@ -108,17 +123,21 @@ class Loop:
     batches: number of the batch -> the batch; a pure function.
     steps: updates of the whole run.
     log_every, save_every: updates between lines of the metrics, and between checkpoints.
+    facts: of its steps, for their metrics.
     evaluation: along the way; None: nothing is evaluated.
     tokens_per_step: for the progress; None: it tells none.
+    shown: metrics that the progress shows.
     """
 
     update: Callable[[TrainState, Any], tuple[TrainState, Metrics]]
     batches: Callable[[int], Any]
     steps: int
+    facts: StepFacts
     log_every: int = 1
     save_every: int | None = None
     evaluation: Evaluation | None = None
     tokens_per_step: int | None = None
+    shown: tuple[str, ...] = ("loss",)
 
 
 def fit_loop(run: Run, name: str, state: TrainState, loop: Loop) -> Any:
@@ -132,24 +151,62 @@ def fit_loop(run: Run, name: str, state: TrainState, loop: Loop) -> Any:
       loop: what is done, and how often.
     """
     checkpoints, evaluation = run.checkpoints(name), loop.evaluation
-    evaluate = None if evaluation is None else lambda state: evaluation.metrics(state.all_params)
+    tell(f"{name}: {parameters_line(state)}")
+    counts = StepMetrics(run.metrics, name, loop.facts)
+
+    def begin(step: int) -> None:
+        run.metrics.resume(name, step)
+        run.samples.resume(name, step)
+        counts.start(step, loop.batches)
+
+    def update(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
+        state, metrics = loop.update(state, batch)
+        return state, metrics | counts.of_step(batch, metrics)
+
     state = fit(
         run.layout.place(state),
-        loop.update,
+        update,
         loop.batches,
         steps=loop.steps,
-        on_metrics=functools.partial(run.metrics.write, name),
-        on_start=functools.partial(run.metrics.resume, name),
+        on_metrics=counts.write,
+        on_start=begin,
         log_every=loop.log_every,
         checkpoints=checkpoints,
         save_every=loop.save_every,
-        evaluate=evaluate,
+        evaluate=None if evaluation is None else _told(name, evaluation.metrics),
         evaluate_every=None if evaluation is None else evaluation.every,
         label=name,
+        shown=loop.shown,
         tokens_per_step=loop.tokens_per_step,
     )
     checkpoints.close()
     return jax.device_get(state.params)
+
+
+def parameters_line(state: TrainState) -> str:
+    """Numbers of trained parameters and of all, for people."""
+    trained, frozen = (
+        sum(int(np.size(leaf)) for leaf in jax.tree.leaves(tree))
+        for tree in (state.params, state.frozen)
+    )
+    types = sorted({str(leaf.dtype) for leaf in jax.tree.leaves(state.params)})
+    kept = f" of {trained + frozen:,}" if frozen else ""
+    return f"{trained:,}{kept} parameters are trained ({', '.join(types)})"
+
+
+def _told(
+    name: str, metrics: Callable[[TrainState], dict[str, float]]
+) -> Callable[[TrainState], dict[str, float]]:
+    """Evaluation of a state, told of while it lasts and by its result."""
+
+    def evaluate(state: TrainState) -> dict[str, float]:
+        with phase(f"{name}: evaluating"):
+            values = metrics(state)
+        numbers = ", ".join(f"{metric} {value:.4g}" for metric, value in values.items())
+        tell(f"{name}: step {int(state.step)}: {numbers}")
+        return values
+
+    return evaluate
 
 
 def fit_batches(
@@ -159,6 +216,7 @@ def fit_batches(
     batches: Callable[[int], Any],
     *,
     settings: FitConfig,
+    steps_per_epoch: float,
     prepare: Callable[[TrainState, Any], tuple[Any, Metrics]] | None = None,
     evaluation: Evaluation | None = None,
     tokens_per_step: int | None = None,
@@ -170,6 +228,7 @@ def fit_batches(
       learner: what is trained.
       batches: number of the batch -> global batch in NumPy.
       settings: of loop and optimizer.
+      steps_per_epoch: in which all rows come once; may be broken.
       prepare: `(state, batch) -> (batch of the loss, metrics)`, before every update: samples of
         the parameters of that moment, and what frozen models say of them. None: the batch is that
         of the loss.
@@ -187,11 +246,14 @@ def fit_batches(
         update=prepared,
         batches=batches,
         steps=settings.updates,
+        facts=step_facts(run, learner, settings.optimizer, settings.updates, steps_per_epoch),
         log_every=settings.log_every,
         save_every=settings.save_every,
         evaluation=evaluation,
         tokens_per_step=tokens_per_step,
+        shown=learner.shown,
     )
+    keep_parts(run, name, learner)
     rates = schedule_of(settings.optimizer, settings.updates)
     return fit_loop(run, name, learner.state(run.key(name), optimizer, rates), loop)
 
@@ -204,6 +266,7 @@ def fit_iterations(
     *,
     batches: Callable[[int], Any],
     settings: PPOSettings | GRPOSettings,
+    steps_per_epoch: float,
     evaluation: Evaluation | None = None,
 ) -> Any:
     """Trained parameters after iterations of sampling and learning, on the host.
@@ -215,26 +278,101 @@ def fit_iterations(
         iteration that takes several of them.
       batches: number of the iteration -> what it samples from.
       settings: of loop and optimizer.
+      steps_per_epoch: iterations in which all prompts come once; may be broken.
       evaluation: along the way, every so many iterations.
     """
-    steps = settings.total_iterations * settings.epochs * settings.minibatches
+    updates = updates_of(settings)
+    steps = settings.total_iterations * updates
     optimizer = optimizer_of(settings.optimizer, steps)
+    facts = StepFacts(
+        learning_rate=learning_rates(settings.optimizer, steps, updates=updates),
+        steps_per_epoch=steps_per_epoch,
+    )
     step = run.step(learner.step(summed_step, optimizer), micro_batches=settings.micro_batches)
     loop = Loop(
         update=iteration(step),
         batches=batches,
         steps=settings.total_iterations,
+        facts=facts,
         log_every=settings.log_every,
         save_every=settings.save_every,
         evaluation=evaluation,
+        shown=learner.shown,
     )
+    keep_parts(run, name, learner)
     rates = schedule_of(settings.optimizer, steps)
     return fit_loop(run, name, learner.state(run.key(name), optimizer, rates), loop)
+
+
+def updates_of(settings: PPOSettings | GRPOSettings) -> int:
+    """Number of gradient steps in an iteration."""
+    return settings.update_epochs * settings.minibatches
+
+
+def step_facts(
+    run: Run,
+    learner: Learner,
+    optimizer: OptimizerConfig,
+    total_steps: int,
+    steps_per_epoch: float,
+) -> StepFacts:
+    """Facts of a loop of gradient steps, for their metrics."""
+    flops = None
+    if learner.reads_all:
+        trained, frozen = (_size(tree) for tree in (learner.params, learner.frozen))
+        flops = training_flops(parameters=trained + frozen, trained=trained)
+    return StepFacts(
+        learning_rate=learning_rates(optimizer, total_steps),
+        steps_per_epoch=steps_per_epoch,
+        flops_per_token=flops,
+        devices=tuple(run.layout.devices),
+    )
+
+
+def _size(tree: Any) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def learning_rates(
+    settings: OptimizerConfig, total_steps: int, *, updates: int = 1
+) -> Callable[[int], float]:
+    """Number of a step, from 1 -> learning rate of the last of its updates."""
+    filled = filled_optimizer(settings, total_steps)
+    names = ("learning_rate", "schedule", "warmup_steps")
+    schedule: dict[str, Any] = {name: getattr(filled, name) for name in names}
+    rate = functools.partial(learning_rate_at, **schedule, total_steps=total_steps)
+    return lambda step: rate(step * updates - 1)
+
+
+def keep_parts(run: Run, name: str, learner: Learner) -> None:
+    """Write what makes the checkpoints of a new stage models, before the first of them."""
+    checkpoints, model = run.checkpoints(name), learner.model
+    if checkpoints.steps():
+        return
+    config = read_json(run.directory / "config.json")
+    write_parts(
+        make_directory(checkpoints.directory),
+        model.model,
+        model.params,
+        fields=fields_of(model.model),
+        tokenizer=model.tokenizer,
+        trained=learner.params,
+        frozen=learner.frozen,
+        has_base=any(config.get(option) for option in ORIGINS),
+    )
 
 
 def updates_left(run: Run, name: str, updates: int) -> int:
     """Number of updates left of a stage that an earlier run may have begun."""
     return updates - max(run.checkpoints(name).steps(), default=0)
+
+
+def is_trained(run: Run, name: str, updates: int) -> bool:
+    """Whether a stage has had all its updates, by a checkpoint that is whole: what only they need
+    is left out then.
+    """
+    checkpoints = run.checkpoints(name)
+    return updates in checkpoints.steps() and checkpoints.is_whole(updates)
 
 
 def optimizer_of(settings: OptimizerConfig, total_steps: int) -> optax.GradientTransformation:

@@ -24,7 +24,9 @@ from jaxalign.pretrained.folders import NGRAM_FIELD, is_hugging_face, load_folde
 from jaxalign.pretrained.pickles import refuse_pickles
 from jaxalign.pretrained.sources import local_model
 from jaxalign.pretrained.weights import Put
-from jaxalign.system.files import reason, short_path
+from jaxalign.recipes.checkpoint_models import checkpoint_name, load_checkpoint, names_of
+from jaxalign.system.console import phase
+from jaxalign.system.files import exists, reason, short_path
 from jaxalign.train.checkpoints import save_model
 
 EMPTY = np.zeros((1, 2), np.int32), np.ones((1, 2), bool)  # a text that shapes do not depend on
@@ -81,7 +83,8 @@ def new_text_model(
     )
     check_memory(transformer)
     model = Transformer(transformer)
-    params = new_parameters(model, key)
+    with phase("drawing new parameters"):
+        params = new_parameters(model, key)
     return TextModel(model=model, params=params, tokenizer=tokenizer)
 
 
@@ -190,8 +193,9 @@ def load_text_model(
 ) -> TextModel:
     """A model with its tokenizer, from wherever `local_model` finds it.
 
-    That is a run directory (its `model` folder), a folder that `save_text_model` or Hugging Face's
-    `transformers` wrote, or a GGUF file. It has no dropout unless it was trained here with some.
+    That is a run directory (its `model` folder), a checkpoint `RUN@STEP`, a folder that
+    `save_text_model` or Hugging Face's `transformers` wrote, or a GGUF file. It has no dropout
+    unless it was trained here with some.
 
     Args:
       source: what the user gave.
@@ -212,9 +216,8 @@ def load_text_model(
     if place is not None:
         put = make_layout(place.layout, devices=place.devices).put
     try:
-        path = local_model(source)
-        published = _is_published(path)
-        made, params, tokenizer = _loaded(path, put)
+        with phase(f"loading {short_path(source)}"):
+            made, params, tokenizer, published = _loaded(source, put)
     except UserError as error:
         raise UserError(f"--{option}: {error}") from None
     except OSError as error:
@@ -267,7 +270,23 @@ def _is_published(path: Path) -> bool:
     return not path.is_dir() or is_hugging_face(folder)
 
 
-def _loaded(path: Path, put: Put) -> tuple[Transformer, dict[str, Any], Tokenizer]:
+def _loaded(source: str | Path, put: Put) -> tuple[Transformer, dict[str, Any], Tokenizer, bool]:
+    """Model, parameters and tokenizer of any source, and whether it has a published format."""
+    if checkpoint := checkpoint_name(source):
+        return *load_checkpoint(checkpoint, load_base=_base_parameters, put=put), False
+    path = local_model(source)
+    if not exists(path / "model") and (names := names_of(path)):
+        raise UserError(f"{short_path(path)} holds no model yet; its checkpoints are {names}")
+    return *_at(path, put), _is_published(path)
+
+
+def _base_parameters(path: Path, layers: int) -> Params:
+    """Parameters of the first layers of a model, on the host."""
+    model, params, tokenizer = _at(path, np.asarray)
+    return shallow(TextModel(model=model, params=params, tokenizer=tokenizer), layers).params
+
+
+def _at(path: Path, put: Put) -> tuple[Transformer, dict[str, Any], Tokenizer]:
     if path.is_dir():
         folder = path / "model" if (path / "model").is_dir() else path
         if is_hugging_face(folder):

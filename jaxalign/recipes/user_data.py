@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, Generic
 
 import numpy as np
-from rich.console import Console
 
 from jaxalign.config.data import DataConfig
 from jaxalign.config.lora import LoraConfig
@@ -20,6 +19,7 @@ from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.data.tokenizer_training import train_tokenizer
 from jaxalign.errors import UserError, one_line, printable
 from jaxalign.recipes.text_models import TextModel, start_of
+from jaxalign.system.console import phase, tell, warn
 from jaxalign.system.files import make_directory, write_atomically
 
 
@@ -81,10 +81,25 @@ def read_rows(
       held_out: read `evaluation_path` instead of `path`.
     """
     source = data.evaluation_path if held_out else data.path
-    loaded = _load(data, source, kind, tokenizer)
-    if loaded.skipped:
-        report_skipped(source, [f"{bad.place}: {bad.reason}" for bad in loaded.skipped], log)
+    with phase(f"reading {printable(source)}" if source else "reading rows"):
+        loaded = _load(data, source, kind, tokenizer)
+    report_long(source, loaded, data.longest)
+    if bad := [f"{row.place}: {row.reason}" for row in loaded.skipped if not row.length]:
+        report_skipped(source, bad, log)
+    tell(f"{printable(source)}: {summary_of(loaded.tokens)}")
     return Rows(records=loaded.records, tokens=loaded.tokens)
+
+
+def summary_of(tokens: Sequence[Sequence[TokenRow]]) -> str:
+    """Number of rows, and how long their texts are, for people."""
+    lengths = np.array([len(row) for rows in tokens for row in rows])
+    if not len(lengths):
+        return f"{len(tokens):,} rows"
+    least, median, most_of_them, largest = np.quantile(lengths, [0, 0.5, 0.9, 1])
+    return (
+        f"{len(tokens):,} rows; tokens of a text: {least:.0f} at least, median {median:.0f}, "
+        f"90% up to {most_of_them:.0f}, at most {largest:.0f}"
+    )
 
 
 def read_split(
@@ -108,6 +123,8 @@ def read_split(
     if data.evaluation_path:
         return rows, read_rows(data, held_out_kind or kind, **reading, held_out=True)
     apart = _held_out(data, rows.records, seed)
+    if apart.any():
+        tell(f"{printable(data.path)}: {apart.sum():,} of the rows are held out")
     return rows.at(~apart), rows.at(apart)
 
 
@@ -140,19 +157,32 @@ def _load(
         on_bad_row=data.on_bad_row,
         tokenizer=tokenizer,
         max_length=data.max_length,
+        on_long_row=data.on_long_row,
     )
+
+
+def report_long(source: str, loaded: LoadedRecords, max_length: int) -> None:
+    """Report how many rows were too long, and were cut or left out."""
+    left_out = [row.length for row in loaded.skipped if row.length]
+    total = len(loaded.records) + len(loaded.skipped)
+    for lengths, what in ((loaded.cut, "cut"), (left_out, "left out")):
+        if lengths:
+            line = (
+                f"{source}: {len(lengths):,} of {total:,} rows {what} for more than "
+                f"--max_length {max_length:,} tokens, the longest {max(lengths):,}"
+            )
+            warn(printable(line))
 
 
 def report_skipped(source: str, lines: list[str], log: Path | None) -> None:
     """Report rows that were left out: all of them in a file, or else on the terminal."""
-    console = Console(stderr=True, soft_wrap=True)
-    console.print(printable(f"{source}: skipped {len(lines)} bad rows"), markup=False)
+    warn(printable(f"{source}: skipped {len(lines)} bad rows"))
     named = lines if log is None else lines[:10]
-    console.print("\n".join(f"  {one_line(line)}" for line in named), markup=False)
+    warn("\n".join(f"  {one_line(line)}" for line in named))
     if log is not None:
         path = make_directory(log) / f"skipped_rows_{Path(source).name[:100]}.txt"
         write_atomically(path, "".join(f"{line}\n" for line in lines).encode())
-        console.print(f"  all of them: {path}", markup=False)
+        warn(f"  all of them: {path}")
 
 
 def learn_tokenizer(config: TokenizerConfig, records: Sequence[Record]) -> Tokenizer:

@@ -15,8 +15,8 @@ from jaxalign.report.labels import Label, end_labels
 from jaxalign.report.style import BLUE, COLOURS, MUTED, RED, empty, margins, new_figure, styled
 
 Rows = Sequence[dict[str, Any]]
-MAX_PANELS = 12
-_NOT_METRICS = {"stage", "step", "time", "seconds"}
+MAX_PANELS = 18
+_NOT_METRICS = {"stage", "step", "time", "seconds", "epoch", "tokens", "tokens_seen"}
 _COLOURS = (BLUE, RED, COLOURS["green"][0], COLOURS["purple"][0])
 
 
@@ -47,6 +47,7 @@ _KNOWN = (
         "scores",
         policy="scores/mean",
         opponent="scores/opponent",
+        held_out="eval/scores/mean",
     ),
     _panel("preferred to the opponent, share", "nash/preference"),
     _panel("loss", training="loss", validation="validation/loss"),
@@ -57,20 +58,52 @@ _KNOWN = (
     _panel("implicit reward", chosen="rewards/chosen", rejected="rewards/rejected"),
     _panel("margin between chosen and rejected", "rewards/margin"),
     _panel("log-probability, nats", chosen="logps/chosen", rejected="logps/rejected"),
-    _panel("KL from the reference, nats", "kl/reference"),
+    _panel("KL from the reference, nats", training="kl/reference", held_out="eval/kl/reference"),
     _panel("KL coefficient", "kl/coef"),
     _panel("entropy of a decision, nats", "ppo/entropy", "policy/entropy"),
-    _panel("clipped, share", policy="ppo/clip_fraction", value="ppo/value_clip_fraction"),
-    _panel("clipped, share", "policy/clip_fraction"),
+    _panel(
+        "clipped, share",
+        policy="ppo/clip_fraction",
+        low="ppo/clip_fraction_low",
+        high="ppo/clip_fraction_high",
+        value="ppo/value_clip_fraction",
+    ),
+    _panel(
+        "clipped, share",
+        all="policy/clip_fraction",
+        low="policy/clip_fraction_low",
+        high="policy/clip_fraction_high",
+    ),
     _panel("KL of an update, nats", "ppo/approx_kl", "policy/approx_kl"),
     _panel("groups of equal scores, share", "scores/equal_groups"),
     _panel("ratio of trainer to sampler", mean="ratio/mean", largest="ratio/max"),
     _panel("value loss", "ppo/value_loss"),
+    _panel("explained variance of the returns", "ppo/explained_variance"),
     _panel("policy loss", "ppo/policy_loss", "policy/loss"),
-    _panel("length of responses, tokens", "response/length"),
-    _panel("responses that ended, share", "response/ended"),
+    _panel(
+        "length of responses, tokens",
+        mean="response/length",
+        longest="response/length_max",
+        ended="response/length_ended",
+        held_out="eval/response/length",
+    ),
+    _panel(
+        "responses that ended, share", training="response/ended", held_out="eval/response/ended"
+    ),
     _panel("gradient norm", "grad_norm"),
+    _panel("learning rate", "learning_rate"),
+    _panel("tokens a second", "tokens_per_second"),
+    _panel("share of the device's peak speed", "utilisation"),
+    _panel(
+        "seconds of an iteration",
+        sampling="seconds/sampling",
+        rewards="seconds/rewards",
+        learning="seconds/learning",
+    ),
 )
+
+ENDS = ("", "/std")  # of the metrics of a reward, of which its panel or that of the score tells
+_OF_SCORES = {"scores/std", "scores/std_within_groups", "scores/tied", "scores/unjudged"}
 
 
 def panels(metrics: Rows, *, without: Collection[str] = ()) -> list[Panel]:
@@ -82,8 +115,10 @@ def panels(metrics: Rows, *, without: Collection[str] = ()) -> list[Panel]:
     single = {name: re.sub(r"/seed_\w+$", "", name) for name in numeric}
     seeds = {name: base for name, base in single.items() if name != base}
     names = list(dict.fromkeys(single.values()))
-    known = [_among(panel, names) for panel in _KNOWN]
+    rewards = _reward_names(names)
+    known = [_among(panel, names) for panel in _with_rewards(rewards)]
     taken = {name for panel in known for name in panel.lines}
+    taken |= {f"{of}{name}{end}" for of in ("", "eval/") for name in rewards for end in ENDS}
     known += [_panel(name, name) for name in names if name not in taken]
     chosen = [panel for panel in known if panel.lines][:MAX_PANELS]
     return [
@@ -92,6 +127,24 @@ def panels(metrics: Rows, *, without: Collection[str] = ()) -> list[Panel]:
         )
         for panel in chosen
     ]
+
+
+def _reward_names(names: Collection[str]) -> list[str]:
+    """Metrics that are mean scores of single rewards, whose names a run chooses."""
+    taken = {name for panel in _KNOWN for name in panel.lines} | _OF_SCORES
+    own = dict.fromkeys(name.removeprefix("eval/") for name in names)
+    is_mean = re.compile(r"scores/(?!.*/std$)").match
+    return [name for name in own if is_mean(name) and name not in taken]
+
+
+def _with_rewards(rewards: Sequence[str]) -> list[Panel]:
+    """The known panels, and behind that of the score one of each reward where there are several."""
+    ordered: list[Panel] = []
+    for panel in _KNOWN:
+        ordered.append(panel)
+        if "scores/mean" in panel.lines and len(rewards) > 1:
+            ordered += [_panel(name, training=name, held_out=f"eval/{name}") for name in rewards]
+    return ordered
 
 
 def _among(panel: Panel, names: Collection[str]) -> Panel:

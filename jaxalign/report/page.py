@@ -21,6 +21,7 @@ def page(run: RunFiles, figures: Figures) -> str:
         ("over-optimisation", "Over-optimisation", sections.over_optimisation(run, figures)),
         ("reward-model", "Reward model", sections.reward_model(run, figures)),
         ("samples", "Samples", sections.samples(run)),
+        ("sampled", "Samples along training", sections.sampled(run)),
         ("learning", "Learning curves", sections.learning(run, figures)),
         ("run", "What was run", sections.about(run)),
     ]

@@ -11,14 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from jaxalign.errors import UserError, printable
+from jaxalign.evaluation.tables import number
 from jaxalign.system.files import FileError, as_type, exists, read_json, short_path
+from jaxalign.train.lines import read_lines
 from jaxalign.train.metrics import read_metrics
 
 Rows = list[dict[str, Any]]
 Scalar = bool | int | float | str | None
 Numbers = dict[str, Scalar | list[Any]]  # a row of a table
 Metrics = list[dict[str, Scalar]]
-FILES = ("versions.json", "results.json", "samples.json", "metrics.jsonl")  # of runs alone
+# of runs alone
+FILES = ("versions.json", "results.json", "samples.json", "metrics.jsonl", "samples.jsonl")
+EXTREMES, FIXED = 3, 8  # best and worst responses; held-out prompts
 DEEPEST = 30  # levels of a file
 LONGEST_NAME, LONGEST_TEXT = 200, 100_000  # characters
 # entries of the parts of results.json that a page can show
@@ -60,6 +64,19 @@ class Sample:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class KeptSample:
+    """A line of `samples.jsonl` that a page shows; the line may hold more."""
+
+    stage: str
+    step: int
+    prompt: str | list[dict[str, Any]]
+    response: str
+    prompt_index: int
+    score: float | None = None
+    evaluation: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class RunFiles:
     """Files of one run directory, parsed."""
 
@@ -69,6 +86,7 @@ class RunFiles:
     metrics: Rows
     results: Mapping[str, Any]
     samples: Rows
+    kept: Rows
 
     @property
     def title(self) -> str:
@@ -110,7 +128,35 @@ def read_run(directory: Path) -> RunFiles:
         metrics=checked_part(directory / "metrics.jsonl", read_metrics(directory), Metrics),
         results=read_results(directory),
         samples=read_part(directory / "samples.json", list[Sample]),
+        kept=read_kept(directory / "samples.jsonl"),
     )
+
+
+def read_kept(path: Path) -> Rows:
+    """Lines of `samples.jsonl` that a page shows: of each stage the best and the worst of the last
+    iteration, the best first, and the responses to the first held-out prompts.
+
+    Raises:
+      FileError: the file cannot be read, or one of them is not what it should be.
+    """
+    stages: dict[str, tuple[Rows, Rows]] = {}
+    for line in read_lines(path):
+        training, held_out = stages.setdefault(line["stage"], ([], []))
+        if line.get("evaluation"):
+            held_out.append(line)
+            continue
+        if training and training[-1]["step"] != line["step"]:
+            training.clear()
+        training.append(line)
+    chosen: Rows = []
+    for training, held_out in stages.values():
+        judged = [line for line in training if number(line.get("score")) is not None]
+        judged.sort(key=lambda line: -line["score"])
+        middle = len(judged) - min(EXTREMES, len(judged) // 2)
+        chosen += judged[: min(EXTREMES, middle)] + judged[middle:]
+        first = list(dict.fromkeys(str(line.get("prompt_index")) for line in held_out))
+        chosen += [line for line in held_out if str(line.get("prompt_index")) in first[:FIXED]]
+    return checked_part(path, chosen, list[KeptSample])
 
 
 def read_results(directory: Path) -> dict[str, Any]:

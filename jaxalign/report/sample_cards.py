@@ -15,7 +15,7 @@ def sample_cards(run: RunFiles) -> Markup | None:
     answered = [sample for sample in run.samples if sample.get("responses")]
     methods = run.methods
     top = max((abs(score) for score in _judge_scores(run)), default=1.0) or 1.0
-    cards = [_card(sample, methods, top) for sample in answered[:MOST]]
+    cards = [card(sample, methods, top=top) for sample in answered[:MOST]]
     if not cards:
         return None
     rest = cards[SHOWN:]
@@ -31,8 +31,14 @@ def sample_cards(run: RunFiles) -> Markup | None:
     return join(lead, *cards[:SHOWN], more)
 
 
-def _card(sample: Mapping[str, Any], methods: Sequence[str], top: float) -> Markup:
-    """One prompt with every method's response."""
+def card(sample: Mapping[str, Any], methods: Sequence[str] = (), *, top: float = 1.0) -> Markup:
+    """One prompt with responses by name, those of the methods first.
+
+    Args:
+      sample: entry of `samples.json`.
+      methods: names in their order.
+      top: judge's score of the strongest colour.
+    """
     responses = sample["responses"]
     order = dict.fromkeys(name for name in methods if name in responses) | dict.fromkeys(responses)
     answers = (_answer(name, responses[name] or {}, top) for name in order)

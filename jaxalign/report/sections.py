@@ -16,6 +16,7 @@ from jaxalign.report import plots, reward_kl
 from jaxalign.report.about import settings
 from jaxalign.report.figures import Figures
 from jaxalign.report.html import Markup, tag
+from jaxalign.report.kept_samples import kept_samples
 from jaxalign.report.learning_curves import learning_curve, panels
 from jaxalign.report.run import RunFiles
 from jaxalign.report.sample_cards import sample_cards
@@ -144,6 +145,12 @@ def samples(run: RunFiles) -> Markup | None:
     """The same prompts continued by every method."""
     cards = sample_cards(run)
     return section("samples", "Samples", cards) if cards else None
+
+
+def sampled(run: RunFiles) -> Markup | None:
+    """The last responses that training sampled, and those to held-out prompts along it."""
+    content = kept_samples(run)
+    return section("sampled", "Samples along training", content) if content else None
 
 
 def learning(run: RunFiles, figures: Figures) -> Markup | None:

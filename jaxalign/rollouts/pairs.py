@@ -96,7 +96,8 @@ def _logps_of_sides(
 def pair_metrics(
     samples: Samples, reference_logps: jax.Array, *, eos_id: int | tuple[int, ...]
 ) -> dict[str, jax.Array]:
-    """Metrics of sampled responses, `[B]` each: KL to the reference, length, whether they ended.
+    """Metrics of sampled responses, `[B]` each: KL to the reference, length, whether they ended,
+    and the entropy of a token, estimated by those that were drawn.
 
     Args:
       samples: the responses.
@@ -104,9 +105,11 @@ def pair_metrics(
       eos_id: the token that ends a response, or all that do.
     """
     rows = samples.batch
+    lengths = rows.response_mask.sum(axis=1)
     return {
+        "policy/entropy": -samples.logps.sum(axis=1) / jnp.maximum(lengths, 1),
         "kl/reference": samples.logps.sum(axis=1) - reference_logps,
-        "response/length": rows.response_mask.sum(axis=1),
+        "response/length": lengths,
         "response/ended": jnp.any(rows.response_mask & is_end(rows.tokens, eos_id), axis=1),
     }
 

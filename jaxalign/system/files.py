@@ -7,6 +7,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -21,6 +22,7 @@ from jaxalign.errors import UserError
 
 Kind = TypeVar("Kind")
 LARGEST_TEXT = 2**28  # bytes of a JSON or text file; the largest tokenizer.json have 40 MB
+LEFT = re.compile(r"[0-9a-f]{16}\.(tmp|old)")  # ends of names that a kill leaves behind
 SHOWN = 200  # characters of a name or value in an error
 KINDS = (
     (stat.S_ISDIR, "a directory"),
@@ -286,6 +288,36 @@ def whole_directory(path: str | os.PathLike) -> Iterator[Path]:
             temporary.replace(path)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def replaced_directory(path: str | os.PathLike) -> Iterator[Path]:
+    """Temporary directory that takes the place of `path` when the block ends without an error.
+
+    What was there before is untouched until then, and gone afterwards. One process at a time may
+    do this; what an earlier one left behind when it was killed is removed.
+
+    Raises:
+      FileError: it cannot be written.
+    """
+    path = Path(os.path.realpath(_path_with_name(path)))
+    prefix = f".{path.name[:100]}."
+    fresh, old = (
+        path.with_name(f"{prefix}{secrets.token_hex(8)}.{kind}") for kind in ("tmp", "old")
+    )
+    with writing(path):
+        for left in path.parent.iterdir():
+            if left.name.startswith(prefix) and LEFT.fullmatch(left.name.removeprefix(prefix)):
+                shutil.rmtree(left, ignore_errors=True)
+        try:
+            fresh.mkdir()
+            yield fresh
+            if os.path.lexists(path):
+                path.rename(old)
+            fresh.rename(path)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
 
 
 @contextlib.contextmanager

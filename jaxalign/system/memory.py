@@ -1,9 +1,7 @@
 """Settings of glibc's memory allocator that make training on a CPU faster; elsewhere, nothing."""
 
-import contextlib
 import ctypes
 import functools
-import os
 import sys
 from typing import Any
 
@@ -11,28 +9,8 @@ from jax import monitoring
 
 # glibc's M_MMAP_MAX, M_TRIM_THRESHOLD and M_TOP_PAD, see mallopt(3)
 MALLOC = {-4: 0, -1: 2**31 - 1, -2: 2**26}
-TUNABLES, RESTARTED = "GLIBC_TUNABLES", "JAXALIGN_RESTARTED"
 COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
 MIN_SECONDS = 1.0  # seconds; shorter compilations leave little behind
-
-
-def with_huge_pages() -> None:
-    """Restart the process with huge memory pages (2 MiB), unless the user sets `GLIBC_TUNABLES`.
-
-    A training step is an eighth quicker then, and glibc reads the setting only at the start. A
-    program inside another one (a notebook, a debugger) is left alone.
-    """
-    arguments = sys.argv[1:]
-    is_whole = (
-        sys.orig_argv[len(sys.orig_argv) - len(arguments) :] == arguments and not sys.gettrace()
-    )
-    if sys.platform == "linux" and is_whole and not {TUNABLES, RESTARTED} & os.environ.keys():
-        environment = os.environ | {
-            TUNABLES: "glibc.malloc.hugetlb=1",
-            RESTARTED: "1",
-        }
-        with contextlib.suppress(OSError):
-            os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
 
 
 def keep_freed_memory() -> None:

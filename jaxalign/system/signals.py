@@ -12,6 +12,8 @@ import sys
 import threading
 from collections.abc import Iterator
 
+CURSOR = b"\x1b[?25h"  # shows it again
+CLEAR = "\r\x1b[2K"  # of a terminal: what is written on its line
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -25,7 +27,9 @@ class _Receiver:
     def __call__(self, number: int) -> None:
         """Note a signal, and exit unless it is the first one and deferred."""
         self.received.append(number)
-        if not self.is_deferring or len(self.received) > 1:
+        if self.is_deferring and len(self.received) == 1:
+            acknowledge(number)
+        else:
             if len(self.received) == 1:
                 say(f"jaxalign: {name_of(number)}: stopped; run the same command again to go on")
             _exit(self.received[0])
@@ -40,9 +44,17 @@ def name_of(number: int) -> str:
 
 
 def say(line: str) -> None:
-    """Write a line to standard error from any thread, even if nobody reads it."""
+    """Write a line to standard error from any thread, even if nobody reads it.
+
+    On a terminal it takes the place of a line that is there already: that of the progress.
+    """
     with contextlib.suppress(OSError):
-        os.write(2, f"{line}\n".encode())
+        os.write(2, f"{CLEAR if os.isatty(2) else ''}{line}\n".encode())
+
+
+def acknowledge(number: int) -> None:
+    """Say at once that a signal has come, and what is done before it ends the program."""
+    say(f"{name_of(number)}: finishing this step and saving (again to stop at once)")
 
 
 @contextlib.contextmanager
@@ -104,6 +116,7 @@ def deferred() -> Iterator[list[int]]:
 
     def receive(number: int, frame: object) -> None:
         received.append(number)
+        acknowledge(number)
         restore()
 
     for number in handled:
@@ -137,6 +150,9 @@ def _exit(number: int) -> None:
     flush = threading.Thread(target=_flush, daemon=True)
     flush.start()
     flush.join(timeout=0.5)
+    with contextlib.suppress(OSError):
+        if os.isatty(1):  # the progress hides it
+            os.write(1, CURSOR)
     os._exit(128 + number)
 
 

@@ -46,6 +46,7 @@ from jaxalign.system.files import (
 from jaxalign.system.signals import say
 
 MANIFEST, STATE = "manifest.json", "state"
+PARAMS = "params/"  # before the paths of trained parameters in a manifest
 STEP = re.compile(r"0|[1-9][0-9]{0,17}")
 ASIDE = ".damaged"  # added to the name of a checkpoint that cannot be used
 TEMPORARY = re.compile(r"\.[0-9]+\.[0-9a-f]+\.tmp")
@@ -116,6 +117,14 @@ class Checkpoints:
                 f"{short_path(self.directory)} cannot be read: {reason(error)}"
             ) from None
         return sorted(int(name) for name in names if STEP.fullmatch(name))
+
+    def is_whole(self, step: int) -> bool:
+        """Whether the checkpoint of a step has all that was written, and is of this run."""
+        try:
+            checked(self.directory / str(step), step, self.run)
+        except _Unusable:
+            return False
+        return True
 
     def save(self, step: int, state: Tree) -> None:
         """Write `state` as that of `step`; returns once the arrays are copied, not yet written.
@@ -284,6 +293,33 @@ def checked(where: Path, step: int, run: str = "") -> Manifest:
     return manifest
 
 
+def read_trained(directory: Path, step: int) -> tuple[dict[str, np.ndarray], int]:
+    """Trained parameters of a checkpoint by path, such as `trunk/embedding`, on the host; and the
+    checksum of the frozen ones.
+
+    Nothing else of the state is read. The run may still be going on.
+
+    Args:
+      directory: of the checkpoints of a stage.
+      step: one of theirs.
+
+    Raises:
+      UserError: that checkpoint is not whole.
+    """
+    where = Path(directory).absolute() / str(step)
+    try:
+        manifest = checked(where, step)
+        names = {str(i): leaf[0] for i, leaf in enumerate(manifest.leaves)}
+        wanted = {i: name for i, name in names.items() if name.startswith(PARAMS)}
+        with plain(where) as folder:
+            arrays = _read_arrays(folder / STATE, list(wanted))
+    except _Unusable as error:
+        raise UserError(f"checkpoint {short_path(where)} {error}") from None
+    except OSError as error:
+        raise UserError(f"checkpoint {short_path(where)} is gone: {reason(error)}") from None
+    return {wanted[i].removeprefix(PARAMS): array for i, array in arrays.items()}, manifest.frozen
+
+
 def _digests(folder: Path) -> dict[str, str]:
     """SHA-256 of every file but the manifest, by path, without files of hidden names."""
     digests: dict[str, str] = {}
@@ -366,6 +402,17 @@ def _restore(path: Path, wanted: dict[str, jax.Array]) -> dict[str, jax.Array]:
     )
     # a step will overwrite them, so they must not share memory: devices do that hold the same
     return {n: jax.device_put(read.pop(n), wanted[n].sharding, may_alias=False) for n in wanted}
+
+
+def _read_arrays(path: Path, numbers: list[str]) -> dict[str, np.ndarray]:
+    """Stored arrays of those names alone, on the host."""
+    library, checkpointer = _orbax()
+    wanted = dict.fromkeys(numbers, 0)
+    arguments = dict.fromkeys(numbers, library.RestoreArgs(restore_type=np.ndarray))
+    return checkpointer.restore(
+        path,
+        args=library.args.PyTreeRestore(wanted, restore_args=arguments, partial_restore=True),
+    )
 
 
 @contextlib.contextmanager
@@ -480,7 +527,12 @@ def _stored(state: Tree) -> dict[Any, Any]:
 def _frozen_sum(state: Tree) -> int:
     """Checksum of the frozen leaves, which are not stored; 0 where there are none."""
     leaves = jax.tree_util.tree_leaves_with_path(state)
-    frozen = [jnp.asarray(leaf) for path, leaf in leaves if _is_frozen(path)]
+    return checksum([leaf for path, leaf in leaves if _is_frozen(path)])
+
+
+def checksum(tree: Tree) -> int:
+    """Checksum of all numbers of frozen parameters, in the order of their paths; 0 of none."""
+    frozen = [jnp.asarray(leaf) for leaf in jax.tree.leaves(tree)]
     sums = [_checksum(leaf, np.uint32(number)) for number, leaf in enumerate(frozen)]
     return sum(map(int, jax.device_get(sums))) % 2**32
 

@@ -4,7 +4,8 @@ import collections
 import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -13,9 +14,10 @@ import numpy as np
 from jaxalign.batches.functions import Metrics
 from jaxalign.errors import StepRefused, UserError
 from jaxalign.numerics.types import Tree
+from jaxalign.system.compile_time import compile_time
+from jaxalign.system.console import counted, phase, seconds, tell
 from jaxalign.system.signals import deferred, name_of, say
 from jaxalign.train.checkpoints import Checkpoints
-from jaxalign.train.metrics import progress
 
 IN_FLIGHT = 2  # steps that are handed to the device before an earlier one must have ended
 
@@ -39,6 +41,7 @@ def fit(
     evaluate: Evaluate | None = None,
     evaluate_every: int | None = None,
     label: str | None = None,
+    shown: Sequence[str] = ("loss",),
     tokens_per_step: int | None = None,
 ) -> Tree:
     """The state after all steps of a run, which goes on from its last checkpoint.
@@ -64,6 +67,7 @@ def fit(
         steps and at the end.
       evaluate_every: steps between evaluations; None for the start and the end only.
       label: shows progress under this name; None shows nothing.
+      shown: metrics that the progress shows.
       tokens_per_step: lets the progress tell tokens per second.
 
     Returns:
@@ -77,24 +81,27 @@ def fit(
     on_start(start)
     silent = contextlib.nullcontext(lambda done, note: None)
     counts = {"total": steps, "start": start, "tokens_per_step": tokens_per_step}
-    log = _Log(on_metrics, log_every, steps)
+    log = _Log(on_metrics, log_every, steps, shown)
     evaluations = _Evaluations(evaluate, evaluate_every, steps, log)
     saves = _Saves(checkpoints, save_every, steps, log)
     if start == 0:
         evaluations.at_the_start(state)
     with (
         deferred() as signals,
-        silent if label is None else progress(label, **counts) as advance,
+        silent if label is None else counted(label, unit="step", **counts) as advance,
         _written(checkpoints),
     ):
         done = start
         for done in range(start + 1, steps + 1):
             try:
-                state, metrics = step(state, batches(done - 1))
+                with _first(label if done == start + 1 else None):
+                    state, metrics = step(state, batches(done - 1))
             except StepRefused as error:
                 saves.before_refused(done, state, start)
                 raise StepRefused(f"step {done}: {error}") from None
             log.add(done, metrics)
+            if done == steps:
+                log.flush()
             advance(done, log.note)
             evaluations.after(done, state)
             stopping = bool(signals)  # one that comes while this step is saved ends the next one
@@ -105,6 +112,19 @@ def fit(
     if signals:
         _leave(signals[0], done, steps, saved=checkpoints is not None)
     return state
+
+
+@contextlib.contextmanager
+def _first(label: str | None) -> Iterator[None]:
+    """Context of the first step, which is traced and compiled; None: of any other step."""
+    if label is None:
+        yield
+        return
+    began = time.monotonic()
+    with phase(f"{label}: compiling, first step"), compile_time() as compiled:
+        yield
+    took = seconds(time.monotonic() - began)
+    tell(f"{label}: first step after {took}" + (f", {compiled}" if str(compiled) else ""))
 
 
 @contextlib.contextmanager
@@ -147,14 +167,21 @@ class _Log:
     the running one.
     """
 
-    def __init__(self, on_metrics: OnMetrics, log_every: int, steps: int):
-        self.on_metrics, self.log_every, self.steps, self.note = on_metrics, log_every, steps, ""
+    def __init__(self, on_metrics: OnMetrics, log_every: int, steps: int, shown: Sequence[str]):
+        self.on_metrics, self.log_every, self.steps = on_metrics, log_every, steps
+        self.shown, self.ended = shown, Metrics()
         self.waiting = collections.deque()
 
     def add(self, done: int, metrics: Metrics) -> None:
         self.waiting.append((done, metrics))
         if len(self.waiting) > IN_FLIGHT:
             self._next()
+
+    def note(self) -> str:
+        """The metrics that matter, of the last step that has ended."""
+        names = [name for name in self.shown if name in self.ended]
+        values = jax.device_get([self.ended[name] for name in names])
+        return ", ".join(f"{name} {float(x):.4g}" for name, x in zip(names, values, strict=True))
 
     def flush(self) -> None:
         """Wait for all steps; a state whose loss is not finite never gets past here."""
@@ -165,11 +192,10 @@ class _Log:
 
     def _next(self) -> None:
         done, metrics = self.waiting.popleft()
-        jax.block_until_ready(metrics)
+        self.ended = jax.block_until_ready(metrics)
         if _due(done, self.log_every, self.steps):
             _check_finite(done, metrics)
             numbers = {name: float(value) for name, value in jax.device_get(metrics).items()}
-            self.note = f"loss {numbers['loss']:.4g}" if "loss" in numbers else ""
             self.on_metrics(done, numbers)
 
 

@@ -1,30 +1,17 @@
-"""Metrics of a run on disk (JSON lines, TensorBoard events), and the progress display of a loop."""
+"""Metrics of a run on disk: JSON lines, TensorBoard events."""
 
-import contextlib
-import json
 import logging
 import os
 import secrets
 import struct
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import Any, BinaryIO
 
-from jaxalign.system.files import (
-    FileError,
-    exists,
-    json_of,
-    make_directory,
-    quote,
-    read_text,
-    short_path,
-    write_atomically,
-    writing,
-)
-
-LARGEST_METRICS = 2**32  # bytes
+from jaxalign.system.files import FileError, make_directory, quote, writing
+from jaxalign.train.lines import LinesWriter, read_lines
 
 
 class MetricsWriter:
@@ -37,18 +24,13 @@ class MetricsWriter:
     def __init__(self, run_dir: str | os.PathLike[str]):
         """Open the files of `run_dir` for appending; a line torn by a kill is dropped."""
         self.directory = make_directory(run_dir)
-        self._path = self.directory / "metrics.jsonl"
+        self._lines = LinesWriter(self.directory / "metrics.jsonl", _check_numbers)
+        self._lines.reopen()
         self._events: dict[str, Any] = {}
-        self._file = _reopened(self._path, lambda line: True)
 
     def resume(self, stage: str, step: int) -> None:
         """Drop the lines of `stage` after `step` (all of them for step 0): they will come again."""
-
-        def keep(line: dict[str, Any]) -> bool:
-            return line["stage"] != stage or (step > 0 and line["step"] <= step)
-
-        self._file.close()
-        self._file = _reopened(self._path, keep)
+        self._lines.resume(stage, step)
         self._events[stage] = self._open_events(stage, purge_step=step + 1)
 
     def write(self, stage: str, step: int, metrics: Mapping[str, Any]) -> None:
@@ -59,10 +41,7 @@ class MetricsWriter:
         """
         numbers = {name: float(value) for name, value in metrics.items()}
         line = {"stage": stage, "step": int(step), "time": round(time.time(), 3), **numbers}
-        with writing(self._path):
-            self._check_in_place()
-            self._file.write(json.dumps(line) + "\n")
-            self._file.flush()
+        self._lines.write([line])
         if stage not in self._events:
             self._events[stage] = self._open_events(stage, purge_step=None)
         with writing(self.directory / "tensorboard" / stage):
@@ -71,15 +50,10 @@ class MetricsWriter:
 
     def close(self) -> None:
         """Close all files."""
-        with writing(self._path):
-            self._file.close()
+        self._lines.close()
+        with writing(self.directory / "tensorboard"):
             for events in self._events.values():
                 events.close()
-
-    def _check_in_place(self) -> None:
-        """Raise an error if the file was removed or replaced: the lines would be lost."""
-        if not os.path.samestat(os.stat(self._path), os.fstat(self._file.fileno())):
-            raise OSError("another file has taken its place while the run went on")
 
     def _open_events(self, stage: str, purge_step: int | None) -> BinaryIO:
         """New file of events, written by this thread, so that `write` raises its errors."""
@@ -123,41 +97,22 @@ def _record(event: Any) -> bytes:
     return b"".join((length, next(sums), content, next(sums)))
 
 
-def _reopened(path: Path, keep: Callable[[dict[str, Any]], bool]) -> TextIO:
-    """The file of metrics opened for appending, after all lines but those to keep are dropped."""
-    lines = [json.dumps(line) + "\n" for line in read_metrics(path.parent) if keep(line)]
-    write_atomically(path, "".join(lines).encode())
-    with writing(path):
-        return path.open("a")
-
-
 def read_metrics(run_dir: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """Lines of a run's `metrics.jsonl`; an unfinished last line (a kill) is left out.
 
     Raises:
       UserError: a line that is not JSON of our form, with its number.
     """
-    path = Path(run_dir) / "metrics.jsonl"
-    if not exists(path):
-        return []
-    whole, _, _ = read_text(path, largest=LARGEST_METRICS).rpartition("\n")
-    lines: list[dict[str, Any]] = []
-    for number, text in enumerate(whole.split("\n"), start=1) if whole else ():
-        where = f"{short_path(path)}:{number}"
-        try:
-            line = json_of(text, dict[str, Any], where)
-        except FileError as error:
-            raise FileError(f"{error}; remove that line") from None
-        if not isinstance(line.get("stage"), str) or type(line.get("step")) is not int:
-            raise FileError(f"{where} holds no metrics of a step; remove that line")
-        for name, value in line.items():
-            if name != "stage" and not _is_number(value):
-                raise FileError(
-                    f"{where}: {quote(name)} is {quote(value)}, which is no number; remove that "
-                    "line"
-                )
-        lines.append(line)
-    return lines
+    return read_lines(Path(run_dir) / "metrics.jsonl", _check_numbers)
+
+
+def _check_numbers(line: Mapping[str, Any], where: str) -> None:
+    """Check that all values of a line but its stage are numbers."""
+    for name, value in line.items():
+        if name != "stage" and not _is_number(value):
+            raise FileError(
+                f"{where}: {quote(name)} is {quote(value)}, which is no number; remove that line"
+            )
 
 
 def _is_number(value: Any) -> bool:
@@ -175,85 +130,3 @@ def logged(run_dir: str | os.PathLike[str], stage: str, name: str) -> dict[int, 
     return {
         line["step"]: float(line[name]) for line in lines if line["stage"] == stage and name in line
     }
-
-
-@contextlib.contextmanager
-def progress(
-    label: str, *, total: int, start: int = 0, tokens_per_step: int | None = None
-) -> Iterator[Callable[..., None]]:
-    """Progress display of a loop: a bar on a terminal, otherwise a plain line every tenth.
-
-    Args:
-      label: name of the loop.
-      total: steps of the whole loop.
-      start: steps done before.
-      tokens_per_step: for tokens per second; None: not shown.
-
-    Yields:
-      `advance(done, note="")`, to be called with the number of steps done so far.
-    """
-    rate = _Rate(total, tokens_per_step)
-    if sys.stdout.isatty():
-        with _bar(label, total, start, rate) as advance:
-            yield advance
-        return
-    shown = start * 10 // max(total, 1)
-
-    def advance(done: int, note: str = "") -> None:
-        nonlocal shown
-        text = rate(done)
-        if done * 10 // max(total, 1) > shown:
-            shown = done * 10 // max(total, 1)
-            with contextlib.suppress(OSError):  # a run goes on when nobody reads any longer
-                print(f"{label}: {done}/{total} {text} {note}".rstrip(), flush=True)
-
-    yield advance
-
-
-@contextlib.contextmanager
-def _bar(label: str, total: int, start: int, rate: "_Rate") -> Iterator[Callable[..., None]]:
-    """Progress bar on a terminal, as `progress`."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[text]}"),
-    )
-    with Progress(*columns, refresh_per_second=4) as bar:
-        task = bar.add_task(label, total=total, completed=start, text="")
-
-        def advance(done: int, note: str = "") -> None:
-            bar.update(task, completed=done, text=f"{rate(done)} {note}")
-
-        yield advance
-
-
-class _Rate:
-    """Steps per second and time left, from the second step on (the first one compiles)."""
-
-    def __init__(self, total: int, tokens_per_step: int | None):
-        self.total, self.tokens_per_step = total, tokens_per_step
-        self.first: tuple[int, float] | None = None
-
-    def __call__(self, done: int) -> str:
-        now = time.monotonic()
-        if self.first is None:
-            self.first = (done, now)
-        seconds = now - self.first[1]
-        if done == self.first[0] or seconds == 0:
-            return ""
-        per_second = (done - self.first[0]) / seconds
-        left = (self.total - done) / per_second
-        text = f"{per_second:.3g} steps/s"
-        if self.tokens_per_step is not None:
-            text += f", {per_second * self.tokens_per_step:,.0f} tokens/s"
-        return f"{text}, {_clock(left)} left"
-
-
-def _clock(seconds: float) -> str:
-    """1:02:03 for 3723 seconds."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}"

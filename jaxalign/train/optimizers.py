@@ -1,6 +1,7 @@
 """Optimizers and learning-rate schedules: optax chains with the names of the config."""
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -121,6 +122,22 @@ def scale_by_rate(schedule: str, rates: Rates) -> optax.GradientTransformationEx
         return optax.ScaleByScheduleState(count=jnp.zeros([], jnp.int32))
 
     return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore[reportArgumentType]
+
+
+def learning_rate_at(
+    update: int, *, learning_rate: float, schedule: str, warmup_steps: int, total_steps: int
+) -> float:
+    """Learning rate of one update of `make_schedule`'s, without any work for the device.
+
+    >>> rates = {"learning_rate": 8.0, "schedule": "linear", "warmup_steps": 2, "total_steps": 6}
+    >>> [learning_rate_at(update, **rates) for update in range(6)]
+    [4.0, 8.0, 8.0, 6.0, 4.0, 2.0]
+    """
+    if update < warmup_steps:
+        return learning_rate * (update + 1) / warmup_steps
+    done = min((update - warmup_steps) / max(total_steps - warmup_steps, 1), 1.0)
+    shares = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}
+    return learning_rate * shares[schedule]
 
 
 def make_optimizer(

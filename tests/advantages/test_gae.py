@@ -216,16 +216,15 @@ def test_shapes_must_agree():
         shaped_rewards(jnp.zeros(3), x, x == 0, kl_coef=0.1)
 
 
-@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
-def test_masks_and_flags_are_bool(form):
-    """Of integers, ~1 is -2, which counts as true."""
-    x, mask = jnp.ones((1, 3)), jnp.ones((1, 3), bool)
-    settings = {"gamma": 1.0, "gae_lambda": 1.0}
-    with pytest.raises(AssertionError):
-        form(x, x, mask.astype(int), **settings)
-    for flag in ("terminations", "truncations"):
-        with pytest.raises(AssertionError):
-            form(x, x, mask, final_values=x, **{flag: mask.astype(int)}, **settings)
+def test_masks_of_few_bits_count_beyond_them():
+    """127 tokens are the most that int8 can count: the score is that of the last of 300."""
+    mask = jnp.ones((1, 300), bool).at[0, -1].set(False)
+    arguments = jnp.ones(1), jnp.zeros((1, 300))
+    expected = shaped_rewards(*arguments, mask, kl_coef=0.1)
+    assert expected[0, 298] == 1 and expected.sum() == 1
+    for dtype in ("int8", "uint8"):
+        given = shaped_rewards(*arguments, mask.astype(dtype), kl_coef=0.1)
+        np.testing.assert_array_equal(given, expected)
 
 
 class TestAdvantages:

@@ -36,7 +36,26 @@ def ratios(logps, behaviour, mask, *, cap):
     }
 
 
+def foreseen(values, returns, mask):
+    """One minus a quotient of variances, each about its own mean."""
+    total = oracle.masked_variance(returns, mask, 0)
+    rest = oracle.masked_variance(np.asarray(returns) - np.asarray(values), mask, 0)
+    return 1 - rest / total if total else 0.0
+
+
 CASES = (
+    Case(
+        function=jaxalign.explained_variance,
+        draw=lambda rng: {
+            "values": rng.normal(size=draws.SHAPE),
+            "returns": rng.normal(size=draws.SHAPE),
+            "mask": draws.mask(rng),
+        },
+        oracle=foreseen,
+        trained=("values",),
+        masked=("values", "returns"),
+        spread="pooled",
+    ),
     Case(
         function=jaxalign.effective_sample_size,
         draw=lambda rng: {

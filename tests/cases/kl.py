@@ -123,7 +123,7 @@ CASES = (
         settings=({"chunk_size": 8}, {"chunk_size": 100, "temperature": 0.7}),
         shared=("policy_unembedding", "reference_unembedding"),
         invalid=(
-            ({"chunk_size": 0}, "chunk_size must be above 0"),
+            ({"chunk_size": 0}, "chunk_size must be at least 1"),
             ({"chunk_size": 1, "temperature": 0.0}, "temperature must be above 0"),
         ),
     ),

@@ -12,7 +12,7 @@ WORDS = 6
 BAD_TEMPERATURE = (({"temperature": 0.0}, "temperature must be above 0"),)
 
 BAD_FUSED = (
-    ({"chunk_size": 0}, "chunk_size must be above 0"),
+    ({"chunk_size": 0}, "chunk_size must be at least 1"),
     ({"chunk_size": 1, "temperature": 0.0}, "temperature must be above 0"),
 )
 

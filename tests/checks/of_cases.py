@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.cases.case import Case
-from tests.checks import gradients, invariances, values
+from tests.checks import arguments, gradients, invariances, values
 
 
 def checks_of(cases: tuple[Case, ...]) -> type:
@@ -16,7 +16,7 @@ def checks_of(cases: tuple[Case, ...]) -> type:
     """
     checks = [
         check
-        for module in (values, gradients, invariances)
+        for module in (values, arguments, gradients, invariances)
         for name, check in vars(module).items()
         if name.startswith("test_")
     ]

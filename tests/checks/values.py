@@ -1,15 +1,11 @@
 """Every public function against an independent oracle, in every precision and at extremes."""
 
-import contextlib
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from tests.cases.case import SEEDS, cast, real
-from tests.checks.applies import to_those
 from tests.checks.close import assert_same
 
 
@@ -76,35 +72,3 @@ def test_integers_are_not_truncated(case):
     for settings, compiled in zip(case.settings, case.compiled, strict=True):
         floats = compiled(cast(whole, "float32"))
         assert_same(case(integers, **settings), floats, rtol=1e-6, atol=1e-6)
-
-
-def test_shapes_must_agree(case):
-    """An argument with a row less than the others is refused when it is traced."""
-    arguments = case.arguments()
-    rows = {name: x for name, x in arguments.items() if name not in case.shared}
-    leaves, tree = jax.tree.flatten(rows)
-    for i in range(len(leaves)) if len(leaves) > 1 else ():
-        cut = [leaf[:-1] if j == i else leaf for j, leaf in enumerate(leaves)]
-        wrong = arguments | jax.tree.unflatten(tree, cut)
-        with pytest.raises(AssertionError):
-            jax.eval_shape(functools.partial(case, wrong, **case.settings[0]))
-
-
-def test_an_axis_more(case):
-    """Refused where it would be summed or sorted along the wrong one; entries by themselves have
-    any number of axes.
-    """
-    arguments = case.arguments()
-    add = functools.partial(np.expand_dims, axis=-1)
-    of_rows = set(arguments) - set(case.shared)
-    deeper = case.on_rows(add, arguments) if of_rows else jax.tree.map(add, arguments)
-    with pytest.raises(AssertionError) if case.fixed_rank else contextlib.nullcontext():
-        jax.eval_shape(functools.partial(case, deeper, **case.settings[0]))
-
-
-@to_those(lambda case: case.invalid)
-def test_bad_settings_are_refused(case):
-    for settings, message in case.invalid:
-        with pytest.raises(ValueError) as error:
-            case(cast(case.arguments(), "float32"), **settings)
-        assert str(error.value).startswith(message)

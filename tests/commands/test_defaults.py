@@ -139,7 +139,7 @@ def test_every_command_refuses_a_schedule_shorter_than_its_warm_up(name, model, 
     command += ["--teacher", str(models / "ours")] if name == "distill" else []
     sampled = name in ("ppo", "grpo")
     command += [f"--{flag}.{'iterations' if sampled else 'steps'}", "1"]
-    command += [f"--{flag}.epochs", "1", f"--{flag}.minibatches", "2"] if sampled else []
+    command += [f"--{flag}.update_epochs", "1", f"--{flag}.minibatches", "2"] if sampled else []
     command += [f"--{flag}.optimizer.warmup_steps", "3"]
     command += ["--data.path", str(tmp_path / "none.jsonl")]
     with pytest.raises(UserError, match=rf"^--{flag}\.optimizer\.warmup_steps 3 is longer than"):

@@ -50,14 +50,29 @@ CASES = {
         ("--ppo.iterations", "1", "--ppo.batch_size", "4", "--ppo.minibatches", "1"),
         (
             *(*SAMPLED, "--ppo.gamma", "0.9", "--ppo.gae_lambda", "0.8", "--ppo.kl_coef", "0.3"),
-            *("--ppo.missing_eos_penalty", "2", "--ppo.entropy_coef", "0.1", "--ppo.epochs", "2"),
+            *(
+                "--ppo.missing_eos_penalty",
+                "2",
+                "--ppo.entropy_coef",
+                "0.1",
+                "--ppo.update_epochs",
+                "2",
+            ),
         ),
     ),
     "grpo": (
         "prompts",
         ("--grpo.iterations", "1", "--grpo.prompts", "4", "--grpo.minibatches", "1"),
         (
-            *(*SAMPLED, "--grpo.group_size", "4", "--grpo.kl_coef", "0.3", "--grpo.epochs", "2"),
+            *(
+                *SAMPLED,
+                "--grpo.group_size",
+                "4",
+                "--grpo.kl_coef",
+                "0.3",
+                "--grpo.update_epochs",
+                "2",
+            ),
             *("--grpo.overlong_share", "0.5", "--grpo.missing_eos_penalty", "2"),
             *("--grpo.entropy_coef", "0.1", "--grpo.importance_cap", "1.0"),
         ),
@@ -65,7 +80,7 @@ CASES = {
     "dr_grpo": (
         "prompts",
         ("--grpo.iterations", "1", "--grpo.prompts", "4", "--grpo.minibatches", "1"),
-        (*SAMPLED, "--grpo.loss", "dr_grpo", "--grpo.group_size", "4", "--grpo.epochs", "2"),
+        (*SAMPLED, "--grpo.loss", "dr_grpo", "--grpo.group_size", "4", "--grpo.update_epochs", "2"),
     ),
 }
 # of the first update, where all margins are 0 but for rounding, since the policy is the reference

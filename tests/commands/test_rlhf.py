@@ -36,7 +36,7 @@ FIT = FitConfig(
     log_every=1,
     optimizer=OptimizerConfig(warmup_steps=1, learning_rate=1e-3),
 )
-PPO = PPOSettings(iterations=1, batch_size=16, epochs=1, minibatches=2)
+PPO = PPOSettings(iterations=1, batch_size=16, update_epochs=1, minibatches=2)
 CONFIG = RLHFConfig(
     model=ModelConfig(width=16, layers=1, heads=2),
     tokenizer=TokenizerConfig(vocab_size=1000),

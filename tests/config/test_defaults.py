@@ -130,7 +130,7 @@ def test_a_batch_of_passes_is_not_larger_than_the_data(given, rows, steps, batch
 
 
 def test_rounds_count_prompts_and_warm_up_counts_updates():
-    given = PPOSettings(prompt_epochs=1.5, epochs=3, minibatches=2,
+    given = PPOSettings(prompt_epochs=1.5, update_epochs=3, minibatches=2,
                         optimizer=OptimizerConfig(warmup_share=0.1))  # fmt: skip
     settled = following(given, "ppo", SMALL).settled(1000 / 256)
     assert settled.iterations == math.ceil(1.5 * 1000 / 256) == 6
@@ -182,7 +182,8 @@ def test_a_line_says_what_was_not_given(given, start, line, capsys):
         (lambda: GRPOSettings(prompt_epochs=-1.0), "prompt_epochs is -1.0; it must be"),
         (lambda: following(FitConfig(epochs=1e6), "sft", HUB).settled(3e6), "epochs 1e.06 is"),
         (lambda: FitConfig(steps=2**31), "steps is 2147483648; it must lie in"),
-        (lambda: following(GRPOSettings(iterations=10**9, epochs=4), "grpo", HUB), "4,000,000,000"),
+        (lambda: following(GRPOSettings(iterations=10**9, update_epochs=4), "grpo", HUB),
+         "4,000,000,000"),
         (lambda: following(FitConfig(optimizer=OptimizerConfig(name="muon")), "sft", HUB),
          "--fit.optimizer.name muon has no usual learning rate for a published model; give --fit"),
         (lambda: RLHFConfig(sft=FitConfig(epochs=1.0)), "give sft.steps, not sft.epochs"),
@@ -199,7 +200,7 @@ def longer(loop: str):
     optimizer = OptimizerConfig(warmup_steps=3)
     if loop not in OF_LOOP:
         return FitConfig(steps=2, optimizer=optimizer)
-    sizes = {"iterations": 1, "epochs": 1, "minibatches": 2, "optimizer": optimizer}
+    sizes = {"iterations": 1, "update_epochs": 1, "minibatches": 2, "optimizer": optimizer}
     return dataclasses.replace(OF_LOOP[loop], **sizes)
 
 
@@ -224,7 +225,9 @@ def test_the_main_job_refuses_it_before_anything_is_written(loop, tmp_path):
     if loop in ("reward", "dpo_human"):
         flag, changed = f"{loop}.fit", dataclasses.replace(section, fit=longer("sft"))
     elif loop in ("ppo", "unpenalised"):
-        fields = {f: getattr(longer("ppo"), f) for f in ("iterations", "epochs", "minibatches")}
+        fields = {
+            f: getattr(longer("ppo"), f) for f in ("iterations", "update_epochs", "minibatches")
+        }
         fields["optimizer"] = longer("ppo").optimizer
         flag, changed = loop, dataclasses.replace(section, **fields)
     else:
@@ -260,7 +263,7 @@ def rate_in(text: str, number: float) -> bool:
 def test_help_says_the_values_of_the_tables(command, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "4000")
     with pytest.raises(SystemExit):
-        dispatch([command, "--help"])
+        dispatch([command, "--help", "all"])
     text = " ".join(capsys.readouterr().out.split())
     for loop in (command, *(("process",) if command == "reward" else ())):
         for values in (NEW[loop], PUBLISHED[loop]):

@@ -1,4 +1,4 @@
-"""Every file in `configs/` is what its command takes; settings are checked early."""
+"""Every file in `jaxalign/configs/` is what its command takes; settings are checked early."""
 
 import dataclasses
 
@@ -13,20 +13,20 @@ from jaxalign.config.grpo import GRPOConfig, GRPOSettings
 from jaxalign.config.loop import FitConfig, OptimizerConfig
 from jaxalign.config.model import ModelConfig
 from jaxalign.config.online import OnlineConfig, OnlineSettings
+from jaxalign.config.packaged import FOLDER, packaged_names
 from jaxalign.config.ppo import PPOSettings, TextPPOConfig
 from jaxalign.config.reward import RewardConfig, RewardSettings
 from jaxalign.config.rlhf import RLHFConfig
 from jaxalign.errors import UserError
-from tests.folders import ROOT
 
 HELD_OUT = DataConfig(evaluation_path="held_out.jsonl")
-FILES = sorted((ROOT / "configs").glob("*.py"))
+FILES = [FOLDER / f"{name}.py" for name in packaged_names()]
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_config_files(file):
     command, _ = CONFIGS[type(read_config(file)).__name__]
-    assert f"jaxalign {command} --config configs/{file.name}" in file.read_text()
+    assert f"jaxalign {command} --config {file.stem} " in " ".join(file.read_text().split())
 
 
 def test_there_are_configurations_for_every_training_command():

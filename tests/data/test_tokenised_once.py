@@ -81,7 +81,7 @@ def test_prompts_stay_what_the_tokenizer_made_of_them(tmp_path, calls):
     calls.clear()
     for judge in (lambda completions, answer: [0.0], None):
         sources = () if judge is None else sources_of(judge)
-        prompts = read_prompts(data, sources, TOKENIZER, log=None)
+        prompts = read_prompts(data, sources, seed=0, tokenizer=TOKENIZER, log=None)[0]
         assert [ids.tolist() for ids in prompts.ids] == wanted
         assert (prompts.records is None) == (judge is None)
     assert calls == {"why": 2, "film": 2}  # once for each judge

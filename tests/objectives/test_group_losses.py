@@ -461,7 +461,10 @@ def test_it_learns_to_write_what_is_rewarded(policy, tmp_path):
         ({"loss": "gmpo", "importance_cap": 2.0}, "set importance_level to sequence"),
         ({"importance_mode": "mask"}, "importance_cap is not set: leave importance_mode out"),
         ({"loss": "reinforce_plus_plus", "drop_equal_groups": True}, "leave drop_equal_groups out"),
-        ({"loss": "reinforce", "epochs": 2}, "set grpo.epochs and grpo.minibatches to 1"),
+        (
+            {"loss": "reinforce", "update_epochs": 2},
+            "set grpo.update_epochs and grpo.minibatches to 1",
+        ),
         ({"group_size": 1}, "set grpo.group_size to at least 2"),
         ({"minibatches": 3}, "32 x group_size 8 is not a multiple of minibatches 3"),
         ({"top_entropy": 1.5}, "top_entropy is 1.5"),

@@ -25,7 +25,7 @@ SMALL = ControlConfig(
     log_every=4,
     save_every=16,
     network=NetworkConfig(widths=(32,)),
-    ppo=UpdateSettings(learning_rate=3e-3, epochs=8),
+    ppo=UpdateSettings(learning_rate=3e-3, update_epochs=8),
 )
 
 

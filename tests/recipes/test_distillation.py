@@ -34,6 +34,7 @@ from jaxalign.recipes.run import open_run
 from jaxalign.recipes.text_models import new_text_model, save_text_model, with_heads
 from jaxalign.train.metrics import read_metrics
 from tests.checks.close import assert_same
+from tests.metric_lines import lines_without_times
 from tests.updates import Updates
 
 KEY, LENGTH, WORDS = jax.random.key(0), 5, 7
@@ -212,8 +213,10 @@ def train(directory, layout="device", steps=16, on_policy=0.5, loss="jsd"):
             prompts=Prompts(ids=[[1]]), settings=settings, temperature=0.8,
             max_new_tokens=5, evaluation_rows=rows[:20],
         )  # fmt: skip
-    hidden = ("time", "stage")
-    lines = [{k: v for k, v in line.items() if k not in hidden} for line in read_metrics(directory)]
+    lines = [
+        {name: x for name, x in line.items() if name != "stage"}
+        for line in lines_without_times(directory)
+    ]
     held_out = [line["validation/loss"] for line in lines if "validation/loss" in line]
     return [line for line in lines if "loss" in line], held_out
 

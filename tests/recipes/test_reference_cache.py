@@ -29,7 +29,7 @@ from jaxalign.recipes.reference_cache import cached_response_logps, digest, weig
 from jaxalign.recipes.run import open_run
 from jaxalign.recipes.scoring import response_logps
 from jaxalign.recipes.text_models import save_text_model
-from jaxalign.train.metrics import read_metrics
+from tests.metric_lines import lines_without_times
 from tests.tiny_models import PAIRS, side_rows, tiny_policy
 
 ONE = PlaceConfig(layout="device")
@@ -379,10 +379,7 @@ def test_a_second_run_and_a_resumed_one_never_run_the_reference(
     interrupted(lambda: command(tmp_path, "second", kind, more))
     assert command(tmp_path, "second", kind, more)["reward_model"] == first["reward_model"]
     assert counted.calls == (2 if kind == "dpo" else 0)
-    lines = [
-        [{**line, "time": 0} for line in read_metrics(tmp_path / name)]
-        for name in ("first", "second")
-    ]
+    lines = [lines_without_times(tmp_path / name) for name in ("first", "second")]
     assert lines[0] == lines[1] and len(lines[0]) == 3
     assert [file.stat().st_mtime_ns for file in kept] == times
     models = [

@@ -42,8 +42,10 @@ from jaxalign.rollouts.groups import GroupSamples, group_advantages, response_ba
 from jaxalign.rollouts.pairs import scored_pairs
 from jaxalign.rollouts.text import ScoredSamples, text_experience
 from jaxalign.sampling import Samples
+from jaxalign.train.lines import read_lines
 from jaxalign.train.loop import fit
 from jaxalign.train.metrics import read_metrics
+from tests.metric_lines import lines_without_times
 
 TOKENIZER = train_bpe(["the film is good"], 270)
 EOS = TOKENIZER.eos_id
@@ -313,7 +315,7 @@ def test_completions_come_as_trl_gives_them():
         return [float(len(c if isinstance(c, str) else c[0]["content"])) for c in completions]
 
     judges = judges_of(trl, TOKENIZER, TWO)
-    totals, _ = judges(response_rows("four", "b", "cd"), np.zeros((3, 1)), NUMBERS)
+    totals, *_ = judges(response_rows("four", "b", "cd"), np.zeros((3, 1)), NUMBERS)
     assert totals.tolist() == [4, 1, 2]
     assert seen["completions"] == [[{"role": "assistant", "content": "four"}], "b", "cd"]
     assert seen["others"] == ["answer", "responses", "tags"]
@@ -406,7 +408,7 @@ def test_without_rows_functions_get_decoded_prompts():
         return [len(prompt) for prompt in prompts]
 
     judges = judges_of(reward, TOKENIZER, Prompts(ids=[[1, *TOKENIZER.encode("the film")], [1]]))
-    totals, _ = judges(response_rows("a", "b", "c"), np.zeros((3, 1)), NUMBERS)
+    totals, *_ = judges(response_rows("a", "b", "c"), np.zeros((3, 1)), NUMBERS)
     assert totals.tolist() == [0, 8, 8]
     with pytest.raises(UserError, match="needs the field 'answer', which no row of the data has"):
         judges_of(lambda responses, answer: [], TOKENIZER, Prompts(ids=[[1]]))
@@ -430,10 +432,11 @@ def test_the_score_is_the_weighted_sum_of_the_judges():
     """
     judges = mixed(lambda responses: [1.0, None, 0.25], lambda responses: [None, 4, 6])
     scores = np.array([[3.0, np.nan, np.nan]] * 3)
-    totals, metrics = judges(response_rows("a", "b", "c"), scores, NUMBERS)
+    totals, metrics, *_ = judges(response_rows("a", "b", "c"), scores, NUMBERS)
     assert totals.dtype == np.float32 and str(totals.tolist()) == "[-0.5, nan, 1.0]"
     means = {"scores/model": 3.0, "scores/second": 0.625, "scores/third": 5.0}
-    assert metrics == means | {"scores/unjudged": pytest.approx(1 / 3)}
+    deviations = {"scores/model/std": 0.0, "scores/second/std": 0.375, "scores/third/std": 1.0}
+    assert metrics == means | deviations | {"scores/unjudged": pytest.approx(1 / 3)}
 
 
 def test_nobody_can_judge():
@@ -442,7 +445,7 @@ def test_nobody_can_judge():
         RewardSource(judge=lambda responses: [None, 1.0, None], name="b"),
     ]
     judges = judges_of(sources, TOKENIZER, TWO)
-    totals, metrics = judges(response_rows("a", "b", "c"), np.zeros((3, 2)), NUMBERS)
+    totals, metrics, *_ = judges(response_rows("a", "b", "c"), np.zeros((3, 2)), NUMBERS)
     np.testing.assert_array_equal(totals, [np.nan, 2.0, np.nan])
     assert metrics["scores/unjudged"] == pytest.approx(2 / 3) and metrics["scores/a"] == 1.0
 
@@ -720,10 +723,6 @@ def optimizer(prefix, rate):
     ]
 
 
-def lines_of(run):
-    return [{**line, "time": 0} for line in read_metrics(run)]
-
-
 @pytest.mark.slow
 def test_grpo_learns_from_a_mixture_and_goes_on_after_a_failure(files, tmp_path, capsys):
     """On eight devices; the grader fails in the third round, and none before is made again."""
@@ -747,13 +746,41 @@ def test_grpo_learns_from_a_mixture_and_goes_on_after_a_failure(files, tmp_path,
     assert [path.name for path in (parts / "checkpoints" / "grpo").iterdir()] == ["2"]
     dispatch([*arguments, "--run_dir", str(parts)])
     models = [(run / "model" / "model.safetensors").read_bytes() for run in (whole, parts)]
-    assert models[0] == models[1] and lines_of(whole) == lines_of(parts)
-    lines = lines_of(whole)
+    assert models[0] == models[1] and lines_without_times(whole) == lines_without_times(parts)
+    lines = lines_without_times(whole)
     assert lines[-1]["scores/ascii"] > lines[0]["scores/ascii"] + 0.2
     for line in lines:
         total = 2.0 * line["scores/ascii"] + 0.5 * line["scores/judge"]
         assert line["scores/mean"] == pytest.approx(total, abs=1e-5)
         assert line["scores/unjudged"] == 0
+
+
+def check_kept_samples(run, *, iterations, responses, evaluations):
+    """That `samples.jsonl` has what the metrics are means of, and the same held-out prompts."""
+    lines = read_lines(run / "samples.jsonl")
+    metrics = {(line["step"], "loss" not in line): line for line in read_metrics(run)}
+    held_out = [line for line in lines if line.get("evaluation")]
+    drawn = [line for line in lines if not line.get("evaluation")]
+    assert len(drawn) == iterations * responses and len(held_out) == 5 * len(evaluations)
+    assert list(dict.fromkeys(line["step"] for line in held_out)) == evaluations
+    prompts = ["the", "film", "is", "so", "good"]
+    assert [line["prompt"] for line in held_out] == prompts * len(evaluations)
+    for (step, is_evaluation), of_step in metrics.items():
+        own = [
+            line
+            for line in lines
+            if line["step"] == step and bool(line.get("evaluation")) == is_evaluation
+            if not line.get("opponent")
+        ]
+        prefix = "eval/" * is_evaluation
+        scores = [line["score"] for line in own if line["score"] is not None]
+        assert of_step[f"{prefix}scores/mean"] == pytest.approx(np.mean(scores), abs=1e-5)
+        for name in ("length", "ended"):
+            mean = np.mean([line[name] for line in own])
+            assert of_step[f"{prefix}response/{name}"] == pytest.approx(mean, abs=1e-5)
+        for line in own:
+            assert line["prompt"] == prompts[line["prompt_index"]]
+            assert line["scores"] == {"picky": line["score"]}
 
 
 @pytest.mark.slow
@@ -764,9 +791,12 @@ def test_ppo_learns_from_a_function(files, tmp_path):
         *("--ppo.iterations", "8", "--ppo.batch_size", "64", "--ppo.kl_coef", "0.0"),
         *("--ppo.missing_eos_penalty", "0.0"),
         *("--place.layout", "device", *optimizer("ppo", "1e-2")),
+        *("--data.evaluation_path", str(files / "prompts.jsonl"), "--ppo.eval_every", "4"),
     ]
     dispatch(arguments)
-    lines = read_metrics(run)
+    check_kept_samples(Path(run), iterations=8, responses=64, evaluations=[0, 4, 8])
+    lines = [line for line in read_metrics(run) if "loss" in line]
+    assert all(line["ppo/explained_variance"] <= 1 for line in lines)
     assert lines[-1]["scores/mean"] > lines[0]["scores/mean"] + 0.2
     assert lines[0]["scores/mean"] == pytest.approx(lines[0]["scores/picky"], rel=1e-6)
     assert any(0 < line["scores/unjudged"] < 0.5 for line in lines)
@@ -787,9 +817,11 @@ def test_online_learns_from_a_function(files, tmp_path):
         *("--online.fit.steps", "24", "--online.fit.batch_size", "32"),
         *("--online.fit.log_every", "1", "--place.layout", "device"),
         *optimizer("online.fit", "4e-2"),
+        *("--data.evaluation_path", str(files / "prompts.jsonl")),
     ]
     dispatch(arguments)
-    scores = [line["scores/picky"] for line in read_metrics(run)]
+    check_kept_samples(Path(run), iterations=24, responses=64, evaluations=[0, 24])
+    scores = [line["scores/picky"] for line in read_metrics(run) if "loss" in line]
     assert scores[-1] > scores[0] + 0.15
 
 

@@ -350,8 +350,8 @@ def test_seeds_become_rows(tmp_path):
         ("config.json", '{"a": ' * 99 + "1" + "}" * 99, "config.json is nested more than 30"),
         ("config.json", '{"a": ' + "9" * 5000 + "}", "config.json is not JSON"),
         ("metrics.jsonl", '{"stage": "a", "step": 1}\nnonsense\n', "metrics.jsonl:2 is not JSON"),
-        ("metrics.jsonl", '{"stage": 1, "step": 1}\n', "metrics.jsonl:1 holds no metrics"),
-        ("metrics.jsonl", '{"step": 1}\n', "metrics.jsonl:1 holds no metrics of a step; remove"),
+        ("metrics.jsonl", '{"stage": 1, "step": 1}\n', "metrics.jsonl:1 holds nothing"),
+        ("metrics.jsonl", '{"step": 1}\n', "metrics.jsonl:1 holds nothing of a step; remove"),
         (
             "metrics.jsonl",
             '{"stage": "a", "step": 1, "x": []}\n',

@@ -64,7 +64,7 @@ def test_the_program_starts_itself_again_once_and_keeps_its_arguments(tmp_path):
     script = tmp_path / "program.py"
     script.write_text(
         "import os, sys\n"
-        "from jaxalign.system.memory import with_huge_pages\n"
+        "from jaxalign.system.restart import with_huge_pages\n"
         "print('started', flush=True)\n"
         "with_huge_pages()\n"
         "print(os.environ['GLIBC_TUNABLES'], sys.argv[1:])\n"
@@ -84,7 +84,7 @@ def test_a_program_inside_another_one_does_not_start_that_again(tmp_path):
     script = tmp_path / "host.py"
     script.write_text(
         "import os, sys\n"
-        "from jaxalign.system.memory import with_huge_pages\n"
+        "from jaxalign.system.restart import with_huge_pages\n"
         "print('host', flush=True)\n"
         "sys.argv = ['jaxalign', 'dpo']\n"  # as runpy and notebooks do
         "with_huge_pages()\n"

@@ -52,6 +52,12 @@ with signals.ending(), signals.deferred() as received:
     os.write(1, b'?')
     time.sleep(30)
 """
+COMPUTES_DEFERRED = """
+with signals.ending(), signals.deferred():
+    os.write(1, b'!')
+    os.write(1, b'?')
+    hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)
+"""
 ENDED = """
 with signals.ending():
     pass
@@ -92,8 +98,11 @@ def test_what_was_printed_is_written_out():
 
 
 def test_the_first_waits_for_what_is_saved_and_the_second_does_not():
-    assert stopped(SAVES, signal.SIGTERM) == (0, f"saved [{signal.SIGTERM:d}]\n", "")
-    assert stopped(STUCK, signal.SIGINT, signal.SIGTERM) == (130, "", "")
+    """It is acknowledged at once: also before the program has reacted, or while it cannot."""
+    line = "{}: finishing this step and saving (again to stop at once)\n".format
+    assert stopped(SAVES, signal.SIGTERM) == (0, f"saved [{signal.SIGTERM:d}]\n", line("SIGTERM"))
+    assert stopped(STUCK, signal.SIGINT, signal.SIGTERM) == (130, "", line("SIGINT"))
+    assert stopped(COMPUTES_DEFERRED, signal.SIGINT, signal.SIGTERM) == (130, "", line("SIGINT"))
 
 
 def test_what_was_ignored_stays_ignored():
@@ -123,3 +132,34 @@ def test_nested_and_in_other_threads_it_changes_nothing():
     with jaxalign.system.signals.ending(), jaxalign.system.signals.ending():
         assert signal.getsignal(signal.SIGTERM) is not handler
     assert signal.getsignal(signal.SIGTERM) is handler
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("deferred", [True, False], ids=["in a step", "before any"])
+def test_a_compilation_does_not_delay_the_answer(deferred):
+    """A step that compiles is acknowledged and ended by a second signal; scoring ends at once."""
+    body = """
+import contextlib, os, jax, jax.numpy as jnp
+from jaxalign.system import signals
+jax.config.update("jax_enable_compilation_cache", False)
+def slow(x):
+    for _ in range(6000):
+        x = jnp.sin(x) @ x
+    return x
+lowered = jax.jit(slow).lower(jnp.ones((2, 2)))
+with signals.ending(), signals.deferred() if %s else contextlib.nullcontext():
+    os.write(1, b"!")
+    lowered.compile()
+    os.write(1, b"compiled")
+"""
+    command = [sys.executable, "-c", body % deferred]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "bufsize": 0}
+    with subprocess.Popen(command, **pipes) as process:
+        assert process.stdout.read(1) == b"!"
+        process.send_signal(signal.SIGINT)
+        answer = process.stderr.readline()
+        assert process.poll() is None or not deferred
+        process.send_signal(signal.SIGTERM)
+        assert (process.wait(timeout=60), process.stdout.read()) == (130, b"")
+    wanted = "SIGINT: finishing this step" if deferred else LINE.format("SIGINT")
+    assert answer.decode().startswith(wanted)

@@ -1,16 +1,13 @@
-"""Metrics on disk, after kills and resumptions; TensorBoard; progress."""
+"""Metrics on disk, after kills and resumptions; TensorBoard."""
 
-import io
 import json
 import math
 import struct
-import sys
 
 import pytest
 
 from jaxalign.errors import UserError
-from jaxalign.train import metrics as metrics_module
-from jaxalign.train.metrics import MetricsWriter, logged, progress, read_metrics
+from jaxalign.train.metrics import MetricsWriter, logged, read_metrics
 
 
 def steps_of(run_dir) -> list[tuple[str, int]]:
@@ -101,55 +98,6 @@ def test_every_line_is_json(tmp_path):
     write_two_stages(tmp_path).close()
     for line in (tmp_path / "metrics.jsonl").read_text().splitlines():
         assert json.loads(line)["loss"] == json.loads(line)["step"]
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    """A clock that the test sets."""
-    now = [100.0]
-    monkeypatch.setattr(metrics_module.time, "monotonic", lambda: now[0])
-    return now
-
-
-def test_plain_lines_every_tenth(clock, capsys):
-    with progress("sft", total=1000, tokens_per_step=50) as advance:
-        for done in range(1, 501):
-            advance(done, f"loss {done}")
-            clock[0] += 0.5
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 5
-    # at step 100: 99 steps in 49.5 s, 900 to go
-    assert lines[0] == "sft: 100/1000 2 steps/s, 100 tokens/s, 0:07:30 left loss 100"
-
-
-def test_plain_lines_of_a_resumed_run(clock, capsys):
-    with progress("sft", total=10, start=7) as advance:
-        for done in (8, 9, 10):
-            advance(done)
-            clock[0] += 3600
-    assert capsys.readouterr().out.splitlines() == [
-        "sft: 8/10",
-        "sft: 9/10 0.000278 steps/s, 1:00:00 left",
-        "sft: 10/10 0.000278 steps/s, 0:00:00 left",
-    ]
-
-
-def test_a_bar_on_a_terminal(clock, monkeypatch):
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
-    monkeypatch.setattr(sys, "stdout", Terminal())
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "120")
-    with progress("sft", total=4, start=1) as advance:
-        for done in (2, 3, 4):
-            advance(done, "loss 1.5")
-            clock[0] += 0.5
-    shown = sys.stdout.getvalue()
-    assert "sft" in shown
-    assert "4/4" in shown
-    assert "2 steps/s, 0:00:00 left loss 1.5" in shown
 
 
 def test_who_removes_the_files_of_a_run_stops_it(tmp_path):

@@ -155,7 +155,7 @@ def ppo(work: Work, size: Size, run: Run, flags) -> None:
     settings = PPOSettings(
         iterations=ENDLESS,
         batch_size=work.rows,
-        epochs=EPOCHS,
+        update_epochs=EPOCHS,
         minibatches=1,
         save_every=ENDLESS,
         optimizer=ADAMW,
@@ -170,7 +170,7 @@ def grpo(work: Work, size: Size, run: Run, flags) -> None:
         iterations=ENDLESS,
         prompts=work.rows // GROUP,
         group_size=GROUP,
-        epochs=1,
+        update_epochs=1,
         minibatches=1,
         save_every=ENDLESS,
         optimizer=ADAMW,

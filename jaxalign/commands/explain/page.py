@@ -18,6 +18,7 @@ from jaxalign.numerics.types import Tree
 from jaxalign.recipes.inputs import started
 from jaxalign.recipes.stage import optimizer_of
 from jaxalign.report.explanation import explanation_page
+from jaxalign.system.console import output
 from jaxalign.system.files import write_atomically
 from jaxalign.train.checks import checked, truncated_fields, watched
 from jaxalign.train.step import train_step
@@ -90,9 +91,12 @@ def finish(
     write_atomically(Path(config.output), page.encode())
     for total in explanation.sums:
         verdict = "equal" if total.agrees else "DIFFERENT"
-        print(f"{total.name}: {total.loss:.7g}, from the table {total.table:.7g}: {verdict}")
+        output(
+            f"{total.name}: {total.loss:.7g}, from the table {total.table:.7g}: {verdict}",
+            needed=False,
+        )
     for note in explanation.notes:
-        print(note)
+        output(note, needed=False)
     for name, found in findings:
-        print(f"check: {name}: {found or 'nothing found'}")
-    print(config.output)
+        output(f"check: {name}: {found or 'nothing found'}", needed=False)
+    output(config.output, needed=False)

@@ -63,7 +63,7 @@ def sampled(
     refuse_empty(config, task.prompts.ids, "prompts")
     judges = judges_of(task.reward, policy.tokenizer, task.prompts, iterations=1)
     dealt = {"pad_id": policy.tokenizer.pad_id, "size": config.rows, "repeats": repeats}
-    rows, index = prompt_batches(task.prompts, seed=config.seed, **dealt)(config.batch)
+    rows, index, _ = prompt_batches(task.prompts, seed=config.seed, **dealt)(config.batch)
     collect = jax.jit(samples_of(task, behaviour, reference, judges))
     models = behaviour.params, reference.params, judges.params
     samples = collect((*models, sampling_key(config)), rows)
@@ -73,7 +73,7 @@ def sampled(
 def sampling_key(config: ExplainConfig) -> jax.Array:
     """Random key that a run with this seed samples the batch with."""
     settings: PPOSettings | GRPOSettings = getattr(config, config.method)
-    updates = config.batch * settings.epochs * settings.minibatches  # before that iteration
+    updates = config.batch * settings.update_epochs * settings.minibatches  # before that iteration
     return jax.random.fold_in(key_of(config.seed, config.method), updates)
 
 

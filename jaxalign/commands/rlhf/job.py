@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 import json
 import time
 from collections.abc import Sequence
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 
 from jaxalign.commands.rlhf.comparison import UNPENALISED, Comparison
 from jaxalign.commands.rlhf.ratings import (
@@ -41,7 +39,17 @@ from jaxalign.recipes.stage import Evaluation
 from jaxalign.recipes.text_batches import TextBatches, bucketed_batches
 from jaxalign.recipes.text_models import TextModel, load_text_model, new_text_model, save_text_model
 from jaxalign.report import write_report
-from jaxalign.system.files import exists, read_json, write_atomically, writing
+from jaxalign.system.console import show as show_table
+from jaxalign.system.console import tell
+from jaxalign.system.files import (
+    exists,
+    make_directory,
+    read_json,
+    replaced_directory,
+    write_atomically,
+    writing,
+)
+from jaxalign.train.step import TrainState
 
 Pair = tuple[TokenRow, TokenRow]  # chosen, rejected
 TABLE_WIDTH = 140  # characters; a narrower terminal wraps the lines of the table
@@ -59,7 +67,7 @@ class Job:
     @contextlib.contextmanager
     def timed(self, stage: str):
         """Context that prints a stage's name and adds its seconds to those of earlier runs."""
-        print(f"== {stage}", flush=True)
+        tell(f"== {stage}")
         path = self.run.directory / "timing.json"
         start = time.monotonic()
         yield
@@ -203,7 +211,11 @@ class Job:
     def _curve(self, name: str, steps: int) -> Evaluation:
         """Evaluation at the points of a method's learning curve, over this number of steps."""
         every = max(steps // self.config.evaluation.curve_points, 1)
-        return Evaluation(metrics=functools.partial(self.comparison.point, name), every=every)
+
+        def point(state: TrainState) -> dict[str, float]:
+            return self.comparison.point(name, state.all_params)
+
+        return Evaluation(metrics=point, every=every)
 
     def _prompts(self) -> Sequence[TokenIds]:
         """Prompts from the beginnings of the policy's texts."""
@@ -234,8 +246,9 @@ class Job:
     def _keep(self, name: str, model: TextModel) -> None:
         self.models[name] = model
         folder = self.run.directory / "models" / name
-        with writing(folder):
-            save_text_model(folder, without_adapters(model))
+        make_directory(folder.parent)
+        with replaced_directory(folder) as aside:
+            save_text_model(aside, without_adapters(model))
 
     def _write(self, name: str, content: Any) -> None:
         write_atomically(self.run.directory / name, json.dumps(content, indent=1).encode())
@@ -288,14 +301,13 @@ def run(config: RLHFConfig, directory: Path) -> dict:
     show(results)
     with job.timed("report"), writing(directory / "report.html"):
         page = write_report(directory)
-    print(f"report: {page}")
+    tell(f"report: {page}")
     return results
 
 
 def show(results: dict) -> None:
     """Print the two tables of results."""
-    console = Console(width=max(Console().width, TABLE_WIDTH))
-    console.print(
-        rich_table(results["reward_model"], SCORER_COLUMNS, title="Scorers on held-out texts")
-    )
-    console.print(rich_table(results["rows"], METHOD_COLUMNS, title="Policies on held-out prompts"))
+    scorers = rich_table(results["reward_model"], SCORER_COLUMNS, title="Scorers on held-out texts")
+    policies = rich_table(results["rows"], METHOD_COLUMNS, title="Policies on held-out prompts")
+    for table in (scorers, policies):
+        show_table(table, width=TABLE_WIDTH)

@@ -12,9 +12,9 @@ CASES = (
         oracle=by_entries(oracle.cispo),
         settings=({"highest": 1.2}, {"highest": 1.5, "lowest": 0.8}),
         invalid=(
-            ({"highest": 0.0}, "bounds must be 0 <= lowest < highest"),
-            ({"highest": 1.0, "lowest": -0.1}, "bounds must be 0 <= lowest < highest"),
-            ({"highest": 1.0, "lowest": 1.0}, "bounds must be 0 <= lowest < highest"),
+            ({"highest": 0.0}, "highest must be above lowest"),
+            ({"highest": 1.0, "lowest": -0.1}, "lowest must be at least 0"),
+            ({"highest": 1.0, "lowest": 1.0}, "highest must be above lowest"),
         ),
         order=0,
         **TOKENS,

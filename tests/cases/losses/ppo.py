@@ -39,7 +39,7 @@ def value_clipped(value, behaviour, target, *, value_clip_range) -> bool:
     return near[0] == near[1] and value != target
 
 
-VALUE_CLIP = (({"value_clip_range": 0.0}, "value_clip_range must be above 0 or None"),)
+VALUE_CLIP = (({"value_clip_range": 0.0}, "value_clip_range must be above 0"),)
 
 
 def policy_loss(*step, clip_range, dual_clip=None):

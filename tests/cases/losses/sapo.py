@@ -12,8 +12,8 @@ CASES = (
         oracle=by_entries(oracle.sapo),
         settings=({}, {"positive_temperature": 0.5, "negative_temperature": 2.0}),
         invalid=(
-            ({"positive_temperature": 0.0}, "temperatures must be above 0"),
-            ({"negative_temperature": 0.0}, "temperatures must be above 0"),
+            ({"positive_temperature": 0.0}, "positive_temperature must be above 0"),
+            ({"negative_temperature": 0.0}, "negative_temperature must be above 0"),
         ),
         **TOKENS,
     ),

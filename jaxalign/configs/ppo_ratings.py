@@ -1,8 +1,8 @@
 """PPO of the fine-tuned model against the reward model, on beginnings of sentences.
 
-jaxalign ppo --config configs/ppo_ratings.py --run_dir runs/ppo
+jaxalign ppo --config ppo_ratings --run_dir runs/ppo
 
-after `configs/sft_ratings.py` and `configs/reward_ratings.py`.
+after `sft_ratings` and `reward_ratings`.
 
 Device: CPU, two cores; 51 s.
 Expected over the ten iterations: mean score 0.75 (deviation 1 on the sentences), KL 1.9 nats (seed

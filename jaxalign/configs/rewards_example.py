@@ -1,14 +1,14 @@
 """GRPO against three reward functions in plain Python: this file holds them and the configuration.
 
-jaxalign grpo --config configs/rewards_example.py --run_dir runs/rewards_example
+jaxalign grpo --config rewards_example --run_dir runs/rewards_example
 
-after `configs/sft_ratings.py`. With a policy and prompts of your own, one function, and a function
+after `sft_ratings`. With a policy and prompts of your own, one function, and a function
 beside a reward model:
 
 jaxalign grpo --policy runs/sft --data.path data/prompts_train.jsonl \
-    --reward configs/rewards_example.py:distinct_words
+    --reward rewards_example.py:distinct_words
 jaxalign grpo --policy runs/sft --data.path data/prompts_train.jsonl \
-    --rewards runs/reward 1 configs/rewards_example.py:about_words 0.5
+    --rewards runs/reward 1 rewards_example.py:about_words 0.5
 
 A function gets the prompts as the data have them (texts, or lists of messages), the responses as
 texts without special tokens, and every other field of the rows that it takes by name (or all, by
@@ -51,13 +51,12 @@ def full_stop(prompts: list[str], responses: list[str]) -> list[bool]:
 
 def get_config() -> GRPOConfig:
     """Short sentences that end and do not repeat themselves, with a small KL penalty."""
-    here = "configs/rewards_example.py"
     return GRPOConfig(
         policy="runs/sft",
         rewards={
-            f"{here}:distinct_words": 1.0,
-            f"{here}:about_words": 1.0,
-            f"{here}:full_stop": 1.0,
+            f"{__file__}:distinct_words": 1.0,
+            f"{__file__}:about_words": 1.0,
+            f"{__file__}:full_stop": 1.0,
         },
         data=DataConfig(path="data/prompts_train.jsonl", on_bad_row="skip", max_length=20),
         grpo=GRPOSettings(

@@ -1,6 +1,6 @@
 """PPO on CartPole-v1 with the published settings of CleanRL and PureJaxRL, four seeds side by side.
 
-    jaxalign ppo --config configs/ppo_cartpole.py
+    jaxalign ppo --config ppo_cartpole
 
 Device: CPU, two cores; 29 s with compilation (40 CPU-seconds).
 Expected: a mean return of 500.0 over the last 100 episodes on each of the four seeds; 475 is first

@@ -1,6 +1,6 @@
 """PPO as fine-tuning of a digit classifier that hears only right or wrong, five seeds side by side.
 
-    jaxalign ppo --config configs/ppo_digits.py
+    jaxalign ppo --config ppo_digits
 
 The classifier has seen four examples each of 8 and 9. PPO names 38,400 images (629 different ones)
 and hears whether each name was right; rewards pay for the KL to the pretrained classifier.

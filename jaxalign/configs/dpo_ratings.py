@@ -1,8 +1,8 @@
 """DPO of the fine-tuned model on single people's preferences between two sentences.
 
-jaxalign dpo --config configs/dpo_ratings.py --run_dir runs/dpo
+jaxalign dpo --config dpo_ratings --run_dir runs/dpo
 
-after `configs/sft_ratings.py`.
+after `sft_ratings`.
 
 Device: CPU, two cores; 1 min 31 s.
 Expected: the implicit reward has the order of 56.8% [55.2, 58.2] of the held-out preferences (seed

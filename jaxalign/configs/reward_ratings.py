@@ -1,8 +1,8 @@
 """A reward model from single people's preferences between two sentences.
 
-jaxalign reward --config configs/reward_ratings.py --run_dir runs/reward
+jaxalign reward --config reward_ratings --run_dir runs/reward
 
-after `configs/sft_ratings.py`, whose vocabulary it reads.
+after `sft_ratings`, whose vocabulary it reads.
 
 Device: CPU, two cores; 14 s.
 Expected: 63.4% [61.8, 64.8] of the held-out preferences, half of them of one person between two
