@@ -38,7 +38,7 @@ class ScoringBatch:
 
 
 def scoring_batches(
-    lengths: Sequence[int], *, shape_cost: float, multiple: int = 1
+    lengths: Sequence[int] | Array, *, shape_cost: float, multiple: int = 1
 ) -> list[ScoringBatch]:
     """Batches in which every row comes once, with at most `MOST_PADDED` tokens computed for each
     that is needed where the devices divide the rows.

@@ -50,8 +50,9 @@ def train_dpo(
     """A policy trained by a loss on pairs of responses.
 
     The reference's log-probabilities of the pairs that training draws are computed once, and not at
-    all for a loss without a reference. Without dropout, so that policy and reference are the same function at the first
-    step; only a trained adapter that goes on with `lora.dropout` differs from itself by that noise.
+    all for a loss without a reference. Without dropout, so that policy and reference are the same
+    function at the first step; only a trained adapter that goes on with `lora.dropout` differs from
+    itself by that noise.
 
     Args:
       policy: start and reference.

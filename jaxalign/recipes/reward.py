@@ -13,9 +13,9 @@ from jaxalign.config.reward import RewardSettings
 from jaxalign.data.batching import token_batch
 from jaxalign.data.chat import TokenRow
 from jaxalign.data.example_order import batch_indices, evaluation_batches
-from jaxalign.data.scoring_batches import MOST_ROWS
 from jaxalign.data.preference_batches import comparison_batch
 from jaxalign.data.preferences import Groups
+from jaxalign.data.scoring_batches import MOST_ROWS
 from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.layouts.layout import pad_rows
 from jaxalign.models.functions import head_scores, pooled_texts, text_scores

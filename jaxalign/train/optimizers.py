@@ -88,11 +88,12 @@ def rate_at(rates: Rates, count: Any, *, schedule: str) -> jax.Array:
     """Learning rate after `count` updates."""
     dtype = rates.peak.dtype
     fallen = jnp.clip(count - rates.warmup_steps, 0, rates.falling_steps).astype(dtype)
-    after = rates.peak * {
-        "constant": lambda: 1.0,
-        "linear": lambda: 1 - fallen * rates.per_falling,
-        "cosine": lambda: 0.5 * (1 + jnp.cos(fallen * rates.angle)),
-    }[schedule]()
+    shares: dict[str, Any] = {
+        "constant": 1.0,
+        "linear": 1 - fallen * rates.per_falling,
+        "cosine": 0.5 * (1 + jnp.cos(fallen * rates.angle)),
+    }
+    after = rates.peak * shares[schedule]
     risen = jnp.clip(count, 0, jnp.maximum(rates.warmup_steps - 1, 0)).astype(dtype)
     rising = rates.rise * (1 - risen * rates.per_rising) + rates.peak
     return jnp.where(count < rates.warmup_steps, rising, after)

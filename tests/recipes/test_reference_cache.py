@@ -112,6 +112,7 @@ def test_held_out_pairs_are_compared_as_the_loss_weighs_their_tokens(run, monkey
         with monkeypatch.context() as patch:
             patch.setattr(accuracy, "response_logps", numbers)
             assert compare(**given)["pair_accuracy"] == expected
+
     def no_preference(run, policy, rows, *, temperature):
         return np.zeros(len(rows))
 

@@ -49,9 +49,9 @@ def _programs(call) -> int:
     """Number of programs that a call compiles."""
     seen = []
 
-    def count(event: str, duration: float, **_) -> None:
+    def count(event: str, duration_secs: float, **_) -> None:
         if event == "/jax/core/compile/backend_compile_duration":
-            seen.append(duration)
+            seen.append(duration_secs)
 
     jax.monitoring.register_event_duration_secs_listener(count)
     call()
