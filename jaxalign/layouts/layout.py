@@ -48,11 +48,10 @@ class Layout:
     def place(self, tree: Tree) -> Tree:
         """Copy of a state (or parameters) on the devices, whose memory a step may overwrite."""
         shardings = self.shardings(tree)
-        if len(self.devices) == 1:
-            return jax.device_put(tree, shardings, may_alias=False)
-        # several devices: what is there already would not be copied
-        copy = jax.jit(lambda leaves: jax.tree.map(jnp.copy, leaves), out_shardings=shardings)
-        return copy(jax.device_put(tree, shardings))
+        there = jax.device_put(tree, shardings)
+        if len(self.devices) == 1:  # a small program for each shape, not one for all leaves
+            return jax.tree.map(jnp.copy, there)
+        return jax.jit(lambda x: jax.tree.map(jnp.copy, x), out_shardings=shardings)(there)
 
     def put(self, array: np.ndarray) -> np.ndarray | jax.Array:
         """One parameter as it is read from a file: on the devices of a mesh, else on the host.
