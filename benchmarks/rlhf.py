@@ -43,7 +43,7 @@ def run(seed: int, directory: Path, config: Path | None) -> dict:
     if not (directory / "results.json").exists():
         command = [sys.executable, "-m", "jaxalign", "rlhf", "--seed", str(seed)]
         command += ["--config", str(config)] if config else []
-        subprocess.run([*command, "--run_dir", str(directory)], check=True)
+        subprocess.run([*command, "--output", str(directory)], check=True)
         (directory / "seconds.json").write_text(json.dumps(time.monotonic() - start))
     results = json.loads((directory / "results.json").read_text())
     return results | {"seconds": json.loads((directory / "seconds.json").read_text())}

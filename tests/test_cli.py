@@ -104,7 +104,7 @@ def policy(steps_compile_once, files):
     directory = files["folder"] / "sft"
     data = ["--data.path", files["texts"], "--data.evaluation_path", files["texts"]]
     size = ["--tokenizer.vocab_size", "300", "--data.max_length", "40"]
-    arguments = ["sft", "--run_dir", str(directory), *data, *size, *TINY_MODEL, *fit("", 4)]
+    arguments = ["sft", "--output", str(directory), *data, *size, *TINY_MODEL, *fit("", 4)]
     results = dispatch(arguments)
     assert results["rows"][0]["perplexity"] > 1
     return directory, arguments
@@ -164,18 +164,22 @@ def test_reward_dpo_ppo_evaluate_and_generate(policy, files, capsys):
     reward, dpo, ppo = (str(folder / name) for name in ("reward", "dpo", "ppo"))
     held_out = ["--data.evaluation_path", files["preferences"]]
     results = dispatch(
-        ["reward", "--run_dir", reward, "--init", directory, *pairs, *held_out, *fit("reward.", 4)]
+        ["reward", "--output", reward, "--init", directory, *pairs, *held_out, *fit("reward.", 4)]
     )
     assert 0 <= results["reward_model"][0]["pair_accuracy"] <= 1
     results = dispatch(
-        ["dpo", "--run_dir", dpo, "--policy", directory, *pairs, *held_out, *fit("dpo.", 4)]
+        ["dpo", "--output", dpo, "--policy", directory, *pairs, *held_out, *fit("dpo.", 4)]
     )
-    first = read_metrics(dpo)[0]
-    assert first["loss"] == pytest.approx(0.6931472, abs=1e-6)  # policy = reference
+    start, first = read_metrics(dpo)[:2]  # where policy = reference
+    assert start["eval/loss"] == pytest.approx(0.6931472, abs=1e-6)
+    assert first["loss"] == pytest.approx(0.6931472, abs=1e-6)
+    assert read_metrics(dpo)[-1]["eval/rewards/accuracy"] == pytest.approx(
+        results["reward_model"][0]["pair_accuracy"]
+    )
     small = ["--ppo.iterations", "2", "--ppo.batch_size", "32", "--ppo.optimizer.warmup_steps", "1"]
     room = ["--max_new_tokens", "8", "--data.path", files["prompts"], "--data.max_length", "20"]
     models = ["--policy", directory, "--reward", reward]
-    dispatch(["ppo", "--run_dir", ppo, *models, *small, *room])
+    dispatch(["ppo", "--output", ppo, *models, *small, *room])
     assert abs(read_metrics(ppo)[0]["kl/reference"]) < 1e-3  # sampled by the reference itself
     on = ["--on", "preferences", *pairs, "--reference", directory]
     measured = dispatch(["evaluate", "--model", dpo, *on])
@@ -198,13 +202,46 @@ def test_reward_dpo_ppo_evaluate_and_generate(policy, files, capsys):
 def test_dpo_by_another_loss(policy, files, tmp_path, loss, rows):
     run = str(tmp_path / loss)
     pairs = ["--data.path", files[rows], "--data.max_length", "40"]
-    held_out = ["--data.evaluation_path", files["preferences"]]
+    held_out = ["--data.evaluation_path", files[rows]]
     arguments = ["--policy", str(policy[0]), *pairs, *held_out, *fit("dpo.", 3)]
-    results = dispatch(["dpo", "--loss", loss, "--run_dir", run, *arguments])
+    results = dispatch(["dpo", "--loss", loss, "--output", run, *arguments])
     assert results["rows"][0]["method"] == f"DPO ({loss})"
     assert 0 <= results["reward_model"][0]["pair_accuracy"] <= 1
     assert json.loads((tmp_path / loss / "config.json").read_text())["dpo"]["loss"] == loss
     assert read_metrics(run)[-1]["step"] == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["sft", "dpo"])
+def test_rows_on_disk_train_the_same_model_and_resume(
+    policy, files, tmp_path, command, interrupted
+):
+    """Of a mixture with long rows and held-out ones; what is in memory is not interrupted."""
+    more = [{"prompt": f"{w} ", "chosen": f"good {text(i) * 3}", "rejected": "bad"}
+            for i, w in enumerate(WORDS)]  # fmt: skip
+    pairs = write_rows(tmp_path / "more.jsonl", more)
+    mixture = ["--data.mixture", files["preferences"], "1", pairs, "2"]
+    start = ["--policy", str(policy[0])]
+    if command == "sft":
+        start = ["--init", str(policy[0]), "--data.fields", "completion", "chosen"]
+    mixture += ["--data.on_long_row", "truncate"]
+    if command == "dpo":  # sft would tell of step 1 twice, and be stopped twice
+        mixture += ["--data.evaluation_share", "0.2"]
+    section = "" if command == "sft" else "dpo."
+    loop = [*fit(section, 6), f"--{section}fit.save_every", "2", "--data.max_length", "30"]
+    arguments = [*start, *mixture, *loop]
+    whole, parts = str(tmp_path / "whole"), str(tmp_path / "parts")
+    dispatch([command, "--run_dir", whole, *arguments])
+    streamed = [command, "--run_dir", parts, *arguments, "--data.streaming", "True"]
+    interrupted(lambda: dispatch(streamed))
+    assert 0 < read_metrics(parts)[-1]["step"] < 6
+    dispatch(streamed)
+    models = [Path(run) / "model" / "model.safetensors" for run in (whole, parts)]
+    assert models[0].read_bytes() == models[1].read_bytes()
+    inputs = [
+        json.loads((Path(run) / "inputs.json").read_text())["inputs"] for run in (whole, parts)
+    ]
+    assert inputs[0] == inputs[1]  # the digests of the rows too
 
 
 @pytest.mark.slow
@@ -216,17 +253,19 @@ def test_kto_and_bco_resume_to_the_same_bits_and_are_explained(
     data += ["--data.evaluation_share", "0.2", "--policy", str(policy[0])]
     data += [*fit("kto.", 6), "--kto.fit.save_every", "2"]
     whole, parts = str(tmp_path / "whole"), str(tmp_path / "parts")
-    results = dispatch(["kto", "--loss", loss, "--run_dir", whole, *data])
+    results = dispatch(["kto", "--loss", loss, "--output", whole, *data])
     assert 0 <= results["reward_model"][0]["pair_accuracy"] <= 1
-    interrupted(lambda: dispatch(["kto", f"--loss={loss}", "--run_dir", parts, *data]))
+    interrupted(lambda: dispatch(["kto", f"--loss={loss}", "--output", parts, *data]))
     assert 0 < read_metrics(parts)[-1]["step"] < 6
-    dispatch(["kto", "--loss", loss, "--run_dir", parts, *data])
+    dispatch(["kto", "--loss", loss, "--output", parts, *data])
     files_of = [Path(run) / "model" / "model.safetensors" for run in (whole, parts)]
     assert files_of[0].read_bytes() == files_of[1].read_bytes()
     numbers = [lines_without_times(run) for run in (whole, parts)]
     assert numbers[0] == numbers[1]
     name = {"kto": "kl/reference", "bco": "bco/shift"}[loss]
-    assert numbers[0][0][name] == pytest.approx(0, abs=1e-5) and numbers[0][-1][name] != 0
+    lines = [line for line in numbers[0] if "loss" in line]
+    assert lines[0][name] == pytest.approx(0, abs=1e-5) and lines[-1][name] != 0
+    assert [line["step"] for line in numbers[0] if f"eval/{name}" in line] == [0, 6]
     page = ["--rows", "4", "--output", str(tmp_path / "explain.html")]
     capsys.readouterr()
     checked = ["--updates", "1", "--check", "True"] if loss == "kto" else []
@@ -237,7 +276,7 @@ def test_kto_and_bco_resume_to_the_same_bits_and_are_explained(
         assert not found.notes and capsys.readouterr().out.count("nothing found") == 3
         return
     assert found.notes[0].startswith("The shift starts from that of the run after step 6: ")
-    rewards = [line["bco/reward"] for line in numbers[0]]
+    rewards = [line["bco/reward"] for line in lines]
     rows = json.loads((Path(whole) / "config.json").read_text())["kto"]["fit"]["batch_size"]
     shift = (rows * sum(rewards) + 4 * found.metrics["bco/reward"]) / (6 * rows + 4)  # its own too
     assert found.metrics["bco/shift"] == pytest.approx(shift, rel=1e-4)
@@ -258,7 +297,7 @@ def test_grpo_resumes_to_the_same_bits_and_is_explained(
 ):
     directory, reward = str(policy[0]), str(tmp_path / "reward")
     pairs = ["--data.path", files["preferences"], "--data.max_length", "40"]
-    dispatch(["reward", "--run_dir", reward, "--init", directory, *pairs, *fit("reward.", 2)])
+    dispatch(["reward", "--output", reward, "--init", directory, *pairs, *fit("reward.", 2)])
     data = ["--data.path", files["prompts"], "--data.max_length", "20", "--max_new_tokens", "6"]
     data += ["--policy", directory, "--reward", reward, "--grpo.save_every", "1"]
     data += ["--grpo.iterations", "4", "--grpo.prompts", "8", "--grpo.group_size", "4"]
@@ -266,12 +305,12 @@ def test_grpo_resumes_to_the_same_bits_and_is_explained(
     data += ["--data.evaluation_path", files["prompts"], "--grpo.eval_every", "2"]
     data += ["--place.layout", "device"]
     whole, parts = str(tmp_path / "whole"), str(tmp_path / "parts")
-    results = dispatch(["grpo", "--loss", "dapo", "--run_dir", whole, *data])
+    results = dispatch(["grpo", "--loss", "dapo", "--output", whole, *data])
     assert results["rows"][0]["method"] == "GRPO (dapo)"
     assert "clip_range (0.2, 0.28)" in results["notes"][1]
-    interrupted(lambda: dispatch(["grpo", "--loss=dapo", "--run_dir", parts, *data]))
+    interrupted(lambda: dispatch(["grpo", "--loss=dapo", "--output", parts, *data]))
     assert 0 < read_metrics(parts)[-1]["step"] < 4
-    dispatch(["grpo", "--loss", "dapo", "--run_dir", parts, *data])
+    dispatch(["grpo", "--loss", "dapo", "--output", parts, *data])
     files_of = [Path(run) / "model" / "model.safetensors" for run in (whole, parts)]
     assert files_of[0].read_bytes() == files_of[1].read_bytes()
     numbers = [lines_without_times(run) for run in (whole, parts)]
@@ -302,7 +341,7 @@ def test_grpo_resumes_to_the_same_bits_and_is_explained(
         (["sft", "--data.path", "no.jsonl"], "no.jsonl"),
         (["ppo", "--config", "no.py"], "--config no.py does not exist"),
         (["sft", "--output"], "--output needs a value"),
-        (["generate", "--run_dir", "x"], "writes no run directory"),
+        (["generate", "--output", "x"], "`jaxalign generate` has no flag --output"),
         (
             ["report", "/no/such/run"],
             "/no/such/run is not a directory; give the directory of a run",
@@ -372,13 +411,13 @@ def test_what_a_command_could_only_ignore_is_refused(policy, files, tmp_path, ca
     """Labels that are all false, references of other vocabularies."""
     other = str(tmp_path / "other")
     size = ["--tokenizer.vocab_size", "280", "--data.max_length", "40", *TINY_MODEL]
-    dispatch(["sft", "--run_dir", other, "--data.path", files["texts"], *size, *fit("", 1)])
+    dispatch(["sft", "--output", other, "--data.path", files["texts"], *size, *fit("", 1)])
     reward = str(tmp_path / "reward")
     pairs = ["--data.path", files["preferences"], "--data.max_length", "40"]
-    dispatch(["reward", "--run_dir", reward, "--init", other, *pairs, *fit("reward.", 1)])
+    dispatch(["reward", "--output", reward, "--init", other, *pairs, *fit("reward.", 1)])
     false = [{"prompt": "a", "completion": "b", "label": False}]
     labelled = ["--labelled", "True", "--data.path", write_rows(tmp_path / "false.jsonl", false)]
-    new = ["sft", "--run_dir", str(tmp_path / "new"), "--init", other]
+    new = ["sft", "--output", str(tmp_path / "new"), "--init", other]
     preferences = ["evaluate", "--on", "preferences", *pairs]
     for arguments, line in (
         ([*new, *labelled], "false.jsonl: no row has a true label"),
@@ -400,7 +439,7 @@ def test_what_a_command_could_only_ignore_is_refused(policy, files, tmp_path, ca
 @pytest.mark.slow
 def test_a_row_that_the_model_cannot_read_is_named(policy, capsys, tmp_path):
     path = write_rows(tmp_path / "long.jsonl", [{"text": text(0)}, {"text": text(1) * 20}])
-    for more in (["evaluate", "--model"], ["sft", "--run_dir", str(tmp_path / "run"), "--init"]):
+    for more in (["evaluate", "--model"], ["sft", "--output", str(tmp_path / "run"), "--init"]):
         with pytest.raises(SystemExit):
             main([*more, str(policy[0]), "--data.path", path])
         errors = capsys.readouterr().err
@@ -421,6 +460,6 @@ def test_bad_rows_stop_or_are_named(files, capsys, tmp_path):
     rows = [{"text": text(0)}, {"text": ""}, {"txt": "x"}]
     path = write_rows(tmp_path / "bad.jsonl", rows)
     with pytest.raises(SystemExit):
-        main(["sft", "--run_dir", str(tmp_path / "run"), "--data.path", path])
+        main(["sft", "--output", str(tmp_path / "run"), "--data.path", path])
     errors = capsys.readouterr().err
     assert "2 of 3 rows are bad" in errors and "bad.jsonl:2" in errors and "bad.jsonl:3" in errors

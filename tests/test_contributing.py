@@ -100,7 +100,7 @@ def python(tree: Path, *arguments: str) -> str:
 
 def trained(tree: Path, *arguments: str) -> list[dict]:
     """The lines of metrics of a run."""
-    python(tree, "-m", "jaxalign", *arguments, "--policy", "policy", "--run_dir", "run")
+    python(tree, "-m", "jaxalign", *arguments, "--policy", "policy", "--output", "run")
     lines = read_metrics(tree / "run")
     shutil.rmtree(tree / "run")
     return lines
@@ -216,6 +216,6 @@ def test_a_new_environment_is_learned(tree):
     """100 random steps give about 131, of which 31 are the far end's; going on gives over 300."""
     given = ("--total_steps", "40960", "--log_every", "8", "--save_every", "8")
     chain = ("ppo", "--config", "ppo_chain", *given)
-    python(tree, "-m", "jaxalign", *chain, "--run_dir", "run")
+    python(tree, "-m", "jaxalign", *chain, "--output", "run")
     results = json.loads((tree / "run" / "results.json").read_text())
     assert results["mean_return"] > 200

@@ -51,7 +51,7 @@ def calls_of(arguments: list[str], steps: list[tuple[str, str]]) -> Iterator[tup
 
     sys.setprofile(note)
     try:
-        cli.main([*arguments, "--run_dir", "run"])
+        cli.main([*arguments, "--output", "run"])
     finally:
         sys.setprofile(None)
     return iter(calls)

@@ -132,7 +132,7 @@ def command(name: str, base: Base, run_dir: str = "run", **files: str) -> list[s
         "grpo": ["--policy", model, "--reward", reward, *room, *rounds("grpo")],
         "online": ["--policy", model, "--reward", reward, *room, *loop("online.")],
     }[name]
-    return [name, "--run_dir", run_dir, *data, *rest]
+    return [name, "--output", run_dir, *data, *rest]
 
 
 def make(base: Base) -> None:

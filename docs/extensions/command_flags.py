@@ -6,8 +6,10 @@ from typing import Any
 
 from jaxalign import cli
 from jaxalign import config as configurations
+from jaxalign.config.common import short_flags
 from jaxalign.config.field_texts import field_texts, sentence_of
 from jaxalign.config.field_types import hints_of, options_of
+from jaxalign.config.options import RunOptions
 
 SHARED = ("Data", "Place", "Lora", "Model", "Tokenizer", "Fit", "Optimizer")  # blocks shown once
 OF_PPO = {"ControlConfig": "ppo, control", "ImagesConfig": "ppo, images", "TextPPOConfig": "ppo"}
@@ -17,16 +19,21 @@ def commands_page() -> str:
     """All commands with their own flags, then the blocks that they share."""
     parts = [
         "# Commands and their flags\n",
-        "`jaxalign COMMAND --help` shows the same in the terminal. A flag may be given by its last "
-        "word where no other flag of the command ends so: `--loss` for `--dpo.loss`. Below are the "
-        "flags of each command, and [the blocks](#shared-blocks) that several commands have.\n",
+        "`jaxalign COMMAND --help` shows what is used most, with the defaults that would apply; "
+        "`--help all` shows what is below, and `--help SECTION` a part of it. A flag may be given "
+        "by its last word where no other flag of the command ends so: `--loss` for `--dpo.loss`. "
+        "Below are the flags of each command, first the short ones, which mean the same in all "
+        "commands (`--warmup` counts steps, or below 1 is a share of them), and "
+        "[the blocks](#shared-blocks) that several commands have.\n",
+        *options_part(),
     ]
     for cls, (command, directory) in cli.CONFIGS.items():
         config = getattr(configurations, cls)()
         parts += [f"## {OF_PPO.get(cls, command)}\n", f"{sentence_of(type(config))}\n"]
         if directory:
-            parts += [f"Results go to `--run_dir`, by default `runs/{directory}`.\n"]
-        parts += table(rows(config, refused=cli.REFUSED.get(command, ())))
+            parts += [f"Results go to `--output`, by default `runs/{directory}`.\n"]
+        refused = cli.REFUSED.get(command, ())
+        parts += [short_line(type(config), refused), *table(rows(config, refused=refused))]
     parts += [
         "## report\n",
         "`jaxalign report DIR` writes `report.html` and `plots/` of a run again.\n",
@@ -37,6 +44,27 @@ def commands_page() -> str:
         parts += [f"### {name}Config\n", f"{sentence_of(type(config))}\n"]
         parts += table(rows(config, refused=()))
     return "\n".join(parts)
+
+
+def options_part() -> list[str]:
+    """The options of the command line, which are no fields."""
+    lines = [(f"`--{name}`", "", text) for name, text in field_texts(RunOptions).items()]
+    return ["## Options of all commands\n", *table(lines)]
+
+
+def short_line(cls: type, refused: tuple[str, ...]) -> str:
+    """The short flags of a command and the fields that they stand for; empty: it has none.
+
+    >>> short_line(configurations.EvaluateConfig, ())
+    'Short flags: `--max_length` (`--data.max_length`), `--seed`.\\n'
+    """
+    parts = list[str]()
+    for name, fields in short_flags(cls).items():
+        meant = [field for field in fields if field not in refused]
+        if len(meant) == 1 or hasattr(cls, "unread_sections"):
+            names = " or ".join(f"`--{field}`" for field in meant if field != name)
+            parts.append(f"`--{name}`" + (f" ({names})" if names else ""))
+    return f"Short flags: {', '.join(parts)}.\n" if parts else ""
 
 
 def table(lines: list[tuple[str, str, str]]) -> list[str]:

@@ -1,6 +1,7 @@
 """`jaxalign sft`: supervised fine-tuning on a user's rows."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 from jaxalign.config.defaults import following
@@ -10,6 +11,7 @@ from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.errors import UserError
 from jaxalign.recipes.adapters import with_adapters
 from jaxalign.recipes.finish import finish, keep_model
+from jaxalign.recipes.held_out import check_held_out
 from jaxalign.recipes.inputs import inputs_of
 from jaxalign.recipes.run import Run, open_run
 from jaxalign.recipes.scoring import perplexity
@@ -35,9 +37,10 @@ def run(config: SFTConfig, directory: Path) -> dict:
     if tokenizer is None:
         records = read_texts(config.data, _kind(config), seed=config.seed)
         records = [record for record in records if _good(record)]
-        _check_imitated(records, config.data.path)
+        _check_imitated(records, config.data.source)
         tokenizer = learn_tokenizer(config.tokenizer, records)
     rows, held_out = _imitated(config, directory, tokenizer)
+    check_held_out(config.fit, held_out)
     batches = _batches(config, fit.settings.rows, tokenizer.pad_id, rows.texts)
     config = dataclasses.replace(config, fit=fit.settled(batches.per_epoch))
     if batches.note:
@@ -76,7 +79,7 @@ def _good(record: Unpaired | PromptCompletion) -> bool:
     return not isinstance(record, Unpaired) or record.label
 
 
-def _check_imitated(records: list, source: str) -> None:
+def _check_imitated(records: Sequence, source: str) -> None:
     if not records:
         raise UserError(f"{source}: no row has a true label, so there is nothing to imitate")
 
@@ -85,20 +88,20 @@ def _imitated(config: SFTConfig, directory: Path, tokenizer: Tokenizer) -> tuple
     """Rows to imitate, and held-out rows."""
     data, reading = config.data, {"tokenizer": tokenizer, "log": directory, "seed": config.seed}
     rows, held_out = (part.where(_good) for part in read_split(data, _kind(config), **reading))
-    _check_imitated(rows.records, data.path)
+    _check_imitated(rows.records, data.source)
     if data.evaluation_path or data.evaluation_share:
-        _check_imitated(held_out.records, data.evaluation_path or f"rows held out of {data.path}")
+        _check_imitated(held_out.records, data.evaluation_path or f"rows held out of {data.source}")
     return rows, held_out
 
 
-def _batches(config: SFTConfig, size: int, pad_id: int, rows: list) -> TextBatches:
+def _batches(config: SFTConfig, size: int, pad_id: int, rows: Sequence) -> TextBatches:
     shared = {"pad_id": pad_id, "seed": config.seed}
     if config.packing:
         return packed_batches(rows, size, length=config.data.longest, **shared)
     return bucketed_batches(rows, size, buckets=config.buckets, **shared)
 
 
-def _row(run: Run, trained: TextModel, held_out: list) -> dict:
+def _row(run: Run, trained: TextModel, held_out: Sequence) -> dict:
     row: dict = {"method": "SFT"}
     if held_out:
         with phase("evaluating"):

@@ -12,6 +12,7 @@ from typing import Any
 
 from jaxalign.config.control import ControlConfig
 from jaxalign.config.data import DataConfig
+from jaxalign.config.evaluate import EvaluateConfig
 from jaxalign.config.explain import ExplainConfig
 from jaxalign.config.field_types import hints_of
 from jaxalign.config.generate import GenerateConfig
@@ -32,6 +33,7 @@ SHORT_NAMES = (
 SHORT_TEXTS = {
     "warmup": "Linear warm-up: a whole number of steps (1: one step), or below 1 a share of them"
 }
+SEEDED = (EvaluateConfig, ExplainConfig, GenerateConfig, RatingsConfig)
 # block: its fields by their short names
 SHORT_FLAGS: Mapping[type, Mapping[str, str]] = {
     LoopFields: {"eval_every": "eval_every", "save_every": "save_every"},
@@ -42,12 +44,12 @@ SHORT_FLAGS: Mapping[type, Mapping[str, str]] = {
     OptimizerConfig: {"learning_rate": "learning_rate", "warmup": "warmup_steps"},
     DataConfig: {"max_length": "max_length"},
     TrainingFields: {"seed": "seed"},
-    SeedsFields: {"seed": "seeds", "save_every": "save_every"},
+    SeedsFields: {"save_every": "save_every"},
     UpdateSettings: {"learning_rate": "learning_rate"},
-    ControlConfig: {"steps": "total_steps"},
-    ImagesConfig: {"steps": "updates", "batch_size": "batch_size"},
+    ControlConfig: {"steps": "total_steps", "seed": "seeds"},
+    ImagesConfig: {"steps": "updates", "batch_size": "batch_size", "seed": "seeds"},
     RLHFConfig: {"seed": "seed", "max_length": "max_length"},
-    **{block: {"seed": "seed"} for block in (ExplainConfig, GenerateConfig, RatingsConfig)},
+    **{block: {"seed": "seed"} for block in SEEDED},
 }
 
 # configuration: short names that it does not have, since it describes loops that it does not run

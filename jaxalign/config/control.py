@@ -10,7 +10,7 @@ from jaxalign.config.seeds import Cadence, SeedsFields
 class ControlConfig(SeedsFields):
     """PPO from scratch on a control task, all seeds in one compiled call.
 
-    Example: jaxalign ppo --config configs/ppo_cartpole.py --seed 0 1
+    Example: jaxalign ppo --config ppo_cartpole --seed 0 1
     """
 
     task: ControlTaskName = "cartpole"

@@ -1,7 +1,7 @@
 """The configuration of `jaxalign distill`."""
 
 from jaxalign.config.checks import config, require
-from jaxalign.config.data import DataConfig
+from jaxalign.config.data import DataConfig, require_in_memory
 from jaxalign.config.loop import FitConfig
 from jaxalign.config.lora import check_lora
 from jaxalign.config.names import (
@@ -82,5 +82,6 @@ class DistillConfig(PolicyFields):
     """Longest response that the student samples, in tokens."""
 
     def __post_init__(self):
+        require_in_memory(self.data, "distill")
         sampled = self.distill.on_policy > 0
         check_lora(self.lora, self.distill.fit.optimizer, sampled=sampled)

@@ -34,7 +34,7 @@ def values_of(settings: Any, name: str) -> dict[str, Any]:
     >>> values_of(DPOConfig(), "dpo.fit.optimizer.learning_rate")
     {'': 1e-06, 'with LoRA': 1e-05, 'small models': 0.0003}
     >>> values_of(DPOConfig(dpo=DPOSettings(loss="simpo")), "dpo.beta")
-    {'': 2.5}
+    {'': 2.0}
     """
     section = name.rpartition(".")[0]
     block = operator.attrgetter(section)(settings) if section else settings

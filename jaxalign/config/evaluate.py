@@ -56,7 +56,7 @@ class EvaluateConfig:
     """Where it computes."""
 
     def __post_init__(self):
-        for name in ("evaluation_path", "evaluation_share"):
+        for name in ("evaluation_path", "evaluation_share", "mixture", "streaming"):
             require(
                 not getattr(self.data, name),
                 f"evaluate reads --data.path; leave --data.{name} out",

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Literal
 
 from jaxalign.config.checks import config, require, require_one_reward
-from jaxalign.config.data import DataConfig
+from jaxalign.config.data import DataConfig, require_in_memory
 from jaxalign.config.dpo import DPOSettings
 from jaxalign.config.grpo import GRPOSettings
 from jaxalign.config.kto import KTOSettings
@@ -68,6 +68,8 @@ class ExplainConfig:
 
     def __post_init__(self):
         require_one_reward(self.reward, self.rewards)
+        if self.method not in ("sft", "dpo"):
+            require_in_memory(self.data, f"explain --method {self.method}")
         require(
             not self.data.evaluation_path,
             "explain reads --data.path; leave --data.evaluation_path empty",

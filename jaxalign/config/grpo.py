@@ -3,6 +3,7 @@
 from typing import Any
 
 from jaxalign.config.checks import config, require, require_one
+from jaxalign.config.data import require_in_memory
 from jaxalign.config.iterations import IterationSettings
 from jaxalign.config.loop import OptimizerConfig
 from jaxalign.config.lora import check_lora
@@ -145,4 +146,5 @@ class GRPOConfig(SampledFields):
 
     def __post_init__(self):
         super().__post_init__()
+        require_in_memory(self.data, "grpo")
         check_lora(self.lora, self.grpo.optimizer, sampled=True)

@@ -24,7 +24,7 @@ from jaxalign.config.seeds import (
 class ImagesConfig(SeedsFields):
     """PPO of a digit classifier that hardly saw two of the classes, on right/wrong feedback.
 
-    Example: jaxalign ppo --config configs/ppo_digits.py --seed 0 1
+    Example: jaxalign ppo --config ppo_digits --seed 0 1
     """
 
     seeds: tuple[Seed, ...] = (0, 1, 2, 3, 4)

@@ -1,7 +1,7 @@
 """The configuration of `jaxalign kto`."""
 
 from jaxalign.config.checks import config
-from jaxalign.config.data import DataConfig
+from jaxalign.config.data import DataConfig, require_in_memory
 from jaxalign.config.dpo import check_beta
 from jaxalign.config.loop import FitConfig
 from jaxalign.config.lora import check_lora
@@ -59,4 +59,5 @@ class KTOConfig(ReferenceFields):
     that the loss does not take is refused."""
 
     def __post_init__(self):
+        require_in_memory(self.data, "kto")
         check_lora(self.lora, self.kto.fit.optimizer)

@@ -1,6 +1,7 @@
 """The configuration of `jaxalign online`."""
 
 from jaxalign.config.checks import config, require
+from jaxalign.config.data import require_in_memory
 from jaxalign.config.dpo import check_beta
 from jaxalign.config.loop import FitConfig
 from jaxalign.config.lora import check_lora
@@ -103,4 +104,5 @@ class OnlineConfig(SampledFields):
 
     def __post_init__(self):
         super().__post_init__()
+        require_in_memory(self.data, "online")
         check_lora(self.lora, self.online.fit.optimizer, sampled=True)

@@ -1,6 +1,7 @@
 """The configuration of `jaxalign ppo` on text."""
 
 from jaxalign.config.checks import config, require, require_one
+from jaxalign.config.data import require_in_memory
 from jaxalign.config.iterations import IterationSettings
 from jaxalign.config.loop import OptimizerConfig
 from jaxalign.config.lora import check_lora
@@ -65,4 +66,5 @@ class TextPPOConfig(SampledFields):
 
     def __post_init__(self):
         super().__post_init__()
+        require_in_memory(self.data, "ppo")
         check_lora(self.lora, self.ppo.optimizer, sampled=True)

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Literal
 
 from jaxalign.config.checks import config, require
-from jaxalign.config.data import DataConfig
+from jaxalign.config.data import DataConfig, require_in_memory
 from jaxalign.config.dpo import check_beta
 from jaxalign.config.loop import FitConfig
 from jaxalign.config.lora import check_lora
@@ -120,6 +120,7 @@ class RewardConfig(NewModelFields):
 
     def __post_init__(self):
         super().__post_init__()
+        require_in_memory(self.data, "reward")
         loss, scores_steps = self.reward.declared_loss, self.scores_steps
         for field, instead in (("dropout", "its own dropout"), ("value_trunk", "no values")):
             require(

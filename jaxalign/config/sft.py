@@ -33,6 +33,11 @@ class SFTConfig(NewModelFields):
 
     def __post_init__(self):
         super().__post_init__()
+        require(
+            bool(self.init) or not self.data.streaming,
+            "without --init a tokenizer is learned from the rows, in memory; leave data.streaming "
+            "out, or give --init",
+        )
         check_lora(self.lora, self.fit.optimizer)
         require(
             not self.packing or self.length_buckets is None,

@@ -1,6 +1,6 @@
 """DPO of the fine-tuned model on single people's preferences between two sentences.
 
-jaxalign dpo --config dpo_ratings --run_dir runs/dpo
+jaxalign dpo --config dpo_ratings --output runs/dpo
 
 after `sft_ratings`.
 

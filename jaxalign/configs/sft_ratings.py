@@ -1,7 +1,7 @@
 """Supervised fine-tuning of a small new model on the sentences of the human ratings.
 
-jaxalign ratings --run_dir data
-jaxalign sft --config sft_ratings --run_dir runs/sft
+jaxalign ratings --output data
+jaxalign sft --config sft_ratings --output runs/sft
 
 Device: CPU, two cores; 2 min 22 s.
 Expected: perplexity 254 of the held-out sentences (their own vocabulary, seed 0).

@@ -1,15 +1,16 @@
 """Loading of users' data: every row becomes a record or is named with its place and its fault."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
 from jaxalign.data.chat import TokenRow
+from jaxalign.data.disk_rows import disk_records, disk_tokens
 from jaxalign.data.long_rows import cut_record, without_far_ends
 from jaxalign.data.records import FIELDS, Record
 from jaxalign.data.row_fields import BadRow, Row
-from jaxalign.data.sources import FieldNames, rows_of
+from jaxalign.data.sources import FieldNames, TextUnit, rows_of
 from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.errors import UserError
 from jaxalign.system.files import short_path
@@ -44,10 +45,10 @@ class LoadedRecords(Generic[AnyRecord]):
     cut: what the records that were cut had in tokens.
     """
 
-    records: list[AnyRecord]
+    records: Sequence[AnyRecord]
     skipped: list[SkippedRow]
-    tokens: list[tuple[TokenRow, ...]]
-    cut: list[int] = dataclasses.field(default_factory=list)
+    tokens: Sequence[tuple[TokenRow, ...]]
+    cut: list[int]
 
     def __str__(self) -> str:
         """Summary: the number of rows used, and a line for each of the first few reasons."""
@@ -77,6 +78,8 @@ def load_records(
     tokenizer: Tokenizer | None = None,
     max_length: int | None = None,
     on_long_row: OnLongRow = "error",
+    text: TextUnit | None = None,
+    folder: Path | None = None,
     data_dir: str | Path | None = None,
 ) -> LoadedRecords[AnyRecord]:
     """Validated records of one kind (`Prompt`, `Preference`, ... of `records.py`) from a source.
@@ -91,6 +94,8 @@ def load_records(
         with a field of more bytes than so many tokens can have.
       on_long_row: "error" takes a row that is too long as a bad one; "truncate" cuts it
         (`long_rows.py`); "skip" leaves it out.
+      text: what of a .txt file is a row; None: a line of a single file, each file of several.
+      folder: on whose disk records and tokens are kept; None: in memory.
       data_dir: where tensorflow-datasets keeps prepared data; its own default if None.
 
     Raises:
@@ -100,9 +105,12 @@ def load_records(
         raise UserError(f'on_bad_row is {on_bad_row!r}, wanted "error" or "skip"')
     if unknown := set(fields or {}) - set(FIELDS):
         raise UserError(f"no such fields: {sorted(unknown)}; there are {list(FIELDS)}")
-    loaded = LoadedRecords[AnyRecord]([], [], [])
+    records, tokens = [], []
+    if folder is not None:
+        records, tokens = disk_records(folder, kind), disk_tokens(folder)
+    loaded = LoadedRecords[AnyRecord](records, [], tokens, [])
     parser = RowParser(kind, tokenizer, max_length, truncate=on_long_row == "truncate")
-    for place, row in rows_of(source, fields or {}, data_dir):
+    for place, row in rows_of(source, fields or {}, data_dir, text):
         try:
             parsed = parser.parse(row)
         except LongRow as long:
@@ -110,9 +118,11 @@ def load_records(
         except BadRow as reason:
             loaded.skipped.append(SkippedRow(place, str(reason)))
         else:
-            loaded.records.append(parsed.record)
-            loaded.tokens.extend([parsed.tokens] if parsed.tokens else [])
-            loaded.cut.extend([parsed.cut] if parsed.cut else [])
+            records.append(parsed.record)
+            if parsed.tokens:
+                tokens.append(parsed.tokens)
+            if parsed.cut:
+                loaded.cut.append(parsed.cut)
     skipped = {"bad": on_bad_row == "skip", "long": "skip" in (on_bad_row, on_long_row)}
     _check_loaded(loaded, short_path(source), skipped, max_length)
     return loaded

@@ -13,6 +13,7 @@ of groups a tie counts half for either side, so that p[i, j] + p[j, i] = 1 for e
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -210,7 +211,7 @@ def cross_block_groups(ratings: Ratings, num_groups: int, group_size: int, seed:
 
 
 def pairs_as_groups(
-    pairs: list[tuple[TokenRow, ...]], margins: np.ndarray
+    pairs: Sequence[tuple[TokenRow, ...]], margins: np.ndarray
 ) -> tuple[list[TokenRow], Groups]:
     """Token sequences of pairs, and groups of two in which everybody prefers the first."""
     rows = [row for pair in pairs for row in pair]

@@ -18,6 +18,15 @@ GRID = 1.02  # lengths within so small a ratio go into one interval
 Array = np.ndarray[Any, Any]
 
 
+def most_rows(length: int) -> int:
+    """Most rows of this many tokens in a batch, at least 1.
+
+    >>> most_rows(10), most_rows(1000)
+    (256, 16)
+    """
+    return min(MOST_ROWS, MOST_TOKENS // length) or 1
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class ScoringBatch:
     """Rows that are scored at once.

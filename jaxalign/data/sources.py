@@ -1,20 +1,22 @@
 """Rows of files or of tensorflow-datasets, one at a time, each with its place in the source.
 
-data/train.jsonl.gz    data/train-*.parquet    data/saved    tfds:gsm8k:train[:90%]
-tfds:human_ratings/movies:policy
+data/train.jsonl.gz    data/train-*.parquet    data/saved    texts/    tfds:gsm8k:train[:90%]
+tfds:human_ratings/movies:policy    hf:trl-lib/tldr    hf:openai/gsm8k:main:test
 """
 
 import difflib
 import glob
 import importlib
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jaxalign.data.arrow_rows import arrow_rows, parquet_rows, saved_files
+from jaxalign.data.hub import hub_files, is_hub_source
 from jaxalign.data.row_fields import BadRow
-from jaxalign.data.text_rows import READERS, LocatedRow, typed_cells
+from jaxalign.data.text_rows import READERS, LocatedRow, document_rows, typed_cells
 from jaxalign.errors import UserError
 from jaxalign.system.files import SHOWN, exists, quote, regular_file, short_path
 
@@ -23,22 +25,28 @@ TFDS_SOURCE = re.compile(r"tfds:(?P<name>[^:\[\]]+(?::\d+\.\d+\.\d+)?):(?P<split
 TFDS_PACKAGES = ("question_answering", "structured", "summarization", "text", "text_simplification")
 TABLES = {".parquet": parquet_rows, ".arrow": arrow_rows, ".feather": arrow_rows}
 FILES = (
-    "a .jsonl, .json, .csv, .tsv (gzipped or not), .parquet, .arrow or .feather file, a pattern of "
-    "files, a folder saved by Hugging Face datasets, or tfds:NAME:SPLIT"
+    "a .jsonl, .json, .csv, .tsv, .txt (gzipped or not), .parquet, .arrow or .feather file, a "
+    "pattern of files, a folder saved by Hugging Face datasets or one of texts, "
+    "hf:OWNER/NAME:SPLIT or tfds:NAME:SPLIT"
 )
 FieldNames = dict[str, str]
+TextUnit = Literal["line", "document"]
 
 
 def rows_of(
-    source: str | Path, fields: FieldNames, data_dir: str | Path | None = None
+    source: str | Path,
+    fields: FieldNames,
+    data_dir: str | Path | None = None,
+    text: TextUnit | None = None,
 ) -> Iterator[LocatedRow]:
     """Rows of a source with their places; a `BadRow` in place of a row that cannot be read.
 
     Args:
       source: a file, a pattern of files (read in the order of their names), a folder that
-        `datasets.save_to_disk` wrote, or `tfds:name:split`.
+        `datasets.save_to_disk` wrote or one of texts, `hf:owner/name:split`, `tfds:name:split`.
       fields: our field name to the source's, where they differ: `{"prompt": "question"}`.
       data_dir: where tensorflow-datasets keeps prepared data; its own default if None.
+      text: what of a .txt file is a row; None: a line of a single file, each file of several.
 
     Returns:
       `(place, row)` one after another.
@@ -47,7 +55,7 @@ def rows_of(
       UserError: there is no such source, or no row of it has a field that `fields` names.
     """
     missing, names = {name for name in fields.values() if name}, set()
-    for place, row, texts in _raw_rows(str(source), data_dir):
+    for place, row, texts in _raw_rows(str(source), data_dir, text):
         if isinstance(row, BadRow):
             yield place, row
             continue
@@ -66,16 +74,17 @@ def rows_of(
 
 
 def _raw_rows(
-    source: str, data_dir: str | Path | None
+    source: str, data_dir: str | Path | None, text: TextUnit | None
 ) -> Iterator[tuple[str, dict[str, Any] | BadRow, bool]]:
     """Rows under the source's field names, with place and whether all values are text (CSV)."""
     if source.startswith("tfds:"):
         for place, row in _tfds_rows(source, data_dir):
             yield place, row, False
         return
+    whole = (text or ("line" if os.path.isfile(source) else "document")) == "document"
     for file in _files(source):
         texts = _kind(file) in (".csv", ".tsv")
-        for place, row in _file_rows(file):
+        for place, row in _file_rows(file, whole=whole):
             yield place, row, texts
 
 
@@ -93,10 +102,22 @@ def _files(pattern: str) -> list[Path]:
             names = sorted(glob.glob(pattern, recursive=True))
         except (ValueError, OSError, RecursionError):
             names = []
+    if not names and is_hub_source(pattern):
+        return hub_files(pattern)
     if not names:
         raise UserError(f"no file {short_path(pattern)}; give {FILES}")
     paths = [Path(file) for file in names]
-    return [file for path in paths for file in (saved_files(path) if path.is_dir() else [path])]
+    return [file for path in paths for file in (_folder_files(path) if path.is_dir() else [path])]
+
+
+def _folder_files(folder: Path) -> list[Path]:
+    """Files of a folder: of one of texts all, or those that `datasets` saved."""
+    try:
+        files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        raise UserError(f"{short_path(folder)} cannot be read: {error.strerror}") from None
+    texts = [path for path in files if path.is_file() and _kind(path) == ".txt"]
+    return texts if texts and texts == files else saved_files(folder)
 
 
 def _kind(file: Path) -> str:
@@ -105,9 +126,11 @@ def _kind(file: Path) -> str:
     return suffixes[0] if suffixes[1:] == [".gz"] else (suffixes or [""])[-1]
 
 
-def _file_rows(file: Path) -> Iterator[LocatedRow]:
-    """Rows of one file, read by its suffix."""
+def _file_rows(file: Path, *, whole: bool) -> Iterator[LocatedRow]:
+    """Rows of one file, read by its suffix; `whole`: a text file is one row."""
     kind = _kind(regular_file(file))
+    if kind == ".txt" and whole:
+        return document_rows(file)
     if kind in READERS:
         return READERS[kind](file)
     if kind in TABLES and file.suffix.lower() != ".gz":

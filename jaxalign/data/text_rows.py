@@ -72,12 +72,7 @@ def json_rows(file: Path) -> Iterator[LocatedRow]:
     is_list = first.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"["
     if not first or (not is_list and isinstance(_json_row(first), dict)):
         return jsonl_rows(file)
-    with _open_unpacked(file) as reader, _reading(file):
-        content = reader.read(LARGEST_TEXT + 1)
-    if len(content) > LARGEST_TEXT:
-        raise UserError(
-            f"{short_path(file)} has more than {LARGEST_TEXT:,} bytes; write it as JSON Lines"
-        )
+    content = _content(file, "write it as JSON Lines")
     if is_list:
         return _list_rows(file, content)
     return iter([(f"{short_path(file)}:{number}", _json_row(content))])
@@ -110,6 +105,31 @@ def csv_rows(file: Path, delimiter: str) -> Iterator[LocatedRow]:
                 yield place, {name: cell or None for name, cell in cells if name}
     finally:
         csv.field_size_limit(limit)
+
+
+def line_rows(file: Path) -> Iterator[LocatedRow]:
+    """Lines of a text file, each a row `{"text"}`; empty ones are left out."""
+    for number, line in _lines(file):
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            fault = BadRow(f"invalid UTF-8 at byte {error.start + 1} of the line")
+            yield f"{short_path(file)}:{number}", fault
+            continue
+        if text.strip():
+            yield f"{short_path(file)}:{number}", {"text": text}
+
+
+def document_rows(file: Path) -> Iterator[LocatedRow]:
+    """A text file as one row `{"text"}`, without white space at its end; none of an empty one."""
+    content = _content(file, "give --data.text line")
+    try:
+        text = content.decode("utf-8-sig").rstrip()
+    except UnicodeDecodeError as error:
+        yield short_path(file), BadRow(f"invalid UTF-8 at byte {error.start + 1}")
+        return
+    if text:
+        yield short_path(file), {"text": text}
 
 
 def typed_cells(row: dict[str, Any]) -> dict[str, Any]:
@@ -258,6 +278,15 @@ def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
             yield number, line
 
 
+def _content(file: Path, advice: str) -> bytes:
+    """All bytes of a file that is not too large to be read at once."""
+    with _open_unpacked(file) as reader, _reading(file):
+        content = reader.read(LARGEST_TEXT + 1)
+    if len(content) > LARGEST_TEXT:
+        raise UserError(f"{short_path(file)} has more than {LARGEST_TEXT:,} bytes; {advice}")
+    return content
+
+
 @contextlib.contextmanager
 def _open_unpacked(file: Path) -> Iterator[IO[bytes]]:
     """Open file of bytes, unpacked where it is gzipped.
@@ -277,6 +306,10 @@ def _open_unpacked(file: Path) -> Iterator[IO[bytes]]:
                 raise UserError(f"{short_path(file)} is {what}")
         if start.startswith(b"\x1f\x8b"):
             with gzip.GzipFile(fileobj=opened) as unpacked:
+                with _reading(file):
+                    twice = unpacked.peek(2)[:2] == b"\x1f\x8b"
+                if twice:
+                    raise UserError(f"{short_path(file)} is packed twice; unpack it with gunzip")
                 yield unpacked  # type: ignore[misc]
         elif file.suffix == ".gz" and start:
             raise UserError(f"{short_path(file)} is not gzipped, as its name says")
@@ -301,6 +334,7 @@ READERS: dict[str, Callable[[Path], Iterator[LocatedRow]]] = {
     ".jsonl": jsonl_rows,
     ".ndjson": jsonl_rows,
     ".json": json_rows,
+    ".txt": line_rows,
     ".csv": functools.partial(csv_rows, delimiter=","),
     ".tsv": functools.partial(csv_rows, delimiter="\t"),
 }

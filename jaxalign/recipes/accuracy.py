@@ -1,7 +1,7 @@
 """Accuracy of trained models on held-out pairs and labelled responses."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from jaxalign.recipes.run import Run
 from jaxalign.recipes.scoring import response_logps, score_rows
 from jaxalign.recipes.text_models import TextModel
 
-Pairs = list[tuple[TokenRow, ...]]
+Pairs = Sequence[tuple[TokenRow, ...]]
 
 
 def pair_accuracy(run: Run, reward: TextModel, pairs: Pairs, *, blocks: np.ndarray) -> dict:
@@ -75,7 +75,7 @@ def label_accuracy(
     run: Run,
     policy: TextModel,
     reference: TextModel,
-    rows: list[TokenRow],
+    rows: Sequence[TokenRow],
     *,
     labels: np.ndarray,
     blocks: np.ndarray,

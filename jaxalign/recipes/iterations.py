@@ -166,14 +166,17 @@ def read_prompts(
     """Prompts of a source to train on, and those held out, with their rows where reward functions
     need them; `reading` and `seed` as in `read_split`.
     """
-    judged = has_functions(sources)
-    both = read_split(data, PromptRow if judged else Prompt, seed=seed, **reading)
-    for rows, where in zip(both, (data.path, data.evaluation_path or data.path), strict=True):
-        if judged and len(rows):
-            check_fields(sources, rows.records, where)
+    if not has_functions(sources):
+        both = read_split(data, Prompt, seed=seed, **reading)
+        first, held_out = (Prompts(ids=[row.tokens for row in rows.texts]) for rows in both)
+        return first, held_out
+    rows, apart = read_split(data, PromptRow, seed=seed, **reading)
+    check_fields(sources, rows.records, data.source)
+    if len(apart):
+        check_fields(sources, apart.records, data.evaluation_path or data.source)
     first, held_out = (
-        Prompts(ids=[row.tokens for row in rows.texts], records=rows.records if judged else None)
-        for rows in both
+        Prompts(ids=[row.tokens for row in each.texts], records=each.records)
+        for each in (rows, apart)
     )
     return first, held_out
 

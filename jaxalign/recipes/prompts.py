@@ -17,12 +17,12 @@ class PromptBatch(NamedTuple):
     """Prompts of an iteration.
 
     rows: `[B, T]` token prompts.
-    index: `[B]` which of all prompts each is.
+    prompt_index: `[B]` which of all prompts each is.
     number: of the iteration, from 0.
     """
 
     rows: TokenBatch
-    index: np.ndarray
+    prompt_index: np.ndarray
     number: int
 
 

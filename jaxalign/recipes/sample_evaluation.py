@@ -11,7 +11,7 @@ import numpy as np
 from jaxalign.batches.tokens import TokenBatch
 from jaxalign.data.batching import prompt_batch
 from jaxalign.data.example_order import evaluation_batches
-from jaxalign.data.scoring_batches import MOST_ROWS, MOST_TOKENS
+from jaxalign.data.scoring_batches import most_rows
 from jaxalign.evaluation.bootstrap import mean_estimate, prompt_blocks
 from jaxalign.layouts.layout import pad_rows, trim_rows
 from jaxalign.recipes.prompts import Prompts
@@ -32,13 +32,13 @@ class Answered(NamedTuple):
     """Responses to prompts in the order of the prompts, in NumPy.
 
     rows: `[N, T]` prompts and responses.
-    index: `[N]` which of the prompts each answers.
+    prompt_index: `[N]` which of the prompts each answers.
     judged: their scores.
     kl: `[N]` nats, log-ratio of policy and reference, summed over the response.
     """
 
     rows: TokenBatch
-    index: np.ndarray
+    prompt_index: np.ndarray
     judged: Judged
     kl: np.ndarray
 
@@ -118,7 +118,7 @@ def sampled_evaluation(
             run.samples.write(sample_lines(records.stage, judges, first))
         return {f"eval/{name}": x for name, x in answer_metrics(answered, judges).items()}
 
-    return Evaluation(metrics=metrics, every=every)
+    return Evaluation(metrics=metrics, every=every, sign="eval/scores/mean")
 
 
 def first_answers(answered: Answered, count: int, *, step: int) -> Drawn:
@@ -126,7 +126,7 @@ def first_answers(answered: Answered, count: int, *, step: int) -> Drawn:
     rows, judged = trim_rows(answered.rows, count), answered.judged
     texts = judged.texts and judged.texts[:count]
     judged = Judged(judged.totals[:count], {}, judged.columns[:count], texts)
-    index = answered.index[:count]
+    index = answered.prompt_index[:count]
     return Drawn(step=step, rows=rows, index=index, judged=judged, more={"evaluation": True})
 
 
@@ -171,10 +171,10 @@ def answers_of(
     trees = run.layout.place((policy.params, frozen.params, judges.params))
     shared = (*trees, jax.random.key(seed))
     length = task.prompts.longest + task.max_new_tokens
-    size = min(MOST_ROWS, MOST_TOKENS // length) or 1
+    size = most_rows(length)
     answers = PromptAnswers(prompts=task.prompts, judges=judges, size=size)
     answered = answers(lambda prompts: collect(shared, prompts), repeats=samples)
-    blocks = prompt_blocks([judges.asked[number] for number in answered.index])
+    blocks = prompt_blocks([judges.asked[number] for number in answered.prompt_index])
     numbers = answer_numbers(answered, judges)
     columns = {"score": numbers["scores/mean"]}
     if len(judges.sources) > 1:
@@ -187,5 +187,5 @@ def answers_of(
     for name, values in columns.items():
         there = ~np.isnan(values)
         measures |= mean_estimate(values[there], blocks=blocks[there]).columns(name)
-    drawn = Drawn(step=0, rows=answered.rows, index=answered.index, judged=answered.judged)
+    drawn = Drawn(step=0, rows=answered.rows, index=answered.prompt_index, judged=answered.judged)
     return measures, list(sample_lines("evaluate", judges, drawn))

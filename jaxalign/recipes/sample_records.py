@@ -121,7 +121,7 @@ def sample_lines(stage: str, judges: Judges, drawn: Drawn) -> Iterator[dict[str,
 def has_ended(rows: TokenBatch, stop_ids: tuple[int, ...]) -> np.ndarray:
     """`[B]` whether each response ended by itself, of rows in NumPy."""
     tokens, mask = np.asarray(rows.tokens), np.asarray(rows.response_mask)
-    return (np.isin(tokens, stop_ids) & mask).any(axis=1)
+    return np.any(np.isin(tokens, stop_ids) & mask, axis=1)
 
 
 def sample_table(stage: str, lines: Sequence[dict[str, Any]]) -> Table:

@@ -1,6 +1,8 @@
 """A user's rows as token rows: read, tokenised, bad ones reported."""
 
 import dataclasses
+import functools
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Generic
@@ -11,8 +13,10 @@ from jaxalign.config.data import DataConfig
 from jaxalign.config.lora import LoraConfig
 from jaxalign.config.model import TokenizerConfig
 from jaxalign.data.chat import TokenRow
+from jaxalign.data.disk_rows import chosen, column, joined
 from jaxalign.data.formats import AnyRecord, LoadedRecords, load_records
 from jaxalign.data.held_out import held_out_rows
+from jaxalign.data.mixture import mixed_rows
 from jaxalign.data.records import Record
 from jaxalign.data.sources import FILES
 from jaxalign.data.tokenizer import Tokenizer
@@ -40,16 +44,16 @@ class Rows(Generic[AnyRecord]):
     tokens: the token rows of each: one, two for preferences, one an answer for rankings.
     """
 
-    records: list[AnyRecord]
-    tokens: list[tuple[TokenRow, ...]]
+    records: Sequence[AnyRecord]
+    tokens: Sequence[tuple[TokenRow, ...]]
 
     def __len__(self) -> int:
         return len(self.records)
 
     @property
-    def texts(self) -> list[TokenRow]:
+    def texts(self) -> Sequence[TokenRow]:
         """The token rows of records that have one each."""
-        return [row for (row,) in self.tokens]
+        return column(self.tokens, 0)
 
     def where(self, kept: Callable[[AnyRecord], bool]) -> "Rows[AnyRecord]":
         """The rows whose record meets a condition."""
@@ -57,10 +61,16 @@ class Rows(Generic[AnyRecord]):
 
     def at(self, kept: np.ndarray) -> "Rows[AnyRecord]":
         """The rows where `kept`, `[N]` bool, is true."""
-        index = np.flatnonzero(kept)
-        return Rows(
-            records=[self.records[i] for i in index], tokens=[self.tokens[i] for i in index]
-        )
+        return self.take(np.flatnonzero(kept))
+
+    def take(self, index: np.ndarray) -> "Rows[AnyRecord]":
+        """The rows at these positions."""
+        return Rows(records=chosen(self.records, index), tokens=chosen(self.tokens, index))
+
+    def __add__(self, other: "Rows[AnyRecord]") -> "Rows[AnyRecord]":
+        """The rows of both, one behind the other."""
+        records, tokens = joined(self.records, other.records), joined(self.tokens, other.tokens)
+        return Rows(records=records, tokens=tokens)
 
 
 def read_rows(
@@ -69,7 +79,7 @@ def read_rows(
     *,
     tokenizer: Tokenizer,
     log: Path | None,
-    held_out: bool = False,
+    source: str | None = None,
 ) -> Rows[AnyRecord]:
     """The usable rows of a source, each tokenised once; bad ones stop the run or are named.
 
@@ -77,12 +87,16 @@ def read_rows(
       data: the source, its limits, and what to do with bad rows.
       kind: of record: `Prompt`, `Preference`, ... of `data/records.py`.
       tokenizer: makes the tokens.
-      log: directory in which skipped rows are listed; None: on the terminal.
-      held_out: read `evaluation_path` instead of `path`.
+      log: directory in which skipped rows are listed, and on whose disk rows are kept where that is
+        asked for; None: on the terminal, and the disk of temporary files.
+      source: read instead of `path`.
     """
-    source = data.evaluation_path if held_out else data.path
+    source = data.path if source is None else source
+    folder = None
+    if data.streaming:
+        folder = Path(tempfile.gettempdir()) if log is None else make_directory(log)
     with phase(f"reading {printable(source)}" if source else "reading rows"):
-        loaded = _load(data, source, kind, tokenizer)
+        loaded = _load(data, source, kind, tokenizer, folder)
     report_long(source, loaded, data.longest)
     if bad := [f"{row.place}: {row.reason}" for row in loaded.skipped if not row.length]:
         report_skipped(source, bad, log)
@@ -107,25 +121,43 @@ def read_split(
     kind: type[AnyRecord],
     *,
     seed: int,
-    held_out_kind: type[Record] | None = None,
     **reading: Any,
 ) -> tuple[Rows[AnyRecord], Rows[Any]]:
-    """The usable rows of `path` to train on, and those held out: of `evaluation_path`, or a share
-    of the rows of `path`; none where neither is given.
+    """The usable rows to train on, of `path` or mixed of several sources, and those held out: of
+    `evaluation_path`, or a share of the others; none where neither is given.
 
     Args:
       kind: of record, as in `read_rows`.
-      seed: of the share that is held out.
-      held_out_kind: of the records of `evaluation_path`, where those need fewer fields.
+      seed: of the share that is held out, and of what is drawn for a mixture.
       reading: `tokenizer` and `log`, as in `read_rows`.
     """
-    rows = read_rows(data, kind, **reading)
-    if data.evaluation_path:
-        return rows, read_rows(data, held_out_kind or kind, **reading, held_out=True)
+    parts = [read_rows(data, kind, **reading, source=source) for source in data.sources]
+    rows = functools.reduce(Rows.__add__, parts)
     apart = _held_out(data, rows.records, seed)
+    training = _mixed(data, rows, [len(part) for part in parts], ~apart, seed)
+    if data.evaluation_path:
+        reading |= {"source": data.evaluation_path}
+        return training, read_rows(data, kind, **reading)
     if apart.any():
-        tell(f"{printable(data.path)}: {apart.sum():,} of the rows are held out")
-    return rows.at(~apart), rows.at(apart)
+        tell(f"{printable(data.source)}: {apart.sum():,} of the rows are held out")
+    return training, rows.at(apart)
+
+
+def _mixed(
+    data: DataConfig, rows: Rows[AnyRecord], sizes: Sequence[int], kept: np.ndarray, seed: int
+) -> Rows[AnyRecord]:
+    """The rows that are kept, those of each source of a mixture as its weight says."""
+    if not data.mixture:
+        return rows.at(kept)
+    source_of = np.repeat(np.arange(len(sizes)), sizes)
+    parts = [np.flatnonzero(kept & (source_of == number)) for number in range(len(sizes))]
+    drawn = mixed_rows([len(part) for part in parts], [*data.mixture.values()], seed)
+    for source, part, taken in zip(data.mixture, parts, drawn, strict=True):
+        share = len(taken) / sum(map(len, drawn))
+        tell(f"{printable(source)}: {len(taken):,} of {len(part):,} rows an epoch, {share:.1%}")
+    return rows.take(
+        np.concatenate([part[taken] for part, taken in zip(parts, drawn, strict=True)])
+    )
 
 
 def read_texts(data: DataConfig, kind: type[AnyRecord], *, seed: int) -> list[AnyRecord]:
@@ -133,7 +165,8 @@ def read_texts(data: DataConfig, kind: type[AnyRecord], *, seed: int) -> list[An
 
     Skipped rows are reported by `read_split` later.
     """
-    records = _load(data, data.path, kind, None).records
+    loaded = [_load(data, source, kind, None).records for source in data.sources]
+    records = [record for part in loaded for record in part]
     apart = _held_out(data, records, seed)
     return [record for record, away in zip(records, apart, strict=True) if not away]
 
@@ -146,7 +179,11 @@ def _held_out(data: DataConfig, records: Sequence[Record], seed: int) -> np.ndar
 
 
 def _load(
-    data: DataConfig, source: str, kind: type[AnyRecord], tokenizer: Tokenizer | None
+    data: DataConfig,
+    source: str,
+    kind: type[AnyRecord],
+    tokenizer: Tokenizer | None,
+    folder: Path | None = None,
 ) -> LoadedRecords[AnyRecord]:
     if not source:
         raise UserError(f"--data.path is empty; give {FILES}")
@@ -158,6 +195,8 @@ def _load(
         tokenizer=tokenizer,
         max_length=data.max_length,
         on_long_row=data.on_long_row,
+        text=data.text,
+        folder=folder,
     )
 
 

@@ -94,7 +94,7 @@ def test_a_published_model_is_trained_gently_and_the_run_says_so(
 ):
     monkeypatch.setattr(finish, "write_report", lambda directory: directory)  # plots take seconds
     command = ["dpo", "--policy", str(models / "published"), "--data.path", rows]
-    command += ["--run_dir", str(tmp_path / "run"), "--dpo.fit.epochs", "2"]
+    command += ["--output", str(tmp_path / "run"), "--dpo.fit.epochs", "2"]
     command += ["--dpo.fit.batch_size", "2", "--place.layout", "device"]
     dispatch(command)
     first, *_ = capsys.readouterr().out.splitlines()
@@ -135,7 +135,7 @@ def test_every_command_refuses_a_schedule_shorter_than_its_warm_up(name, model, 
     """Before it reads rows (there are none) or makes its directory."""
     option, flag = COMMANDS[name]
     command = ["reward", "--loss", "process"] if name == "process" else [name]
-    command += [f"--{option}", str(models / model), "--run_dir", str(tmp_path / "run")]
+    command += [f"--{option}", str(models / model), "--output", str(tmp_path / "run")]
     command += ["--teacher", str(models / "ours")] if name == "distill" else []
     sampled = name in ("ppo", "grpo")
     command += [f"--{flag}.{'iterations' if sampled else 'steps'}", "1"]

@@ -142,7 +142,7 @@ def trained_and_explained(files, case, folder, monkeypatch):
 
     monkeypatch.setattr(Run, "step", recorded)
     monkeypatch.setitem(page.PREPARE, command, kept)
-    dispatch([command, "--run_dir", str(folder / "run"), *of_run])
+    dispatch([command, "--output", str(folder / "run"), *of_run])
     output = ["--output", str(folder / "page.html")]
     updates = [["explain", *of_explain, "--updates", number, *output] for number in ("0", "1")]
     explanations = [dispatch(arguments) for arguments in updates]

@@ -1,6 +1,7 @@
 """Every file in `jaxalign/configs/` is what its command takes; settings are checked early."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +13,7 @@ from jaxalign.config.generate import GenerateConfig
 from jaxalign.config.grpo import GRPOConfig, GRPOSettings
 from jaxalign.config.loop import FitConfig, OptimizerConfig
 from jaxalign.config.model import ModelConfig
-from jaxalign.config.online import OnlineConfig, OnlineSettings
+from jaxalign.config.online import OnlineSettings
 from jaxalign.config.packaged import FOLDER, packaged_names
 from jaxalign.config.ppo import PPOSettings, TextPPOConfig
 from jaxalign.config.reward import RewardConfig, RewardSettings
@@ -27,6 +28,18 @@ FILES = [FOLDER / f"{name}.py" for name in packaged_names()]
 def test_config_files(file):
     command, _ = CONFIGS[type(read_config(file)).__name__]
     assert f"jaxalign {command} --config {file.stem} " in " ".join(file.read_text().split())
+
+
+def test_configurations_are_found_by_name_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert read_config(Path("rlhf_smollm2")) == read_config(FOLDER / "rlhf_smollm2.py")
+    assert read_config(Path("rlhf_smollm2.py")) == read_config(Path("rlhf_smollm2"))
+    (tmp_path / "dpo_ratings.py").write_text((FOLDER / "ppo_cartpole.py").read_text())
+    assert type(read_config(Path("dpo_ratings.py"))).__name__ == "ControlConfig"  # the user's own
+    with pytest.raises(UserError, match=r"rlhf_smol does not exist; did you mean rlhf_smollm2\?"):
+        read_config(Path("rlhf_smol"))
+    with pytest.raises(UserError, match="by name there are dpo_ratings, ppo_cartpole"):
+        read_config(Path("elsewhere/xyz.py"))
 
 
 def test_there_are_configurations_for_every_training_command():
@@ -83,9 +96,6 @@ def test_defaults_are_valid_and_frozen(name):
         (lambda: GRPOSettings(minibatches=0), "minibatches is 0; it must be at least 1"),
         (lambda: TextPPOConfig(max_new_tokens=0), "max_new_tokens is 0; it must be at least 1"),
         (lambda: GRPOConfig(max_new_tokens=-1), "max_new_tokens is -1; it must be at least 1"),
-        (lambda: TextPPOConfig(data=HELD_OUT), "ppo reads no held-out rows"),
-        (lambda: GRPOConfig(data=HELD_OUT), "grpo reads no held-out rows"),
-        (lambda: OnlineConfig(data=HELD_OUT), "online reads no held-out rows"),
         (lambda: RewardConfig(model=ModelConfig(dropout=0.5)), "leave model.dropout out"),
         (
             lambda: RewardConfig(model=ModelConfig(value_trunk="separate")),

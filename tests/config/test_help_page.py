@@ -4,10 +4,20 @@ import re
 
 import pytest
 
-from jaxalign.cli import CONFIGS, DEFAULTS, REFUSED, dispatch, main, named_config
+from jaxalign.cli import (
+    CONFIGS,
+    DEFAULTS,
+    REFUSED,
+    dispatch,
+    main,
+    named_config,
+    options_of_command,
+)
 from jaxalign.config.common import short_flags
 from jaxalign.config.defaults import NEW, PUBLISHED
+from jaxalign.config.field_types import hints_of
 from jaxalign.config.flags import fields_of, flags_of
+from jaxalign.config.options import RunOptions
 from jaxalign.losses import PAIR_LOSSES
 from tests.folders import ROOT
 
@@ -38,12 +48,13 @@ def text_of(text, flag):
 def test_the_first_page_is_two_screens_and_shows_nothing_that_is_refused(command, page):
     text = page(command)
     lines = text.splitlines()
-    assert len(lines) <= 80 and max(map(len, lines)) <= 80
+    assert len(lines) <= 100 and max(map(len, lines)) <= 80
     assert lines[0].startswith(f"usage: jaxalign {command} ")
     cls = type(named_config(DEFAULTS[command]))
     refused = REFUSED.get(command, ())
     known = [name for name in flags_of(cls) if name not in refused]
-    options = {"config", *(("output",) if CONFIGS[cls.__name__][1] else ())}
+    options = {*hints_of(options_of_command(command))}
+    assert ("output" in options) == (CONFIGS[cls.__name__][1] is not None)
     shown = flags_on(text)
     assert len(shown) == len(set(shown)) and options <= set(shown)
     for flag in set(shown) - options:
@@ -52,7 +63,7 @@ def test_the_first_page_is_two_screens_and_shows_nothing_that_is_refused(command
 
 def test_short_flags_come_first_and_in_one_order(page):
     names = ["epochs", "steps", "learning_rate", "batch_size", "warmup", "eval_every"]
-    names += ["save_every", "max_length", "seed", "config", "output"]
+    names += ["save_every", "max_length", "seed", *hints_of(RunOptions)]
     for command in ("sft", "dpo", "kto", "reward", "ppo", "grpo", "online", "distill"):
         assert flags_on(page(command))[: len(names)] == names
 
@@ -82,7 +93,8 @@ def test_flags_beside_help_say_what_would_apply(page):
 def test_a_run_directory_may_hold_a_model_of_any_size(page, tmp_path):
     (tmp_path / "versions.json").touch()
     for name in (str(tmp_path), f"{tmp_path}@12"):
-        assert "small models 3e-4" in page("dpo", "--policy", name)
+        text = page("dpo", "--policy", name)
+        assert text_of(text, "learning_rate").endswith("with LoRA 1e-5; small models 3e-4)")
 
 
 @pytest.mark.parametrize("loss", PAIR_LOSSES)
@@ -90,9 +102,10 @@ def test_hyper_parameters_are_those_of_the_chosen_loss(loss, page):
     text = page("dpo", "--loss", loss)
     takes = PAIR_LOSSES[loss].hyperparameters
     everywhere = {name for other in PAIR_LOSSES.values() for name in other.hyperparameters}
-    assert {*flags_on(text)} & everywhere == {*takes}
+    shown = {flag.rpartition(".")[2]: flag for flag in flags_on(text)}
+    assert {*shown} & everywhere == {*takes}
     for name, value in takes.items():
-        assert float(text_of(text, name).rpartition("(")[2].rstrip(")")) == value
+        assert float(text_of(text, shown[name]).rpartition("(")[2].rstrip(")")) == value
 
 
 def test_a_mistake_beside_help_is_told_below_it(capsys):

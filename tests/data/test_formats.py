@@ -402,11 +402,11 @@ def test_several_files_are_read_in_the_order_of_their_names(tmp_path):
 def test_sources_that_are_not_there_are_named(tmp_path):
     with pytest.raises(UserError, match="no file"):
         load_records(tmp_path / "none.jsonl", Prompt)
-    (tmp_path / "a.txt").write_text("prompt\nx\n")
+    (tmp_path / "a.md").write_text("prompt\nx\n")
     with pytest.raises(UserError, match=r"must end in \.jsonl, .* \.feather; \.gz may follow"):
-        load_records(tmp_path / "a.txt", Prompt)
+        load_records(tmp_path / "a.md", Prompt)
     with pytest.raises(UserError, match="on_bad_row"):
-        load_records(tmp_path / "a.txt", Prompt, on_bad_row="ignore")
+        load_records(tmp_path / "a.md", Prompt, on_bad_row="ignore")
     with pytest.raises(UserError, match="not of the form tfds:name/config:split"):
         load_records("tfds:imdb_reviews", Prompt)
     with pytest.raises(UserError, match="tfds:no_such_dataset:train: "):

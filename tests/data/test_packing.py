@@ -343,13 +343,13 @@ def test_sft_packs_rows_counts_their_tokens_and_resumes_to_the_same_bits(
     fields |= {"model.dropout": 0.0, "place.layout": "device", "tokenizer.vocab_size": 300}
     given = [word for key, value in fields.items() for word in (f"--{key}", str(value))]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    dispatch(["sft", "--run_dir", str(whole), *given])
+    dispatch(["sft", "--output", str(whole), *given])
     written = capsys.readouterr().out
     assert written.startswith("defaults of a small model: ")
     said = re.search(r"20 texts in (\d+) rows of 32 tokens, ([0-9.]+)% of", written)
-    interrupted(lambda: dispatch(["sft", "--run_dir", str(parts), *given]))
+    interrupted(lambda: dispatch(["sft", "--output", str(parts), *given]))
     assert 0 < read_metrics(parts)[-1]["step"] < 4
-    dispatch(["sft", "--run_dir", str(parts), *given])
+    dispatch(["sft", "--output", str(parts), *given])
     files = [run / "model" / "model.safetensors" for run in (whole, parts)]
     assert files[0].read_bytes() == files[1].read_bytes()
     lines, again = ([{**line, "time": 0} for line in read_metrics(run)] for run in (whole, parts))

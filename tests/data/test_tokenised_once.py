@@ -1,6 +1,7 @@
 """Every text of a row goes through the tokenizer once: what its length was checked with is kept."""
 
 import collections
+import dataclasses
 import json
 
 import pytest
@@ -66,9 +67,9 @@ def source_of(folder, *rows) -> DataConfig:
 def test_every_text_is_tokenised_once(kind, row, tmp_path, calls):
     """A prompt too, however many answers it has; the held-out rows as the others."""
     data = source_of(tmp_path, row)
-    for held_out in (False, True):
+    for source in (None, data.evaluation_path):
         calls.clear()
-        rows = read_rows(data, kind, tokenizer=TOKENIZER, log=None, held_out=held_out)
+        rows = read_rows(data, kind, tokenizer=TOKENIZER, log=None, source=source)
         calls.pop("\n", None)  # the end of a step
         assert calls == dict.fromkeys(texts_of(row), 1)
         assert rows.tokens == [rows.records[0].token_rows(TOKENIZER)]
@@ -77,6 +78,7 @@ def test_every_text_is_tokenised_once(kind, row, tmp_path, calls):
 def test_prompts_stay_what_the_tokenizer_made_of_them(tmp_path, calls):
     """Whether models judge the answers or functions, which get the rows too."""
     data = source_of(tmp_path, {"prompt": "why", "answer": "so"}, {"prompt": "film", "answer": ""})
+    data = dataclasses.replace(data, evaluation_path="")
     wanted = [[TOKENIZER.bos_id, *TOKENIZER.encode(text)] for text in ("why", "film")]
     calls.clear()
     for judge in (lambda completions, answer: [0.0], None):
@@ -84,7 +86,7 @@ def test_prompts_stay_what_the_tokenizer_made_of_them(tmp_path, calls):
         prompts = read_prompts(data, sources, seed=0, tokenizer=TOKENIZER, log=None)[0]
         assert [ids.tolist() for ids in prompts.ids] == wanted
         assert (prompts.records is None) == (judge is None)
-    assert calls == {"why": 2, "film": 2}  # once for each judge
+    assert calls == {"why": 4, "film": 4}  # once for each judge, and again as held-out rows
 
 
 def test_rows_and_their_tokens_are_left_out_together(tmp_path):

@@ -217,7 +217,7 @@ def train(directory, layout="device", steps=16, on_policy=0.5, loss="jsd"):
         {name: x for name, x in line.items() if name != "stage"}
         for line in lines_without_times(directory)
     ]
-    held_out = [line["validation/loss"] for line in lines if "validation/loss" in line]
+    held_out = [line["eval/loss"] for line in lines if "eval/loss" in line]
     return [line for line in lines if "loss" in line], held_out
 
 
@@ -320,7 +320,7 @@ def test_distill_is_a_command(saved, tmp_path):
             "jsd",
             "--policy",
             str(saved / "student"),
-            "--run_dir",
+            "--output",
             str(tmp_path),
         ),
         *("--teacher", str(saved / "teacher"), "--data.path", rows, "--data.evaluation_path", rows),
@@ -340,7 +340,7 @@ def test_online_is_a_command(saved, tmp_path):
             "xpo",
             "--policy",
             str(saved / "student"),
-            "--run_dir",
+            "--output",
             str(tmp_path),
         ),
         *("--reward", str(saved / "reward"), "--data.path", str(saved / "prompts.jsonl")),
@@ -361,7 +361,7 @@ def test_models_of_different_vocabularies_are_refused(saved, tmp_path, capsys, c
     with pytest.raises(SystemExit):
         main([
             *(command, "--policy", str(saved / names[0]), f"--{option}", str(saved / names[1])),
-            *("--data.path", str(saved / "rows.jsonl"), "--run_dir", str(tmp_path)),
+            *("--data.path", str(saved / "rows.jsonl"), "--output", str(tmp_path)),
         ])  # fmt: skip
     line = capsys.readouterr().err
     assert f"--policy and --{option} have different vocabularies" in line and line.count("\n") == 1

@@ -353,7 +353,7 @@ def command(folder, name, kind, more=()):
     fields |= {f"{kind}.fit.{name}": value for name, value in fit.items()}
     fields[f"{kind}.fit.optimizer.warmup_steps"] = 1
     given = [word for key, value in fields.items() for word in (f"--{key}", str(value))]
-    return dispatch([kind, "--run_dir", str(folder / name), *given, *more])
+    return dispatch([kind, "--output", str(folder / name), *given, *more])
 
 
 @pytest.mark.slow
@@ -379,9 +379,9 @@ def test_a_second_run_and_a_resumed_one_never_run_the_reference(
     monkeypatch.setattr(preferences, "pair_logps", counted := Counted(preferences.pair_logps))
     interrupted(lambda: command(tmp_path, "second", kind, more))
     assert command(tmp_path, "second", kind, more)["reward_model"] == first["reward_model"]
-    assert counted.calls == (2 if kind == "dpo" else 0)
+    assert counted.calls == (4 if kind == "dpo" else 0)
     lines = [lines_without_times(tmp_path / name) for name in ("first", "second")]
-    assert lines[0] == lines[1] and len(lines[0]) == 3
+    assert lines[0] == lines[1] and len(lines[0]) == 5
     assert [file.stat().st_mtime_ns for file in kept] == times
     models = [
         Path(tmp_path / name / "model/model.safetensors").read_bytes()

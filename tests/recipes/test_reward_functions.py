@@ -734,17 +734,17 @@ def test_grpo_learns_from_a_mixture_and_goes_on_after_a_failure(files, tmp_path,
         *optimizer("grpo", "4e-2"),
     ]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    results = dispatch([*arguments, "--run_dir", str(whole)])
+    results = dispatch([*arguments, "--output", str(whole)])
     assert np.isfinite(results["rows"][0]["reward_score"])
     (files / "broken").touch()
     with pytest.raises(SystemExit):
-        main([*arguments, "--run_dir", str(parts)])
+        main([*arguments, "--output", str(parts)])
     (files / "broken").unlink()
     told = capsys.readouterr().err.splitlines()[-1]
     assert "rewards.py: ascii raised RuntimeError: the grader is away (line 13); mend it" in told
     assert [line["step"] for line in read_metrics(parts)] == [1, 2]
     assert [path.name for path in (parts / "checkpoints" / "grpo").iterdir()] == ["2"]
-    dispatch([*arguments, "--run_dir", str(parts)])
+    dispatch([*arguments, "--output", str(parts)])
     models = [(run / "model" / "model.safetensors").read_bytes() for run in (whole, parts)]
     assert models[0] == models[1] and lines_without_times(whole) == lines_without_times(parts)
     lines = lines_without_times(whole)
@@ -787,7 +787,7 @@ def check_kept_samples(run, *, iterations, responses, evaluations):
 def test_ppo_learns_from_a_function(files, tmp_path):
     run = str(tmp_path / "ppo")
     arguments = [
-        *("ppo", *common(files), "--reward", f"{files / 'rewards.py'}:picky", "--run_dir", run),
+        *("ppo", *common(files), "--reward", f"{files / 'rewards.py'}:picky", "--output", run),
         *("--ppo.iterations", "8", "--ppo.batch_size", "64", "--ppo.kl_coef", "0.0"),
         *("--ppo.missing_eos_penalty", "0.0"),
         *("--place.layout", "device", *optimizer("ppo", "1e-2")),
@@ -813,7 +813,7 @@ def test_ppo_learns_from_a_function(files, tmp_path):
 def test_online_learns_from_a_function(files, tmp_path):
     run = str(tmp_path / "online")
     arguments = [
-        *("online", *common(files), "--reward", f"{files / 'rewards.py'}:picky", "--run_dir", run),
+        *("online", *common(files), "--reward", f"{files / 'rewards.py'}:picky", "--output", run),
         *("--online.fit.steps", "24", "--online.fit.batch_size", "32"),
         *("--online.fit.log_every", "1", "--place.layout", "device"),
         *optimizer("online.fit", "4e-2"),
@@ -831,7 +831,7 @@ def test_the_same_command_again_does_not_end_a_run_that_nobody_judges(files, tmp
     (tmp_path / "none.py").write_text("def reward(responses): return [None] * len(responses)")
     arguments = [
         *("online", *common(files), "--reward", str(tmp_path / "none.py")),
-        *("--run_dir", str(tmp_path / "run"), "--online.fit.steps", "4"),
+        *("--output", str(tmp_path / "run"), "--online.fit.steps", "4"),
         *("--online.fit.batch_size", "32", "--online.fit.log_every", "1"),
         *("--place.layout", "device", *optimizer("online.fit", "4e-2")),
     ]
@@ -850,7 +850,7 @@ def test_the_same_command_again_does_not_end_a_run_that_nobody_judges(files, tmp
 def test_mistakes_come_before_sampling(files, tmp_path, capsys):
     run = tmp_path / "run"
     (tmp_path / "needs.py").write_text("def reward(responses, answer): ...\n")
-    start = ["ppo", *common(files), "--run_dir", str(run)]
+    start = ["ppo", *common(files), "--output", str(run)]
     with pytest.raises(SystemExit):
         main([*start, "--reward", str(tmp_path / "needs.py")])
     told = capsys.readouterr().err

@@ -318,7 +318,7 @@ def test_rankings_from_the_command_line(tmp_path, no_report):
 
     train, test = (write_rows(tmp_path / f"{n}.jsonl", rows(n)) for n in (48, 20))
     data = ["--data.path", train, "--data.evaluation_path", test]
-    arguments = ["reward", "--loss", "plackett_luce", "--run_dir", str(tmp_path / "run"), *data]
+    arguments = ["reward", "--loss", "plackett_luce", "--output", str(tmp_path / "run"), *data]
     small = ["--reward.pooling", "none", "--reward.bag", "True", "--reward.bag_characters", "0"]
     small += ["--reward.centering", "0.01"]
     results = dispatch([*arguments, *TINY, *ROOM, *ONE, *small, *fit("reward", 12, 0.05)])
@@ -351,7 +351,7 @@ def test_steps_from_the_command_line(tmp_path, capsys):
 
     train, test = (write_rows(tmp_path / f"{n}.jsonl", rows(n)) for n in (48, 20))
     data = ["--data.path", train, "--data.evaluation_path", test]
-    arguments = ["reward", "--loss", "process", "--run_dir", str(tmp_path / "run"), *data, *ONE]
+    arguments = ["reward", "--loss", "process", "--output", str(tmp_path / "run"), *data, *ONE]
     results = dispatch([*arguments, *TINY, *ROOM, *fit("process", 60, 0.01)])
     (row,) = results["reward_model"]
     page = (tmp_path / "run" / "report.html").read_text()
@@ -379,7 +379,7 @@ def test_margins_and_centering_from_the_command_line(tmp_path, no_report):
     """All scores are 0 before the first update; with one pair, metrics give the scores after it."""
     pair = {"prompt": "It:", "chosen": " a fine film", "rejected": " dull", "margin": 2}
     path = write_rows(tmp_path / "pairs.jsonl", [pair] * 4)
-    arguments = ["reward", "--run_dir", str(tmp_path / "run"), "--data.path", path, *TINY, *ROOM]
+    arguments = ["reward", "--output", str(tmp_path / "run"), "--data.path", path, *TINY, *ROOM]
     small = ["--reward.pooling", "none", "--reward.bag", "True", "--reward.bag_characters", "0"]
     small += ["--reward.bag_l2", "0", "--reward.centering", "0.5"]
     dispatch([*arguments, *ONE, *small, *fit("reward", 2, 0.05)])

@@ -142,7 +142,7 @@ def test_what_changed_is_named(tmp_path, capsys):
         ({"reward 1": began["reward 1"] | {"function": "b"}}, "of function reward, .* has b"),
         ({"reward 1": {"weight": 1.0, "sha256": "4"}}, "of function reward, this one has None"),
     ]:
-        with pytest.raises(UserError, match=f"holds a run with .*{words}.* another run_dir$"):
+        with pytest.raises(UserError, match=f"holds a run with .*{words}.* another --output$"):
             check_same(began, began | change, tmp_path)
     with pytest.raises(UserError, match="holds a run with policy, this one has none"):
         check_same(began, {k: v for k, v in began.items() if k != "policy"}, tmp_path)
@@ -173,7 +173,7 @@ def test_a_run_goes_on_as_it_began_from_wherever_the_same_files_are(tmp_path):
     first = opened(tmp_path, config)  # nothing was saved: it begins again, as often as one likes
     saved(tmp_path)
     assert opened(tmp_path, config) == opened(tmp_path, elsewhere) == first
-    with pytest.raises(UserError, match="holds a run with seed = 0, this one has 1; use the same"):
+    with pytest.raises(UserError, match="holds a run with seed = 0, this one has 1, and that"):
         opened(tmp_path, dataclasses.replace(config, seed=1))
     with pytest.raises(UserError, match=r"rows of data\.path in another order"):
         opened(tmp_path, config, ROWS[::-1])
@@ -238,10 +238,10 @@ def test_every_error_of_the_system_is_one_line(monkeypatch, capsys, error, statu
 def test_an_address_is_no_run_directory(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit):
-        main(["sft", "--run_dir", "gs://bucket/run", "--data.path", "rows.jsonl"])
+        main(["sft", "--output", "gs://bucket/run", "--data.path", "rows.jsonl"])
     assert "gs://bucket/run is an address" in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        main(["sft", "--run_dir", "new", "--data.path", "rows.jsonl"])
+        main(["sft", "--output", "new", "--data.path", "rows.jsonl"])
     assert list(tmp_path.iterdir()) == []
 
 

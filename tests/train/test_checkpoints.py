@@ -405,7 +405,9 @@ def test_a_directory_that_checkpoints_cannot_be_read_from_is_refused(tmp_path, m
     for place, why in [(tmp_path / "[t]", "has one as well"), (tmp_path / "none", "No such file")]:
         monkeypatch.setattr(tempfile, "tempdir", str(place))
         for name, character in [("seed=[1]", r"'\['"), ("a\\b", r"'\\\\'"), ("a\nb", r"'\\n'")]:
-            words = rf"^[^\n]* has the character {character}, [^\n]*{why}.* give a run_dir without"
+            words = (
+                rf"^[^\n]* has the character {character}, [^\n]*{why}.* give an --output without"
+            )
             with pytest.raises(UserError, match=words):
                 directory_of(str(tmp_path / name))
         assert directory_of(str(tmp_path / "seed=1")) == tmp_path / "seed=1"

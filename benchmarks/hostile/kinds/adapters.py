@@ -121,7 +121,7 @@ def merged(room: Room, adapter: Path, run_dir: str = "run") -> Ending:
     return room.call(
         *(
             "sft",
-            "--run_dir",
+            "--output",
             run_dir,
             "--init",
             room.base.published("llama"),

@@ -40,15 +40,15 @@ LINES: dict[str, list[str]] = {
     "unknown_nested": ["dpo", "--dpo.fit.step", "3"],
     "short_flag": ["dpo", "-x"],
     "surplus_word": ["generate", "word"],
-    "no_value": ["sft", "--run_dir"],
+    "no_value": ["sft", "--output"],
     "no_value_config": ["sft", "--config"],
     "no_value_seed": ["sft", "--seed"],
     "no_value_loss": ["dpo", "--loss"],
     "twice": ["sft", "--seed", "1", "--seed", "2", "--data.path", "no.jsonl"],
-    "twice_run_dir": ["sft", "--run_dir", "a", "--run_dir", "b", "--data.path", "no.jsonl"],
+    "twice_run_dir": ["sft", "--output", "a", "--output", "b", "--data.path", "no.jsonl"],
     "loss_of_another": ["dpo", "--loss", "kto"],
     "loss_nowhere": ["sft", "--loss", "dpo"],
-    "run_dir_nowhere": ["generate", "--run_dir", "x"],
+    "run_dir_nowhere": ["generate", "--output", "x"],
     "report_nothing": ["report"],
     "report_two": ["report", "a", "b"],
     "report_missing": ["report", "/no/such"],
@@ -146,7 +146,7 @@ def refused_flag(room: Room, *, name: str, flag: str, value: str) -> str:
         return refused(short, *words)
     if name in OTHERS:
         if name == "ratings":
-            return refused(room.call(name, "--run_dir", "out", f"--{flag}={value}"), *words)
+            return refused(room.call(name, "--output", "out", f"--{flag}={value}"), *words)
         whole = other(room, name)
     else:
         whole = command(name, room.base)

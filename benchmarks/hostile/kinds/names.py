@@ -59,7 +59,7 @@ def found_again(room: Room, *, place: str) -> str:
     """The same command again has nothing left to do, and with a damaged end goes on."""
     arguments = command("sft", room.base, run_dir=place)
     if place.startswith("-"):
-        arguments[1:3] = [f"--run_dir={place}"]
+        arguments[1:3] = [f"--output={place}"]
     ending = room.call(*arguments)
 
     def resumes() -> None:
@@ -74,4 +74,4 @@ def found_again(room: Room, *, place: str) -> str:
         if (folder / "model" / "model.safetensors").read_bytes() != model:
             raise Fault("lost", "the same command gave another model")
 
-    return either(ending, resumes, "run_dir", "directory", place[:20])
+    return either(ending, resumes, "--output", "directory", place[:20])

@@ -82,14 +82,14 @@ def named(place: str) -> tuple[str, ...]:
     if "\0" in place:
         return ("x00",)  # as it is shown
     above = place.rpartition("/")[0] or place  # what cannot be made may be what is above it
-    return place[:30], above[:30], "run_dir", "output", "reference_logps"
+    return place[:30], above[:30], "output", "reference_logps"
 
 
 def nowhere(room: Room, *, what: str, place: str) -> str:
     """A run directory that cannot be."""
     prepared(room)
     if what == "ratings":
-        done = refused(room.call("ratings", "--run_dir", place, "--pairs", "5"), *named(place))
+        done = refused(room.call("ratings", "--output", place, "--pairs", "5"), *named(place))
     else:
         done = refused(room.call(*command("sft", room.base, run_dir=place)), *named(place))
     if (room.path / "taken").read_text() != "mine":

@@ -203,7 +203,7 @@ def lower_learning_rate(room: Room) -> str:
     refused(first, "learning_rate")
     given[place] = "1e-3"
     again = room.start(*given).ending()
-    if again.status and "run_dir" not in first.err:
+    if again.status and "--output" not in first.err:
         raise Fault("lost", f"advised: {tail(first.err)}; then refused: {tail(again.err)}")
     return "line"
 
@@ -215,7 +215,7 @@ def another_day(room: Room) -> str:
     answer = {"role": "assistant", "content": "film"}
     chats = [{"messages": [{"role": "user", "content": f"a {i}"}, answer]} for i in range(8)]
     data = room.write("chats.jsonl", chats)
-    given = ["sft", "--run_dir", "run", "--init", "policy", "--data.path", data]
+    given = ["sft", "--output", "run", "--init", "policy", "--data.path", data]
     given += arguments(room, "sft", STEPS)[arguments(room, "sft", STEPS).index("--fit.steps") :]
     interrupted(room, given)
     shutil.copytree(room.path / "run", room.path / "same_day")
@@ -249,7 +249,7 @@ def renamed_directory(room: Room) -> str:
     interrupted(room, given)
     kept = lines(room)
     (room.path / "run").rename(room.path / "moved")
-    given[given.index("--run_dir") + 1] = "moved"
+    given[given.index("--output") + 1] = "moved"
     ending = room.start(*given).ending()
     worked(ending)
     rows_of = [json.loads(line) for line in (room.path / "moved" / "metrics.jsonl").open()]

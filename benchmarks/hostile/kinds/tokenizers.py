@@ -232,7 +232,7 @@ def several_ends_stop(room: Room) -> str:
 def trained(room: Room, model: str) -> None:
     """A run directory `run` that started from the model."""
     data = ["--data.path", room.base.short]
-    worked(room.call("sft", "--run_dir", "run", "--init", model, *data, *loop(steps=1)))
+    worked(room.call("sft", "--output", "run", "--init", model, *data, *loop(steps=1)))
 
 
 def several_ends_in_a_run_stop(room: Room) -> str:

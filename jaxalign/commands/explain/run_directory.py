@@ -58,7 +58,8 @@ def of_run(config: ExplainConfig) -> ExplainConfig:
     data = config.data
     if not data.path:
         data = dataclasses.replace(run.data, evaluation_path="")
-        of_this_machine(config.run, run.data.path, "data.path", is_local=os.path.exists)
+        for source in run.data.sources:
+            of_this_machine(config.run, source, "data.path", is_local=os.path.exists)
     shared = {"policy": config.run, "data": data, "seed": run.seed}
     if kind is SFTConfig:
         refuse_labels(config.run, labelled=run.labelled)

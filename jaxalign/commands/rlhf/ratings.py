@@ -143,6 +143,6 @@ def human_pairs(corpus: Corpus, config: RLHFConfig) -> Pairs:
     if not len(index):
         raise UserError(
             f"each of the {len(pairs)} human pairs has a text of more than max_length "
-            f"{config.max_length} tokens; raise pairs or max_length, in another run_dir"
+            f"{config.max_length} tokens; raise pairs or max_length, in another --output"
         )
     return pairs.take(index)
