@@ -15,8 +15,8 @@ from jaxalign.config.dpo import DPOSettings
 from jaxalign.config.kto import KTOSettings
 from jaxalign.config.loop import FitConfig
 from jaxalign.data.chat import TokenRow, first_responses
-from jaxalign.data.disk_rows import column
-from jaxalign.data.example_order import batch_indices
+from jaxalign.data.disk_rows import chosen, column, joined
+from jaxalign.data.example_order import batch_indices, drawn_examples
 from jaxalign.data.preference_batches import (
     mismatched_rows,
     shared_preference_batch,
@@ -52,9 +52,10 @@ def train_dpo(
 ) -> TextModel:
     """A policy trained by a loss on pairs of responses.
 
-    The reference's log-probabilities are computed once, and not at all for a loss without a
-    reference. Without dropout, so that policy and reference are the same function at the first
-    step; only a trained adapter that goes on with `lora.dropout` differs from itself by that noise.
+    The reference's log-probabilities of the pairs that training draws are computed once, and not at
+    all for a loss without a reference. Without dropout, so that policy and reference are the same
+    function at the first step; only a trained adapter that goes on with `lora.dropout` differs from
+    itself by that noise.
 
     Args:
       policy: start and reference.
@@ -69,8 +70,9 @@ def train_dpo(
     policy = with_heads(policy, ("logits",), run.key(f"{name}/init"), dropout=0.0)
     score = functools.partial(score_reference or response_logps, run, policy)
     scoring = {"settings": settings, "temperature": temperature, "pad_id": policy.tokenizer.pad_id}
-    batches = PairBatches(score=score, pairs=pairs, **scoring)
     fit = settings.fit
+    drawn = drawn_examples(len(pairs), fit.updates * fit.rows, run.seed)
+    batches = PairBatches(score=score, pairs=pairs, drawn=drawn, **scoring)
     if not is_trained(run, name, fit.updates):
         with phase("scoring the reference"):
             _ = batches.reference
@@ -104,6 +106,7 @@ class PairBatches:
     score: `(rows, temperature=...) -> [N]` of the reference.
     pairs, settings, temperature: as in `train_dpo`.
     pad_id: of the vocabulary.
+    drawn: positions of the pairs that are asked for; None: of all. Others have the reference NaN.
     """
 
     score: Score
@@ -111,12 +114,16 @@ class PairBatches:
     settings: DPOSettings
     temperature: float
     pad_id: int
+    drawn: np.ndarray | None = None
 
     @functools.cached_property
     def reference(self) -> PairLogps | None:
-        """The reference's log-probabilities of all pairs; None where the loss has none."""
-        sides = column(self.pairs, 0), column(self.pairs, 1)
-        return pair_reference(self.score, sides, self.settings, temperature=self.temperature)
+        """The reference's log-probabilities of the pairs; None where the loss has none."""
+        drawn = np.arange(len(self.pairs)) if self.drawn is None else self.drawn
+        pairs = chosen(self.pairs, drawn)
+        sides = column(pairs, 0), column(pairs, 1)
+        logps = pair_reference(self.score, sides, self.settings, temperature=self.temperature)
+        return jax.tree.map(lambda x: _at(x, drawn, len(self.pairs)), logps)
 
     @functools.cached_property
     def _lengths(self) -> tuple[int, int]:
@@ -155,7 +162,9 @@ def train_unpaired(
     score = functools.partial(score_reference or response_logps, run, policy)
     fit, scoring = settings.fit, {"settings": settings, "temperature": temperature}
     scoring |= {"pad_id": policy.tokenizer.pad_id}
-    batches = LabelledBatches(score=score, rows=rows, labels=labels, **scoring)
+    drawn = drawn_examples(len(rows), fit.updates * fit.rows, run.seed)
+    given = {"rows": rows, "labels": labels, "drawn": drawn}
+    batches = LabelledBatches(score=score, **given, **scoring)
     if not is_trained(run, name, fit.updates):
         with phase("scoring the reference"):
             _ = batches.scored
@@ -192,12 +201,13 @@ class LabelledBatches:
     settings: KTOSettings
     temperature: float
     pad_id: int
+    drawn: np.ndarray | None = None
 
     @functools.cached_property
     def scored(self) -> "LabelledRows":
         """The rows with the reference's log-probabilities."""
         rows = with_mismatched(self.rows, self.labels, self.settings)
-        return rows.scored(self.score, temperature=self.temperature)
+        return rows.scored(self.score, temperature=self.temperature, drawn=self.drawn)
 
     def __call__(self, index: np.ndarray) -> UnpairedBatch:
         """Batch of the rows at these positions."""
@@ -282,14 +292,17 @@ def pair_logps(
     temperature: float,
 ) -> PairLogps:
     """Response log-probabilities of both sides, `[N]`; with `ld_alpha` those of LD-DPO."""
-    logps: list[Any] = [score(side, temperature=temperature) for side in sides]
+    texts = [joined(*sides)]
     if ld_alpha is not None:
         pairs = list(zip(*sides, strict=True))
         public = [min(int(row.is_response.sum()) for row in pair) for pair in pairs]
-        for number, side in enumerate(sides):
-            prefixes = [first_responses(row, n) for row, n in zip(side, public, strict=True)]
-            beginnings: Any = score(prefixes, temperature=temperature)
-            logps[number] = np.asarray(discounted_excess(logps[number], beginnings, alpha=ld_alpha))
+        texts += [[first_responses(row, n) for row, n in zip(side, public, strict=True)]
+                  for side in sides]  # fmt: skip
+    # in one pass, whose batches take rows of all of them
+    together: Any = score(functools.reduce(joined, texts), temperature=temperature)
+    logps = together.reshape(-1, len(sides[0]))
+    if ld_alpha is not None:
+        logps = np.asarray(discounted_excess(logps[:2], logps[2:], alpha=ld_alpha))
     return PairLogps(chosen=logps[0], rejected=logps[1])
 
 
@@ -308,13 +321,20 @@ class LabelledRows:
     reference: np.ndarray | None = None
     mismatched_reference: np.ndarray | None = None
 
-    def scored(self, score: Score, *, temperature: float) -> "LabelledRows":
-        """The same rows with the reference's log-probabilities."""
-        logps = [
-            None if rows is None else score(rows, temperature=temperature)
-            for rows in (self.rows, self.mismatched)
-        ]
-        return dataclasses.replace(self, reference=logps[0], mismatched_reference=logps[1])
+    def scored(
+        self, score: Score, *, temperature: float, drawn: np.ndarray | None = None
+    ) -> "LabelledRows":
+        """The same rows with the reference's log-probabilities, NaN but at the drawn positions;
+        None: all are drawn.
+        """
+        drawn = np.arange(len(self.rows)) if drawn is None else drawn
+        texts = chosen(self.rows, drawn)
+        if self.mismatched is not None:  # in one pass, whose batches take rows of both
+            texts = joined(texts, chosen(self.mismatched, drawn))
+        parts = score(texts, temperature=temperature).reshape(-1, len(drawn))
+        logps = [_at(part, drawn, len(self.rows)) for part in parts]
+        mismatched = logps[1] if len(logps) > 1 else None
+        return dataclasses.replace(self, reference=logps[0], mismatched_reference=mismatched)
 
     def take(self, index: np.ndarray) -> "LabelledRows":
         """The rows at these positions."""
@@ -325,6 +345,13 @@ class LabelledRows:
         """Batch of all rows; `index` says which rows of the data set they are."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return unpaired_batch(**fields, index=index, pad_id=pad_id, length=length)
+
+
+def _at(values: np.ndarray, index: np.ndarray, count: int) -> np.ndarray:
+    """`[count]` numbers with the values at these positions, and NaN where nothing is read."""
+    found = np.full(count, np.nan, values.dtype)
+    found[index] = values
+    return found
 
 
 def _taken(values: Any, index: np.ndarray) -> Any:

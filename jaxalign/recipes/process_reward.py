@@ -18,7 +18,7 @@ from jaxalign.losses.declarations import Loss
 from jaxalign.models.functions import text_step_scores
 from jaxalign.recipes.held_out import held_out_evaluation, without_noise
 from jaxalign.recipes.run import Run
-from jaxalign.recipes.scoring import by_rows, longest
+from jaxalign.recipes.scoring import longest, scored_batches
 from jaxalign.recipes.stage import Learner, fit_batches
 from jaxalign.recipes.text_models import TextModel, with_heads
 
@@ -98,10 +98,12 @@ def train_process(
 
 def step_chances(run: Run, model: TextModel, rows: Sequence[TokenRow]) -> list[np.ndarray]:
     """Predicted probability that each step of each row is right, in (0, 1)."""
-    step_scores = text_step_scores(model.model)
-    logits = by_rows(run, step_scores, model.params, rows, pad_id=model.tokenizer.pad_id)
-    chances = 1 / (1 + np.exp(-logits.astype(np.float64)))
-    return [part[: len(row)][row.is_response] for part, row in zip(chances, rows, strict=True)]
+    step_scores, pad_id = text_step_scores(model.model), model.tokenizer.pad_id
+    logits: dict[int, np.ndarray] = {}
+    for index, part in scored_batches(run, step_scores, model.params, rows, pad_id=pad_id):
+        logits |= zip(index.tolist(), part, strict=True)
+    of_steps = [logits[i][: len(row)][row.is_response] for i, row in enumerate(rows)]
+    return [1 / (1 + np.exp(-x.astype(np.float64))) for x in of_steps]
 
 
 def step_accuracy(

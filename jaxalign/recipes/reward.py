@@ -16,6 +16,7 @@ from jaxalign.data.chat import TokenRow
 from jaxalign.data.example_order import batch_indices, evaluation_batches
 from jaxalign.data.preference_batches import comparison_batch
 from jaxalign.data.preferences import Groups
+from jaxalign.data.scoring_batches import MOST_ROWS
 from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.layouts.layout import pad_rows
 from jaxalign.models.functions import head_scores, pooled_texts, text_scores
@@ -30,7 +31,7 @@ from jaxalign.models.ngram_reward import (
 )
 from jaxalign.recipes.held_out import held_out_evaluation, without_noise
 from jaxalign.recipes.run import Run
-from jaxalign.recipes.scoring import SCORING_ROWS, by_rows, longest, score_rows
+from jaxalign.recipes.scoring import by_rows, longest, score_rows
 from jaxalign.recipes.stage import Learner, fit_batches
 from jaxalign.recipes.text_models import TextModel, shallow, with_heads
 
@@ -221,9 +222,10 @@ def ngram_features(
         features["spelling"] = spelling(texts, **spelled)
     counts = {name: np.zeros(size) for name, size in config.sizes(vocab_size).items()}
     read = jax.jit(functools.partial(ngrams, config))
-    for index in evaluation_batches(len(rows), SCORING_ROWS):
+    size = min(len(rows), MOST_ROWS)
+    for index in evaluation_batches(len(rows), size):
         part = token_batch([rows[i] for i in index], pad_id=pad_id, length=longest(rows))
-        part = pad_rows(part, SCORING_ROWS)[0]
+        part = pad_rows(part, size)[0]
         count_texts(counts, jax.device_get(read(part.tokens, part.mask, features)), len(index))
     idf = {f"{n}_idf": inverse_document_frequency(c, len(rows)) for n, c in counts.items()}
     return features | idf

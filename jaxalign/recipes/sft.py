@@ -9,10 +9,11 @@ from jaxalign import objectives
 from jaxalign.config.loop import FitConfig
 from jaxalign.data.batching import token_batch
 from jaxalign.data.chat import TokenRow
+from jaxalign.data.scoring_batches import most_rows
 from jaxalign.models.functions import text_logps, text_logps_and_likeliest
 from jaxalign.recipes.held_out import held_out_evaluation, without_noise
 from jaxalign.recipes.run import Run
-from jaxalign.recipes.scoring import longest, rows_of_pass
+from jaxalign.recipes.scoring import longest
 from jaxalign.recipes.stage import Evaluation, Objective, fit_batches
 from jaxalign.recipes.text_batches import TextBatches, with_token_counts
 from jaxalign.recipes.text_models import TextModel
@@ -64,7 +65,7 @@ def _on_held_out(
         return token_batch(chosen, pad_id=pad_id, length=length, index=index)
 
     loss_fn = objective.make_loss(without_noise(objective.read))
-    size = rows_of_pass(length)
+    size = most_rows(length)
     return held_out_evaluation(run, loss_fn, batch, rows=len(rows), size=size, every=fit.eval_every)
 
 

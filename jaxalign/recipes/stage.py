@@ -26,7 +26,7 @@ from jaxalign.system.files import make_directory, read_json
 from jaxalign.train.evaluations import HELD_OUT, Best, Evaluations
 from jaxalign.train.loop import fit
 from jaxalign.train.metrics import logged
-from jaxalign.train.optimizers import learning_rate_at, make_optimizer
+from jaxalign.train.optimizers import Rates, learning_rate_at, make_optimizer, rates_of
 from jaxalign.train.step import Track, TrainState, initial_state, summed_step, train_step
 
 
@@ -54,10 +54,17 @@ class Learner:
     shown: tuple[str, ...] = ("loss",)
     reads_all: bool = False
 
-    def state(self, key: jax.Array, optimizer: optax.GradientTransformation) -> TrainState:
+    def state(
+        self, key: jax.Array, optimizer: optax.GradientTransformation, rates: Rates | None = None
+    ) -> TrainState:
         """Training state before the first update; all noise comes from the key."""
         return initial_state(
-            self.params, optimizer, key, statistics=self.statistics, frozen=self.frozen
+            self.params,
+            optimizer,
+            key,
+            statistics=self.statistics,
+            frozen=self.frozen,
+            rates=rates,
         )
 
     def step(self, kind: Callable, optimizer: optax.GradientTransformation) -> Callable:
@@ -297,7 +304,8 @@ def fit_batches(
         shown=learner.shown,
     )
     keep_parts(run, name, learner)
-    return fit_loop(run, name, learner.state(run.key(name), optimizer), loop)
+    rates = schedule_of(settings.optimizer, settings.updates)
+    return fit_loop(run, name, learner.state(run.key(name), optimizer, rates), loop)
 
 
 def fit_iterations(
@@ -341,7 +349,8 @@ def fit_iterations(
         shown=learner.shown,
     )
     keep_parts(run, name, learner)
-    return fit_loop(run, name, learner.state(run.key(name), optimizer), loop)
+    rates = schedule_of(settings.optimizer, steps)
+    return fit_loop(run, name, learner.state(run.key(name), optimizer, rates), loop)
 
 
 def updates_of(settings: PPOSettings | GRPOSettings) -> int:
@@ -417,6 +426,17 @@ def is_trained(run: Run, name: str, updates: int) -> bool:
 
 def optimizer_of(settings: OptimizerConfig, total_steps: int) -> optax.GradientTransformation:
     """Optax transformation of a configuration; fields that are None are as for a small model."""
+    return make_optimizer(**_optimizer_fields(settings, total_steps), total_steps=total_steps)
+
+
+def schedule_of(settings: OptimizerConfig, total_steps: int) -> Rates:
+    """Numbers of the schedule of a configuration, as the optimizer's."""
+    fields = _optimizer_fields(settings, total_steps)
+    named = {name: fields[name] for name in ("learning_rate", "warmup_steps")}
+    return rates_of(**named, total_steps=total_steps)
+
+
+def _optimizer_fields(settings: OptimizerConfig, total_steps: int) -> dict[str, Any]:
     fields = dataclasses.asdict(filled_optimizer(settings, total_steps))
     del fields["warmup_share"]  # in steps now
-    return make_optimizer(**fields, total_steps=total_steps)
+    return fields

@@ -528,13 +528,23 @@ def _from_bits(bits: jax.Array, leaf: Any) -> jax.Array:
 
 def _is_frozen(path: tuple[Any, ...]) -> bool:
     """Whether the path of a leaf contains a field `frozen`."""
-    return any(isinstance(key, GetAttrKey) and key.name == "frozen" for key in path)
+    return _is_in(path, "frozen")
+
+
+def _is_in(path: tuple[Any, ...], field: str) -> bool:
+    return any(isinstance(key, GetAttrKey) and key.name == field for key in path)
 
 
 def _stored(state: Tree) -> dict[Any, Any]:
-    """Leaves to store, by path and in order: all but the frozen and the empty ones."""
+    """Leaves to store, by path and in order: all but the frozen and the empty ones, and the numbers
+    of the schedule, which are those of the run that goes on.
+    """
     leaves = jax.tree_util.tree_leaves_with_path(state)
-    return {path: leaf for path, leaf in leaves if np.size(leaf) and not _is_frozen(path)}
+    return {
+        path: leaf
+        for path, leaf in leaves
+        if np.size(leaf) and not _is_frozen(path) and not _is_in(path, "rates")
+    }
 
 
 def _frozen_sum(state: Tree) -> int:
