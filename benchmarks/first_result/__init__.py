@@ -1,1 +1,1 @@
-"""Time from the command to the saved model, beside other libraries: `python -m benchmarks.first_result`."""
+"""Time from the command to the saved model: `python -m benchmarks.first_result`."""

@@ -34,27 +34,27 @@ SHORTEST, LONGEST = 40, 140  # tokens of a row
 JOBS = {
     "dpo": Job(
         method="dpo", rows=40, held_out=11, steps=12, batch=2,
-        expected={"jaxalign": 370, "TRL": 80, "Tunix": 200},
+        expected={"jaxalign": 80, "TRL": 80, "Tunix": 200},
     ),
     "dpo_large": Job(
         method="dpo", rows=240, held_out=40, steps=24, batch=2,
-        expected={"jaxalign": 700, "TRL": 150, "Tunix": 300},
+        expected={"jaxalign": 200, "TRL": 150, "Tunix": 300},
     ),
     "sft": Job(
         method="sft", rows=40, held_out=11, steps=12, batch=2,
-        expected={"jaxalign": 200, "TRL": 60, "Tunix": 100},
+        expected={"jaxalign": 60, "TRL": 30, "Tunix": 100},
     ),
     "reward": Job(
         method="reward", rows=40, held_out=11, steps=12, batch=2,
-        expected={"jaxalign": 200, "TRL": 70},
+        expected={"jaxalign": 60, "TRL": 40},
     ),
     "kto": Job(
         method="kto", rows=40, held_out=11, steps=12, batch=2,
-        expected={"jaxalign": 300, "TRL": 80},
+        expected={"jaxalign": 80, "TRL": 70},
     ),
     "grpo": Job(
         method="grpo", rows=24, steps=6, batch=4,
-        expected={"jaxalign": 300, "TRL": 150},
+        expected={"jaxalign": 150, "TRL": 200},
     ),
     "default": Job(method="rlhf", expected={"jaxalign": 260}),
 }  # fmt: skip

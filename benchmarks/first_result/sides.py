@@ -43,6 +43,7 @@ class Side:
     name: for the table, and the key of `Job.expected`.
     methods: that it has, of those of the jobs.
     passes: of `PASSES`; a side without a cache of programs has the cold one alone.
+    cache_variable: of the environment, which tells the folder of its cache.
     command: `(job, job's name, place, learning rate) -> arguments` of its Python.
     look: adds to a timeline what the files say: `(timeline, place, start)`.
     modules, packages: that it is made of, to import and to tell the versions of.
@@ -51,6 +52,7 @@ class Side:
     name: str
     methods: tuple[str, ...]
     passes: tuple[str, ...]
+    cache_variable: str
     command: Callable[[Job, str, Place, float], list[str]]
     look: Callable[[Timeline, Place, float], None]
     modules: tuple[str, ...]
@@ -66,34 +68,31 @@ PASSES = {
 
 def our_command(job: Job, name: str, place: Place, learning_rate: float) -> list[str]:
     """`jaxalign METHOD` with the flags of a job."""
-    command = ["-m", "jaxalign", job.method, "--run_dir", str(place.output)]
+    command = ["-m", "jaxalign", job.method, "--output", str(place.output)]
     if job.method == "rlhf":
         return command
     start = "--init" if job.method in ("sft", "reward") else "--policy"
     flags = {
         start: place.model,
         "--data.path": place.rows / "train.jsonl",
+        "--steps": job.steps,
+        "--batch_size": job.batch * (2 if job.method == "reward" else 1),  # both of a pair count
         "--lora.rank": RANK,
         "--lora.alpha": ALPHA,
         "--learning_rate": learning_rate,
         "--schedule": "linear",
-        "--warmup_steps": 0,
+        "--warmup": 0,
         "--log_every": 1,
     }
     if job.held_out:
         flags["--data.evaluation_path"] = place.rows / "test.jsonl"
     if job.method == "grpo":
         flags |= {
-            "--iterations": job.steps,
-            "--prompts": job.batch,
             "--group_size": GROUP,
             "--max_new_tokens": NEW_TOKENS,
             "--kl_coef": 0.0,
             "--reward": f"{REWARD}:plain_words",
         }
-    else:
-        texts = 2 if job.method == "reward" else 1  # there a batch counts both of a pair
-        flags |= {"--steps": job.steps, "--batch_size": texts * job.batch}
     if job.method == "reward":
         flags["--reward.dropout"] = 0.0
     return command + [str(word) for flag in flags.items() for word in flag]
@@ -133,6 +132,7 @@ OURS = Side(
     name="jaxalign",
     methods=("dpo", "sft", "reward", "kto", "grpo", "rlhf"),
     passes=tuple(PASSES),
+    cache_variable="XDG_CACHE_HOME",
     command=our_command,
     look=look_at_run,
     modules=("jaxalign",),
@@ -144,6 +144,7 @@ SIDES = (
         name="TRL",
         methods=("dpo", "sft", "reward", "kto", "grpo"),
         passes=("cold",),
+        cache_variable="HF_DATASETS_CACHE",
         command=peer_command("trl_scripts"),
         look=look_nowhere,
         modules=("trl", "peft", "datasets"),
@@ -153,6 +154,7 @@ SIDES = (
         name="Tunix",
         methods=("dpo", "sft"),
         passes=("cold", "warm"),
+        cache_variable="JAX_COMPILATION_CACHE_DIR",
         command=peer_command("tunix_scripts"),
         look=look_nowhere,
         modules=("tunix", "qwix"),

@@ -72,7 +72,8 @@ def watched(
         raise
     finally:
         timer.cancel()
-        process.stdout and process.stdout.close()
+        if process.stdout:
+            process.stdout.close()
     process.returncode = os.waitstatus_to_exitcode(status)
     seen.marks["end"] = time.time() - start
     seen.peak_mib, seen.cpu_seconds = usage.ru_maxrss / 1024, usage.ru_utime + usage.ru_stime

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import qwix
+from flax import nnx
 from transformers import AutoTokenizer
 from tunix.models.llama3 import model as llama3
 from tunix.models.llama3 import params as llama3_params
@@ -67,7 +68,8 @@ def policy(folder: Path, rank: int):
     if not rank:
         return model
     provider = qwix.LoraProvider(module_path=MODULES, rank=rank, alpha=ALPHA)
-    return qwix.apply_lora_to_model(model, provider, **model.get_model_input())
+    inputs = model.get_model_input()
+    return qwix.apply_lora_to_model(model, provider, rngs=nnx.Rngs(0), **inputs)
 
 
 def texts(tokenizer, row: dict, response: str) -> tuple[list[int], list[int]]:
@@ -142,14 +144,13 @@ def trainer_of(job: Job, args: argparse.Namespace, optimizer):
 
 def model_input(batch: peft_trainer.TrainingInput) -> dict:
     """What the loss of Tunix's SFT reads."""
-    real = batch.input_tokens > 0
-    length = batch.input_tokens.shape[1]
+    rows, length = batch.input_tokens.shape
     causal = jnp.tril(jnp.ones((length, length), bool))
     return {
         "input_tokens": batch.input_tokens,
         "input_mask": batch.input_mask,
-        "positions": jnp.broadcast_to(jnp.arange(length), batch.input_tokens.shape),
-        "attention_mask": jnp.broadcast_to(causal, (*real.shape, length)),
+        "positions": jnp.broadcast_to(jnp.arange(length), (rows, length)),
+        "attention_mask": jnp.broadcast_to(causal, (rows, length, length)),
     }
 
 
