@@ -47,7 +47,8 @@ class LoopFields:
     save_every: Period = 200
     """Steps (iterations) between checkpoints; the run resumes from the last one."""
     eval_every: Period | None = None
-    """Steps (iterations) between evaluations on held-out rows; None: at the start and the end."""
+    """Steps (iterations) between evaluations on held-out rows, from the start on; None: at the
+    end alone."""
     keep_checkpoints: Size = 2
     """How many of the newest checkpoints stay; that of the best evaluation stays beside them."""
     best: str = ""
@@ -58,12 +59,15 @@ class LoopFields:
     """
 
     def __post_init__(self):
-        for name in ("best", "eval_every"):
-            require(
-                self.patience is None or bool(getattr(self, name)),
-                f"patience {self.patience} counts evaluations without a better one; give {name} "
-                "too",
-            )
+        require(
+            not self.best or bool(self.eval_every),
+            f"best {self.best} chooses among evaluations along the way; give eval_every too",
+        )
+        require(
+            self.patience is None or bool(self.best),
+            f"patience {self.patience} counts evaluations without a better one; give best and "
+            "eval_every too",
+        )
 
 
 @config

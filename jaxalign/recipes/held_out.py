@@ -42,7 +42,7 @@ def held_out_evaluation(
       batch: positions of held-out rows (pairs, rankings) -> their batch, always of one length.
       rows: how many there are.
       size: how many make a batch.
-      every: steps between evaluations; None: at the start and the end.
+      every: steps between evaluations; None: at the end alone.
       params_of: what the loss reads of a training state.
       prepare: what frozen models say of a batch, whose rows the devices divide by now.
     """

@@ -98,7 +98,7 @@ def sampled_evaluation(
       task: has the held-out prompts.
       records: of the stage.
       size: rows of a pass, at most.
-      every: iterations between evaluations; None: at the start and the end.
+      every: iterations between evaluations; None: at the end alone.
       updates: gradient steps of an iteration.
     """
     held_out, (actor, reference) = task.held_out, policies

@@ -113,7 +113,7 @@ class Objective:
 class Evaluation:
     """Metrics of the state along training: at the start, every so many steps, and at the end.
 
-    every: steps (or iterations) between them; None: at the start and at the end only.
+    every: steps (or iterations) between them; None: at the end alone.
     sign: one of its metrics, by which a run that goes on knows that it was evaluated before.
     """
 

@@ -81,10 +81,10 @@ class Best:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluations:
-    """Evaluations of the state: at the start, every so many steps and at the end.
+    """Evaluations of the state: at the start and every so many steps, and at the end.
 
     evaluate: metrics of a state.
-    every: steps between them; None: at the start and the end only.
+    every: steps between them; None: at the end alone.
     best: chooses the state that training returns, and may end it; None: it is the last one.
     logged: whether a run that goes on has evaluated a state before.
     """
@@ -103,6 +103,8 @@ class Evaluations:
           state: it is not changed.
           report: gets a step and its metrics.
         """
+        if self.every is None:
+            return
         uncompared = self.best is not None and not self.best.values
         if start == 0 or uncompared or not self.logged():
             self.now(start, state, report)

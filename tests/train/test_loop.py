@@ -293,7 +293,7 @@ def test_without_a_checkpoint_nothing_is_the_best(checkpoints):
 def test_a_run_that_goes_on_without_an_evaluation_is_evaluated_first(checkpoints):
     run(4, checkpoints=checkpoints)
     seen = []
-    evaluations = Evaluations(evaluate=lambda state: {"e": 0.0}, logged=lambda: bool(seen))
+    evaluations = Evaluations(evaluate=lambda state: {"e": 0.0}, every=9, logged=lambda: bool(seen))
     for steps, expected in ((6, [4, 5, 6, 6]), (7, [7, 7])):
         _, reported = run(steps, checkpoints=checkpoints, evaluations=evaluations)
         assert [step for step, _ in reported] == expected
