@@ -35,8 +35,12 @@ IN_RECIPES = {
     "reward.py": "scores standardised over the texts that a model was trained on",
     "reward_sources.py": "what is beyond the largest score; shares of unjudged responses",
     "scoring.py": "how many tokens were counted",
+    "sample_evaluation.py": "sums over the tokens of an answer: its log-ratio and its length",
+    "sample_metrics.py": "means over the tokens of a response, and over responses, for metrics",
+    "sample_records.py": "lengths of responses in tokens",
     "seeds.py": "means over seeds and episodes, for tables",
     "text_batches.py": "shares of padding and tokens of a batch",
+    "user_data.py": "lengths of texts and numbers of rows, as a run tells them",
 }
 
 

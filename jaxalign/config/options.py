@@ -55,8 +55,9 @@ Given = TypeVar("Given", bound=Options | ReportOptions)
 def given_options(flags: Sequence[Flag], kind: type[Given]) -> tuple[Given, list[Flag]]:
     """Options among the flags of a command line, and the other flags.
 
-    >>> given_options([("seed", ("1",)), ("run_dir", ("runs/a",))], RunOptions)
-    (RunOptions(config=None, quiet=False, output='runs/a'), [('seed', ('1',))])
+    >>> options, others = given_options([("seed", ("1",)), ("run_dir", ("a",))], RunOptions)
+    >>> options.output, others
+    ('a', [('seed', ('1',))])
 
     Raises:
       UserError: an option is given twice, without its value, or with one that it does not take.

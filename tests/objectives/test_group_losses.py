@@ -156,7 +156,7 @@ def test_names_agree(capsys):
     assert get_args(AggregationName) == tuple(AGGREGATIONS)
     assert hints_of(GRPOSettings).keys() >= METHOD_FIELDS
     with pytest.raises(SystemExit):
-        main(["grpo", "--help"])
+        main(["grpo", "--help", "all"])
     shown = "".join(capsys.readouterr().out.replace("│", "").split())
     assert f"grpo.loss{{{','.join(NAMES)}}}" in shown
 

@@ -90,7 +90,7 @@ def test_names_agree(capsys):
     assert get_args(OnlineLossName) == tuple(ONLINE_LOSSES)
     assert get_args(OnlinePairLossName) == tuple(ONLINE_PAIR_LOSSES)
     with pytest.raises(SystemExit):
-        main(["online", "--help"])
+        main(["online", "--help", "all"])
     shown = "".join(capsys.readouterr().out.replace("│", "").split())
     assert f"online.loss{{{','.join(ONLINE_LOSSES)}}}" in shown
     assert f"online.pair_loss{{{','.join(ONLINE_PAIR_LOSSES)}}}" in shown

@@ -172,7 +172,7 @@ def test_names_agree(capsys):
     assert set(NAMES) >= KNOWN
     for command, table in (("dpo", PAIR_LOSSES), ("kto", UNPAIRED_LOSSES)):
         with pytest.raises(SystemExit):
-            main([command, "--help"])
+            main([command, "--help", "all"])
         shown = "".join(capsys.readouterr().out.replace("│", "").split())
         assert f"{command}.loss{{{','.join(table)}}}" in shown
 

@@ -96,7 +96,7 @@ def by_hand(batch, table, name, mixture=None):
 def test_names_agree(capsys):
     assert get_args(DistillationLossName) == NAMES
     with pytest.raises(SystemExit):
-        main(["distill", "--help"])
+        main(["distill", "--help", "all"])
     shown = "".join(capsys.readouterr().out.replace("│", "").split())
     assert f"distill.loss{{{','.join(NAMES)}}}" in shown
 

@@ -68,19 +68,23 @@ assert signal.set_wakeup_fd(-1) == -1
 
 
 def stopped(program: str, *numbers: int, before: Sequence[str] = ()) -> tuple[int, str, str]:
-    """Status, output and errors of a program that gets each signal when it says that it waits."""
+    """Status, output and errors of a program that gets each signal when it says that it waits, and
+    has acknowledged the one before.
+    """
     command = [*before, sys.executable, "-c", PROGRAM + program, str(MODULE)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "bufsize": 0}
     buffered = {name: v for name, v in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with subprocess.Popen(command, **pipes, env=buffered) as process:
+        first = b""
         for number in numbers:
+            first += process.stderr.readline() if number != numbers[0] else b""
             assert process.stdout.read(1)
             process.send_signal(number)
         try:
             output, errors = process.communicate(timeout=300)
         finally:
             process.kill()
-    return process.returncode, output.decode(), errors.decode()
+    return process.returncode, output.decode(), (first + errors).decode()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
