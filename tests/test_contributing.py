@@ -189,7 +189,9 @@ def test_a_wrong_declaration_says_what_is_missing(tmp_path):
 
 @pytest.mark.slow
 def test_help_and_table_have_the_new_names(tree):
-    helps = {name: python(tree, "-m", "jaxalign", name, "--help") for name in ("dpo", "grpo")}
+    helps = {
+        name: python(tree, "-m", "jaxalign", name, "--help", "all") for name in ("dpo", "grpo")
+    }
     assert "chipo" in helps["dpo"] and "largest difference of rewards that" in helps["dpo"]
     assert "topr" in helps["grpo"] and "--grpo.largest_ratio" in helps["grpo"]
     table = python(tree, "-m", "benchmarks.catalogue")

@@ -22,7 +22,6 @@ from benchmarks.exact.world import (
 from jaxalign import (
     cispo_loss,
     each_token,
-    effective_sample_size,
     masked_sum,
     ppo_policy_loss,
     reinforce_loss,
@@ -103,8 +102,9 @@ def clip_results(world: World) -> OrderedDict:
     def at(policy):
         truth = -jax.grad(objective)(policy, world, beta=0.0)
         current = table_logps(params_of(policy), batch)
-        log_weights = logps(policy) - logps(acting)
-        found = OrderedDict(KL=kl(policy, acting), ESS=effective_sample_size(log_weights, weights))
+        ratios = jnp.exp(logps(policy) - logps(acting))
+        effective = jnp.sum(weights * ratios) ** 2 / jnp.sum(weights * ratios**2)
+        found = OrderedDict(KL=kl(policy, acting), ESS=effective)
         for name, variant in VARIANTS.items():
 
             def losses(current, variant=variant):

@@ -60,7 +60,7 @@ def scoring_batches(
       shape_cost: tokens that could be computed in the time that one more shape takes to compile.
       multiple: the rows of a batch are one of this number (devices).
 
-    >>> [(batch.rows, batch.length) for batch in scoring_batches([9, 50, 8, 50], shape_cost=100)]
+    >>> [(batch.rows, batch.length) for batch in scoring_batches([44, 50, 45, 50], shape_cost=100)]
     [(4, 50)]
     >>> [(batch.rows, batch.length) for batch in scoring_batches([9, 90, 8, 50], shape_cost=10)]
     [(2, 9), (1, 50), (1, 90)]

@@ -97,7 +97,7 @@ def train_distillation(
             prepare=teach,
             rows=len(evaluation_rows),
             size=size,
-            every=settings.fit.eval_every,
+            every=settings.fit.eval_every or settings.fit.updates,  # the start, to compare with
         )
     params = fit_batches(
         run,

@@ -97,8 +97,10 @@ def test_a_published_model_is_trained_gently_and_the_run_says_so(
     command += ["--output", str(tmp_path / "run"), "--dpo.fit.epochs", "2"]
     command += ["--dpo.fit.batch_size", "2", "--place.layout", "device"]
     dispatch(command)
-    first, *_ = capsys.readouterr().out.splitlines()
-    assert first == (
+    told = capsys.readouterr().out.splitlines()
+    assert told.count("device: 1 x cpu (device)") == 1
+    (line,) = [line for line in told if line.startswith("defaults of ")]
+    assert line == (
         "defaults of a published model: learning_rate 1e-06, b2 0.999, linear schedule, "
         "warm-up 10%, 2 epochs (5 steps)"
     )
@@ -111,8 +113,8 @@ def test_a_published_model_is_trained_gently_and_the_run_says_so(
     model = (tmp_path / "run" / "model" / "model.safetensors").read_bytes()
     dispatch(command)  # it finds itself and what it has done
     assert (tmp_path / "run" / "model" / "model.safetensors").read_bytes() == model
-    with pytest.raises(UserError, match=r"run with dpo.fit.steps = 5, this one has 8"):
-        dispatch(["3" if word == "2" and at == "--dpo.fit.epochs" else word
+    with pytest.raises(UserError, match=r"run with dpo.fit.batch_size = 2"):
+        dispatch(["4" if word == "2" and at == "--dpo.fit.batch_size" else word
                   for at, word in zip(["", *command], command, strict=False)])  # fmt: skip
 
 

@@ -139,6 +139,7 @@ CONTEXTS = (
     {f"{loop}.optimizer.warmup_steps": "None" for loop in LOOPS},
     *({}, {"init": "x"}, LORA | {"sft.optimizer.name": "adamw"}, {"reward.pooling": "mean"}),
     *({"on": "steps"}, {"on": "preferences"}, {"reward.bag": "True"}),
+    *({"on": "prompts", "reward": "x"}, {"on": "prompts", "rewards": ("x", "1")}),
     {"ppo.kl_target": "1", "unpenalised.kl_target": "1", "method": "ppo"},
     {"grpo.importance_cap": "2", "method": "grpo"},
     *({"method": method} for method in ("sft", "kto")),
@@ -157,9 +158,13 @@ def contexts(default, hints):
     found += [one | other for one in found for other in found if "process.fit.best" in other]
     for context in found:
         try:
-            yield with_flags(default, {name: (word,) for name, word in context.items()})
+            yield with_flags(default, {name: words_of(word) for name, word in context.items()})
         except UserError:
             continue
+
+
+def words_of(given):
+    return given if isinstance(given, tuple) else (given,)
 
 
 def values_of(flag, hint):

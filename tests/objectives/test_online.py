@@ -30,8 +30,8 @@ from jaxalign.recipes.run import open_run
 from jaxalign.recipes.sampler import TextTask
 from jaxalign.recipes.text_models import new_text_model
 from jaxalign.rollouts.pairs import sample_pairs, scored_pairs
-from jaxalign.train.metrics import read_metrics
 from tests.checks.close import assert_same
+from tests.metric_lines import lines_without_times
 from tests.table_policy import START, WORDS, summed, table_logps, texts
 from tests.updates import Updates
 
@@ -398,7 +398,7 @@ def train(directory, loss, layout="device", steps=24, **settings):
     hidden = ("time", "stage")
     return [
         {name: value for name, value in line.items() if name not in hidden}
-        for line in read_metrics(directory)
+        for line in lines_without_times(directory)
     ]
 
 

@@ -168,7 +168,7 @@ def test_ppo_trains_adapter_and_value_head_beside_one_base(tmp_path, first):
             policy,
             task,
             settings=settings,
-            evaluation=Evaluation(metrics=evaluate),
+            evaluation=Evaluation(metrics=evaluate, every=settings.total_iterations),
         )
     lines = [line for line in read_metrics(tmp_path) if "kl/reference" in line]
     assert abs(lines[0]["kl/reference"]) < 1e-4 < abs(lines[1]["kl/reference"])
