@@ -21,9 +21,10 @@ from typing import Any
 from jaxalign.config.checks import nearest
 from jaxalign.config.field_types import hints_of
 from jaxalign.config.flags import flags_of, given_flags, settings_of
-from jaxalign.config.options import Flag, Options, RunOptions, given_options
+from jaxalign.config.new_run import new_run
+from jaxalign.config.options import Flag, Options, ReportOptions, RunOptions, given_options
 from jaxalign.config.packaged import packaged, packaged_names
-from jaxalign.errors import UserError, one_line
+from jaxalign.errors import CannotGoOn, UserError, one_line
 from jaxalign.system.cache import use_compilation_cache
 from jaxalign.system.console import clock, output, tell, telling
 from jaxalign.system.files import FileError, quote, read_bytes, reason, remedy, short_path, writing
@@ -47,7 +48,7 @@ HELP = """usage: jaxalign COMMAND [--output DIR] [--config FILE.py] [--field val
   export    a model as a Hugging Face folder, with a model card
   explain   one batch of a run or of a file, token by token, as a page
   ratings   the embedded human ratings as files that the commands read
-  report    DIR: write report.html and the plots of a run directory again
+  report    DIR: write report.html and the plots of a run directory again; --watch shows it
 
 `jaxalign COMMAND --help` shows the flags that are used most, `--help all` all of them. The same
 command again resumes an interrupted run. `jaxalign --version` prints the version; `--quiet` leaves
@@ -184,7 +185,7 @@ def refuse(line: str, status: int) -> None:
 def dispatch(arguments: list[str]) -> Any:
     """Result of the command that the first argument names."""
     if not arguments or (arguments[0] in HELP_FLAGS and len(arguments) == 1):
-        print(HELP)
+        print(f"{HELP}\n\nConfigurations by name, for --config: {', '.join(packaged_names())}.")
         return None
     if arguments == ["--version"]:
         version = importlib.metadata.version
@@ -225,7 +226,12 @@ def run_command(command: str, arguments: list[str]) -> Any:
         raise
     if topic is not None:
         return print_help(command, settings, topic)
-    return run_configured(settings, options)
+    try:
+        return run_configured(settings, options)
+    except CannotGoOn as error:
+        directory, given = run_directory(settings, options), given_flags(arguments)
+        again = new_run(command, settings, given, directory=directory, field=error.field)
+        raise UserError(f"{error}; {again}") from None
 
 
 def help_topic(flags: list[Flag]) -> tuple[str | None, list[Flag]]:
@@ -257,18 +263,32 @@ def run_configured(config: Config, options: Options) -> Any:
       options: of the command line beside it.
     """
     began = BEGAN or time.monotonic()
-    command, default = CONFIGS[type(config).__name__]
+    command, _ = CONFIGS[type(config).__name__]
     with telling(quiet=options.quiet, stderr=command in PRINTING):
         module = importlib.import_module(f"jaxalign.commands.{command}")
         if not isinstance(options, RunOptions):
             return module.run(config)
-        from jaxalign.recipes.run_directory import directory_of, locked_directory
+        from jaxalign.recipes.run_directory import locked_directory, set_aside
+        from jaxalign.recipes.tracking import keep_services, services_of
 
-        folder = directory_of(f"runs/{default}" if options.output is None else options.output)
-        with locked_directory(folder):
+        folder = run_directory(config, options)
+        services = None if options.track is None else services_of(options.track)
+        emptied = set_aside(folder, config) if options.overwrite else contextlib.nullcontext()
+        with emptied, locked_directory(folder):
+            if services is not None:
+                keep_services(folder, services)
             result = module.run(config, folder)
         tell(f"done in {clock(time.monotonic() - began)}")
     return result
+
+
+def run_directory(config: Config, options: Options) -> Path:
+    """Directory of the run of a configuration: the given one, or that of the command."""
+    from jaxalign.recipes.run_directory import directory_of
+
+    _, default = CONFIGS[type(config).__name__]
+    given = options.output if isinstance(options, RunOptions) else None
+    return directory_of(f"runs/{default}" if given is None else given)
 
 
 def print_help(command: str, settings: Config, topic: str) -> None:
@@ -371,19 +391,40 @@ def _run_file(action: Callable[[], Any], *, file: str, origin: str) -> Any:
 
 
 def report(arguments: list[str]) -> Path | None:
-    """Path of the report of a run directory, written again."""
-    usage = "usage: jaxalign report DIR, with DIR a run directory"
+    """Path of the report of a run directory, written again; with `--watch` it is served."""
+    usage = "usage: jaxalign report DIR [--watch [--port N]], with DIR a run directory"
     if asks_for_help(arguments):
-        print(f"{usage}\n\nWrites DIR/report.html and DIR/plots/*.png again.")
+        print(
+            f"{usage}\n\nWrites DIR/report.html and DIR/plots/*.png again. --watch shows the page "
+            f"of a run that goes on in a browser on this machine, until Ctrl-C."
+        )
         return None
-    quiet = "--quiet" in arguments
-    arguments = [word for word in arguments if word != "--quiet"]
-    if len(arguments) != 1 or arguments[0].startswith("--"):
+    if [word.startswith("--") for word in arguments[:2]] not in ([False], [False, True]):
         raise UserError(usage)
+    options, rest = given_options(given_flags(arguments[1:]), ReportOptions)
+    if rest or (options.port is not None and not options.watch):
+        raise UserError(usage)
+    directory = Path(arguments[0])
+    if options.watch:
+        return watch_report(directory, options.port)
     from jaxalign.report import write_report
 
-    with writing(Path(arguments[0]) / "report.html"):
-        page = write_report(Path(arguments[0]))
-    with telling(quiet=quiet):
+    with writing(directory / "report.html"):
+        page = write_report(directory)
+    with telling(quiet=options.quiet):
         output(str(page), needed=False)
     return page
+
+
+def watch_report(directory: Path, port: str | None) -> None:
+    """Serve the report of a run, which is written first where there is none."""
+    from jaxalign.report import write_report
+    from jaxalign.report.watch import PAGE, PORT, watch
+
+    number = PORT if port is None else int(port) if port.isdecimal() and len(port) < 6 else -1
+    if number not in range(2**16):
+        raise UserError(f"--port {quote(port)} is no port; give a whole number up to {2**16 - 1}")
+    if not (directory / PAGE).exists():
+        with writing(directory / PAGE):
+            write_report(directory)
+    watch(directory, number)

@@ -80,7 +80,7 @@ def themes(offered: Sequence[Public]) -> dict[str, list[str]]:
     >>> themes([losses.kto_loss, losses.dpo_loss])
     {'Paired preferences': ['dpo_loss'], 'Unpaired preferences': ['kto_loss']}
     """
-    order = {name: place for place, name in enumerate(losses.__all__)}
+    order = {name: place for place, name in enumerate(vars(losses))}
     unwrapped = [inspect.unwrap(one) for one in offered]
     rows = sorted(
         unwrapped, key=lambda x: (order.get(x.__name__, len(order)), x.__module__, x.__name__)

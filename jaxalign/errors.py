@@ -14,6 +14,17 @@ class StepRefused(UserError):
     """A training step that failed and left its state unchanged: the loop saves that state."""
 
 
+class CannotGoOn(UserError):
+    """A run that is to go on with something else than it began with; a new run may.
+
+    field: the setting, or the input, that differs.
+    """
+
+    def __init__(self, message: str, *, field: str):
+        super().__init__(message)
+        self.field = field
+
+
 def one_line(error: object) -> str:
     """Message of an error on one line, control characters escaped; without one, its class name.
 

@@ -133,6 +133,25 @@ def action_logps(logits: jax.Array, actions: jax.Array) -> jax.Array:
     return picked - jnp.log(jnp.sum(jnp.exp(shifted), axis=-1))
 
 
+def likeliest_logps(logits: jax.Array) -> jax.Array:
+    """Log-probability of the likeliest outcome of each position: no shift.
+
+      max_v log pi(v) = -log sum_v exp(z_v - max z)
+
+    Args:
+      logits: `[..., A]`; at least one must be finite.
+
+    Returns:
+      `[...]` nats, at most 0; float32 or wider.
+
+    >>> print(likeliest_logps(jnp.array([jnp.log(3.0), 0.0])).round(4))  # log 3/4
+    -0.2877
+    """
+    (logits,) = widen(logits)
+    shifted = logits - jnp.max(logits, axis=-1, keepdims=True)
+    return -jnp.log(jnp.sum(jnp.exp(shifted), axis=-1))
+
+
 def entropy(logits: jax.Array) -> jax.Array:
     """Entropy of the categorical distribution of each position: no shift.
 
@@ -415,14 +434,34 @@ def fused_action_logps_and_entropy(
       AssertionError: shapes do not fit.
       ValueError: the temperature or the chunk size is not positive.
     """
+    settings = FusedSettings(temperature, softcap, chunk_size, token_ranges)
+    return fused_action_statistics(settings, hidden, unembedding, actions)[:2]
+
+
+def fused_action_statistics(
+    settings: "FusedSettings", hidden: jax.Array, unembedding: jax.Array, actions: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Log-probabilities of actions, entropies, and log-probabilities of the likeliest actions, from
+    hidden states of their positions: no shift.
+
+    Args:
+      settings: as in `fused_action_logps_and_entropy`.
+      hidden, unembedding, actions: as there.
+
+    Returns:
+      Three `[B, T]` arrays in nats; the last has no gradient.
+
+    Raises:
+      AssertionError: shapes do not fit.
+      ValueError: the temperature or the chunk size is not positive.
+    """
     assert_rank(3, hidden=hidden)
     assert_rank(2, unembedding=unembedding, actions=actions)
     assert_same_shape(axes=2, hidden=hidden, actions=actions)
     chex.assert_equal(hidden.shape[2], unembedding.shape[0])
     chex.assert_type(actions, int)
-    assert_range(ABOVE_ZERO, temperature=temperature)
+    assert_range(ABOVE_ZERO, temperature=settings.temperature)
     hidden, unembedding = _on_same_axes(hidden, unembedding, actions)
-    settings = FusedSettings(temperature, softcap, chunk_size, token_ranges)
     return _fused(settings, hidden, unembedding, actions)
 
 
@@ -493,14 +532,14 @@ def _fused(
     hidden: jax.Array,
     unembedding: jax.Array,
     targets: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
-    """Log-probabilities of the targets, and entropies, both `[B, T]`."""
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Log-probabilities of the targets, entropies, and those of the likeliest, `[B, T]` each."""
     return _fused_forward(settings, hidden, unembedding, targets)[0]
 
 
 def _fused_forward(
     settings: FusedSettings, hidden: jax.Array, unembedding: jax.Array, targets: jax.Array
-) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, ...]]:
+) -> tuple[tuple[jax.Array, jax.Array, jax.Array], tuple[jax.Array, ...]]:
     """`_fused`, and what the backward pass needs: inputs, maxima, log-totals, entropies."""
     temperature, softcap, chunk_size, token_ranges = settings
 
@@ -516,13 +555,14 @@ def _fused_forward(
         return picked - log_total, entropies, top, log_total
 
     logps, entropies, *saved = map_time_chunks(statistics, (hidden, targets), chunk_size)
-    return (logps, entropies), (hidden, unembedding, targets, *saved, entropies)
+    likeliest = -saved[1]
+    return (logps, entropies, likeliest), (hidden, unembedding, targets, *saved, entropies)
 
 
 def _fused_backward(
     settings: FusedSettings,
     residuals: tuple[jax.Array, ...],
-    cotangents: tuple[jax.Array, jax.Array],
+    cotangents: tuple[jax.Array, jax.Array, jax.Array],
 ) -> tuple[jax.Array, jax.Array, None]:
     """Gradients of hidden states and unembedding.
 
@@ -553,7 +593,7 @@ def _fused_backward(
         )
         return unembedding_grad + of_chunk, hidden_grad
 
-    chunks = (hidden, targets, tops, log_totals, entropies, *cotangents)
+    chunks = (hidden, targets, tops, log_totals, entropies, *cotangents[:2])
     pieces = tuple(_time_chunks(x, chunk_size) for x in chunks)
     zeros = jnp.zeros_like(unembedding, dtype=log_totals.dtype)
     unembedding_grad, hidden_grads = jax.lax.scan(accumulate, zeros, pieces)

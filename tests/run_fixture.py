@@ -116,7 +116,7 @@ def metrics() -> list[dict]:
         loss = 5.1 + 2.6 * np.exp(-step / 90) + 0.08 * generator.normal()
         line = {"stage": "sft", "step": step, "time": step * 0.25, "loss": loss, "grad_norm": 1.1}
         if step % 50 == 49:
-            line["validation/loss"] = 5.22 + 2.4 * float(np.exp(-step / 90))
+            line["eval/loss"] = 5.22 + 2.4 * float(np.exp(-step / 90))
         lines.append(line)
     for step in range(250):
         gain = 1 - np.exp(-step / 80)

@@ -170,8 +170,12 @@ def test_reward_dpo_ppo_evaluate_and_generate(policy, files, capsys):
     results = dispatch(
         ["dpo", "--output", dpo, "--policy", directory, *pairs, *held_out, *fit("dpo.", 4)]
     )
-    first = read_metrics(dpo)[0]
-    assert first["loss"] == pytest.approx(0.6931472, abs=1e-6)  # policy = reference
+    start, first = read_metrics(dpo)[:2]  # where policy = reference
+    assert start["eval/loss"] == pytest.approx(0.6931472, abs=1e-6)
+    assert first["loss"] == pytest.approx(0.6931472, abs=1e-6)
+    assert read_metrics(dpo)[-1]["eval/rewards/accuracy"] == pytest.approx(
+        results["reward_model"][0]["pair_accuracy"]
+    )
     small = ["--ppo.iterations", "2", "--ppo.batch_size", "32", "--ppo.optimizer.warmup_steps", "1"]
     room = ["--max_new_tokens", "8", "--data.path", files["prompts"], "--data.max_length", "20"]
     models = ["--policy", directory, "--reward", reward]
@@ -198,7 +202,7 @@ def test_reward_dpo_ppo_evaluate_and_generate(policy, files, capsys):
 def test_dpo_by_another_loss(policy, files, tmp_path, loss, rows):
     run = str(tmp_path / loss)
     pairs = ["--data.path", files[rows], "--data.max_length", "40"]
-    held_out = ["--data.evaluation_path", files["preferences"]]
+    held_out = ["--data.evaluation_path", files[rows]]
     arguments = ["--policy", str(policy[0]), *pairs, *held_out, *fit("dpo.", 3)]
     results = dispatch(["dpo", "--loss", loss, "--output", run, *arguments])
     assert results["rows"][0]["method"] == f"DPO ({loss})"
@@ -259,7 +263,9 @@ def test_kto_and_bco_resume_to_the_same_bits_and_are_explained(
     numbers = [lines_without_times(run) for run in (whole, parts)]
     assert numbers[0] == numbers[1]
     name = {"kto": "kl/reference", "bco": "bco/shift"}[loss]
-    assert numbers[0][0][name] == pytest.approx(0, abs=1e-5) and numbers[0][-1][name] != 0
+    lines = [line for line in numbers[0] if "loss" in line]
+    assert lines[0][name] == pytest.approx(0, abs=1e-5) and lines[-1][name] != 0
+    assert [line["step"] for line in numbers[0] if f"eval/{name}" in line] == [0, 6]
     page = ["--rows", "4", "--output", str(tmp_path / "explain.html")]
     capsys.readouterr()
     checked = ["--updates", "1", "--check", "True"] if loss == "kto" else []
@@ -270,7 +276,7 @@ def test_kto_and_bco_resume_to_the_same_bits_and_are_explained(
         assert not found.notes and capsys.readouterr().out.count("nothing found") == 3
         return
     assert found.notes[0].startswith("The shift starts from that of the run after step 6: ")
-    rewards = [line["bco/reward"] for line in numbers[0]]
+    rewards = [line["bco/reward"] for line in lines]
     rows = json.loads((Path(whole) / "config.json").read_text())["kto"]["fit"]["batch_size"]
     shift = (rows * sum(rewards) + 4 * found.metrics["bco/reward"]) / (6 * rows + 4)  # its own too
     assert found.metrics["bco/shift"] == pytest.approx(shift, rel=1e-4)

@@ -147,7 +147,7 @@ def test_every_flag_is_explained(monkeypatch):
 
 METRIC = re.compile(r'f?"((?:[a-z]+/)[a-z_0-9]+(?:/[a-z]+)*)(?:_\{\w+\})?"')
 FAMILIES = ("rewards", "logps", "kl", "ppo", "policy", "ratio", "scores", "response", "bco", "wpo")
-FAMILIES += ("nash", "distill", "steps", "validation", "test", "returns", "seconds")
+FAMILIES += ("nash", "distill", "steps", "tokens", "test", "returns", "seconds")
 
 
 def test_every_metric_is_explained():

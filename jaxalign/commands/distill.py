@@ -1,7 +1,6 @@
 """`jaxalign distill`: a student trained on a teacher's distributions, on data and own samples."""
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from jaxalign.errors import UserError
 from jaxalign.recipes.adapters import with_adapters
 from jaxalign.recipes.distillation import train_distillation
 from jaxalign.recipes.finish import finish, keep_model
+from jaxalign.recipes.held_out import check_held_out
 from jaxalign.recipes.inputs import inputs_of
 from jaxalign.recipes.iterations import check_room, check_same_vocabulary
 from jaxalign.recipes.prompts import Prompts
@@ -44,6 +44,7 @@ def run(config: DistillConfig, directory: Path) -> dict:
     reading = {"tokenizer": student.tokenizer, "log": directory, "seed": config.seed}
     read, others = read_split(data, PromptCompletion, **reading)
     rows, held_out = read.texts, others.texts
+    check_held_out(config.distill.fit, held_out)
     settled = fit.settled(len(rows) / fit.settings.rows)
     config = dataclasses.replace(config, distill=dataclasses.replace(config.distill, fit=settled))
     prompts = Prompts(ids=prompts_of(rows) if config.distill.on_policy else [])
@@ -72,23 +73,23 @@ def run(config: DistillConfig, directory: Path) -> dict:
         )
         keep_model(run, trained)
         row: dict[str, Any] = {"method": f"distillation ({TITLES[config.distill.loss]})"}
-        row |= divergences(directory, settled.updates)
+        row |= divergences(directory, run.endings["distill"].step)
         if held_out:
             with phase("evaluating"):
                 row["perplexity"] = perplexity(run, trained, held_out)  # at 1, as its column says
         return finish(run, row, notes=[HELD_OUT if held_out else IN_TRAINING])
 
 
-def divergences(directory: Path, updates: int) -> dict[str, float]:
-    """Divergence on the held-out rows before and after training, or else at the end of training."""
-    by_step = logged(directory, "distill", "validation/loss")
+def divergences(directory: Path, step: int) -> dict[str, float]:
+    """Divergence on the held-out rows before training and of the model, that of this step; without
+    such rows that of the end of training.
+    """
+    by_step = logged(directory, "distill", "eval/loss")
     if not by_step:
         losses = list(logged(directory, "distill", "loss").values())
         return {"divergence": mean_score(np.array(losses[-10:]))}
-    return {
-        "divergence_before": by_step.get(0, math.nan),
-        "divergence": by_step.get(updates, math.nan),
-    }
+    numbers = {"divergence_before": by_step.get(0), "divergence": by_step.get(step)}
+    return {name: value for name, value in numbers.items() if value is not None}
 
 
 def prompts_of(rows: Sequence[TokenRow]) -> list[np.ndarray]:

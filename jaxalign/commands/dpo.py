@@ -10,9 +10,10 @@ from jaxalign.evaluation.bootstrap import prompt_blocks
 from jaxalign.recipes.accuracy import implicit_accuracy
 from jaxalign.recipes.adapters import with_adapters
 from jaxalign.recipes.finish import finish, keep_model
+from jaxalign.recipes.held_out import check_held_out
 from jaxalign.recipes.inputs import inputs_of
 from jaxalign.recipes.preferences import train_dpo
-from jaxalign.recipes.reference_cache import cached_logps_of
+from jaxalign.recipes.reference_cache import cached_logps_of, once_for_rows
 from jaxalign.recipes.run import open_run
 from jaxalign.recipes.text_models import load_text_model, start_of
 from jaxalign.recipes.user_data import read_split, with_max_length
@@ -27,7 +28,8 @@ def run(config: DPOConfig, directory: Path) -> dict:
     loss = config.dpo.declared_loss
     kind = GoldPreference if loss.needs("gold_logps") else Preference
     reading = {"tokenizer": policy.tokenizer, "log": directory, "seed": config.seed}
-    rows, held_out = read_split(data, kind, held_out_kind=Preference, **reading)
+    rows, held_out = read_split(data, kind, **reading)
+    check_held_out(config.dpo.fit, held_out)
     settled = fit.settled(len(rows) / fit.settings.rows)
     config = dataclasses.replace(config, dpo=dataclasses.replace(config.dpo, fit=settled))
     inputs = inputs_of(
@@ -37,7 +39,7 @@ def run(config: DPOConfig, directory: Path) -> dict:
         adapter=config.adapter,
     )
     with open_run(directory, config, config.place, config.seed, inputs=inputs) as run:
-        score_reference = cached_logps_of(config)
+        score_reference = once_for_rows(cached_logps_of(config))
         policy = with_adapters(policy, config.adapter, config.lora, run.key("lora"))
         trained = train_dpo(
             run,
@@ -47,6 +49,7 @@ def run(config: DPOConfig, directory: Path) -> dict:
             settings=config.dpo,
             temperature=config.temperature,
             score_reference=score_reference,
+            held_out=held_out.tokens,
         )
         keep_model(run, trained)
         scorers = []

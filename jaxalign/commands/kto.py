@@ -12,9 +12,10 @@ from jaxalign.evaluation.bootstrap import prompt_blocks
 from jaxalign.recipes.accuracy import label_accuracy
 from jaxalign.recipes.adapters import with_adapters
 from jaxalign.recipes.finish import finish, keep_model
+from jaxalign.recipes.held_out import check_held_out
 from jaxalign.recipes.inputs import inputs_of
 from jaxalign.recipes.preferences import train_unpaired
-from jaxalign.recipes.reference_cache import cached_logps_of
+from jaxalign.recipes.reference_cache import cached_logps_of, once_for_rows
 from jaxalign.recipes.run import open_run
 from jaxalign.recipes.text_models import load_text_model, start_of
 from jaxalign.recipes.user_data import read_split, with_max_length
@@ -28,7 +29,8 @@ def run(config: KTOConfig, directory: Path) -> dict:
     data = with_max_length(config.data, policy)
     reading = {"tokenizer": policy.tokenizer, "log": directory, "seed": config.seed}
     rows, held_out = read_split(data, Unpaired, **reading)
-    labels = [record.label for record in rows.records]
+    check_held_out(config.kto.fit, held_out)
+    labels, others = ([record.label for record in part.records] for part in (rows, held_out))
     settled = fit.settled(len(rows) / fit.settings.rows)
     config = dataclasses.replace(config, kto=dataclasses.replace(config.kto, fit=settled))
     inputs = inputs_of(
@@ -39,9 +41,17 @@ def run(config: KTOConfig, directory: Path) -> dict:
     )
     with open_run(directory, config, config.place, config.seed, inputs=inputs) as run:
         policy = with_adapters(policy, config.adapter, config.lora, run.key("lora"))
-        shared = {"temperature": config.temperature, "score_reference": cached_logps_of(config)}
+        score_reference = once_for_rows(cached_logps_of(config))
+        shared = {"temperature": config.temperature, "score_reference": score_reference}
         trained = train_unpaired(
-            run, "kto", policy, rows.texts, labels=labels, settings=config.kto, **shared
+            run,
+            "kto",
+            policy,
+            rows.texts,
+            labels=labels,
+            settings=config.kto,
+            held_out=(held_out.texts, others),
+            **shared,
         )
         keep_model(run, trained)
         scorers = []
@@ -52,7 +62,7 @@ def run(config: KTOConfig, directory: Path) -> dict:
                     trained,
                     policy,
                     held_out.texts,
-                    labels=np.array([record.label for record in held_out.records]),
+                    labels=np.array(others),
                     blocks=prompt_blocks([record.prompt for record in held_out.records]),
                     **shared,
                 )

@@ -9,7 +9,8 @@ import numpy as np
 from jaxalign.config.defaults import Following, following, reward_loop
 from jaxalign.config.loop import FitConfig
 from jaxalign.config.reward import RewardConfig
-from jaxalign.data.preferences import pairs_as_groups
+from jaxalign.data.chat import TokenRow
+from jaxalign.data.preferences import Groups, pairs_as_groups
 from jaxalign.data.records import MarginPreference, Ranking, Stepwise
 from jaxalign.evaluation.bootstrap import prompt_blocks
 from jaxalign.losses.bradley_terry import BRADLEY_TERRY
@@ -17,8 +18,14 @@ from jaxalign.losses.declarations import COMPARISONS, RANKINGS, STEPS, Kind
 from jaxalign.recipes.accuracy import pair_accuracy
 from jaxalign.recipes.adapters import with_adapters
 from jaxalign.recipes.finish import finish, keep_model
+from jaxalign.recipes.held_out import check_held_out
 from jaxalign.recipes.inputs import inputs_of
-from jaxalign.recipes.process_reward import step_accuracy, step_chances, train_process
+from jaxalign.recipes.process_reward import (
+    Solutions,
+    step_accuracy,
+    step_chances,
+    train_process,
+)
 from jaxalign.recipes.rankings import ranking_accuracy, train_ranking
 from jaxalign.recipes.reward import train_reward
 from jaxalign.recipes.run import Run, open_run
@@ -52,6 +59,7 @@ def run(config: RewardConfig, directory: Path) -> dict:
         tokenizer = base.tokenizer
     reading = {"tokenizer": tokenizer, "log": directory, "seed": config.seed}
     rows, held_out = read_split(data, kind, **reading)
+    check_held_out(config.fit, held_out)
     texts = len(rows) * (2 if loss.kind is COMPARISONS else 1)
     config = with_loop(config, loop.settled(texts / loop.settings.rows))
     inputs = inputs_of(
@@ -65,7 +73,7 @@ def run(config: RewardConfig, directory: Path) -> dict:
         if base is None:
             base = new_text_model(config.model, tokenizer, run.key("init"), max_length=data.longest)
         base = with_adapters(base, config.adapter, config.lora, run.key("lora"))
-        trained, facts = train(run, base, rows, config)
+        trained, facts = train(run, base, (rows, held_out), config)
         method = "reward model"
         if loss.name != BRADLEY_TERRY.name:
             method += f" ({loss.name})"
@@ -94,29 +102,32 @@ def with_loop(config: RewardConfig, fit: FitConfig) -> RewardConfig:
 
 
 def train(
-    run: Run, base: TextModel, rows: Rows, config: RewardConfig
+    run: Run, base: TextModel, rows_and_held_out: tuple[Rows, Rows], config: RewardConfig
 ) -> tuple[TextModel, dict[str, float]]:
     """The reward model trained by the chosen loss, and numbers for its row of results."""
-    loss = config.reward.declared_loss
+    loss, (rows, held_out) = config.reward.declared_loss, rows_and_held_out
     if loss.kind is STEPS:
-        trained = train_process(
-            run,
-            "reward",
-            base,
-            rows.texts,
-            labels=[record.labels for record in rows.records],
-            loss=loss,
-            settings=config.process,
+        solutions, others = (
+            Solutions(rows=part.texts, labels=[record.labels for record in part.records])
+            for part in rows_and_held_out
         )
-        return trained, {}
+        shared = {"loss": loss, "settings": config.process, "held_out": others}
+        return train_process(run, "reward", base, solutions, **shared), {}
     if loss.kind is RANKINGS:
-        return train_ranking(run, "reward", base, rows.tokens, settings=config.reward), {}
-    margins = np.array([record.margin for record in rows.records], np.float32)
-    texts, groups = pairs_as_groups(rows.tokens, margins)
+        shared = {"settings": config.reward, "held_out": held_out.tokens}
+        return train_ranking(run, "reward", base, rows.tokens, **shared), {}
+    texts, groups = comparisons(rows)
+    others = comparisons(held_out) if len(held_out) else None
     trained, deviation = train_reward(
-        run, "reward", base, texts, groups=groups, settings=config.reward
+        run, "reward", base, texts, groups=groups, settings=config.reward, held_out=others
     )
     return trained, {"log_odds_per_score": deviation}
+
+
+def comparisons(rows: Rows) -> tuple[list[TokenRow], Groups]:
+    """The texts of preferences, and each pair as a group of two."""
+    margins = np.array([record.margin for record in rows.records], np.float32)
+    return pairs_as_groups(rows.tokens, margins)
 
 
 def accuracy(run: Run, trained: TextModel, rows: Rows, kind: Kind) -> dict[str, Any]:

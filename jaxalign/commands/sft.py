@@ -11,6 +11,7 @@ from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.errors import UserError
 from jaxalign.recipes.adapters import with_adapters
 from jaxalign.recipes.finish import finish, keep_model
+from jaxalign.recipes.held_out import check_held_out
 from jaxalign.recipes.inputs import inputs_of
 from jaxalign.recipes.run import Run, open_run
 from jaxalign.recipes.scoring import perplexity
@@ -39,6 +40,7 @@ def run(config: SFTConfig, directory: Path) -> dict:
         _check_imitated(records, config.data.source)
         tokenizer = learn_tokenizer(config.tokenizer, records)
     rows, held_out = _imitated(config, directory, tokenizer)
+    check_held_out(config.fit, held_out)
     batches = _batches(config, fit.settings.rows, tokenizer.pad_id, rows.texts)
     config = dataclasses.replace(config, fit=fit.settled(batches.per_epoch))
     if batches.note:

@@ -1,7 +1,7 @@
 """The configuration of `jaxalign dpo`."""
 
 from jaxalign.config.checks import config, require
-from jaxalign.config.data import DataConfig
+from jaxalign.config.data import DataConfig, require_in_memory
 from jaxalign.config.loop import FitConfig
 from jaxalign.config.lora import check_lora
 from jaxalign.config.names import PairLossName, given_hyperparameters, with_hyperparameters
@@ -82,6 +82,8 @@ class DPOConfig(ReferenceFields):
     that the loss does not take is refused."""
 
     def __post_init__(self):
+        if self.dpo.ld_alpha is not None:
+            require_in_memory(self.data, "dpo with ld_alpha")
         check_lora(self.lora, self.dpo.fit.optimizer)
         require(
             not self.reference_logps or self.dpo.uses_reference,

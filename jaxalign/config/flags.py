@@ -17,6 +17,7 @@ from jaxalign.config.overrides import Config, changed
 from jaxalign.errors import UserError
 from jaxalign.system.files import quote
 
+Flag = tuple[str, tuple[str, ...]]  # its name, and the words that follow it
 Given = dict[str, tuple[str, ...]]  # what follows each flag on the command line
 Value = TypeVar("Value")
 WORDS = {"true": True, "false": False}

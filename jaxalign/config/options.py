@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from jaxalign.config.field_types import hints_of
-from jaxalign.config.flags import single
+from jaxalign.config.flags import Flag, single
 from jaxalign.errors import UserError
 from jaxalign.system.files import quote
 
-Flag = tuple[str, tuple[str, ...]]  # its name, and the words that follow it
 OLD_SPELLINGS = {"run_dir": "output"}
 
 
@@ -31,9 +30,26 @@ class RunOptions(Options):
 
     output: str | None = None
     """Directory for results, checkpoints and the model; the same command again resumes there."""
+    overwrite: bool = False
+    """Begin anew where the directory holds a run, which is removed when the new one is through."""
+    track: str | None = None
+    """Services that follow the run beside TensorBoard: wandb, trackio, or both, separated by a
+    comma. A run that goes on is followed on; an empty text ends it."""
 
 
-Given = TypeVar("Given", bound=Options)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    """Options of `jaxalign report`."""
+
+    watch: bool = False
+    """Serve the page on the loopback until Ctrl-C."""
+    port: str | None = None
+    """Port to serve it at."""
+    quiet: bool = False
+    """Leave out the line that names the page."""
+
+
+Given = TypeVar("Given", bound=Options | ReportOptions)
 
 
 def given_options(flags: Sequence[Flag], kind: type[Given]) -> tuple[Given, list[Flag]]:

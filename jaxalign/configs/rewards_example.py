@@ -28,13 +28,15 @@ from jaxalign.config.grpo import GRPOConfig, GRPOSettings
 from jaxalign.config.loop import OptimizerConfig
 
 
-def distinct_words(responses: list[str], **columns) -> list[float | None]:
+def distinct_words(responses: list[str], **columns: list) -> list[float | None]:
     """The share of different words among all; None for a response without words."""
     spoken = [response.split() for response in responses]
     return [len(set(words)) / len(words) if words else None for words in spoken]
 
 
-def about_words(responses: list[str], words: list[int] | None = None, **columns) -> list[float]:
+def about_words(
+    responses: list[str], words: list[int] | None = None, **columns: list
+) -> list[float]:
     """Minus the relative distance to the number of words that the row wants, 12 without such a
     field.
     """

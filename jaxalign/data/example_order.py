@@ -32,6 +32,14 @@ def batch_indices(step: int, n: int, batch_size: int, seed: int) -> np.ndarray:
     return orders[positions // n - epochs[0], positions % n]
 
 
+def drawn_examples(n: int, draws: int, seed: int) -> np.ndarray:
+    """Examples that the first `draws` draws of `batch_indices` take, in ascending order.
+
+    They are all of them from the end of the first epoch on.
+    """
+    return np.sort(epoch_order(n, seed, 0)[:draws])
+
+
 def evaluation_batches(n: int, batch_size: int) -> list[np.ndarray]:
     """Example indices in order, in batches; the last may be smaller (`pad_rows`)."""
     return [np.arange(start, min(start + batch_size, n)) for start in range(0, n, batch_size)]

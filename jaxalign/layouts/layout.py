@@ -48,8 +48,10 @@ class Layout:
     def place(self, tree: Tree) -> Tree:
         """Copy of a state (or parameters) on the devices, whose memory a step may overwrite."""
         shardings = self.shardings(tree)
-        copy = jax.jit(lambda leaves: jax.tree.map(jnp.copy, leaves), out_shardings=shardings)
-        return copy(jax.device_put(tree, shardings))
+        there = jax.device_put(tree, shardings)
+        if len(self.devices) == 1:  # a small program for each shape, not one for all leaves
+            return jax.tree.map(jnp.copy, there)
+        return jax.jit(lambda x: jax.tree.map(jnp.copy, x), out_shardings=shardings)(there)
 
     def put(self, array: np.ndarray) -> np.ndarray | jax.Array:
         """One parameter as it is read from a file: on the devices of a mesh, else on the host.
@@ -59,6 +61,12 @@ class Layout:
         if self.name != "mesh":
             return array
         return jax.device_put(array, self.shardings(array)).block_until_ready()
+
+    def put_shared(self, tree: Tree) -> Tree:
+        """What several calls of a compiled function read, on the devices; what is there already
+        stays, and no step may overwrite it.
+        """
+        return _moved(tree, self.shardings(tree))
 
     def step(self, fn: Callable[..., Any]) -> Callable[..., Any]:
         """Compiled training step `fn(state, batch, axis_name=...) -> (state, metrics)`.
@@ -93,7 +101,7 @@ class Layout:
 
         def run(shared: Tree, batch: Tree) -> Any:
             check_rows(batch, len(self.devices))
-            return compiled(_moved(shared, self.shardings(shared)), self.put_rows(batch))
+            return compiled(self.put_shared(shared), self.put_rows(batch))
 
         return run
 

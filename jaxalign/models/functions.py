@@ -17,9 +17,12 @@ from jaxalign.batches.experience import Experience
 from jaxalign.batches.tokens import PackedBatch, SharedPrompts, TokenBatch
 from jaxalign.errors import UserError
 from jaxalign.logprobs import (
+    FusedSettings,
     action_logps,
     entropy,
     fused_action_logps_and_entropy,
+    fused_action_statistics,
+    likeliest_logps,
     log_collisions,
     logits_of,
     map_time_chunks,
@@ -139,6 +142,34 @@ def text_logps(model: LanguageModel, *, temperature: float = 1.0) -> Callable[..
         return after_first(batch, logps_of(outputs, batch.tokens, temperature=temperature))
 
     return logps
+
+
+@once
+def text_logps_and_likeliest(model: LanguageModel) -> Callable[..., Pair]:
+    """Log-probabilities of tokens, and of the likeliest ones in their place, from one pass.
+
+    `(params, batch, keys=None) -> (logps, likeliest)`, both `[B, T]` nats; the second has no
+    gradient. Where they are equal the model's first choice is the token.
+    """
+
+    def both(params: Params, batch: Rows, keys: jax.Array | None = None) -> Pair:
+        outputs = forward(model, params, batch, keys)
+        before = dataclasses.replace(outputs, hidden=outputs.hidden[:, :-1])
+        pair = _action_logps_and_likeliest(before, batch.tokens[:, 1:])
+        logps, likeliest = (jnp.pad(x, ((0, 0), (1, 0))) for x in pair)
+        return after_first(batch, logps), after_first(batch, likeliest)
+
+    return both
+
+
+def _action_logps_and_likeliest(outputs: Outputs, actions: jax.Array) -> Pair:
+    if is_small(outputs, actions):
+        logits = outputs.logits
+        return action_logps(logits, actions), jax.lax.stop_gradient(likeliest_logps(logits))
+    assert outputs.unembedding is not None, "this network has no logits head"
+    settings = FusedSettings(1.0, outputs.softcap, CHUNK, outputs.token_ranges)
+    statistics = fused_action_statistics(settings, outputs.hidden, outputs.unembedding, actions)
+    return statistics[0], statistics[2]
 
 
 @once

@@ -1,6 +1,8 @@
 """The trunk: embedding, pre-norm blocks and final norm, unrolled or scanned over layers."""
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -18,6 +20,7 @@ from jaxalign.models.shared_prefix import SharedPrefix
 # Of a layer: its index, its window (0: none), and its cache or None.
 Layer = tuple[int | jax.Array, int | jax.Array, LayerCache | None]
 Buffers = tuple[jax.Array, jax.Array]  # keys and values of a layer
+DEEP = 8  # layers from which on Python's way through all of them takes long
 
 
 @pytree
@@ -156,12 +159,37 @@ class Trunk(nn.Module):
             x, _ = self.stack(x, (jnp.arange(c.layers), jnp.array(windows), None), whole)
             x = last_columns(x, context.last, axis=1)
         else:
-            for layer, block in enumerate(self.layers):
+            apply = self._applied_block()
+            for layer in range(c.layers):
                 scanned = layer, windows[layer], None if past is None else past[layer]
-                x, buffer = block(x, scanned, context if layer == c.layers - 1 else whole)
+                x, buffer = apply(x, scanned, context if layer == c.layers - 1 else whole)
                 buffers.append(buffer)
         missing = tokens.shape[1] - x.shape[1]
         return jnp.pad(self.norm(x), ((0, 0), (missing, 0), (0, 0))), buffers
+
+    def _applied_block(self) -> Callable[..., tuple[jax.Array, Buffers | None]]:
+        """Application of a block of the unrolled trunk: `(x, layer, context)`.
+
+        Python runs through a block once for all layers of a deep network that compute the same, and
+        not once a layer; what is compiled is the same.
+        """
+        c = self.config
+        differ = c.dropout > 0 or c.attention_scale_by_layer
+        if self.is_initializing() or differ or c.layers < DEEP:
+            return lambda x, scanned, context: self.layers[scanned[0]](x, scanned, context)
+        block = self.layers[0].clone(parent=None)
+
+        @functools.partial(jax.jit, static_argnames="window")
+        def applied(variables: Any, x: jax.Array, past: Any, context: Context, *, window: int):
+            return block.apply(variables, x, (0, window, past), context)
+
+        def apply(
+            x: jax.Array, scanned: tuple[int, int, LayerCache | None], context: Context
+        ) -> tuple[jax.Array, Buffers | None]:
+            layer, window, past = scanned
+            return applied(self.layers[layer].variables, x, past, context, window=window)  # pyright: ignore[reportReturnType]
+
+        return apply
 
 
 def _scanned(block: Any, layers: int) -> Any:

@@ -1,7 +1,6 @@
 """Distillation on text: a student trained on the teacher's distribution over every next token."""
 
 import dataclasses
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,20 +13,19 @@ from jaxalign.batches.tokens import TokenBatch
 from jaxalign.config.distill import DistillSettings
 from jaxalign.data.batching import token_batch
 from jaxalign.data.chat import TokenRow
-from jaxalign.data.example_order import batch_indices, evaluation_batches
-from jaxalign.layouts.layout import pad_rows
+from jaxalign.data.example_order import batch_indices
 from jaxalign.logprobs import NO_TOKEN
 from jaxalign.models.functions import text_divergences, text_logits
 from jaxalign.numerics.types import Params, Tree
+from jaxalign.recipes.held_out import held_out_evaluation
 from jaxalign.recipes.prompts import PromptBatch, Prompts, prompt_batches
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.sample_metrics import PhaseClock
 from jaxalign.recipes.scoring import longest
-from jaxalign.recipes.stage import Evaluation, Learner, fit_batches
+from jaxalign.recipes.stage import Learner, fit_batches
 from jaxalign.recipes.text_models import TextModel, with_heads
 from jaxalign.sampling import sample
-from jaxalign.train.loop import mean_metrics
-from jaxalign.train.step import LossFn, TrainState, loss_sums
+from jaxalign.train.step import TrainState
 
 Teach = Callable[[TokenBatch], DistillationBatch]
 
@@ -82,16 +80,25 @@ def train_distillation(
     """
     student = with_heads(student, ("logits",), run.key(f"{name}/init"), dropout=0.0)
     pad_id, size, samples = student.tokenizer.pad_id, settings.fit.rows, run.key(f"{name}/samples")
-    shape = {"pad_id": pad_id, "length": longest([*rows, *evaluation_rows]), "size": size}
-    responses = Responses(rows=rows, **shape)
+    shape = {"pad_id": pad_id, "size": size}
+    responses = Responses(rows=rows, length=longest(rows), **shape)
     prompts_of = prompt_batches(prompts, seed=run.seed, pad_id=pad_id, size=size)
     teach = teacher_pass(run, teacher, student.model.config.vocab_size)
     draw = sampling(student, temperature=temperature, max_new_tokens=max_new_tokens)
     divergences = text_divergences(student.model, temperature=temperature)
     loss = objectives.distillation(divergences, settings.declared_loss)
-    held_out = Responses(rows=evaluation_rows, **shape)
-    measure = _held_out_loss(run, held_out, teach, loss_fn=loss, key=samples)
-    evaluation = Evaluation(metrics=measure, every=max(settings.fit.updates // 5, 1))
+    evaluation = None
+    if evaluation_rows:
+        held_out = Responses(rows=evaluation_rows, length=longest(evaluation_rows), **shape)
+        evaluation = held_out_evaluation(
+            run,
+            loss,  # a student without dropout
+            held_out.batch,
+            prepare=teach,
+            rows=len(evaluation_rows),
+            size=size,
+            every=settings.fit.eval_every,
+        )
     params = fit_batches(
         run,
         name,
@@ -100,7 +107,7 @@ def train_distillation(
         settings=settings.fit,
         steps_per_epoch=len(rows) / size,
         prepare=_with_teacher_logits(run.layout.rows(draw), teach, samples),
-        evaluation=evaluation if evaluation_rows else None,
+        evaluation=evaluation,
     )
     return student.with_trained(params)
 
@@ -146,22 +153,6 @@ def _with_teacher_logits(
         return batch, metrics
 
     return prepare
-
-
-def _held_out_loss(
-    run: Run, held_out: Responses, teach: Teach, *, loss_fn: LossFn, key: jax.Array
-) -> Callable[[TrainState], dict[str, float]]:
-    """`state -> metrics`: divergence from the teacher on held-out responses."""
-    sums = run.layout.sums(functools.partial(loss_sums, loss_fn=loss_fn))
-    devices = len(run.layout.devices)
-    padded = -(-held_out.size // devices) * devices
-
-    def evaluate(state: TrainState) -> dict[str, float]:
-        parts = map(held_out.batch, evaluation_batches(len(held_out.rows), held_out.size))
-        taught = (teach(pad_rows(part, padded)[0]) for part in parts)
-        return {"validation/loss": mean_metrics(sums, (state.all_params, key), taught)["loss"]}
-
-    return evaluate
 
 
 def teacher_pass(run: Run, teacher: TextModel, vocab_size: int) -> Teach:

@@ -19,8 +19,11 @@ def keep_model(run: Run, trained: TextModel) -> None:
 
 
 def finish(run: Run, row: dict, **results: Any) -> dict:
-    """Write `results.json` and the report of a run whose model is kept."""
+    """Write `results.json`, which says how training ended, and the report; the model is kept."""
     results = {"title": f"{row['method']} run", "rows": [row], **results}
+    for name, ending in run.endings.items():
+        results["notes"] = [*results.get("notes", []), *ending.notes]
+        results |= {"training": {name: ending.columns}} if ending.columns else {}
     write_atomically(run.directory / "results.json", json.dumps(results, indent=1).encode())
     for line in result_lines([*results["rows"], *results.get("reward_model", [])]):
         tell(line)

@@ -16,13 +16,14 @@ import jax
 import numpy as np
 
 from jaxalign.data.tokenizer import Tokenizer
-from jaxalign.errors import UserError
+from jaxalign.errors import CannotGoOn, UserError
 from jaxalign.models.lora import ADAPTERS, Adapted
 from jaxalign.recipes.text_models import TextModel, fields_of
 from jaxalign.system.console import tell
 from jaxalign.system.files import read_json, regular_file, short_path
 
 FILE = "inputs.json"
+EVALUATION_ROWS = "data.evaluation_path"  # an input that may be added when a run goes on
 Digest = dict[str, str | int | float]
 
 
@@ -82,7 +83,7 @@ def inputs_of(
         digests[f"reward {number}"] = {"weight": float(weight), **judge_digest(source, judge)}
     digests["data.path"] = rows_digest(data)
     if held_out:
-        digests["data.evaluation_path"] = rows_digest(held_out)
+        digests[EVALUATION_ROWS] = rows_digest(held_out)
     if tokenizer is not None and not any(models.values()):  # it was learned from the rows
         digests |= tokenizer_digests(tokenizer)
     return digests
@@ -153,7 +154,7 @@ def check_same(before: Mapping[str, Digest], now: Mapping[str, Digest], director
     reported.
 
     Raises:
-      UserError: the first one that differs.
+      CannotGoOn: the first one that differs.
     """
     for name in [*before, *(name for name in now if name not in before)]:
         old, new = before.get(name), now.get(name)
@@ -162,9 +163,10 @@ def check_same(before: Mapping[str, Digest], now: Mapping[str, Digest], director
         if old and new and old.get("function") and _without_file(old) == _without_file(new):
             tell(f"{name}: the function's file has changed; from here on the new one judges")
             continue
-        raise UserError(
+        raise CannotGoOn(
             f"{short_path(directory)} holds a run with {_difference(name, old, new)}; "
-            "bring back what it began with to resume it, or give another --output"
+            "bring back what it began with to resume it, or give another --output",
+            field=name,
         )
 
 

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from jaxalign.errors import printable
-from jaxalign.pretrained.sources import HUB_ID
+from jaxalign.recipes.base_model import ORIGINS, base_of, hub_name, licence_of, origins
 from jaxalign.recipes.checkpoint_models import checkpoint_name
-from jaxalign.recipes.run import flat_fields
+from jaxalign.recipes.going_on import flat_fields
+from jaxalign.recipes.reproduction import command_of
 from jaxalign.recipes.text_models import TextModel
 from jaxalign.report.run import Scalar, read_part, read_results
 from jaxalign.system.files import exists
@@ -22,7 +23,6 @@ PLAIN = re.compile(
     r"(?!.*www\.)[^\W\d_](?:[^\W_]|[ ,;()=+%'\"/−±-]|[.](?=[\d\s]|$)|:(?=\s)|(?<=\w)_(?=\w))*"
     r"|-?\d[\d.e+-]*"
 )
-ORIGINS = ("policy", "init")  # of a run's configuration: what it started from
 DATA = {"path": "Trained on", "evaluation_path": "Held out"}
 MOST = 10**300  # numbers beyond have no decimal form in a float
 UNSAID = ("data.", "place.", *ORIGINS)  # said elsewhere in the card, or of no interest there
@@ -65,14 +65,17 @@ def model_card(source: str, text_model: TextModel) -> str:
         versions = read_part(folder / "versions.json", dict[str, Scalar])
         config = read_part(folder / "config.json", Origins)
         results = {} if checkpoint else read_results(folder)  # which are of its end
+    base = base_of(origins(config)[0]) if origins(config) else ""
+    command = command_of(str(versions.get("configuration", "")), config)
     rows = results.get("rows", [])
     title = " ".join(str(row["method"]) for row in rows[:1] if "method" in row)
     parts = [
-        _front_matter(config, text_model),
+        _front_matter(base, text_model),
         f"# {as_text(title or Path(source).name)}\n",
         *_section("Model", _facts(text_model)),
-        *_section("Data", _data(config)),
+        *_section("Data", _data(config, base)),
         *_section("Metrics", _metrics(results)),
+        *_section("Reproduction", (f"- {as_code(command)}" for _ in range(bool(command)))),
         *_section("Settings", _settings(config)),
         *_section("Versions", (f"- {as_text(k)}: {as_text(v)}" for k, v in versions.items())),
     ]
@@ -101,20 +104,20 @@ def as_code(text: str) -> str:
     return code if code.startswith("`") else f"`{code}`"
 
 
-def _front_matter(config: Mapping[str, Any], text_model: TextModel) -> str:
-    """YAML; JSON's spelling of texts and lists is YAML too."""
+def _front_matter(base: str, text_model: TextModel) -> str:
+    """YAML; JSON's spelling of texts and lists is YAML too. Without a base there is no licence to
+    tell: that of a model trained from nothing is its owner's to choose.
+    """
     scored = "score" in text_model.model.config.heads_out
     fields: dict[str, Any] = {"library_name": "transformers"}
     fields["pipeline_tag"] = "text-classification" if scored else "text-generation"
     fields["tags"] = ["jaxalign"]
-    if base := [x for x in _origins(config) if HUB_ID.fullmatch(x) and not exists(x)]:
-        fields["base_model"] = base[0]
+    if hub_name(base):
+        fields["base_model"] = base
+    if base:
+        fields["license"] = licence_of(base)
     lines = [f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in fields.items()]
     return "\n".join(["---", *lines, "---\n"])
-
-
-def _origins(config: Mapping[str, Any]) -> list[str]:
-    return [config[name] for name in ORIGINS if config.get(name)]
 
 
 def _facts(text_model: TextModel) -> Iterator[str]:
@@ -140,9 +143,11 @@ def _facts(text_model: TextModel) -> Iterator[str]:
         yield "- `value_head.safetensors` holds a value head, named as in TRL"
 
 
-def _data(config: Mapping[str, Any]) -> Iterator[str]:
-    for origin in _origins(config):
+def _data(config: Mapping[str, Any], base: str) -> Iterator[str]:
+    for origin in origins(config):
         yield f"- Started from: {as_code(origin)}"
+    if base:
+        yield f"- Base model: {as_code(base)}, licence: {as_text(licence_of(base))}"
     for name, label in DATA.items():
         if path := (config.get("data") or {}).get(name):
             yield f"- {label}: {as_code(path)}"
@@ -153,10 +158,22 @@ def _metrics(results: Mapping[str, Any]) -> Iterator[str]:
         for row in results.get(name) or []:
             label = as_text(row.get("method") or row.get("scorer") or "")
             for metric, value in row.items():
-                if isinstance(value, int | float):
-                    number = f"{value:.6g}" if abs(value) < MOST else "out of range"
-                    yield f"- {label}, {as_text(metric)}: {number}"
+                end_of = re.sub("_(low|high)$", "", metric)
+                if isinstance(value, int | float) and (end_of == metric or end_of not in row):
+                    ends = (row.get(f"{metric}_low"), row.get(f"{metric}_high"))
+                    yield f"- {label}, {as_text(metric)}: {_number(value)}{_interval(*ends)}"
     yield from (f"- {as_text(note)}" for note in results.get("notes") or [])
+
+
+def _number(value: float) -> str:
+    return f"{value:.6g}" if abs(value) < MOST else "out of range"
+
+
+def _interval(low: object, high: object) -> str:
+    """The 95% interval of a number; empty where it has none."""
+    if isinstance(low, int | float) and isinstance(high, int | float):
+        return f" (95% interval {_number(low)} to {_number(high)})"
+    return ""
 
 
 def _settings(config: Mapping[str, Any]) -> Iterator[str]:

@@ -15,8 +15,8 @@ from jaxalign.config.dpo import DPOSettings
 from jaxalign.config.kto import KTOSettings
 from jaxalign.config.loop import FitConfig
 from jaxalign.data.chat import TokenRow, first_responses
-from jaxalign.data.disk_rows import column
-from jaxalign.data.example_order import batch_indices
+from jaxalign.data.disk_rows import chosen, column, joined
+from jaxalign.data.example_order import batch_indices, drawn_examples
 from jaxalign.data.preference_batches import (
     mismatched_rows,
     shared_preference_batch,
@@ -27,6 +27,7 @@ from jaxalign.losses.bco import no_shift
 from jaxalign.losses.declarations import Loss
 from jaxalign.losses.ld_dpo import discounted_excess
 from jaxalign.models.functions import text_logps, text_logps_and_collisions
+from jaxalign.recipes.held_out import held_out_evaluation, without_noise
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.scoring import longest, response_logps
 from jaxalign.recipes.stage import Evaluation, Objective, fit_batches, is_trained
@@ -46,13 +47,15 @@ def train_dpo(
     settings: DPOSettings,
     temperature: float,
     score_reference: Callable[..., np.ndarray] | None = None,
+    held_out: Sequence[tuple[TokenRow, ...]] = (),
     evaluation: Evaluation | None = None,
 ) -> TextModel:
     """A policy trained by a loss on pairs of responses.
 
-    The reference's log-probabilities are computed once, and not at all for a loss without a
-    reference. Without dropout, so that policy and reference are the same function at the first
-    step; only a trained adapter that goes on with `lora.dropout` differs from itself by that noise.
+    The reference's log-probabilities of the pairs that training draws are computed once, and not at
+    all for a loss without a reference. Without dropout, so that policy and reference are the same
+    function at the first step; only a trained adapter that goes on with `lora.dropout` differs from
+    itself by that noise.
 
     Args:
       policy: start and reference.
@@ -61,28 +64,77 @@ def train_dpo(
       settings: loss and loop.
       temperature: of policy and reference, in the loss as in sampling.
       score_reference: `response_logps`, which is the default, or one with a cache.
-      evaluation: along the way.
+      held_out: other pairs, on which the loss is evaluated along the way.
+      evaluation: along the way, where no pairs are held out.
     """
     policy = with_heads(policy, ("logits",), run.key(f"{name}/init"), dropout=0.0)
-    chosen, rejected = column(pairs, 0), column(pairs, 1)
     score = functools.partial(score_reference or response_logps, run, policy)
-    reference = None
-    if not is_trained(run, name, settings.fit.updates):
+    scoring = {"settings": settings, "temperature": temperature, "pad_id": policy.tokenizer.pad_id}
+    fit = settings.fit
+    drawn = drawn_examples(len(pairs), fit.updates * fit.rows, run.seed)
+    batches = PairBatches(score=score, pairs=pairs, drawn=drawn, **scoring)
+    if not is_trained(run, name, fit.updates):
         with phase("scoring the reference"):
-            reference = pair_reference(score, (chosen, rejected), settings, temperature=temperature)
-    shape = {"pad_id": policy.tokenizer.pad_id, "lengths": shared_lengths(pairs)}
+            _ = batches.reference
 
-    def batch(number: int) -> SharedPreferenceBatch:
-        index = batch_indices(number, len(pairs), settings.fit.rows, run.seed)
-        rows = shared_preference_batch([pairs[i] for i in index], index=index, **shape)
-        return dataclasses.replace(rows, reference=jax.tree.map(lambda x: x[index], reference))
+    def batch_of_step(number: int) -> SharedPreferenceBatch:
+        return batches(batch_indices(number, len(pairs), fit.rows, run.seed))
 
-    learner = pair_objective(
+    objective = pair_objective(
         policy, settings, temperature=temperature, axis_name=run.layout.axis_name
-    ).learner(policy)
-    loop = {"settings": settings.fit, "steps_per_epoch": len(pairs) / settings.fit.rows}
-    params = fit_batches(run, name, learner, batch, evaluation=evaluation, **loop)
+    )
+    if held_out:
+        evaluation = held_out_evaluation(
+            run,
+            objective.make_loss(without_noise(objective.read)),
+            PairBatches(score=score, pairs=held_out, **scoring),
+            rows=len(held_out),
+            size=fit.rows,
+            every=fit.eval_every,
+        )
+    learner = objective.learner(policy)
+    loop = {"settings": fit, "steps_per_epoch": len(pairs) / fit.rows, "evaluation": evaluation}
+    params = fit_batches(run, name, learner, batch_of_step, **loop)
     return policy.with_trained(params)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class PairBatches:
+    """Batches of pairs by their positions, all of one shape, with the log-probabilities of the
+    reference, which are computed once.
+
+    score: `(rows, temperature=...) -> [N]` of the reference.
+    pairs, settings, temperature: as in `train_dpo`.
+    pad_id: of the vocabulary.
+    drawn: positions of the pairs that are asked for; None: of all. Others have the reference NaN.
+    """
+
+    score: Score
+    pairs: Sequence[tuple[TokenRow, ...]]
+    settings: DPOSettings
+    temperature: float
+    pad_id: int
+    drawn: np.ndarray | None = None
+
+    @functools.cached_property
+    def reference(self) -> PairLogps | None:
+        """The reference's log-probabilities of the pairs; None where the loss has none."""
+        drawn = np.arange(len(self.pairs)) if self.drawn is None else self.drawn
+        pairs = chosen(self.pairs, drawn)
+        sides = column(pairs, 0), column(pairs, 1)
+        logps = pair_reference(self.score, sides, self.settings, temperature=self.temperature)
+        return jax.tree.map(lambda x: _at(x, drawn, len(self.pairs)), logps)
+
+    @functools.cached_property
+    def _lengths(self) -> tuple[int, int]:
+        return shared_lengths(self.pairs)
+
+    def __call__(self, index: np.ndarray) -> SharedPreferenceBatch:
+        """Batch of the pairs at these positions."""
+        shape = {"pad_id": self.pad_id, "lengths": self._lengths}
+        rows = shared_preference_batch([self.pairs[i] for i in index], index=index, **shape)
+        reference = jax.tree.map(lambda x: x[index], self.reference)
+        return dataclasses.replace(rows, reference=reference)
 
 
 def train_unpaired(
@@ -95,6 +147,7 @@ def train_unpaired(
     settings: KTOSettings,
     temperature: float,
     score_reference: Callable[..., np.ndarray] | None = None,
+    held_out: tuple[Sequence[TokenRow], Sequence[bool]] | None = None,
 ) -> TextModel:
     """A policy trained by a loss on responses that are labelled good or bad.
 
@@ -103,25 +156,63 @@ def train_unpaired(
       rows: prompts with responses.
       labels: `[N]` whether each response is good.
       settings: loss and loop.
+      held_out: other rows and their labels, on which the loss is evaluated along the way.
     """
     policy = with_heads(policy, ("logits",), run.key(f"{name}/init"), dropout=0.0)
     score = functools.partial(score_reference or response_logps, run, policy)
-    data = with_mismatched(rows, labels, settings)
-    if not is_trained(run, name, settings.fit.updates):
+    fit, scoring = settings.fit, {"settings": settings, "temperature": temperature}
+    scoring |= {"pad_id": policy.tokenizer.pad_id}
+    drawn = drawn_examples(len(rows), fit.updates * fit.rows, run.seed)
+    given = {"rows": rows, "labels": labels, "drawn": drawn}
+    batches = LabelledBatches(score=score, **given, **scoring)
+    if not is_trained(run, name, fit.updates):
         with phase("scoring the reference"):
-            data = data.scored(score, temperature=temperature)
-    length = longest(rows)
+            _ = batches.scored
 
-    def batch(number: int):
-        index = batch_indices(number, len(rows), settings.fit.rows, run.seed)
-        return data.take(index).batch(index=index, pad_id=policy.tokenizer.pad_id, length=length)
+    def batch_of_step(number: int) -> UnpairedBatch:
+        return batches(batch_indices(number, len(rows), fit.rows, run.seed))
 
-    learner = unpaired_objective(
+    objective = unpaired_objective(
         policy, settings, temperature=temperature, axis_name=run.layout.axis_name
-    ).learner(policy)
-    loop = {"settings": settings.fit, "steps_per_epoch": len(rows) / settings.fit.rows}
-    params = fit_batches(run, name, learner, batch, **loop)
+    )
+    evaluation = None
+    if held_out is not None and held_out[0]:
+        evaluation = held_out_evaluation(
+            run,
+            objective.make_loss(without_noise(objective.read)),
+            LabelledBatches(score=score, rows=held_out[0], labels=held_out[1], **scoring),
+            rows=len(held_out[0]),
+            size=fit.rows,
+            every=fit.eval_every,
+        )
+    learner = objective.learner(policy)
+    loop = {"settings": fit, "steps_per_epoch": len(rows) / fit.rows, "evaluation": evaluation}
+    params = fit_batches(run, name, learner, batch_of_step, **loop)
     return policy.with_trained(params)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class LabelledBatches:
+    """Batches of labelled responses by their positions, as `PairBatches`."""
+
+    score: Score
+    rows: Sequence[TokenRow]
+    labels: Sequence[bool]
+    settings: KTOSettings
+    temperature: float
+    pad_id: int
+    drawn: np.ndarray | None = None
+
+    @functools.cached_property
+    def scored(self) -> "LabelledRows":
+        """The rows with the reference's log-probabilities."""
+        rows = with_mismatched(self.rows, self.labels, self.settings)
+        return rows.scored(self.score, temperature=self.temperature, drawn=self.drawn)
+
+    def __call__(self, index: np.ndarray) -> UnpairedBatch:
+        """Batch of the rows at these positions."""
+        taken = self.scored.take(index)
+        return taken.batch(index=index, pad_id=self.pad_id, length=longest(self.rows))
 
 
 def pair_objective(
@@ -201,14 +292,17 @@ def pair_logps(
     temperature: float,
 ) -> PairLogps:
     """Response log-probabilities of both sides, `[N]`; with `ld_alpha` those of LD-DPO."""
-    logps: list[Any] = [score(side, temperature=temperature) for side in sides]
+    texts = [joined(*sides)]
     if ld_alpha is not None:
         pairs = list(zip(*sides, strict=True))
         public = [min(int(row.is_response.sum()) for row in pair) for pair in pairs]
-        for number, side in enumerate(sides):
-            prefixes = [first_responses(row, n) for row, n in zip(side, public, strict=True)]
-            beginnings: Any = score(prefixes, temperature=temperature)
-            logps[number] = np.asarray(discounted_excess(logps[number], beginnings, alpha=ld_alpha))
+        texts += [[first_responses(row, n) for row, n in zip(side, public, strict=True)]
+                  for side in sides]  # fmt: skip
+    # in one pass, whose batches take rows of all of them
+    together: Any = score(functools.reduce(joined, texts), temperature=temperature)
+    logps = together.reshape(-1, len(sides[0]))
+    if ld_alpha is not None:
+        logps = np.asarray(discounted_excess(logps[:2], logps[2:], alpha=ld_alpha))
     return PairLogps(chosen=logps[0], rejected=logps[1])
 
 
@@ -227,13 +321,20 @@ class LabelledRows:
     reference: np.ndarray | None = None
     mismatched_reference: np.ndarray | None = None
 
-    def scored(self, score: Score, *, temperature: float) -> "LabelledRows":
-        """The same rows with the reference's log-probabilities."""
-        logps = [
-            None if rows is None else score(rows, temperature=temperature)
-            for rows in (self.rows, self.mismatched)
-        ]
-        return dataclasses.replace(self, reference=logps[0], mismatched_reference=logps[1])
+    def scored(
+        self, score: Score, *, temperature: float, drawn: np.ndarray | None = None
+    ) -> "LabelledRows":
+        """The same rows with the reference's log-probabilities, NaN but at the drawn positions;
+        None: all are drawn.
+        """
+        drawn = np.arange(len(self.rows)) if drawn is None else drawn
+        texts = chosen(self.rows, drawn)
+        if self.mismatched is not None:  # in one pass, whose batches take rows of both
+            texts = joined(texts, chosen(self.mismatched, drawn))
+        parts = score(texts, temperature=temperature).reshape(-1, len(drawn))
+        logps = [_at(part, drawn, len(self.rows)) for part in parts]
+        mismatched = logps[1] if len(logps) > 1 else None
+        return dataclasses.replace(self, reference=logps[0], mismatched_reference=mismatched)
 
     def take(self, index: np.ndarray) -> "LabelledRows":
         """The rows at these positions."""
@@ -244,6 +345,13 @@ class LabelledRows:
         """Batch of all rows; `index` says which rows of the data set they are."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return unpaired_batch(**fields, index=index, pad_id=pad_id, length=length)
+
+
+def _at(values: np.ndarray, index: np.ndarray, count: int) -> np.ndarray:
+    """`[count]` numbers with the values at these positions, and NaN where nothing is read."""
+    found = np.full(count, np.nan, values.dtype)
+    found[index] = values
+    return found
 
 
 def _taken(values: Any, index: np.ndarray) -> Any:

@@ -1,11 +1,13 @@
 """Process reward models: training on labelled steps, probabilities and accuracy of steps."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxalign import objectives
+from jaxalign.batches.preferences import StepBatch
 from jaxalign.config.reward import ProcessSettings
 from jaxalign.data.chat import TokenRow
 from jaxalign.data.example_order import batch_indices
@@ -14,62 +16,94 @@ from jaxalign.diagnostics import concordance
 from jaxalign.evaluation.bootstrap import mean_estimate
 from jaxalign.losses.declarations import Loss
 from jaxalign.models.functions import text_step_scores
+from jaxalign.recipes.held_out import held_out_evaluation, without_noise
 from jaxalign.recipes.run import Run
-from jaxalign.recipes.scoring import by_rows, longest
+from jaxalign.recipes.scoring import longest, scored_batches
 from jaxalign.recipes.stage import Learner, fit_batches
 from jaxalign.recipes.text_models import TextModel, with_heads
 
 Labels = Sequence[Sequence[float]]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Solutions:
+    """Solutions with labelled steps.
+
+    rows: from `step_row`.
+    labels: of each row's steps, in [0, 1].
+    """
+
+    rows: Sequence[TokenRow]
+    labels: Labels
+
+    def batches(self, pad_id: int) -> Callable[[np.ndarray], StepBatch]:
+        """Batches of solutions by their positions, all of one length."""
+        arrays, length = [np.array(row, np.float32) for row in self.labels], longest(self.rows)
+
+        def batch(index: np.ndarray) -> StepBatch:
+            chosen, targets = [self.rows[i] for i in index], [arrays[i] for i in index]
+            return step_batch(chosen, targets, pad_id=pad_id, length=length, index=index)
+
+        return batch
+
+
 def train_process(
     run: Run,
     name: str,
     base: TextModel,
-    rows: Sequence[TokenRow],
+    solutions: Solutions,
     *,
-    labels: Labels,
     loss: Loss,
     settings: ProcessSettings,
+    held_out: Solutions | None = None,
 ) -> TextModel:
     """A process reward model, trained by a loss on the labels of steps.
 
     Args:
       base: where trunk and vocabulary come from.
-      rows: solutions from `step_row`.
-      labels: of each row's steps, in [0, 1].
+      solutions: what it learns from.
       loss: a declared one of steps.
       settings: of the head and the loop.
+      held_out: other solutions, on which the loss is evaluated along the way.
     """
     heads, key = ("step_score",), run.key(f"{name}/init")
     model = with_heads(base, heads, key, dropout=settings.dropout)
-    arrays, length = [np.array(row, np.float32) for row in labels], longest(rows)
+    pad_id, count, fit = base.tokenizer.pad_id, len(solutions.rows), settings.fit
+    batch, read = solutions.batches(pad_id), text_step_scores(model.model)
 
-    def batch(number: int):
-        index = batch_indices(number, len(rows), settings.fit.rows, run.seed)
-        chosen, targets = [rows[i] for i in index], [arrays[i] for i in index]
-        pad_id = base.tokenizer.pad_id
-        return step_batch(chosen, targets, pad_id=pad_id, length=length, index=index)
+    def batch_of_step(number: int) -> StepBatch:
+        return batch(batch_indices(number, count, fit.rows, run.seed))
 
-    loss_fn = objectives.process_reward(text_step_scores(model.model), loss)
+    evaluation = None
+    if held_out is not None and held_out.rows:
+        evaluation = held_out_evaluation(
+            run,
+            objectives.process_reward(without_noise(read), loss),
+            held_out.batches(pad_id),
+            rows=len(held_out.rows),
+            size=fit.rows,
+            every=fit.eval_every,
+        )
     learner = Learner(
         model=model,
         params=model.trained,
         frozen=model.frozen,
-        loss_fn=loss_fn,
+        loss_fn=objectives.process_reward(read, loss),
         shown=("loss", "steps/accuracy"),
     )
-    epoch = len(rows) / settings.fit.rows
-    params = fit_batches(run, name, learner, batch, settings=settings.fit, steps_per_epoch=epoch)
+    loop = {"settings": fit, "steps_per_epoch": count / fit.rows, "evaluation": evaluation}
+    params = fit_batches(run, name, learner, batch_of_step, **loop)
     return model.with_trained(params)
 
 
 def step_chances(run: Run, model: TextModel, rows: Sequence[TokenRow]) -> list[np.ndarray]:
     """Predicted probability that each step of each row is right, in (0, 1)."""
-    step_scores = text_step_scores(model.model)
-    logits = by_rows(run, step_scores, model.params, rows, pad_id=model.tokenizer.pad_id)
-    chances = 1 / (1 + np.exp(-logits.astype(np.float64)))
-    return [part[: len(row)][row.is_response] for part, row in zip(chances, rows, strict=True)]
+    step_scores, pad_id = text_step_scores(model.model), model.tokenizer.pad_id
+    logits: dict[int, np.ndarray] = {}
+    for index, part in scored_batches(run, step_scores, model.params, rows, pad_id=pad_id):
+        logits |= zip(index.tolist(), part, strict=True)
+    of_steps = [logits[i][: len(row)][row.is_response] for i, row in enumerate(rows)]
+    return [1 / (1 + np.exp(-x.astype(np.float64))) for x in of_steps]
 
 
 def step_accuracy(

@@ -9,11 +9,10 @@ import numpy as np
 from jaxalign import objectives
 from jaxalign.config.reward import RewardSettings
 from jaxalign.data.chat import TokenRow
-from jaxalign.data.example_order import batch_indices
 from jaxalign.data.preference_batches import ranking_batch
 from jaxalign.diagnostics import concordance
 from jaxalign.evaluation.bootstrap import mean_estimate
-from jaxalign.recipes.reward import train_scores
+from jaxalign.recipes.reward import Compared, train_scores
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.scoring import longest, score_rows
 from jaxalign.recipes.text_models import TextModel
@@ -22,7 +21,13 @@ Rankings = Sequence[tuple[TokenRow, ...]]
 
 
 def train_ranking(
-    run: Run, name: str, base: TextModel, rankings: Rankings, *, settings: RewardSettings
+    run: Run,
+    name: str,
+    base: TextModel,
+    rankings: Rankings,
+    *,
+    settings: RewardSettings,
+    held_out: Rankings = (),
 ) -> TextModel:
     """A reward model of ranked texts, by `train_scores`.
 
@@ -30,26 +35,37 @@ def train_ranking(
       base: where trunk and vocabulary come from.
       rankings: texts, the best first.
       settings: of head, loss and loop.
+      held_out: other rankings, on which the loss is evaluated along the way.
     """
+    pad_id = base.tokenizer.pad_id
+    return train_scores(
+        run,
+        name,
+        base,
+        in_rankings(rankings, pad_id),
+        size=settings.fit.rows,
+        settings=settings,
+        objective=objectives.ranking,
+        held_out=in_rankings(held_out, pad_id) if held_out else None,
+    )[0]
+
+
+def in_rankings(rankings: Rankings, pad_id: int) -> Compared:
+    """Texts that are ranked, in batches of one shape."""
     rows = [row for ranking in rankings for row in ranking]
     starts = np.cumsum([0, *(len(ranking) for ranking in rankings)])
     size, length = max(len(ranking) for ranking in rankings), longest(rows)
 
-    def batch(number: int):
-        chosen = batch_indices(number, len(rankings), settings.fit.rows, run.seed)
+    def batch(chosen: np.ndarray):
         return ranking_batch(
             [rankings[i] for i in chosen],
-            pad_id=base.tokenizer.pad_id,
+            pad_id=pad_id,
             size=size,
             length=length,
             index=starts[chosen][:, None] + np.arange(size),
         )
 
-    learned = {"objective": objectives.ranking, "batches": batch}
-    epoch = len(rankings) / settings.fit.rows
-    return train_scores(run, name, base, rows, settings=settings, steps_per_epoch=epoch, **learned)[
-        0
-    ]
+    return Compared(rows=rows, count=len(rankings), batch=batch)
 
 
 def ranking_accuracy(

@@ -59,6 +59,21 @@ def cached_response_logps(folder: str, *, model: str, data: str) -> Callable[...
     return cached
 
 
+def once_for_rows(score: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+    """The same function of one model at one temperature, which scores the same rows only once."""
+    known: dict[bytes, np.ndarray] = {}
+
+    def scored(run: Run, policy: TextModel, rows: Sequence[TokenRow], **options: float):
+        found = hashlib.sha256()
+        _update(found, rows)
+        key = found.digest()
+        if key not in known:
+            known[key] = score(run, policy, rows, **options)
+        return known[key]
+
+    return scored
+
+
 def cached_logps_of(config: DPOConfig | KTOConfig) -> Callable[..., np.ndarray]:
     """`response_logps` with the cache of a configuration; without one where it names none."""
     model = f"{config.policy} with adapter {config.adapter}" if config.adapter else config.policy
@@ -80,11 +95,16 @@ def digest(weights: str, platform: str, rows: Sequence[TokenRow], *, temperature
     precision = jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
     settings = [weights, platform, precision, float(temperature), _version()]
     found = hashlib.sha256(json.dumps(settings).encode())
+    _update(found, rows)
+    return found.hexdigest()
+
+
+def _update(found: "hashlib._Hash", rows: Sequence[TokenRow]) -> None:
+    """Add rows to a hash: which tokens are given, and which are counted."""
     found.update(np.array([len(row) for row in rows], np.int64).tobytes())
     for row in rows:
         found.update(np.asarray(row.tokens, np.int32).tobytes())
         found.update(np.asarray(row.is_response, bool).tobytes())
-    return found.hexdigest()
 
 
 def write(path: Path, logps: np.ndarray, fields: dict[str, str]) -> None:

@@ -9,12 +9,14 @@ import jax
 import numpy as np
 
 from jaxalign import objectives
+from jaxalign.batches.functions import LossFn
 from jaxalign.config.reward import RewardSettings
 from jaxalign.data.batching import token_batch
 from jaxalign.data.chat import TokenRow
 from jaxalign.data.example_order import batch_indices, evaluation_batches
 from jaxalign.data.preference_batches import comparison_batch
 from jaxalign.data.preferences import Groups
+from jaxalign.data.scoring_batches import MOST_ROWS
 from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.layouts.layout import pad_rows
 from jaxalign.models.functions import head_scores, pooled_texts, text_scores
@@ -27,12 +29,28 @@ from jaxalign.models.ngram_reward import (
     ngrams,
     spelling,
 )
+from jaxalign.recipes.held_out import held_out_evaluation, without_noise
 from jaxalign.recipes.run import Run
-from jaxalign.recipes.scoring import SCORING_ROWS, by_rows, longest, score_rows
+from jaxalign.recipes.scoring import by_rows, longest, score_rows
 from jaxalign.recipes.stage import Learner, fit_batches
 from jaxalign.recipes.text_models import TextModel, shallow, with_heads
 
 SPACE = "Ġ"  # how byte-level vocabularies spell a space
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Compared:
+    """Texts that are compared, in groups or rankings.
+
+    rows: all texts.
+    count: how many groups there are.
+    batch: positions of groups -> their batch, always of one shape; its index says which of the rows
+      they hold.
+    """
+
+    rows: Sequence[TokenRow]
+    count: int
+    batch: Callable[[np.ndarray], Any]
 
 
 def train_reward(
@@ -43,6 +61,7 @@ def train_reward(
     *,
     groups: Groups,
     settings: RewardSettings,
+    held_out: tuple[Sequence[TokenRow], Groups] | None = None,
 ) -> tuple[TextModel, float]:
     """A reward model of compared texts, by `train_scores`.
 
@@ -51,81 +70,116 @@ def train_reward(
       rows: all texts.
       groups: who was preferred to whom; `groups.texts` are positions in `rows`.
       settings: of head, loss and loop.
+      held_out: other rows and groups, on which the loss is evaluated along the way.
     """
-    groups_per_batch = settings.fit.rows // groups.texts.shape[1]
+    pad_id = base.tokenizer.pad_id
+    return train_scores(
+        run,
+        name,
+        base,
+        in_groups(rows, groups, pad_id),
+        size=settings.fit.rows // groups.texts.shape[1],
+        settings=settings,
+        objective=objectives.reward,
+        held_out=None if held_out is None else in_groups(*held_out, pad_id),
+    )
+
+
+def in_groups(rows: Sequence[TokenRow], groups: Groups, pad_id: int) -> Compared:
+    """Texts that are compared in groups, each with each."""
     length = longest(rows)
 
-    def batch(number: int):
-        chosen = batch_indices(number, len(groups.texts), groups_per_batch, run.seed)
+    def batch(chosen: np.ndarray):
         return comparison_batch(
             [[rows[i] for i in group] for group in groups.texts[chosen]],
             groups.preferences[chosen],
             margins=None if groups.margins is None else groups.margins[chosen],
-            pad_id=base.tokenizer.pad_id,
+            pad_id=pad_id,
             length=length,
             index=groups.texts[chosen],
         )
 
-    learned = {"objective": objectives.reward, "batches": batch}
-    epoch = len(groups.texts) / groups_per_batch
-    return train_scores(run, name, base, rows, settings=settings, steps_per_epoch=epoch, **learned)
+    return Compared(rows=rows, count=len(groups.texts), batch=batch)
 
 
 def train_scores(
     run: Run,
     name: str,
     base: TextModel,
-    rows: Sequence[TokenRow],
+    compared: Compared,
     *,
+    size: int,
     settings: RewardSettings,
-    objective: Callable,
-    batches: Callable[[int], Any],
-    steps_per_epoch: float,
+    objective: Callable[..., LossFn],
+    held_out: Compared | None = None,
 ) -> tuple[TextModel, float]:
-    """A reward model with scores of mean 0 and standard deviation 1 over `rows`.
+    """A reward model with scores of mean 0 and standard deviation 1 over the texts.
 
     Args:
       base: where trunk and vocabulary come from.
-      rows: all texts.
+      compared: what it learns from.
+      size: groups of a batch.
       settings: of head, loss and loop.
       objective: `objectives.reward` or `objectives.ranking`.
-      batches: batch number -> what the objective takes.
-      steps_per_epoch: in which all of them come once; may be broken.
+      held_out: on which the loss is evaluated along the way.
 
     Returns:
       The reward model, and the deviation that its scores had before: times that, a difference of
       scores is the log-odds of a preference again.
     """
+    rows, fit = compared.rows, settings.fit
     model = new_reward_model(base, rows, settings, run.key(f"{name}/init"))
     scores_of, params, frozen = text_scores(model.model), model.trained, model.frozen
     if settings.trunk == "frozen":
-        pooled = by_rows(
-            run, pooled_texts(model.model), model.params, rows, pad_id=base.tokenizer.pad_id
-        )
         scores_of = head_scores(model.model.config, model.model.ngrams)
         features = {name: tree for name, tree in model.params.items() if name == FEATURES}
-        params, frozen = {"score": model.params["score"]}, {"pooled": pooled, **features}
-    loss_fn = objective(
-        scores_of,
-        settings.declared_loss,
+        params = {"score": model.params["score"]}
+        frozen = {"pooled": pooled_rows(run, model, rows), **features}
+    make_loss = functools.partial(
+        objective,
+        loss=settings.declared_loss,
         centering=settings.centering,
         l2=settings.bag_l2 if settings.bag else 0.0,
         penalised=lambda params: {k: v for k, v in params["score"].items() if k in NGRAMS},
     )
+
+    def batch_of_step(number: int):
+        return compared.batch(batch_indices(number, compared.count, size, run.seed))
+
+    evaluation = None
+    if held_out is not None and held_out.count:
+        features = {}
+        if settings.trunk == "frozen":
+            features["pooled"] = pooled_rows(run, model, held_out.rows)
+        evaluation = held_out_evaluation(
+            run,
+            make_loss(without_noise(scores_of)),
+            held_out.batch,
+            rows=held_out.count,
+            size=size,
+            every=fit.eval_every,
+            params_of=lambda state: {**state.all_params, **features},
+        )
     learner = Learner(
         model=model,
         params=params,
         frozen=frozen,
-        loss_fn=loss_fn,
+        loss_fn=make_loss(scores_of),
         shown=("loss", "rewards/accuracy"),
     )
-    loop = {"settings": settings.fit, "steps_per_epoch": steps_per_epoch}
-    params = fit_batches(run, name, learner, batches, **loop)
+    loop = {"settings": fit, "steps_per_epoch": compared.count / size, "evaluation": evaluation}
+    params = fit_batches(run, name, learner, batch_of_step, **loop)
     trained = dataclasses.replace(model, params={**model.params, **params})
     scores = score_rows(run, trained, rows)
     head = standardised_head(trained.params["score"], mean=scores.mean(), deviation=scores.std())
     scaled = dataclasses.replace(trained, params=trained.params | {"score": head})
     return scaled, float(scores.std())
+
+
+def pooled_rows(run: Run, model: TextModel, rows: Sequence[TokenRow]) -> np.ndarray:
+    """`[N, D]` of the trunk that a score head reads, for a trunk that stays as it is."""
+    read = pooled_texts(model.model)
+    return by_rows(run, read, model.params, rows, pad_id=model.tokenizer.pad_id)
 
 
 def new_reward_model(
@@ -168,9 +222,10 @@ def ngram_features(
         features["spelling"] = spelling(texts, **spelled)
     counts = {name: np.zeros(size) for name, size in config.sizes(vocab_size).items()}
     read = jax.jit(functools.partial(ngrams, config))
-    for index in evaluation_batches(len(rows), SCORING_ROWS):
+    size = min(len(rows), MOST_ROWS)
+    for index in evaluation_batches(len(rows), size):
         part = token_batch([rows[i] for i in index], pad_id=pad_id, length=longest(rows))
-        part = pad_rows(part, SCORING_ROWS)[0]
+        part = pad_rows(part, size)[0]
         count_texts(counts, jax.device_get(read(part.tokens, part.mask, features)), len(index))
     idf = {f"{n}_idf": inverse_document_frequency(c, len(rows)) for n, c in counts.items()}
     return features | idf

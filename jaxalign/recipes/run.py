@@ -19,12 +19,22 @@ from jaxalign.data.templates import template_date
 from jaxalign.errors import UserError
 from jaxalign.layouts.choice import make_layout
 from jaxalign.layouts.layout import Layout, pad_rows
-from jaxalign.recipes.inputs import FILE, Digest, Inputs, check_same, read_inputs
+from jaxalign.recipes.endings import Ending
+from jaxalign.recipes.going_on import check_config
+from jaxalign.recipes.inputs import (
+    EVALUATION_ROWS,
+    FILE,
+    Digest,
+    Inputs,
+    check_same,
+    read_inputs,
+)
+from jaxalign.recipes.reproduction import configuration_name
+from jaxalign.recipes.tracking import trackers_of
 from jaxalign.system.console import tell
 from jaxalign.system.files import (
     exists,
     make_directory,
-    quote,
     read_json,
     short_path,
     write_atomically,
@@ -33,9 +43,6 @@ from jaxalign.train.checkpoints import Checkpoints
 from jaxalign.train.lines import LinesWriter
 from jaxalign.train.metrics import MetricsWriter
 
-# Options that name files: of them `inputs.json` keeps the content. The last names a cache.
-PATHS = {"init", "policy", "teacher", "adapter", "reward", "data.path", "data.evaluation_path"}
-PATHS |= {"reference_logps"}
 # what a run writes, and never over what was there before it
 WRITTEN = ("config.json", "results.json", "samples.json", "metrics.jsonl", "samples.jsonl")
 WRITTEN += ("report.html", "model")
@@ -52,6 +59,7 @@ class Run:
     samples: `samples.jsonl`, which methods that sample write.
     seed: all randomness of the run comes from it.
     name: that no other run has; its checkpoints bear it.
+    endings: how the training of each stage ended, by name, as far as it has.
     """
 
     directory: Path
@@ -60,13 +68,14 @@ class Run:
     samples: LinesWriter
     seed: int
     name: str = ""
+    endings: dict[str, Ending] = dataclasses.field(default_factory=dict)
     passes: dict = dataclasses.field(default_factory=dict, repr=False)
 
     def __enter__(self) -> "Run":
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self.metrics.close()
+        self.metrics.close(failed=error[0] is not None)
         self.samples.close()
 
     def rows(self, fn: Callable[..., Any]):
@@ -93,9 +102,9 @@ class Run:
         """Random key of the run for a name."""
         return key_of(self.seed, name)
 
-    def checkpoints(self, name: str) -> Checkpoints:
-        """Checkpoints of a stage."""
-        return Checkpoints(self.directory / "checkpoints" / name, run=self.name)
+    def checkpoints(self, name: str, *, keep: int = 2) -> Checkpoints:
+        """Checkpoints of a stage, of which the newest `keep` stay."""
+        return Checkpoints(self.directory / "checkpoints" / name, keep=keep, run=self.name)
 
 
 def key_of(seed: int, name: str) -> jax.Array:
@@ -111,8 +120,8 @@ def open_run(
     *,
     inputs: Mapping[str, Digest] | None = None,
 ) -> Run:
-    """Create or reopen a run directory; a run goes on only under the configuration and with the
-    inputs that began it. Where nothing was saved yet, it begins again.
+    """Create or reopen a run directory; a run goes on only with what it began with, but for what
+    `check_config` allows and an added evaluation set. Where nothing was saved yet, it begins again.
 
     Args:
       inputs: what else it depends on; None: `keep_inputs` will be told.
@@ -125,7 +134,8 @@ def open_run(
     if record is None:
         _check_free(directory)
     if record is not None and has_saved(directory):
-        _check_config(directory, config)
+        saved = read_json(directory / "config.json")
+        check_config(directory, saved, config, done=steps_made(directory))
     else:
         record = Inputs(run=secrets.token_hex(8), started=template_date().isoformat())
         _write_json(directory / FILE, dataclasses.asdict(record))
@@ -142,12 +152,13 @@ def open_run(
         "device": f"{len(layout.devices)} x {layout.devices[0].device_kind} ({layout.name})",
         "started": time.strftime("%Y-%m-%d %H:%M:%S"),
     }
+    versions["configuration"] = configuration_name(config)
     _write_json(directory / "versions.json", versions)
     tell(f"device: {versions['device']}")
     return Run(
         directory=directory,
         layout=layout,
-        metrics=MetricsWriter(directory),
+        metrics=MetricsWriter(directory, trackers_of(directory, config, key=record.run)),
         samples=LinesWriter(directory / "samples.jsonl"),
         seed=seed,
         name=record.run,
@@ -163,16 +174,27 @@ def keep_inputs(directory: Path, inputs: Mapping[str, Digest]) -> None:
     record = read_inputs(directory)
     assert record is not None, directory
     if record.inputs is not None:
-        check_same(record.inputs, inputs, directory)
+        added = inputs.keys() & {EVALUATION_ROWS} - record.inputs.keys()
+        check_same(record.inputs | {name: inputs[name] for name in added}, inputs, directory)
     updated = dataclasses.replace(record, inputs=dict(inputs))
     _write_json(directory / FILE, dataclasses.asdict(updated))
 
 
 def has_saved(directory: Path) -> bool:
     """Whether a run directory holds a checkpoint or results."""
+    return (directory / "results.json").exists() or any(_saved_steps(directory))
+
+
+def steps_made(directory: Path) -> int:
+    """Steps or iterations of the last checkpoint of a run directory, of whatever stage."""
+    return max((steps[-1] for steps in _saved_steps(directory) if steps), default=0)
+
+
+def _saved_steps(directory: Path) -> list[list[int]]:
+    """Steps of the checkpoints of every stage."""
     stages = directory / "checkpoints"
     folders = [path for path in stages.iterdir() if path.is_dir()] if stages.is_dir() else []
-    return (directory / "results.json").exists() or any(Checkpoints(f).steps() for f in folders)
+    return [Checkpoints(folder).steps() for folder in folders]
 
 
 def _check_free(directory: Path) -> None:
@@ -187,37 +209,5 @@ def _check_free(directory: Path) -> None:
         )
 
 
-def _check_config(directory: Path, config: Any) -> None:
-    """Check that the configuration is that of the run, but for paths, whose content is compared."""
-    current = json.loads(json.dumps(dataclasses.asdict(config)))
-    saved = read_json(directory / "config.json")
-    before, now = flat_fields(saved), flat_fields(current)
-    for name in sorted(before | now):
-        if before.get(name) != now.get(name) and not _is_path(name, before, now):
-            raise UserError(
-                f"{short_path(directory)} holds a run with {name} = {quote(before.get(name))}, "
-                f"this one has {quote(now.get(name))}; use the same configuration to resume it, or "
-                "another --output"
-            )
-
-
-def _is_path(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Whether a field names a file in both configurations, or is the key of a reward source."""
-    both = isinstance(before.get(name), str) and isinstance(now.get(name), str)
-    return name.startswith("rewards.") or (name in PATHS and both)
-
-
 def _write_json(path: Path, content: Any) -> None:
     write_atomically(path, json.dumps(content, indent=2))
-
-
-def flat_fields(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dicts as one dict, names joined by dots."""
-    flat = {}
-    for name, value in tree.items():
-        flat |= (
-            flat_fields(value, f"{prefix}{name}.")
-            if isinstance(value, dict)
-            else {prefix + name: value}
-        )
-    return flat

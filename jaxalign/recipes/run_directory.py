@@ -4,14 +4,19 @@ import contextlib
 import fcntl
 import os
 import re
+import secrets
+import shutil
 import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from jaxalign.data.templates import fixed_template_date
 from jaxalign.errors import UserError
-from jaxalign.recipes.inputs import started
+from jaxalign.recipes.going_on import files_of
+from jaxalign.recipes.inputs import read_inputs, started
+from jaxalign.recipes.run import has_saved
 from jaxalign.system.files import make_directory, short_path, writing
 from jaxalign.system.signals import say
 from jaxalign.train.checkpoints import plain
@@ -74,6 +79,60 @@ def locked_directory(directory: Path) -> Iterator[None]:
             for path in new:
                 path.rmdir()
         os.close(lock)
+
+
+@contextlib.contextmanager
+def set_aside(directory: Path, config: Any) -> Iterator[None]:
+    """Context in which a run directory is gone, so that another run may begin there.
+
+    It is renamed as a whole, removed at the end, and put back where the new run has saved nothing.
+
+    Args:
+      directory: of a run, or none.
+      config: of the new run.
+
+    Raises:
+      UserError: the directory holds no run, or what the new one reads, or another process uses it.
+    """
+    if not directory.is_dir() or not any(directory.iterdir()):
+        yield
+        return
+    place, aside = directory.resolve(), _moved_aside(directory, config)
+    place.mkdir()  # to which a link may lead
+    try:
+        yield
+    finally:
+        if has_saved(place):
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            shutil.rmtree(place, ignore_errors=True)
+            with writing(place):
+                aside.rename(place)
+
+
+def _moved_aside(directory: Path, config: Any) -> Path:
+    """Place of a run directory that was renamed; arguments and errors of `set_aside`."""
+    name = short_path(directory)
+    if read_inputs(directory) is None:
+        raise UserError(
+            f"{name} holds no run, and --overwrite removes nothing else; give another --output"
+        )
+    place = directory.resolve()
+    for option, path in files_of(config):
+        if Path(path).expanduser().resolve().is_relative_to(place):
+            raise UserError(
+                f"--{option} {path} lies in {name}, which --overwrite removes; give another "
+                "--output"
+            )
+    lock = _locked(directory / LOCK)
+    try:
+        aside = place.with_name(f".{place.name}.{secrets.token_hex(4)}.old")
+        with writing(place):
+            place.rename(aside)
+        (aside / LOCK).unlink()
+    finally:
+        os.close(lock)
+    return aside
 
 
 def _locked(path: Path) -> int:

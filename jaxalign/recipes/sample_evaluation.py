@@ -11,6 +11,7 @@ import numpy as np
 from jaxalign.batches.tokens import TokenBatch
 from jaxalign.data.batching import prompt_batch
 from jaxalign.data.example_order import evaluation_batches
+from jaxalign.data.scoring_batches import most_rows
 from jaxalign.evaluation.bootstrap import mean_estimate, prompt_blocks
 from jaxalign.layouts.layout import pad_rows, trim_rows
 from jaxalign.recipes.prompts import Prompts
@@ -18,7 +19,6 @@ from jaxalign.recipes.reward_sources import Judged, Judges, judges_of, mean_scor
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.sample_records import Drawn, SampleRecords, has_ended, sample_lines
 from jaxalign.recipes.sampler import TextTask, make_sampler
-from jaxalign.recipes.scoring import SCORING_ROWS, SCORING_TOKENS
 from jaxalign.recipes.stage import Evaluation
 from jaxalign.recipes.text_models import TextModel
 from jaxalign.rollouts.text import sample_and_score
@@ -118,7 +118,7 @@ def sampled_evaluation(
             run.samples.write(sample_lines(records.stage, judges, first))
         return {f"eval/{name}": x for name, x in answer_metrics(answered, judges).items()}
 
-    return Evaluation(metrics=metrics, every=every)
+    return Evaluation(metrics=metrics, every=every, sign="eval/scores/mean")
 
 
 def first_answers(answered: Answered, count: int, *, step: int) -> Drawn:
@@ -171,7 +171,7 @@ def answers_of(
     trees = run.layout.place((policy.params, frozen.params, judges.params))
     shared = (*trees, jax.random.key(seed))
     length = task.prompts.longest + task.max_new_tokens
-    size = min(SCORING_ROWS, SCORING_TOKENS // length) or 1
+    size = most_rows(length)
     answers = PromptAnswers(prompts=task.prompts, judges=judges, size=size)
     answered = answers(lambda prompts: collect(shared, prompts), repeats=samples)
     blocks = prompt_blocks([judges.asked[number] for number in answered.prompt_index])

@@ -1,13 +1,14 @@
 """Scores, log-probabilities and perplexity of any number of token rows under a model."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxalign.data.batching import token_batch
 from jaxalign.data.chat import TokenRow
-from jaxalign.data.example_order import evaluation_batches
+from jaxalign.data.scoring_batches import scoring_batches
 from jaxalign.evaluation.text_statistics import perplexity as perplexity_of
 from jaxalign.layouts.layout import pad_rows, trim_rows
 from jaxalign.models.functions import response_logps_of, text_scores
@@ -16,9 +17,9 @@ from jaxalign.recipes.run import Run
 from jaxalign.recipes.text_models import TextModel
 from jaxalign.system.console import counted
 
-# Tokens and rows of a scoring pass, at most; all passes over some rows have one shape.
-SCORING_TOKENS = 16_384
-SCORING_ROWS = 256
+# What a program costs to compile, as tokens times parameters computed in that time (2 seconds).
+COMPILATION = {"cpu": 1e11}
+COMPILATION_ON_ACCELERATOR = 1e14
 
 
 def longest(rows: Sequence[TokenRow]) -> int:
@@ -26,22 +27,40 @@ def longest(rows: Sequence[TokenRow]) -> int:
     return max(len(row) for row in rows)
 
 
+def scored_batches(
+    run: Run, fn: Callable[..., Any], shared: Tree, rows: Sequence[TokenRow], *, pad_id: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Positions of rows and outputs of `fn(shared, TokenBatch) -> [B, ...]` for them, batch by
+    batch, until every row has come once.
+
+    Rows of like length go together, in batches of few shapes; so a row's outputs are rounded as the
+    length of its batch has it.
+    """
+    layout, compiled = run.layout, run.rows(fn)
+    shared = layout.put_shared(shared)
+    parameters = max(1, sum(int(np.size(leaf)) for leaf in jax.tree.leaves(shared)))
+    compilation = COMPILATION.get(layout.devices[0].platform, COMPILATION_ON_ACCELERATOR)
+    lengths, devices = [len(row) for row in rows], len(layout.devices)
+    cost = compilation / parameters
+    parts = scoring_batches(lengths, shape_cost=cost, multiple=devices)
+    with counted("scoring", len(parts)) as advance:
+        for done, part in enumerate(parts, start=1):
+            index = part.index
+            chosen = [rows[i] for i in index]
+            batch = token_batch(chosen, pad_id=pad_id, length=part.length, index=index)
+            batch, real = pad_rows(batch, part.rows)
+            yield index, trim_rows(compiled(shared, batch), real)
+            advance(done)
+
+
 def by_rows(
     run: Run, fn: Callable[..., Any], shared: Tree, rows: Sequence[TokenRow], *, pad_id: int
 ) -> np.ndarray:
-    """Outputs of `fn(shared, TokenBatch) -> [B, ...]` for any number of rows, in passes of one
-    shape.
+    """`[N, ...]` outputs of `scored_batches`, in the order of the rows; they may not depend on the
+    length of a batch.
     """
-    compiled = run.rows(fn)
-    length, parts = longest(rows), []
-    size = min(SCORING_ROWS, SCORING_TOKENS // length) or 1
-    with counted("scoring", -(-len(rows) // size)) as advance:
-        for index in evaluation_batches(len(rows), size):
-            batch = token_batch([rows[i] for i in index], pad_id=pad_id, length=length, index=index)
-            batch, real = pad_rows(batch, size)
-            parts.append(trim_rows(compiled(shared, batch), real))
-            advance(len(parts))
-    return np.concatenate(parts)
+    indices, parts = zip(*scored_batches(run, fn, shared, rows, pad_id=pad_id), strict=True)
+    return np.concatenate(parts)[np.argsort(np.concatenate(indices))]
 
 
 def score_rows(run: Run, reward: TextModel, rows: Sequence[TokenRow]) -> np.ndarray:

@@ -24,6 +24,7 @@ from jaxalign.numerics.types import Tree
 from jaxalign.recipes.run import Run
 from jaxalign.rollouts.control import action_policy
 from jaxalign.system.files import replace_file, write_atomically
+from jaxalign.train.evaluations import Evaluations
 from jaxalign.train.loop import fit
 from jaxalign.train.optimizers import make_optimizer
 from jaxalign.train.step import summed_step
@@ -102,8 +103,7 @@ def train_seeds(
         on_start=lambda call: run.metrics.resume(name, cadence.done(call)),
         checkpoints=checkpoints,
         save_every=cadence.save_every // cadence.log_every,
-        evaluate=evaluate,
-        evaluate_every=1,
+        evaluations=None if evaluate is None else Evaluations(evaluate=evaluate, every=1),
         label=name,
     )
     checkpoints.close()

@@ -10,18 +10,23 @@ import numpy as np
 import optax
 
 from jaxalign.batches.functions import BatchSums, LossFn, Metrics
+from jaxalign.config.checks import nearest
 from jaxalign.config.defaults import filled_optimizer
 from jaxalign.config.grpo import GRPOSettings
-from jaxalign.config.loop import FitConfig, OptimizerConfig
+from jaxalign.config.loop import FitConfig, LoopFields, OptimizerConfig
 from jaxalign.config.ppo import PPOSettings
+from jaxalign.errors import UserError
 from jaxalign.recipes.checkpoint_models import ORIGINS, write_parts
+from jaxalign.recipes.endings import Ending
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.step_metrics import StepFacts, StepMetrics, training_flops
 from jaxalign.recipes.text_models import TextModel, fields_of
 from jaxalign.system.console import phase, tell
 from jaxalign.system.files import make_directory, read_json
+from jaxalign.train.evaluations import HELD_OUT, Best, Evaluations
 from jaxalign.train.loop import fit
-from jaxalign.train.optimizers import learning_rate_at, make_optimizer
+from jaxalign.train.metrics import logged
+from jaxalign.train.optimizers import Rates, learning_rate_at, make_optimizer, rates_of
 from jaxalign.train.step import Track, TrainState, initial_state, summed_step, train_step
 
 
@@ -49,10 +54,17 @@ class Learner:
     shown: tuple[str, ...] = ("loss",)
     reads_all: bool = False
 
-    def state(self, key: jax.Array, optimizer: optax.GradientTransformation) -> TrainState:
+    def state(
+        self, key: jax.Array, optimizer: optax.GradientTransformation, rates: Rates | None = None
+    ) -> TrainState:
         """Training state before the first update; all noise comes from the key."""
         return initial_state(
-            self.params, optimizer, key, statistics=self.statistics, frozen=self.frozen
+            self.params,
+            optimizer,
+            key,
+            statistics=self.statistics,
+            frozen=self.frozen,
+            rates=rates,
         )
 
     def step(self, kind: Callable, optimizer: optax.GradientTransformation) -> Callable:
@@ -102,20 +114,22 @@ class Evaluation:
     """Metrics of the state along training: at the start, every so many steps, and at the end.
 
     every: steps (or iterations) between them; None: at the start and at the end only.
+    sign: one of its metrics, by which a run that goes on knows that it was evaluated before.
     """
 
     metrics: Callable[[TrainState], dict[str, float]]
     every: int | None = None
+    sign: str = f"{HELD_OUT}loss"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Loop:
-    """A training loop: its update (a gradient step or an iteration), batches, length and logging.
+    """A training loop: its update (a gradient step or an iteration), batches, length, settings.
 
     update: `(state, batch) -> (state, metrics)`; it may use the state up.
     batches: number of the batch -> the batch; a pure function.
     steps: updates of the whole run.
-    log_every, save_every: updates between lines of the metrics, and between checkpoints.
+    settings: of logging, checkpoints, and the choice of the state that becomes the model.
     facts: of its steps, for their metrics.
     evaluation: along the way; None: nothing is evaluated.
     tokens_per_step: for the progress; None: it tells none.
@@ -125,9 +139,8 @@ class Loop:
     update: Callable[[TrainState, Any], tuple[TrainState, Metrics]]
     batches: Callable[[int], Any]
     steps: int
+    settings: LoopFields
     facts: StepFacts
-    log_every: int = 1
-    save_every: int | None = None
     evaluation: Evaluation | None = None
     tokens_per_step: int | None = None
     shown: tuple[str, ...] = ("loss",)
@@ -143,9 +156,19 @@ def fit_loop(run: Run, name: str, state: TrainState, loop: Loop) -> Any:
       state: at the start, on the host.
       loop: what is done, and how often.
     """
-    checkpoints, evaluation = run.checkpoints(name), loop.evaluation
+    settings, values_of = loop.settings, functools.partial(logged, run.directory, name)
+    if loop.evaluation is None:
+        check_evaluated(settings)
+    checkpoints = run.checkpoints(name, keep=settings.keep_checkpoints)
     tell(f"{name}: {parameters_line(state)}")
     counts = StepMetrics(run.metrics, name, loop.facts)
+    best = None
+    if settings.best:
+        best = Best(
+            metric=settings.best,
+            patience=settings.patience,
+            logged=lambda: values_of(settings.best),
+        )
 
     def begin(step: int) -> None:
         run.metrics.resume(name, step)
@@ -163,16 +186,18 @@ def fit_loop(run: Run, name: str, state: TrainState, loop: Loop) -> Any:
         steps=loop.steps,
         on_metrics=counts.write,
         on_start=begin,
-        log_every=loop.log_every,
+        log_every=settings.log_every,
         checkpoints=checkpoints,
-        save_every=loop.save_every,
-        evaluate=None if evaluation is None else _told(name, evaluation.metrics),
-        evaluate_every=None if evaluation is None else evaluation.every,
+        save_every=settings.save_every,
+        evaluations=loop.evaluation and _evaluations(name, loop.evaluation, best, values_of),
         label=name,
         shown=loop.shown,
         tokens_per_step=loop.tokens_per_step,
     )
     checkpoints.close()
+    run.endings[name] = ending = Ending(stage=name, steps=loop.steps, best=best)
+    for note in ending.notes:
+        tell(note)
     return jax.device_get(state.params)
 
 
@@ -187,19 +212,52 @@ def parameters_line(state: TrainState) -> str:
     return f"{trained:,}{kept} parameters are trained ({', '.join(types)})"
 
 
-def _told(
-    name: str, metrics: Callable[[TrainState], dict[str, float]]
-) -> Callable[[TrainState], dict[str, float]]:
-    """Evaluation of a state, told of while it lasts and by its result."""
+def check_evaluated(settings: LoopFields) -> None:
+    """Check that nothing is asked of a loop without held-out rows that needs them.
+
+    Raises:
+      UserError: a setting of the evaluation is given.
+    """
+    given = {name: getattr(settings, name) for name in ("eval_every", "best", "patience")}
+    wanted = [f"{name} {value}" for name, value in given.items() if value]
+    if wanted:
+        raise UserError(
+            f"without held-out rows nothing is evaluated, which {' and '.join(wanted)} would need; "
+            "give --data.evaluation_path or --data.evaluation_share, or leave them out"
+        )
+
+
+def _evaluations(
+    name: str,
+    evaluation: Evaluation,
+    best: Best | None,
+    values_of: Callable[[str], dict[int, float]],
+) -> Evaluations:
+    """Evaluations of a loop, told of while they last and by their results, which know the metric
+    that the best is chosen by.
+
+    Raises:
+      UserError: at the first evaluation, if there is no such metric.
+    """
 
     def evaluate(state: TrainState) -> dict[str, float]:
         with phase(f"{name}: evaluating"):
-            values = metrics(state)
+            values = evaluation.metrics(state)
+        if best is not None and best.metric not in values:
+            raise UserError(
+                f"best {best.metric} is no metric of the evaluation, which has "
+                f"{', '.join(values)}{nearest(best.metric, values)}"
+            )
         numbers = ", ".join(f"{metric} {value:.4g}" for metric, value in values.items())
-        tell(f"{name}: step {int(state.step)}: {numbers}")
+        tell(f"{name}: evaluation: {numbers}")
         return values
 
-    return evaluate
+    return Evaluations(
+        evaluate=evaluate,
+        every=evaluation.every,
+        best=best,
+        logged=lambda: bool(values_of(evaluation.sign)),
+    )
 
 
 def fit_batches(
@@ -239,15 +297,15 @@ def fit_batches(
         update=prepared,
         batches=batches,
         steps=settings.updates,
+        settings=settings,
         facts=step_facts(run, learner, settings.optimizer, settings.updates, steps_per_epoch),
-        log_every=settings.log_every,
-        save_every=settings.save_every,
         evaluation=evaluation,
         tokens_per_step=tokens_per_step,
         shown=learner.shown,
     )
     keep_parts(run, name, learner)
-    return fit_loop(run, name, learner.state(run.key(name), optimizer), loop)
+    rates = schedule_of(settings.optimizer, settings.updates)
+    return fit_loop(run, name, learner.state(run.key(name), optimizer, rates), loop)
 
 
 def fit_iterations(
@@ -285,14 +343,14 @@ def fit_iterations(
         update=iteration(step),
         batches=batches,
         steps=settings.total_iterations,
+        settings=settings,
         facts=facts,
-        log_every=settings.log_every,
-        save_every=settings.save_every,
         evaluation=evaluation,
         shown=learner.shown,
     )
     keep_parts(run, name, learner)
-    return fit_loop(run, name, learner.state(run.key(name), optimizer), loop)
+    rates = schedule_of(settings.optimizer, steps)
+    return fit_loop(run, name, learner.state(run.key(name), optimizer, rates), loop)
 
 
 def updates_of(settings: PPOSettings | GRPOSettings) -> int:
@@ -368,6 +426,17 @@ def is_trained(run: Run, name: str, updates: int) -> bool:
 
 def optimizer_of(settings: OptimizerConfig, total_steps: int) -> optax.GradientTransformation:
     """Optax transformation of a configuration; fields that are None are as for a small model."""
+    return make_optimizer(**_optimizer_fields(settings, total_steps), total_steps=total_steps)
+
+
+def schedule_of(settings: OptimizerConfig, total_steps: int) -> Rates:
+    """Numbers of the schedule of a configuration, as the optimizer's."""
+    fields = _optimizer_fields(settings, total_steps)
+    named = {name: fields[name] for name in ("learning_rate", "warmup_steps")}
+    return rates_of(**named, total_steps=total_steps)
+
+
+def _optimizer_fields(settings: OptimizerConfig, total_steps: int) -> dict[str, Any]:
     fields = dataclasses.asdict(filled_optimizer(settings, total_steps))
     del fields["warmup_share"]  # in steps now
-    return make_optimizer(**fields, total_steps=total_steps)
+    return fields

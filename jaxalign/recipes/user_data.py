@@ -121,7 +121,6 @@ def read_split(
     kind: type[AnyRecord],
     *,
     seed: int,
-    held_out_kind: type[Record] | None = None,
     **reading: Any,
 ) -> tuple[Rows[AnyRecord], Rows[Any]]:
     """The usable rows to train on, of `path` or mixed of several sources, and those held out: of
@@ -130,7 +129,6 @@ def read_split(
     Args:
       kind: of record, as in `read_rows`.
       seed: of the share that is held out, and of what is drawn for a mixture.
-      held_out_kind: of the records of `evaluation_path`, where those need fewer fields.
       reading: `tokenizer` and `log`, as in `read_rows`.
     """
     parts = [read_rows(data, kind, **reading, source=source) for source in data.sources]
@@ -139,7 +137,7 @@ def read_split(
     training = _mixed(data, rows, [len(part) for part in parts], ~apart, seed)
     if data.evaluation_path:
         reading |= {"source": data.evaluation_path}
-        return training, read_rows(data, held_out_kind or kind, **reading)
+        return training, read_rows(data, kind, **reading)
     if apart.any():
         tell(f"{printable(data.source)}: {apart.sum():,} of the rows are held out")
     return training, rows.at(apart)

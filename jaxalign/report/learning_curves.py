@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from jaxalign.evaluation.tables import number
 from jaxalign.report.labels import Label, end_labels
 from jaxalign.report.style import BLUE, COLOURS, MUTED, RED, empty, margins, new_figure, styled
+from jaxalign.train.evaluations import HELD_OUT
 
 Rows = Sequence[dict[str, Any]]
 MAX_PANELS = 18
@@ -47,18 +48,17 @@ _KNOWN = (
         "scores",
         policy="scores/mean",
         opponent="scores/opponent",
-        held_out="eval/scores/mean",
     ),
     _panel("preferred to the opponent, share", "nash/preference"),
-    _panel("loss", training="loss", validation="validation/loss"),
-    _panel("perplexity of held-out texts", "perplexity"),
+    _panel("loss", "loss"),
+    _panel("tokens that are the first choice, share", "tokens/accuracy"),
     _panel("pairs in the right order, share", "rewards/accuracy"),
     _panel("steps on the right side of 1/2, share", "steps/accuracy"),
     _panel("predicted chance that a step is right", "steps/chance"),
     _panel("implicit reward", chosen="rewards/chosen", rejected="rewards/rejected"),
     _panel("margin between chosen and rejected", "rewards/margin"),
     _panel("log-probability, nats", chosen="logps/chosen", rejected="logps/rejected"),
-    _panel("KL from the reference, nats", training="kl/reference", held_out="eval/kl/reference"),
+    _panel("KL from the reference, nats", "kl/reference"),
     _panel("KL coefficient", "kl/coef"),
     _panel("entropy of a decision, nats", "ppo/entropy", "policy/entropy"),
     _panel(
@@ -85,11 +85,8 @@ _KNOWN = (
         mean="response/length",
         longest="response/length_max",
         ended="response/length_ended",
-        held_out="eval/response/length",
     ),
-    _panel(
-        "responses that ended, share", training="response/ended", held_out="eval/response/ended"
-    ),
+    _panel("responses that ended, share", "response/ended"),
     _panel("gradient norm", "grad_norm"),
     _panel("learning rate", "learning_rate"),
     _panel("tokens a second", "tokens_per_second"),
@@ -116,10 +113,12 @@ def panels(metrics: Rows, *, without: Collection[str] = ()) -> list[Panel]:
     seeds = {name: base for name, base in single.items() if name != base}
     names = list(dict.fromkeys(single.values()))
     rewards = _reward_names(names)
-    known = [_among(panel, names) for panel in _with_rewards(rewards)]
+    known = [_among(_with_held_out(panel), names) for panel in _with_rewards(rewards)]
     taken = {name for panel in known for name in panel.lines}
-    taken |= {f"{of}{name}{end}" for of in ("", "eval/") for name in rewards for end in ENDS}
-    known += [_panel(name, name) for name in names if name not in taken]
+    taken |= {f"{of}{name}{end}" for of in ("", HELD_OUT) for name in rewards for end in ENDS}
+    others = [name for name in names if name not in taken]
+    bases = list(dict.fromkeys(name.removeprefix(HELD_OUT) for name in others))
+    known += [_among(_with_held_out(_panel(name, name)), others) for name in bases]
     chosen = [panel for panel in known if panel.lines][:MAX_PANELS]
     return [
         dataclasses.replace(
@@ -129,10 +128,19 @@ def panels(metrics: Rows, *, without: Collection[str] = ()) -> list[Panel]:
     ]
 
 
+def _with_held_out(panel: Panel) -> Panel:
+    """The panel with a line for the same metric of held-out rows beside each of its own."""
+    lines: dict[str, str] = {}
+    for name, label in panel.lines.items():
+        lines[name] = label or "training"
+        lines[f"{HELD_OUT}{name}"] = f"{label}, held out" if label else "held out"
+    return dataclasses.replace(panel, lines=lines)
+
+
 def _reward_names(names: Collection[str]) -> list[str]:
     """Metrics that are mean scores of single rewards, whose names a run chooses."""
     taken = {name for panel in _KNOWN for name in panel.lines} | _OF_SCORES
-    own = dict.fromkeys(name.removeprefix("eval/") for name in names)
+    own = dict.fromkeys(name.removeprefix(HELD_OUT) for name in names)
     is_mean = re.compile(r"scores/(?!.*/std$)").match
     return [name for name in own if is_mean(name) and name not in taken]
 
@@ -143,12 +151,14 @@ def _with_rewards(rewards: Sequence[str]) -> list[Panel]:
     for panel in _KNOWN:
         ordered.append(panel)
         if "scores/mean" in panel.lines and len(rewards) > 1:
-            ordered += [_panel(name, training=name, held_out=f"eval/{name}") for name in rewards]
+            ordered += [_panel(name, name) for name in rewards]
     return ordered
 
 
 def _among(panel: Panel, names: Collection[str]) -> Panel:
-    """The panel with those of its lines that are among the names."""
+    """The panel with those of its lines that are among the names; one that is alone needs no
+    label.
+    """
     lines = {name: label for name, label in panel.lines.items() if name in names}
     return dataclasses.replace(panel, lines=lines)
 

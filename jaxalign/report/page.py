@@ -12,8 +12,8 @@ from jaxalign.report.stylesheet import stylesheet
 from jaxalign.system.files import write_atomically
 
 
-def page(run: RunFiles, figures: Figures) -> str:
-    """HTML page of a run; a section without data is left out."""
+def page(run: RunFiles, figures: Figures, state: str = "") -> str:
+    """HTML page of a run, with its state before its end; a section without data is left out."""
     parts = [
         ("results", "Results", sections.results(run, figures)),
         ("notes", "Notes", sections.notes(run)),
@@ -32,6 +32,7 @@ def page(run: RunFiles, figures: Figures) -> str:
             "header",
             tag("p", "jaxalign run", class_="kind"),
             tag("h1", run.title),
+            tag("p", state, class_="state") if state else None,
             facts(run),
         ),
         _contents(parts),
@@ -41,10 +42,10 @@ def page(run: RunFiles, figures: Figures) -> str:
     return f"<!doctype html>\n{tag('html', head(run.title), tag('body', body), lang='en')}\n"
 
 
-def write_page(directory: Path) -> Path:
+def write_page(directory: Path, state: str = "") -> Path:
     """Reads a run directory and writes `report.html` and `plots/*.png` into it."""
     run = read_run(directory)
-    written = page(run, Figures(directory / "plots"))
+    written = page(run, Figures(directory / "plots"), state)
     target = directory / "report.html"
     write_atomically(target, written.encode())
     return target

@@ -8,6 +8,7 @@ import filelock
 import jax
 
 MAX_CACHE_BYTES = 2**31  # beyond, jax drops the compiled programs that were not used for longest
+MIN_SECONDS = 0.1  # of compiling a program that is kept; a command has dozens that take less than 1
 
 
 def cache_directory() -> Path:
@@ -27,6 +28,7 @@ def use_compilation_cache() -> None:
         _drop_unfinished(folder)
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_compilation_cache_max_size", MAX_CACHE_BYTES)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", MIN_SECONDS)
 
 
 def _is_private(folder: Path) -> bool:

@@ -19,7 +19,7 @@ import secrets
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -126,8 +126,13 @@ class Checkpoints:
             return False
         return True
 
-    def save(self, step: int, state: Tree) -> None:
+    def save(self, step: int, state: Tree, *, beside: Collection[int] = ()) -> None:
         """Write `state` as that of `step`; returns once the arrays are copied, not yet written.
+
+        Args:
+          step: updates that the state has had.
+          state: a pytree of arrays.
+          beside: steps whose checkpoints stay beside the newest ones.
 
         Raises:
           UserError: the save before could not be written.
@@ -141,7 +146,7 @@ class Checkpoints:
             self._frozen = _frozen_sum(state)
         manifest = Manifest(step=step, run=self.run, leaves=_leaves_of(state), frozen=self._frozen)
         arrays = {name: np.array(leaf) for name, leaf in _numbered(_stored(state)).items()}
-        self._thread = threading.Thread(target=self._write, args=(manifest, arrays))
+        self._thread = threading.Thread(target=self._write, args=(manifest, arrays, set(beside)))
         self._thread.start()
 
     def restore(self, template: Tree) -> tuple[int, Tree] | None:
@@ -177,6 +182,24 @@ class Checkpoints:
             )
         return None
 
+    def read(self, step: int, template: Tree) -> Tree:
+        """State of the checkpoint of one step.
+
+        Args:
+          step: one of `steps`.
+          template: as in `restore`.
+
+        Raises:
+          UserError: the checkpoint is not whole, or does not fit the template.
+        """
+        self.wait()
+        where = self.directory / str(step)
+        try:
+            manifest = checked(where, step, self.run)
+        except _Unusable as error:
+            raise UserError(f"checkpoint {short_path(where)} {error}") from None
+        return self._read(where, manifest, template)
+
     def check(self) -> None:
         """Raise the error of a save in the background, if there was one."""
         if self._thread is None or not self._thread.is_alive():
@@ -199,7 +222,7 @@ class Checkpoints:
         """Finish writing."""
         self.wait()
 
-    def _write(self, manifest: Manifest, arrays: dict[str, np.ndarray]) -> None:
+    def _write(self, manifest: Manifest, arrays: dict[str, np.ndarray], beside: set[int]) -> None:
         final = self.directory / str(manifest.step)
         temporary = self.directory / f".{manifest.step}.{secrets.token_hex(8)}.tmp"
         try:
@@ -211,7 +234,7 @@ class Checkpoints:
                 sealed = dataclasses.replace(manifest, files=_digests(temporary)).sealed()
                 write_atomically(temporary / MANIFEST, sealed)
                 temporary.rename(final)
-                for step in self.steps()[: -self.keep]:
+                for step in set(self.steps()[: -self.keep]) - beside:
                     gone = self.directory / f".{step}.{secrets.token_hex(8)}.tmp"
                     (self.directory / str(step)).rename(gone)
                     shutil.rmtree(gone, ignore_errors=True)
@@ -505,13 +528,23 @@ def _from_bits(bits: jax.Array, leaf: Any) -> jax.Array:
 
 def _is_frozen(path: tuple[Any, ...]) -> bool:
     """Whether the path of a leaf contains a field `frozen`."""
-    return any(isinstance(key, GetAttrKey) and key.name == "frozen" for key in path)
+    return _is_in(path, "frozen")
+
+
+def _is_in(path: tuple[Any, ...], field: str) -> bool:
+    return any(isinstance(key, GetAttrKey) and key.name == field for key in path)
 
 
 def _stored(state: Tree) -> dict[Any, Any]:
-    """Leaves to store, by path and in order: all but the frozen and the empty ones."""
+    """Leaves to store, by path and in order: all but the frozen and the empty ones, and the numbers
+    of the schedule, which are those of the run that goes on.
+    """
     leaves = jax.tree_util.tree_leaves_with_path(state)
-    return {path: leaf for path, leaf in leaves if np.size(leaf) and not _is_frozen(path)}
+    return {
+        path: leaf
+        for path, leaf in leaves
+        if np.size(leaf) and not _is_frozen(path) and not _is_in(path, "rates")
+    }
 
 
 def _frozen_sum(state: Tree) -> int:

@@ -2,7 +2,6 @@
 
 import collections
 import contextlib
-import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,13 +17,14 @@ from jaxalign.system.compile_time import compile_time
 from jaxalign.system.console import counted, phase, seconds, tell
 from jaxalign.system.signals import deferred, name_of, say
 from jaxalign.train.checkpoints import Checkpoints
+from jaxalign.train.evaluations import Evaluations
+from jaxalign.train.saves import Saves, due
 
 IN_FLIGHT = 2  # steps that are handed to the device before an earlier one must have ended
 
 
 Step = Callable[[Tree, Any], tuple[Tree, Metrics]]  # `(state, batch) -> (state, metrics)`
 OnMetrics = Callable[[int, dict[str, float]], None]  # `(step, metrics)`
-Evaluate = Callable[[Tree], dict[str, float]]  # `state -> metrics`
 
 
 def fit(
@@ -38,13 +38,12 @@ def fit(
     on_start: Callable[[int], None] = lambda step: None,
     checkpoints: Checkpoints | None = None,
     save_every: int | None = None,
-    evaluate: Evaluate | None = None,
-    evaluate_every: int | None = None,
+    evaluations: Evaluations | None = None,
     label: str | None = None,
     shown: Sequence[str] = ("loss",),
     tokens_per_step: int | None = None,
 ) -> Tree:
-    """The state after all steps of a run, which goes on from its last checkpoint.
+    """The state after all steps of a run, or its best one; it goes on from the last checkpoint.
 
       state, metrics = step(state, batches(i)),  i = 0 ... steps - 1
 
@@ -63,15 +62,13 @@ def fit(
       on_start: gets the step that the run goes on from (0 for a new one), before anything else.
       checkpoints: where states are saved and found; None neither saves nor resumes.
       save_every: steps between saves; the last step is always saved.
-      evaluate: metrics of a state, passed to `on_metrics`: at the start, every `evaluate_every`
-        steps and at the end.
-      evaluate_every: steps between evaluations; None for the start and the end only.
+      evaluations: metrics of the state, passed to `on_metrics`; None evaluates nothing.
       label: shows progress under this name; None shows nothing.
       shown: metrics that the progress shows.
       tokens_per_step: lets the progress tell tokens per second.
 
     Returns:
-      The state after `steps` updates.
+      The state after `steps` updates or, where the evaluations have a best, the one with that.
 
     Raises:
       UserError: the loss is not finite, or the checkpoint is beyond `steps`.
@@ -82,17 +79,23 @@ def fit(
     silent = contextlib.nullcontext(lambda done, note: None)
     counts = {"total": steps, "start": start, "tokens_per_step": tokens_per_step}
     log = _Log(on_metrics, log_every, steps, shown)
-    evaluations = _Evaluations(evaluate, evaluate_every, steps, log)
-    saves = _Saves(checkpoints, save_every, steps, log)
-    if start == 0:
-        evaluations.at_the_start(state)
+    best = None if evaluations is None else evaluations.best
+    saves = Saves(
+        checkpoints=checkpoints, every=save_every, steps=steps, best=best, flush=log.flush
+    )
+    if best is not None:
+        best.recall(() if checkpoints is None else checkpoints.steps())
+    if evaluations is not None:
+        evaluations.begin(start, state, on_metrics)
+        saves.if_best(start, state)
     with (
         deferred() as signals,
         silent if label is None else counted(label, unit="step", **counts) as advance,
         _written(checkpoints),
     ):
         done = start
-        for done in range(start + 1, steps + 1):
+        has_ended = best is not None and best.exhausted
+        for done in () if has_ended else range(start + 1, steps + 1):
             try:
                 with _first(label if done == start + 1 else None):
                     state, metrics = step(state, batches(done - 1))
@@ -103,15 +106,20 @@ def fit(
             if done == steps:
                 log.flush()
             advance(done, log.note)
-            evaluations.after(done, state)
+            if evaluations is not None and due(done, evaluations.every, steps):
+                log.flush()
+                evaluations.now(done, state, on_metrics)
             stopping = bool(signals)  # one that comes while this step is saved ends the next one
-            saves.after(done, state, stopping=stopping)
-            if stopping:
+            has_ended = best is not None and best.exhausted
+            saves.after(done, state, stopping=stopping or has_ended)
+            if stopping or has_ended:
                 break
         log.flush()
     if signals:
         _leave(signals[0], done, steps, saved=checkpoints is not None)
-    return state
+    if best is None or best.step is None or checkpoints is None:
+        return state
+    return checkpoints.read(best.step, state)
 
 
 @contextlib.contextmanager
@@ -193,53 +201,10 @@ class _Log:
     def _next(self) -> None:
         done, metrics = self.waiting.popleft()
         self.ended = jax.block_until_ready(metrics)
-        if _due(done, self.log_every, self.steps):
+        if due(done, self.log_every, self.steps):
             _check_finite(done, metrics)
             numbers = {name: float(value) for name, value in jax.device_get(metrics).items()}
             self.on_metrics(done, numbers)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Evaluations:
-    """Evaluations of the state at the start, every so many steps and at the end."""
-
-    evaluate: Evaluate | None
-    every: int | None
-    steps: int
-    log: _Log
-
-    def at_the_start(self, state: Tree) -> None:
-        if self.evaluate is not None:
-            self.log.on_metrics(0, self.evaluate(state))
-
-    def after(self, done: int, state: Tree) -> None:
-        if self.evaluate is not None and _due(done, self.every, self.steps):
-            self.log.flush()
-            self.log.on_metrics(done, self.evaluate(state))
-
-
-@dataclasses.dataclass(frozen=True)
-class _Saves:
-    """Checkpoints every so many steps, at the end, and where a run stops before it."""
-
-    checkpoints: Checkpoints | None
-    every: int | None
-    steps: int
-    log: _Log
-
-    def before_refused(self, done: int, state: Tree, start: int) -> None:
-        """Save the state before a step that was refused, if it is a new one."""
-        self.log.flush()
-        if self.checkpoints is not None and done - 1 > start:
-            self.checkpoints.save(done - 1, state)
-
-    def after(self, done: int, state: Tree, *, stopping: bool) -> None:
-        if self.checkpoints is None:
-            return
-        self.checkpoints.check()
-        if _due(done, self.every, self.steps) or stopping:
-            self.log.flush()
-            self.checkpoints.save(done, state)
 
 
 def _check_finite(done: int, metrics: Metrics) -> None:
@@ -262,10 +227,6 @@ def _resumed(state: Tree, checkpoints: Checkpoints | None, steps: int) -> tuple[
             "give at least as many, or another run directory"
         )
     return restored
-
-
-def _due(done: int, every: int | None, steps: int) -> bool:
-    return done == steps or (every is not None and done % every == 0)
 
 
 def _leave(number: int, done: int, steps: int, *, saved: bool) -> None:

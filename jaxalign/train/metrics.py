@@ -6,12 +6,13 @@ import secrets
 import struct
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from jaxalign.system.files import FileError, make_directory, quote, writing
 from jaxalign.train.lines import LinesWriter, read_lines
+from jaxalign.train.trackers import Tracker
 
 
 class MetricsWriter:
@@ -21,8 +22,14 @@ class MetricsWriter:
     seconds since 1970. Step n is the state after n updates.
     """
 
-    def __init__(self, run_dir: str | os.PathLike[str]):
-        """Open the files of `run_dir` for appending; a line torn by a kill is dropped."""
+    def __init__(self, run_dir: str | os.PathLike[str], trackers: Sequence[Tracker] = ()):
+        """Open the files of `run_dir` for appending; a line torn by a kill is dropped.
+
+        Args:
+          run_dir: directory of the run.
+          trackers: what else is told every number, once it is on disk.
+        """
+        self._trackers = trackers
         self.directory = make_directory(run_dir)
         self._lines = LinesWriter(self.directory / "metrics.jsonl", _check_numbers)
         self._lines.reopen()
@@ -47,9 +54,13 @@ class MetricsWriter:
         with writing(self.directory / "tensorboard" / stage):
             self._events[stage].write(_scalars(step, numbers))
             self._events[stage].flush()
+        for tracker in self._trackers:
+            tracker.write(stage, int(step), numbers)
 
-    def close(self) -> None:
-        """Close all files."""
+    def close(self, *, failed: bool = False) -> None:
+        """Close all files, and the trackers of a run that ended or failed."""
+        for tracker in self._trackers:
+            tracker.close(failed)
         self._lines.close()
         with writing(self.directory / "tensorboard"):
             for events in self._events.values():

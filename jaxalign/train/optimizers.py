@@ -1,9 +1,12 @@
 """Optimizers and learning-rate schedules: optax chains with the names of the config."""
 
+import functools
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 import optax.contrib
 
@@ -39,16 +42,87 @@ def make_schedule(
         raise UserError(
             f"warmup_steps {warmup_steps} exceeds total_steps {total_steps}; shorten the warm-up"
         )
+    rates = rates_of(
+        learning_rate=learning_rate, warmup_steps=warmup_steps, total_steps=total_steps
+    )
+    return functools.partial(rate_at, rates, schedule=schedule)
+
+
+class Rates(NamedTuple):
+    """Numbers of a learning-rate schedule, arguments of a compiled step: another learning rate or
+    length of the run needs no new program.
+
+    peak: the learning rate after the warm-up.
+    rise: first rate minus the peak.
+    warmup_steps, falling_steps: updates until the peak, and from there to 0.
+    per_rising, per_falling, angle: 1 / (warmup_steps - 1), 1 / falling_steps, pi / falling_steps.
+    """
+
+    peak: Any
+    rise: Any
+    warmup_steps: Any
+    falling_steps: Any
+    per_rising: Any
+    per_falling: Any
+    angle: Any
+
+
+def rates_of(*, learning_rate: float, warmup_steps: int, total_steps: int) -> Rates:
+    """Numbers of a schedule, as scalars on the host; arguments of `make_schedule`."""
     falling_steps = max(total_steps - warmup_steps, 1)
-    after = {
-        "constant": optax.constant_schedule(learning_rate),
-        "linear": optax.linear_schedule(learning_rate, 0.0, falling_steps),
-        "cosine": optax.cosine_decay_schedule(learning_rate, falling_steps),
-    }[schedule]
-    if warmup_steps == 0:
-        return after
-    rising = optax.linear_schedule(learning_rate / warmup_steps, learning_rate, warmup_steps - 1)
-    return optax.join_schedules([rising, after], [warmup_steps])
+    first = learning_rate / warmup_steps if warmup_steps else learning_rate
+    number = np.dtype(jax.dtypes.canonicalize_dtype(float)).type  # float32, or float64 in x64
+    per_falling = number(1) / number(falling_steps)
+    return Rates(
+        peak=number(learning_rate),
+        rise=number(first - learning_rate),
+        warmup_steps=np.int32(warmup_steps),
+        falling_steps=np.int32(falling_steps),
+        per_rising=number(1) / number(max(warmup_steps - 1, 1)),
+        per_falling=per_falling,
+        angle=number(np.pi) * per_falling,
+    )
+
+
+def rate_at(rates: Rates, count: Any, *, schedule: str) -> jax.Array:
+    """Learning rate after `count` updates."""
+    dtype = rates.peak.dtype
+    fallen = jnp.clip(count - rates.warmup_steps, 0, rates.falling_steps).astype(dtype)
+    shares: dict[str, Any] = {
+        "constant": 1.0,
+        "linear": 1 - fallen * rates.per_falling,
+        "cosine": 0.5 * (1 + jnp.cos(fallen * rates.angle)),
+    }
+    after = rates.peak * shares[schedule]
+    risen = jnp.clip(count, 0, jnp.maximum(rates.warmup_steps - 1, 0)).astype(dtype)
+    rising = rates.rise * (1 - risen * rates.per_rising) + rates.peak
+    return jnp.where(count < rates.warmup_steps, rising, after)
+
+
+def scale_by_rate(schedule: str, rates: Rates) -> optax.GradientTransformationExtraArgs:
+    """Descent along the updates by a learning rate of a schedule.
+
+    Args:
+      schedule: "constant", "linear" or "cosine".
+      rates: its numbers where `update` is given none as `rates=`.
+    """
+
+    def update(
+        updates: Any,
+        state: optax.ScaleByScheduleState,
+        params: Any = None,
+        *,
+        rates: Rates = rates,
+        **_: Any,
+    ) -> tuple[Any, optax.ScaleByScheduleState]:
+        rate = -rate_at(rates, state.count, schedule=schedule)
+        scaled = jax.tree.map(lambda g: rate.astype(g.dtype) * g, updates)
+        return scaled, optax.ScaleByScheduleState(count=optax.safe_increment(state.count))
+
+    def init(params: Any) -> optax.ScaleByScheduleState:
+        return optax.ScaleByScheduleState(count=jnp.zeros([], jnp.int32))
+
+    return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore[reportArgumentType]
 
 
 def learning_rate_at(
@@ -79,13 +153,14 @@ def make_optimizer(
     b2: float = 0.999,
     eps: float = 1e-8,
     name: str = "adamw",
-) -> optax.GradientTransformation:
+) -> optax.GradientTransformationExtraArgs:
     """Optimizer: clipping by the global norm, preconditioner, weight decay of matrices, schedule.
 
       g <- g min(1, max_grad_norm / |g|)      w <- w - rate (precondition(g) + weight_decay w)
 
     Decay is decoupled from the gradient and applies to matrices only: not to biases, norm scales or
-    other vectors, also when these are stacked over layers.
+    other vectors, also when these are stacked over layers. `update(..., rates=rates_of(...))` takes
+    the schedule's numbers as arguments of a compiled step.
 
     Args:
       learning_rate, schedule, warmup_steps, total_steps: as in `make_schedule`.
@@ -106,17 +181,14 @@ def make_optimizer(
     """
     if name not in OPTIMIZERS:
         raise UserError(f"optimizer {name!r} is unknown; use one of {', '.join(OPTIMIZERS)}")
-    rate = make_schedule(
-        learning_rate=learning_rate,
-        schedule=schedule,
-        warmup_steps=warmup_steps,
-        total_steps=total_steps,
-    )
+    length = {"warmup_steps": warmup_steps, "total_steps": total_steps}
+    make_schedule(learning_rate=learning_rate, schedule=schedule, **length)  # it checks them
+    rates = rates_of(learning_rate=learning_rate, **length)
     return optax.chain(
         optax.identity() if max_grad_norm is None else optax.clip_by_global_norm(max_grad_norm),
         preconditioner(name, b1=b1, b2=b2, eps=eps),
         optax.add_decayed_weights(weight_decay, mask=decayed),
-        optax.scale_by_learning_rate(rate),
+        scale_by_rate(schedule, rates),
     )
 
 

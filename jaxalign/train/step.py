@@ -39,6 +39,8 @@ class TrainState:
     frozen: dict of parameters that the loss reads beside `params` and nothing changes, or None.
       They have no gradient and no optimizer state, checkpoints leave them out, and a step hands
       their memory on.
+    rates: numbers of the learning-rate schedule that the optimizer is told, or None; checkpoints
+      leave them out.
     """
 
     step: jax.Array
@@ -47,6 +49,7 @@ class TrainState:
     key: jax.Array
     statistics: Tree = None
     frozen: Params | None = None
+    rates: Tree = None
 
     @property
     def all_params(self) -> Params:
@@ -65,6 +68,7 @@ def initial_state(
     *,
     statistics: Tree = None,
     frozen: Params | None = None,
+    rates: Tree = None,
 ) -> TrainState:
     """Training state before the first update.
 
@@ -74,6 +78,8 @@ def initial_state(
       key: typed key, `jax.random.key(seed)`.
       statistics: initial running statistics of the loss; None for a loss without.
       frozen: dict of parameters that stay as they are, of other names than the trained ones.
+      rates: for an optimizer of `make_optimizer`, from `rates_of`: its schedule in place of the
+        optimizer's own, so that a compiled step serves any learning rate and number of steps.
 
     Raises:
       UserError: a parameter is trained and frozen.
@@ -87,6 +93,7 @@ def initial_state(
         key=key,
         statistics=statistics,
         frozen=frozen,
+        rates=rates,
     )
 
 
@@ -162,8 +169,10 @@ def summed_step(
     (loss, (weight, metrics)), grads = _loss_and_gradient(loss_fn, measure, state, batch, **cut)
     grads = means(grads, weight)
 
+    told = {} if state.rates is None else {"rates": state.rates}
+
     def update(params: Params, opt_state: Tree, statistics: Tree) -> tuple[Params, Tree, Tree]:
-        updates, opt_state = optimizer.update(grads, opt_state, params)
+        updates, opt_state = optimizer.update(grads, opt_state, params, **told)
         if track is not None:
             statistics = track(statistics, metrics)
         return optax.apply_updates(params, updates), opt_state, statistics

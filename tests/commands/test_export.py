@@ -229,6 +229,9 @@ def test_heads_without_a_class_are_one_line(fields, line, tokenizer, tmp_path):
     assert "\n" not in str(refusal.value) and not out.exists()
 
 
+VERSIONS = {"jax": "0.10.2", "device": "8 x cpu (mesh)", "configuration": "dpo.DPOConfig"}
+
+
 def run_directory(folder, model):
     """A run as `jaxalign dpo` leaves it, with made-up numbers."""
     save_text_model(folder / "model", model)
@@ -239,11 +242,12 @@ def run_directory(folder, model):
         "place": {"layout": "mesh"},
         "seed": 3,
     }
-    rows = {"rows": [{"method": "DPO", "win_rate": 0.625}], "notes": ["Two raters."]}
+    row = {"method": "DPO", "win_rate": 0.625, "win_rate_low": 0.5, "win_rate_high": 0.75}
+    rows = {"rows": [row], "notes": ["Two raters."]}
     for name, content in (
         ("config", config),
         ("results", rows),
-        ("versions", {"jax": "0.10.2", "device": "8 x cpu (mesh)"}),
+        ("versions", VERSIONS),
     ):
         (folder / f"{name}.json").write_text(json.dumps(content))
     return folder
@@ -260,16 +264,22 @@ def test_the_card_says_what_the_run_knows_and_no_more(tokenizer, tmp_path):
         "pipeline_tag": "text-generation",
         "tags": ["jaxalign"],
         "base_model": "org/base-model",
+        "license": "unknown",
     }
     text = card.read_text()
     for line in (
         *("# DPO", "- Started from: `org/base-model`", "- Trained on: `pairs: 1.jsonl`"),
-        *("- DPO, win_rate: 0.625", "- Two raters.", "- `dpo.beta`: 0.25", "- jax: 0.10.2"),
+        "- DPO, win_rate: 0.625 (95% interval 0.5 to 0.75)",
+        "- Base model: `org/base-model`, licence: unknown",
+        "- `jaxalign dpo --data.path 'pairs: 1.jsonl' --place.layout mesh --seed 3 "
+        "--policy org/base-model --dpo.beta 0.25`",
+        *("- Two raters.", "- `dpo.beta`: 0.25", "- jax: 0.10.2"),
         "- 2 layers of width 16, 2 heads",
     ):
         assert f"{line}\n" in text
-    for word in ("Held out", "license", "None", "place.", "null"):
-        assert word not in text
+    body = text.partition("\n---\n")[2]
+    for word in ("Held out", "license", "None", "- place.", "win_rate_low", "null"):
+        assert word not in body
     with pytest.raises(UserError, match="exists; give a folder that does not, or an empty one"):
         dispatch(["export", "--model", str(run), "--output", str(out)])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "run"]
@@ -301,7 +311,7 @@ def test_nothing_that_a_run_says_is_obeyed_in_its_card(text, tokenizer, tmp_path
     card = model_card(str(tmp_path), model)
     card.encode()
     _, front, body = card.split("---\n", 2)
-    assert yaml.safe_load(front).keys() == {"library_name", "pipeline_tag", "tags"}
+    assert yaml.safe_load(front).keys() == {"library_name", "license", "pipeline_tag", "tags"}
     parser = MarkdownIt("commonmark", {"linkify": True}).enable(["table", "strikethrough"])
     tokens = parser.parse(body)
     inline = [child for token in tokens for child in token.children or ()]

@@ -1,6 +1,7 @@
 """Every file in `jaxalign/configs/` is what its command takes; settings are checked early."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
@@ -27,6 +28,18 @@ FILES = [FOLDER / f"{name}.py" for name in packaged_names()]
 def test_config_files(file):
     command, _ = CONFIGS[type(read_config(file)).__name__]
     assert f"jaxalign {command} --config {file.stem} " in " ".join(file.read_text().split())
+
+
+def test_configurations_are_found_by_name_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert read_config(Path("rlhf_smollm2")) == read_config(FOLDER / "rlhf_smollm2.py")
+    assert read_config(Path("rlhf_smollm2.py")) == read_config(Path("rlhf_smollm2"))
+    (tmp_path / "dpo_ratings.py").write_text((FOLDER / "ppo_cartpole.py").read_text())
+    assert type(read_config(Path("dpo_ratings.py"))).__name__ == "ControlConfig"  # the user's own
+    with pytest.raises(UserError, match=r"rlhf_smol does not exist; did you mean rlhf_smollm2\?"):
+        read_config(Path("rlhf_smol"))
+    with pytest.raises(UserError, match="by name there are dpo_ratings, ppo_cartpole"):
+        read_config(Path("elsewhere/xyz.py"))
 
 
 def test_there_are_configurations_for_every_training_command():

@@ -265,6 +265,8 @@ def test_help_all_shows_what_can_be_given(command, capsys):
         (["dpo", "--warmup", "None"], "--warmup is 'None'; it must be a whole number or a number"),
         (["dpo", "--steps", "3", "--epochs", "1"], "steps 3 and epochs 1.0 are both given"),
         (["explain", "--data.evaluation_path", "x"], "explain reads --data.path"),
+        (["kto", "--data.streaming", "True"], "kto needs its rows in memory"),
+        (["dpo", "--data.streaming", "True", "--ld_alpha", "0.5"], "dpo with ld_alpha needs its"),
         (["evaluate", "--data.evaluation_share", "0.1"], "leave --data.evaluation_share out"),
         (["explain", "--method", "kto", "--dpo.beta", "1"], "method kto does not read dpo.beta"),
     ],

@@ -92,10 +92,9 @@ def test_rows_are_split_by_share_or_by_file_or_not_at_all(tmp_path):
     prompts = {record.prompt for record in [*training.records, *held_out.records]}
     assert prompts == {f"q{i}" for i in range(10)}
     data = source_of(tmp_path, evaluation_path=str(tmp_path / "test.jsonl"))
-    sizes = [
-        len(rows) for rows in read_split(data, GoldPreference, held_out_kind=Preference, **reading)
-    ]
-    assert sizes == [10, 10]
+    assert [len(rows) for rows in read_split(data, Preference, **reading)] == [10, 10]
+    with pytest.raises(UserError, match="gold"):  # a loss on gold responses is taken there too
+        read_split(data, GoldPreference, **reading)
     assert [len(rows) for rows in read_split(source_of(tmp_path), Preference, **reading)] == [10, 0]
 
 

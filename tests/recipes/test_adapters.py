@@ -145,7 +145,8 @@ def test_ppo_trains_adapter_and_value_head_beside_one_base(tmp_path, first):
     gc.collect()
     already, held = sum(x.shape == shape for x in jax.live_arrays()), []
 
-    def evaluate(params):
+    def evaluate(state):
+        params = state.all_params
         gc.collect()
         held.append(sum(x.shape == shape for x in jax.live_arrays()) - already)
         assert {"trunk", ADAPTERS, "value"} == params.keys()

@@ -217,7 +217,7 @@ def train(directory, layout="device", steps=16, on_policy=0.5, loss="jsd"):
         {name: x for name, x in line.items() if name != "stage"}
         for line in lines_without_times(directory)
     ]
-    held_out = [line["validation/loss"] for line in lines if "validation/loss" in line]
+    held_out = [line["eval/loss"] for line in lines if "eval/loss" in line]
     return [line for line in lines if "loss" in line], held_out
 
 

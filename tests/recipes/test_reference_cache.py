@@ -81,7 +81,7 @@ def test_what_is_read_is_what_was_computed(run, folder, monkeypatch, ld_alpha):
         assert np.abs(whole.chosen - expected.chosen).max() > 0.1
     score = functools.partial(cached_response_logps(str(folder), model="m", data="d"), run, policy)
     pair_logps(score, sides, ld_alpha=ld_alpha and 0.5, temperature=0.7)
-    assert len(list(folder.iterdir())) == (2 if ld_alpha is None else 4)
+    assert len(list(folder.iterdir())) == 1
     monkeypatch.setattr(reference_cache, "response_logps", never)
     score = functools.partial(cached_response_logps(str(folder), model="m", data="d"), run, policy)
     found = pair_logps(score, sides, **sums)
@@ -112,8 +112,12 @@ def test_held_out_pairs_are_compared_as_the_loss_weighs_their_tokens(run, monkey
         with monkeypatch.context() as patch:
             patch.setattr(accuracy, "response_logps", numbers)
             assert compare(**given)["pair_accuracy"] == expected
+
+    def no_preference(run, policy, rows, *, temperature):
+        return np.zeros(len(rows))
+
     with monkeypatch.context() as patch:  # the reference alone prefers the long one
-        patch.setattr(accuracy, "response_logps", lambda *given, temperature: np.zeros(1))
+        patch.setattr(accuracy, "response_logps", no_preference)
         found = accuracy.implicit_accuracy(
             run,
             None,
@@ -356,7 +360,7 @@ def command(folder, name, kind, more=()):
 @pytest.mark.parametrize(
     ("kind", "more", "files"),
     [
-        ("dpo", ("--dpo.ld_alpha", "0.5", "--dpo.wpo", "True"), 3),
+        ("dpo", ("--dpo.ld_alpha", "0.5", "--dpo.wpo", "True"), 1),
         ("kto", (), 2),
     ],
     ids=["dpo", "kto"],
@@ -364,8 +368,8 @@ def command(folder, name, kind, more=()):
 def test_a_second_run_and_a_resumed_one_never_run_the_reference(
     tmp_path, monkeypatch, interrupted, kind, more, files
 ):
-    """Both sides of DPO and the prefixes of the longer one that LD-DPO counts in full; the rows of
-    KTO and the mismatched ones. The held-out rows are the same ones again."""
+    """Both sides of DPO with the prefixes that LD-DPO counts in full, and the held-out pairs, which
+    are the same again; the rows of KTO with the mismatched ones, and the held-out rows."""
     monkeypatch.setattr("jaxalign.recipes.finish.write_report", lambda directory: None)
     first = command(tmp_path, "first", kind, more)
     kept = sorted((tmp_path / "kept").iterdir())
@@ -375,9 +379,9 @@ def test_a_second_run_and_a_resumed_one_never_run_the_reference(
     monkeypatch.setattr(preferences, "pair_logps", counted := Counted(preferences.pair_logps))
     interrupted(lambda: command(tmp_path, "second", kind, more))
     assert command(tmp_path, "second", kind, more)["reward_model"] == first["reward_model"]
-    assert counted.calls == (2 if kind == "dpo" else 0)
+    assert counted.calls == (4 if kind == "dpo" else 0)
     lines = [lines_without_times(tmp_path / name) for name in ("first", "second")]
-    assert lines[0] == lines[1] and len(lines[0]) == 3
+    assert lines[0] == lines[1] and len(lines[0]) == 5
     assert [file.stat().st_mtime_ns for file in kept] == times
     models = [
         Path(tmp_path / name / "model/model.safetensors").read_bytes()

@@ -325,7 +325,9 @@ def test_rankings_from_the_command_line(tmp_path, no_report):
     (row,) = results["reward_model"]
     assert row["scorer"] == "reward model (plackett_luce)"
     assert row["pair_accuracy"] > 0.95 and row["kendall_tau"] > 0.9
-    assert read_metrics(tmp_path / "run")[-1]["rewards/accuracy"] > 0.95
+    *_, training, held_out = read_metrics(tmp_path / "run")
+    assert training["rewards/accuracy"] > 0.95
+    assert held_out["eval/rewards/accuracy"] == pytest.approx(row["pair_accuracy"], abs=1e-6)
     on = ["evaluate", "--model", str(tmp_path / "run"), "--data.path", test, *ONE]
     measured = dispatch([*on, "--on", "rankings"])
     assert measured == {name: row[name] for name in measured} and len(measured) == 6

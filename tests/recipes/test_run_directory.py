@@ -173,7 +173,7 @@ def test_a_run_goes_on_as_it_began_from_wherever_the_same_files_are(tmp_path):
     first = opened(tmp_path, config)  # nothing was saved: it begins again, as often as one likes
     saved(tmp_path)
     assert opened(tmp_path, config) == opened(tmp_path, elsewhere) == first
-    with pytest.raises(UserError, match="holds a run with seed = 0, this one has 1; use the same"):
+    with pytest.raises(UserError, match="holds a run with seed = 0, this one has 1, and that"):
         opened(tmp_path, dataclasses.replace(config, seed=1))
     with pytest.raises(UserError, match=r"rows of data\.path in another order"):
         opened(tmp_path, config, ROWS[::-1])

@@ -8,6 +8,7 @@ import pytest
 
 from jaxalign.errors import UserError
 from jaxalign.train.checkpoints import Checkpoints
+from jaxalign.train.evaluations import Best, Evaluations
 from jaxalign.train.loop import fit
 
 
@@ -86,7 +87,7 @@ def test_evaluation_at_the_start_now_and_then_and_at_the_end():
     def evaluate(state):
         return {"seen": float(state)}
 
-    _, reported = run(5, evaluate=evaluate, evaluate_every=2, log_every=3)
+    _, reported = run(5, evaluations=Evaluations(evaluate=evaluate, every=2), log_every=3)
     assert reported == [
         (0, {"seen": 0}),
         (2, {"seen": 0b11}),
@@ -100,9 +101,9 @@ def test_evaluation_at_the_start_now_and_then_and_at_the_end():
 def test_going_on_from_a_checkpoint(checkpoints):
     starts = []
     run(4, checkpoints=checkpoints, on_start=starts.append)
-    state, reported = run(
-        6, checkpoints=checkpoints, on_start=starts.append, evaluate=lambda state: {"e": 0.0}
-    )
+    evaluations = Evaluations(evaluate=lambda state: {"e": 0.0})
+    options = {"checkpoints": checkpoints, "on_start": starts.append}
+    state, reported = run(6, evaluations=evaluations, **options)
     assert state == 0b111111
     assert starts == [0, 4]
     assert [step for step, _ in reported] == [5, 6, 6]  # no evaluation of the start again
@@ -194,3 +195,106 @@ def test_progress_in_plain_lines(capsys):
     assert after.startswith("toy: first step after ")
     assert last.startswith("toy: 20/20 ") and last.endswith("0:00:00 left, loss 5.243e+05")  # 2^19
     assert "steps/s" in last and "tokens/s" in last
+
+
+# The metric of the state after 0, 1, 2 ... updates, which `choosing` evaluates every second step.
+CURVE = (9.0, 8.0, 5.0, 4.0, 6.0, 5.5, 7.0, 6.5, 5.2, 3.0, 6.1, 1.0, 2.0)
+
+
+def choosing(steps, checkpoints, *, patience=None, metric="eval/loss", logged=None, **options):
+    """A run of `add` that takes the state with the best value of the curve; with it what chose.
+
+    Args:
+      logged: lines of earlier runs, `(step, metrics)`, which this one adds to and drops from as a
+        run directory does.
+    """
+    lines = [] if logged is None else logged
+
+    def drop(start):
+        lines[:] = [line for line in lines if start and line[0] <= start]
+
+    def evaluate(state):
+        return {metric: CURVE[int(state).bit_length()]}
+
+    best = Best(
+        metric=metric,
+        patience=patience,
+        logged=lambda: {step: values[metric] for step, values in lines if metric in values},
+    )
+    evaluations = Evaluations(evaluate=evaluate, every=2, best=best)
+    state = fit(
+        jnp.float32(0), add, options.pop("batches", float), steps=steps, evaluations=evaluations,
+        on_metrics=lambda step, metrics: lines.append((step, metrics)), on_start=drop,
+        checkpoints=checkpoints, save_every=3, **options,
+    )  # fmt: skip
+    return int(state).bit_length(), best
+
+
+def test_the_best_state_is_the_result_and_its_checkpoint_stays(checkpoints):
+    step, best = choosing(9, checkpoints)
+    assert (step, best.step, best.value) == (9, 9, 3.0)  # the last step is evaluated too
+    assert checkpoints.steps() == [6, 9]
+    step, best = choosing(10, checkpoints, metric="eval/rewards/margin")  # more is better there
+    assert (step, best.value) == (10, 6.1)
+
+
+def test_the_best_of_equal_ones_is_the_first_and_nan_is_never_best():
+    best = Best(metric="loss", patience=2)
+    for step, value in ((0, float("nan")), (1, 2.0), (2, 2.0)):
+        best.add(step, value)
+    assert (best.step, best.exhausted) == (1, False)
+    best.add(3, float("nan"))
+    assert (best.step, best.exhausted) == (1, True)
+    best.add(4, 1.0)
+    assert (best.step, best.exhausted) == (4, False)
+
+
+def test_training_ends_without_a_better_evaluation_and_does_not_go_on(checkpoints):
+    logged = []
+    step, best = choosing(12, checkpoints, patience=2, logged=logged)
+    assert (step, best.step, best.exhausted) == (2, 2, True)
+    assert checkpoints.steps() == [2, 3, 6]  # best, every third, and where it stopped
+    assert logged[-1] == (6, {"eval/loss": CURVE[6]})
+    before = list(logged)
+    step, best = choosing(12, checkpoints, patience=2, logged=logged)
+    assert (step, best.exhausted, logged) == (2, True, before)
+    step, best = choosing(12, checkpoints, patience=5, logged=logged)  # more patience goes on
+    assert (step, best.step, best.exhausted) == (12, 12, False)
+
+
+@pytest.mark.parametrize("last", range(1, 12))
+def test_a_run_that_was_killed_chooses_as_one_that_was_not(checkpoints, tmp_path, last):
+    """Killed in any step, whose lines may be written already: the same lines and the same state."""
+
+    def batches(i):
+        if i == last:
+            raise InterruptedError
+        return float(i)
+
+    whole, parts = [], []
+    other = Checkpoints(tmp_path / "other", keep=1)
+    expected = choosing(12, other, patience=3, logged=whole)[0]
+    other.close()
+    if last < 8:
+        with pytest.raises(InterruptedError):
+            choosing(12, checkpoints, patience=3, logged=parts, batches=batches)
+    assert choosing(12, checkpoints, patience=3, logged=parts)[0] == expected == 2
+    assert parts == whole and whole[-1][0] == 8
+
+
+def test_without_a_checkpoint_nothing_is_the_best(checkpoints):
+    """Of a run that had not asked for the best one, only the states that are kept can be it."""
+    logged = [(step, {"eval/loss": CURVE[step]}) for step in (0, 2, 4, 6)]
+    run(6, checkpoints=checkpoints, save_every=2)
+    step, best = choosing(8, checkpoints, logged=logged)
+    assert (step, best.step) == (8, 8)  # 5.0 after step 2 is gone, 6.0 and 7.0 are there
+
+
+def test_a_run_that_goes_on_without_an_evaluation_is_evaluated_first(checkpoints):
+    run(4, checkpoints=checkpoints)
+    seen = []
+    evaluations = Evaluations(evaluate=lambda state: {"e": 0.0}, logged=lambda: bool(seen))
+    for steps, expected in ((6, [4, 5, 6, 6]), (7, [7, 7])):
+        _, reported = run(steps, checkpoints=checkpoints, evaluations=evaluations)
+        assert [step for step, _ in reported] == expected
+        seen += reported

@@ -1,12 +1,13 @@
 """Optimizers against NumPy loops written from the papers; schedules by hand."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
 from jaxalign.errors import UserError
-from jaxalign.train.optimizers import decayed, make_optimizer, make_schedule
+from jaxalign.train.optimizers import decayed, make_optimizer, make_schedule, rates_of
 
 
 def run(optimizer, params, gradients):
@@ -101,6 +102,39 @@ def test_schedules_by_hand(schedule, expected):
     rate = make_schedule(learning_rate=8.0, schedule=schedule, warmup_steps=2, total_steps=6)
     rates = [float(rate(step)) for step in range(7)]
     np.testing.assert_allclose(rates, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+def test_a_compiled_step_serves_every_rate_and_length_of_a_run(schedule):
+    """It is told the numbers of the schedule, and gives the bits of optax's schedules, in which
+    they are constants; its program does not depend on them."""
+    rest = {"schedule": schedule, "max_grad_norm": None}
+    gradient = {"a": jnp.array([[1.0, 0.3], [7.7, -2.0]], jnp.float32)}
+    programs = set()
+    for peak, warmup, total in ((1e-5, 2, 12), (3e-4, 0, 40), (0.123, 1, 7), (0.7, 7, 7)):
+        run = {"learning_rate": peak, "warmup_steps": warmup, "total_steps": total}
+        optimizer = make_optimizer(**run, **rest, name="rmsprop", b2=0.5)
+        falling = max(total - warmup, 1)
+        after = {
+            "constant": optax.constant_schedule(peak),
+            "linear": optax.linear_schedule(peak, 0.0, falling),
+            "cosine": optax.cosine_decay_schedule(peak, falling),
+        }[schedule]
+        first = optax.linear_schedule(peak / max(warmup, 1), peak, warmup - 1)
+        theirs = optax.chain(
+            optax.scale_by_rms(decay=0.5, eps=1e-8, eps_in_sqrt=False),
+            optax.scale_by_learning_rate(optax.join_schedules([first, after], [warmup])),
+        )
+        told = jax.jit(lambda state, rates, ours=optimizer: ours.update(
+            gradient, state, gradient, rates=rates))  # fmt: skip
+        expected = jax.jit(lambda state, theirs=theirs: theirs.update(gradient, state, gradient))
+        state, other = optimizer.init(gradient), theirs.init(gradient)
+        programs.add(told.lower(state, rates_of(**run)).as_text())
+        for _ in range(total):
+            update, state = told(state, rates_of(**run))
+            wanted, other = expected(other)
+            np.testing.assert_array_equal(update["a"], wanted["a"])
+    assert len(programs) == 1
 
 
 def test_no_warm_up_and_nothing_but_warm_up():

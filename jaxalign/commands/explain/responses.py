@@ -92,7 +92,7 @@ def labelled_responses(config: ExplainConfig) -> Prepared:
     reference = other_policy(config, "reference", policy)
     labels = [record.label for record in read.records]
     data = with_mismatched(everything, labels, settings).take(index)
-    data = data.scored(score_of(reference), **given)
+    data = data.scored(score_of(reference), temperature=config.temperature)
     length = longest([*data.rows, *(data.mismatched or ())])
     batch = data.batch(index=index, pad_id=policy.tokenizer.pad_id, length=length)
     shown = jax.jit(text_logps(reference.model, **given))(reference.params, batch.responses)

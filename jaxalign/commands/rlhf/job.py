@@ -92,7 +92,7 @@ class Job:
 
     def sft(self) -> None:
         """Supervised fine-tuning of the model, new or pretrained, on the policy's texts."""
-        config, corpus = self.config, self.corpus
+        config, corpus, updates = self.config, self.corpus, self.config.sft.updates
         with self.timed("sft"):
             start = self.base or new_text_model(
                 config.model, corpus.tokenizer, self.run.key("init"), max_length=config.max_length
@@ -107,7 +107,7 @@ class Job:
                     "sft",
                     with_adapters(start, "", config.lora, self.run.key("lora")),
                     self._batches(corpus.sft_rows, config.sft),
-                    settings=config.sft,
+                    settings=dataclasses.replace(config.sft, eval_every=max(updates // 5, 1)),
                     evaluation_rows=held_out,
                 ),
             )
@@ -215,7 +215,7 @@ class Job:
         def point(state: TrainState) -> dict[str, float]:
             return self.comparison.point(name, state.all_params)
 
-        return Evaluation(metrics=point, every=every)
+        return Evaluation(metrics=point, every=every, sign="kl")
 
     def _prompts(self) -> Sequence[TokenIds]:
         """Prompts from the beginnings of the policy's texts."""
