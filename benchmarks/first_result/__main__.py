@@ -6,6 +6,7 @@ kept as a line of JSON; what is not installed, or fails, is left out with a line
 
 import argparse
 import dataclasses
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +56,7 @@ def parse() -> argparse.Namespace:
 
 def main() -> int:
     args = parse()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # and end the worker
     stay_on_two_processors()
     args.folder = args.folder.resolve()
     args.folder.mkdir(parents=True, exist_ok=True)

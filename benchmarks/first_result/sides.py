@@ -12,11 +12,11 @@ from benchmarks.speed.race import ROOT
 
 REWARD = Path(__file__).with_name("reward.py")
 VERSIONS = (
-    "import importlib.metadata as m, importlib, platform\n"
+    "import importlib, platform\n"
+    "from importlib.metadata import version\n"
     "for module in {modules}: importlib.import_module(module)\n"
-    "names = [*{names}]\n"
-    "print('@', 'Python', platform.python_version(), *(f'{{n}} {{m.version(n)}}' for n in names),"
-    " sep=', ')"
+    "numbers = [f'{{name}} {{version(name)}}' for name in {packages}]\n"
+    "print('@', ', '.join([f'Python {{platform.python_version()}}', *numbers]))"
 )
 
 
@@ -165,12 +165,12 @@ SIDES = (
 
 def versions(side: Side, python: str, env: dict[str, str]) -> str:
     """What a side is made of; raises `LookupError` with the reason where it is not installed."""
-    code = VERSIONS.format(modules=side.modules, names=side.packages)
+    code = VERSIONS.format(modules=side.modules, packages=side.packages)
     done = subprocess.run(
         [python, "-c", code], capture_output=True, text=True, cwd=ROOT, env=env, check=False
     )
-    lines = [line for line in done.stdout.splitlines() if line.startswith("@, ")]
+    lines = [line for line in done.stdout.splitlines() if line.startswith("@ ")]
     if done.returncode or not lines:
         errors = [line for line in done.stderr.splitlines() if line.strip()]
         raise LookupError(errors[-1] if errors else "it does not import")
-    return lines[-1].removeprefix("@, ")
+    return lines[-1].removeprefix("@ ")
