@@ -8,13 +8,22 @@ import sys
 import pytest
 
 from benchmarks.first_result import __main__ as program
-from benchmarks.first_result.jobs import JOBS, LONGEST, SHORTEST
+from benchmarks.first_result.jobs import (
+    ALPHA,
+    GROUP,
+    JOBS,
+    LONGEST,
+    NEW_TOKENS,
+    RANK,
+    SHORTEST,
+)
 from benchmarks.first_result.measure import Measurement, measured, phases_in, read_measurements
 from benchmarks.first_result.reward import plain_words
 from benchmarks.first_result.rows import pairs, rows_of, write_rows
 from benchmarks.first_result.sides import OURS, PASSES, SIDES, Place, versions
 from benchmarks.first_result.table import grouped, table
 from benchmarks.first_result.timeline import Timeline, watched
+from jaxalign import cli
 
 PRAISE = [f"praise {'so ' * words}much" for words in range(12)]
 BLAME = [text.replace("praise", "blame") for text in PRAISE]
@@ -176,7 +185,7 @@ def test_the_table_has_medians_ratios_and_what_failed():
     assert "| Tunix |" not in text
     assert text.count("- 2026-01-02, revision abc: `python -m benchmarks.first_result`") == 1
     assert "by TRL's" not in table(made[-1:])
-    assert list(grouped(reversed(made)))[0] == ("dpo", "jaxalign", "cold")
+    assert next(iter(grouped(reversed(made)))) == ("dpo", "jaxalign", "cold")
 
 
 def test_every_side_knows_its_jobs_and_every_job_its_time():
@@ -186,17 +195,31 @@ def test_every_side_knows_its_jobs_and_every_job_its_time():
 
 
 @pytest.mark.parametrize("name", JOBS)
-def test_our_commands_are_whole(name, tmp_path):
-    """The flags of every job make a configuration with its numbers."""
-    from jaxalign.cli import DEFAULTS, named_config
-    from jaxalign.config.flags import flags_of, given_flags
-    from jaxalign.config.overrides import changed_fields  # noqa: F401
-
-    job = JOBS[name]
+def test_our_flags_say_what_the_job_says(name, tmp_path, monkeypatch):
+    job, settings = JOBS[name], []
+    monkeypatch.setattr(cli, "run_configured", lambda config, options: settings.append(config))
     place = Place(model=tmp_path, rows=tmp_path, output=tmp_path / "out", cache=tmp_path)
+    start = ["-m", "jaxalign", job.method]
     command = OURS.command(job, name, place, 1e-4)
-    assert command[:3] == ["-m", "jaxalign", job.method]
-    assert given_flags and flags_of and named_config(DEFAULTS[job.method])
+    assert command[:3] == start
+    cli.main(command[2:])
+    (config,) = settings
+    if not job.rows:
+        assert config == type(config)()
+        return
+    block = config if job.method == "sft" else getattr(config, job.method)
+    fit = block if job.method == "grpo" else block.fit
+    rate, warmup = fit.optimizer.learning_rate, fit.optimizer.warmup_steps
+    assert (rate, warmup, fit.optimizer.schedule, fit.log_every) == (1e-4, 0, "linear", 1)
+    assert (config.lora.rank, config.lora.alpha) == (RANK, ALPHA)
+    assert config.data.path == str(tmp_path / "train.jsonl")
+    assert bool(config.data.evaluation_path) == bool(job.held_out)
+    if job.method == "grpo":
+        assert (fit.iterations, fit.prompts, fit.group_size) == (job.steps, job.batch, GROUP)
+        assert (config.max_new_tokens, fit.kl_coef) == (NEW_TOKENS, 0.0)
+    else:
+        texts = {"reward": 2}.get(job.method, 1)  # of a row, as a batch counts
+        assert (fit.steps, fit.batch_size) == (job.steps, texts * job.batch)
 
 
 def test_the_plan_begins_every_round_with_another_side(monkeypatch):
