@@ -17,7 +17,7 @@ from jaxalign.data.example_order import batch_indices
 from jaxalign.logprobs import NO_TOKEN
 from jaxalign.models.functions import text_divergences, text_logits
 from jaxalign.numerics.types import Params, Tree
-from jaxalign.recipes.held_out import held_out_evaluation
+from jaxalign.recipes.held_out import HeldOut, held_out_evaluation
 from jaxalign.recipes.prompts import PromptBatch, Prompts, prompt_batches
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.sample_metrics import PhaseClock
@@ -93,11 +93,13 @@ def train_distillation(
         evaluation = held_out_evaluation(
             run,
             loss,  # a student without dropout
-            held_out.batch,
-            prepare=teach,
-            rows=len(evaluation_rows),
-            size=size,
-            every=settings.fit.eval_every or settings.fit.updates,  # the start, to compare with
+            HeldOut(
+                batch=held_out.batch,
+                rows=len(evaluation_rows),
+                size=size,
+                every=settings.fit.eval_every or settings.fit.updates,  # the start, to compare with
+            ),
+            prepare=lambda state, batches: map(teach, batches),
         )
     params = fit_batches(
         run,

@@ -1,65 +1,210 @@
 """Evaluation on held-out rows while a policy or a reward model is trained on others."""
 
+import dataclasses
 import functools
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from typing import Any
 
 import jax
 import numpy as np
 
 from jaxalign.batches.functions import LossFn, Metrics
+from jaxalign.batches.tokens import SharedPrompts, TokenBatch
 from jaxalign.config.loop import FitConfig
+from jaxalign.data.chat import TokenRow
 from jaxalign.data.example_order import evaluation_batches
 from jaxalign.layouts.layout import pad_rows
 from jaxalign.numerics.types import Params, Tree
 from jaxalign.recipes.run import Run
+from jaxalign.recipes.scoring import by_rows, of_tokens
 from jaxalign.recipes.stage import Evaluation, check_evaluated
+from jaxalign.recipes.text_models import TextModel
 from jaxalign.train.evaluations import HELD_OUT
 from jaxalign.train.loop import mean_metrics
 from jaxalign.train.step import TrainState, loss_sums
+
+Texts = TokenBatch | SharedPrompts
+Batches = Callable[[np.ndarray], Any]  # positions of held-out rows -> their batch
+# `(trained parameters, texts) -> outputs` by `key_of` a text
+Score = Callable[[Params, Sequence[TokenRow]], Mapping[bytes, Any]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """Held-out rows (pairs, rankings), which are evaluated in batches as those of training.
+
+    batch: positions -> batch, always of one length.
+    rows: how many there are.
+    size: how many make a batch: what a loss takes from all rows of a batch (KTO's KL, BCO's shift,
+      AOT's order) is taken from those. The last batch may have fewer; means are over all rows.
+    every: steps between evaluations; None: at the end alone.
+    """
+
+    batch: Batches
+    rows: int
+    size: int
+    every: int | None
+
+    @functools.cached_property
+    def batches(self) -> list[Any]:
+        """All of them, in order."""
+        return [self.batch(index) for index in evaluation_batches(self.rows, self.size)]
 
 
 def held_out_evaluation(
     run: Run,
     loss_fn: LossFn,
-    batch: Callable[[np.ndarray], Any],
+    held_out: HeldOut,
     *,
-    rows: int,
-    size: int,
-    every: int | None,
+    prepare: Callable[[TrainState, Iterable[Any]], Iterable[Any]] = lambda state, batches: batches,
     params_of: Callable[[TrainState], Params] = lambda state: state.all_params,
-    prepare: Callable[[Any], Any] = lambda batch: batch,
-) -> Evaluation | None:
-    """Loss and metrics of training on held-out rows, `eval/loss` and so on; None without rows.
-
-    They go through the loss of training in batches of its size, the last one smaller: what a loss
-    takes from all rows of a batch (KTO's KL, BCO's shift, AOT's order) is taken from those. Means
-    are over all rows. All batches have one shape, that of the held-out rows.
+) -> Evaluation:
+    """Loss and metrics of training on held-out rows, `eval/loss` and so on.
 
     Args:
       run: where it computes.
-      loss_fn: of the objective, from a model that is read `without_noise`.
-      batch: positions of held-out rows (pairs, rankings) -> their batch, always of one length.
-      rows: how many there are.
-      size: how many make a batch.
-      every: steps between evaluations; None: at the end alone.
+      loss_fn: of the objective.
+      held_out: rows.
+      prepare: what the models say of batches, whose rows the devices divide by now.
       params_of: what the loss reads of a training state.
-      prepare: what frozen models say of a batch, whose rows the devices divide by now.
     """
-    if not rows:
-        return None
     sums = run.layout.sums(functools.partial(_sums, loss_fn=loss_fn))
-    size, devices = min(size, rows), len(run.layout.devices)
+    size, devices = min(held_out.size, held_out.rows), len(run.layout.devices)
     padded = -(-size // devices) * devices
     key = run.key("held-out")  # of a loss that draws nothing here
 
     def evaluate(state: TrainState) -> dict[str, float]:
-        parts = map(batch, evaluation_batches(rows, size))
-        batches = (prepare(pad_rows(part, padded)[0]) for part in parts)
-        metrics = mean_metrics(sums, (params_of(state), key, state.statistics), batches)
+        batches = [pad_rows(batch, padded)[0] for batch in held_out.batches]
+        shared = params_of(state), key, state.statistics
+        metrics = mean_metrics(sums, shared, prepare(state, batches))
         return {f"{HELD_OUT}{name}": value for name, value in metrics.items()}
 
-    return Evaluation(metrics=evaluate, every=every)
+    return Evaluation(metrics=evaluate, every=held_out.every)
+
+
+def scored_evaluation(
+    run: Run, make_loss: Callable[[Callable[..., Any]], LossFn], held_out: HeldOut, score: Score
+) -> Evaluation:
+    """`held_out_evaluation` of a loss that reads a model's outputs for texts, which come of one
+    scoring pass over all of them: every text goes through the model once, in company of its length.
+
+    Args:
+      run, held_out: as there.
+      make_loss: `read -> loss_fn`, a function of `objectives` with its numbers.
+      score: `(trained parameters, texts) -> outputs`: `[T]` for the tokens of each, or numbers of
+        a text.
+    """
+
+    def prepare(state: TrainState, batches: Iterable[Any]) -> Iterable[Any]:
+        batches = list(batches)
+        texts = {key_of(row): row for batch in batches for row in texts_of(batch)}
+        outputs = score(state.params, list(texts.values()))
+        return (with_outputs(batch, outputs) for batch in batches)
+
+    return held_out_evaluation(run, make_loss(outputs_of), held_out, prepare=prepare)
+
+
+@dataclasses.dataclass(kw_only=True, eq=False)
+class TokenScores:
+    """Outputs of a model for the tokens of texts, as `scored_evaluation` takes them.
+
+    run: where it computes.
+    model: with the vocabulary and the longest text.
+    read: `(params, PackedBatch) -> [B, T]` arrays, without noise where it gets no keys.
+    last: what was computed last.
+    """
+
+    run: Run
+    model: TextModel
+    read: Callable[..., Any]
+    last: dict[bytes, Any] = dataclasses.field(default_factory=dict)
+
+    def __call__(self, trained: Params, rows: Sequence[TokenRow]) -> dict[bytes, Any]:
+        """Outputs `[T]` for each of the texts."""
+        limits = {"pad_id": self.model.tokenizer.pad_id, "longest_row": self.model.max_length}
+        params = self.model.with_trained(trained).params
+        outputs = of_tokens(self.run, self.read, params, rows, **limits)
+        self.last = {key_of(rows[number]): output for number, output in outputs}
+        return self.last
+
+    def known_to(self, trained: TextModel, name: str, *, temperature: float) -> TextModel:
+        """The model that a stage has trained, with the log-probabilities that were computed of it
+        at its end; nothing is known of a state before the last.
+
+        Args:
+          trained: the model.
+          name: of the stage.
+          temperature: of the log-probabilities, which are all outputs or the first of them.
+        """
+        ending = self.run.endings[name]
+        if ending.step != ending.steps:
+            return trained
+        logps = {key: jax.tree.leaves(output)[0] for key, output in self.last.items()}
+        return trained.knowing(logps, temperature=temperature)
+
+
+def text_scores_of(
+    run: Run, model: TextModel, read: Callable[..., Any]
+) -> Callable[[Params, Sequence[TokenRow]], dict[bytes, Any]]:
+    """Numbers of whole texts, as `scored_evaluation` takes them.
+
+    Args:
+      run: where it computes.
+      model: with the vocabulary.
+      read: `(params, TokenBatch) -> [B]`, without noise where it gets no keys.
+    """
+
+    def score(trained: Params, rows: Sequence[TokenRow]) -> dict[bytes, Any]:
+        params = model.with_trained(trained).params
+        numbers = by_rows(run, read, params, rows, pad_id=model.tokenizer.pad_id)
+        return dict(zip(map(key_of, rows), numbers, strict=True))
+
+    return score
+
+
+def key_of(row: TokenRow) -> bytes:
+    """What tells a text from others: its tokens."""
+    return row.tokens.tobytes()
+
+
+def texts_of(batch: Any) -> list[TokenRow]:
+    """All texts of a batch in NumPy."""
+    return [row for part in _parts(batch) for row in _texts(part) if len(row)]
+
+
+def with_outputs(batch: Any, outputs: Mapping[bytes, Any]) -> Any:
+    """The batch with the outputs for its tokens in their places, for `outputs_of` to read."""
+
+    def changed(part: Any) -> Any:
+        if not isinstance(part, Texts):
+            return part
+        mask = part.mask
+        width = mask.shape[-1]
+        example = next(iter(outputs.values()))
+        found = [outputs.get(key_of(row)) for row in _texts(part)]
+        counts = mask.reshape(-1, width).sum(axis=1)
+
+        def placed(number: int, like: Any) -> Any:
+            if np.ndim(like) == 0:
+                values: Any = [0.0 if x is None else jax.tree.leaves(x)[number] for x in found]
+                return np.asarray(values, np.float32).reshape(mask.shape[:-1])
+            array = np.zeros((len(found), width), np.float32)
+            for row, output, count in zip(array, found, counts, strict=True):
+                if output is not None and count:  # behind what a shared prompt holds of it
+                    row[:count] = jax.tree.leaves(output)[number][-count:]
+            return array.reshape(mask.shape)
+
+        leaves, structure = jax.tree.flatten(example)
+        tree = structure.unflatten([placed(number, leaf) for number, leaf in enumerate(leaves)])
+        name = "responses" if isinstance(part, SharedPrompts) else "tokens"
+        return dataclasses.replace(part, **{name: tree})
+
+    return jax.tree.map(changed, batch, is_leaf=lambda part: isinstance(part, Texts))
+
+
+def outputs_of(params: Params, rows: Texts, keys: Any = None) -> Any:
+    """The outputs that `with_outputs` has put into a batch: a model's part in an objective."""
+    return rows.responses if isinstance(rows, SharedPrompts) else rows.tokens
 
 
 def without_noise(read: Callable[..., Any]) -> Callable[..., Any]:
@@ -75,6 +220,32 @@ def check_held_out(fit: FitConfig, held_out: Sized) -> None:
     """
     if not len(held_out):
         check_evaluated(fit)
+
+
+def _parts(batch: Any) -> list[Texts]:
+    leaves = jax.tree.leaves(batch, is_leaf=lambda part: isinstance(part, Texts))
+    return [part for part in leaves if isinstance(part, Texts)]
+
+
+def _texts(part: Texts) -> list[TokenRow]:
+    """Every text of a part of a batch, in the order of its rows; one of padding has no token."""
+    width = part.mask.shape[-1]
+    if isinstance(part, TokenBatch):
+        masks, tokens = part.mask.reshape(-1, width), part.tokens.reshape(-1, width)
+        responses = part.response_mask.reshape(-1, width)
+        parts = zip(tokens, masks, responses, strict=True)
+        return [TokenRow(row[mask], response[mask]) for row, mask, response in parts]
+    rows: list[TokenRow] = []
+    for b, prompt in enumerate(part.prompts):
+        before = prompt[part.prompt_mask[b]]
+        for k, mask in enumerate(part.mask[b]):
+            rows.append(
+                TokenRow(
+                    np.concatenate([before, part.responses[b, k][mask]]),
+                    np.concatenate([np.zeros(len(before), bool), part.response_mask[b, k][mask]]),
+                )
+            )
+    return rows
 
 
 def _sums(

@@ -27,10 +27,11 @@ from jaxalign.losses.bco import no_shift
 from jaxalign.losses.declarations import Loss
 from jaxalign.losses.ld_dpo import discounted_excess
 from jaxalign.models.functions import text_logps, text_logps_and_collisions
-from jaxalign.recipes.held_out import held_out_evaluation, without_noise
+from jaxalign.recipes.held_out import HeldOut, TokenScores, scored_evaluation
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.scoring import longest, response_logps
 from jaxalign.recipes.stage import Evaluation, Objective, fit_batches, is_trained
+from jaxalign.recipes.step_model import step_model
 from jaxalign.recipes.text_models import TextModel, with_heads
 from jaxalign.system.console import phase
 
@@ -80,22 +81,20 @@ def train_dpo(
     def batch_of_step(number: int) -> SharedPreferenceBatch:
         return batches(batch_indices(number, len(pairs), fit.rows, run.seed))
 
+    computed = step_model(policy, run.layout, fit.updates)
     objective = pair_objective(
-        policy, settings, temperature=temperature, axis_name=run.layout.axis_name
+        computed, settings, temperature=temperature, axis_name=run.layout.axis_name
     )
+    read = text_logps_and_collisions if settings.wpo else text_logps
+    scores = TokenScores(run=run, model=policy, read=read(policy.model, temperature=temperature))
     if held_out:
-        evaluation = held_out_evaluation(
-            run,
-            objective.make_loss(without_noise(objective.read)),
-            PairBatches(score=score, pairs=held_out, **scoring),
-            rows=len(held_out),
-            size=fit.rows,
-            every=fit.eval_every,
-        )
-    learner = objective.learner(policy)
+        rows = PairBatches(score=score, pairs=held_out, **scoring)
+        evaluated = HeldOut(batch=rows, rows=len(held_out), size=fit.rows, every=fit.eval_every)
+        evaluation = scored_evaluation(run, objective.make_loss, evaluated, scores)
+    learner = objective.learner(policy, computed)
     loop = {"settings": fit, "steps_per_epoch": len(pairs) / fit.rows, "evaluation": evaluation}
     params = fit_batches(run, name, learner, batch_of_step, **loop)
-    return policy.with_trained(params)
+    return scores.known_to(policy.with_trained(params), name, temperature=temperature)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -172,23 +171,21 @@ def train_unpaired(
     def batch_of_step(number: int) -> UnpairedBatch:
         return batches(batch_indices(number, len(rows), fit.rows, run.seed))
 
+    computed = step_model(policy, run.layout, fit.updates)
     objective = unpaired_objective(
-        policy, settings, temperature=temperature, axis_name=run.layout.axis_name
+        computed, settings, temperature=temperature, axis_name=run.layout.axis_name
     )
-    evaluation = None
+    read = text_logps(policy.model, temperature=temperature)
+    evaluation, scores = None, TokenScores(run=run, model=policy, read=read)
     if held_out is not None and held_out[0]:
-        evaluation = held_out_evaluation(
-            run,
-            objective.make_loss(without_noise(objective.read)),
-            LabelledBatches(score=score, rows=held_out[0], labels=held_out[1], **scoring),
-            rows=len(held_out[0]),
-            size=fit.rows,
-            every=fit.eval_every,
-        )
-    learner = objective.learner(policy)
+        texts, size = held_out[0], fit.rows
+        labelled = LabelledBatches(score=score, rows=texts, labels=held_out[1], **scoring)
+        evaluated = HeldOut(batch=labelled, rows=len(texts), size=size, every=fit.eval_every)
+        evaluation = scored_evaluation(run, objective.make_loss, evaluated, scores)
+    learner = objective.learner(policy, computed)
     loop = {"settings": fit, "steps_per_epoch": len(rows) / fit.rows, "evaluation": evaluation}
     params = fit_batches(run, name, learner, batch_of_step, **loop)
-    return policy.with_trained(params)
+    return scores.known_to(policy.with_trained(params), name, temperature=temperature)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

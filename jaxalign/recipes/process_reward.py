@@ -16,9 +16,9 @@ from jaxalign.diagnostics import concordance
 from jaxalign.evaluation.bootstrap import mean_estimate
 from jaxalign.losses.declarations import Loss
 from jaxalign.models.functions import text_step_scores
-from jaxalign.recipes.held_out import held_out_evaluation, without_noise
+from jaxalign.recipes.held_out import HeldOut, TokenScores, scored_evaluation
 from jaxalign.recipes.run import Run
-from jaxalign.recipes.scoring import longest, scored_batches
+from jaxalign.recipes.scoring import longest, of_tokens
 from jaxalign.recipes.stage import Learner, fit_batches
 from jaxalign.recipes.text_models import TextModel, with_heads
 
@@ -76,13 +76,16 @@ def train_process(
 
     evaluation = None
     if held_out is not None and held_out.rows:
-        evaluation = held_out_evaluation(
+        evaluation = scored_evaluation(
             run,
-            objectives.process_reward(without_noise(read), loss),
-            held_out.batches(pad_id),
-            rows=len(held_out.rows),
-            size=fit.rows,
-            every=fit.eval_every,
+            lambda read: objectives.process_reward(read, loss),
+            HeldOut(
+                batch=held_out.batches(pad_id),
+                rows=len(held_out.rows),
+                size=fit.rows,
+                every=fit.eval_every,
+            ),
+            TokenScores(run=run, model=model, read=read),
         )
     learner = Learner(
         model=model,
@@ -99,10 +102,9 @@ def train_process(
 def step_chances(run: Run, model: TextModel, rows: Sequence[TokenRow]) -> list[np.ndarray]:
     """Predicted probability that each step of each row is right, in (0, 1)."""
     step_scores, pad_id = text_step_scores(model.model), model.tokenizer.pad_id
-    logits: dict[int, np.ndarray] = {}
-    for index, part in scored_batches(run, step_scores, model.params, rows, pad_id=pad_id):
-        logits |= zip(index.tolist(), part, strict=True)
-    of_steps = [logits[i][: len(row)][row.is_response] for i, row in enumerate(rows)]
+    limits = {"pad_id": pad_id, "longest_row": model.max_length}
+    logits = dict(of_tokens(run, step_scores, model.params, rows, **limits))
+    of_steps = [logits[i][row.is_response] for i, row in enumerate(rows)]
     return [1 / (1 + np.exp(-x.astype(np.float64))) for x in of_steps]
 
 

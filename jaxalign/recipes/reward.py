@@ -29,10 +29,17 @@ from jaxalign.models.ngram_reward import (
     ngrams,
     spelling,
 )
-from jaxalign.recipes.held_out import held_out_evaluation, without_noise
+from jaxalign.recipes.held_out import (
+    HeldOut,
+    held_out_evaluation,
+    scored_evaluation,
+    text_scores_of,
+    without_noise,
+)
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.scoring import by_rows, longest, score_rows
 from jaxalign.recipes.stage import Learner, fit_batches
+from jaxalign.recipes.step_model import step_model
 from jaxalign.recipes.text_models import TextModel, shallow, with_heads
 
 SPACE = "Ġ"  # how byte-level vocabularies spell a space
@@ -129,9 +136,11 @@ def train_scores(
     """
     rows, fit = compared.rows, settings.fit
     model = new_reward_model(base, rows, settings, run.key(f"{name}/init"))
-    scores_of, params, frozen = text_scores(model.model), model.trained, model.frozen
+    scores_of, params = text_scores(model.model), model.trained
+    computed = step_model(model, run.layout, fit.updates)
+    learned, frozen = text_scores(computed.model), computed.frozen
     if settings.trunk == "frozen":
-        scores_of = head_scores(model.model.config, model.model.ngrams)
+        learned = head_scores(model.model.config, model.model.ngrams)
         features = {name: tree for name, tree in model.params.items() if name == FEATURES}
         params = {"score": model.params["score"]}
         frozen = {"pooled": pooled_rows(run, model, rows), **features}
@@ -148,23 +157,24 @@ def train_scores(
 
     evaluation = None
     if held_out is not None and held_out.count:
-        features = {}
+        groups = {"batch": held_out.batch, "rows": held_out.count, "size": size}
+        groups = HeldOut(**groups, every=fit.eval_every)
         if settings.trunk == "frozen":
-            features["pooled"] = pooled_rows(run, model, held_out.rows)
-        evaluation = held_out_evaluation(
-            run,
-            make_loss(without_noise(scores_of)),
-            held_out.batch,
-            rows=held_out.count,
-            size=size,
-            every=fit.eval_every,
-            params_of=lambda state: {**state.all_params, **features},
-        )
+            pooled = {"pooled": pooled_rows(run, model, held_out.rows)}
+            evaluation = held_out_evaluation(
+                run,
+                make_loss(without_noise(learned)),
+                groups,
+                params_of=lambda state: {**state.all_params, **pooled},
+            )
+        else:
+            score = text_scores_of(run, model, scores_of)
+            evaluation = scored_evaluation(run, make_loss, groups, score)
     learner = Learner(
         model=model,
         params=params,
         frozen=frozen,
-        loss_fn=make_loss(scores_of),
+        loss_fn=make_loss(learned),
         shown=("loss", "rewards/accuracy"),
     )
     loop = {"settings": fit, "steps_per_epoch": compared.count / size, "evaluation": evaluation}

@@ -1,5 +1,6 @@
 """Scores, log-probabilities and perplexity of any number of token rows under a model."""
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -8,11 +9,13 @@ import numpy as np
 
 from jaxalign.data.batching import token_batch
 from jaxalign.data.chat import TokenRow
-from jaxalign.data.scoring_batches import scoring_batches
+from jaxalign.data.packed_scoring import packed_scoring
+from jaxalign.data.packing import packed_batch
+from jaxalign.data.scoring_batches import MOST_TOKENS, scoring_batches
 from jaxalign.evaluation.text_statistics import perplexity as perplexity_of
 from jaxalign.layouts.layout import pad_rows, trim_rows
-from jaxalign.models.functions import response_logps_of, text_scores
-from jaxalign.numerics.types import Tree
+from jaxalign.models.functions import text_logps, text_scores
+from jaxalign.numerics.types import Params, Tree
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.text_models import TextModel
 from jaxalign.system.console import counted
@@ -20,6 +23,9 @@ from jaxalign.system.console import counted
 # What a program costs to compile, as tokens times parameters computed in that time (2 seconds).
 COMPILATION = {"cpu": 1e11}
 COMPILATION_ON_ACCELERATOR = 1e14
+# Tokens of a packed batch. A processor is as quick with few, and then one program serves any number
+# of texts with little padding.
+PACKED_TOKENS = {"cpu": 512}
 
 
 def longest(rows: Sequence[TokenRow]) -> int:
@@ -38,11 +44,8 @@ def scored_batches(
     """
     layout, compiled = run.layout, run.rows(fn)
     shared = layout.put_shared(shared)
-    parameters = max(1, sum(int(np.size(leaf)) for leaf in jax.tree.leaves(shared)))
-    compilation = COMPILATION.get(layout.devices[0].platform, COMPILATION_ON_ACCELERATOR)
     lengths, devices = [len(row) for row in rows], len(layout.devices)
-    cost = compilation / parameters
-    parts = scoring_batches(lengths, shape_cost=cost, multiple=devices)
+    parts = scoring_batches(lengths, shape_cost=_shape_cost(run, shared), multiple=devices)
     with counted("scoring", len(parts)) as advance:
         for done, part in enumerate(parts, start=1):
             index = part.index
@@ -70,12 +73,76 @@ def score_rows(run: Run, reward: TextModel, rows: Sequence[TokenRow]) -> np.ndar
     )
 
 
+def of_tokens(
+    run: Run,
+    fn: Callable[..., Any],
+    params: Params,
+    rows: Sequence[TokenRow],
+    *,
+    pad_id: int,
+    longest_row: int,
+) -> Iterator[tuple[int, Any]]:
+    """Positions of rows and outputs of `fn(params, PackedBatch) -> [B, T]` for the tokens of each,
+    `[T]`, until every row has come once.
+
+    Rows are packed, in batches of one shape where that can be; later calls with this function take
+    the same one where it suits them.
+
+    Args:
+      fn: its outputs may be a pytree of arrays.
+      longest_row: that the model reads, in tokens.
+    """
+    layout, compiled = run.layout, run.rows(fn)
+    params = layout.put_shared(params)
+    made = run.shapes.setdefault(fn, set())
+    parts = packed_scoring(
+        [len(row) for row in rows],
+        shape_cost=_shape_cost(run, params),
+        most_tokens=PACKED_TOKENS.get(layout.devices[0].platform, MOST_TOKENS),
+        longest_row=longest_row,
+        multiple=len(layout.devices),
+        made=made,
+    )
+    made |= {part.shape for part in parts}
+    with counted("scoring", len(parts)) as advance:
+        for done, part in enumerate(parts, start=1):
+            size, length = part.shape
+            texts = [[rows[i] for i in row] for row in part.texts]
+            batch = packed_batch(texts, pad_id=pad_id, length=length)
+            batch = dataclasses.replace(batch, index=batch.index[:, :1])  # which no noise comes of
+            outputs = compiled(params, pad_rows(batch, size)[0])
+            for number, row in enumerate(part.texts):
+                ends = np.cumsum([len(rows[i]) for i in row])
+                for i, end in zip(row, ends, strict=True):
+                    place = number, slice(end - len(rows[i]), end)
+                    yield i, jax.tree.map(lambda x, at=place: x[at], outputs)
+            advance(done)
+
+
 def response_logps(
     run: Run, policy: TextModel, rows: Sequence[TokenRow], *, temperature: float = 1.0
 ) -> np.ndarray:
-    """`[N]` log-probabilities of the responses in nats."""
-    summed = response_logps_of(policy.model, temperature=temperature)
-    return by_rows(run, summed, policy.params, rows, pad_id=policy.tokenizer.pad_id)
+    """`[N]` log-probabilities of the responses in nats; those of texts that the policy is known to
+    give are not computed again.
+    """
+    sums = np.empty(len(rows), np.float32)
+    missing: list[int] = []
+    for number, row in enumerate(rows):
+        logps = policy.known_logps(row.tokens, temperature)
+        if logps is None:
+            missing.append(number)
+        else:
+            sums[number] = _sum_of(logps, row)
+    read = text_logps(policy.model, temperature=temperature)
+    limits = {"pad_id": policy.tokenizer.pad_id, "longest_row": policy.max_length}
+    parts = [rows[number] for number in missing]
+    for place, logps in of_tokens(run, read, policy.params, parts, **limits):
+        sums[missing[place]] = _sum_of(logps, parts[place])
+    return sums
+
+
+def _sum_of(logps: np.ndarray, row: TokenRow) -> float:
+    return float(np.sum(logps, where=row.is_response, dtype=np.float64))
 
 
 def perplexity(
@@ -85,3 +152,10 @@ def perplexity(
     tokens = sum(int(row.is_response.sum()) for row in rows)
     logps = response_logps(run, policy, rows, temperature=temperature)
     return perplexity_of(logps, tokens)
+
+
+def _shape_cost(run: Run, shared: Tree) -> float:
+    """Tokens that could be computed in the time that one more program takes to compile."""
+    parameters = max(1, sum(int(np.size(leaf)) for leaf in jax.tree.leaves(shared)))
+    platform = run.layout.devices[0].platform
+    return COMPILATION.get(platform, COMPILATION_ON_ACCELERATOR) / parameters

@@ -11,10 +11,11 @@ from jaxalign.data.batching import token_batch
 from jaxalign.data.chat import TokenRow
 from jaxalign.data.scoring_batches import most_rows
 from jaxalign.models.functions import text_logps, text_logps_and_likeliest
-from jaxalign.recipes.held_out import held_out_evaluation, without_noise
+from jaxalign.recipes.held_out import HeldOut, TokenScores, scored_evaluation
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.scoring import longest
 from jaxalign.recipes.stage import Evaluation, Objective, fit_batches
+from jaxalign.recipes.step_model import step_model
 from jaxalign.recipes.text_batches import TextBatches, with_token_counts
 from jaxalign.recipes.text_models import TextModel
 
@@ -37,23 +38,26 @@ def train_sft(
       evaluation_rows: held out; the loss on them is computed along the way.
     """
     read = text_logps_and_likeliest(policy.model)  # for the accuracy of tokens too
-    objective = dataclasses.replace(sft_objective(policy), read=read)
+    computed = step_model(policy, run.layout, settings.updates)
+    seen = text_logps_and_likeliest(computed.model)
+    objective = dataclasses.replace(sft_objective(computed), read=seen)
+    scores = TokenScores(run=run, model=policy, read=read)
     params = fit_batches(
         run,
         name,
-        objective.learner(policy),
+        objective.learner(policy, computed),
         batches.batch,
         settings=settings,
         steps_per_epoch=batches.per_epoch,
         prepare=with_token_counts,
-        evaluation=_on_held_out(run, objective, evaluation_rows, policy, settings),
+        evaluation=_on_held_out(run, objective, evaluation_rows, scores, settings),
         tokens_per_step=batches.tokens,
     )
-    return policy.with_trained(params)
+    return scores.known_to(policy.with_trained(params), name, temperature=1.0)
 
 
 def _on_held_out(
-    run: Run, objective: Objective, rows: Sequence[TokenRow], policy: TextModel, fit: FitConfig
+    run: Run, objective: Objective, rows: Sequence[TokenRow], scores: TokenScores, fit: FitConfig
 ) -> Evaluation | None:
     """Evaluation on held-out rows, one text in each; in batches as large as scoring passes."""
     if not rows:
@@ -61,12 +65,11 @@ def _on_held_out(
     length = longest(rows)
 
     def batch(index: np.ndarray):
-        chosen, pad_id = [rows[i] for i in index], policy.tokenizer.pad_id
+        chosen, pad_id = [rows[i] for i in index], scores.model.tokenizer.pad_id
         return token_batch(chosen, pad_id=pad_id, length=length, index=index)
 
-    loss_fn = objective.make_loss(without_noise(objective.read))
-    size = most_rows(length)
-    return held_out_evaluation(run, loss_fn, batch, rows=len(rows), size=size, every=fit.eval_every)
+    held_out = HeldOut(batch=batch, rows=len(rows), size=most_rows(length), every=fit.eval_every)
+    return scored_evaluation(run, objective.make_loss, held_out, scores)
 
 
 def sft_objective(policy: TextModel) -> Objective:

@@ -94,12 +94,17 @@ class Objective:
     measure: BatchSums | None = None
     shown: tuple[str, ...] = ("loss",)
 
-    def learner(self, policy: TextModel) -> Learner:
-        """A learner of the policy's trained parameters with this loss."""
+    def learner(self, policy: TextModel, computed: TextModel | None = None) -> Learner:
+        """A learner of the policy's trained parameters with this loss.
+
+        Args:
+          policy: the model that is trained.
+          computed: that the loss reads, as `step_model` gives it; None: the policy.
+        """
         return Learner(
             model=policy,
             params=policy.trained,
-            frozen=policy.frozen,
+            frozen=policy.frozen if computed is None else computed.frozen,
             loss_fn=self.make_loss(self.read),
             statistics=self.statistics,
             track=self.track,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,17 +35,33 @@ EMPTY = np.zeros((1, 2), np.int32), np.ones((1, 2), bool)  # a text that shapes 
 ALSO = {"reward": " or FILE.py:NAME, a function"}
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class KnownLogps:
+    """Log-probabilities of the tokens of texts that a policy was found to give.
+
+    params: of the policy.
+    temperature: of the distribution.
+    logps: `[T]` nats by the bytes of the T int32 tokens of a text.
+    """
+
+    params: Any
+    temperature: float
+    logps: Mapping[bytes, np.ndarray]
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TextModel:
     """A transformer, with adapters or without, its parameters and its tokenizer.
 
     published: whether it was read from a Hugging Face folder, the hub or a GGUF file.
+    known: what was computed of it, or of another policy that it came from; None: nothing.
     """
 
     model: Transformer | Adapted
     params: Any
     tokenizer: Tokenizer
     published: bool = False
+    known: KnownLogps | None = dataclasses.field(default=None, repr=False, compare=False)
 
     @property
     def trained(self) -> Any:
@@ -59,6 +76,18 @@ class TextModel:
     def with_trained(self, trained: Params) -> "TextModel":
         """The model with other values of the trained parameters."""
         return dataclasses.replace(self, params={**(self.frozen or {}), **trained})
+
+    def knowing(self, logps: Mapping[bytes, np.ndarray], *, temperature: float) -> "TextModel":
+        """The model with log-probabilities that it was found to give, as in `KnownLogps`."""
+        known = KnownLogps(params=self.params, temperature=temperature, logps=logps)
+        return dataclasses.replace(self, known=known)
+
+    def known_logps(self, tokens: np.ndarray, temperature: float) -> np.ndarray | None:
+        """Log-probabilities `[T]` of the tokens of a text, where they are known."""
+        known = self.known
+        if known is None or known.params is not self.params or known.temperature != temperature:
+            return None
+        return known.logps.get(tokens.tobytes())
 
     @property
     def max_length(self) -> int:

@@ -1,0 +1,68 @@
+"""A loop over the layers of a transformer: the numbers of the unrolled ones, parameters as they are."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from jaxalign.models.layer_loop import Looped, can_be_stacked, stacked
+from jaxalign.models.lora import ADAPTERS, Adapted, new_adapters
+from jaxalign.models.transformer import Transformer
+from tests.tiny_models import GEMMA, LLAMA, random_parameters
+
+LAYERS = 4
+TOKENS = np.arange(24, dtype=np.int32).reshape(3, 8) % LLAMA.vocab_size
+MASK = np.arange(8) >= np.array([[0], [3], [1]])
+
+
+def transformer(**changes) -> Transformer:
+    changes |= {"layers": LAYERS}
+    if changes.get("windows"):
+        changes["windows"] = tuple(changes["windows"]) * (LAYERS // 2)
+    return Transformer(dataclasses.replace(LLAMA, **changes))
+
+
+def hidden_and_gradient(model, params, keys=None):
+    def total(params):
+        outputs = model.apply({"params": params}, TOKENS, MASK, keys=keys)
+        return (outputs.logits * MASK[..., None]).mean(), outputs.logits
+
+    (_, logits), gradient = jax.jit(jax.value_and_grad(total, has_aux=True))(params)
+    return logits * MASK[..., None], gradient
+
+
+@pytest.mark.parametrize("changes", [{}, GEMMA, {"dropout": 0.3}], ids=["plain", "gemma", "drop"])
+def test_a_loop_gives_the_numbers_and_gradients_of_unrolled_layers(changes):
+    model = transformer(**changes)
+    params = random_parameters(model)
+    keys = jax.random.split(jax.random.key(1), 3) if "dropout" in changes else None
+    expected = hidden_and_gradient(model, params, keys)
+    found = hidden_and_gradient(Looped(transformer=model), params, keys)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5), found, expected)
+
+
+def test_frozen_layers_may_be_stacked_before_and_adapters_are_not():
+    model = transformer()
+    params = random_parameters(model)
+    new = new_adapters(params, model.config, [".*attention/.*"], rank=2, key=jax.random.key(0))
+    rng = np.random.default_rng(0)
+    adapters = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), new)
+    adapted = Adapted(transformer=model, scale=0.5, dropout=0.2)
+    looped = dataclasses.replace(adapted, transformer=Looped(transformer=model))
+    keys = jax.random.split(jax.random.key(1), 3)
+    expected = hidden_and_gradient(adapted, {**params, ADAPTERS: adapters}, keys)
+    frozen = stacked(params, LAYERS)
+    assert "stack" in frozen["trunk"] and "layers_0" not in frozen["trunk"]
+    found = hidden_and_gradient(looped, {**frozen, ADAPTERS: adapters}, keys)
+    np.testing.assert_allclose(found[0], expected[0], rtol=2e-4, atol=2e-5)
+    gradients = (gradient[ADAPTERS] for gradient in (found[1], expected[1]))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5), *gradients)
+
+
+def test_layers_that_differ_are_not_stacked():
+    params = random_parameters(transformer())
+    assert can_be_stacked(params, LAYERS)
+    one = {"trunk": {"layers_1": params["trunk"]["layers_1"]}}
+    assert not can_be_stacked(params | {ADAPTERS: one}, LAYERS)
+    assert not can_be_stacked({"trunk": params["trunk"] | {"layers_0": {}}}, LAYERS)
