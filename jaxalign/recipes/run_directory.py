@@ -168,7 +168,8 @@ def _moved_aside(directory: Path, config: Any) -> Path:
         )
     place = directory.resolve()
     for option, path in files_of(config):
-        if Path(path).expanduser().resolve().is_relative_to(place):
+        run = path.rpartition("@")[0] or path  # of a checkpoint, RUN@STEP
+        if any(Path(name).expanduser().resolve().is_relative_to(place) for name in (path, run)):
             raise UserError(
                 f"--{option} {path} lies in {name}, which --overwrite removes; give another "
                 "--output"

@@ -223,6 +223,7 @@ def test_what_is_not_overwritten(tmp_path):
             "notes holds no run, and --overwrite removes nothing else",
         ),
         (run, DPOConfig(policy=str(run)), "--policy .* lies in .*run, which --overwrite removes"),
+        (run, DPOConfig(policy=f"{run}@200"), "--policy .*@200 lies in .*run, which --overwrite"),
         (run, DPOConfig(reference_logps=f"{run}/x"), "--reference_logps .* lies in .*run"),
         (run, with_reward, "--rewards .*r lies in .*run"),
     ):
