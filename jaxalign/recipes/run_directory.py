@@ -137,9 +137,7 @@ def settle(directory: Path) -> None:
                 place.rename(unsaved)
                 aside.rename(place)
             shutil.rmtree(unsaved, ignore_errors=True)
-            tell(
-                f"{short_path(directory)}: the run before is back: the new one saved nothing"
-            )
+            tell(f"{short_path(directory)}: the run before is back: the new one saved nothing")
     finally:
         os.close(lock)
 

@@ -18,7 +18,7 @@ def due(done: int, every: int | None, steps: int) -> bool:
 # Metrics of which less is better, whatever rows they are of; of all others more is.
 LESS_IS_BETTER = {
     *("loss", "perplexity", "divergence", "kl", "kl/reference"),
-    *("rewards/rejected", "logps/rejected", "scores/opponent"),
+    *("rewards/rejected", "logps/rejected", "scores/opponent", "scores/unjudged"),
 }
 
 
