@@ -94,7 +94,11 @@ def ending() -> Iterator[None]:
 def deferred(answer: str = FINISHING) -> Iterator[list[int]]:
     """Context that collects the first terminating signal in a list; a second one ends the program.
 
-    The first is answered at once: what is done before it ends the program. Outside of `ending` (in a notebook, say) the second one has its usual effect.
+    The first is answered at once. Outside of `ending` (in a notebook, say) the second one has its
+    usual effect.
+
+    Args:
+      answer: what is done before the signal ends the program.
     """
     if _receivers:
         receiver = _receivers[0]
