@@ -268,11 +268,12 @@ def run_configured(config: Config, options: Options) -> Any:
         module = importlib.import_module(f"jaxalign.commands.{command}")
         if not isinstance(options, RunOptions):
             return module.run(config)
-        from jaxalign.recipes.run_directory import locked_directory, set_aside
+        from jaxalign.recipes.run_directory import locked_directory, set_aside, settle
         from jaxalign.recipes.tracking import keep_services, services_of
 
         folder = run_directory(config, options)
         services = None if options.track is None else services_of(options.track)
+        settle(folder)
         emptied = set_aside(folder, config) if options.overwrite else contextlib.nullcontext()
         with emptied, locked_directory(folder):
             if services is not None:

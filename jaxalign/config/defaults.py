@@ -159,7 +159,7 @@ class Following:
                 f"--{self.flag}.{epochs} {passes:g} is {steps:,} steps; lower it",
             )
             settled = dataclasses.replace(settled, **{length: steps, epochs: None})
-        settled = _with_warmup(settled, self.flag)
+        settled = _with_warmup(settled, self.flag, self.given.optimizer)
         if announce and (line := self._line(settled, passes)):
             tell(f"defaults of {self.start.name}: {line}")
         return settled
@@ -209,7 +209,7 @@ def following(given: Any, loop: str, start: Start, *, flag: str | None = None) -
     if isinstance(settings, FitConfig) and settings.batch_size is None:
         settings = dataclasses.replace(settings, batch_size=values.batch_size)
     if getattr(settings, length) is not None:
-        _with_warmup(settings, flag)  # refused now, before the data are read
+        _with_warmup(settings, flag, given.optimizer)  # refused now, before the data are read
     return Following(given=given, settings=settings, flag=flag, start=start)
 
 
@@ -271,8 +271,10 @@ def _lengths(settings: FitConfig | PPOSettings | GRPOSettings) -> tuple[str, str
     return "iterations", "prompt_epochs"
 
 
-def _with_warmup(settings: Any, flag: str) -> Any:
-    """The settings with their warm-up in steps, checked not to exceed the training."""
+def _with_warmup(settings: Any, flag: str, given: OptimizerConfig) -> Any:
+    """The settings with their warm-up in steps: one that was given is checked not to exceed the
+    training, a default is cut to it.
+    """
     optimizer, length = settings.optimizer, _lengths(settings)[0]
     total = getattr(settings, length)
     if length == "iterations":
@@ -285,6 +287,8 @@ def _with_warmup(settings: Any, flag: str) -> Any:
     warmup = optimizer.warmup_steps
     if warmup is None:
         warmup = math.ceil(round(optimizer.warmup_share * total, 6))
+    if given.warmup_steps is None:
+        warmup = min(warmup, total)
     require(
         warmup <= total,
         f"--{flag}.optimizer.warmup_steps {warmup} is longer than the whole schedule of {total} "

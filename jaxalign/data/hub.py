@@ -22,6 +22,8 @@ ENDINGS = tuple(
     for packed in packings
 )
 CONVERTED = "refs/convert/parquet"  # a branch that the hub writes: CONFIG/SPLIT/0000.parquet
+# files that describe a data set or a model, and hold no rows
+ABOUT = ("dataset_infos.json", "dataset_info.json", "dataset_dict.json", "config.json")
 SPLITS = {"train": "train training", "validation": "validation valid val dev", "test": "test eval"}
 Configs = dict[str, dict[str, list[str]]]  # config -> split -> files
 
@@ -65,7 +67,7 @@ def _names(name: str, revision: str | None, source: str) -> list[str]:
         ) from None
     except errors.RevisionNotFoundError:
         return []
-    except (OSError, ValueError):  # out of reach
+    except Exception:  # out of reach; every client of the network has errors of its own
         folder = _snapshot(name, revision, None, source)
         return sorted(
             file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()
@@ -88,7 +90,7 @@ def _snapshot(name: str, revision: str | None, files: Sequence[str] | None, sour
         if revision == CONVERTED:
             return Path("/nonexistent")
         why = "it is not in the cache of the Hugging Face hub, which cannot be reached"
-    except (OSError, ValueError) as error:
+    except Exception as error:  # of the network, the disk, or the name
         why = f"the Hugging Face hub says: {one_line(error)}"
     else:
         if missing := [file for file in files or () if not (folder / file).is_file()]:
@@ -99,7 +101,7 @@ def _snapshot(name: str, revision: str | None, files: Sequence[str] | None, sour
 
 def _configs(name: str, names: Sequence[str], revision: str | None) -> Configs:
     """Files of every split of every config: as the data set's card says, or by their names."""
-    files = [file for file in names if file.endswith(ENDINGS)]
+    files = [file for file in names if file.endswith(ENDINGS) and Path(file).name not in ABOUT]
     if revision == CONVERTED:
         return _by_folders(files)
     if "README.md" in names:

@@ -14,16 +14,21 @@ def mixed_rows(sizes: Sequence[int], weights: Sequence[float], seed: int) -> lis
     often, up to one; where it is fewer, the seed draws them, the same ones for every epoch.
 
     Args:
-      sizes: rows of each source, 1 or more.
+      sizes: rows of each source.
       weights: of each source, > 0; only their proportions matter.
       seed: of the draw.
 
     Raises:
-      UserError: the share of a source is not one row.
+      UserError: a source has no row, or its share is not one.
 
     >>> [rows.tolist() for rows in mixed_rows([2, 4], [2, 1], seed=0)]
     [[0, 0, 1, 1], [2, 3]]
     """
+    if not all(sizes):
+        raise UserError(
+            f"source {list(sizes).index(0) + 1} of the mixture has no row left to train on; "
+            "hold fewer rows out, or leave it out"
+        )
     shares = np.asarray(weights, np.float64) / np.sum(weights) * np.sum(sizes)
     counts = np.floor(shares).astype(np.int64)
     left = int(np.sum(sizes) - counts.sum())

@@ -34,7 +34,7 @@ def flags(**named: jax.Array) -> jax.Array:
         raise AssertionError(
             f"{name} is {dtype}; give booleans, or whole numbers that are 0 for false"
         )
-    return jnp.asarray(x) != 0
+    return jnp.asarray(x) if dtype == jnp.bool_ else jnp.asarray(x) != 0
 
 
 def assert_same_shape(*, axes: int | None = None, **named: Tree) -> None:

@@ -98,7 +98,7 @@ def _from_hub(name: str) -> Path:
         reason = "the Hugging Face hub has no such model, or not for you"
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled):
         reason = "it is not in the cache of the Hugging Face hub, which cannot be reached"
-    except (OSError, ValueError) as error:
+    except Exception as error:  # of the network, the disk, or the name
         reason = f"the Hugging Face hub says: {one_line(error)}"
     else:
         if not any(folder.glob("*.safetensors")):
@@ -113,7 +113,7 @@ def _names_on_hub(name: str) -> list[PurePosixPath]:
 
     try:
         return [PurePosixPath(file) for file in HfApi().list_repo_files(name)]
-    except (OSError, ValueError):
+    except Exception:  # every client of the network has errors of its own
         return []
 
 

@@ -17,11 +17,19 @@ from jaxalign.errors import UserError
 from jaxalign.recipes.going_on import files_of
 from jaxalign.recipes.inputs import read_inputs, started
 from jaxalign.recipes.run import has_saved
-from jaxalign.system.files import make_directory, short_path, writing
+from jaxalign.system.console import tell
+from jaxalign.system.files import make_directory, quote, short_path, writing
 from jaxalign.system.signals import say
 from jaxalign.train.checkpoints import plain
 
 LOCK = ".lock"
+# names of what runs write, and what a kill leaves of it
+OWN = re.compile(
+    r"(config|inputs|versions|results|samples|timing|trackers)\.json|(metrics|samples)\.jsonl"
+    r"|report\.html|learning_curve\.png|skipped_rows_.*\.txt|models?|adapter|checkpoints|plots"
+    r"|tensorboard|wandb|\.lock|\..*\.[0-9a-f]{16}\.(tmp|old)|\.rows-.*",
+    re.DOTALL,
+)
 PATIENCE = 2.0  # seconds; a large process that was killed takes a while to be gone
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 LONGEST = 3_500  # bytes of a path: the system takes 4,096, and files lie below it
@@ -85,29 +93,63 @@ def locked_directory(directory: Path) -> Iterator[None]:
 def set_aside(directory: Path, config: Any) -> Iterator[None]:
     """Context in which a run directory is gone, so that another run may begin there.
 
-    It is renamed as a whole, removed at the end, and put back where the new run has saved nothing.
+    It is renamed as a whole; at the end `settle` removes it or puts it back.
 
     Args:
       directory: of a run, or none.
       config: of the new run.
 
     Raises:
-      UserError: the directory holds no run, or what the new one reads, or another process uses it.
+      UserError: the directory holds no run, or other files too, or what the new one reads, or
+        another process uses it.
     """
     if not directory.is_dir() or not any(directory.iterdir()):
         yield
         return
     place, aside = directory.resolve(), _moved_aside(directory, config)
     place.mkdir()  # to which a link may lead
+    tell(f"{short_path(directory)}: the run there is {aside.name} until the new one has saved")
     try:
         yield
     finally:
+        settle(directory)
+
+
+def settle(directory: Path) -> None:
+    """Remove the run that was set aside for another one which has saved something since, or put it
+    back where that has not: it may have been killed.
+
+    Raises:
+      UserError: another process uses the directory.
+    """
+    place = directory.resolve()
+    aside = max(_set_aside(place), key=os.path.getmtime, default=None)
+    if aside is None:
+        return
+    lock = _locked(make_directory(place) / LOCK)
+    try:
         if has_saved(place):
             shutil.rmtree(aside, ignore_errors=True)
-        else:
-            shutil.rmtree(place, ignore_errors=True)
+            (place / LOCK).unlink(missing_ok=True)
+        elif aside.is_dir():  # else another process was faster
+            unsaved = place.with_name(f".{place.name}.{secrets.token_hex(8)}.tmp")
             with writing(place):
+                place.rename(unsaved)
                 aside.rename(place)
+            shutil.rmtree(unsaved, ignore_errors=True)
+            tell(f"{short_path(directory)}: the run before is back: the new one saved nothing")
+    finally:
+        os.close(lock)
+
+
+def _set_aside(place: Path) -> list[Path]:
+    """Runs that were set aside for others at a place."""
+    try:
+        beside = list(place.parent.iterdir())
+    except OSError:
+        return []
+    name = re.compile(rf"\.{re.escape(place.name)}\.[0-9a-f]{{8}}\.old")
+    return [path for path in beside if name.fullmatch(path.name)]
 
 
 def _moved_aside(directory: Path, config: Any) -> Path:
@@ -117,9 +159,15 @@ def _moved_aside(directory: Path, config: Any) -> Path:
         raise UserError(
             f"{name} holds no run, and --overwrite removes nothing else; give another --output"
         )
+    if others := sorted(path.name for path in directory.iterdir() if not OWN.fullmatch(path.name)):
+        raise UserError(
+            f"{name} holds {quote(others[0])} beside its run, and --overwrite would remove it; "
+            "move it, or give another --output"
+        )
     place = directory.resolve()
     for option, path in files_of(config):
-        if Path(path).expanduser().resolve().is_relative_to(place):
+        run = path.rpartition("@")[0] or path  # of a checkpoint, RUN@STEP
+        if any(Path(name).expanduser().resolve().is_relative_to(place) for name in (path, run)):
             raise UserError(
                 f"--{option} {path} lies in {name}, which --overwrite removes; give another "
                 "--output"

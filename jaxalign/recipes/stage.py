@@ -261,7 +261,7 @@ def _evaluations(
         evaluate=evaluate,
         every=evaluation.every,
         best=best,
-        logged=lambda: bool(values_of(evaluation.sign)),
+        logged=lambda: values_of(evaluation.sign),
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from jaxalign.config.checks import nearest
 from jaxalign.errors import UserError
 from jaxalign.report import write_report
-from jaxalign.system.files import exists, quote, read_json, write_atomically
+from jaxalign.system.files import exists, quote, read_json, short_path, write_atomically
 from jaxalign.train.trackers import SERVICES, Guarded, TrackedRun, Tracker
 
 FILE = "trackers.json"
@@ -59,6 +59,9 @@ def trackers_of(directory: Path, config: Any, *, key: str) -> list[Tracker]:
       directory: of the run.
       config: its resolved configuration, a dataclass.
       key: that no other run has.
+
+    Raises:
+      UserError: a service that was noted is none.
     """
     found: list[Tracker] = [Guarded("the report", lambda: LiveReport(directory))]
     if not exists(directory / FILE):
@@ -70,6 +73,11 @@ def trackers_of(directory: Path, config: Any, *, key: str) -> list[Tracker]:
         config=dataclasses.asdict(config),
     )
     names = read_json(directory / FILE, Tracked).services
+    if unknown := [name for name in names if name not in SERVICES]:
+        raise UserError(
+            f"{short_path(directory / FILE)} names {quote(unknown[0])}, which is no tracker; "
+            f"give --track with what is to follow the run: {', '.join(SERVICES)}"
+        )
     return found + [Guarded(name, functools.partial(SERVICES[name], run)) for name in names]
 
 

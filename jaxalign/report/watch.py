@@ -98,7 +98,7 @@ def watch(directory: Path, port: int) -> None:
             else f"cannot be opened: {error.strerror}"
         )
         raise UserError(f"port {port} {why}; give another by --port") from None
-    with server, deferred() as signals:
+    with server, deferred("closing the page") as signals:
         print(f"{short_path(directory / PAGE)} at {server.address}, Ctrl-C ends", flush=True)
         while not signals:
             server.handle_request()

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 CURSOR = b"\x1b[?25h"  # shows it again
 CLEAR = "\r\x1b[2K"  # of a terminal: what is written on its line
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+FINISHING = "finishing this step and saving (again to stop at once)"
 
 
 class _Receiver:
@@ -22,13 +23,13 @@ class _Receiver:
 
     def __init__(self) -> None:
         self.received: list[int] = []
-        self.is_deferring = False
+        self.is_deferring, self.answer = False, FINISHING
 
     def __call__(self, number: int) -> None:
         """Note a signal, and exit unless it is the first one and deferred."""
         self.received.append(number)
         if self.is_deferring and len(self.received) == 1:
-            acknowledge(number)
+            acknowledge(number, self.answer)
         else:
             if len(self.received) == 1:
                 say(f"jaxalign: {name_of(number)}: stopped; run the same command again to go on")
@@ -52,9 +53,9 @@ def say(line: str) -> None:
         os.write(2, f"{CLEAR if os.isatty(2) else ''}{line}\n".encode())
 
 
-def acknowledge(number: int) -> None:
+def acknowledge(number: int, answer: str) -> None:
     """Say at once that a signal has come, and what is done before it ends the program."""
-    say(f"{name_of(number)}: finishing this step and saving (again to stop at once)")
+    say(f"{name_of(number)}: {answer}")
 
 
 @contextlib.contextmanager
@@ -90,14 +91,18 @@ def ending() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def deferred() -> Iterator[list[int]]:
+def deferred(answer: str = FINISHING) -> Iterator[list[int]]:
     """Context that collects the first terminating signal in a list; a second one ends the program.
 
-    Outside of `ending` (in a notebook, say) the second one has its usual effect.
+    The first is answered at once. Outside of `ending` (in a notebook, say) the second one has its
+    usual effect.
+
+    Args:
+      answer: what is done before the signal ends the program.
     """
     if _receivers:
         receiver = _receivers[0]
-        receiver.is_deferring = True
+        receiver.is_deferring, receiver.answer = True, answer
         try:
             yield receiver.received
         finally:
@@ -116,7 +121,7 @@ def deferred() -> Iterator[list[int]]:
 
     def receive(number: int, frame: object) -> None:
         received.append(number)
-        acknowledge(number)
+        acknowledge(number, answer)
         restore()
 
     for number in handled:

@@ -9,10 +9,16 @@ from jaxalign.numerics.types import Tree
 Evaluate = Callable[[Tree], dict[str, float]]  # `state -> metrics`
 HELD_OUT = "eval/"  # before the names of the training metrics, for those of held-out rows
 
+
+def due(done: int, every: int | None, steps: int) -> bool:
+    """Whether something that comes every so many steps, and after the last one, comes now."""
+    return done == steps or (every is not None and done % every == 0)
+
+
 # Metrics of which less is better, whatever rows they are of; of all others more is.
 LESS_IS_BETTER = {
     *("loss", "perplexity", "divergence", "kl", "kl/reference"),
-    *("rewards/rejected", "logps/rejected", "scores/opponent"),
+    *("rewards/rejected", "logps/rejected", "scores/opponent", "scores/unjudged"),
 }
 
 
@@ -86,27 +92,31 @@ class Evaluations:
     evaluate: metrics of a state.
     every: steps between them; None: at the end alone.
     best: chooses the state that training returns, and may end it; None: it is the last one.
-    logged: whether a run that goes on has evaluated a state before.
+    logged: steps that a run which goes on has evaluated before; None: all that were due.
     """
 
     evaluate: Evaluate
     every: int | None = None
     best: Best | None = None
-    logged: Callable[[], bool] = lambda: True
+    logged: Callable[[], Collection[int]] | None = None
 
-    def begin(self, start: int, state: Tree, report: Callable[..., None]) -> None:
-        """Evaluate the state that a run starts with, or goes on from where there is no evaluation,
-        or none by the metric of the best.
+    def begin(self, start: int, state: Tree, report: Callable[..., None], *, steps: int) -> None:
+        """Evaluate the state that a run starts with, or goes on from where it was due and there is
+        no evaluation of it, or of none, or none by the metric of the best.
 
         Args:
           start: its step.
           state: it is not changed.
           report: gets a step and its metrics.
+          steps: of the whole run.
         """
-        if self.every is None:
+        is_due = due(start, self.every, steps)
+        if self.every is None and not is_due:
             return
         uncompared = self.best is not None and not self.best.values
-        if start == 0 or uncompared or not self.logged():
+        logged = None if self.logged is None else self.logged()
+        is_missing = logged is not None and (not logged or (is_due and start not in logged))
+        if start == 0 or uncompared or is_missing:
             self.now(start, state, report)
 
     def now(self, step: int, state: Tree, report: Callable[..., None]) -> None:

@@ -17,8 +17,8 @@ from jaxalign.system.compile_time import compile_time
 from jaxalign.system.console import counted, phase, seconds, tell
 from jaxalign.system.signals import deferred, name_of, say
 from jaxalign.train.checkpoints import Checkpoints
-from jaxalign.train.evaluations import Evaluations
-from jaxalign.train.saves import Saves, due
+from jaxalign.train.evaluations import Evaluations, due
+from jaxalign.train.saves import Saves
 
 IN_FLIGHT = 2  # steps that are handed to the device before an earlier one must have ended
 
@@ -72,7 +72,8 @@ def fit(
 
     Raises:
       UserError: the loss is not finite, or the checkpoint is beyond `steps`.
-      StepRefused: from `step`, once the state before it is saved.
+      StepRefused: from `step`, once the state before it is saved, or from an evaluation, once the
+        state is.
     """
     start, state = _resumed(state, checkpoints, steps)
     on_start(start)
@@ -86,7 +87,7 @@ def fit(
     if best is not None:
         best.recall(() if checkpoints is None else checkpoints.steps())
     if evaluations is not None:
-        evaluations.begin(start, state, on_metrics)
+        evaluations.begin(start, state, on_metrics, steps=steps)
         saves.if_best(start, state)
     with (
         deferred() as signals,
@@ -108,7 +109,7 @@ def fit(
             advance(done, log.note)
             if evaluations is not None and due(done, evaluations.every, steps):
                 log.flush()
-                evaluations.now(done, state, on_metrics)
+                _evaluate(evaluations, done, state, on_metrics, saves=saves)
             stopping = bool(signals)  # one that comes while this step is saved ends the next one
             has_ended = best is not None and best.exhausted
             saves.after(done, state, stopping=stopping or has_ended)
@@ -120,6 +121,21 @@ def fit(
     if best is None or best.step is None or checkpoints is None:
         return state
     return checkpoints.read(best.step, state)
+
+
+def _evaluate(
+    evaluations: Evaluations, done: int, state: Tree, on_metrics: OnMetrics, *, saves: Saves
+) -> None:
+    """Evaluate the state of a step, which is saved before where it is time to, and where the
+    evaluation is refused: the run goes on with it.
+    """
+    if evaluations.logged is not None:  # else it would not come again
+        saves.after(done, state, stopping=False)
+    try:
+        evaluations.now(done, state, on_metrics)
+    except StepRefused as error:
+        saves.after(done, state, stopping=True)
+        raise StepRefused(f"evaluation after step {done}: {error}") from None
 
 
 @contextlib.contextmanager

@@ -5,12 +5,7 @@ from collections.abc import Callable
 
 from jaxalign.numerics.types import Tree
 from jaxalign.train.checkpoints import Checkpoints
-from jaxalign.train.evaluations import Best
-
-
-def due(done: int, every: int | None, steps: int) -> bool:
-    """Whether something that comes every so many steps, and after the last one, comes now."""
-    return done == steps or (every is not None and done % every == 0)
+from jaxalign.train.evaluations import Best, due
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -218,6 +218,14 @@ def test_a_schedule_shorter_than_its_warm_up_is_refused_by_its_flag(loop, start)
             pending.settled(2.0)
 
 
+@pytest.mark.parametrize("start", [SMALL, HUB])
+@pytest.mark.parametrize("loop", [*NEW, "head"])
+def test_a_default_warm_up_is_cut_to_a_short_schedule(loop, start):
+    given = dataclasses.replace(longer(loop), optimizer=OptimizerConfig())
+    settled = following(given, loop, start).settled(4.0, announce=False)
+    assert settled.optimizer.warmup_steps <= 2
+
+
 @pytest.mark.parametrize("loop", ["sft", "reward", "preferred", "dpo_human", "ppo", "unpenalised"])
 def test_the_main_job_refuses_it_before_anything_is_written(loop, tmp_path):
     config = RLHFConfig()

@@ -119,6 +119,32 @@ def test_what_cannot_be_had_is_one_line(cached, monkeypatch):
         prompts("hf:org/plain")
 
 
+def test_a_hub_out_of_reach_is_one_line(tmp_path, monkeypatch):
+    """Its client raises errors of its network library, which are no OSError."""
+
+    class ConnectError(Exception):
+        pass
+
+    def unreachable(*_, **__):
+        raise ConnectError("Name or service not known")
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", unreachable)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
+    with pytest.raises(UserError, match="no file org/absent, and the Hugging Face hub says: Name"):
+        prompts("org/absent")
+
+
+def test_descriptions_of_a_data_set_are_no_rows(cached):
+    files = {
+        "data/train-0.parquet": "a",
+        "dataset_infos.json": "{}",
+        "data/dataset_dict.json": "{}",
+    }
+    cached("org/old", files)
+    assert prompts("org/old") == ["a 0", "a 1"]
+
+
 def test_online_only_the_files_of_the_split_are_asked_for(cached, monkeypatch):
     """The listing comes from the hub; what is downloaded is a list of data files, no script."""
     files = {"data/train-0.parquet": "a", "data/test-0.parquet": "b", "run.py": "x", "w.bin": "y"}

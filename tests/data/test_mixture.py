@@ -84,3 +84,5 @@ def test_mixtures_that_cannot_be():
         DataConfig(mixture={"a": 0.0})
     with pytest.raises(UserError, match="source 2 of the mixture has a weight of less than one"):
         mixed_rows([10, 10], [1, 0.01], 0)
+    with pytest.raises(UserError, match="source 2 of the mixture has no row left to train on"):
+        mixed_rows([10, 0], [1, 1], 0)

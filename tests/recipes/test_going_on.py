@@ -19,7 +19,7 @@ from jaxalign.recipes.endings import Ending
 from jaxalign.recipes.going_on import PATHS, check_config
 from jaxalign.recipes.inputs import Inputs, check_same, read_inputs
 from jaxalign.recipes.run import keep_inputs
-from jaxalign.recipes.run_directory import LOCK, locked_directory, set_aside
+from jaxalign.recipes.run_directory import LOCK, locked_directory, set_aside, settle
 from jaxalign.train.evaluations import Best
 
 # Last words of the fields that may change, in any command.
@@ -184,6 +184,33 @@ def test_a_run_comes_back_if_the_new_one_saved_nothing(tmp_path):
     assert sorted(tmp_path.iterdir()) == [link, run]
 
 
+@pytest.mark.parametrize("has_saved", [False, True])
+def test_a_killed_run_leaves_the_one_before_to_the_next_command(tmp_path, has_saved):
+    run = a_run(tmp_path / "run")
+    killed = set_aside(run, DPOConfig())
+    killed.__enter__()  # and never left
+    with locked_directory(run), pytest.raises(UserError, match="in use by process"):
+        settle(run)  # as long as the new one lives
+    (run / ("results.json" if has_saved else "config.json")).write_text("{}")
+    settle(run)
+    expected = ["results.json"] if has_saved else ["inputs.json", "model"]
+    assert sorted(path.name for path in run.iterdir()) == expected
+    assert list(tmp_path.iterdir()) == [run]
+    settle(run)
+    assert sorted(path.name for path in run.iterdir()) == expected
+    killed.gen.close()
+
+
+def test_other_files_beside_a_run_are_not_overwritten(tmp_path):
+    run = a_run(tmp_path / "run")
+    for name in (".git", "notes.txt"):
+        (run / name).touch()
+        with pytest.raises(UserError, match=f"holds '?{name}'? beside its run, and --overwrite"):
+            set_aside(run, DPOConfig()).__enter__()
+        (run / name).unlink()
+    assert sorted(path.name for path in run.iterdir()) == ["inputs.json", "model"]
+
+
 def test_what_is_not_overwritten(tmp_path):
     run = a_run(tmp_path / "run")
     (tmp_path / "notes").mkdir()
@@ -196,6 +223,7 @@ def test_what_is_not_overwritten(tmp_path):
             "notes holds no run, and --overwrite removes nothing else",
         ),
         (run, DPOConfig(policy=str(run)), "--policy .* lies in .*run, which --overwrite removes"),
+        (run, DPOConfig(policy=f"{run}@200"), "--policy .*@200 lies in .*run, which --overwrite"),
         (run, DPOConfig(reference_logps=f"{run}/x"), "--reference_logps .* lies in .*run"),
         (run, with_reward, "--rewards .*r lies in .*run"),
     ):

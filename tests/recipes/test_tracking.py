@@ -112,6 +112,9 @@ def test_services_of_a_run_are_kept(tmp_path, monkeypatch):
     ]
     keep_services(tmp_path, services_of(""))
     assert len(trackers_of(tmp_path, Config(), key="k")) == 1
+    keep_services(tmp_path, ["os"])  # as nobody but an editor does
+    with pytest.raises(UserError, match=r"trackers.json names .os., which is no tracker"):
+        trackers_of(tmp_path, Config(), key="k")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxalign.errors import UserError
+from jaxalign.errors import StepRefused, UserError
 from jaxalign.train.checkpoints import Checkpoints
 from jaxalign.train.evaluations import Best, Evaluations
 from jaxalign.train.loop import fit
@@ -293,8 +293,44 @@ def test_without_a_checkpoint_nothing_is_the_best(checkpoints):
 def test_a_run_that_goes_on_without_an_evaluation_is_evaluated_first(checkpoints):
     run(4, checkpoints=checkpoints)
     seen = []
-    evaluations = Evaluations(evaluate=lambda state: {"e": 0.0}, every=9, logged=lambda: bool(seen))
+    evaluations = Evaluations(
+        evaluate=lambda state: {"e": 0.0}, every=9, logged=lambda: [step for step, _ in seen]
+    )
     for steps, expected in ((6, [4, 5, 6, 6]), (7, [7, 7])):
         _, reported = run(steps, checkpoints=checkpoints, evaluations=evaluations)
         assert [step for step, _ in reported] == expected
         seen += reported
+
+
+@pytest.mark.parametrize(("every", "last"), [(None, 5), (3, 3), (2, 4)])
+@pytest.mark.parametrize("fault", [InterruptedError, StepRefused])
+def test_a_run_that_ends_within_an_evaluation_has_its_state_and_evaluates_it(
+    checkpoints, every, last, fault
+):
+    """Killed, where a checkpoint is due as well, or refused by a reward that is not there."""
+    lines = []
+
+    def begin(start):
+        lines[:] = [line for line in lines if start and line[0] <= start]
+
+    def evaluate(state):
+        if broken and int(state).bit_length() == last:
+            raise fault("gone")
+        return {"e": float(state)}
+
+    evaluations = Evaluations(
+        evaluate=evaluate, every=every, logged=lambda: [step for step, x in lines if "e" in x]
+    )
+    options = {"checkpoints": checkpoints, "evaluations": evaluations, "on_start": begin}
+    options |= {"on_metrics": lambda step, metrics: lines.append((step, metrics)), "steps": 5}
+    options["save_every"] = 4 if fault is StepRefused else 1
+    broken = True
+    with pytest.raises(fault, match="gone"):
+        fit(jnp.float32(0), add, float, **options)
+    checkpoints.wait()
+    assert checkpoints.steps()[-1] == last
+    broken, drawn = False, []
+    state = fit(jnp.float32(0), add, lambda i: drawn.append(i) or float(i), **options)
+    assert (int(state), drawn) == (0b11111, list(range(last, 5)))
+    evaluated = [step for step, x in lines if "e" in x]
+    assert evaluated == [step for step in range(6) if step == 5 or (every and step % every == 0)]
