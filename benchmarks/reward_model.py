@@ -6,6 +6,8 @@ Blocks of 30 sentences, each rated by its own people, are divided at random: 60%
 job's reward model and a bag-of-words ridge regression on the same texts, the rest to test both.
 Pairwise accuracy is over all pairs of test texts, against the mean of their raters; the human
 ceiling is one rater against the mean of the others.
+
+Takes ten minutes on two cores.
 """
 
 import argparse

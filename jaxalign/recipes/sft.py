@@ -37,7 +37,8 @@ def train_sft(
       evaluation_rows: held out; the loss on them is computed along the way.
     """
     read = text_logps_and_likeliest(policy.model)  # for the accuracy of tokens too
-    objective = dataclasses.replace(sft_objective(policy), read=read)
+    shown = ("loss", "tokens/accuracy")
+    objective = dataclasses.replace(sft_objective(policy), read=read, shown=shown)
     params = fit_batches(
         run,
         name,
