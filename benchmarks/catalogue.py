@@ -3,7 +3,7 @@
 python -m benchmarks.catalogue            # print it
 python -m benchmarks.catalogue --write    # write jaxalign/losses/README.md and the guide's table
 
-Takes a few seconds on two cores.
+Takes seconds on two cores.
 """
 
 import argparse

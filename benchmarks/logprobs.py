@@ -6,7 +6,7 @@ Forward and gradient of both hidden states and unembedding, float32. `temporarie
 account of scratch memory; `resident` is the growth of the largest resident set of a fresh process
 when it steps.
 
-Takes a minute on two cores.
+Takes half a minute on two cores.
 """
 
 import argparse

@@ -4,7 +4,7 @@
 
 One prompt, fifteen responses of one to three tokens, all enumerated, in double precision.
 
-Takes two minutes on two cores.
+Takes 40 seconds on two cores.
 """
 
 import argparse
