@@ -151,6 +151,22 @@ def test_a_run_does_not_go_on_with_other_rows_in_the_same_file(policy, capsys):
 
 
 @pytest.mark.slow
+def test_a_best_that_is_no_metric_is_refused_before_the_first_step(policy, files, capsys):
+    """Of a new run, and of one that goes on and was evaluated before."""
+    run = files["folder"] / "best"
+    start = ["sft", "--init", str(policy[0]), "--data.max_length", "40", "--output", str(run)]
+    rows = ["--data.path", files["texts"], "--data.evaluation_path", files["texts"]]
+    arguments = [*start, *rows, *fit("", 2), "--eval_every", "1"]
+    for lines in ([], [0, 1, 1, 2, 2]):
+        with pytest.raises(SystemExit):
+            main([*arguments, "--best", "eval/los"])
+        told = "best eval/los is no metric of the evaluation, which has eval/loss, "
+        assert told in capsys.readouterr().err
+        assert [line["step"] for line in read_metrics(run)] == lines
+        dispatch(arguments)
+
+
+@pytest.mark.slow
 def test_another_configuration_does_not_go_on_in_the_same_directory(policy, capsys):
     _, arguments = policy
     with pytest.raises(SystemExit):
