@@ -277,6 +277,8 @@ def test_kto_and_bco_resume_to_the_same_bits_and_are_explained(
     whole, parts = str(tmp_path / "whole"), str(tmp_path / "parts")
     results = dispatch(["kto", "--loss", loss, "--output", whole, *data])
     assert 0 <= results["reward_model"][0]["pair_accuracy"] <= 1
+    told = r"^kto: 6/6 .*, loss [\d.]+, rewards/chosen \S+, rewards/rejected \S+$"
+    assert re.search(told, capsys.readouterr().out, re.MULTILINE)
     interrupted(lambda: dispatch(["kto", f"--loss={loss}", "--output", parts, *data]))
     assert 0 < read_metrics(parts)[-1]["step"] < 6
     dispatch(["kto", "--loss", loss, "--output", parts, *data])
