@@ -5,6 +5,8 @@
 Forward and gradient of both hidden states and unembedding, float32. `temporaries` is XLA's own
 account of scratch memory; `resident` is the growth of the largest resident set of a fresh process
 when it steps.
+
+Takes half a minute on two cores.
 """
 
 import argparse

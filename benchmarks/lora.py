@@ -5,6 +5,8 @@
 Steps take turns within a round; medians over rounds. Memory is that of the state (parameters,
 frozen ones included, and the optimizer's) and what XLA says that a step needs beside it. The errors
 are of logits of random tokens, relative to their standard deviation, on random weights.
+
+Takes a minute on two cores.
 """
 
 import argparse

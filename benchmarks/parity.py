@@ -12,6 +12,8 @@ A row for each model: worst absolute error of the logits of real tokens, positio
 token differs, relative errors of the loss and of the norms, and how far decoding with a cache is
 from the full pass. Exit status 1 if an error is above 1e-4, a likeliest token differs by more than
 rounding, or a model is refused that its manifest does not mark `refused`; 2 if there are no cases.
+
+Takes a minute on two cores.
 """
 
 import argparse

@@ -6,6 +6,8 @@ Blocks of 30 sentences, each rated by its own people, are divided at random: 60%
 job's reward model and a bag-of-words ridge regression on the same texts, the rest to test both.
 Pairwise accuracy is over all pairs of test texts, against the mean of their raters; the human
 ceiling is one rater against the mean of the others.
+
+Takes five minutes on two cores.
 """
 
 import argparse
@@ -100,7 +102,8 @@ def main() -> None:
         cells = []
         for metric in METRICS:
             values = [result[name][metric] for result in results]
-            cells.append(f"{statistics.mean(values):.3f} ± {statistics.stdev(values):.3f}")
+            spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+            cells.append(f"{statistics.mean(values):.3f}{spread}")
         print(f"| {name} | " + " | ".join(cells) + " |")
     ours, bag = ([r[name]["pair_accuracy"] for r in results] for name in list(results[0])[:2])
     gains = [a - b for a, b in zip(ours, bag, strict=True)]

@@ -1,9 +1,13 @@
-"""The main job over several seeds: `python -m benchmarks.rlhf --seeds 0 1 2`.
+"""The main job over several seeds: mean and deviation of every number.
+
+    python -m benchmarks.rlhf --seeds 0 1 2
 
 Runs `jaxalign rlhf --seed S` one after the other (finished runs are read, not repeated) and prints
 the mean of every number with its standard deviation over seeds, and the smallest lower end of a
 win rate's 95% interval. `--config rlhf_smollm2 --directory runs/smollm2` does the same
 for the job from a known model.
+
+Takes four minutes on two cores for a seed.
 """
 
 import argparse

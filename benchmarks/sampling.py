@@ -5,6 +5,8 @@
 By default the main job's model and sizes. Random weights, float32, AdamW. Sampling counts new
 tokens (no text ends early), training counts all tokens of its rows. Shown are the median and the
 spread of ten rounds, after compilation.
+
+Takes 20 seconds on two cores.
 """
 
 import argparse

@@ -4,6 +4,7 @@ like.
 
 import collections
 import json
+import re
 from pathlib import Path
 
 import jax
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from jaxalign.cli import dispatch, main
-from jaxalign.recipes import stage
+from jaxalign.recipes import stage, step_metrics
 from jaxalign.train import loop
 from jaxalign.train.metrics import read_metrics
 from tests.metric_lines import lines_without_times
@@ -150,6 +151,22 @@ def test_a_run_does_not_go_on_with_other_rows_in_the_same_file(policy, capsys):
 
 
 @pytest.mark.slow
+def test_a_best_that_is_no_metric_is_refused_before_the_first_step(policy, files, capsys):
+    """Of a new run, and of one that goes on and was evaluated before."""
+    run = files["folder"] / "best"
+    start = ["sft", "--init", str(policy[0]), "--data.max_length", "40", "--output", str(run)]
+    rows = ["--data.path", files["texts"], "--data.evaluation_path", files["texts"]]
+    arguments = [*start, *rows, *fit("", 2), "--eval_every", "1"]
+    for lines in ([], [0, 1, 1, 2, 2]):
+        with pytest.raises(SystemExit):
+            main([*arguments, "--best", "eval/los"])
+        told = "best eval/los is no metric of the evaluation, which has eval/loss, "
+        assert told in capsys.readouterr().err
+        assert [line["step"] for line in read_metrics(run)] == lines
+        dispatch(arguments)
+
+
+@pytest.mark.slow
 def test_another_configuration_does_not_go_on_in_the_same_directory(policy, capsys):
     _, arguments = policy
     with pytest.raises(SystemExit):
@@ -158,7 +175,8 @@ def test_another_configuration_does_not_go_on_in_the_same_directory(policy, caps
 
 
 @pytest.mark.slow
-def test_reward_dpo_ppo_evaluate_and_generate(policy, files, capsys):
+def test_reward_dpo_ppo_evaluate_and_generate(policy, files, capsys, monkeypatch):
+    monkeypatch.setattr(step_metrics, "peak_flops", lambda kind: 1e15)
     directory, folder = str(policy[0]), files["folder"]
     pairs = ["--data.path", files["preferences"], "--data.max_length", "40"]
     reward, dpo, ppo = (str(folder / name) for name in ("reward", "dpo", "ppo"))
@@ -167,6 +185,7 @@ def test_reward_dpo_ppo_evaluate_and_generate(policy, files, capsys):
         ["reward", "--output", reward, "--init", directory, *pairs, *held_out, *fit("reward.", 4)]
     )
     assert 0 <= results["reward_model"][0]["pair_accuracy"] <= 1
+    assert 0 < read_metrics(reward)[2]["utilisation"] < 1
     results = dispatch(
         ["dpo", "--output", dpo, "--policy", directory, *pairs, *held_out, *fit("dpo.", 4)]
     )
@@ -214,7 +233,7 @@ def test_dpo_by_another_loss(policy, files, tmp_path, loss, rows):
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["sft", "dpo"])
 def test_rows_on_disk_train_the_same_model_and_resume(
-    policy, files, tmp_path, command, interrupted
+    policy, files, tmp_path, command, interrupted, capsys
 ):
     """Of a mixture with long rows and held-out ones; what is in memory is not interrupted."""
     more = [{"prompt": f"{w} ", "chosen": f"good {text(i) * 3}", "rejected": "bad"}
@@ -232,6 +251,9 @@ def test_rows_on_disk_train_the_same_model_and_resume(
     arguments = [*start, *mixture, *loop]
     whole, parts = str(tmp_path / "whole"), str(tmp_path / "parts")
     dispatch([command, "--run_dir", whole, *arguments])
+    shown = {"sft": "tokens/accuracy", "dpo": "rewards/margin"}[command]
+    told = rf"^{command}: 6/6 .*, loss [\d.]+, {shown} -?[\d.]+"
+    assert re.search(told, capsys.readouterr().out, re.MULTILINE)
     streamed = [command, "--run_dir", parts, *arguments, "--data.streaming", "True"]
     interrupted(lambda: dispatch(streamed))
     assert 0 < read_metrics(parts)[-1]["step"] < 6
@@ -255,6 +277,8 @@ def test_kto_and_bco_resume_to_the_same_bits_and_are_explained(
     whole, parts = str(tmp_path / "whole"), str(tmp_path / "parts")
     results = dispatch(["kto", "--loss", loss, "--output", whole, *data])
     assert 0 <= results["reward_model"][0]["pair_accuracy"] <= 1
+    told = r"^kto: 6/6 .*, loss [\d.]+, rewards/chosen \S+, rewards/rejected \S+$"
+    assert re.search(told, capsys.readouterr().out, re.MULTILINE)
     interrupted(lambda: dispatch(["kto", f"--loss={loss}", "--output", parts, *data]))
     assert 0 < read_metrics(parts)[-1]["step"] < 6
     dispatch(["kto", "--loss", loss, "--output", parts, *data])

@@ -3,6 +3,8 @@
     python -m benchmarks.exact [--markdown FILE]
 
 One prompt, fifteen responses of one to three tokens, all enumerated, in double precision.
+
+Takes 40 seconds on two cores.
 """
 
 import argparse

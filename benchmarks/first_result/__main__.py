@@ -2,6 +2,8 @@
 
 Every process is watched from outside. The table is written again after each of them, and each is
 kept as a line of JSON; what is not installed, or fails, is left out with a line.
+
+Takes an hour on two cores, and 25 minutes without TRL and Tunix.
 """
 
 import argparse

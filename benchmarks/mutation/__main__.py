@@ -8,6 +8,8 @@ forgotten checks, `stop_gradient`, `widen`, `axis_name`, masks. The tests that r
 until one fails, the quickest first. A mutant that survives needs a test, or a sentence in
 explanations.toml that says why no test can notice it. Exit status 1 if one has neither, or if an
 explanation is stale. Results are kept, so that a second run tries what is new.
+
+Takes hours on two cores, and minutes where its results are kept.
 """
 
 import argparse

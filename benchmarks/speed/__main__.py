@@ -2,6 +2,8 @@
 
 Other libraries may live in an environment of their own: `--peer-python PATH`. What is not
 installed is left out with a line.
+
+Takes hours on two cores with all libraries; --only, --work and --rounds shorten it.
 """
 
 import argparse

@@ -98,7 +98,7 @@ def _batches(config: SFTConfig, size: int, pad_id: int, rows: Sequence) -> TextB
     shared = {"pad_id": pad_id, "seed": config.seed}
     if config.packing:
         return packed_batches(rows, size, length=config.data.longest, **shared)
-    return bucketed_batches(rows, size, buckets=config.buckets, **shared)
+    return bucketed_batches(rows, size, buckets=config.buckets(len(rows)), **shared)
 
 
 def _row(run: Run, trained: TextModel, held_out: Sequence) -> dict:

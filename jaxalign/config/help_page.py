@@ -30,7 +30,7 @@ from jaxalign.losses.declarations import Loss
 
 # block of settings: what is used most of it, beside its loss and the short flags
 USED_MOST: Mapping[type, tuple[str, ...]] = {
-    DataConfig: ("path", "evaluation_path", "evaluation_share"),
+    DataConfig: ("path", "evaluation_path", "evaluation_share", "on_long_row"),
     LoraConfig: ("rank",),
     PPOSettings: ("kl_coef",),
     GRPOSettings: ("group_size", "kl_coef"),

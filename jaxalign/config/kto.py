@@ -53,7 +53,7 @@ class KTOConfig(ReferenceFields):
     """
 
     data: DataConfig = DataConfig()
-    """Rows with `prompt`, `completion` and `label`."""
+    """Rows with `prompt`, `completion` and `label`; or with `chosen` and `rejected`, as for dpo."""
     kto: KTOSettings = KTOSettings()
     """Loss and training loop. A hyper-parameter that is None is that of the chosen loss, and one
     that the loss does not take is refused."""

@@ -7,6 +7,9 @@ from jaxalign.config.lora import check_lora
 from jaxalign.config.ranges import Size
 from jaxalign.config.training import NewModelFields
 
+MOST_BUCKETS = 3
+TEXTS_OF_A_BUCKET = 100  # with fewer, a range saves less padding than its program takes to compile
+
 
 @config
 class SFTConfig(NewModelFields):
@@ -21,7 +24,7 @@ class SFTConfig(NewModelFields):
     """Rows have a `label` too, and only those with a true one are imitated."""
     length_buckets: Size | None = None
     """Batches hold texts of similar length, from so many ranges of lengths; each compiles once.
-    None: 3, or no such ranges with `packing`."""
+    None: one for every 100 texts and at most 3, or none with `packing`."""
     packing: bool = False
     """Put as many texts in a row as its data.max_length tokens hold, each reading itself alone: the
     same loss with next to no padding. fit.batch_size then counts such rows."""
@@ -45,7 +48,7 @@ class SFTConfig(NewModelFields):
             "not make; leave one of them out",
         )
 
-    @property
-    def buckets(self) -> int:
-        """Ranges of lengths that batches come from where rows are not packed."""
-        return 3 if self.length_buckets is None else self.length_buckets
+    def buckets(self, texts: int) -> int:
+        """Ranges of lengths that batches of so many texts come from where they are not packed."""
+        few = min(MOST_BUCKETS, max(1, texts // TEXTS_OF_A_BUCKET))
+        return few if self.length_buckets is None else self.length_buckets

@@ -21,6 +21,8 @@ from jaxalign.data.row_fields import (
 
 TextOrMessages = str | list[dict[str, Any]]
 CONVERSATION = re.compile(r"""\s*\[\s*\{\s*["'](role|content)["']\s*:""")
+# Senders of messages as ShareGPT names them, and our roles.
+SENDERS = {"human": "user", "gpt": "assistant", "chatgpt": "assistant"}
 # Fields of a message by which other libraries choose what is trained on.
 TRAINING_FIELDS = (
     "weight",
@@ -97,13 +99,26 @@ def _parsed_message(field: str, message: Any) -> dict[str, Any]:
     """A message with the fields that have an effect, its `content` one text."""
     if not isinstance(message, Mapping):
         raise BadRow(f'{field} is {short_repr(message)}, wanted {{"role", "content"}}')
-    if {"from", "value"} <= message.keys():
-        raise BadRow(f'{field} has "from" and "value"; call them "role" and "content"')
+    message = _with_our_names(message)
     role, content = required_value(message, "role"), message.get("content")
     if not isinstance(role, str) or role not in ROLES:
         raise BadRow(f"{field} has role {short_repr(role)}, wanted one of {list(ROLES)}")
     rest = {} if message.keys() == {"role", "content"} else _other_fields(field, message)
     return {"role": role, "content": unicode_text(field, _content_text(field, content)), **rest}
+
+
+def _with_our_names(message: Row) -> Row:
+    """The message, its sender and text named as we do where ShareGPT's names stand for them.
+
+    >>> _with_our_names({"from": "gpt", "value": "Hello."})
+    {'role': 'assistant', 'content': 'Hello.'}
+    """
+    if not {"from", "value"} <= message.keys() or {"role", "content"} & message.keys():
+        return message
+    sender, text = message["from"], message["value"]
+    role = SENDERS.get(sender, sender) if isinstance(sender, str) else sender
+    rest = {name: value for name, value in message.items() if name not in ("from", "value")}
+    return {"role": role, "content": text, **rest}
 
 
 def _other_fields(field: str, message: Row) -> dict[str, Any]:

@@ -8,10 +8,11 @@ from typing import Generic, Literal, TypeVar
 from jaxalign.data.chat import TokenRow
 from jaxalign.data.disk_rows import disk_records, disk_tokens
 from jaxalign.data.long_rows import cut_record, without_far_ends
-from jaxalign.data.records import FIELDS, Record
+from jaxalign.data.records import FIELDS, Record, Unpaired
 from jaxalign.data.row_fields import BadRow, Row
 from jaxalign.data.sources import FieldNames, TextUnit, rows_of
 from jaxalign.data.tokenizer import Tokenizer
+from jaxalign.data.unpaired_rows import unpaired_rows
 from jaxalign.errors import UserError
 from jaxalign.system.files import short_path
 
@@ -110,7 +111,8 @@ def load_records(
         records, tokens = disk_records(folder, kind), disk_tokens(folder)
     loaded = LoadedRecords[AnyRecord](records, [], tokens, [])
     parser = RowParser(kind, tokenizer, max_length, truncate=on_long_row == "truncate")
-    for place, row in rows_of(source, fields or {}, data_dir, text):
+    rows = rows_of(source, fields or {}, data_dir, text)
+    for place, row in unpaired_rows(rows) if kind is Unpaired else rows:
         try:
             parsed = parser.parse(row)
         except LongRow as long:

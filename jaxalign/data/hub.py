@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxalign.errors import UserError, one_line
-from jaxalign.system.files import short_path
+from jaxalign.system.files import exists, short_path
 
 SOURCE = re.compile(r"(hf:)?(?P<name>[\w-][\w.-]*/[\w.-]+)(?P<parts>(:[\w.-]+){0,2})")
 ENDINGS = tuple(
@@ -32,6 +32,18 @@ def is_hub_source(source: str) -> bool:
     """Whether a source is a data set of the hub: `hf:OWNER/NAME`, or the bare id."""
     match = SOURCE.fullmatch(source)
     return source.startswith("hf:") or (match is not None and not source.endswith(ENDINGS))
+
+
+def hub_data_set(source: str | None) -> str:
+    """Id of the hub's data set that a source names; empty: none, or a file or folder is there.
+
+    >>> hub_data_set("hf:openai/gsm8k:main:test"), hub_data_set("pairs.jsonl")
+    ('openai/gsm8k', '')
+    """
+    match = SOURCE.fullmatch(source or "")
+    if match is None or not is_hub_source(match[0]):
+        return ""
+    return "" if match[1] is None and exists(match[0]) else match["name"]
 
 
 def hub_files(source: str) -> list[Path]:

@@ -3,12 +3,13 @@
 import dataclasses
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jaxalign.data.hub import hub_data_set
 from jaxalign.errors import printable
 from jaxalign.recipes.base_model import ORIGINS, base_of, hub_name, licence_of, origins
 from jaxalign.recipes.checkpoint_models import checkpoint_name
@@ -34,6 +35,7 @@ class Sources:
 
     path: str = ""
     evaluation_path: str = ""
+    mixture: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,7 +72,7 @@ def model_card(source: str, text_model: TextModel) -> str:
     rows = results.get("rows", [])
     title = " ".join(str(row["method"]) for row in rows[:1] if "method" in row)
     parts = [
-        _front_matter(base, text_model),
+        _front_matter(base, _data_sets(config), text_model),
         f"# {as_text(title or Path(source).name)}\n",
         *_section("Model", _facts(text_model)),
         *_section("Data", _data(config, base)),
@@ -104,7 +106,14 @@ def as_code(text: str) -> str:
     return code if code.startswith("`") else f"`{code}`"
 
 
-def _front_matter(base: str, text_model: TextModel) -> str:
+def _data_sets(config: Mapping[str, Any]) -> list[str]:
+    """Data sets of the hub that a run was trained on, by their ids."""
+    data = config.get("data") or {}
+    names = [hub_data_set(source) for source in (data.get("path"), *(data.get("mixture") or {}))]
+    return [*dict.fromkeys(name for name in names if name)]
+
+
+def _front_matter(base: str, data_sets: Sequence[str], text_model: TextModel) -> str:
     """YAML; JSON's spelling of texts and lists is YAML too. Without a base there is no licence to
     tell: that of a model trained from nothing is its owner's to choose.
     """
@@ -116,6 +125,8 @@ def _front_matter(base: str, text_model: TextModel) -> str:
         fields["base_model"] = base
     if base:
         fields["license"] = licence_of(base)
+    if data_sets:
+        fields["datasets"] = data_sets
     lines = [f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in fields.items()]
     return "\n".join(["---", *lines, "---\n"])
 
@@ -148,9 +159,12 @@ def _data(config: Mapping[str, Any], base: str) -> Iterator[str]:
         yield f"- Started from: {as_code(origin)}"
     if base:
         yield f"- Base model: {as_code(base)}, licence: {as_text(licence_of(base))}"
+    data = config.get("data") or {}
     for name, label in DATA.items():
-        if path := (config.get("data") or {}).get(name):
+        if path := data.get(name):
             yield f"- {label}: {as_code(path)}"
+    for source, weight in (data.get("mixture") or {}).items():
+        yield f"- Trained on: {as_code(source)}, weight {_number(weight)}"
 
 
 def _metrics(results: Mapping[str, Any]) -> Iterator[str]:

@@ -243,7 +243,7 @@ def unpaired_objective(
         read=read,
         make_loss=functools.partial(objectives.unpaired, loss=loss, axis_name=axis_name),
         measure=beforehand(objectives.unpaired_sums(read, loss), settings.fit),
-        shown=PREFERENCE_METRICS,
+        shown=("loss", "rewards/chosen", "rewards/rejected"),
         **running_mean(loss),
     )
 

@@ -93,6 +93,7 @@ def train_process(
         frozen=model.frozen,
         loss_fn=objectives.process_reward(read, loss),
         shown=("loss", "steps/accuracy"),
+        reads_all=True,
     )
     loop = {"settings": fit, "steps_per_epoch": count / fit.rows, "evaluation": evaluation}
     params = fit_batches(run, name, learner, batch_of_step, **loop)

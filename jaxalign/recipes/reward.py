@@ -176,6 +176,7 @@ def train_scores(
         frozen=frozen,
         loss_fn=make_loss(learned),
         shown=("loss", "rewards/accuracy"),
+        reads_all=settings.trunk == "trained" and settings.pooling != "none" and not settings.bag,
     )
     loop = {"settings": fit, "steps_per_epoch": compared.count / size, "evaluation": evaluation}
     params = fit_batches(run, name, learner, batch_of_step, **loop)

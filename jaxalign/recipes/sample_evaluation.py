@@ -22,9 +22,11 @@ from jaxalign.recipes.sampler import TextTask, make_sampler
 from jaxalign.recipes.stage import Evaluation
 from jaxalign.recipes.text_models import TextModel
 from jaxalign.rollouts.text import sample_and_score
+from jaxalign.train.evaluations import HELD_OUT
 from jaxalign.train.step import TrainState
 
 KEPT = 16  # held-out prompts, the first ones, whose responses are written to `samples.jsonl`
+ANSWER_METRICS = ("scores/mean", "kl/reference", "response/length", "response/ended")
 NOT_COUNTED = 10**9  # iterations that a run may have without a score, where nothing is learned
 
 
@@ -116,9 +118,10 @@ def sampled_evaluation(
         if records.every:
             first = first_answers(answered, KEPT, step=int(state.step) // updates)
             run.samples.write(sample_lines(records.stage, judges, first))
-        return {f"eval/{name}": x for name, x in answer_metrics(answered, judges).items()}
+        return {f"{HELD_OUT}{name}": x for name, x in answer_metrics(answered, judges).items()}
 
-    return Evaluation(metrics=metrics, every=every, sign="eval/scores/mean")
+    names = [f"{HELD_OUT}{name}" for name in metric_names(judges)]
+    return Evaluation(metrics=metrics, every=every, sign=f"{HELD_OUT}scores/mean", names=names)
 
 
 def first_answers(answered: Answered, count: int, *, step: int) -> Drawn:
@@ -136,13 +139,23 @@ def answer_metrics(answered: Answered, judges: Judges) -> dict[str, float]:
     return answered.judged.metrics | {name: mean_score(x) for name, x in numbers.items()}
 
 
+def metric_names(judges: Judges) -> list[str]:
+    """Names of the metrics that `answer_metrics` has, before there is any answer."""
+    columns = np.zeros((1, len(judges.sources)))
+    return [*judges.metrics(columns, columns.sum(axis=1)), *ANSWER_METRICS]
+
+
 def answer_numbers(answered: Answered, judges: Judges) -> dict[str, np.ndarray]:
     """`[N]` numbers of each answer, by the metrics that are their means; NaN: no score."""
+    numbers = (
+        answered.judged.totals,
+        answered.kl,
+        np.asarray(answered.rows.response_mask).sum(axis=1),
+        has_ended(answered.rows, judges.tokenizer.stop_ids),
+    )
     return {
-        "scores/mean": answered.judged.totals.astype(np.float64),
-        "kl/reference": answered.kl.astype(np.float64),
-        "response/length": np.asarray(answered.rows.response_mask).sum(axis=1).astype(np.float64),
-        "response/ended": has_ended(answered.rows, judges.tokenizer.stop_ids).astype(np.float64),
+        name: values.astype(np.float64)
+        for name, values in zip(ANSWER_METRICS, numbers, strict=True)
     }
 
 

@@ -39,8 +39,11 @@ def train_sft(
     """
     read = text_logps_and_likeliest(policy.model)  # for the accuracy of tokens too
     computed = step_model(policy, run.layout, settings.updates)
-    seen = text_logps_and_likeliest(computed.model)
-    objective = dataclasses.replace(sft_objective(computed), read=seen)
+    objective = dataclasses.replace(
+        sft_objective(computed),
+        read=text_logps_and_likeliest(computed.model),
+        shown=("loss", "tokens/accuracy"),
+    )
     scores = TokenScores(run=run, model=policy, read=read)
     params = fit_batches(
         run,

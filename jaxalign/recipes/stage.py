@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
@@ -120,11 +120,13 @@ class Evaluation:
 
     every: steps (or iterations) between them; None: at the end alone.
     sign: one of its metrics, by which a run that goes on knows that it was evaluated before.
+    names: of its metrics; empty: they are known once there are any.
     """
 
     metrics: Callable[[TrainState], dict[str, float]]
     every: int | None = None
     sign: str = f"{HELD_OUT}loss"
+    names: Collection[str] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -242,17 +244,15 @@ def _evaluations(
     that the best is chosen by.
 
     Raises:
-      UserError: at the first evaluation, if there is no such metric.
+      UserError: there is no such metric; at the first evaluation, where they are known then.
     """
+    if evaluation.names:
+        check_best(best, evaluation.names)
 
     def evaluate(state: TrainState) -> dict[str, float]:
         with phase(f"{name}: evaluating"):
             values = evaluation.metrics(state)
-        if best is not None and best.metric not in values:
-            raise UserError(
-                f"best {best.metric} is no metric of the evaluation, which has "
-                f"{', '.join(values)}{nearest(best.metric, values)}"
-            )
+        check_best(best, values)
         numbers = ", ".join(f"{metric} {value:.4g}" for metric, value in values.items())
         tell(f"{name}: evaluation: {numbers}")
         return values
@@ -263,6 +263,19 @@ def _evaluations(
         best=best,
         logged=lambda: values_of(evaluation.sign),
     )
+
+
+def check_best(best: Best | None, names: Collection[str]) -> None:
+    """Check that the best is chosen by one of the metrics of these names.
+
+    Raises:
+      UserError: there is no such metric.
+    """
+    if best is not None and best.metric not in names:
+        raise UserError(
+            f"best {best.metric} is no metric of the evaluation, which has "
+            f"{', '.join(names)}{nearest(best.metric, names)}"
+        )
 
 
 def fit_batches(

@@ -285,6 +285,33 @@ def test_the_card_says_what_the_run_knows_and_no_more(tokenizer, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "run"]
 
 
+@pytest.mark.parametrize(
+    ("data", "names", "line"),
+    [
+        ({"path": "hf:org/pairs:main:train"}, ["org/pairs"], "`hf:org/pairs:main:train`"),
+        ({"path": "org/pairs"}, ["org/pairs"], "`org/pairs`"),
+        ({"path": "there/pairs"}, None, "`there/pairs`"),
+        ({"path": "pairs.jsonl"}, None, "`pairs.jsonl`"),
+        (
+            {"path": "", "mixture": {"hf:org/b": 0.7, "c.jsonl": 1, "org/a": 2, "hf:org/b:x": 1}},
+            ["org/b", "org/a"],
+            "`hf:org/b`, weight 0.7",
+        ),
+    ],
+)
+def test_the_card_names_the_data_sets_of_the_hub(
+    data, names, line, tokenizer, tmp_path, monkeypatch
+):
+    """As the hub lists them; a folder of that name on this machine is none."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there" / "pairs").mkdir(parents=True)
+    for name, content in (("config", {"data": data}), ("versions", VERSIONS)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    card = model_card(str(tmp_path), made(tokenizer, heads_out=("logits",)))
+    assert yaml.safe_load(card.split("---\n")[1]).get("datasets") == names
+    assert f"- Trained on: {line}\n" in card
+
+
 HOSTILE = (
     "![x](http://evil.example/p.png) [y](javascript:alert) <script>alert(1)</script> <http://e.x>",
     "---\nlicense: evil\n---\n# heading\n> quote\n- item\n\n<b>bold</b> | a | b |",

@@ -57,6 +57,7 @@ def test_the_first_page_is_two_screens_and_shows_nothing_that_is_refused(command
     assert ("output" in options) == (CONFIGS[cls.__name__][1] is not None)
     shown = flags_on(text)
     assert len(shown) == len(set(shown)) and options <= set(shown)
+    assert ("data.on_long_row" in shown) == ("data.on_long_row" in known)
     for flag in set(shown) - options:
         assert set(fields_of(flag, known, short_flags(cls), command)) & {*known}
 

@@ -219,6 +219,21 @@ def test_what_a_row_gives_goes_to_the_template(tokenizer_of, tmp_path):
             assert start == shape["prompt_ids"]
 
 
+def test_sharegpt_names_its_senders_otherwise(tokenizer_of, tmp_path):
+    """The same record, and a role of ours is one under its other name too."""
+    turns = [("system", "Be."), ("human", "Why?"), ("gpt", "So."), ("user", "Sure?")]
+    named = [{"from": sender, "value": text} for sender, text in [*turns, ("chatgpt", "Yes.")]]
+    ours = [{"role": "system", "content": "Be."}, *MULTI[0], *MULTI[1]]
+    fields = {"fields": {"messages": "conversations"}}
+    given = ({"conversations": named}, fields), ({"messages": ours}, {})
+    reading = {"tokenizer": tokenizer_of("channels"), "max_length": 400}
+    first, second = (
+        loaded(tmp_path, PromptCompletion, row, **reading, **options) for row, options in given
+    )
+    (one,), (other,) = first.records, second.records
+    assert one == other and one.completion == MULTI[1]
+
+
 def test_special_tokens_in_what_a_row_gives_are_text(tokenizer_of):
     tokenizer = tokenizer_of("last_thought")
     end = tokenizer.eos_id
@@ -254,7 +269,9 @@ LOST = [
     ({"prompt": [*WHY, assistant("a", function_call={"a": 1}), user("b")]}, "has 'function_call'"),
     ({"prompt": [user("a", loss=False)]}, "has 'loss', which is not read"),
     ({"prompt": [user("a", name="\udc00")]}, "half a surrogate pair"),
-    ({"prompt": [{"from": "human", "value": "a"}]}, 'call them "role" and "content"'),
+    ({"prompt": [{"from": "bing", "value": "a"}]}, r"has role 'bing' \(str\), wanted one of"),
+    ({"prompt": [{"from": "human", "value": "a", "content": "b"}]}, "'role'"),
+    ({"prompt": [{"from": "human", "value": "a", "weight": 0}]}, "has 'weight', which is not read"),
     ({"prompt": [user([{"type": "image", "url": "x"}])]}, "content of type 'image'"),
     ({"prompt": [user([{"type": "text", "text": "a", "cache": 1}])]}, "wanted {'type': 'text'"),
     ({"prompt": [user(["a"])]}, "wanted {'type': 'text'"),

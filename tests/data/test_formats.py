@@ -509,3 +509,30 @@ def test_the_human_ratings_are_such_a_data_set(ratings_dir):
         "tfds:human_ratings/products:policy_validation", PromptCompletion, data_dir=ratings_dir
     )
     assert [record.completion for record in loaded.records] == texts
+
+
+def test_pairs_are_two_labelled_responses(tmp_path):
+    """In a file with labelled ones; what both answers begin with is the prompt, as for pairs."""
+    pair = {"prompt": ASK, "chosen": YES, "rejected": NO}
+    rows = [
+        {"prompt": "a", "completion": "b", "label": True},
+        pair,
+        {"chosen": "The sky is blue.", "rejected": "The sky is green.", "label": None},
+        {"prompt": "a", "chosen": "b", "rejected": "b"},
+        {"prompt": "a", "completion": "c", "chosen": "d", "rejected": "e", "label": False},
+        {"prompt": "a", "chosen": "d", "rejected": "e", "label": False},
+    ]
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    loaded = load_records(path, Unpaired, on_bad_row="skip")
+    assert loaded.records == [
+        Unpaired("a", "b", True),
+        Unpaired(ASK, YES, True),
+        Unpaired(ASK, NO, False),
+        Unpaired("The sky is", " blue.", True),
+        Unpaired("The sky is", " green.", False),
+        Unpaired("a", "c", False),
+    ]
+    reasons = {row.place.rpartition(":")[2]: row.reason for row in loaded.skipped}
+    assert reasons["4"] == "chosen and rejected are the same"
+    assert "no 'completion'" in reasons["6"] and len(reasons) == 2

@@ -39,7 +39,9 @@ def test_a_loop_gives_the_numbers_and_gradients_of_unrolled_layers(changes):
     keys = jax.random.split(jax.random.key(1), 3) if "dropout" in changes else None
     expected = hidden_and_gradient(model, params, keys)
     found = hidden_and_gradient(Looped(transformer=model), params, keys)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5), found, expected)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5), found, expected
+    )
 
 
 def test_frozen_layers_may_be_stacked_before_and_adapters_are_not():
