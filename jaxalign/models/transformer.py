@@ -25,6 +25,7 @@ from jaxalign.models.heads import (
     pooled,
 )
 from jaxalign.models.kernels import AttentionMask
+from jaxalign.models.layer_stack import unstacked
 from jaxalign.models.layers import filled, fold, positions_of
 from jaxalign.models.ngram_reward import NgramConfig, NgramFeatures, NgramScoreHead
 from jaxalign.models.rope import rotary
@@ -384,14 +385,4 @@ def unrolled(model: Model, params: Params) -> tuple[Model, Params]:
     if not model.config.scan_layers:
         return model, params
     config = dataclasses.replace(model.config, scan_layers=False)
-    return model.clone(config=config), _unstacked(params, config.layers)
-
-
-def _unstacked(tree: Params, layers: int) -> Params:
-    """Nested dicts with every `stack` of layers as `layers_0`, `layers_1`, ..."""
-    if not isinstance(tree, dict):
-        return tree
-    rest = {name: _unstacked(part, layers) for name, part in tree.items() if name != "stack"}
-    for i in range(layers if "stack" in tree else 0):
-        rest[f"layers_{i}"] = jax.tree.map(lambda x, i=i: x[i], tree["stack"])
-    return rest
+    return model.clone(config=config), unstacked(params, config.layers)

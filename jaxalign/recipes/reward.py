@@ -39,7 +39,7 @@ from jaxalign.recipes.held_out import (
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.scoring import by_rows, longest, score_rows
 from jaxalign.recipes.stage import Learner, fit_batches
-from jaxalign.recipes.step_model import step_model
+from jaxalign.recipes.step_model import stacked_layers, step_model
 from jaxalign.recipes.text_models import TextModel, shallow, with_heads
 
 SPACE = "Ġ"  # how byte-level vocabularies spell a space
@@ -136,10 +136,10 @@ def train_scores(
     """
     rows, fit = compared.rows, settings.fit
     model = new_reward_model(base, rows, settings, run.key(f"{name}/init"))
-    scores_of, params = text_scores(model.model), model.trained
     computed = step_model(model, run.layout, fit.updates)
-    learned, frozen = text_scores(computed.model), computed.frozen
+    learned, params, frozen = text_scores(computed.model), computed.trained, computed.frozen
     if settings.trunk == "frozen":
+        computed = model
         learned = head_scores(model.model.config, model.model.ngrams)
         features = {name: tree for name, tree in model.params.items() if name == FEATURES}
         params = {"score": model.params["score"]}
@@ -168,7 +168,7 @@ def train_scores(
                 params_of=lambda state: {**state.all_params, **pooled},
             )
         else:
-            score = text_scores_of(run, model, scores_of)
+            score = text_scores_of(run, model, text_scores(model.model))
             evaluation = scored_evaluation(run, make_loss, groups, score)
     learner = Learner(
         model=model,
@@ -176,6 +176,7 @@ def train_scores(
         frozen=frozen,
         loss_fn=make_loss(learned),
         shown=("loss", "rewards/accuracy"),
+        layers=stacked_layers(model, computed),
         reads_all=settings.trunk == "trained" and settings.pooling != "none" and not settings.bag,
     )
     loop = {"settings": fit, "steps_per_epoch": compared.count / size, "evaluation": evaluation}

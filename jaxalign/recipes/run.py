@@ -103,9 +103,10 @@ class Run:
         """Random key of the run for a name."""
         return key_of(self.seed, name)
 
-    def checkpoints(self, name: str, *, keep: int = 2) -> Checkpoints:
-        """Checkpoints of a stage, of which the newest `keep` stay."""
-        return Checkpoints(self.directory / "checkpoints" / name, keep=keep, run=self.name)
+    def checkpoints(self, name: str, *, keep: int = 2, layers: int | None = None) -> Checkpoints:
+        """Checkpoints of a stage; arguments as of `Checkpoints`."""
+        folder = self.directory / "checkpoints" / name
+        return Checkpoints(folder, keep=keep, run=self.name, layers=layers)
 
 
 def key_of(seed: int, name: str) -> jax.Array:

@@ -16,10 +16,12 @@ from jaxalign.config.grpo import GRPOSettings
 from jaxalign.config.loop import FitConfig, LoopFields, OptimizerConfig
 from jaxalign.config.ppo import PPOSettings
 from jaxalign.errors import UserError
+from jaxalign.models.layer_stack import unstacked, within
 from jaxalign.recipes.checkpoint_models import ORIGINS, write_parts
 from jaxalign.recipes.endings import Ending
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.step_metrics import StepFacts, StepMetrics, training_flops
+from jaxalign.recipes.step_model import stacked_layers
 from jaxalign.recipes.text_models import TextModel, fields_of
 from jaxalign.system.console import phase, tell
 from jaxalign.system.files import make_directory, read_json
@@ -42,6 +44,8 @@ class Learner:
     measure: sums over a whole batch that the loss reads, as in `train_step`.
     shown: metrics that matter, which the progress shows.
     reads_all: whether every token of a batch goes through all these parameters, once.
+    layers: number of layers that are stacked in the parameters, of a model that has them one by
+      one, see `step_model`; None: they are as in the model.
     """
 
     model: TextModel
@@ -53,6 +57,7 @@ class Learner:
     measure: BatchSums | None = None
     shown: tuple[str, ...] = ("loss",)
     reads_all: bool = False
+    layers: int | None = None
 
     def state(
         self, key: jax.Array, optimizer: optax.GradientTransformation, rates: Rates | None = None
@@ -101,10 +106,12 @@ class Objective:
           policy: the model that is trained.
           computed: that the loss reads, as `step_model` gives it; None: the policy.
         """
+        computed = policy if computed is None else computed
         return Learner(
             model=policy,
-            params=policy.trained,
-            frozen=policy.frozen if computed is None else computed.frozen,
+            params=computed.trained,
+            frozen=computed.frozen,
+            layers=stacked_layers(policy, computed),
             loss_fn=self.make_loss(self.read),
             statistics=self.statistics,
             track=self.track,
@@ -141,6 +148,7 @@ class Loop:
     evaluation: along the way; None: nothing is evaluated.
     tokens_per_step: for the progress; None: it tells none.
     shown: metrics that the progress shows.
+    layers: as in `Learner`.
     """
 
     update: Callable[[TrainState, Any], tuple[TrainState, Metrics]]
@@ -151,6 +159,7 @@ class Loop:
     evaluation: Evaluation | None = None
     tokens_per_step: int | None = None
     shown: tuple[str, ...] = ("loss",)
+    layers: int | None = None
 
 
 def fit_loop(run: Run, name: str, state: TrainState, loop: Loop) -> Any:
@@ -166,7 +175,7 @@ def fit_loop(run: Run, name: str, state: TrainState, loop: Loop) -> Any:
     settings, values_of = loop.settings, functools.partial(logged, run.directory, name)
     if loop.evaluation is None:
         check_evaluated(settings)
-    checkpoints = run.checkpoints(name, keep=settings.keep_checkpoints)
+    checkpoints = run.checkpoints(name, keep=settings.keep_checkpoints, layers=loop.layers)
     tell(f"{name}: {parameters_line(state)}")
     counts = StepMetrics(run.metrics, name, loop.facts)
     best = None
@@ -205,7 +214,8 @@ def fit_loop(run: Run, name: str, state: TrainState, loop: Loop) -> Any:
     run.endings[name] = ending = Ending(stage=name, steps=loop.steps, best=best)
     for note in ending.notes:
         tell(note)
-    return jax.device_get(state.params)
+    params = jax.device_get(state.params)
+    return params if loop.layers is None else unstacked(params, loop.layers)
 
 
 def parameters_line(state: TrainState) -> str:
@@ -320,6 +330,7 @@ def fit_batches(
         evaluation=evaluation,
         tokens_per_step=tokens_per_step,
         shown=learner.shown,
+        layers=learner.layers,
     )
     keep_parts(run, name, learner)
     rates = schedule_of(settings.optimizer, settings.updates)
@@ -417,14 +428,17 @@ def keep_parts(run: Run, name: str, learner: Learner) -> None:
     if checkpoints.steps():
         return
     config = read_json(run.directory / "config.json")
+    trained, frozen = learner.params, learner.frozen
+    if learner.layers is not None:
+        trained, frozen = (within(unstacked, tree, learner.layers) for tree in (trained, frozen))
     write_parts(
         make_directory(checkpoints.directory),
         model.model,
         model.params,
         fields=fields_of(model.model),
         tokenizer=model.tokenizer,
-        trained=learner.params,
-        frozen=learner.frozen,
+        trained=trained,
+        frozen=frozen,
         has_base=any(config.get(option) for option in ORIGINS),
     )
 

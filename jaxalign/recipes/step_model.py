@@ -11,7 +11,8 @@ import jax
 import numpy as np
 
 from jaxalign.layouts.layout import Layout
-from jaxalign.models.layer_loop import Looped, can_be_stacked, stacked
+from jaxalign.models.layer_loop import Looped
+from jaxalign.models.layer_stack import can_be_stacked, stacked
 from jaxalign.models.lora import Adapted
 from jaxalign.models.transformer import Transformer
 from jaxalign.models.trunk import DEEP
@@ -24,10 +25,10 @@ WEIGHTS_PER_SECOND = 0.7e9
 
 
 def step_model(policy: TextModel, layout: Layout, updates: int) -> TextModel:
-    """The model itself, or the same one with a loop over its layers where that is quicker: on a
+    """The model itself, or the same one with a loop over its layers where that is quicker: on one
     processor, in a run that is too short to earn what unrolled layers take to compile.
 
-    Its trained parameters are those of the model; the frozen ones are stacked.
+    Its parameters are those of the model, with the layers stacked.
 
     Args:
       policy: with unrolled layers, or scanned ones, which stay as they are.
@@ -35,7 +36,8 @@ def step_model(policy: TextModel, layout: Layout, updates: int) -> TextModel:
       updates: gradient steps of the run.
     """
     config, model = policy.model.config, policy.model
-    if layout.devices[0].platform != "cpu" or config.layers < DEEP or config.scan_layers:
+    alone = len(layout.devices) == 1 and layout.devices[0].platform == "cpu"
+    if not alone or config.layers < DEEP or config.scan_layers:
         return policy
     trunk = policy.params["trunk"]
     weights = sum(int(np.size(leaf)) for leaf in jax.tree.leaves(trunk))
@@ -48,5 +50,9 @@ def step_model(policy: TextModel, layout: Layout, updates: int) -> TextModel:
         looped: Any = dataclasses.replace(model, transformer=Looped(transformer=model.transformer))
     else:
         looped = Looped(transformer=model)
-    frozen = stacked(policy.frozen, config.layers) if policy.frozen else {}
-    return dataclasses.replace(policy, model=looped, params={**frozen, **policy.trained})
+    return dataclasses.replace(policy, model=looped, params=stacked(policy.params, config.layers))
+
+
+def stacked_layers(policy: TextModel, computed: TextModel) -> int | None:
+    """Number of layers that `step_model` has stacked of a policy; None: it has not."""
+    return None if computed is policy else policy.model.config.layers

@@ -17,6 +17,7 @@ from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.data.tokenizer_loading import load_tokenizer
 from jaxalign.errors import UserError
 from jaxalign.layouts.choice import make_layout
+from jaxalign.models.layer_stack import unstacked
 from jaxalign.models.lora import ADAPTERS, Adapted, merged, split
 from jaxalign.models.ngram_reward import NgramConfig
 from jaxalign.models.transformer import Transformer, TransformerConfig
@@ -74,7 +75,12 @@ class TextModel:
         return split(self.model, self.params)[1]
 
     def with_trained(self, trained: Params) -> "TextModel":
-        """The model with other values of the trained parameters."""
+        """The model with other values of the trained parameters, of which a training step may have
+        stacked the layers.
+        """
+        config = self.model.config
+        if not config.scan_layers:
+            trained = unstacked(trained, config.layers)
         return dataclasses.replace(self, params={**(self.frozen or {}), **trained})
 
     def knowing(self, logps: Mapping[bytes, np.ndarray], *, temperature: float) -> "TextModel":

@@ -29,6 +29,7 @@ import numpy as np
 from jax.tree_util import GetAttrKey
 
 from jaxalign.errors import UserError
+from jaxalign.models.layer_stack import stacked, unstacked, within
 from jaxalign.numerics.types import Params, Tree
 from jaxalign.system.files import (
     as_type,
@@ -91,15 +92,25 @@ class Checkpoints:
     same.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], *, keep: int = 2, run: str = ""):
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        keep: int = 2,
+        run: str = "",
+        layers: int | None = None,
+    ):
         """Nothing is read or written yet.
 
         Args:
           directory: made when the first state is saved.
           keep: number of newest checkpoints that are kept.
           run: identity of the run; checkpoints of another one are not used. Empty: of any.
+          layers: number of layers that are stacked in the states of this run, and stored one by
+            one, as those of a run that does not stack them; None: states are stored as they are.
         """
         self.directory, self.keep, self.run = Path(directory).absolute(), keep, run
+        self._layers = layers
         self._unused: list[Path] = []
         self._thread: threading.Thread | None = None
         self._error: UserError | None = None
@@ -142,6 +153,7 @@ class Checkpoints:
         self._clean()
         if step in self.steps():
             return
+        state = self._kept(state)
         if self._frozen is None:
             self._frozen = _frozen_sum(state)
         manifest = Manifest(step=step, run=self.run, leaves=_leaves_of(state), frozen=self._frozen)
@@ -259,6 +271,7 @@ class Checkpoints:
 
     def _read(self, where: Path, manifest: Manifest, template: Tree) -> Tree:
         """State of a checkpoint whose files are whole; raises `UserError` if it does not fit."""
+        template = self._kept(template)
         _check_leaves(manifest.leaves, _leaves_of(template), where)
         frozen = _frozen_sum(template)
         if manifest.frozen != frozen:
@@ -279,7 +292,14 @@ class Checkpoints:
         arrays = {
             path: _from_bits(bits[str(i)], leaf) for i, (path, leaf) in enumerate(wanted.items())
         }
-        return jax.tree_util.tree_map_with_path(lambda path, leaf: arrays.get(path, leaf), template)
+        state = jax.tree_util.tree_map_with_path(
+            lambda path, leaf: arrays.get(path, leaf), template
+        )
+        return state if self._layers is None else within(stacked, state, self._layers)
+
+    def _kept(self, state: Tree) -> Tree:
+        """A state as it is stored."""
+        return state if self._layers is None else within(unstacked, state, self._layers)
 
 
 def checked(where: Path, step: int, run: str = "") -> Manifest:

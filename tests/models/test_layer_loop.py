@@ -1,4 +1,4 @@
-"""A loop over the layers of a transformer: the numbers of the unrolled ones, parameters as they are."""
+"""A loop over the layers of a transformer: the numbers of unrolled ones."""
 
 import dataclasses
 
@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxalign.models.layer_loop import Looped, can_be_stacked, stacked
+from jaxalign.models.layer_loop import Looped
+from jaxalign.models.layer_stack import can_be_stacked, stacked
 from jaxalign.models.lora import ADAPTERS, Adapted, new_adapters
 from jaxalign.models.transformer import Transformer
 from tests.tiny_models import GEMMA, LLAMA, random_parameters
