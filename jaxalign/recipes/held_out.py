@@ -25,7 +25,7 @@ from jaxalign.train.step import TrainState, loss_sums
 
 Texts = TokenBatch | SharedPrompts
 Batches = Callable[[np.ndarray], Any]  # positions of held-out rows -> their batch
-# `(trained parameters, texts) -> outputs` by `key_of` a text
+# `(parameters, texts) -> outputs` by `key_of` a text
 Score = Callable[[Params, Sequence[TokenRow]], Mapping[bytes, Any]]
 
 
@@ -91,14 +91,13 @@ def scored_evaluation(
     Args:
       run, held_out: as there.
       make_loss: `read -> loss_fn`, a function of `objectives` with its numbers.
-      score: `(trained parameters, texts) -> outputs`: `[T]` for the tokens of each, or numbers of
-        a text.
+      score: `(parameters, texts) -> outputs`: `[T]` for the tokens of each, or numbers of a text.
     """
 
     def prepare(state: TrainState, batches: Iterable[Any]) -> Iterable[Any]:
         batches = list(batches)
         texts = {key_of(row): row for batch in batches for row in texts_of(batch)}
-        outputs = score(state.params, list(texts.values()))
+        outputs = score(state.all_params, list(texts.values()))
         return (with_outputs(batch, outputs) for batch in batches)
 
     return held_out_evaluation(run, make_loss(outputs_of), held_out, prepare=prepare)
@@ -109,7 +108,7 @@ class TokenScores:
     """Outputs of a model for the tokens of texts, as `scored_evaluation` takes them.
 
     run: where it computes.
-    model: with the vocabulary and the longest text.
+    model: with the vocabulary and the longest text, as steps compute it (`step_model`).
     read: `(params, PackedBatch) -> [B, T]` arrays, without noise where it gets no keys.
     last: what was computed last.
     """
@@ -119,10 +118,9 @@ class TokenScores:
     read: Callable[..., Any]
     last: dict[bytes, Any] = dataclasses.field(default_factory=dict)
 
-    def __call__(self, trained: Params, rows: Sequence[TokenRow]) -> dict[bytes, Any]:
+    def __call__(self, params: Params, rows: Sequence[TokenRow]) -> dict[bytes, Any]:
         """Outputs `[T]` for each of the texts."""
         limits = {"pad_id": self.model.tokenizer.pad_id, "longest_row": self.model.max_length}
-        params = self.model.with_trained(trained).params
         outputs = of_tokens(self.run, self.read, params, rows, **limits)
         self.last = {key_of(rows[number]): output for number, output in outputs}
         return self.last
@@ -154,8 +152,7 @@ def text_scores_of(
       read: `(params, TokenBatch) -> [B]`, without noise where it gets no keys.
     """
 
-    def score(trained: Params, rows: Sequence[TokenRow]) -> dict[bytes, Any]:
-        params = model.with_trained(trained).params
+    def score(params: Params, rows: Sequence[TokenRow]) -> dict[bytes, Any]:
         numbers = by_rows(run, read, params, rows, pad_id=model.tokenizer.pad_id)
         return dict(zip(map(key_of, rows), numbers, strict=True))
 

@@ -69,7 +69,8 @@ def train_dpo(
       evaluation: along the way, where no pairs are held out.
     """
     policy = with_heads(policy, ("logits",), run.key(f"{name}/init"), dropout=0.0)
-    score = functools.partial(score_reference or response_logps, run, policy)
+    computed = step_model(policy, run.layout, settings.fit.updates)
+    score = functools.partial(score_reference or response_logps, run, computed)
     scoring = {"settings": settings, "temperature": temperature, "pad_id": policy.tokenizer.pad_id}
     fit = settings.fit
     drawn = drawn_examples(len(pairs), fit.updates * fit.rows, run.seed)
@@ -81,12 +82,12 @@ def train_dpo(
     def batch_of_step(number: int) -> SharedPreferenceBatch:
         return batches(batch_indices(number, len(pairs), fit.rows, run.seed))
 
-    computed = step_model(policy, run.layout, fit.updates)
     objective = pair_objective(
         computed, settings, temperature=temperature, axis_name=run.layout.axis_name
     )
     read = text_logps_and_collisions if settings.wpo else text_logps
-    scores = TokenScores(run=run, model=policy, read=read(policy.model, temperature=temperature))
+    read = read(computed.model, temperature=temperature)
+    scores = TokenScores(run=run, model=computed, read=read)
     if held_out:
         rows = PairBatches(score=score, pairs=held_out, **scoring)
         evaluated = HeldOut(batch=rows, rows=len(held_out), size=fit.rows, every=fit.eval_every)
@@ -158,7 +159,8 @@ def train_unpaired(
       held_out: other rows and their labels, on which the loss is evaluated along the way.
     """
     policy = with_heads(policy, ("logits",), run.key(f"{name}/init"), dropout=0.0)
-    score = functools.partial(score_reference or response_logps, run, policy)
+    computed = step_model(policy, run.layout, settings.fit.updates)
+    score = functools.partial(score_reference or response_logps, run, computed)
     fit, scoring = settings.fit, {"settings": settings, "temperature": temperature}
     scoring |= {"pad_id": policy.tokenizer.pad_id}
     drawn = drawn_examples(len(rows), fit.updates * fit.rows, run.seed)
@@ -171,12 +173,11 @@ def train_unpaired(
     def batch_of_step(number: int) -> UnpairedBatch:
         return batches(batch_indices(number, len(rows), fit.rows, run.seed))
 
-    computed = step_model(policy, run.layout, fit.updates)
     objective = unpaired_objective(
         computed, settings, temperature=temperature, axis_name=run.layout.axis_name
     )
-    read = text_logps(policy.model, temperature=temperature)
-    evaluation, scores = None, TokenScores(run=run, model=policy, read=read)
+    read = text_logps(computed.model, temperature=temperature)
+    evaluation, scores = None, TokenScores(run=run, model=computed, read=read)
     if held_out is not None and held_out[0]:
         texts, size = held_out[0], fit.rows
         labelled = LabelledBatches(score=score, rows=texts, labels=held_out[1], **scoring)

@@ -168,7 +168,7 @@ def train_scores(
                 params_of=lambda state: {**state.all_params, **pooled},
             )
         else:
-            score = text_scores_of(run, model, text_scores(model.model))
+            score = text_scores_of(run, model, learned)
             evaluation = scored_evaluation(run, make_loss, groups, score)
     learner = Learner(
         model=model,

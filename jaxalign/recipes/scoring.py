@@ -25,7 +25,7 @@ COMPILATION = {"cpu": 1e11}
 COMPILATION_ON_ACCELERATOR = 1e14
 # Tokens of a packed batch. A processor is as quick with few, and then one program serves any number
 # of texts with little padding.
-PACKED_TOKENS = {"cpu": 512}
+PACKED_TOKENS = {"cpu": 1024}
 
 
 def longest(rows: Sequence[TokenRow]) -> int:

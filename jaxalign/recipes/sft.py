@@ -37,14 +37,11 @@ def train_sft(
       settings: of the loop.
       evaluation_rows: held out; the loss on them is computed along the way.
     """
-    read = text_logps_and_likeliest(policy.model)  # for the accuracy of tokens too
     computed = step_model(policy, run.layout, settings.updates)
-    objective = dataclasses.replace(
-        sft_objective(computed),
-        read=text_logps_and_likeliest(computed.model),
-        shown=("loss", "tokens/accuracy"),
-    )
-    scores = TokenScores(run=run, model=policy, read=read)
+    read = text_logps_and_likeliest(computed.model)  # for the accuracy of tokens too
+    shown = ("loss", "tokens/accuracy")
+    objective = dataclasses.replace(sft_objective(computed), read=read, shown=shown)
+    scores = TokenScores(run=run, model=computed, read=read)
     params = fit_batches(
         run,
         name,

@@ -153,7 +153,8 @@ class Checkpoints:
         self._clean()
         if step in self.steps():
             return
-        state = self._kept(state)
+        if self._layers is not None:
+            state = self._kept(jax.tree.map(_on_host, state))
         if self._frozen is None:
             self._frozen = _frozen_sum(state)
         manifest = Manifest(step=step, run=self.run, leaves=_leaves_of(state), frozen=self._frozen)
@@ -524,6 +525,11 @@ def save_model(directory: str | os.PathLike[str], params: Params, config: dict[s
         directory / "model.safetensors",
         lambda file: save_file(arrays, file, metadata={"config": text}),
     )
+
+
+def _on_host(leaf: Any) -> Any:
+    """An array in NumPy, where a part of it is no copy; a random key as it is."""
+    return leaf if _is_key(leaf) else np.asarray(leaf)
 
 
 def _is_key(leaf: Any) -> bool:
