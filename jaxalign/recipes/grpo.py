@@ -26,6 +26,7 @@ from jaxalign.recipes.sample_metrics import (
 from jaxalign.recipes.sample_records import Drawn, SampleRecords, sample_records
 from jaxalign.recipes.sampler import SAMPLE_METRICS, Sampler, TextTask, make_sampler
 from jaxalign.recipes.stage import Evaluation, Objective, fit_iterations, updates_of
+from jaxalign.recipes.step_model import step_model
 from jaxalign.recipes.text_models import TextModel, with_heads
 from jaxalign.rollouts.groups import GroupSamples, response_batch, sample_groups
 from jaxalign.train.epochs import ppo_epochs_loop, selected_rows
@@ -62,10 +63,12 @@ def train_grpo(
         loop = {"every": settings.eval_every, "updates": updates_of(settings)}
         size = settings.batch_size
         evaluation = sampled_evaluation(run, (actor, policy), task, records, size=size, **loop)
+    updates = settings.total_iterations * updates_of(settings)
+    computed = step_model(actor, run.layout, updates)
     params = fit_iterations(
         run,
         name,
-        grpo_objective(task, actor, settings).learner(actor),
+        grpo_objective(task, computed, settings).learner(actor, computed),
         functools.partial(_iteration, sampler, records, groups),
         batches=prompt_batches(task.prompts, seed=run.seed, **sizes),
         settings=settings,

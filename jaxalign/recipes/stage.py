@@ -376,6 +376,7 @@ def fit_iterations(
         facts=facts,
         evaluation=evaluation,
         shown=learner.shown,
+        layers=learner.layers,
     )
     keep_parts(run, name, learner)
     rates = schedule_of(settings.optimizer, steps)
