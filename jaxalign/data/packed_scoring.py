@@ -75,7 +75,8 @@ def packed_scoring(
     total, best, least = int(sizes.sum()), None, np.inf
     for length in _row_lengths(sizes, longest_row, made):
         rows = best_fit(sizes[order], length)
-        for size in _row_counts(len(rows), max(1, most_tokens // length), multiple):
+        known = {size for size, columns in made if columns == length}
+        for size in {*_row_counts(len(rows), max(1, most_tokens // length), multiple), *known}:
             count = -(-len(rows) // size)
             tokens, shape = count * size * length, (size, length)
             cost = tokens * (1 + length / ATTENTION) + BATCH * count
