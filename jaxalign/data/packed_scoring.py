@@ -65,15 +65,15 @@ def packed_scoring(
       made: shapes of the programs that there are, which cost nothing.
 
     >>> [batch.shape for batch in packed_scoring(
-    ...     [44, 50, 45, 50], shape_cost=100, most_tokens=96, longest_row=512)]
-    [(1, 96), (1, 96)]
+    ...     [44, 50, 45, 50], shape_cost=100, most_tokens=104, longest_row=512)]
+    [(1, 104), (1, 104)]
     """
     if not len(lengths):
         return []
     sizes = np.asarray(lengths)
     order = np.argsort(-sizes, kind="stable")
     total, best, least = int(sizes.sum()), None, np.inf
-    for length in _row_lengths(sizes, longest_row, made):
+    for length in _row_lengths(sizes, min(longest_row, max(most_tokens, int(sizes.max()))), made):
         rows = best_fit(sizes[order], length)
         known = {size for size, columns in made if columns == length}
         for size in {*_row_counts(len(rows), max(1, most_tokens // length), multiple), *known}:
@@ -96,10 +96,10 @@ def packed_scoring(
     return [PackedTexts(texts=positions[at : at + shape[0]], shape=shape) for at in starts]
 
 
-def _row_lengths(sizes: np.ndarray, longest_row: int, made: Collection[Shape]) -> list[int]:
+def _row_lengths(sizes: np.ndarray, most: int, made: Collection[Shape]) -> list[int]:
     """Candidates for the tokens of a row, ascending."""
     longest, total = int(sizes.max()), int(sizes.sum())
-    most = min(longest_row, SPANS[-1] * longest + UNIT)
+    most = min(most, int(SPANS[-1] * longest) + UNIT)
     found = {longest, total, on_grid(total), *(on_grid(int(longest * span)) for span in SPANS)}
     found |= {length for _, length in made}
     return sorted(length for length in found if longest <= length <= most)

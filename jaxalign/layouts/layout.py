@@ -48,9 +48,9 @@ class Layout:
     def place(self, tree: Tree) -> Tree:
         """Copy of a state (or parameters) on the devices, whose memory a step may overwrite."""
         shardings = self.shardings(tree)
-        if len(self.devices) == 1:  # no program for it
-            return jax.block_until_ready(jax.device_put(tree, shardings, may_alias=False))
         there = jax.device_put(tree, shardings)
+        if len(self.devices) == 1:  # a small program for each shape, not one for all leaves
+            return jax.tree.map(jnp.copy, there)
         return jax.jit(lambda x: jax.tree.map(jnp.copy, x), out_shardings=shardings)(there)
 
     def put(self, array: np.ndarray) -> np.ndarray | jax.Array:

@@ -179,16 +179,17 @@ def with_outputs(batch: Any, outputs: Mapping[bytes, Any]) -> Any:
         width = mask.shape[-1]
         example = next(iter(outputs.values()))
         found = [outputs.get(key_of(row)) for row in _texts(part)]
-        counts = mask.reshape(-1, width).sum(axis=1)
+        masks = mask.reshape(-1, width)
 
         def placed(number: int, like: Any) -> Any:
             if np.ndim(like) == 0:
                 values: Any = [0.0 if x is None else jax.tree.leaves(x)[number] for x in found]
                 return np.asarray(values, np.float32).reshape(mask.shape[:-1])
             array = np.zeros((len(found), width), np.float32)
-            for row, output, count in zip(array, found, counts, strict=True):
-                if output is not None and count:  # behind what a shared prompt holds of it
-                    row[:count] = jax.tree.leaves(output)[number][-count:]
+            for row, output, real in zip(array, found, masks, strict=True):
+                if output is not None:  # the last tokens, behind what a shared prompt holds
+                    tokens = jax.tree.leaves(output)[number]
+                    row[real] = tokens[len(tokens) - np.count_nonzero(real) :]
             return array.reshape(mask.shape)
 
         leaves, structure = jax.tree.flatten(example)
