@@ -60,18 +60,25 @@ def cached_response_logps(folder: str, *, model: str, data: str) -> Callable[...
 
 
 def once_for_rows(score: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
-    """The same function of one model at one temperature, which scores the same rows only once."""
-    known: dict[bytes, np.ndarray] = {}
+    """The same function of one model at one temperature, which scores every row only once."""
+    known: dict[bytes, np.float32] = {}
 
     def scored(run: Run, policy: TextModel, rows: Sequence[TokenRow], **options: float):
-        found = hashlib.sha256()
-        _update(found, rows)
-        key = found.digest()
-        if key not in known:
-            known[key] = score(run, policy, rows, **options)
-        return known[key]
+        keys = [_key_of(row) for row in rows]
+        missing = [number for number, key in enumerate(keys) if key not in known]
+        if missing:
+            parts = rows if len(missing) == len(rows) else [rows[number] for number in missing]
+            logps = score(run, policy, parts, **options)
+            known.update(zip((keys[number] for number in missing), logps, strict=True))
+        return np.array([known[key] for key in keys], np.float32)
 
     return scored
+
+
+def _key_of(row: TokenRow) -> bytes:
+    found = hashlib.sha256()
+    _update(found, [row])
+    return found.digest()
 
 
 def cached_logps_of(config: DPOConfig | KTOConfig) -> Callable[..., np.ndarray]:

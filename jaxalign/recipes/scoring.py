@@ -23,9 +23,9 @@ from jaxalign.system.console import counted
 # What a program costs to compile, as tokens times parameters computed in that time (2 seconds).
 COMPILATION = {"cpu": 1e11}
 COMPILATION_ON_ACCELERATOR = 1e14
-# Tokens of a packed batch. A processor is as quick with few, and then one program serves any number
-# of texts with little padding.
-PACKED_TOKENS = {"cpu": 1024}
+# So few tokens make a packed batch of a large model on a processor: it is as quick with them, and
+# one program serves any number of texts with little padding. A small one gets what takes 2 seconds.
+FEW_TOKENS = 1024
 
 
 def longest(rows: Sequence[TokenRow]) -> int:
@@ -94,11 +94,12 @@ def of_tokens(
     """
     layout, compiled = run.layout, run.rows(fn)
     params = layout.put_shared(params)
-    made = run.shapes.setdefault(fn, set())
+    made, cost = run.shapes.setdefault(fn, set()), _shape_cost(run, params)
+    is_processor = layout.devices[0].platform == "cpu"
     parts = packed_scoring(
         [len(row) for row in rows],
-        shape_cost=_shape_cost(run, params),
-        most_tokens=PACKED_TOKENS.get(layout.devices[0].platform, MOST_TOKENS),
+        shape_cost=cost,
+        most_tokens=int(min(MOST_TOKENS, max(FEW_TOKENS, cost))) if is_processor else MOST_TOKENS,
         longest_row=longest_row,
         multiple=len(layout.devices),
         made=made,

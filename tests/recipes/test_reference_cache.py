@@ -25,7 +25,12 @@ from jaxalign.models.lora import ADAPTERS
 from jaxalign.recipes import accuracy, preferences, reference_cache
 from jaxalign.recipes.adapters import with_adapters
 from jaxalign.recipes.preferences import pair_logps
-from jaxalign.recipes.reference_cache import cached_response_logps, digest, weights_digest
+from jaxalign.recipes.reference_cache import (
+    cached_response_logps,
+    digest,
+    once_for_rows,
+    weights_digest,
+)
 from jaxalign.recipes.run import open_run
 from jaxalign.recipes.scoring import response_logps
 from jaxalign.recipes.text_models import save_text_model
@@ -399,3 +404,21 @@ class Counted:
     def __call__(self, *arguments, **more):
         self.calls += 1
         return self.function(*arguments, **more)
+
+
+def test_a_row_is_scored_once_in_whatever_company_it_comes():
+    asked = []
+
+    def score(run, policy, rows, temperature):
+        asked.append(len(rows))
+        return np.array([row.tokens.sum() * temperature for row in rows], np.float32)
+
+    rows = [token_row(([1, 2], False), ([3 + number], True)) for number in range(5)]
+    scored = once_for_rows(score)
+    np.testing.assert_array_equal(scored(None, None, rows[:3], temperature=2.0), [12, 14, 16])
+    found = scored(None, None, [rows[4], rows[1], rows[3]], temperature=2.0)
+    np.testing.assert_array_equal(found, [20, 14, 18])
+    np.testing.assert_array_equal(scored(None, None, rows, temperature=2.0), [12, 14, 16, 18, 20])
+    unlike = dataclasses.replace(rows[0], is_response=np.array([False, True, True]))
+    scored(None, None, [unlike], temperature=2.0)  # the same tokens, of which others count
+    assert asked == [3, 2, 1]
