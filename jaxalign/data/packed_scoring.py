@@ -5,7 +5,7 @@ program serves other texts later.
 """
 
 import dataclasses
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -48,13 +48,13 @@ def packed_scoring(
     most_tokens: int,
     longest_row: int,
     multiple: int = 1,
-    made: Collection[Shape] = (),
 ) -> list[PackedTexts]:
     """Batches in which every text comes once, with at most `MOST_PADDED` tokens computed for each
     that is needed where the devices divide the rows.
 
-    They have one shape, that with the least sum of tokens and of what its program costs; only where
-    texts do not fit together well, they have as many as `scoring_batches` finds, a text in a row.
+    They have one shape, which the lengths alone decide: that with the least sum of tokens and of
+    what its program costs. Only where texts do not fit together well, they have as many as
+    `scoring_batches` finds, a text in a row.
 
     Args:
       lengths: `[N]` tokens of each text, from 1 to `longest_row`.
@@ -62,7 +62,6 @@ def packed_scoring(
       most_tokens: of a batch, but for a longer row.
       longest_row: that the model reads.
       multiple: the rows of a batch are one of this number (devices).
-      made: shapes of the programs that there are, which cost nothing.
 
     >>> [batch.shape for batch in packed_scoring(
     ...     [44, 50, 45, 50], shape_cost=100, most_tokens=104, longest_row=512)]
@@ -73,15 +72,14 @@ def packed_scoring(
     sizes = np.asarray(lengths)
     order = np.argsort(-sizes, kind="stable")
     total, best, least = int(sizes.sum()), None, np.inf
-    for length in _row_lengths(sizes, min(longest_row, max(most_tokens, int(sizes.max()))), made):
+    for length in _row_lengths(sizes, min(longest_row, max(most_tokens, int(sizes.max())))):
         rows = best_fit(sizes[order], length)
-        known = {size for size, columns in made if columns == length}
-        for size in {*_row_counts(len(rows), max(1, most_tokens // length), multiple), *known}:
+        for size in _row_counts(len(rows), max(1, most_tokens // length), multiple):
             count = -(-len(rows) // size)
             tokens, shape = count * size * length, (size, length)
             cost = tokens * (1 + length / ATTENTION) + BATCH * count
-            if shape not in made:  # one on the grid may be in a cache
-                cost += shape_cost * (0.5 if length == on_grid(length) else 1.0)
+            # one on the grid may be in a cache
+            cost += shape_cost * (0.5 if length == on_grid(length) else 1.0)
             if tokens <= MOST_PADDED * total and cost < least:
                 best, least = (rows, shape), cost
     if best is None:
@@ -96,12 +94,11 @@ def packed_scoring(
     return [PackedTexts(texts=positions[at : at + shape[0]], shape=shape) for at in starts]
 
 
-def _row_lengths(sizes: np.ndarray, most: int, made: Collection[Shape]) -> list[int]:
+def _row_lengths(sizes: np.ndarray, most: int) -> list[int]:
     """Candidates for the tokens of a row, ascending."""
     longest, total = int(sizes.max()), int(sizes.sum())
     most = min(most, int(SPANS[-1] * longest) + UNIT)
     found = {longest, total, on_grid(total), *(on_grid(int(longest * span)) for span in SPANS)}
-    found |= {length for _, length in made}
     return sorted(length for length in found if longest <= length <= most)
 
 

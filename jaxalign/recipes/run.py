@@ -70,7 +70,6 @@ class Run:
     name: str = ""
     endings: dict[str, Ending] = dataclasses.field(default_factory=dict)
     passes: dict = dataclasses.field(default_factory=dict, repr=False)
-    shapes: dict = dataclasses.field(default_factory=dict, repr=False)
 
     def __enter__(self) -> "Run":
         return self

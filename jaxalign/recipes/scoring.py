@@ -85,8 +85,7 @@ def of_tokens(
     """Positions of rows and outputs of `fn(params, PackedBatch) -> [B, T]` for the tokens of each,
     `[T]`, until every row has come once.
 
-    Rows are packed, in batches of one shape where that can be; later calls with this function take
-    the same one where it suits them.
+    Rows are packed, in batches of one shape where that can be.
 
     Args:
       fn: its outputs may be a pytree of arrays.
@@ -94,7 +93,7 @@ def of_tokens(
     """
     layout, compiled = run.layout, run.rows(fn)
     params = layout.put_shared(params)
-    made, cost = run.shapes.setdefault(fn, set()), _shape_cost(run, params)
+    cost = _shape_cost(run, params)
     is_processor = layout.devices[0].platform == "cpu"
     parts = packed_scoring(
         [len(row) for row in rows],
@@ -102,9 +101,7 @@ def of_tokens(
         most_tokens=int(min(MOST_TOKENS, max(FEW_TOKENS, cost))) if is_processor else MOST_TOKENS,
         longest_row=longest_row,
         multiple=len(layout.devices),
-        made=made,
     )
-    made |= {part.shape for part in parts}
     with counted("scoring", len(parts)) as advance:
         for done, part in enumerate(parts, start=1):
             size, length = part.shape

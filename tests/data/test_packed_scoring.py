@@ -34,15 +34,13 @@ def test_every_text_comes_once_with_little_padding(kind, most_tokens):
                 assert all(lengths[row].sum() <= length for row in batch.texts)
 
 
-def test_texts_of_ordinary_lengths_need_one_program_which_serves_the_next_ones_too():
+def test_texts_of_ordinary_lengths_need_one_program():
     rng = np.random.default_rng(0)
-    sizes = {"shape_cost": 700, "most_tokens": 1024, "longest_row": 8192}
-    first = packed_scoring(rng.integers(40, 140, 60), **sizes)
-    made = {batch.shape for batch in first}
-    assert len(made) == 1
-    for count in (11, 25, 100):
-        again = packed_scoring(rng.integers(40, 140, count), made=made, **sizes)
-        assert {batch.shape for batch in again} == made
+    for count in (11, 25, 60, 500):
+        batches = packed_scoring(
+            rng.integers(40, 140, count), shape_cost=700, most_tokens=1024, longest_row=8192
+        )
+        assert len({batch.shape for batch in batches}) == 1
 
 
 def test_devices_divide_the_rows():
