@@ -44,6 +44,11 @@ class TokenRow:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    @property
+    def key(self) -> bytes:
+        """What tells its text from others: the tokens."""
+        return self.tokens.tobytes()
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, TokenRow) and (
             np.array_equal(self.tokens, other.tokens)

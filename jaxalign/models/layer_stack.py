@@ -40,13 +40,6 @@ def within(change: Any, tree: Tree, layers: int) -> Tree:
     )
 
 
-def is_stacked(tree: Params) -> bool:
-    """Whether there is a stack of layers in nested dicts."""
-    if not isinstance(tree, dict):
-        return False
-    return "stack" in tree or any(map(is_stacked, tree.values()))
-
-
 def can_be_stacked(tree: Params, layers: int) -> bool:
     """Whether all layers have the same arrays, wherever there are some."""
     if not isinstance(tree, dict):

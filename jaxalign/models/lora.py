@@ -25,7 +25,6 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxalign.errors import UserError
 from jaxalign.models.architecture import TransformerConfig
-from jaxalign.models.layer_loop import Looped
 from jaxalign.models.layers import drop, fold
 from jaxalign.models.ngram_reward import FEATURES, NgramConfig
 from jaxalign.models.quantised import dense, floats, weights_of
@@ -49,7 +48,7 @@ class Adapted:
     dropout: share of the features of an adapter's input that keys make it drop.
     """
 
-    transformer: Transformer | Looped
+    transformer: Transformer
     scale: float
     dropout: float = 0.0
 
@@ -198,10 +197,7 @@ def merged(model: Adapted, params: dict) -> tuple[Transformer, dict]:
         a, b = (np.asarray(module_of(params[ADAPTERS], path)[name], np.float32) for name in "ab")
         kernel = flat[f"{path}/kernel"]
         flat[f"{path}/kernel"] = kernel + np.float32(model.scale) * (a @ b)
-    transformer = model.transformer
-    if isinstance(transformer, Looped):
-        transformer = transformer.transformer
-    return transformer, unflatten_dict(flat, sep="/")
+    return model.transformer, unflatten_dict(flat, sep="/")
 
 
 def adapted_layers(params: dict) -> list[str]:

@@ -51,10 +51,14 @@ def train_grpo(
       evaluation: along the way, every so many iterations; None: on the task's held-out prompts.
     """
     actor = with_heads(policy, ("logits",), run.key(f"{name}/init"), dropout=0.0)
+    computed, reference = actor, policy
+    if evaluation is None:  # which reads states as the policy has its parameters
+        updates = settings.total_iterations * updates_of(settings)
+        computed, reference = (step_model(x, run.layout, updates) for x in (actor, policy))
     judges = task.judges(run, name, policy.tokenizer, updates=settings.total_iterations)
     groups = groups_of(actor, settings, task.max_new_tokens, devices=len(run.layout.devices))
-    collect = groups.samples(task, actor, policy, judges)
-    sampler = make_sampler(run, collect, reference=policy, judges=judges)
+    collect = groups.samples(task, computed, reference, judges)
+    sampler = make_sampler(run, collect, reference=reference, judges=judges)
     sizes = {"size": settings.prompts, "repeats": settings.group_size}
     sizes |= {"pad_id": policy.tokenizer.pad_id}
     kept = {"steps": settings.total_iterations, "responses": settings.batch_size}
@@ -62,9 +66,8 @@ def train_grpo(
     if evaluation is None:
         loop = {"every": settings.eval_every, "updates": updates_of(settings)}
         size = settings.batch_size
-        evaluation = sampled_evaluation(run, (actor, policy), task, records, size=size, **loop)
-    updates = settings.total_iterations * updates_of(settings)
-    computed = step_model(actor, run.layout, updates)
+        models = computed, reference
+        evaluation = sampled_evaluation(run, models, task, records, size=size, **loop)
     params = fit_iterations(
         run,
         name,

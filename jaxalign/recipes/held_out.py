@@ -25,7 +25,7 @@ from jaxalign.train.step import TrainState, loss_sums
 
 Texts = TokenBatch | SharedPrompts
 Batches = Callable[[np.ndarray], Any]  # positions of held-out rows -> their batch
-# `(parameters, texts) -> outputs` by `key_of` a text
+# `(parameters, texts) -> outputs` by the key of a text
 Score = Callable[[Params, Sequence[TokenRow]], Mapping[bytes, Any]]
 
 
@@ -96,7 +96,7 @@ def scored_evaluation(
 
     def prepare(state: TrainState, batches: Iterable[Any]) -> Iterable[Any]:
         batches = list(batches)
-        texts = {key_of(row): row for batch in batches for row in texts_of(batch)}
+        texts = {row.key: row for batch in batches for row in texts_of(batch)}
         outputs = score(state.all_params, list(texts.values()))
         return (with_outputs(batch, outputs) for batch in batches)
 
@@ -122,7 +122,7 @@ class TokenScores:
         """Outputs `[T]` for each of the texts."""
         limits = {"pad_id": self.model.tokenizer.pad_id, "longest_row": self.model.max_length}
         outputs = of_tokens(self.run, self.read, params, rows, **limits)
-        self.last = {key_of(rows[number]): output for number, output in outputs}
+        self.last = {rows[number].key: output for number, output in outputs}
         return self.last
 
     def known_to(self, trained: TextModel, name: str, *, temperature: float) -> TextModel:
@@ -154,14 +154,9 @@ def text_scores_of(
 
     def score(params: Params, rows: Sequence[TokenRow]) -> dict[bytes, Any]:
         numbers = by_rows(run, read, params, rows, pad_id=model.tokenizer.pad_id)
-        return dict(zip(map(key_of, rows), numbers, strict=True))
+        return {row.key: number for row, number in zip(rows, numbers, strict=True)}
 
     return score
-
-
-def key_of(row: TokenRow) -> bytes:
-    """What tells a text from others: its tokens."""
-    return row.tokens.tobytes()
 
 
 def texts_of(batch: Any) -> list[TokenRow]:
@@ -178,7 +173,7 @@ def with_outputs(batch: Any, outputs: Mapping[bytes, Any]) -> Any:
         mask = part.mask
         width = mask.shape[-1]
         example = next(iter(outputs.values()))
-        found = [outputs.get(key_of(row)) for row in _texts(part)]
+        found = [outputs.get(row.key) for row in _texts(part)]
         masks = mask.reshape(-1, width)
 
         def placed(number: int, like: Any) -> Any:

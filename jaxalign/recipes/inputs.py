@@ -17,7 +17,6 @@ import numpy as np
 
 from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.errors import CannotGoOn, UserError
-from jaxalign.models.layer_stack import unstacked
 from jaxalign.models.lora import ADAPTERS, Adapted
 from jaxalign.recipes.text_models import TextModel, fields_of
 from jaxalign.system.console import tell
@@ -136,9 +135,7 @@ def weights_digest(policy: TextModel) -> str:
     Adapters that add nothing yet are left out: such a policy is its base, whatever their rank and
     the draw that they start from.
     """
-    config, fields = policy.model.config, fields_of(policy.model)
-    params = policy.params if config.scan_layers else unstacked(policy.params, config.layers)
-    params = dict(params)
+    params, fields = dict(policy.params), fields_of(policy.model)
     adapters = params.pop(ADAPTERS, {})
     if isinstance(policy.model, Adapted) and _adds(adapters):
         params[ADAPTERS] = adapters

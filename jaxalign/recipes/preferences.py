@@ -68,8 +68,9 @@ def train_dpo(
       held_out: other pairs, on which the loss is evaluated along the way.
       evaluation: along the way, where no pairs are held out.
     """
-    policy = with_heads(policy, ("logits",), run.key(f"{name}/init"), dropout=0.0)
-    computed = step_model(policy, run.layout, settings.fit.updates)
+    policy = computed = with_heads(policy, ("logits",), run.key(f"{name}/init"), dropout=0.0)
+    if evaluation is None:  # which reads states as the policy has its parameters
+        computed = step_model(policy, run.layout, settings.fit.updates)
     score = functools.partial(score_reference or response_logps, run, computed)
     scoring = {"settings": settings, "temperature": temperature, "pad_id": policy.tokenizer.pad_id}
     fit = settings.fit
@@ -85,9 +86,7 @@ def train_dpo(
     objective = pair_objective(
         computed, settings, temperature=temperature, axis_name=run.layout.axis_name
     )
-    read = text_logps_and_collisions if settings.wpo else text_logps
-    read = read(computed.model, temperature=temperature)
-    scores = TokenScores(run=run, model=computed, read=read)
+    scores = TokenScores(run=run, model=computed, read=objective.read)
     if held_out:
         rows = PairBatches(score=score, pairs=held_out, **scoring)
         evaluated = HeldOut(batch=rows, rows=len(held_out), size=fit.rows, every=fit.eval_every)
@@ -176,8 +175,7 @@ def train_unpaired(
     objective = unpaired_objective(
         computed, settings, temperature=temperature, axis_name=run.layout.axis_name
     )
-    read = text_logps(computed.model, temperature=temperature)
-    evaluation, scores = None, TokenScores(run=run, model=computed, read=read)
+    evaluation, scores = None, TokenScores(run=run, model=computed, read=objective.read)
     if held_out is not None and held_out[0]:
         texts, size = held_out[0], fit.rows
         labelled = LabelledBatches(score=score, rows=texts, labels=held_out[1], **scoring)

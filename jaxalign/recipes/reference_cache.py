@@ -1,5 +1,6 @@
 """Cache on disk of the reference's log-probabilities, so that a sweep computes them once."""
 
+import dataclasses
 import hashlib
 import importlib.metadata
 import json
@@ -13,6 +14,7 @@ from jaxalign.config.dpo import DPOConfig
 from jaxalign.config.kto import KTOConfig
 from jaxalign.data.chat import TokenRow
 from jaxalign.errors import UserError
+from jaxalign.models.transformer import unrolled
 from jaxalign.pretrained.safetensors_file import metadata, open_safetensors
 from jaxalign.recipes.inputs import weights_digest
 from jaxalign.recipes.run import Run
@@ -157,7 +159,9 @@ class _Remembered:
         for known, sha256 in self.known:
             if known is policy:
                 return sha256
-        self.known.append((policy, weights_digest(policy)))
+        model, params = unrolled(policy.model, policy.params)  # a loop is the same policy
+        one_by_one = dataclasses.replace(policy, model=model, params=params)
+        self.known.append((policy, weights_digest(one_by_one)))
         return self.known[-1][1]
 
 

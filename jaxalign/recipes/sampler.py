@@ -5,11 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from jaxalign.batches.tokens import TokenBatch
 from jaxalign.data.tokenizer import Tokenizer
-from jaxalign.models.layer_stack import is_stacked, unstacked
 from jaxalign.recipes.prompts import NO_PROMPTS, Prompts
 from jaxalign.recipes.reward_sources import Judges, Reward, judges_of
 from jaxalign.recipes.run import Run
@@ -58,30 +56,16 @@ class Sampler:
     collect: `((policy, reference, reward parameters, key), prompts) -> samples`, compiled.
     reference: values of the trained parameters in the reference, on the devices.
     rewards: parameters of the reward models, on the devices.
-    layers: of a policy with layers one by one, which training may have stacked; None: it has not.
-    frozen: the policy's frozen parameters with their layers one by one, once they were asked for.
     """
 
     collect: Callable[[Any, TokenBatch], Any]
     reference: Any
     rewards: Any
-    layers: int | None = None
-    frozen: list[Any] = dataclasses.field(default_factory=list, repr=False)
 
     def __call__(self, state: TrainState, key: jax.Array, prompts: TokenBatch) -> Any:
         """Samples of the policy of that state, as `collect` returns them."""
-        if self.layers is not None and is_stacked(state.params):
-            state = self._one_by_one(state, self.layers)
         policies = state.all_params, state.completed(self.reference)
         return self.collect((*policies, self.rewards, key), prompts)
-
-    def _one_by_one(self, state: TrainState, layers: int) -> TrainState:
-        """The state with its layers as sampling reads them."""
-        if not self.frozen:  # copies, for a step takes the memory of the state
-            frozen = state.frozen and unstacked(state.frozen, layers)
-            self.frozen.append(jax.tree.map(jnp.copy, frozen))
-        params = unstacked(state.params, layers)
-        return dataclasses.replace(state, params=params, frozen=self.frozen[0])
 
 
 def make_sampler(run: Run, collect: Callable, *, reference: TextModel, judges: Judges) -> Sampler:
@@ -92,10 +76,8 @@ def make_sampler(run: Run, collect: Callable, *, reference: TextModel, judges: J
       reference: what training began with.
       judges: of the samples.
     """
-    config = reference.model.config
     return Sampler(
         collect=run.layout.rows(collect),
         reference=run.layout.place(reference.trained),
         rewards=run.layout.place(judges.params),
-        layers=None if config.scan_layers else config.layers,
     )

@@ -126,7 +126,7 @@ def response_logps(
     sums = np.empty(len(rows), np.float32)
     missing: list[int] = []
     for number, row in enumerate(rows):
-        logps = policy.known_logps(row.tokens, temperature)
+        logps = policy.known_logps(row, temperature)
         if logps is None:
             missing.append(number)
         else:

@@ -13,11 +13,11 @@ from jaxalign.config.defaults import Start
 from jaxalign.config.lora import LoraConfig
 from jaxalign.config.model import ModelConfig
 from jaxalign.config.place import PlaceConfig
+from jaxalign.data.chat import TokenRow
 from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.data.tokenizer_loading import load_tokenizer
 from jaxalign.errors import UserError
 from jaxalign.layouts.choice import make_layout
-from jaxalign.models.layer_stack import unstacked
 from jaxalign.models.lora import ADAPTERS, Adapted, merged, split
 from jaxalign.models.ngram_reward import NgramConfig
 from jaxalign.models.transformer import Transformer, TransformerConfig
@@ -42,7 +42,7 @@ class KnownLogps:
 
     params: of the policy.
     temperature: of the distribution.
-    logps: `[T]` nats by the bytes of the T int32 tokens of a text.
+    logps: `[T]` nats by the key of a text of T tokens.
     """
 
     params: Any
@@ -75,12 +75,7 @@ class TextModel:
         return split(self.model, self.params)[1]
 
     def with_trained(self, trained: Params) -> "TextModel":
-        """The model with other values of the trained parameters, of which a training step may have
-        stacked the layers.
-        """
-        config = self.model.config
-        if not config.scan_layers:
-            trained = unstacked(trained, config.layers)
+        """The model with other values of the trained parameters."""
         return dataclasses.replace(self, params={**(self.frozen or {}), **trained})
 
     def knowing(self, logps: Mapping[bytes, np.ndarray], *, temperature: float) -> "TextModel":
@@ -88,12 +83,12 @@ class TextModel:
         known = KnownLogps(params=self.params, temperature=temperature, logps=logps)
         return dataclasses.replace(self, known=known)
 
-    def known_logps(self, tokens: np.ndarray, temperature: float) -> np.ndarray | None:
+    def known_logps(self, row: TokenRow, temperature: float) -> np.ndarray | None:
         """Log-probabilities `[T]` of the tokens of a text, where they are known."""
         known = self.known
         if known is None or known.params is not self.params or known.temperature != temperature:
             return None
-        return known.logps.get(tokens.tobytes())
+        return known.logps.get(row.key)
 
     @property
     def max_length(self) -> int:

@@ -7,9 +7,16 @@ import numpy as np
 import pytest
 
 from jaxalign.cli import dispatch
+from jaxalign.config.dpo import DPOConfig, DPOSettings
+from jaxalign.config.loop import FitConfig
 from jaxalign.config.model import ModelConfig
+from jaxalign.config.place import PlaceConfig
+from jaxalign.data.chat import token_row
 from jaxalign.data.tokenizer_training import train_bpe
 from jaxalign.recipes import step_model as module
+from jaxalign.recipes.preferences import train_dpo
+from jaxalign.recipes.run import open_run
+from jaxalign.recipes.stage import Evaluation
 from jaxalign.recipes.text_models import load_text_model, new_text_model, save_text_model
 
 WORDS = ("is", "film", "the", "good")
@@ -105,3 +112,22 @@ def test_a_loop_goes_on_with_the_same_bits(folder):
     assert run == trained(folder, "dpo", "in-two", *LORA, steps=3)
     once = params_of(trained(folder, "dpo", "in-one", *LORA, steps=3))
     jax.tree.map(np.testing.assert_array_equal, params_of(run), once)
+
+
+def test_an_evaluation_of_others_reads_states_as_the_policy_is(folder, tmp_path):
+    """The learning curves of `rlhf` do: a training with one of its own does not stack layers."""
+    policy, seen = load_text_model(folder / "policy", "policy"), []
+    place = PlaceConfig(layout="device", devices=1)
+    rows = [token_row(([3, 4], False), (range(5, 7 + n), True)) for n in range(4)]
+    settings = DPOSettings(fit=FitConfig(steps=1, batch_size=2))
+
+    def metrics(state):
+        seen.append(jax.tree.structure(state.all_params))
+        return {"kl": 0.0}
+
+    with open_run(tmp_path / "run", DPOConfig(place=place), place, 0, inputs={}) as run:
+        evaluation = Evaluation(metrics=metrics, every=1, sign="kl")
+        pairs = list(zip(rows[:2], rows[2:], strict=True))
+        shared = {"settings": settings, "temperature": 1.0, "evaluation": evaluation}
+        train_dpo(run, "dpo", policy, pairs, **shared)
+    assert seen and set(seen) == {jax.tree.structure(policy.params)}

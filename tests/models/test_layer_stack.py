@@ -6,8 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxalign.models.layer_loop import Looped
-from jaxalign.models.layer_stack import can_be_stacked, stacked
+from jaxalign.models.layer_stack import can_be_stacked, stacked, unstacked
 from jaxalign.models.lora import ADAPTERS, Adapted, new_adapters
 from jaxalign.models.transformer import Transformer
 from tests.tiny_models import GEMMA, LLAMA, random_parameters
@@ -22,6 +21,11 @@ def transformer(**changes) -> Transformer:
     if changes.get("windows"):
         changes["windows"] = tuple(changes["windows"]) * (LAYERS // 2)
     return Transformer(dataclasses.replace(LLAMA, **changes))
+
+
+def looped(model):
+    """The model with a loop over a stack of its layers."""
+    return model.clone(config=dataclasses.replace(model.config, scan_layers=True))
 
 
 def hidden_and_gradient(model, params, keys=None):
@@ -39,27 +43,28 @@ def test_a_loop_gives_the_numbers_and_gradients_of_unrolled_layers(changes):
     params = random_parameters(model)
     keys = jax.random.split(jax.random.key(1), 3) if "dropout" in changes else None
     expected = hidden_and_gradient(model, params, keys)
-    found = hidden_and_gradient(Looped(transformer=model), params, keys)
+    logits, gradient = hidden_and_gradient(looped(model), stacked(params, LAYERS), keys)
+    found = logits, unstacked(gradient, LAYERS)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5), found, expected
     )
 
 
-def test_frozen_layers_may_be_stacked_before_and_adapters_are_not():
+def test_adapters_are_stacked_with_the_layers_that_they_adapt():
     model = transformer()
     params = random_parameters(model)
     new = new_adapters(params, model.config, [".*attention/.*"], rank=2, key=jax.random.key(0))
     rng = np.random.default_rng(0)
     adapters = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), new)
     adapted = Adapted(transformer=model, scale=0.5, dropout=0.2)
-    looped = dataclasses.replace(adapted, transformer=Looped(transformer=model))
     keys = jax.random.split(jax.random.key(1), 3)
     expected = hidden_and_gradient(adapted, {**params, ADAPTERS: adapters}, keys)
-    frozen = stacked(params, LAYERS)
-    assert "stack" in frozen["trunk"] and "layers_0" not in frozen["trunk"]
-    found = hidden_and_gradient(looped, {**frozen, ADAPTERS: adapters}, keys)
+    whole = stacked({**params, ADAPTERS: adapters}, LAYERS)
+    assert all("stack" in tree and "layers_0" not in tree
+               for tree in (whole["trunk"], whole[ADAPTERS]["trunk"]))  # fmt: skip
+    found = hidden_and_gradient(looped(adapted), whole, keys)
     np.testing.assert_allclose(found[0], expected[0], rtol=2e-4, atol=2e-5)
-    gradients = (gradient[ADAPTERS] for gradient in (found[1], expected[1]))
+    gradients = unstacked(found[1], LAYERS)[ADAPTERS], expected[1][ADAPTERS]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5), *gradients)
 
 
