@@ -69,20 +69,26 @@ def forward(
       keys: typed keys for dropout, see `Transformer`; None: no dropout.
       last: number of tokens at the end whose log-probabilities are needed; None: all.
     """
-    options: dict[str, Any] = {"segments": batch.segments} if isinstance(batch, PackedBatch) else {}
+    options: dict[str, Any] = {}
+    if isinstance(batch, PackedBatch):
+        options = {"segments": batch.segments, "branches": batch.branches}
     if last is not None:
         options["last"] = last + 1  # the first of them is predicted by the token before it
     return model.apply({"params": params}, batch.tokens, batch.mask, keys=keys, **options)
 
 
 def after_first(batch: Rows, x: jax.Array) -> jax.Array:
-    """`x [B, T]` with 0 at the first token of each packed text, which nothing predicts.
+    """`x [B, T]` with 0 at the first token of each packed text, which nothing predicts, and of each
+    of its branches.
 
     At the first token of a row it is 0 anyway.
     """
     if not isinstance(batch, PackedBatch):
         return x
-    return jnp.where(batch.segments == shift_right(batch.segments), x, 0)
+    goes_on = batch.segments == shift_right(batch.segments)
+    if batch.branches is not None:
+        goes_on &= batch.branches == shift_right(batch.branches)
+    return jnp.where(goes_on, x, 0)
 
 
 def check_one_text_a_row(batch: Rows) -> None:
@@ -329,13 +335,37 @@ def text_decisions(model: LanguageModel, *, temperature: float = 1.0) -> Callabl
 
 @once
 def text_scores(model: "LanguageModel | ScoreColumns") -> Callable[..., jax.Array]:
-    """Reward-model scores of texts: `(params, TokenBatch, keys=None) -> [B]`."""
+    """Reward-model scores of texts: `(params, TokenBatch, keys=None) -> [B]`.
 
-    def scores(params: Params, batch: TokenBatch, keys: jax.Array | None = None) -> jax.Array:
+    Of a `PackedBatch` `[B, T]`, each as if its text ended with that token, where `reads_last`.
+    """
+
+    def scores(params: Params, batch: Rows, keys: jax.Array | None = None) -> jax.Array:
+        is_one = not isinstance(model, ScoreColumns)
+        if is_one and isinstance(batch, PackedBatch) and reads_last(model):
+            return _scores_of_ends(model, params, batch, keys)
         check_one_text_a_row(batch)
         return model.apply({"params": params}, batch.tokens, batch.mask, keys=keys).scores
 
     return scores
+
+
+def reads_last(model: LanguageModel) -> bool:
+    """Whether the score of a text is read from its last token alone."""
+    return model.config.score_pooling == "last" and model.ngrams is None
+
+
+def _scores_of_ends(
+    model: LanguageModel, params: Params, batch: PackedBatch, keys: jax.Array | None
+) -> jax.Array:
+    """`[B, T]` scores of texts that end with each token."""
+    hidden = forward(model, params, batch, keys).hidden
+    ends = hidden.reshape(-1, hidden.shape[-1]).astype(jnp.float32)
+    tokens, mask = (x.reshape(-1, 1) for x in (batch.tokens, batch.mask))
+    head = {"params": {"score": params["score"]}}
+    transformer = Transformer(model.config)
+    scores: Any = transformer.apply(head, ends, tokens, mask, method="text_scores")
+    return scores.reshape(batch.tokens.shape)
 
 
 @once

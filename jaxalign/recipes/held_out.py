@@ -9,21 +9,20 @@ import jax
 import numpy as np
 
 from jaxalign.batches.functions import LossFn, Metrics
-from jaxalign.batches.tokens import SharedPrompts, TokenBatch
 from jaxalign.config.loop import FitConfig
 from jaxalign.data.chat import TokenRow
 from jaxalign.data.example_order import evaluation_batches
+from jaxalign.data.text_outputs import outputs_of, texts_of, with_outputs
 from jaxalign.layouts.layout import pad_rows
 from jaxalign.numerics.types import Params, Tree
 from jaxalign.recipes.run import Run
-from jaxalign.recipes.scoring import by_rows, of_tokens
+from jaxalign.recipes.scoring import of_tokens, score_texts
 from jaxalign.recipes.stage import Evaluation, check_evaluated
 from jaxalign.recipes.text_models import TextModel
 from jaxalign.train.evaluations import HELD_OUT
 from jaxalign.train.loop import mean_metrics
 from jaxalign.train.step import TrainState, loss_sums
 
-Texts = TokenBatch | SharedPrompts
 Batches = Callable[[np.ndarray], Any]  # positions of held-out rows -> their batch
 # `(parameters, texts) -> outputs` by the key of a text
 Score = Callable[[Params, Sequence[TokenRow]], Mapping[bytes, Any]]
@@ -149,55 +148,14 @@ def text_scores_of(
     Args:
       run: where it computes.
       model: with the vocabulary.
-      read: `(params, TokenBatch) -> [B]`, without noise where it gets no keys.
+      read: as `fn` of `score_texts`, without noise where it gets no keys.
     """
 
     def score(params: Params, rows: Sequence[TokenRow]) -> dict[bytes, Any]:
-        numbers = by_rows(run, read, params, rows, pad_id=model.tokenizer.pad_id)
+        numbers = score_texts(run, read, model, params, rows)
         return {row.key: number for row, number in zip(rows, numbers, strict=True)}
 
     return score
-
-
-def texts_of(batch: Any) -> list[TokenRow]:
-    """All texts of a batch in NumPy."""
-    return [row for part in _parts(batch) for row in _texts(part) if len(row)]
-
-
-def with_outputs(batch: Any, outputs: Mapping[bytes, Any]) -> Any:
-    """The batch with the outputs for its tokens in their places, for `outputs_of` to read."""
-
-    def changed(part: Any) -> Any:
-        if not isinstance(part, Texts):
-            return part
-        mask = part.mask
-        width = mask.shape[-1]
-        example = next(iter(outputs.values()))
-        found = [outputs.get(row.key) for row in _texts(part)]
-        masks = mask.reshape(-1, width)
-
-        def placed(number: int, like: Any) -> Any:
-            if np.ndim(like) == 0:
-                values: Any = [0.0 if x is None else jax.tree.leaves(x)[number] for x in found]
-                return np.asarray(values, np.float32).reshape(mask.shape[:-1])
-            array = np.zeros((len(found), width), np.float32)
-            for row, output, real in zip(array, found, masks, strict=True):
-                if output is not None:  # the last tokens, behind what a shared prompt holds
-                    tokens = jax.tree.leaves(output)[number]
-                    row[real] = tokens[len(tokens) - np.count_nonzero(real) :]
-            return array.reshape(mask.shape)
-
-        leaves, structure = jax.tree.flatten(example)
-        tree = structure.unflatten([placed(number, leaf) for number, leaf in enumerate(leaves)])
-        name = "responses" if isinstance(part, SharedPrompts) else "tokens"
-        return dataclasses.replace(part, **{name: tree})
-
-    return jax.tree.map(changed, batch, is_leaf=lambda part: isinstance(part, Texts))
-
-
-def outputs_of(params: Params, rows: Texts, keys: Any = None) -> Any:
-    """The outputs that `with_outputs` has put into a batch: a model's part in an objective."""
-    return rows.responses if isinstance(rows, SharedPrompts) else rows.tokens
 
 
 def without_noise(read: Callable[..., Any]) -> Callable[..., Any]:
@@ -213,32 +171,6 @@ def check_held_out(fit: FitConfig, held_out: Sized) -> None:
     """
     if not len(held_out):
         check_evaluated(fit)
-
-
-def _parts(batch: Any) -> list[Texts]:
-    leaves = jax.tree.leaves(batch, is_leaf=lambda part: isinstance(part, Texts))
-    return [part for part in leaves if isinstance(part, Texts)]
-
-
-def _texts(part: Texts) -> list[TokenRow]:
-    """Every text of a part of a batch, in the order of its rows; one of padding has no token."""
-    width = part.mask.shape[-1]
-    if isinstance(part, TokenBatch):
-        masks, tokens = part.mask.reshape(-1, width), part.tokens.reshape(-1, width)
-        responses = part.response_mask.reshape(-1, width)
-        parts = zip(tokens, masks, responses, strict=True)
-        return [TokenRow(row[mask], response[mask]) for row, mask, response in parts]
-    rows: list[TokenRow] = []
-    for b, prompt in enumerate(part.prompts):
-        before = prompt[part.prompt_mask[b]]
-        for k, mask in enumerate(part.mask[b]):
-            rows.append(
-                TokenRow(
-                    np.concatenate([before, part.responses[b, k][mask]]),
-                    np.concatenate([np.zeros(len(before), bool), part.response_mask[b, k][mask]]),
-                )
-            )
-    return rows
 
 
 def _sums(

@@ -19,7 +19,7 @@ from jaxalign.data.preferences import Groups
 from jaxalign.data.scoring_batches import MOST_ROWS
 from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.layouts.layout import pad_rows
-from jaxalign.models.functions import head_scores, pooled_texts, text_scores
+from jaxalign.models.functions import head_scores, pooled_texts, reads_last, text_scores
 from jaxalign.models.heads import standardised_head
 from jaxalign.models.ngram_reward import (
     FEATURES,
@@ -36,6 +36,7 @@ from jaxalign.recipes.held_out import (
     text_scores_of,
     without_noise,
 )
+from jaxalign.recipes.packed_step import PackedLoss, can_be_packed, packed_loss
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.scoring import by_rows, longest, score_rows
 from jaxalign.recipes.stage import Learner, fit_batches
@@ -170,11 +171,15 @@ def train_scores(
         else:
             score = text_scores_of(run, model, learned)
             evaluation = scored_evaluation(run, make_loss, groups, score)
+    packed, alike = None, settings.trunk == "trained" and reads_last(computed.model)
+    if alike and can_be_packed(computed, run.layout):
+        packed = PackedLoss(loss_fn=packed_loss(make_loss, learned), of_texts=True)
     learner = Learner(
         model=model,
         params=params,
         frozen=frozen,
         loss_fn=make_loss(learned),
+        packed=packed,
         shown=("loss", "rewards/accuracy"),
         layers=stacked_layers(model, computed),
         reads_all=settings.trunk == "trained" and settings.pooling != "none" and not settings.bag,
