@@ -29,6 +29,7 @@ IN_RECIPES = {
     "distillation.py": "counts of tokens, and the mean over batches, for metrics",
     "images.py": "shares of right answers among test images, and means over seeds, for tables",
     "online.py": "means over prompts of a step, for metrics",
+    "packed_step.py": "outputs of packed texts in the places of tokens, 0 on padding",
     "preferences.py": "how many tokens responses have",
     "process_reward.py": "the chance that a logit stands for",
     "rankings.py": "Kendall's tau of shares, and where a ranking ends",

@@ -15,11 +15,12 @@ from jaxalign.config.defaults import filled_optimizer
 from jaxalign.config.grpo import GRPOSettings
 from jaxalign.config.loop import FitConfig, LoopFields, OptimizerConfig
 from jaxalign.config.ppo import PPOSettings
+from jaxalign.data.step_packing import packing_of
 from jaxalign.errors import UserError
 from jaxalign.models.layer_stack import unstacked, within
 from jaxalign.recipes.checkpoint_models import ORIGINS, write_parts
 from jaxalign.recipes.endings import Ending
-from jaxalign.recipes.packed_step import PackedLoss, packed_loss, packing_of
+from jaxalign.recipes.packed_step import PackedLoss, packed_loss
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.step_metrics import StepFacts, StepMetrics, training_flops
 from jaxalign.recipes.step_model import stacked_layers
@@ -327,7 +328,7 @@ def fit_batches(
     def prepared(state: TrainState, rows: Any) -> tuple[TrainState, Metrics]:
         batch, measured = prepare(state, rows) if prepare else (rows, {})
         state, metrics = step(state, batch)
-        return state, metrics | measured
+        return state, measured | metrics  # packed texts have their own share of padding
 
     loop = Loop(
         update=prepared,
@@ -370,7 +371,10 @@ def _step_of(
 
     def step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
         texts = pack(batch)
-        return plain(state, batch) if texts is None else packed(state, texts)
+        if texts is None:
+            return plain(state, batch)
+        state, metrics = packed(state, texts)
+        return state, metrics | {"padding": texts.padding}
 
     return step
 
