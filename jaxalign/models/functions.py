@@ -7,7 +7,7 @@ it compiles once.
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar, cast
 
 import jax
@@ -335,15 +335,9 @@ def text_decisions(model: LanguageModel, *, temperature: float = 1.0) -> Callabl
 
 @once
 def text_scores(model: "LanguageModel | ScoreColumns") -> Callable[..., jax.Array]:
-    """Reward-model scores of texts: `(params, TokenBatch, keys=None) -> [B]`.
+    """Reward-model scores of texts: `(params, TokenBatch, keys=None) -> [B]`."""
 
-    Of a `PackedBatch` `[B, T]`, each as if its text ended with that token, where `reads_last`.
-    """
-
-    def scores(params: Params, batch: Rows, keys: jax.Array | None = None) -> jax.Array:
-        is_one = not isinstance(model, ScoreColumns)
-        if is_one and isinstance(batch, PackedBatch) and reads_last(model):
-            return _scores_of_ends(model, params, batch, keys)
+    def scores(params: Params, batch: TokenBatch, keys: jax.Array | None = None) -> jax.Array:
         check_one_text_a_row(batch)
         return model.apply({"params": params}, batch.tokens, batch.mask, keys=keys).scores
 
@@ -355,17 +349,28 @@ def reads_last(model: LanguageModel) -> bool:
     return model.config.score_pooling == "last" and model.ngrams is None
 
 
-def _scores_of_ends(
-    model: LanguageModel, params: Params, batch: PackedBatch, keys: jax.Array | None
-) -> jax.Array:
-    """`[B, T]` scores of texts that end with each token."""
-    hidden = forward(model, params, batch, keys).hidden
-    ends = hidden.reshape(-1, hidden.shape[-1]).astype(jnp.float32)
-    tokens, mask = (x.reshape(-1, 1) for x in (batch.tokens, batch.mask))
-    head = {"params": {"score": params["score"]}}
-    transformer = Transformer(model.config)
-    scores: Any = transformer.apply(head, ends, tokens, mask, method="text_scores")
-    return scores.reshape(batch.tokens.shape)
+@once
+def text_end_scores(model: LanguageModel) -> Callable[..., jax.Array]:
+    """Reward-model scores of packed texts: `(params, PackedBatch, keys=None) -> [B, T]`.
+
+    Entry t is the score of a text that ends with token t: `text_scores` of a model that
+    `reads_last`.
+    """
+    head = Transformer(model.config)
+
+    def scores(params: Params, batch: PackedBatch, keys: jax.Array | None = None) -> jax.Array:
+        hidden = forward(model, params, batch, keys).hidden.astype(jnp.float32)
+        texts = hidden.reshape(-1, hidden.shape[-1]), *_columns(batch.tokens, batch.mask)
+        own = {"params": {"score": params["score"]}}
+        of_tokens: Any = head.apply(own, *texts, method="text_scores")
+        return of_tokens.reshape(batch.tokens.shape)
+
+    return scores
+
+
+def _columns(*arrays: jax.Array) -> Iterator[jax.Array]:
+    """`[B, T]` as `[B T, 1]`."""
+    return (x.reshape(-1, 1) for x in arrays)
 
 
 @once

@@ -16,7 +16,7 @@ from jaxalign.data.text_outputs import outputs_of, texts_of, with_outputs
 from jaxalign.layouts.layout import pad_rows
 from jaxalign.numerics.types import Params, Tree
 from jaxalign.recipes.run import Run
-from jaxalign.recipes.scoring import of_tokens, score_texts
+from jaxalign.recipes.scoring import of_tokens, score_rows
 from jaxalign.recipes.stage import Evaluation, check_evaluated
 from jaxalign.recipes.text_models import TextModel
 from jaxalign.train.evaluations import HELD_OUT
@@ -141,19 +141,18 @@ class TokenScores:
 
 
 def text_scores_of(
-    run: Run, model: TextModel, read: Callable[..., Any]
+    run: Run, model: TextModel
 ) -> Callable[[Params, Sequence[TokenRow]], dict[bytes, Any]]:
-    """Numbers of whole texts, as `scored_evaluation` takes them.
+    """Scores of whole texts, as `scored_evaluation` takes them.
 
     Args:
       run: where it computes.
-      model: with the vocabulary.
-      read: as `fn` of `score_texts`, without noise where it gets no keys.
+      model: a reward model, as steps compute it (`step_model`).
     """
 
     def score(params: Params, rows: Sequence[TokenRow]) -> dict[bytes, Any]:
-        numbers = score_texts(run, read, model, params, rows)
-        return {row.key: number for row, number in zip(rows, numbers, strict=True)}
+        scores = score_rows(run, dataclasses.replace(model, params=params), rows)
+        return {row.key: score for row, score in zip(rows, scores, strict=True)}
 
     return score
 

@@ -19,7 +19,13 @@ from jaxalign.data.preferences import Groups
 from jaxalign.data.scoring_batches import MOST_ROWS
 from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.layouts.layout import pad_rows
-from jaxalign.models.functions import head_scores, pooled_texts, reads_last, text_scores
+from jaxalign.models.functions import (
+    head_scores,
+    pooled_texts,
+    reads_last,
+    text_end_scores,
+    text_scores,
+)
 from jaxalign.models.heads import standardised_head
 from jaxalign.models.ngram_reward import (
     FEATURES,
@@ -169,11 +175,13 @@ def train_scores(
                 params_of=lambda state: {**state.all_params, **pooled},
             )
         else:
-            score = text_scores_of(run, model, learned)
+            score = text_scores_of(run, computed)
             evaluation = scored_evaluation(run, make_loss, groups, score)
     packed, alike = None, settings.trunk == "trained" and reads_last(computed.model)
     if alike and can_be_packed(computed, run.layout):
-        packed = PackedLoss(loss_fn=packed_loss(make_loss, learned), of_texts=True)
+        packed = PackedLoss(
+            loss_fn=packed_loss(make_loss, text_end_scores(computed.model)), of_texts=True
+        )
     learner = Learner(
         model=model,
         params=params,

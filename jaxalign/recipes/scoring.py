@@ -13,7 +13,7 @@ from jaxalign.data.prompt_groups import grouped_batch, prompt_groups, single_tex
 from jaxalign.data.scoring_batches import MOST_TOKENS, scoring_batches
 from jaxalign.evaluation.text_statistics import perplexity as perplexity_of
 from jaxalign.layouts.layout import pad_rows, trim_rows
-from jaxalign.models.functions import reads_last, text_logps, text_scores
+from jaxalign.models.functions import reads_last, text_end_scores, text_logps, text_scores
 from jaxalign.numerics.types import Params, Tree
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.text_models import TextModel
@@ -66,26 +66,16 @@ def by_rows(
 
 
 def score_rows(run: Run, reward: TextModel, rows: Sequence[TokenRow]) -> np.ndarray:
-    """`[N]` reward-model scores."""
-    return score_texts(run, text_scores(reward.model), reward, reward.params, rows)
-
-
-def score_texts(
-    run: Run, fn: Callable[..., Any], model: TextModel, params: Params, rows: Sequence[TokenRow]
-) -> np.ndarray:
-    """`[N]` reward-model scores, of packed rows where the model reads the last token alone.
-
-    Args:
-      fn: `text_scores` of the model, or a function like it.
-      model: a reward model.
-      params: the parameters that are read.
+    """`[N]` reward-model scores; on a processor of packed rows, where the model reads the last
+    token alone.
     """
-    pad_id, is_processor = model.tokenizer.pad_id, run.layout.devices[0].platform == "cpu"
-    if not (is_processor and reads_last(model.model)):
-        return by_rows(run, fn, params, rows, pad_id=pad_id)
+    pad_id, is_processor = reward.tokenizer.pad_id, run.layout.devices[0].platform == "cpu"
+    if not (is_processor and reads_last(reward.model)):
+        return by_rows(run, text_scores(reward.model), reward.params, rows, pad_id=pad_id)
     scores = np.empty(len(rows), np.float32)
-    limits = {"pad_id": pad_id, "longest_row": model.max_length}
-    for number, outputs in of_tokens(run, fn, params, rows, **limits):
+    limits = {"pad_id": pad_id, "longest_row": reward.max_length}
+    read = text_end_scores(reward.model)
+    for number, outputs in of_tokens(run, read, reward.params, rows, **limits):
         scores[number] = outputs[-1]
     return scores
 

@@ -21,6 +21,7 @@ def test_texts_with_one_prompt_share_all_of_it_but_its_last_token():
     batch, places = grouped_batch(ROWS, [groups[:2], groups[2:]], pad_id=0, length=10)
     np.testing.assert_array_equal(batch.tokens[0], [1, 2, 3, 4, 5, 3, 6, 9, 8, 0])
     np.testing.assert_array_equal(batch.segments[0], [0] * 7 + [1] * 3)
+    assert batch.branches is not None
     np.testing.assert_array_equal(batch.branches[0], [0, 0, 1, 1, 1, 2, 2, 1, 1, 1])
     np.testing.assert_array_equal(batch.response_mask[0], [0, 0, 0, 1, 1, 0, 1, 0, 1, 0])
     assert batch.index.shape == (2, 1)
@@ -39,6 +40,7 @@ def test_every_text_stands_in_its_columns():
         packed = [groups[::2], groups[1::2]]
         length = max(sum(group.size for group in part) for part in packed)
         batch, places = grouped_batch(rows, packed, pad_id=0, length=length)
+        assert batch.branches is not None
         assert int(batch.mask.sum()) == sum(group.size for group in groups)
         for i, (number, columns) in places.items():
             np.testing.assert_array_equal(batch.tokens[number, columns], rows[i].tokens)

@@ -11,6 +11,7 @@ from jaxalign.data.batching import token_batch
 from jaxalign.data.chat import token_row
 from jaxalign.data.prompt_groups import grouped_batch, prompt_groups
 from jaxalign.models.functions import (
+    text_end_scores,
     text_logps,
     text_logps_and_collisions,
     text_logps_and_likeliest,
@@ -81,11 +82,13 @@ def test_responses_have_the_log_probabilities_of_the_text_by_itself(model_and_pa
 
 def test_scores_and_their_gradient_are_those_of_the_texts_by_themselves(model_and_params):
     model, params = model_and_params
-    rows, read = texts(), text_scores(model)
+    rows, read, read_ends = texts(), text_scores(model), text_end_scores(model)
     weights = np.random.default_rng(2).normal(size=len(rows))
 
     def packed(params):
-        return sum(w * x[-1] for w, x in zip(weights, together(read, params, rows), strict=True))
+        return sum(
+            w * x[-1] for w, x in zip(weights, together(read_ends, params, rows), strict=True)
+        )
 
     def alone(params):
         return sum(w * x for w, x in zip(weights, apart(read, params, rows), strict=True))

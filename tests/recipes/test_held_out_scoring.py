@@ -153,7 +153,7 @@ def test_scores_of_rankings_of_different_sizes(run):
 
     read = text_scores(model.model)
     held_out = HeldOut(batch=batch, rows=5, size=2, every=None)
-    agree(both(run, model, make_loss, read, held_out, text_scores_of(run, model, read)))
+    agree(both(run, model, make_loss, read, held_out, text_scores_of(run, model)))
 
 
 def test_what_was_computed_of_the_last_state_is_known_and_of_no_other(run):

@@ -19,7 +19,7 @@ from jaxalign.data.preference_batches import comparison_batch, ranking_batch
 from jaxalign.data.step_packing import Packing, packing_of
 from jaxalign.layouts.choice import make_layout
 from jaxalign.losses import BRADLEY_TERRY, PLACKETT_LUCE
-from jaxalign.models.functions import text_logps_and_likeliest, text_scores
+from jaxalign.models.functions import text_end_scores, text_logps_and_likeliest, text_scores
 from jaxalign.recipes import packed_step as module
 from jaxalign.recipes.packed_step import can_be_packed, packed_loss
 from jaxalign.recipes.preferences import (
@@ -60,11 +60,14 @@ def pair_batches(pairs, settings):
     return PairBatches(pairs=pairs, **scoring)
 
 
-def compare(make_loss, read, params, batch, *, of_texts=False, **more):
+def compare(make_loss, read, params, batch, *, of_ends=None, **more):
     """Loss, metrics and gradients agree; both losses get parameters and key as in a step."""
-    packed = Packing(shape=(3, 96), pad_id=0, of_texts=of_texts)(batch)
+    packed = Packing(shape=(3, 96), pad_id=0, of_texts=of_ends is not None)(batch)
     assert packed is not None
-    losses = {"plain": (make_loss(read), batch), "packed": (packed_loss(make_loss, read), packed)}
+    losses = {
+        "plain": (make_loss(read), batch),
+        "packed": (packed_loss(make_loss, of_ends or read), packed),
+    }
     found = {
         name: jax.jit(jax.value_and_grad(fn, has_aux=True))(params, rows, KEY, **more)
         for name, (fn, rows) in losses.items()
@@ -107,13 +110,14 @@ def test_the_loss_of_texts():
 def test_losses_of_scores():
     model = with_heads(POLICY, ("score",), jax.random.key(1))
     read, rows = text_scores(model.model), texts_of(8)
+    of_ends = text_end_scores(model.model)
     preferences = np.random.default_rng(0).random((2, 3, 3)) * (1 - np.eye(3))
     groups = comparison_batch([rows[:3], rows[3:6]], preferences, pad_id=0)
     reward = lambda read: objectives.reward(read, BRADLEY_TERRY, centering=0.1)  # noqa: E731
-    compare(reward, read, model.params, groups, of_texts=True)
+    compare(reward, read, model.params, groups, of_ends=of_ends)
     rankings = ranking_batch([rows[:2], rows[2:6]], pad_id=0, size=4)  # two places are empty
     ranking = lambda read: objectives.ranking(read, PLACKETT_LUCE)  # noqa: E731
-    compare(ranking, read, model.params, rankings, of_texts=True)
+    compare(ranking, read, model.params, rankings, of_ends=of_ends)
 
 
 def test_a_text_that_a_batch_has_twice_is_computed_once():
@@ -158,8 +162,8 @@ def test_a_rare_long_batch_does_not_decide_the_shape():
 
 
 def test_about_as_many_steps_have_the_same_program():
-    shapes = {shape_for([20, 30, 90, 100], updates=updates).shape for updates in (33, 40, 64)}
-    assert len(shapes) == 1
+    packings = {shape_for([20, 30, 90, 100], updates=updates) for updates in (33, 40, 64)}
+    assert len(packings) == 1 and packings != {None}
 
 
 def test_only_deep_models_without_noise_are_packed(monkeypatch):
