@@ -49,6 +49,11 @@ class HeldOut:
         """All of them, in order."""
         return [self.batch(index) for index in evaluation_batches(self.rows, self.size)]
 
+    @functools.cached_property
+    def texts(self) -> list[TokenRow]:
+        """All texts in them, each once."""
+        return list({row.key: row for batch in self.batches for row in texts_of(batch)}.values())
+
 
 def held_out_evaluation(
     run: Run,
@@ -137,29 +142,41 @@ class TokenScores:
         if ending.step != ending.steps:
             return trained
         logps = {key: jax.tree.leaves(output)[0] for key, output in self.last.items()}
-        return trained.knowing(logps, temperature=temperature)
+        return trained.knowing(logps, ("logps", temperature))
 
 
-def text_scores_of(
-    run: Run, model: TextModel
-) -> Callable[[Params, Sequence[TokenRow]], dict[bytes, Any]]:
+@dataclasses.dataclass(kw_only=True, eq=False)
+class WholeScores:
     """Scores of whole texts, as `scored_evaluation` takes them.
 
-    Args:
-      run: where it computes.
-      model: a reward model, as steps compute it (`step_model`).
+    run: where it computes.
+    model: a reward model, as steps compute it (`step_model`).
+    last: what was computed last.
     """
 
-    def score(params: Params, rows: Sequence[TokenRow]) -> dict[bytes, Any]:
-        scores = score_rows(run, dataclasses.replace(model, params=params), rows)
-        return {row.key: score for row, score in zip(rows, scores, strict=True)}
+    run: Run
+    model: TextModel
+    last: dict[bytes, Any] = dataclasses.field(default_factory=dict)
 
-    return score
+    def __call__(self, params: Params, rows: Sequence[TokenRow]) -> dict[bytes, Any]:
+        """A score for each of the texts."""
+        scores = score_rows(self.run, dataclasses.replace(self.model, params=params), rows)
+        self.last = {row.key: score for row, score in zip(rows, scores, strict=True)}
+        return self.last
 
+    def of(self, trained: TextModel, name: str, rows: Sequence[TokenRow]) -> np.ndarray:
+        """`[N]` scores of texts by the model that a stage has trained; what was computed at its end
+        is not computed again, unless it was of another state.
 
-def without_noise(read: Callable[..., Any]) -> Callable[..., Any]:
-    """A function `(params, rows, keys, ...)` that reads a model as it is used: without dropout."""
-    return lambda params, rows, keys=None, *rest: read(params, rows, None, *rest)
+        Args:
+          trained: the model, with its layers as `model` has them.
+          name: of the stage.
+          rows: the texts.
+        """
+        ending = self.run.endings[name]
+        if ending.step == ending.steps:
+            trained = trained.knowing(self.last, "scores")
+        return score_rows(self.run, trained, rows)
 
 
 def check_held_out(fit: FitConfig, held_out: Sized) -> None:

@@ -66,9 +66,19 @@ def by_rows(
 
 
 def score_rows(run: Run, reward: TextModel, rows: Sequence[TokenRow]) -> np.ndarray:
-    """`[N]` reward-model scores; on a processor of packed rows, where the model reads the last
-    token alone.
+    """`[N]` reward-model scores; those of texts that the model is known to give are not computed
+    again.
     """
+    known = reward.known_outputs(rows, "scores")
+    missing = [number for number, score in enumerate(known) if score is None]
+    scores = np.array([0.0 if score is None else score for score in known], np.float32)
+    if missing:
+        scores[missing] = _computed_scores(run, reward, [rows[number] for number in missing])
+    return scores
+
+
+def _computed_scores(run: Run, reward: TextModel, rows: Sequence[TokenRow]) -> np.ndarray:
+    """`[N]` scores; on a processor of packed rows, where the model reads the last token alone."""
     pad_id, is_processor = reward.tokenizer.pad_id, run.layout.devices[0].platform == "cpu"
     if not (is_processor and reads_last(reward.model)):
         return by_rows(run, text_scores(reward.model), reward.params, rows, pad_id=pad_id)
@@ -131,8 +141,8 @@ def response_logps(
     """
     sums = np.empty(len(rows), np.float32)
     missing: list[int] = []
-    for number, row in enumerate(rows):
-        logps = policy.known_logps(row, temperature)
+    known = policy.known_outputs(rows, ("logps", temperature))
+    for number, (row, logps) in enumerate(zip(rows, known, strict=True)):
         if logps is None:
             missing.append(number)
         else:
