@@ -33,7 +33,7 @@ IN_RECIPES = {
     "preferences.py": "how many tokens responses have",
     "process_reward.py": "the chance that a logit stands for",
     "rankings.py": "Kendall's tau of shares, and where a ranking ends",
-    "reward.py": "scores standardised over the texts that a model was trained on",
+    "reward.py": "scores standardised over texts",
     "reward_sources.py": "what is beyond the largest score; shares of unjudged responses",
     "scoring.py": "how many tokens were counted",
     "sample_evaluation.py": "sums over the tokens of an answer: its log-ratio and its length",

@@ -10,6 +10,7 @@ from jaxalign.batches.tokens import PackedBatch
 from jaxalign.data.batching import token_batch
 from jaxalign.data.chat import TokenRow, token_row
 
+MOST = 4  # times the longest text, tokens of a group of several
 Place = tuple[int, np.ndarray]  # row of a packed batch, and the columns of a text's tokens in it
 
 
@@ -25,9 +26,6 @@ class PromptGroup:
     texts: tuple[int, ...]
     shared: int
     size: int
-
-
-MOST = 4  # times the longest text, tokens of a group of several
 
 
 def prompt_groups(rows: Sequence[TokenRow]) -> list[PromptGroup]:

@@ -20,7 +20,7 @@ from jaxalign.data.text_outputs import Texts, texts_of, with_outputs
 
 # So many batches are looked at, a power of two from the number of steps on: so a run of about as
 # many steps as another finds its program compiled.
-LEAST_BATCHES, MOST_BATCHES = 16, 512
+LEAST_BATCHES, MOST_BATCHES = 16, 64
 SHARES = (0.5, 0.75, 0.9, 0.95, 1.0)  # of the batches, which a row of a candidate length holds
 # What the program of a step costs to compile, as tokens times parameters that steps compute in that
 # time, 5 seconds; and the share of the cost that packed rows may have to be taken.

@@ -146,13 +146,7 @@ def train_scores(
     rows, fit, evaluated = compared.rows, settings.fit, None
     model = new_reward_model(base, rows, settings, run.key(f"{name}/init"))
     computed = step_model(model, run.layout, fit.updates) if settings.trunk == "trained" else model
-    make_loss = functools.partial(
-        objective,
-        loss=settings.declared_loss,
-        centering=settings.centering,
-        l2=settings.bag_l2 if settings.bag else 0.0,
-        penalised=lambda params: {k: v for k, v in params["score"].items() if k in NGRAMS},
-    )
+    make_loss = _maker(objective, settings)
     if held_out is not None and held_out.count:
         groups = {"batch": held_out.batch, "rows": held_out.count, "size": size}
         evaluated = HeldOut(**groups, every=fit.eval_every)
@@ -175,16 +169,37 @@ def train_scores(
     trained = dataclasses.replace(model, params={**model.params, **params})
     looped = step_model(trained, run.layout, fit.updates) if learner.layers else trained
     others = [] if evaluated is None else evaluated.texts
-    texts = others if len(others) >= LEAST else rows
-    found = scores.of(looped, name, texts)
-    mean, deviation = found.mean(), found.std()
+    if len(others) < LEAST:
+        return _standardised(trained, scores.of(looped, name, rows))
+    found = scores.of(looped, name, others)
+    scaled, deviation = _standardised(trained, found)
+    standard = (found - found.mean()) / (deviation or 1.0)
+    known = {row.key: score for row, score in zip(others, standard, strict=True)}
+    return scaled.knowing(known, "scores"), deviation
+
+
+def _maker(objective: Callable[..., LossFn], settings: RewardSettings) -> Callable[..., LossFn]:
+    """`read -> loss_fn`: the objective with the numbers of the settings."""
+    return functools.partial(
+        objective,
+        loss=settings.declared_loss,
+        centering=settings.centering,
+        l2=settings.bag_l2 if settings.bag else 0.0,
+        penalised=lambda params: {k: v for k, v in params["score"].items() if k in NGRAMS},
+    )
+
+
+def _standardised(trained: TextModel, scores: np.ndarray) -> tuple[TextModel, float]:
+    """The reward model with scores of mean 0 and deviation 1, and the deviation before.
+
+    Args:
+      trained: the model.
+      scores: `[N]` that it gives to some texts.
+    """
+    mean, deviation = scores.mean(), scores.std()
     head = standardised_head(trained.params["score"], mean=mean, deviation=deviation)
     scaled = dataclasses.replace(trained, params=trained.params | {"score": head})
-    if texts is rows:
-        return scaled, float(deviation)
-    known = (found - mean) / (deviation or 1.0)
-    keys = [row.key for row in texts]
-    return scaled.knowing(dict(zip(keys, known, strict=True)), "scores"), float(deviation)
+    return scaled, float(deviation)
 
 
 def _of_all(
