@@ -134,14 +134,19 @@ def new_adapters(
     Source: the initialisation of PEFT, Kaiming uniform with a = sqrt(5).
     """
     chosen = targets(params, config, patterns)
-    shapes = {path: np.shape(module_of(params, path)["kernel"]) for path in chosen}
-    places = {path: _places(path, config) for path in chosen}
-    inputs = {place: shapes[path][-2] for path in chosen for place in places[path]}
-    draws = _uniform(inputs, rank, key)
     flat: dict[str, Any] = {}
-    for path, (*stack, width, outputs) in shapes.items():
-        a = np.stack([draws[place] for place in places[path]]).reshape(*stack, width, rank)
-        flat[f"{path}/a"] = (a / math.sqrt(width)).astype(np.float32)
+    for path in chosen:
+        module = params
+        for name in path.split("/"):
+            module = module[name]
+        *stack, inputs, outputs = np.shape(module["kernel"])
+        places = [path] if not stack else [_in_layer(path, i) for i in range(config.layers)]
+        draws = [
+            jax.random.uniform(_key_of(key, place), (inputs, rank), minval=-1.0, maxval=1.0)
+            for place in places
+        ]
+        a = np.stack(draws) if stack else np.asarray(draws[0])
+        flat[f"{path}/a"] = (a / math.sqrt(inputs)).astype(np.float32)
         flat[f"{path}/b"] = np.zeros((*stack, rank, outputs), np.float32)
     return unflatten_dict(flat, sep="/")
 
@@ -236,16 +241,6 @@ def _matches(pattern: str, path: str) -> bool:
         raise UserError(f"lora.targets {pattern!r} is no regular expression: {error}") from None
 
 
-def _uniform(inputs: dict[str, int], rank: int, key: jax.Array) -> dict[str, np.ndarray]:
-    """Draws `[inputs, rank]` within 1 by the path of an adapter, all of one size in one pass."""
-    draws: dict[str, np.ndarray] = {}
-    for size in sorted(set(inputs.values())):
-        places = [place for place, number in inputs.items() if number == size]
-        codes = np.array([zlib.crc32(place.encode()) for place in places], np.uint32)
-
-        def draw(code: jax.Array, size: int = size) -> jax.Array:
-            key_of_it = jax.random.fold_in(key, code)
-            return jax.random.uniform(key_of_it, (size, rank), minval=-1.0, maxval=1.0)
-
-        draws |= zip(places, np.asarray(jax.jit(jax.vmap(draw))(codes)), strict=True)
-    return draws
+def _key_of(key: jax.Array, place: str) -> jax.Array:
+    """Random key of the adapter at a path."""
+    return jax.random.fold_in(key, np.uint32(zlib.crc32(place.encode())))
