@@ -5,10 +5,8 @@ pytree of arrays with a row axis first. What is shared (state, parameters, keys)
 shape whatever the devices, so a checkpoint written under one layout is read under any other.
 """
 
-import contextlib
 import dataclasses
 import functools
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -70,19 +68,19 @@ class Layout:
         """
         return _moved(tree, self.shardings(tree))
 
-    def step(self, fn: Callable[..., Any]) -> "Program":
+    def step(self, fn: Callable[..., Any]) -> Callable[..., Any]:
         """Compiled training step `fn(state, batch, axis_name=...) -> (state, metrics)`.
 
         The state goes in as `place` returned it and is used up: only the returned one may be used
         afterwards.
         """
-        return self._program(functools.partial(fn, axis_name=self.axis_name), "state")
+        return self._run(functools.partial(fn, axis_name=self.axis_name), "state")
 
-    def sums(self, fn: Callable[..., Any]) -> "Program":
+    def sums(self, fn: Callable[..., Any]) -> Callable[..., Any]:
         """Compiled sums `fn(shared, batch, axis_name=...) -> tree`, equal on all devices (psum)."""
-        return self._program(functools.partial(fn, axis_name=self.axis_name), "sums")
+        return self._run(functools.partial(fn, axis_name=self.axis_name), "sums")
 
-    def rows(self, fn: Callable[..., Any]) -> "Program":
+    def rows(self, fn: Callable[..., Any]) -> Callable[..., Any]:
         """Compiled function of rows, `fn(shared, batch) -> tree of [rows, ...]`, result in NumPy.
 
         For scoring and sampling, in which no row depends on others: the batch is padded to a number
@@ -90,63 +88,22 @@ class Layout:
         any pytree that every device needs, such as `(params, key)`; `place` it once if it is used
         often.
         """
-        program = self._program(fn, "rows")
-        return dataclasses.replace(program, multiple=len(self.devices), takes_rows=True)
+        run = self._run(fn, "rows")
 
-    def _program(self, fn: Callable[..., Any], returns: str) -> "Program":
-        return Program(layout=self, compiled=self.compile(fn, returns))
+        def all_rows(shared: Tree, batch: Tree) -> Tree:
+            padded, rows = pad_rows(batch, len(self.devices))
+            return trim_rows(self.take_rows(run(shared, padded)), rows)
 
+        return all_rows
 
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Program:
-    """A compiled function `(shared, batch) -> ...` on the devices of a layout.
+    def _run(self, fn: Callable[..., Any], returns: str) -> Callable[..., Any]:
+        compiled = self.compile(fn, returns)
 
-    layout: made by it.
-    compiled: the function, of arguments on the devices.
-    multiple: a batch is padded with rows of zeros to a multiple of rows.
-    takes_rows: whether the result is rows, which are taken onto the host without those of padding.
-    begun: threads that compile it.
-    """
+        def run(shared: Tree, batch: Tree) -> Any:
+            check_rows(batch, len(self.devices))
+            return compiled(self.put_shared(shared), self.put_rows(batch))
 
-    layout: Layout
-    compiled: Callable[..., Any]
-    multiple: int = 1
-    takes_rows: bool = False
-    begun: list[threading.Thread] = dataclasses.field(default_factory=list, repr=False)
-
-    def __call__(self, shared: Tree, batch: Tree) -> Any:
-        """The result for this host batch."""
-        padded, rows = pad_rows(batch, self.multiple)
-        check_rows(padded, len(self.layout.devices))
-        while self.begun:
-            self.begun.pop().join()
-        outputs = self.compiled(self.layout.put_shared(shared), self.layout.put_rows(padded))
-        return trim_rows(self.layout.take_rows(outputs), rows) if self.takes_rows else outputs
-
-    def ahead(self, shared: Tree, batch: Tree) -> None:
-        """Begin to compile for arguments like these, while other work goes on; on one device alone.
-
-        Whatever fails will fail again when the function is called.
-        """
-        if len(self.layout.devices) > 1:
-            return
-        padded, _ = pad_rows(batch, self.multiple)
-        shapes = jax.tree.map(_shape, (shared, padded), self.layout.shardings((shared, padded)))
-
-        def compiles() -> None:
-            with contextlib.suppress(Exception):
-                self.compiled.lower(*shapes).compile()  # pyright: ignore[reportFunctionMemberAccess]
-
-        thread = threading.Thread(target=compiles)
-        thread.start()
-        self.begun.append(thread)
-
-
-def _shape(leaf: Any, sharding: Sharding) -> jax.ShapeDtypeStruct:
-    """What the compiler has to know of an array."""
-    array = leaf if hasattr(leaf, "dtype") else np.asarray(leaf)
-    weak = getattr(leaf, "weak_type", False)
-    return jax.ShapeDtypeStruct(np.shape(leaf), array.dtype, sharding=sharding, weak_type=weak)
+        return run
 
 
 def pad_rows(tree: Tree, multiple: int) -> tuple[Tree, int]:

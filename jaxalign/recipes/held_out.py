@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,13 +16,7 @@ from jaxalign.data.text_outputs import outputs_of, texts_of, with_outputs
 from jaxalign.layouts.layout import pad_rows
 from jaxalign.numerics.types import Params, Tree
 from jaxalign.recipes.run import Run
-from jaxalign.recipes.scoring import (
-    compile_of_tokens,
-    compile_scores,
-    limits_of,
-    of_tokens,
-    score_rows,
-)
+from jaxalign.recipes.scoring import of_tokens, score_rows
 from jaxalign.recipes.stage import Evaluation, check_evaluated
 from jaxalign.recipes.text_models import TextModel
 from jaxalign.train.evaluations import HELD_OUT
@@ -30,18 +24,8 @@ from jaxalign.train.loop import mean_metrics
 from jaxalign.train.step import TrainState, loss_sums
 
 Batches = Callable[[np.ndarray], Any]  # positions of held-out rows -> their batch
-
-
-class Score(Protocol):
-    """A model's outputs for texts."""
-
-    def __call__(self, params: Params, rows: Sequence[TokenRow]) -> Mapping[bytes, Any]:
-        """Outputs by the key of a text."""
-        ...
-
-    def ahead(self, params: Params, rows: Sequence[TokenRow]) -> None:
-        """Begin to compile what that needs."""
-        ...
+# `(parameters, texts) -> outputs` by the key of a text
+Score = Callable[[Params, Sequence[TokenRow]], Mapping[bytes, Any]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -120,12 +104,7 @@ def scored_evaluation(
         outputs = score(state.all_params, list(texts.values()))
         return (with_outputs(batch, outputs) for batch in batches)
 
-    evaluation = held_out_evaluation(run, make_loss(outputs_of), held_out, prepare=prepare)
-
-    def ahead(state: TrainState) -> None:
-        score.ahead(state.all_params, held_out.texts)
-
-    return dataclasses.replace(evaluation, ahead=ahead)
+    return held_out_evaluation(run, make_loss(outputs_of), held_out, prepare=prepare)
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
@@ -145,13 +124,10 @@ class TokenScores:
 
     def __call__(self, params: Params, rows: Sequence[TokenRow]) -> dict[bytes, Any]:
         """Outputs `[T]` for each of the texts."""
-        outputs = of_tokens(self.run, self.read, params, rows, **limits_of(self.model))
+        limits = {"pad_id": self.model.tokenizer.pad_id, "longest_row": self.model.max_length}
+        outputs = of_tokens(self.run, self.read, params, rows, **limits)
         self.last = {rows[number].key: output for number, output in outputs}
         return self.last
-
-    def ahead(self, params: Params, rows: Sequence[TokenRow]) -> None:
-        """Begin to compile for such texts."""
-        compile_of_tokens(self.run, self.read, params, rows, **limits_of(self.model))
 
     def known_to(self, trained: TextModel, name: str, *, temperature: float) -> TextModel:
         """The model that a stage has trained, with the log-probabilities that were computed of it
@@ -187,10 +163,6 @@ class WholeScores:
         scores = score_rows(self.run, dataclasses.replace(self.model, params=params), rows)
         self.last = {row.key: score for row, score in zip(rows, scores, strict=True)}
         return self.last
-
-    def ahead(self, params: Params, rows: Sequence[TokenRow]) -> None:
-        """Begin to compile for such texts."""
-        compile_scores(self.run, dataclasses.replace(self.model, params=params), rows)
 
     def of(self, trained: TextModel, name: str, rows: Sequence[TokenRow]) -> np.ndarray:
         """`[N]` scores of texts by the model that a stage has trained; what was computed at its end

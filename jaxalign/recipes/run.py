@@ -18,7 +18,7 @@ from jaxalign.config.place import PlaceConfig
 from jaxalign.data.templates import template_date
 from jaxalign.errors import UserError
 from jaxalign.layouts.choice import make_layout
-from jaxalign.layouts.layout import Layout, Program
+from jaxalign.layouts.layout import Layout, pad_rows
 from jaxalign.recipes.endings import Ending
 from jaxalign.recipes.going_on import check_config
 from jaxalign.recipes.inputs import (
@@ -78,13 +78,13 @@ class Run:
         self.metrics.close(failed=error[0] is not None)
         self.samples.close()
 
-    def rows(self, fn: Callable[..., Any]) -> Program:
+    def rows(self, fn: Callable[..., Any]):
         """`layout.rows(fn)`, compiled once for every function."""
         if fn not in self.passes:
             self.passes[fn] = self.layout.rows(fn)
         return self.passes[fn]
 
-    def step(self, fn: Callable[..., Any], *, micro_batches: int) -> Program:
+    def step(self, fn: Callable[..., Any], *, micro_batches: int):
         """`layout.step(fn)` for batches of any number of rows.
 
         Devices and micro-batches cut a batch into equal parts; what it lacks for that is filled up
@@ -94,9 +94,9 @@ class Run:
         Args:
           fn: `train_step`, short of `micro_batches`.
         """
-        program = self.layout.step(functools.partial(fn, micro_batches=micro_batches))
+        compiled = self.layout.step(functools.partial(fn, micro_batches=micro_batches))
         parts = len(self.layout.devices) * micro_batches
-        return dataclasses.replace(program, multiple=parts)
+        return lambda state, batch: compiled(state, pad_rows(batch, parts)[0])
 
     def key(self, name: str) -> jax.Array:
         """Random key of the run for a name."""

@@ -1,17 +1,15 @@
 """Scores, log-probabilities and perplexity of any number of token rows under a model."""
 
-import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxalign.batches.tokens import PackedBatch
 from jaxalign.data.batching import token_batch
 from jaxalign.data.chat import TokenRow
 from jaxalign.data.packed_scoring import packed_scoring
-from jaxalign.data.prompt_groups import Place, grouped_batch, prompt_groups, single_texts
+from jaxalign.data.prompt_groups import grouped_batch, prompt_groups, single_texts
 from jaxalign.data.scoring_batches import MOST_TOKENS, scoring_batches
 from jaxalign.evaluation.text_statistics import perplexity as perplexity_of
 from jaxalign.layouts.layout import pad_rows, trim_rows
@@ -79,45 +77,17 @@ def score_rows(run: Run, reward: TextModel, rows: Sequence[TokenRow]) -> np.ndar
     return scores
 
 
-def compile_scores(run: Run, reward: TextModel, rows: Sequence[TokenRow]) -> None:
-    """Begin to compile what `score_rows` needs for packed texts."""
-    if _reads_packed(run, reward):
-        read = text_end_scores(reward.model)
-        compile_of_tokens(run, read, reward.params, rows, **limits_of(reward))
-
-
 def _computed_scores(run: Run, reward: TextModel, rows: Sequence[TokenRow]) -> np.ndarray:
-    """`[N]` scores of texts."""
-    if not _reads_packed(run, reward):
-        read, pad_id = text_scores(reward.model), reward.tokenizer.pad_id
-        return by_rows(run, read, reward.params, rows, pad_id=pad_id)
+    """`[N]` scores; on a processor of packed rows, where the model reads the last token alone."""
+    pad_id, is_processor = reward.tokenizer.pad_id, run.layout.devices[0].platform == "cpu"
+    if not (is_processor and reads_last(reward.model)):
+        return by_rows(run, text_scores(reward.model), reward.params, rows, pad_id=pad_id)
     scores = np.empty(len(rows), np.float32)
+    limits = {"pad_id": pad_id, "longest_row": reward.max_length}
     read = text_end_scores(reward.model)
-    for number, outputs in of_tokens(run, read, reward.params, rows, **limits_of(reward)):
+    for number, outputs in of_tokens(run, read, reward.params, rows, **limits):
         scores[number] = outputs[-1]
     return scores
-
-
-def _reads_packed(run: Run, reward: TextModel) -> bool:
-    """Whether the texts are packed: on a processor, where the model reads the last token alone."""
-    return run.layout.devices[0].platform == "cpu" and reads_last(reward.model)
-
-
-def limits_of(model: TextModel) -> dict[str, int]:
-    """Arguments of `of_tokens` for a model."""
-    return {"pad_id": model.tokenizer.pad_id, "longest_row": model.max_length}
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PackedPart:
-    """A batch of a scoring pass.
-
-    batch: packed rows.
-    places: where each text stands in it, by its position among all.
-    """
-
-    batch: PackedBatch
-    places: dict[int, Place]
 
 
 def of_tokens(
@@ -139,48 +109,28 @@ def of_tokens(
       fn: its outputs may be a pytree of arrays.
       longest_row: that the model reads, in tokens.
     """
-    compiled, params = run.rows(fn), run.layout.put_shared(params)
-    count, parts = _packed_parts(run, params, rows, pad_id=pad_id, longest_row=longest_row)
-    with counted("scoring", count) as advance:
-        for done, part in enumerate(parts, start=1):
-            outputs = compiled(params, part.batch)
-            for i, place in part.places.items():
-                yield i, jax.tree.map(lambda x, at=place: x[at], outputs)
-            advance(done)
-
-
-def compile_of_tokens(
-    run: Run, fn: Callable[..., Any], params: Params, rows: Sequence[TokenRow], **limits: int
-) -> None:
-    """Begin to compile what `of_tokens` needs for its first batch; arguments as there."""
-    _, parts = _packed_parts(run, params, rows, **limits)
-    run.rows(fn).ahead(params, next(parts).batch)
-
-
-def _packed_parts(
-    run: Run, params: Params, rows: Sequence[TokenRow], *, pad_id: int, longest_row: int
-) -> tuple[int, Iterator[PackedPart]]:
-    """Number of batches of a scoring pass, and the batches."""
+    layout, compiled = run.layout, run.rows(fn)
+    params = layout.put_shared(params)
     cost = _shape_cost(run, params)
-    is_processor = run.layout.devices[0].platform == "cpu"
+    is_processor = layout.devices[0].platform == "cpu"
     groups = prompt_groups(rows) if is_processor else single_texts(rows)
     parts = packed_scoring(
         [group.size for group in groups],
         shape_cost=cost,
         most_tokens=int(min(MOST_TOKENS, max(FEW_TOKENS, cost))) if is_processor else MOST_TOKENS,
         longest_row=longest_row,
-        multiple=len(run.layout.devices),
+        multiple=len(layout.devices),
     )
-
-    def batches() -> Iterator[PackedPart]:
-        for part in parts:
+    with counted("scoring", len(parts)) as advance:
+        for done, part in enumerate(parts, start=1):
             size, length = part.shape
             packed = [[groups[i] for i in row] for row in part.texts]
             form = {"pad_id": pad_id, "length": length, "branches": is_processor}
             batch, places = grouped_batch(rows, packed, **form)
-            yield PackedPart(batch=pad_rows(batch, size)[0], places=places)
-
-    return len(parts), batches()
+            outputs = compiled(params, pad_rows(batch, size)[0])
+            for i, place in places.items():
+                yield i, jax.tree.map(lambda x, at=place: x[at], outputs)
+            advance(done)
 
 
 def response_logps(
@@ -198,8 +148,9 @@ def response_logps(
         else:
             sums[number] = _sum_of(logps, row)
     read = text_logps(policy.model, temperature=temperature)
+    limits = {"pad_id": policy.tokenizer.pad_id, "longest_row": policy.max_length}
     parts = [rows[number] for number in missing]
-    for place, logps in of_tokens(run, read, policy.params, parts, **limits_of(policy)):
+    for place, logps in of_tokens(run, read, policy.params, parts, **limits):
         sums[missing[place]] = _sum_of(logps, parts[place])
     return sums
 

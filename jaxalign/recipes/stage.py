@@ -15,9 +15,8 @@ from jaxalign.config.defaults import filled_optimizer
 from jaxalign.config.grpo import GRPOSettings
 from jaxalign.config.loop import FitConfig, LoopFields, OptimizerConfig
 from jaxalign.config.ppo import PPOSettings
-from jaxalign.data.step_packing import Packing, packing_of
+from jaxalign.data.step_packing import packing_of
 from jaxalign.errors import UserError
-from jaxalign.layouts.layout import Program
 from jaxalign.models.layer_stack import unstacked, within
 from jaxalign.recipes.checkpoint_models import ORIGINS, write_parts
 from jaxalign.recipes.endings import Ending
@@ -138,14 +137,12 @@ class Evaluation:
     every: steps (or iterations) between them; None: at the end alone.
     sign: one of its metrics, by which a run that goes on knows that it was evaluated before.
     names: of its metrics; empty: they are known once there are any.
-    ahead: begins to compile what it needs for a state; by default nothing.
     """
 
     metrics: Callable[[TrainState], dict[str, float]]
     every: int | None = None
     sign: str = f"{HELD_OUT}loss"
     names: Collection[str] = ()
-    ahead: Callable[[TrainState], None] = lambda state: None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -326,11 +323,11 @@ def fit_batches(
       evaluation, tokens_per_step: as in `Loop`.
     """
     optimizer = optimizer_of(settings.optimizer, settings.updates)
-    steps = _steps_of(run, learner, optimizer, batches, settings)
+    step = _step_of(run, learner, optimizer, batches, settings)
 
     def prepared(state: TrainState, rows: Any) -> tuple[TrainState, Metrics]:
         batch, measured = prepare(state, rows) if prepare else (rows, {})
-        state, metrics = steps(state, batch)
+        state, metrics = step(state, batch)
         return state, measured | metrics  # packed texts have their own share of padding
 
     loop = Loop(
@@ -344,27 +341,22 @@ def fit_batches(
         shown=learner.shown,
         layers=learner.layers,
     )
-    rates = schedule_of(settings.optimizer, settings.updates)
-    state = learner.state(run.key(name), optimizer, rates)
-    if learner.packed is not None and not is_trained(run, name, settings.updates):
-        steps.ahead(state, batches(0))
-        if evaluation is not None:
-            evaluation.ahead(state)
     keep_parts(run, name, learner)
-    return fit_loop(run, name, state, loop)
+    rates = schedule_of(settings.optimizer, settings.updates)
+    return fit_loop(run, name, learner.state(run.key(name), optimizer, rates), loop)
 
 
-def _steps_of(
+def _step_of(
     run: Run,
     learner: Learner,
     optimizer: optax.GradientTransformation,
     batches: Callable[[int], Any],
     settings: FitConfig,
-) -> "Steps":
-    """Steps on batches, whose texts are packed where that leaves out much padding."""
+) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
+    """Compiled step on a batch, whose texts are packed where that leaves out much padding."""
     plain = run.step(learner.step(train_step, optimizer), micro_batches=settings.micro_batches)
     if learner.packed is None or settings.micro_batches > 1:
-        return Steps(plain=plain)
+        return plain
     pack = packing_of(
         batches,
         updates=settings.updates,
@@ -372,38 +364,19 @@ def _steps_of(
         pad_id=learner.model.tokenizer.pad_id,
         of_texts=learner.packed.of_texts,
     )
+    if pack is None:
+        return plain
     of_packed = dataclasses.replace(learner, loss_fn=learner.packed.loss_fn)
     packed = run.step(of_packed.step(train_step, optimizer), micro_batches=1)
-    return Steps(plain=plain, packed=packed, pack=pack)
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Steps:
-    """Compiled gradient steps: on batches as they are, and on packed ones.
-
-    plain, packed: `(state, batch) -> (state, metrics)`.
-    pack: a batch -> the packed one, or None where it does not fit; None: no batch is packed.
-    """
-
-    plain: Program
-    packed: Program | None = None
-    pack: Packing | None = None
-
-    def __call__(self, state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
-        """The state after a step on a batch, and its metrics."""
-        texts = None if self.pack is None else self.pack(batch)
-        if texts is None or self.packed is None:
-            return self.plain(state, batch)
-        state, metrics = self.packed(state, texts)
+    def step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
+        texts = pack(batch)
+        if texts is None:
+            return plain(state, batch)
+        state, metrics = packed(state, texts)
         return state, metrics | {"padding": texts.padding}
 
-    def ahead(self, state: TrainState, batch: Any) -> None:
-        """Begin to compile the step on a batch."""
-        texts = None if self.pack is None else self.pack(batch)
-        if texts is None or self.packed is None:
-            self.plain.ahead(state, batch)
-        else:
-            self.packed.ahead(state, texts)
+    return step
 
 
 def fit_iterations(

@@ -147,9 +147,7 @@ def _first(label: str | None) -> Iterator[None]:
     began = time.monotonic()
     with phase(f"{label}: compiling, first step"), compile_time() as compiled:
         yield
-    took = time.monotonic() - began
-    compiled.seconds = min(compiled.seconds, took)  # a thread may have begun before
-    took = seconds(took)
+    took = seconds(time.monotonic() - began)
     tell(f"{label}: first step after {took}" + (f", {compiled}" if str(compiled) else ""))
 
 
