@@ -5,6 +5,7 @@ A mistake of the user (`UserError`) is one line on standard error and exit statu
 
 import contextlib
 import functools
+import gc
 import importlib
 import importlib.metadata
 import inspect
@@ -128,6 +129,7 @@ def program() -> None:
         main(arguments)
     finally:
         ignore()  # all is done, and Python is no longer there to answer
+        gc.freeze()  # Python would look for cycles among all that is imported, for half a second
 
 
 def open_standard_streams() -> None:

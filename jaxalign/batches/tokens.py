@@ -48,11 +48,16 @@ class TokenBatch:
 class PackedBatch:
     """Packed rows of several texts, one behind the other; attention stays within a text.
 
+    Texts that begin alike may share their beginning: it stands there once, and then what follows
+    it in each of them, a branch.
+
     tokens, prompt_mask, response_mask: `[B, T]` as in `TokenBatch`; padding stands on the right.
     segments: `[B, T]` int32, number of a token's text in its row, from 0 on; padding has that of
       the last text.
     index: `[B, S]` int32 global example index of each text, S of them in the fullest row; noise is
       folded from it.
+    branches: `[B, T]` int32, number of a token's branch in its text, from 1 on; 0: all branches go
+      on from it. None: no text has branches.
     """
 
     tokens: jax.Array
@@ -60,6 +65,7 @@ class PackedBatch:
     response_mask: jax.Array
     segments: jax.Array
     index: jax.Array
+    branches: jax.Array | None = None
 
     @property
     def mask(self) -> jax.Array:

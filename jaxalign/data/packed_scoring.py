@@ -57,7 +57,7 @@ def packed_scoring(
     `scoring_batches` finds, a text in a row.
 
     Args:
-      lengths: `[N]` tokens of each text, from 1 to `longest_row`.
+      lengths: `[N]` tokens of each text, or of each group of texts that stays together.
       shape_cost: tokens that could be computed in the time that a program takes to compile.
       most_tokens: of a batch, but for a longer row.
       longest_row: that the model reads.
@@ -72,7 +72,7 @@ def packed_scoring(
     sizes = np.asarray(lengths)
     order = np.argsort(-sizes, kind="stable")
     total, best, least = int(sizes.sum()), None, np.inf
-    for length in _row_lengths(sizes, min(longest_row, max(most_tokens, int(sizes.max())))):
+    for length in _row_lengths(sizes, max(int(sizes.max()), min(longest_row, most_tokens))):
         rows = best_fit(sizes[order], length)
         for size in _row_counts(len(rows), max(1, most_tokens // length), multiple):
             count = -(-len(rows) // size)

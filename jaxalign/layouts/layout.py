@@ -48,9 +48,9 @@ class Layout:
     def place(self, tree: Tree) -> Tree:
         """Copy of a state (or parameters) on the devices, whose memory a step may overwrite."""
         shardings = self.shardings(tree)
+        if len(self.devices) == 1:
+            return jax.tree.map(_own, tree, jax.device_put(tree, shardings, may_alias=False))
         there = jax.device_put(tree, shardings)
-        if len(self.devices) == 1:  # a small program for each shape, not one for all leaves
-            return jax.tree.map(jnp.copy, there)
         return jax.jit(lambda x: jax.tree.map(jnp.copy, x), out_shardings=shardings)(there)
 
     def put(self, array: np.ndarray) -> np.ndarray | jax.Array:
@@ -160,6 +160,12 @@ def row_mesh(devices: Sequence[Device] | None) -> Mesh:
 def donated(returns: str) -> tuple[int, ...]:
     """Arguments whose memory the result may take: the state of a step."""
     return (0,) if returns == "state" else ()
+
+
+def _own(leaf: Any, there: jax.Array) -> jax.Array:
+    """What was put on a device, in memory of its own: a processor may take NumPy's as it is."""
+    shared = isinstance(leaf, np.ndarray) and there.unsafe_buffer_pointer() == leaf.ctypes.data
+    return jnp.copy(there) if shared else there
 
 
 def _moved(tree: Tree, shardings: Tree) -> Tree:

@@ -47,6 +47,7 @@ def causal_mask(
     queries: int,
     *,
     segments: jax.Array | None = None,
+    branches: jax.Array | None = None,
 ) -> jax.Array:
     """Causal attention mask: query t, in column offset + t, sees real tokens up to that column.
 
@@ -56,6 +57,8 @@ def causal_mask(
       queries: T, their number.
       segments: `[B, S]` int32, the text that each token of a packed row belongs to; a token sees
         those of its own text alone.
+      branches: `[B, S]` int32, the branch of its text that each token belongs to, 0: all; a token
+        sees those of its own branch and of all.
 
     Returns:
       `[B, T, S]` bool, true where a query sees a key.
@@ -65,18 +68,26 @@ def causal_mask(
     visible = mask[:, None, :] & (ages >= 0)[None]
     if segments is not None:
         visible &= segments[:, :, None] == segments[:, None, :]
+    if branches is not None:
+        own, keys = branches[:, offset:, None], branches[:, None, :]
+        visible &= (keys == own) | (keys == 0)
     return visible
 
 
 def attention_mask(
-    mask: jax.Array, queries: int, *, segments: jax.Array | None = None
+    mask: jax.Array,
+    queries: int,
+    *,
+    segments: jax.Array | None = None,
+    branches: jax.Array | None = None,
 ) -> AttentionMask:
     """Attention mask of the last `queries` positions over all keys; arguments of `causal_mask`."""
     offset = mask.shape[1] - queries
     own = jnp.ones_like(mask, jnp.int32) if segments is None else segments + 1
+    ids = own[:, offset:], jnp.where(mask, own, 0)
     return AttentionMask(
-        visible=causal_mask(mask, offset, queries, segments=segments),
-        segment_ids=(own[:, offset:], jnp.where(mask, own, 0)),
+        visible=causal_mask(mask, offset, queries, segments=segments, branches=branches),
+        segment_ids=ids if branches is None else None,
     )
 
 

@@ -7,7 +7,7 @@ it compiles once.
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar, cast
 
 import jax
@@ -69,20 +69,26 @@ def forward(
       keys: typed keys for dropout, see `Transformer`; None: no dropout.
       last: number of tokens at the end whose log-probabilities are needed; None: all.
     """
-    options: dict[str, Any] = {"segments": batch.segments} if isinstance(batch, PackedBatch) else {}
+    options: dict[str, Any] = {}
+    if isinstance(batch, PackedBatch):
+        options = {"segments": batch.segments, "branches": batch.branches}
     if last is not None:
         options["last"] = last + 1  # the first of them is predicted by the token before it
     return model.apply({"params": params}, batch.tokens, batch.mask, keys=keys, **options)
 
 
 def after_first(batch: Rows, x: jax.Array) -> jax.Array:
-    """`x [B, T]` with 0 at the first token of each packed text, which nothing predicts.
+    """`x [B, T]` with 0 at the first token of each packed text, which nothing predicts, and of each
+    of its branches.
 
     At the first token of a row it is 0 anyway.
     """
     if not isinstance(batch, PackedBatch):
         return x
-    return jnp.where(batch.segments == shift_right(batch.segments), x, 0)
+    goes_on = batch.segments == shift_right(batch.segments)
+    if batch.branches is not None:
+        goes_on &= batch.branches == shift_right(batch.branches)
+    return jnp.where(goes_on, x, 0)
 
 
 def check_one_text_a_row(batch: Rows) -> None:
@@ -336,6 +342,35 @@ def text_scores(model: "LanguageModel | ScoreColumns") -> Callable[..., jax.Arra
         return model.apply({"params": params}, batch.tokens, batch.mask, keys=keys).scores
 
     return scores
+
+
+def reads_last(model: LanguageModel) -> bool:
+    """Whether the score of a text is read from its last token alone."""
+    return model.config.score_pooling == "last" and model.ngrams is None
+
+
+@once
+def text_end_scores(model: LanguageModel) -> Callable[..., jax.Array]:
+    """Reward-model scores of packed texts: `(params, PackedBatch, keys=None) -> [B, T]`.
+
+    Entry t is the score of a text that ends with token t: `text_scores` of a model that
+    `reads_last`.
+    """
+    head = Transformer(model.config)
+
+    def scores(params: Params, batch: PackedBatch, keys: jax.Array | None = None) -> jax.Array:
+        hidden = forward(model, params, batch, keys).hidden.astype(jnp.float32)
+        texts = hidden.reshape(-1, hidden.shape[-1]), *_columns(batch.tokens, batch.mask)
+        own = {"params": {"score": params["score"]}}
+        of_tokens: Any = head.apply(own, *texts, method="text_scores")
+        return of_tokens.reshape(batch.tokens.shape)
+
+    return scores
+
+
+def _columns(*arrays: jax.Array) -> Iterator[jax.Array]:
+    """`[B, T]` as `[B T, 1]`."""
+    return (x.reshape(-1, 1) for x in arrays)
 
 
 @once

@@ -87,6 +87,11 @@ class LanguageModel(Protocol):
         """Architecture of the transformer."""
         ...
 
+    @property
+    def ngrams(self) -> NgramConfig | None:
+        """What its score reads beside or instead of hidden states; None: nothing."""
+        ...
+
     def apply(self, *arguments: Any, **options: Any) -> Any:
         """`Outputs` for `({"params": params}, tokens, mask)` and the options of `Transformer`."""
         ...
@@ -141,6 +146,7 @@ class Transformer(nn.Module):
         keys: jax.Array | None = None,
         cache: Cache | None = None,
         segments: jax.Array | None = None,
+        branches: jax.Array | None = None,
         shared_prefix: SharedPrefix | None = None,
         last: int | None = None,
     ) -> Outputs:
@@ -157,6 +163,8 @@ class Transformer(nn.Module):
           cache: columns read before, for decoding; there are no values or scores then.
           segments: `[B, T]` int32 from 0 on, equal on the tokens of one of several texts in a row;
             on padding that of the text before it.
+          branches: `[B, T]` int32 beside segments, equal on the tokens of one of several
+            continuations of a text, 0 on those before them; None: texts have none.
           shared_prefix: layout of every row, if it holds a prefix and continuations of it.
           last: number of columns at the end whose hidden states are read: those of other columns
             are left out in the last layer. With a shared prefix at least one of its columns is
@@ -174,7 +182,7 @@ class Transformer(nn.Module):
         heads = self.config.heads_out if shared_prefix is None else ("logits",)
         rows: dict[str, Any] = {"segments": segments, "shared_prefix": shared_prefix}
         last = self._last(last, mask, **rows)
-        context = self._context_of_rows(mask, keys, last=last, **rows)
+        context = self._context_of_rows(mask, keys, last=last, branches=branches, **rows)
         hidden, _ = self.trunk(tokens, context, None)
         values = self._values(hidden, tokens, mask, context) if "value" in heads else None
         scores = self._scores(hidden, tokens, mask) if whole and "score" in heads else None
@@ -256,6 +264,7 @@ class Transformer(nn.Module):
         keys: jax.Array | None,
         *,
         segments: jax.Array | None,
+        branches: jax.Array | None,
         shared_prefix: SharedPrefix | None,
         last: int | None,
     ) -> Context:
@@ -270,7 +279,8 @@ class Transformer(nn.Module):
                 keys,
             )
             return dataclasses.replace(context, shared_prefix=shared_prefix, last=last)
-        visible = attention_mask(mask, mask.shape[1], segments=segments)
+        texts = {"segments": segments, "branches": branches}
+        visible = attention_mask(mask, mask.shape[1], **texts)
         if segments is None:
             positions = positions_of(mask, jnp.zeros_like(mask[:, 0], jnp.int32))
         else:  # a token's position is the number of tokens before it that it sees

@@ -9,21 +9,20 @@ import jax
 import numpy as np
 
 from jaxalign.batches.functions import LossFn, Metrics
-from jaxalign.batches.tokens import SharedPrompts, TokenBatch
 from jaxalign.config.loop import FitConfig
 from jaxalign.data.chat import TokenRow
 from jaxalign.data.example_order import evaluation_batches
+from jaxalign.data.text_outputs import outputs_of, texts_of, with_outputs
 from jaxalign.layouts.layout import pad_rows
 from jaxalign.numerics.types import Params, Tree
 from jaxalign.recipes.run import Run
-from jaxalign.recipes.scoring import by_rows, of_tokens
+from jaxalign.recipes.scoring import of_tokens, score_rows
 from jaxalign.recipes.stage import Evaluation, check_evaluated
 from jaxalign.recipes.text_models import TextModel
 from jaxalign.train.evaluations import HELD_OUT
 from jaxalign.train.loop import mean_metrics
 from jaxalign.train.step import TrainState, loss_sums
 
-Texts = TokenBatch | SharedPrompts
 Batches = Callable[[np.ndarray], Any]  # positions of held-out rows -> their batch
 # `(parameters, texts) -> outputs` by the key of a text
 Score = Callable[[Params, Sequence[TokenRow]], Mapping[bytes, Any]]
@@ -49,6 +48,11 @@ class HeldOut:
     def batches(self) -> list[Any]:
         """All of them, in order."""
         return [self.batch(index) for index in evaluation_batches(self.rows, self.size)]
+
+    @functools.cached_property
+    def texts(self) -> list[TokenRow]:
+        """All texts in them, each once."""
+        return list({row.key: row for batch in self.batches for row in texts_of(batch)}.values())
 
 
 def held_out_evaluation(
@@ -138,71 +142,41 @@ class TokenScores:
         if ending.step != ending.steps:
             return trained
         logps = {key: jax.tree.leaves(output)[0] for key, output in self.last.items()}
-        return trained.knowing(logps, temperature=temperature)
+        return trained.knowing(logps, ("logps", temperature))
 
 
-def text_scores_of(
-    run: Run, model: TextModel, read: Callable[..., Any]
-) -> Callable[[Params, Sequence[TokenRow]], dict[bytes, Any]]:
-    """Numbers of whole texts, as `scored_evaluation` takes them.
+@dataclasses.dataclass(kw_only=True, eq=False)
+class WholeScores:
+    """Scores of whole texts, as `scored_evaluation` takes them.
 
-    Args:
-      run: where it computes.
-      model: with the vocabulary.
-      read: `(params, TokenBatch) -> [B]`, without noise where it gets no keys.
+    run: where it computes.
+    model: a reward model, as steps compute it (`step_model`).
+    last: what was computed last.
     """
 
-    def score(params: Params, rows: Sequence[TokenRow]) -> dict[bytes, Any]:
-        numbers = by_rows(run, read, params, rows, pad_id=model.tokenizer.pad_id)
-        return {row.key: number for row, number in zip(rows, numbers, strict=True)}
+    run: Run
+    model: TextModel
+    last: dict[bytes, Any] = dataclasses.field(default_factory=dict)
 
-    return score
+    def __call__(self, params: Params, rows: Sequence[TokenRow]) -> dict[bytes, Any]:
+        """A score for each of the texts."""
+        scores = score_rows(self.run, dataclasses.replace(self.model, params=params), rows)
+        self.last = {row.key: score for row, score in zip(rows, scores, strict=True)}
+        return self.last
 
+    def of(self, trained: TextModel, name: str, rows: Sequence[TokenRow]) -> np.ndarray:
+        """`[N]` scores of texts by the model that a stage has trained; what was computed at its end
+        is not computed again, unless it was of another state.
 
-def texts_of(batch: Any) -> list[TokenRow]:
-    """All texts of a batch in NumPy."""
-    return [row for part in _parts(batch) for row in _texts(part) if len(row)]
-
-
-def with_outputs(batch: Any, outputs: Mapping[bytes, Any]) -> Any:
-    """The batch with the outputs for its tokens in their places, for `outputs_of` to read."""
-
-    def changed(part: Any) -> Any:
-        if not isinstance(part, Texts):
-            return part
-        mask = part.mask
-        width = mask.shape[-1]
-        example = next(iter(outputs.values()))
-        found = [outputs.get(row.key) for row in _texts(part)]
-        masks = mask.reshape(-1, width)
-
-        def placed(number: int, like: Any) -> Any:
-            if np.ndim(like) == 0:
-                values: Any = [0.0 if x is None else jax.tree.leaves(x)[number] for x in found]
-                return np.asarray(values, np.float32).reshape(mask.shape[:-1])
-            array = np.zeros((len(found), width), np.float32)
-            for row, output, real in zip(array, found, masks, strict=True):
-                if output is not None:  # the last tokens, behind what a shared prompt holds
-                    tokens = jax.tree.leaves(output)[number]
-                    row[real] = tokens[len(tokens) - np.count_nonzero(real) :]
-            return array.reshape(mask.shape)
-
-        leaves, structure = jax.tree.flatten(example)
-        tree = structure.unflatten([placed(number, leaf) for number, leaf in enumerate(leaves)])
-        name = "responses" if isinstance(part, SharedPrompts) else "tokens"
-        return dataclasses.replace(part, **{name: tree})
-
-    return jax.tree.map(changed, batch, is_leaf=lambda part: isinstance(part, Texts))
-
-
-def outputs_of(params: Params, rows: Texts, keys: Any = None) -> Any:
-    """The outputs that `with_outputs` has put into a batch: a model's part in an objective."""
-    return rows.responses if isinstance(rows, SharedPrompts) else rows.tokens
-
-
-def without_noise(read: Callable[..., Any]) -> Callable[..., Any]:
-    """A function `(params, rows, keys, ...)` that reads a model as it is used: without dropout."""
-    return lambda params, rows, keys=None, *rest: read(params, rows, None, *rest)
+        Args:
+          trained: the model, with its layers as `model` has them.
+          name: of the stage.
+          rows: the texts.
+        """
+        ending = self.run.endings[name]
+        if ending.step == ending.steps:
+            trained = trained.knowing(self.last, "scores")
+        return score_rows(self.run, trained, rows)
 
 
 def check_held_out(fit: FitConfig, held_out: Sized) -> None:
@@ -213,32 +187,6 @@ def check_held_out(fit: FitConfig, held_out: Sized) -> None:
     """
     if not len(held_out):
         check_evaluated(fit)
-
-
-def _parts(batch: Any) -> list[Texts]:
-    leaves = jax.tree.leaves(batch, is_leaf=lambda part: isinstance(part, Texts))
-    return [part for part in leaves if isinstance(part, Texts)]
-
-
-def _texts(part: Texts) -> list[TokenRow]:
-    """Every text of a part of a batch, in the order of its rows; one of padding has no token."""
-    width = part.mask.shape[-1]
-    if isinstance(part, TokenBatch):
-        masks, tokens = part.mask.reshape(-1, width), part.tokens.reshape(-1, width)
-        responses = part.response_mask.reshape(-1, width)
-        parts = zip(tokens, masks, responses, strict=True)
-        return [TokenRow(row[mask], response[mask]) for row, mask, response in parts]
-    rows: list[TokenRow] = []
-    for b, prompt in enumerate(part.prompts):
-        before = prompt[part.prompt_mask[b]]
-        for k, mask in enumerate(part.mask[b]):
-            rows.append(
-                TokenRow(
-                    np.concatenate([before, part.responses[b, k][mask]]),
-                    np.concatenate([np.zeros(len(before), bool), part.response_mask[b, k][mask]]),
-                )
-            )
-    return rows
 
 
 def _sums(

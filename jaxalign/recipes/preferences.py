@@ -28,6 +28,7 @@ from jaxalign.losses.declarations import Loss
 from jaxalign.losses.ld_dpo import discounted_excess
 from jaxalign.models.functions import text_logps, text_logps_and_collisions
 from jaxalign.recipes.held_out import HeldOut, TokenScores, scored_evaluation
+from jaxalign.recipes.packed_step import can_be_packed
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.scoring import longest, response_logps
 from jaxalign.recipes.stage import Evaluation, Objective, fit_batches, is_trained
@@ -91,7 +92,8 @@ def train_dpo(
         rows = PairBatches(score=score, pairs=held_out, **scoring)
         evaluated = HeldOut(batch=rows, rows=len(held_out), size=fit.rows, every=fit.eval_every)
         evaluation = scored_evaluation(run, objective.make_loss, evaluated, scores)
-    learner = objective.learner(policy, computed)
+    packed = can_be_packed(computed, run.layout)
+    learner = objective.learner(policy, computed, packed=packed)
     loop = {"settings": fit, "steps_per_epoch": len(pairs) / fit.rows, "evaluation": evaluation}
     params = fit_batches(run, name, learner, batch_of_step, **loop)
     return scores.known_to(policy.with_trained(params), name, temperature=temperature)
@@ -181,7 +183,8 @@ def train_unpaired(
         labelled = LabelledBatches(score=score, rows=texts, labels=held_out[1], **scoring)
         evaluated = HeldOut(batch=labelled, rows=len(texts), size=size, every=fit.eval_every)
         evaluation = scored_evaluation(run, objective.make_loss, evaluated, scores)
-    learner = objective.learner(policy, computed)
+    packed = can_be_packed(computed, run.layout)
+    learner = objective.learner(policy, computed, packed=packed)
     loop = {"settings": fit, "steps_per_epoch": len(rows) / fit.rows, "evaluation": evaluation}
     params = fit_batches(run, name, learner, batch_of_step, **loop)
     return scores.known_to(policy.with_trained(params), name, temperature=temperature)

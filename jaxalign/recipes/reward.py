@@ -19,7 +19,13 @@ from jaxalign.data.preferences import Groups
 from jaxalign.data.scoring_batches import MOST_ROWS
 from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.layouts.layout import pad_rows
-from jaxalign.models.functions import head_scores, pooled_texts, text_scores
+from jaxalign.models.functions import (
+    head_scores,
+    pooled_texts,
+    reads_last,
+    text_end_scores,
+    text_scores,
+)
 from jaxalign.models.heads import standardised_head
 from jaxalign.models.ngram_reward import (
     FEATURES,
@@ -31,17 +37,19 @@ from jaxalign.models.ngram_reward import (
 )
 from jaxalign.recipes.held_out import (
     HeldOut,
+    WholeScores,
     held_out_evaluation,
     scored_evaluation,
-    text_scores_of,
-    without_noise,
 )
+from jaxalign.recipes.packed_step import PackedLoss, can_be_packed, packed_loss
 from jaxalign.recipes.run import Run
-from jaxalign.recipes.scoring import by_rows, longest, score_rows
-from jaxalign.recipes.stage import Learner, fit_batches
+from jaxalign.recipes.scoring import by_rows, longest
+from jaxalign.recipes.stage import Evaluation, Learner, fit_batches
 from jaxalign.recipes.step_model import stacked_layers, step_model
 from jaxalign.recipes.text_models import TextModel, shallow, with_heads
 
+LEAST = 16  # held-out texts that tell a deviation of scores to within a fifth, 1 / sqrt(2 N)
+SHOWN = ("loss", "rewards/accuracy")  # metrics that the progress shows
 SPACE = "Ġ"  # how byte-level vocabularies spell a space
 
 
@@ -120,7 +128,8 @@ def train_scores(
     objective: Callable[..., LossFn],
     held_out: Compared | None = None,
 ) -> tuple[TextModel, float]:
-    """A reward model with scores of mean 0 and standard deviation 1 over the texts.
+    """A reward model with scores of mean 0 and standard deviation 1 over the held-out texts; where
+    they are fewer than `LEAST`, over those that it was trained on.
 
     Args:
       base: where trunk and vocabulary come from.
@@ -134,17 +143,44 @@ def train_scores(
       The reward model, and the deviation that its scores had before: times that, a difference of
       scores is the log-odds of a preference again.
     """
-    rows, fit = compared.rows, settings.fit
+    rows, fit, evaluated = compared.rows, settings.fit, None
     model = new_reward_model(base, rows, settings, run.key(f"{name}/init"))
-    computed = step_model(model, run.layout, fit.updates)
-    learned, params, frozen = text_scores(computed.model), computed.trained, computed.frozen
-    if settings.trunk == "frozen":
-        computed = model
-        learned = head_scores(model.model.config, model.model.ngrams)
-        features = {name: tree for name, tree in model.params.items() if name == FEATURES}
-        params = {"score": model.params["score"]}
-        frozen = {"pooled": pooled_rows(run, model, rows), **features}
-    make_loss = functools.partial(
+    computed = step_model(model, run.layout, fit.updates) if settings.trunk == "trained" else model
+    make_loss = _maker(objective, settings)
+    if held_out is not None and held_out.count:
+        groups = {"batch": held_out.batch, "rows": held_out.count, "size": size}
+        evaluated = HeldOut(**groups, every=fit.eval_every)
+    scores = WholeScores(run=run, model=computed)
+    if settings.trunk == "trained":
+        learner = _of_all(run, model, computed, make_loss)
+        evaluation = evaluated and scored_evaluation(run, make_loss, evaluated, scores)
+    else:
+        learner = _above_trunk(model, make_loss, pooled_rows(run, model, rows))
+        evaluation = None
+        if evaluated is not None and held_out is not None:
+            pooled = pooled_rows(run, model, held_out.rows)
+            evaluation = _evaluation_above_trunk(run, learner, evaluated, pooled)
+
+    def batch_of_step(number: int):
+        return compared.batch(batch_indices(number, compared.count, size, run.seed))
+
+    loop = {"settings": fit, "steps_per_epoch": compared.count / size, "evaluation": evaluation}
+    params = fit_batches(run, name, learner, batch_of_step, **loop)
+    trained = dataclasses.replace(model, params={**model.params, **params})
+    looped = step_model(trained, run.layout, fit.updates) if learner.layers else trained
+    others = [] if evaluated is None else evaluated.texts
+    if len(others) < LEAST:
+        return _standardised(trained, scores.of(looped, name, rows))
+    found = scores.of(looped, name, others)
+    scaled, deviation = _standardised(trained, found)
+    standard = (found - found.mean()) / (deviation or 1.0)
+    known = {row.key: score for row, score in zip(others, standard, strict=True)}
+    return scaled.knowing(known, "scores"), deviation
+
+
+def _maker(objective: Callable[..., LossFn], settings: RewardSettings) -> Callable[..., LossFn]:
+    """`read -> loss_fn`: the objective with the numbers of the settings."""
+    return functools.partial(
         objective,
         loss=settings.declared_loss,
         centering=settings.centering,
@@ -152,40 +188,63 @@ def train_scores(
         penalised=lambda params: {k: v for k, v in params["score"].items() if k in NGRAMS},
     )
 
-    def batch_of_step(number: int):
-        return compared.batch(batch_indices(number, compared.count, size, run.seed))
 
-    evaluation = None
-    if held_out is not None and held_out.count:
-        groups = {"batch": held_out.batch, "rows": held_out.count, "size": size}
-        groups = HeldOut(**groups, every=fit.eval_every)
-        if settings.trunk == "frozen":
-            pooled = {"pooled": pooled_rows(run, model, held_out.rows)}
-            evaluation = held_out_evaluation(
-                run,
-                make_loss(without_noise(learned)),
-                groups,
-                params_of=lambda state: {**state.all_params, **pooled},
-            )
-        else:
-            score = text_scores_of(run, model, learned)
-            evaluation = scored_evaluation(run, make_loss, groups, score)
-    learner = Learner(
-        model=model,
-        params=params,
-        frozen=frozen,
-        loss_fn=make_loss(learned),
-        shown=("loss", "rewards/accuracy"),
-        layers=stacked_layers(model, computed),
-        reads_all=settings.trunk == "trained" and settings.pooling != "none" and not settings.bag,
-    )
-    loop = {"settings": fit, "steps_per_epoch": compared.count / size, "evaluation": evaluation}
-    params = fit_batches(run, name, learner, batch_of_step, **loop)
-    trained = dataclasses.replace(model, params={**model.params, **params})
-    scores = score_rows(run, trained, rows)
-    head = standardised_head(trained.params["score"], mean=scores.mean(), deviation=scores.std())
+def _standardised(trained: TextModel, scores: np.ndarray) -> tuple[TextModel, float]:
+    """The reward model with scores of mean 0 and deviation 1, and the deviation before.
+
+    Args:
+      trained: the model.
+      scores: `[N]` that it gives to some texts.
+    """
+    mean, deviation = scores.mean(), scores.std()
+    head = standardised_head(trained.params["score"], mean=mean, deviation=deviation)
     scaled = dataclasses.replace(trained, params=trained.params | {"score": head})
-    return scaled, float(scores.std())
+    return scaled, float(deviation)
+
+
+def _of_all(
+    run: Run, model: TextModel, computed: TextModel, make_loss: Callable[..., LossFn]
+) -> Learner:
+    """Learner of the head and the trunk below it."""
+    packed = None
+    if reads_last(computed.model) and can_be_packed(computed, run.layout):
+        of_ends = packed_loss(make_loss, text_end_scores(computed.model))
+        packed = PackedLoss(loss_fn=of_ends, of_texts=True)
+    reads_trunk = model.model.ngrams is None
+    return Learner(
+        model=model,
+        params=computed.trained,
+        frozen=computed.frozen,
+        loss_fn=make_loss(text_scores(computed.model)),
+        packed=packed,
+        shown=SHOWN,
+        layers=stacked_layers(model, computed),
+        reads_all=reads_trunk,
+    )
+
+
+def _above_trunk(model: TextModel, make_loss: Callable[..., LossFn], pooled: np.ndarray) -> Learner:
+    """Learner of the head above a trunk that stays as it is, which has read the texts."""
+    features = {name: tree for name, tree in model.params.items() if name == FEATURES}
+    return Learner(
+        model=model,
+        params={"score": model.params["score"]},
+        frozen={"pooled": pooled, **features},
+        loss_fn=make_loss(head_scores(model.model.config, model.model.ngrams)),
+        shown=SHOWN,
+    )
+
+
+def _evaluation_above_trunk(
+    run: Run, learner: Learner, held_out: HeldOut, pooled: np.ndarray
+) -> Evaluation:
+    """Evaluation of a head on held-out texts that the trunk below it has read."""
+    return held_out_evaluation(
+        run,
+        learner.loss_fn,
+        held_out,
+        params_of=lambda state: {**state.all_params, "pooled": pooled},
+    )
 
 
 def pooled_rows(run: Run, model: TextModel, rows: Sequence[TokenRow]) -> np.ndarray:

@@ -1,6 +1,5 @@
 """Scores, log-probabilities and perplexity of any number of token rows under a model."""
 
-import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -10,11 +9,11 @@ import numpy as np
 from jaxalign.data.batching import token_batch
 from jaxalign.data.chat import TokenRow
 from jaxalign.data.packed_scoring import packed_scoring
-from jaxalign.data.packing import packed_batch
+from jaxalign.data.prompt_groups import grouped_batch, prompt_groups, single_texts
 from jaxalign.data.scoring_batches import MOST_TOKENS, scoring_batches
 from jaxalign.evaluation.text_statistics import perplexity as perplexity_of
 from jaxalign.layouts.layout import pad_rows, trim_rows
-from jaxalign.models.functions import text_logps, text_scores
+from jaxalign.models.functions import reads_last, text_end_scores, text_logps, text_scores
 from jaxalign.numerics.types import Params, Tree
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.text_models import TextModel
@@ -67,10 +66,28 @@ def by_rows(
 
 
 def score_rows(run: Run, reward: TextModel, rows: Sequence[TokenRow]) -> np.ndarray:
-    """`[N]` reward-model scores."""
-    return by_rows(
-        run, text_scores(reward.model), reward.params, rows, pad_id=reward.tokenizer.pad_id
-    )
+    """`[N]` reward-model scores; those of texts that the model is known to give are not computed
+    again.
+    """
+    known = reward.known_outputs(rows, "scores")
+    missing = [number for number, score in enumerate(known) if score is None]
+    scores = np.array([0.0 if score is None else score for score in known], np.float32)
+    if missing:
+        scores[missing] = _computed_scores(run, reward, [rows[number] for number in missing])
+    return scores
+
+
+def _computed_scores(run: Run, reward: TextModel, rows: Sequence[TokenRow]) -> np.ndarray:
+    """`[N]` scores; on a processor of packed rows, where the model reads the last token alone."""
+    pad_id, is_processor = reward.tokenizer.pad_id, run.layout.devices[0].platform == "cpu"
+    if not (is_processor and reads_last(reward.model)):
+        return by_rows(run, text_scores(reward.model), reward.params, rows, pad_id=pad_id)
+    scores = np.empty(len(rows), np.float32)
+    limits = {"pad_id": pad_id, "longest_row": reward.max_length}
+    read = text_end_scores(reward.model)
+    for number, outputs in of_tokens(run, read, reward.params, rows, **limits):
+        scores[number] = outputs[-1]
+    return scores
 
 
 def of_tokens(
@@ -85,7 +102,8 @@ def of_tokens(
     """Positions of rows and outputs of `fn(params, PackedBatch) -> [B, T]` for the tokens of each,
     `[T]`, until every row has come once.
 
-    Rows are packed, in batches of one shape where that can be.
+    Rows are packed, in batches of one shape where that can be. On a processor several responses to
+    a prompt share it; an accelerator's own kernels read no such rows.
 
     Args:
       fn: its outputs may be a pytree of arrays.
@@ -95,8 +113,9 @@ def of_tokens(
     params = layout.put_shared(params)
     cost = _shape_cost(run, params)
     is_processor = layout.devices[0].platform == "cpu"
+    groups = prompt_groups(rows) if is_processor else single_texts(rows)
     parts = packed_scoring(
-        [len(row) for row in rows],
+        [group.size for group in groups],
         shape_cost=cost,
         most_tokens=int(min(MOST_TOKENS, max(FEW_TOKENS, cost))) if is_processor else MOST_TOKENS,
         longest_row=longest_row,
@@ -105,15 +124,12 @@ def of_tokens(
     with counted("scoring", len(parts)) as advance:
         for done, part in enumerate(parts, start=1):
             size, length = part.shape
-            texts = [[rows[i] for i in row] for row in part.texts]
-            batch = packed_batch(texts, pad_id=pad_id, length=length)
-            batch = dataclasses.replace(batch, index=batch.index[:, :1])  # which no noise comes of
+            packed = [[groups[i] for i in row] for row in part.texts]
+            form = {"pad_id": pad_id, "length": length, "branches": is_processor}
+            batch, places = grouped_batch(rows, packed, **form)
             outputs = compiled(params, pad_rows(batch, size)[0])
-            for number, row in enumerate(part.texts):
-                ends = np.cumsum([len(rows[i]) for i in row])
-                for i, end in zip(row, ends, strict=True):
-                    place = number, slice(end - len(rows[i]), end)
-                    yield i, jax.tree.map(lambda x, at=place: x[at], outputs)
+            for i, place in places.items():
+                yield i, jax.tree.map(lambda x, at=place: x[at], outputs)
             advance(done)
 
 
@@ -125,8 +141,8 @@ def response_logps(
     """
     sums = np.empty(len(rows), np.float32)
     missing: list[int] = []
-    for number, row in enumerate(rows):
-        logps = policy.known_logps(row, temperature)
+    known = policy.known_outputs(rows, ("logps", temperature))
+    for number, (row, logps) in enumerate(zip(rows, known, strict=True)):
         if logps is None:
             missing.append(number)
         else:

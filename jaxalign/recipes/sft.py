@@ -12,6 +12,7 @@ from jaxalign.data.chat import TokenRow
 from jaxalign.data.scoring_batches import most_rows
 from jaxalign.models.functions import text_logps, text_logps_and_likeliest
 from jaxalign.recipes.held_out import HeldOut, TokenScores, scored_evaluation
+from jaxalign.recipes.packed_step import can_be_packed
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.scoring import longest
 from jaxalign.recipes.stage import Evaluation, Objective, fit_batches
@@ -45,7 +46,7 @@ def train_sft(
     params = fit_batches(
         run,
         name,
-        objective.learner(policy, computed),
+        objective.learner(policy, computed, packed=can_be_packed(computed, run.layout)),
         batches.batch,
         settings=settings,
         steps_per_epoch=batches.per_epoch,

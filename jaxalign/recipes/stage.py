@@ -15,10 +15,12 @@ from jaxalign.config.defaults import filled_optimizer
 from jaxalign.config.grpo import GRPOSettings
 from jaxalign.config.loop import FitConfig, LoopFields, OptimizerConfig
 from jaxalign.config.ppo import PPOSettings
+from jaxalign.data.step_packing import packing_of
 from jaxalign.errors import UserError
 from jaxalign.models.layer_stack import unstacked, within
 from jaxalign.recipes.checkpoint_models import ORIGINS, write_parts
 from jaxalign.recipes.endings import Ending
+from jaxalign.recipes.packed_step import PackedLoss, packed_loss
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.step_metrics import StepFacts, StepMetrics, training_flops
 from jaxalign.recipes.step_model import stacked_layers
@@ -44,6 +46,7 @@ class Learner:
     measure: sums over a whole batch that the loss reads, as in `train_step`.
     shown: metrics that matter, which the progress shows.
     reads_all: whether every token of a batch goes through all these parameters, once.
+    packed: its loss of packed texts, where a step may pack them; None: it may not.
     layers: number of layers that are stacked in the parameters, of a model that has them one by
       one, see `step_model`; None: they are as in the model.
     """
@@ -57,6 +60,8 @@ class Learner:
     measure: BatchSums | None = None
     shown: tuple[str, ...] = ("loss",)
     reads_all: bool = False
+    packed: PackedLoss | None = None
+
     layers: int | None = None
 
     def state(
@@ -99,10 +104,13 @@ class Objective:
     measure: BatchSums | None = None
     shown: tuple[str, ...] = ("loss",)
 
-    def learner(self, policy: TextModel, computed: TextModel | None = None) -> Learner:
+    def learner(
+        self, policy: TextModel, computed: TextModel | None = None, *, packed: bool = False
+    ) -> Learner:
         """A learner of the policy's trained parameters with this loss.
 
         Args:
+          packed: whether steps may pack the texts of a batch.
           policy: the model that is trained.
           computed: that the loss reads, as `step_model` gives it; None: the policy.
         """
@@ -117,6 +125,7 @@ class Objective:
             track=self.track,
             measure=self.measure,
             shown=self.shown,
+            packed=PackedLoss(loss_fn=packed_loss(self.make_loss, self.read)) if packed else None,
             reads_all=True,
         )
 
@@ -314,12 +323,12 @@ def fit_batches(
       evaluation, tokens_per_step: as in `Loop`.
     """
     optimizer = optimizer_of(settings.optimizer, settings.updates)
-    step = run.step(learner.step(train_step, optimizer), micro_batches=settings.micro_batches)
+    step = _step_of(run, learner, optimizer, batches, settings)
 
     def prepared(state: TrainState, rows: Any) -> tuple[TrainState, Metrics]:
         batch, measured = prepare(state, rows) if prepare else (rows, {})
         state, metrics = step(state, batch)
-        return state, metrics | measured
+        return state, measured | metrics  # packed texts have their own share of padding
 
     loop = Loop(
         update=prepared,
@@ -335,6 +344,39 @@ def fit_batches(
     keep_parts(run, name, learner)
     rates = schedule_of(settings.optimizer, settings.updates)
     return fit_loop(run, name, learner.state(run.key(name), optimizer, rates), loop)
+
+
+def _step_of(
+    run: Run,
+    learner: Learner,
+    optimizer: optax.GradientTransformation,
+    batches: Callable[[int], Any],
+    settings: FitConfig,
+) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
+    """Compiled step on a batch, whose texts are packed where that leaves out much padding."""
+    plain = run.step(learner.step(train_step, optimizer), micro_batches=settings.micro_batches)
+    if learner.packed is None or settings.micro_batches > 1:
+        return plain
+    pack = packing_of(
+        batches,
+        updates=settings.updates,
+        parameters=_size(learner.params) + _size(learner.frozen),
+        pad_id=learner.model.tokenizer.pad_id,
+        of_texts=learner.packed.of_texts,
+    )
+    if pack is None:
+        return plain
+    of_packed = dataclasses.replace(learner, loss_fn=learner.packed.loss_fn)
+    packed = run.step(of_packed.step(train_step, optimizer), micro_batches=1)
+
+    def step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
+        texts = pack(batch)
+        if texts is None:
+            return plain(state, batch)
+        state, metrics = packed(state, texts)
+        return state, metrics | {"padding": texts.padding}
+
+    return step
 
 
 def fit_iterations(

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,21 +33,22 @@ from jaxalign.train.checkpoints import save_model
 
 EMPTY = np.zeros((1, 2), np.int32), np.ones((1, 2), bool)  # a text that shapes do not depend on
 
+Kind = str | tuple[str, float]  # of outputs
 ALSO = {"reward": " or FILE.py:NAME, a function"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class KnownLogps:
-    """Log-probabilities of the tokens of texts that a policy was found to give.
+class KnownOutputs:
+    """What a model was found to say of texts.
 
-    params: of the policy.
-    temperature: of the distribution.
-    logps: `[T]` nats by the key of a text of T tokens.
+    params: of the model.
+    kind: `"scores"`, or `("logps", temperature)`.
+    outputs: by the key of a text: its score, or `[T]` log-probabilities of its tokens in nats.
     """
 
     params: Any
-    temperature: float
-    logps: Mapping[bytes, np.ndarray]
+    kind: Kind
+    outputs: Mapping[bytes, Any]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,7 +63,7 @@ class TextModel:
     params: Any
     tokenizer: Tokenizer
     published: bool = False
-    known: KnownLogps | None = dataclasses.field(default=None, repr=False, compare=False)
+    known: KnownOutputs | None = dataclasses.field(default=None, repr=False, compare=False)
 
     @property
     def trained(self) -> Any:
@@ -78,17 +79,17 @@ class TextModel:
         """The model with other values of the trained parameters."""
         return dataclasses.replace(self, params={**(self.frozen or {}), **trained})
 
-    def knowing(self, logps: Mapping[bytes, np.ndarray], *, temperature: float) -> "TextModel":
-        """The model with log-probabilities that it was found to give, as in `KnownLogps`."""
-        known = KnownLogps(params=self.params, temperature=temperature, logps=logps)
+    def knowing(self, outputs: Mapping[bytes, Any], kind: Kind) -> "TextModel":
+        """The model with what it was found to say of texts, as in `KnownOutputs`."""
+        known = KnownOutputs(params=self.params, kind=kind, outputs=outputs)
         return dataclasses.replace(self, known=known)
 
-    def known_logps(self, row: TokenRow, temperature: float) -> np.ndarray | None:
-        """Log-probabilities `[T]` of the tokens of a text, where they are known."""
+    def known_outputs(self, rows: Sequence[TokenRow], kind: Kind) -> list[Any]:
+        """What the model says of each text, where that is known; None where it is not."""
         known = self.known
-        if known is None or known.params is not self.params or known.temperature != temperature:
-            return None
-        return known.logps.get(row.key)
+        if known is None or known.params is not self.params or known.kind != kind:
+            return [None] * len(rows)
+        return [known.outputs.get(row.key) for row in rows]
 
     @property
     def max_length(self) -> int:

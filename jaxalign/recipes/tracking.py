@@ -17,7 +17,7 @@ from jaxalign.system.files import exists, quote, read_json, short_path, write_at
 from jaxalign.train.trackers import SERVICES, Guarded, TrackedRun, Tracker
 
 FILE = "trackers.json"
-FIRST = 20.0  # seconds until the first report of a run
+FIRST = 60.0  # seconds until the first report of a run
 SHARE = 50  # the report is written again after this many times what writing it took
 
 

@@ -519,7 +519,7 @@ def save_model(directory: str | os.PathLike[str], params: Params, config: dict[s
     directory = make_directory(directory)
     text = json.dumps(config, indent=2, sort_keys=True)
     # safetensors writes the memory of an array as it lies, so that must be in C order
-    arrays = {name: np.array(leaf, order="C") for name, leaf in _flatten(params).items()}
+    arrays = {name: np.asarray(leaf, order="C") for name, leaf in _flatten(params).items()}
     write_atomically(directory / "config.json", text.encode())
     replace_file(
         directory / "model.safetensors",
@@ -581,8 +581,8 @@ def _frozen_sum(state: Tree) -> int:
 
 def checksum(tree: Tree) -> int:
     """Checksum of all numbers of frozen parameters, in the order of their paths; 0 of none."""
-    frozen = [jnp.asarray(leaf) for leaf in jax.tree.leaves(tree)]
-    sums = [_checksum(leaf, np.uint32(number)) for number, leaf in enumerate(frozen)]
+    leaves = enumerate(jax.tree.leaves(tree))
+    sums = [_checksum(leaf, np.uint32(number)) for number, leaf in leaves]
     return sum(map(int, jax.device_get(sums))) % 2**32
 
 

@@ -166,6 +166,23 @@ def test_arrays_from_elsewhere_are_moved(name, devices):
     np.testing.assert_array_equal(out, np.float32(parameters()["bias"])[batch["tokens"]])
 
 
+def test_a_step_overwrites_only_the_copy_that_was_placed():
+    layout = make_layout("device")
+    memory = np.zeros(64 + 16, np.float32)
+    start = -memory.ctypes.data % 64 // 4  # from there on a processor would take it as it is
+    tree = {"aligned": memory[start : start + 64], "odd": memory[start + 1 : start + 64]}
+    tree |= {"there": jnp.zeros(64), "key": jax.random.key(0), "number": np.float32(0)}
+    step = layout.step(lambda state, batch, axis_name: ({**state, **_added(state)}, batch["x"][0]))
+    state, _ = step(layout.place(tree), {"x": np.ones((1, 1), np.float32)})
+    for name in ("aligned", "odd", "there", "number"):
+        assert (np.asarray(tree[name]) == 0).all() and (np.asarray(state[name]) == 1).all()
+    assert jax.random.key_data(tree["key"]).shape == (2,)
+
+
+def _added(state):
+    return {name: leaf + 1 for name, leaf in state.items() if name != "key"}
+
+
 def test_a_mesh_splits_the_state_and_keeps_logical_shapes():
     layout, optimizer = make_layout("mesh", devices=8), optax.adam(1e-2)
     params = {"kernel": jnp.ones((16, 64)), "bias": jnp.ones(3)}

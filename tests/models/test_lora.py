@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import math
+import zlib
 from typing import Any
 
 import flax.linen as nn
@@ -168,6 +170,18 @@ def test_new_adapters_change_no_bit_and_start_as_in_peft():
     assert 0.99 < np.abs(draws).max() <= 1 and abs(draws.mean()) < 0.06
     assert abs(draws.std() - 1 / np.sqrt(3)) < 0.03
     assert len(np.unique(draws)) > 0.99 * len(draws)
+
+
+def test_the_draw_of_an_adapter_is_that_of_its_path_alone():
+    key = jax.random.key(7)
+    adapters = new_adapters(params_of(PLAIN), PLAIN, ALL, rank=3, key=key)
+    for path in adapted_layers({ADAPTERS: adapters}):
+        found = module_of(adapters, path)["a"]
+        own = jax.random.fold_in(key, zlib.crc32(path.encode()))
+        expected = np.asarray(jax.random.uniform(own, found.shape, minval=-1.0, maxval=1.0))
+        np.testing.assert_array_equal(found, expected / math.sqrt(len(found)))
+    down = module_of(adapters, "trunk/layers_0/feed_forward/down")["a"]
+    np.testing.assert_allclose(down[1], [-0.014034586, 0.100525506, -0.162944034], rtol=1e-6)
 
 
 def test_scales():

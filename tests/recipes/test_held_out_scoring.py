@@ -18,10 +18,9 @@ from jaxalign.models.functions import text_logps, text_logps_and_likeliest, text
 from jaxalign.recipes.held_out import (
     HeldOut,
     TokenScores,
+    WholeScores,
     held_out_evaluation,
     scored_evaluation,
-    text_scores_of,
-    without_noise,
 )
 from jaxalign.recipes.preferences import (
     LabelledBatches,
@@ -52,6 +51,10 @@ def pairs_of(count, sides=2, seed=0):
         responses = [rng.integers(3, 200, rng.integers(1, 20)) for _ in range(sides)]
         pairs.append(tuple(token_row((prompt, False), (r, True)) for r in responses))
     return pairs
+
+
+def without_noise(read):
+    return lambda params, rows, keys=None, *rest: read(params, rows, None, *rest)
 
 
 def both(run, policy, make_loss, reads, held_out, score, statistics=None):
@@ -153,7 +156,7 @@ def test_scores_of_rankings_of_different_sizes(run):
 
     read = text_scores(model.model)
     held_out = HeldOut(batch=batch, rows=5, size=2, every=None)
-    agree(both(run, model, make_loss, read, held_out, text_scores_of(run, model, read)))
+    agree(both(run, model, make_loss, read, held_out, WholeScores(run=run, model=model)))
 
 
 def test_what_was_computed_of_the_last_state_is_known_and_of_no_other(run):
@@ -163,7 +166,7 @@ def test_what_was_computed_of_the_last_state_is_known_and_of_no_other(run):
     scores = TokenScores(run=run, model=policy, read=read)
     scores(policy.params, rows)
     logps = {key: value + 1 for key, value in scores.last.items()}  # to tell them apart
-    known = policy.knowing(logps, temperature=1.0)
+    known = policy.knowing(logps, ("logps", 1.0))
     counts = np.array([row.is_response.sum() for row in rows])
     np.testing.assert_allclose(response_logps(run, known, rows), fresh + counts, rtol=1e-5)
     others = [pair[1] for pair in pairs_of(4)]

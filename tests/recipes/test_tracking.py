@@ -38,11 +38,11 @@ def test_the_page_of_a_run_that_goes_on_says_how_far_it_is(live):
     directory, clock, metrics = live
     metrics.write("dpo", 1, {"loss": 0.7})
     assert not (directory / "report.html").exists()
-    clock.now = 21
+    clock.now = 61
     metrics.write("dpo", 1234, {"loss": 0.6})
     assert "Running: dpo, step 1,234, at " in page(directory)
     before = page(directory)
-    clock.now = 22
+    clock.now = 62
     metrics.write("dpo", 1235, {"loss": 0.6})
     assert page(directory) == before
     metrics.close()
@@ -51,9 +51,9 @@ def test_the_page_of_a_run_that_goes_on_says_how_far_it_is(live):
 
 def test_the_page_of_a_run_that_failed_says_so(live):
     directory, clock, metrics = live
-    clock.now = 21
+    clock.now = 61
     metrics.write("dpo", 7, {"loss": float("nan")})
-    clock.now = 22
+    clock.now = 62
     metrics.write("dpo", 8, {"loss": float("nan")})
     metrics.close(failed=True)
     assert "Stopped after dpo, step 8; the same command goes on from there" in page(directory)
@@ -68,7 +68,7 @@ def test_a_short_run_writes_no_page_of_its_own(live):
 
 def test_the_page_that_the_run_wrote_at_its_end_stays(live):
     directory, clock, metrics = live
-    clock.now = 21
+    clock.now = 61
     metrics.write("dpo", 7, {"loss": 0.7})
     os.utime(write_report(directory), (1, 1))
     metrics.close()
@@ -85,11 +85,11 @@ def test_what_writing_takes_decides_how_often(live, monkeypatch):
         return write_report(directory, state)
 
     monkeypatch.setattr(tracking, "write_report", slow)
-    for clock.now in (21, 60, 500, 540):
+    for clock.now in (61, 100, 540, 580):
         metrics.write("dpo", int(clock.now), {"loss": 0.7})
     assert [state.split(", at")[0] for state in written] == [
-        "Running: dpo, step 21",
-        "Running: dpo, step 540",
+        "Running: dpo, step 61",
+        "Running: dpo, step 580",
     ]
     metrics.close()
 
