@@ -27,7 +27,7 @@ from jaxalign.models.functions import text_logps
 from jaxalign.models.lora import ADAPTERS, Adapted, adapter_scale, new_adapters, split
 from jaxalign.models.quantised import PRECISIONS, quantised
 from jaxalign.models.transformer import Transformer, TransformerConfig
-from jaxalign.recipes.stage import optimizer_of
+from jaxalign.recipes.optimizer import optimizer_of
 from jaxalign.train.step import initial_state, train_step
 
 ROWS, LENGTH, RANK = 16, 64, 8

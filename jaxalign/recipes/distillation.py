@@ -18,11 +18,12 @@ from jaxalign.logprobs import NO_TOKEN
 from jaxalign.models.functions import text_divergences, text_logits
 from jaxalign.numerics.types import Params, Tree
 from jaxalign.recipes.held_out import HeldOut, held_out_evaluation
+from jaxalign.recipes.learner import Learner
 from jaxalign.recipes.prompts import PromptBatch, Prompts, prompt_batches
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.sample_metrics import PhaseClock
 from jaxalign.recipes.scoring import longest
-from jaxalign.recipes.stage import Learner, fit_batches
+from jaxalign.recipes.stage import fit_batches
 from jaxalign.recipes.text_models import TextModel, with_heads
 from jaxalign.sampling import sample
 from jaxalign.train.step import TrainState

@@ -13,6 +13,8 @@ from jaxalign.batches.experience import ResponseBatch
 from jaxalign.batches.shared_prompts import one_a_row, responses_in_a_row, shared_batch
 from jaxalign.config.grpo import GRPOSettings
 from jaxalign.models.functions import text_decisions
+from jaxalign.recipes.fit_loop import Evaluation
+from jaxalign.recipes.learner import Objective
 from jaxalign.recipes.prompts import PromptBatch, prompt_batches
 from jaxalign.recipes.reward_sources import Judges, with_total_scores
 from jaxalign.recipes.run import Run
@@ -25,7 +27,7 @@ from jaxalign.recipes.sample_metrics import (
 )
 from jaxalign.recipes.sample_records import Drawn, SampleRecords, sample_records
 from jaxalign.recipes.sampler import SAMPLE_METRICS, Sampler, TextTask, make_sampler
-from jaxalign.recipes.stage import Evaluation, Objective, fit_iterations, updates_of
+from jaxalign.recipes.stage import fit_iterations, updates_of
 from jaxalign.recipes.step_model import step_model
 from jaxalign.recipes.text_models import TextModel, with_heads
 from jaxalign.rollouts.groups import GroupSamples, response_batch, sample_groups

@@ -15,9 +15,9 @@ from jaxalign.data.example_order import evaluation_batches
 from jaxalign.data.text_outputs import outputs_of, texts_of, with_outputs
 from jaxalign.layouts.layout import pad_rows
 from jaxalign.numerics.types import Params, Tree
+from jaxalign.recipes.fit_loop import Evaluation, check_evaluated
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.scoring import of_tokens, score_rows
-from jaxalign.recipes.stage import Evaluation, check_evaluated
 from jaxalign.recipes.text_models import TextModel
 from jaxalign.train.evaluations import HELD_OUT
 from jaxalign.train.loop import mean_metrics

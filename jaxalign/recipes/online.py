@@ -12,6 +12,7 @@ from jaxalign import objectives
 from jaxalign.batches.preferences import OnlineBatch
 from jaxalign.config.online import OnlineSettings
 from jaxalign.models.functions import text_logps
+from jaxalign.recipes.learner import Learner
 from jaxalign.recipes.prompts import PromptBatch, prompt_batches
 from jaxalign.recipes.reward_sources import Judged, Judges, mean_score
 from jaxalign.recipes.run import Run
@@ -19,7 +20,7 @@ from jaxalign.recipes.sample_evaluation import sampled_evaluation
 from jaxalign.recipes.sample_metrics import PhaseClock, response_metrics
 from jaxalign.recipes.sample_records import Drawn, SampleRecords, sample_records
 from jaxalign.recipes.sampler import SAMPLE_METRICS, Sampler, TextTask, make_sampler
-from jaxalign.recipes.stage import Learner, fit_batches
+from jaxalign.recipes.stage import fit_batches
 from jaxalign.recipes.text_models import TextModel, with_heads
 from jaxalign.rollouts.pairs import sample_pairs, scored_pairs
 from jaxalign.train.step import TrainState

@@ -15,6 +15,8 @@ from jaxalign.config.ppo import PPOSettings
 from jaxalign.diagnostics import explained_variance
 from jaxalign.kl import adapted_coef
 from jaxalign.models.functions import text_policy
+from jaxalign.recipes.fit_loop import Evaluation
+from jaxalign.recipes.learner import Objective
 from jaxalign.recipes.prompts import PromptBatch, prompt_batches
 from jaxalign.recipes.reward_sources import Judges, with_total_scores
 from jaxalign.recipes.run import Run
@@ -22,7 +24,7 @@ from jaxalign.recipes.sample_evaluation import sampled_evaluation
 from jaxalign.recipes.sample_metrics import PhaseClock, mean_advantages, response_metrics
 from jaxalign.recipes.sample_records import Drawn, SampleRecords, sample_records
 from jaxalign.recipes.sampler import SAMPLE_METRICS, Sampler, TextTask, make_sampler
-from jaxalign.recipes.stage import Evaluation, Objective, fit_iterations, updates_of
+from jaxalign.recipes.stage import fit_iterations, updates_of
 from jaxalign.recipes.text_models import TextModel, with_heads
 from jaxalign.rollouts.text import (
     ScoredSamples,

@@ -27,11 +27,13 @@ from jaxalign.losses.bco import no_shift
 from jaxalign.losses.declarations import Loss
 from jaxalign.losses.ld_dpo import discounted_excess
 from jaxalign.models.functions import text_logps, text_logps_and_collisions
+from jaxalign.recipes.fit_loop import Evaluation
 from jaxalign.recipes.held_out import HeldOut, TokenScores, scored_evaluation
+from jaxalign.recipes.learner import Objective
 from jaxalign.recipes.packed_step import can_be_packed
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.scoring import longest, response_logps
-from jaxalign.recipes.stage import Evaluation, Objective, fit_batches, is_trained
+from jaxalign.recipes.stage import fit_batches, is_trained
 from jaxalign.recipes.step_model import step_model
 from jaxalign.recipes.text_models import TextModel, with_heads
 from jaxalign.system.console import phase

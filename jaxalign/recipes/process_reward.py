@@ -17,9 +17,10 @@ from jaxalign.evaluation.bootstrap import mean_estimate
 from jaxalign.losses.declarations import Loss
 from jaxalign.models.functions import text_step_scores
 from jaxalign.recipes.held_out import HeldOut, TokenScores, scored_evaluation
+from jaxalign.recipes.learner import Learner
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.scoring import longest, of_tokens
-from jaxalign.recipes.stage import Learner, fit_batches
+from jaxalign.recipes.stage import fit_batches
 from jaxalign.recipes.text_models import TextModel, with_heads
 
 Labels = Sequence[Sequence[float]]

@@ -35,16 +35,18 @@ from jaxalign.models.ngram_reward import (
     ngrams,
     spelling,
 )
+from jaxalign.recipes.fit_loop import Evaluation
 from jaxalign.recipes.held_out import (
     HeldOut,
     WholeScores,
     held_out_evaluation,
     scored_evaluation,
 )
+from jaxalign.recipes.learner import Learner
 from jaxalign.recipes.packed_step import PackedLoss, can_be_packed, packed_loss
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.scoring import by_rows, longest
-from jaxalign.recipes.stage import Evaluation, Learner, fit_batches
+from jaxalign.recipes.stage import fit_batches
 from jaxalign.recipes.step_model import stacked_layers, step_model
 from jaxalign.recipes.text_models import TextModel, shallow, with_heads
 

@@ -14,12 +14,12 @@ from jaxalign.data.example_order import evaluation_batches
 from jaxalign.data.scoring_batches import most_rows
 from jaxalign.evaluation.bootstrap import mean_estimate, prompt_blocks
 from jaxalign.layouts.layout import pad_rows, trim_rows
+from jaxalign.recipes.fit_loop import Evaluation
 from jaxalign.recipes.prompts import Prompts
 from jaxalign.recipes.reward_sources import Judged, Judges, judges_of, mean_score
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.sample_records import Drawn, SampleRecords, has_ended, sample_lines
 from jaxalign.recipes.sampler import TextTask, make_sampler
-from jaxalign.recipes.stage import Evaluation
 from jaxalign.recipes.text_models import TextModel
 from jaxalign.rollouts.text import sample_and_score
 from jaxalign.train.evaluations import HELD_OUT

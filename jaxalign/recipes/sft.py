@@ -11,11 +11,13 @@ from jaxalign.data.batching import token_batch
 from jaxalign.data.chat import TokenRow
 from jaxalign.data.scoring_batches import most_rows
 from jaxalign.models.functions import text_logps, text_logps_and_likeliest
+from jaxalign.recipes.fit_loop import Evaluation
 from jaxalign.recipes.held_out import HeldOut, TokenScores, scored_evaluation
+from jaxalign.recipes.learner import Objective
 from jaxalign.recipes.packed_step import can_be_packed
 from jaxalign.recipes.run import Run
 from jaxalign.recipes.scoring import longest
-from jaxalign.recipes.stage import Evaluation, Objective, fit_batches
+from jaxalign.recipes.stage import fit_batches
 from jaxalign.recipes.step_model import step_model
 from jaxalign.recipes.text_batches import TextBatches, with_token_counts
 from jaxalign.recipes.text_models import TextModel

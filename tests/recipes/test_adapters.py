@@ -22,12 +22,12 @@ from jaxalign.errors import UserError
 from jaxalign.models.functions import response_logps_of
 from jaxalign.models.lora import ADAPTERS
 from jaxalign.recipes.adapters import save_trained, with_adapters
+from jaxalign.recipes.fit_loop import Evaluation
 from jaxalign.recipes.ppo import train_ppo
 from jaxalign.recipes.preferences import train_dpo
 from jaxalign.recipes.prompts import Prompts
 from jaxalign.recipes.run import open_run
 from jaxalign.recipes.sampler import TextTask
-from jaxalign.recipes.stage import Evaluation
 from jaxalign.recipes.text_models import load_text_model, with_heads
 from jaxalign.train.metrics import read_metrics
 from tests.tiny_models import PAIRS, side_rows, tiny_policy

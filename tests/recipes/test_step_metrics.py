@@ -6,7 +6,7 @@ import pytest
 from jaxalign.batches.tokens import PackedBatch, SharedPrompts, TokenBatch, token_count
 from jaxalign.config.loop import OptimizerConfig
 from jaxalign.recipes import step_metrics as module
-from jaxalign.recipes.stage import learning_rates
+from jaxalign.recipes.optimizer import learning_rates
 from jaxalign.recipes.step_metrics import SAMPLING, StepFacts, StepMetrics
 from jaxalign.system.peaks import peak_flops
 from jaxalign.train.metrics import MetricsWriter, read_metrics

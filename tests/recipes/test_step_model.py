@@ -14,9 +14,9 @@ from jaxalign.config.place import PlaceConfig
 from jaxalign.data.chat import token_row
 from jaxalign.data.tokenizer_training import train_bpe
 from jaxalign.recipes import step_model as module
+from jaxalign.recipes.fit_loop import Evaluation
 from jaxalign.recipes.preferences import train_dpo
 from jaxalign.recipes.run import open_run
-from jaxalign.recipes.stage import Evaluation
 from jaxalign.recipes.text_models import load_text_model, new_text_model, save_text_model
 
 WORDS = ("is", "film", "the", "good")

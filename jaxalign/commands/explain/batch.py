@@ -20,8 +20,9 @@ from jaxalign.errors import UserError
 from jaxalign.explanation import Explanation
 from jaxalign.models.functions import response_logps_of
 from jaxalign.numerics.types import Tree
+from jaxalign.recipes.learner import Objective
+from jaxalign.recipes.optimizer import optimizer_of
 from jaxalign.recipes.run import key_of
-from jaxalign.recipes.stage import Objective, optimizer_of
 from jaxalign.recipes.text_models import TextModel, load_text_model, start_of, with_heads
 from jaxalign.train.checkpoints import Checkpoints
 from jaxalign.train.step import LossFn, TrainState

@@ -16,7 +16,7 @@ from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.explanation import Explanation, Sum
 from jaxalign.numerics.types import Tree
 from jaxalign.recipes.inputs import started
-from jaxalign.recipes.stage import optimizer_of
+from jaxalign.recipes.optimizer import optimizer_of
 from jaxalign.report.explanation import explanation_page
 from jaxalign.system.console import output
 from jaxalign.system.files import write_atomically

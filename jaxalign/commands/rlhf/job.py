@@ -27,6 +27,7 @@ from jaxalign.config.rlhf import RLHFConfig
 from jaxalign.data.chat import TokenIds, TokenRow, token_row
 from jaxalign.evaluation.tables import METHOD_COLUMNS, SCORER_COLUMNS, rich_table
 from jaxalign.recipes.adapters import with_adapters, without_adapters
+from jaxalign.recipes.fit_loop import Evaluation
 from jaxalign.recipes.inputs import inputs_of, rows_digest
 from jaxalign.recipes.ppo import train_ppo
 from jaxalign.recipes.preferences import train_dpo
@@ -35,7 +36,6 @@ from jaxalign.recipes.reward import train_reward
 from jaxalign.recipes.run import Run, keep_inputs, open_run
 from jaxalign.recipes.sampler import TextTask
 from jaxalign.recipes.sft import train_sft
-from jaxalign.recipes.stage import Evaluation
 from jaxalign.recipes.text_batches import TextBatches, bucketed_batches
 from jaxalign.recipes.text_models import TextModel, load_text_model, new_text_model, save_text_model
 from jaxalign.report import write_report
