@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import tempfile
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Generic
@@ -99,7 +100,7 @@ def read_rows(
         loaded = _load(data, source, kind, tokenizer, folder)
     report_long(source, loaded, data.longest)
     if bad := [f"{row.place}: {row.reason}" for row in loaded.skipped if not row.length]:
-        report_skipped(source, bad, log)
+        report_skipped(source, bad, log, name=_log_name(data, source))
     tell(f"{printable(source)}: {summary_of(loaded.tokens)}")
     return Rows(records=loaded.records, tokens=loaded.tokens)
 
@@ -213,13 +214,22 @@ def report_long(source: str, loaded: LoadedRecords, max_length: int) -> None:
             warn(printable(line))
 
 
-def report_skipped(source: str, lines: list[str], log: Path | None) -> None:
-    """Report rows that were left out: all of them in a file, or else on the terminal."""
+def _log_name(data: DataConfig, source: str) -> str:
+    """Name of the list of skipped rows: of two sources whose files have one name each its own."""
+    names = [Path(other).name for other in {*data.sources, data.evaluation_path} if other]
+    name = Path(source).name[:100]
+    if names.count(Path(source).name) > 1:
+        name += f"_{zlib.crc32(source.encode()):08x}"
+    return f"skipped_rows_{name}.txt"
+
+
+def report_skipped(source: str, lines: list[str], log: Path | None, *, name: str) -> None:
+    """Report rows that were left out: all of them in the file of that name, or else on the terminal."""
     warn(printable(f"{source}: skipped {len(lines)} bad rows"))
     named = lines if log is None else lines[:10]
     warn("\n".join(f"  {one_line(line)}" for line in named))
     if log is not None:
-        path = make_directory(log) / f"skipped_rows_{Path(source).name[:100]}.txt"
+        path = make_directory(log) / name
         write_atomically(path, "".join(f"{line}\n" for line in lines).encode())
         warn(f"  all of them: {path}")
 

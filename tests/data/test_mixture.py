@@ -86,3 +86,16 @@ def test_mixtures_that_cannot_be():
         mixed_rows([10, 10], [1, 0.01], 0)
     with pytest.raises(UserError, match="source 2 of the mixture has no row left to train on"):
         mixed_rows([10, 0], [1, 1], 0)
+
+
+def test_files_of_one_name_list_their_skipped_rows_apart(tmp_path):
+    paths = [tmp_path / folder / "rows.jsonl" for folder in ("a", "b")]
+    for path, prompt in zip(paths, ("a", "b"), strict=True):
+        path.parent.mkdir()
+        path.write_text(json.dumps({"prompt": prompt}) + f"\n{prompt}\n")
+    data = DataConfig(mixture={str(path): 1.0 for path in paths}, on_bad_row="skip", max_length=16)
+    log = tmp_path / "run"
+    for _ in range(2):  # a run that goes on writes the same files again
+        read_split(data, Prompt, seed=0, tokenizer=TOKENIZER, log=log)
+        lists = sorted(path.read_text().split(":")[0] for path in log.glob("skipped_rows_*.txt"))
+        assert lists == sorted(map(str, paths))
