@@ -224,7 +224,7 @@ def _log_name(data: DataConfig, source: str) -> str:
 
 
 def report_skipped(source: str, lines: list[str], log: Path | None, *, name: str) -> None:
-    """Report rows that were left out: all of them in the file of that name, or else on the terminal."""
+    """Report rows that were left out: all in the file of that name, or else on the terminal."""
     warn(printable(f"{source}: skipped {len(lines)} bad rows"))
     named = lines if log is None else lines[:10]
     warn("\n".join(f"  {one_line(line)}" for line in named))
