@@ -221,7 +221,9 @@ def _check_loaded(
     long = [row.length for row in loaded.skipped if row.length]
     bad, faults = len(loaded.skipped) - len(long), []
     if bad and not may_skip["bad"]:
-        advice = "mend them, or leave them out with --data.on_bad_row skip"
+        misses = any(row.reason.startswith("no '") for row in loaded.skipped)
+        named = "name their fields with --data.fields, " if misses else ""
+        advice = f"mend them, {named}or leave them out with --data.on_bad_row skip"
         faults.append(f"{bad} of {rows} rows are bad; {advice}")
     if long and not may_skip["long"]:
         faults.append(

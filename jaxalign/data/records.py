@@ -43,8 +43,9 @@ from jaxalign.data.template_variables import UNREAD_FIELDS, template_variables
 from jaxalign.data.tokenizer import Tokenizer
 from jaxalign.numerics.bounds import LARGEST
 
+CONVERSATIONS = ("messages", "conversations")  # fields that hold a whole conversation
 FIELDS = (
-    *("prompt", "completion", "chosen", "rejected", "label", "text", "messages", "gold"),
+    *("prompt", "completion", "chosen", "rejected", "label", "text", *CONVERSATIONS, "gold"),
     *("margin", "responses", "completions", "labels", "tools", "chat_template_kwargs"),
     *UNREAD_FIELDS,  # to hide them
 )
@@ -89,7 +90,8 @@ class PromptRow(Prompt):
 
 @dataclasses.dataclass(frozen=True)
 class PromptCompletion:
-    """A demonstration: `{"prompt", "completion"}`, or `{"text"}`, or `{"messages"}`.
+    """A demonstration: `{"prompt", "completion"}`, or `{"text"}`, or `{"messages"}`, which
+    ShareGPT calls `conversations`.
 
     A text is all completion. Of messages, the completion begins with the assistant's first.
     """
@@ -101,10 +103,11 @@ class PromptCompletion:
     @classmethod
     def parse(cls, row: Row) -> Self:
         """Record of a row; raises `BadRow` with the reason where the row is none."""
-        if not has_value(row, "completion") and has_value(row, "text"):
+        known = [name for name in ("completion", "text", *CONVERSATIONS) if has_value(row, name)]
+        if known[:1] == ["text"]:
             prompt, completion = "", response_field(row, "text", "")
-        elif not has_value(row, "completion") and has_value(row, "messages"):
-            prompt, completion = prompt_and_completion(text_or_messages(row, "messages"))
+        elif known and known[0] in CONVERSATIONS:
+            prompt, completion = prompt_and_completion(text_or_messages(row, known[0]))
         else:
             prompt, completion = prompt_and_responses(row, "completion")
         return cls(prompt, completion, variables=template_variables(row, prompt))

@@ -224,14 +224,20 @@ def test_sharegpt_names_its_senders_otherwise(tokenizer_of, tmp_path):
     turns = [("system", "Be."), ("human", "Why?"), ("gpt", "So."), ("user", "Sure?")]
     named = [{"from": sender, "value": text} for sender, text in [*turns, ("chatgpt", "Yes.")]]
     ours = [{"role": "system", "content": "Be."}, *MULTI[0], *MULTI[1]]
-    fields = {"fields": {"messages": "conversations"}}
-    given = ({"conversations": named}, fields), ({"messages": ours}, {})
+    mapped = {"fields": {"messages": "dialogue"}}
+    given = ({"conversations": named}, {}), ({"dialogue": named}, mapped), ({"messages": ours}, {})
     reading = {"tokenizer": tokenizer_of("channels"), "max_length": 400}
-    first, second = (
-        loaded(tmp_path, PromptCompletion, row, **reading, **options) for row, options in given
-    )
-    (one,), (other,) = first.records, second.records
-    assert one == other and one.completion == MULTI[1]
+    records = []
+    for row, options in given:
+        records += loaded(tmp_path, PromptCompletion, row, **reading, **options).records
+    assert records[0] == records[1] == records[2] and records[0].completion == MULTI[1]
+
+
+def test_a_field_of_another_name_can_be_named(tmp_path):
+    with pytest.raises(UserError, match=r"name their fields with --data\.fields, or leave"):
+        loaded(tmp_path, Prompt, {"question": "Why?"})
+    with pytest.raises(UserError, match=r"bad; mend them, or leave"):
+        loaded(tmp_path, Prompt, {"prompt": 3})
 
 
 def test_special_tokens_in_what_a_row_gives_are_text(tokenizer_of):
