@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from jaxalign.cli import dispatch, main
-from jaxalign.recipes import stage, step_metrics
+from jaxalign.recipes import fit_loop, step_metrics
 from jaxalign.train import loop
 from jaxalign.train.metrics import read_metrics
 from tests.metric_lines import lines_without_times
@@ -51,7 +51,7 @@ def steps_compile_once():
 
     jax.monitoring.register_event_duration_secs_listener(count)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stage, "fit", watched)
+        patch.setattr(fit_loop, "fit", watched)
         yield
     jax.monitoring.unregister_event_duration_listener(count)
     assert compiled[0] > 10 and not again
